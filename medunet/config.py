@@ -1,0 +1,126 @@
+"""One typed run configuration: YAML in, unknown keys refused, `--set section.key=value` on top."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from medunet.errors import InputError
+from medunet.files import write_text
+from medunet.records import Stored, Surface, number_aware, read_yaml
+
+
+class PlanningConfig(Stored):
+    """How the plan is made."""
+
+    dimensions: Literal[2, 3] = 3
+    memory_gb: float | None = Field(None, gt=0)  # None: measured on the device
+    base_features: int = Field(32, ge=4)
+    max_features: int | None = Field(None, ge=4)  # None: 320 in 3D, 512 in 2D
+    convolutions_per_stage: int = Field(2, ge=1, le=6)
+    patch_size: tuple[int, ...] | None = None  # None: by the rules
+    batch_size: int | None = Field(None, ge=1)
+    spacing_mm: tuple[float, float, float] | None = None
+
+
+class TrainingConfig(Stored):
+    """How a fold is trained."""
+
+    fold: int | Literal["all"] = 0
+    epochs: int = Field(1000, ge=1)
+    steps_per_epoch: int = Field(250, ge=1)
+    max_minutes: float | None = Field(None, gt=0)
+    optimizer: Literal["adamw", "sgd"] = "sgd"
+    learning_rate: float = Field(1e-2, gt=0)
+    weight_decay: float = Field(3e-5, ge=0)
+    gradient_clip: float = Field(12.0, gt=0)
+    foreground_share: float = Field(1 / 3, ge=0, le=1)
+    augment: bool = True
+    loss: Literal["auto", "dice_ce", "dice_bce"] = "auto"  # auto: dice_bce for regions
+    patience: int | None = Field(None, ge=1)  # validations without a better Dice; None: no early stop
+    validate_every: int = Field(1, ge=1)  # epochs
+    validation_cases: int | None = Field(None, ge=1)  # whole volumes a validation; None: all
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+
+class PostprocessConfig(Stored):
+    """What is tidied in one target's predicted mask."""
+
+    keep_largest: bool = False
+    min_volume_ml: float = Field(0.0, ge=0)
+
+
+class InferenceConfig(Stored):
+    """How whole scans are predicted."""
+
+    overlap: float = Field(0.5, ge=0, lt=1)
+    postprocess: dict[str, PostprocessConfig] = {}
+
+
+class ScoringConfig(Stored):
+    """Which scores are computed."""
+
+    surface: Surface = "voxel"
+    percentile: float = Field(95.0, gt=0, le=100)
+    tolerances_mm: tuple[float, ...] = (1.0, 2.0)
+
+
+class Config(Stored):
+    """A whole run. Paths to data are never stored: they come from `--data-root`."""
+
+    dataset: str
+    seed: int = 0
+    folds_file: str | None = None  # fixed splits: {"folds": [[case id, ...], ...]}
+    exclude: dict[str, str] = {}  # case id -> reason
+    device: str = "auto"
+    planning: PlanningConfig = PlanningConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+    scoring: ScoringConfig = ScoringConfig()
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> "Config":
+        patch = self.planning.patch_size
+        if patch is not None and len(patch) != self.planning.dimensions:
+            raise ValueError(
+                f"planning.patch_size has {len(patch)} axes but planning.dimensions is "
+                f"{self.planning.dimensions}"
+            )
+        return self
+
+    def write(self, path: Path) -> None:
+        """Write the configuration as YAML, whole or not at all."""
+        write_text(path, yaml.safe_dump(self.plain(), sort_keys=False))
+
+
+def load_config(path: Path, changes: tuple[str, ...] | list[str] = ()) -> Config:
+    """Read a YAML configuration and apply changes such as `training.max_minutes=8`.
+
+    Raises:
+        InputError: a file, key or value that cannot be used; names each.
+    """
+    plain = read_yaml(path)
+    if not isinstance(plain, dict):
+        raise InputError("holds no keys", where=str(path), mend="Give at least `dataset: NAME`.")
+    return change_config(plain, changes, str(path))
+
+
+def change_config(plain: dict[str, Any], changes: tuple[str, ...] | list[str], where: str) -> Config:
+    """Return the configuration with `section.key=value` changes made, values read as YAML."""
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {change} has no '='", mend="Write --set section.key=value.")
+        try:
+            value = number_aware(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {key}: '{text}' is not a YAML value") from error
+        *sections, last = key.split(".")
+        target = plain
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise InputError(f"--set {key}: '{section}' is a value, not a section", where=where)
+        target[last] = value
+    return Config.parse(plain, where)

@@ -1,0 +1,33 @@
+"""Errors that a user can cause: each says what is wrong, where, and the mend.
+
+The command line prints the message alone and ends with the class's exit code; everything that is not a
+`MedunetError` is our own fault and ends with 3.
+"""
+
+
+class MedunetError(ValueError):
+    """A mistake or fault outside the program. `str(error)` is one readable message."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        """Say `what` is wrong, `where` (case, file, key) and how to `mend` it."""
+        self.what, self.where, self.mend = what, where, mend
+        sentence = f"{where}: {what}" if where else what
+        super().__init__(f"{sentence.rstrip('.')}. {mend}".strip() if mend else sentence)
+
+
+class InputError(MedunetError):
+    """A path, option, configuration key or combination that cannot be used."""
+
+
+class DataError(MedunetError):
+    """A file of the dataset that cannot be read or does not hold what it should."""
+
+    exit_code = 1
+
+
+class FaultsError(MedunetError):
+    """The dataset has errors that the user has neither excluded nor mended."""
+
+    exit_code = 1

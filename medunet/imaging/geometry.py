@@ -1,0 +1,43 @@
+"""Where voxels lie: spacing, orientation and distances between grids, from RAS+ affines in mm."""
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+Affine = NDArray[np.float64]
+
+
+def spacing_of(affine: Affine) -> tuple[float, ...]:
+    """Return the voxel size in mm along each array axis: the lengths of the affine's columns."""
+    return tuple(float(x) for x in nib.affines.voxel_sizes(affine))
+
+
+def axis_codes(affine: Affine) -> str:
+    """Return the closest anatomical direction of each axis, such as 'RAS' or 'LPS' ('?' where singular)."""
+    return "".join(code or "?" for code in nib.aff2axcodes(affine))
+
+
+def is_oblique(affine: Affine, tolerance_degrees: float = 0.1) -> bool:
+    """Say whether any axis deviates from the world axes by more than the tolerance."""
+    angles = np.rad2deg(nib.affines.obliquity(affine))
+    return bool(np.max(angles) > tolerance_degrees)
+
+
+def corners(shape: tuple[int, ...], affine: Affine) -> NDArray[np.float64]:
+    """Return the world positions (8, 3) in mm of a grid's corner voxels."""
+    index = np.array(list(itertools.product(*[(0, n - 1) for n in shape[:3]])), dtype=float)
+    return nib.affines.apply_affine(affine, index)
+
+
+def corner_displacement_mm(shape: tuple[int, ...], affine: Affine, other: Affine) -> float:
+    """Return by how many mm the farthest corner of a grid moves between two affines."""
+    return float(np.linalg.norm(corners(shape, affine) - corners(shape, other), axis=1).max())
+
+
+def shear_degrees(affine: Affine) -> float:
+    """Return by how many degrees the axes deviate from being perpendicular to each other."""
+    unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs(unit.T @ unit - np.eye(3)).max()
+    return float(np.rad2deg(np.arcsin(min(1.0, cosines))))

@@ -1,0 +1,416 @@
+"""Frozen records that the stages hand one another.
+
+Those that live in files (description, manifest, plan, model card) are pydantic models that refuse unknown
+keys; those that live in memory only are dataclasses. Spacings are in mm, sizes in voxels, axes in the order
+of the array `(I, J, K)`.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+
+from medunet.errors import InputError
+from medunet.files import dump_json, read_json, write_text
+
+Layout = Literal["msd", "nnunet", "lits", "brats", "brats2023", "pairs", "csv", "png", "dicom"]
+Severity = Literal["error", "warning", "note"]
+Split = Literal["train", "test", "unlabelled"]
+Status = Literal["ok", "both_empty", "missed", "false_positive", "missing", "failed"]
+Surface = Literal["area", "voxel"]
+
+
+class Stored(BaseModel):
+    """A record that lives in a file: frozen, unknown keys refused, errors in one message."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @classmethod
+    def parse(cls, value: Any, where: str) -> Self:
+        """Check plain data (from JSON or YAML) and return the record.
+
+        Raises:
+            InputError: names `where`, and every key at fault with what is wrong, in one message.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            rows = [
+                f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']}"
+                for fault in error.errors(include_url=False)
+            ]
+            raise InputError("; ".join(rows), where=where, mend="Mend these keys.") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a JSON or YAML file, by its ending."""
+        if path.suffix in (".yaml", ".yml"):
+            return cls.parse(read_yaml(path), str(path))
+        return cls.parse(read_json(path), str(path))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the record as data that JSON can hold."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, whole or not at all."""
+        write_text(path, dump_json(self.plain()) + "\n")
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file with the safe loader, numbers such as 1e-3 read as numbers."""
+    try:
+        return number_aware(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise InputError("no such file", where=str(path), mend="Check the path.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"not valid YAML ({error})", where=str(path), mend="Mend the file.") from error
+    except OSError as error:
+        raise InputError(error.strerror or "cannot be read", where=str(path)) from error
+
+
+def number_aware(value: Any) -> Any:
+    """Turn YAML 1.1's strings like '1e-3' into floats, which is what their writer meant."""
+    if isinstance(value, dict):
+        return {key: number_aware(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [number_aware(item) for item in value]
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+class Channel(Stored):
+    """One image channel: what scanner made it, and how its files are named in multi-file layouts."""
+
+    modality: Literal["CT", "MR", "PET", "other"]
+    endings: tuple[str, ...] = ()
+
+
+class FilePatterns(Stored):
+    """Regular expressions over POSIX paths below the data root, each with a group `id`."""
+
+    image: str
+    label: str
+
+
+class Description(Stored):
+    """What a dataset is: channels in the network's order, label values, regions, layout."""
+
+    schema_: Literal["medunet.dataset/1"] = Field("medunet.dataset/1", alias="schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    title: str = ""
+    source: str = ""
+    licence: str = ""
+    layout: Layout
+    files: FilePatterns | None = None  # for layout "pairs" with other names than imagesTr/labelsTr
+    channels: dict[str, Channel] = Field(min_length=1)
+    labels: dict[str, int]
+    regions: dict[str, tuple[str, ...]] = {}
+    region_order: tuple[str, ...] = ()
+    sided: bool = False
+    patient: str = ""  # regular expression whose first group is the patient's part of a case id
+    folds: int = Field(5, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = []
+        values = list(self.labels.values())
+        if self.labels.get("background") != 0:
+            faults.append("labels: 'background: 0' is missing")
+        if len(set(values)) < len(values):
+            faults.append(f"labels: two names share a value in {self.labels}")
+        if any(not 0 <= value <= 255 for value in values):
+            faults.append("labels: values must lie in 0..255")
+        if len(self.labels) < 2:
+            faults.append("labels: no foreground label is declared")
+        for region, parts in self.regions.items():
+            unknown = [part for part in parts if part not in self.labels or part == "background"]
+            if unknown or not parts:
+                faults.append(f"regions.{region}: {unknown or 'no labels'}; choose from {self.foreground}")
+        if self.regions:
+            covered = {part for parts in self.regions.values() for part in parts}
+            if sorted(self.region_order) != sorted(self.regions):
+                faults.append(f"region_order: must name each of {list(self.regions)} once")
+            elif missing := [name for name in self.foreground if name not in covered]:
+                faults.append(f"regions: labels {missing} belong to no region and could never be predicted")
+            else:
+                for region, own in self._own_labels().items():
+                    if len(own) != 1:
+                        faults.append(
+                            f"region_order: '{region}' must have exactly one label that no later region "
+                            f"holds, so that it can be written as a label map; it has {own}"
+                        )
+        elif self.region_order:
+            faults.append("region_order: is set but regions are not")
+        try:
+            if self.patient and re.compile(self.patient).groups != 1:
+                faults.append("patient: the expression needs exactly one group")
+        except re.error as error:
+            faults.append(f"patient: not a regular expression ({error})")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _own_labels(self) -> dict[str, list[str]]:
+        later: set[str] = set()
+        own = {}
+        for region in reversed(self.region_order):
+            own[region] = [part for part in self.regions[region] if part not in later]
+            later.update(self.regions[region])
+        return {region: own[region] for region in self.region_order}
+
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """Names of the labels other than background."""
+        return tuple(name for name in self.labels if name != "background")
+
+    @property
+    def targets(self) -> dict[str, tuple[int, ...]]:
+        """What is predicted and scored, by name, each with the label values that it unites.
+
+        Regions, in the order in which they are written, where declared; else the foreground labels.
+        """
+        if not self.regions:
+            return {name: (self.labels[name],) for name in self.foreground}
+        return {name: tuple(self.labels[part] for part in self.regions[name]) for name in self.region_order}
+
+    @property
+    def written_values(self) -> dict[str, int]:
+        """Label value that stands for each target in a written mask; later targets overwrite earlier ones."""
+        if not self.regions:
+            return {name: self.labels[name] for name in self.foreground}
+        return {region: self.labels[own[0]] for region, own in self._own_labels().items()}
+
+    def patient_of(self, case_id: str) -> str:
+        """Return the patient's part of a case id; the id itself where the description gives no pattern."""
+        match = re.search(self.patient, case_id) if self.patient else None
+        return match.group(1) if match else case_id
+
+
+class Case(Stored):
+    """One scan: its images by channel and its label, as POSIX paths relative to the data root.
+
+    A path that several channels share is one 4D file whose frames are those channels, in their order.
+    """
+
+    id: str = Field(min_length=1)
+    patient: str
+    site: str | None = None
+    images: dict[str, str]
+    label: str | None = None
+    fold: int | None = Field(None, ge=0)
+    split: Split = "train"
+
+
+class Unmatched(Stored):
+    """A file that belongs to no case, and why."""
+
+    path: str
+    reason: str
+
+
+class Excluded(Stored):
+    """A case that the user leaves out, and why."""
+
+    id: str
+    reason: str
+
+
+class Accepted(Stored):
+    """A fault that the user accepts for one case, and why."""
+
+    code: str
+    case: str
+    reason: str
+
+
+class Manifest(Stored):
+    """A dataset's description with its cases and folds."""
+
+    schema_: Literal["medunet.manifest/1"] = Field("medunet.manifest/1", alias="schema")
+    description: Description
+    cases: tuple[Case, ...]
+    unmatched: tuple[Unmatched, ...] = ()
+    excluded: tuple[Excluded, ...] = ()
+    accepted: tuple[Accepted, ...] = ()
+
+    @property
+    def used(self) -> tuple[Case, ...]:
+        """The cases that are not excluded."""
+        left_out = {entry.id for entry in self.excluded}
+        return tuple(case for case in self.cases if case.id not in left_out)
+
+    @property
+    def num_folds(self) -> int:
+        """Number of folds that the training cases are divided into."""
+        return 1 + max((case.fold for case in self.used if case.fold is not None), default=-1)
+
+    def split_fold(self, fold: int | str) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+        """Return the training and the validation cases of a fold.
+
+        Fold "all" trains on every training case. With "all", or where there is but one fold, the training
+        cases also serve for validation, and the run says so (`train_is_validation`).
+
+        Raises:
+            InputError: there is no such fold.
+        """
+        train = tuple(case for case in self.used if case.split == "train")
+        if not train:
+            raise InputError("there are no training cases", where="manifest.json")
+        if fold == "all" or self.num_folds == 1:
+            return train, train
+        validation = tuple(case for case in train if case.fold == fold)
+        if not validation:
+            raise InputError(
+                f"fold {fold} has no cases",
+                where="manifest.json",
+                mend=f"Choose one of 0..{self.num_folds - 1} or 'all'.",
+            )
+        return tuple(case for case in train if case.fold != fold), validation
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with the data: coded, located, measured, and how to mend it."""
+
+    code: str
+    severity: Severity
+    case: str  # case id; "" for the dataset as a whole
+    subject: str  # channel name, "label", or a file below the data root
+    measured: str
+    expected: str
+    mend: str
+
+
+class Intensity(Stored):
+    """How one channel is normalised before the network sees it."""
+
+    scheme: Literal["ct", "zscore", "zscore_nonzero"]
+    clip_low: float | None = None
+    clip_high: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+
+class Fingerprint(Stored):
+    """What the training cases look like; the plan follows from it."""
+
+    num_cases: int
+    median_shape: tuple[int, int, int]  # after resampling to the target spacing, nonzero box
+    median_spacing_mm: tuple[float, float, float]
+    spacings_mm: tuple[tuple[float, float, float], ...]  # per case, in RAS+ axis order
+    shapes: tuple[tuple[int, int, int], ...]  # per case, in RAS+ axis order, cropped to nonzero
+    nonzero_fraction: float  # volume of the nonzero boxes over that of the scans
+    intensities: dict[str, dict[str, float]]  # per channel, over the labelled foreground
+
+
+class Plan(Stored):
+    """Every number that preprocessing, network and training need, each with its reason.
+
+    In the file each number stands beside its reason: `"batch_size": {"value": 2, "why": "..."}`.
+    """
+
+    schema_: Literal["medunet.plan/1"] = Field("medunet.plan/1", alias="schema")
+    dataset: str
+    dimensions: Literal[2, 3]
+    orientation: str
+    spacing_mm: tuple[float, float, float]
+    slice_axis: int  # the axis that 2D networks slice: the coarsest
+    crop_nonzero: bool
+    intensities: dict[str, Intensity]
+    patch_size: tuple[int, ...]
+    batch_size: int
+    features: tuple[int, ...]  # channels of each stage
+    kernel_sizes: tuple[tuple[int, ...], ...]  # per stage and axis
+    strides: tuple[tuple[int, ...], ...]  # of each stage's first convolution
+    convolutions_per_stage: int
+    deep_supervision: int  # number of outputs that the loss sees, finest first
+    anisotropic: bool  # augment in-plane only
+    memory_gb: float
+    estimated_gb: float
+    fingerprint: Fingerprint
+    why: dict[str, str] = Field(default={}, exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "why" in value:
+            return value
+        plain, why = {}, {}
+        for key, item in value.items():
+            if isinstance(item, dict) and set(item) == {"value", "why"}:
+                plain[key], why[key] = item["value"], item["why"]
+            else:
+                plain[key] = item
+        return {**plain, "why": why}
+
+    @model_serializer(mode="wrap")
+    def _to_file(self, handler: Any) -> dict[str, Any]:
+        plain = handler(self)
+        return {
+            key: {"value": item, "why": self.why[key]} if key in self.why else item
+            for key, item in plain.items()
+        }
+
+
+class ModelCard(Stored):
+    """model.json: what prediction needs to know beside the weights."""
+
+    schema_: Literal["medunet.model/1"] = Field("medunet.model/1", alias="schema")
+    medunet_version: str
+    description: Description
+    plan: Plan
+    fold: int | str
+    postprocessing: dict[str, dict[str, float | bool]] = {}
+    train_is_validation: bool = False
+    validation_dice: dict[str, float | None] = {}
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """All scores of one target (label or region) of one case, on the scan's own grid.
+
+    NaN is undefined, infinity a distance to an empty mask; `nsd` is by tolerance in mm.
+    """
+
+    case: str
+    label: str
+    status: Status
+    surface: Surface
+    dice: float = math.nan
+    iou: float = math.nan
+    precision: float = math.nan
+    recall: float = math.nan
+    f1: float = math.nan
+    specificity: float = math.nan
+    accuracy: float = math.nan
+    hd_mm: float = math.nan
+    hd95_mm: float = math.nan
+    assd_mm: float = math.nan
+    masd_mm: float = math.nan
+    nsd: dict[float, float] = field(default_factory=dict)
+    reference_ml: float = math.nan
+    predicted_ml: float = math.nan
+    reason: str = ""  # why a case is missing or failed; "touches the border" and such as warnings
+
+
+def json_number(value: float) -> float | None:
+    """Return a number as JSON can hold it: undefined and infinite become null."""
+    return value if math.isfinite(value) else None
+
+
+def load_description(name: str, folder: Path) -> Description:
+    """Read a shipped description by name from `folder`, or any description by its path."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml", ".json"):
+        return Description.read(path)
+    if not (folder / f"{name}.yaml").exists():
+        known = ", ".join(sorted(entry.stem for entry in folder.glob("*.yaml")))
+        raise InputError(f"no dataset description '{name}'", mend=f"Give a .yaml file or one of: {known}.")
+    return Description.read(folder / f"{name}.yaml")
