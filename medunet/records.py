@@ -301,8 +301,6 @@ class Fingerprint(Stored):
     """What the training cases look like; the plan follows from it."""
 
     num_cases: int
-    median_shape: tuple[int, int, int]  # after resampling to the target spacing, nonzero box
-    median_spacing_mm: tuple[float, float, float]
     spacings_mm: tuple[tuple[float, float, float], ...]  # per case, in RAS+ axis order
     shapes: tuple[tuple[int, int, int], ...]  # per case, in RAS+ axis order, cropped to nonzero
     nonzero_fraction: float  # volume of the nonzero boxes over that of the scans
@@ -323,6 +321,7 @@ class Plan(Stored):
     slice_axis: int  # the axis that 2D networks slice: the coarsest
     crop_nonzero: bool
     intensities: dict[str, Intensity]
+    median_shape: tuple[int, int, int]  # of the nonzero boxes at the target spacing
     patch_size: tuple[int, ...]
     batch_size: int
     features: tuple[int, ...]  # channels of each stage
@@ -398,6 +397,11 @@ class CaseScore:
     reference_ml: float = math.nan
     predicted_ml: float = math.nan
     reason: str = ""  # why a case is missing or failed; "touches the border" and such as warnings
+    percentile: float = 95.0  # that hd95_mm is taken at
+    tp: int | None = None  # voxels in both masks; None where the case was not scored
+    fp: int | None = None
+    fn: int | None = None
+    tn: int | None = None
 
 
 def json_number(value: float) -> float | None:

@@ -1,0 +1,172 @@
+"""Case lists of others, read as they are: the Decathlon's `dataset.json` and MONAI's datalists."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medunet.dataset.layouts import Listing, stem, volume_files
+from medunet.errors import InputError
+from medunet.files import read_json
+from medunet.records import Case, Description, Split, Unmatched
+
+_SECTIONS: dict[str, Split] = {
+    "training": "train",
+    "validation": "train",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def has_cases(path: Path) -> bool:
+    """Say whether a JSON file lists training cases, as the Decathlon's does and nnU-Net's does not."""
+    plain = read_json(path)
+    return isinstance(plain, dict) and isinstance(plain.get("training"), list)
+
+
+def read_datalist(path: Path, description: Description, data_root: Path) -> Listing:
+    """Read the cases that a `dataset.json` or datalist names; files that it does not name are unmatched.
+
+    Folds are those of the entries' `fold` keys. A `validation` section becomes fold 0 and `training` fold 1.
+    Files are not looked for here: the check names those that are missing.
+
+    Raises:
+        InputError: the list cannot be understood, or contradicts the description's labels or channels.
+    """
+    plain = read_json(path)
+    if not isinstance(plain, dict) or not isinstance(plain.get("training"), list):
+        raise InputError(
+            "has no list 'training'",
+            where=path.name,
+            mend='Write {"training": [{"image": ..., "label": ...}]}.',
+        )
+    faults = [*_label_faults(plain.get("labels"), description), *_channel_faults(plain, description)]
+    if faults:
+        raise InputError(
+            f"contradicts description {description.name}: {'; '.join(faults)}",
+            where=path.name,
+            mend="Use the description that belongs to this data, or mend one of the two.",
+        )
+    cases = list(_read_cases(plain, description, data_root, path.name))
+    listed = {file for case in cases for file in (*case.images.values(), case.label)}
+    unmatched = tuple(
+        Unmatched(path=file, reason=f"not listed in {path.name}")
+        for file in volume_files(data_root)
+        if file not in listed
+    )
+    return Listing(tuple(sorted(cases, key=lambda case: case.id)), unmatched)
+
+
+def _read_cases(
+    plain: Mapping[str, Any], description: Description, data_root: Path, where: str
+) -> Iterator[Case]:
+    entries = []
+    for section, split in _SECTIONS.items():
+        items = plain.get(section, [])
+        for number, item in enumerate(items if isinstance(items, list) else [items]):
+            entry = {"image": item} if isinstance(item, str | list) else item
+            place = f"{where}: {section}[{number}]"
+            images = _images_of(entry, description, data_root, place)
+            label = entry.get("label")
+            if label is not None and not isinstance(label, str):
+                raise InputError("'label' must be one path", where=place)
+            entries.append((place, section, split, entry, images, label))
+    ids = [_case_id(list(images.values())) for *_, images, _ in entries]
+    if len(set(ids)) < len(ids):  # files named alike in a folder per case: the folders make the difference
+        ids = [
+            "_".join([*PurePosixPath(next(iter(images.values()))).parent.parts, own])
+            for own, (*_, images, _) in zip(ids, entries, strict=True)
+        ]
+    with_folds = [place for place, _, split, entry, *_ in entries if split == "train" and "fold" in entry]
+    for case_id, (place, section, split, entry, images, label) in zip(ids, entries, strict=True):
+        split = "unlabelled" if split == "train" and label is None else split
+        fold = entry.get("fold") if split == "train" else None
+        if with_folds and split == "train" and (type(fold) is not int or fold < 0):
+            raise InputError("'fold' must be a whole number of 0 or more in every entry", where=place)
+        if not with_folds and plain.get("validation") and split == "train":
+            fold = 0 if section == "validation" else 1
+        yield Case(
+            id=case_id,
+            patient=description.patient_of(case_id),
+            images=images,
+            label=None if label is None else _relative(label, data_root, place),
+            fold=fold,
+            split=split,
+        )
+
+
+def _images_of(entry: Any, description: Description, data_root: Path, place: str) -> dict[str, str]:
+    paths = entry.get("image") if isinstance(entry, dict) else None
+    channels = list(description.channels)
+    if isinstance(paths, str):
+        return dict.fromkeys(channels, _relative(paths, data_root, place))
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise InputError("'image' must be a path or a list of paths", where=place)
+    if len(paths) != len(channels):
+        raise InputError(
+            f"{len(paths)} images, but description {description.name} has {len(channels)} channels: {channels}",
+            where=place,
+            mend="List one image for each channel, in that order.",
+        )
+    return {name: _relative(path, data_root, place) for name, path in zip(channels, paths, strict=True)}
+
+
+def _relative(path: str, data_root: Path, place: str) -> str:
+    if not PurePosixPath(path).is_absolute():
+        return PurePosixPath(path).as_posix()
+    try:
+        return Path(path).relative_to(data_root.absolute()).as_posix()
+    except ValueError as error:
+        raise InputError(
+            "names a file outside the data root", where=place, mend="Write paths relative to the data root."
+        ) from error
+
+
+def _case_id(images: list[str]) -> str:
+    """Return the image's stem, or what the stems of several images share up to a separator."""
+    stems = [stem(path) for path in images]
+    if len(set(stems)) == 1:
+        return stems[0]
+    return re.sub(r"[_.-][^_.-]*$", "", os.path.commonprefix(stems)) or stems[0]
+
+
+def _label_faults(labels: Any, description: Description) -> list[str]:
+    """Compare label names and values, from `{"1": "liver"}` or `{"liver": 1}`, with the description's."""
+    if not isinstance(labels, dict):
+        return []
+    named: dict[str, int] = {}
+    for key, value in labels.items():
+        if isinstance(value, str) and str(key).isdigit():
+            named[value] = int(key)
+        elif isinstance(value, int):
+            named[str(key)] = value
+    return _contradictions("label", named, description.labels)
+
+
+def _channel_faults(plain: Mapping[str, Any], description: Description) -> list[str]:
+    """Compare the order of the channels, from `{"0": "FLAIR"}`, with the description's."""
+    channels = plain.get("modality", plain.get("channel_names"))
+    if not isinstance(channels, dict) or not all(str(key).isdigit() for key in channels):
+        return []
+    named = {str(name): int(key) for key, name in channels.items()}
+    if len(named) < len(channels):  # two channels of one name say nothing of their order
+        return []
+    return _contradictions("channel", named, {name: i for i, name in enumerate(description.channels)})
+
+
+def _contradictions(kind: str, listed: Mapping[str, int], described: Mapping[str, int]) -> list[str]:
+    """Say where two tables differ in their values, or in the value of a name that both hold."""
+    faults = []
+    if listed and sorted(listed.values()) != sorted(described.values()):
+        faults.append(f"{kind}s {dict(listed)} against {dict(described)}")
+    plain_names = {_plain(name): value for name, value in described.items()}
+    for name, value in listed.items():
+        expected = plain_names.get(_plain(name), value)
+        if expected != value:
+            faults.append(f"{kind} '{name}' is {value}, not {expected}")
+    return faults
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

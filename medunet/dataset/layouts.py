@@ -1,0 +1,206 @@
+"""Which file of a data root is which: patterns over relative POSIX paths, one mechanism for all layouts."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from medunet.errors import InputError
+from medunet.records import Case, Description, Split, Unmatched
+
+_NIFTI = r"\.nii(\.gz)?"
+_VOLUME_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".dcm", ".mgz")
+_EXPECTED = {
+    "msd": "imagesTr/CASE.nii.gz with labelsTr/CASE.nii.gz, test images in imagesTs/",
+    "pairs": "images/CASE.nii.gz with labels/CASE.nii.gz (or imagesTr/, labelsTr/), or the `files` described",
+    "lits": "volume-N.nii with segmentation-N.nii, in any sub-folder",
+    "brats": "CASE_t1.nii.gz and so on with CASE_seg.nii.gz, in any sub-folder",
+    "brats2023": "CASE-t1n.nii.gz and so on with CASE-seg.nii.gz, in any sub-folder",
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The cases of a data root, sorted by id, and the files that belong to none."""
+
+    cases: tuple[Case, ...]
+    unmatched: tuple[Unmatched, ...]
+
+
+@dataclass(frozen=True)
+class FilePattern:
+    """What a whole relative path must look like to be an image or label of the case in group `id`.
+
+    Group `channel`, where there is one, is the channel's file ending; without it one file holds all channels.
+    An image of split "train" needs a label; with split None it is of "train" or, lacking one, "unlabelled".
+    """
+
+    role: Literal["image", "label"]
+    expression: re.Pattern[str]
+    split: Split | None = None
+    case_id: str = "{id}"
+
+
+@dataclass
+class _Files:
+    """The files found so far for one case id."""
+
+    images: dict[str, str] = field(default_factory=dict)
+    label: str | None = None
+    split: Split | None = None
+
+
+def scan_folder(description: Description, data_root: Path) -> Listing:
+    """Find the cases of a data root by its layout's file names; folds are not assigned yet.
+
+    Raises:
+        InputError: the layout is not read yet, or the description's patterns cannot be used.
+    """
+    patterns = _patterns(description)
+    channel_of = {
+        ending: name for name, channel in description.channels.items() for ending in channel.endings
+    }
+    found: dict[str, _Files] = {}
+    unmatched: list[Unmatched] = []
+    for path in volume_files(data_root):
+        pattern, match = next(
+            ((each, hit) for each in patterns if (hit := each.expression.fullmatch(path))), (None, None)
+        )
+        if pattern is None or match is None:
+            unmatched.append(Unmatched(path=path, reason="belongs to no case"))
+            continue
+        groups = match.groupdict()
+        # A pattern may leave `id` out for files that lie in the data root itself: one case, named by its image.
+        files = found.setdefault(pattern.case_id.format(id=groups["id"] or ""), _Files())
+        if pattern.role == "label":
+            if files.label is None:
+                files.label = path
+                continue
+        else:
+            ending = groups.get("channel")
+            names = [channel_of[ending]] if ending else list(description.channels)
+            if not any(name in files.images for name in names):
+                files.images.update(dict.fromkeys(names, path))
+                files.split = pattern.split
+                continue
+        unmatched.append(Unmatched(path=path, reason=f"a second {pattern.role} of one case"))
+    cases = []
+    for case_id, files in found.items():
+        case, left_over = _assemble(case_id, files, description)
+        cases += [case] if case else []
+        unmatched += left_over
+    return Listing(
+        tuple(sorted(cases, key=lambda case: case.id)), tuple(sorted(unmatched, key=lambda item: item.path))
+    )
+
+
+def volume_files(data_root: Path) -> list[str]:
+    """Return the volume files below the data root as sorted POSIX paths; hidden ones (`._x`) are left out."""
+    files, seen = [], set()
+    for folder, names, file_names in os.walk(data_root, followlinks=True):
+        resolved = os.path.realpath(folder)
+        if resolved in seen:  # a link that leads back
+            names.clear()
+            continue
+        seen.add(resolved)
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        relative = Path(folder).relative_to(data_root)
+        files += [
+            (relative / name).as_posix()
+            for name in file_names
+            if not name.startswith(".") and name.lower().endswith(_VOLUME_ENDINGS)
+        ]
+    return sorted(files)
+
+
+def expected_files(description: Description) -> str:
+    """Say in words which files the description's layout looks for."""
+    return _EXPECTED[description.layout]
+
+
+def stem(path: str) -> str:
+    """Return a path's file name without .nii or .nii.gz."""
+    return re.sub(rf"{_NIFTI}$", "", PurePosixPath(path).name)
+
+
+def _assemble(
+    case_id: str, files: _Files, description: Description
+) -> tuple[Case | None, Iterable[Unmatched]]:
+    """Make the case of an id's files, or say of each why it makes none."""
+    missing = [name for name in description.channels if name not in files.images]
+    paths = list(dict.fromkeys(files.images.values()))
+    if not files.images and files.label:
+        return None, [Unmatched(path=files.label, reason="label without an image")]
+    if missing:
+        reason = f"its case lacks channel {', '.join(missing)}"
+        paths += [files.label] if files.label else []
+        return None, [Unmatched(path=path, reason=reason) for path in paths]
+    if files.split == "train" and files.label is None:
+        return None, [Unmatched(path=path, reason="image without a label") for path in paths]
+    case_id = case_id or stem(paths[0])
+    case = Case(
+        id=case_id,
+        patient=description.patient_of(case_id),
+        images={name: files.images[name] for name in description.channels},
+        label=files.label,
+        split=files.split or ("train" if files.label else "unlabelled"),
+    )
+    return case, []
+
+
+def _patterns(description: Description) -> tuple[FilePattern, ...]:
+    case_file = rf"(?P<id>[^/]+?){_NIFTI}"
+    match description.layout:
+        case "pairs" if description.files is not None:
+            return (
+                FilePattern("image", _user_pattern(description.files.image, "files.image")),
+                FilePattern("label", _user_pattern(description.files.label, "files.label")),
+            )
+        case "msd" | "pairs" as layout:
+            images, labels = ("imagesTr", "labelsTr") if layout == "msd" else ("images(Tr)?", "labels(Tr)?")
+            return (
+                FilePattern("image", re.compile(f"{images}/{case_file}"), "train"),
+                FilePattern("label", re.compile(f"{labels}/{case_file}")),
+                FilePattern("image", re.compile(f"imagesTs/{case_file}"), "test"),
+                FilePattern("label", re.compile(f"labelsTs/{case_file}")),
+            )
+        case "lits":
+            number = rf"(?P<id>\d+){_NIFTI}"
+            return (
+                FilePattern("image", re.compile(f"(.*/)?volume-{number}"), case_id="volume-{id}"),
+                FilePattern("label", re.compile(f"(.*/)?segmentation-{number}"), case_id="volume-{id}"),
+                FilePattern(
+                    "image", re.compile(f"(.*/)?test-volume-{number}"), "test", case_id="test-volume-{id}"
+                ),
+            )
+        case "brats" | "brats2023":
+            endings = [ending for channel in description.channels.values() for ending in channel.endings]
+            if any(not channel.endings for channel in description.channels.values()):
+                raise InputError(
+                    f"layout {description.layout} needs the file endings of every channel",
+                    where=f"description {description.name}",
+                    mend="Give each channel its `endings`, such as [_t1ce].",
+                )
+            alternatives = "|".join(re.escape(ending) for ending in sorted(endings, key=len, reverse=True))
+            return (
+                FilePattern("label", re.compile(rf"(.*/)?(?P<id>[^/]+?)[_-]seg{_NIFTI}")),
+                FilePattern("image", re.compile(rf"(.*/)?(?P<id>[^/]+?)(?P<channel>{alternatives}){_NIFTI}")),
+            )
+        case other:
+            raise InputError(
+                f"layout '{other}' is not read yet",
+                where=f"description {description.name}",
+                mend=f"Use one of: {', '.join(_EXPECTED)}.",
+            )
+
+
+def _user_pattern(text: str, key: str) -> re.Pattern[str]:
+    try:
+        expression = re.compile(text)
+    except re.error as error:
+        raise InputError(f"not a regular expression ({error})", where=key) from error
+    if "id" not in expression.groupindex:
+        raise InputError("has no group named id", where=key, mend="Write (?P<id>[^/]+) for the case's part.")
+    return expression

@@ -1,0 +1,101 @@
+"""Which device and which precision to compute in: asked for by name, or found out by a timed probe."""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+from torch import nn
+
+from medunet.errors import InputError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_MIN_GAIN = 1.15  # half precision must be this much faster to be chosen
+
+
+@dataclass(frozen=True)
+class PrecisionChoice:
+    """The precision chosen and why, in one sentence for logs and provenance."""
+
+    precision: Precision
+    why: str
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device: "auto" takes a CUDA card if one can be used, else the CPU.
+
+    Raises:
+        InputError: the device asked for is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(
+            f"no such device '{name}'", where="--device", mend="Use auto, cpu or cuda."
+        ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device '{name}' is not supported", where="--device", mend="Use auto, cpu or cuda.")
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise InputError(
+            f"device '{name}' was asked for, but torch sees {torch.cuda.device_count()} CUDA card(s)",
+            where="--device",
+            mend="Use --device cpu, or install a CUDA build of torch and its driver.",
+        )
+    return device
+
+
+def free_memory_gb(device: torch.device) -> float:
+    """Return the memory in GB that is free on the device now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 1e9
+    return psutil.virtual_memory().available / 1e9
+
+
+def choose_precision(name: str, device: torch.device, dimensions: int = 3) -> PrecisionChoice:
+    """Return the precision asked for, or with "auto" the faster of fp32 and bf16 by a timed training step.
+
+    Raises:
+        InputError: fp16 on a CPU, which has neither the speed nor a loss scaler.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise InputError("fp16 cannot be used on a CPU", where="training.precision", mend="Use auto or bf16.")
+    if name in ("fp32", "bf16", "fp16"):
+        return PrecisionChoice(name, "asked for")  # type: ignore[arg-type]
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return PrecisionChoice("fp16", "this card has no bf16")
+    single, half = _step_seconds(device, dimensions, "fp32"), _step_seconds(device, dimensions, "bf16")
+    gain = single / half
+    chosen: Precision = "bf16" if gain > _MIN_GAIN else "fp32"
+    return PrecisionChoice(
+        chosen, f"a probe step took {half * 1e3:.1f} ms in bf16, {single * 1e3:.1f} ms in fp32"
+    )
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the autocast context for a precision; fp32 leaves everything as it is."""
+    return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision != "fp32")
+
+
+def _step_seconds(device: torch.device, dimensions: int, precision: Precision) -> float:
+    """Return the best time of a small convolution's forward and backward pass."""
+    side = 32 if dimensions == 3 else 160
+    convolution = nn.Conv3d if dimensions == 3 else nn.Conv2d
+    network = nn.Sequential(convolution(32, 32, 3, padding=1), nn.ReLU(), convolution(32, 32, 3, padding=1))
+    network.to(device)
+    image = torch.ones((2, 32) + (side,) * dimensions, device=device)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        with autocast(device, precision):
+            loss = network(image).float().mean()
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return best

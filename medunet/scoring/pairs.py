@@ -1,0 +1,116 @@
+"""Which prediction belongs to which reference: by file, by name or by a table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from medunet.errors import InputError
+
+_ENDINGS = (".nii.gz", ".nii")
+_COLUMNS = ("case", "reference", "prediction")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case's reference and prediction; None where no prediction is known."""
+
+    case: str
+    reference: Path
+    prediction: Path | None
+
+
+def find_pairs(
+    reference: Path, prediction: Path, pairs_csv: Path | None = None
+) -> tuple[list[Pair], list[str]]:
+    """Return the pairs to score, and the names of predictions that belong to no reference.
+
+    - Two folders are matched by name without ending; every reference is expected, prediction or not.
+    - A reference file against a prediction folder pairs each prediction with that one reference, as several
+      readers of one case; against a file, that one. Cases are then named by the prediction.
+    - `pairs_csv` decides instead, with columns case, reference, prediction, its paths relative to itself; a
+      blank prediction is a missing one. Files of the prediction folder that it leaves out are unmatched.
+
+    Raises:
+        InputError: a path that does not exist, nothing that matches, or a table that cannot be used.
+    """
+    if pairs_csv is not None:
+        pairs = _read_pairs(pairs_csv)
+        named = {pair.prediction.resolve() for pair in pairs if pair.prediction is not None}
+        present = _list_volumes(prediction) if prediction.is_dir() else {}
+        return pairs, [path.name for path in present.values() if path.resolve() not in named]
+    if reference.is_dir() and prediction.is_dir():
+        return _match_folders(reference, prediction)
+    if not reference.exists() or not prediction.exists():
+        absent = reference if not reference.exists() else prediction
+        raise InputError("no such file or folder", where=str(absent), mend="Check the path.")
+    if reference.is_dir():
+        raise InputError(
+            "the reference is a folder but the prediction is a file",
+            where=str(prediction),
+            mend="Give two files, two folders, or one reference file and a folder of predictions.",
+        )
+    predictions = _list_volumes(prediction) if prediction.is_dir() else {_stem(prediction): prediction}
+    if not predictions:
+        raise InputError("holds no .nii or .nii.gz file", where=str(prediction))
+    return [Pair(stem, reference, path) for stem, path in predictions.items()], []
+
+
+def _match_folders(reference: Path, prediction: Path) -> tuple[list[Pair], list[str]]:
+    references, predictions = _list_volumes(reference), _list_volumes(prediction)
+    if not references.keys() & predictions.keys():
+        raise InputError(
+            f"no file of the prediction folder has the name of a reference: {_examples(references)} there, "
+            f"{_examples(predictions)} here",
+            where=str(prediction),
+            mend="Name each prediction as its reference, or give a table with --pairs.",
+        )
+    pairs = [Pair(stem, path, predictions.get(stem)) for stem, path in references.items()]
+    return pairs, [path.name for stem, path in predictions.items() if stem not in references]
+
+
+def _list_volumes(folder: Path) -> dict[str, Path]:
+    """Return a folder's NIfTI files by stem, sorted; hidden files, such as macOS's `._*`, are no volumes."""
+    volumes: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.name.endswith(_ENDINGS) or path.name.startswith("."):
+            continue
+        if twin := volumes.get(_stem(path)):
+            raise InputError(
+                f"holds both {twin.name} and {path.name}", where=str(folder), mend="Remove one of them."
+            )
+        volumes[_stem(path)] = path
+    return volumes
+
+
+def _stem(path: Path) -> str:
+    for ending in _ENDINGS:
+        if path.name.endswith(ending):
+            return path.name.removesuffix(ending)
+    return path.stem
+
+
+def _examples(volumes: dict[str, Path]) -> str:
+    return ", ".join(list(volumes)[:3]) or "nothing"
+
+
+def _read_pairs(table: Path) -> list[Pair]:
+    try:
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise InputError("no such file", where=str(table), mend="Check the path.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"not a readable table ({error})", where=str(table)) from error
+    if absent := [name for name in _COLUMNS if name not in rows.columns]:
+        raise InputError(
+            f"lacks the columns {absent}", where=str(table), mend=f"Its columns must be {','.join(_COLUMNS)}."
+        )
+    faults = [f"case '{case}' stands twice" for case in rows["case"][rows["case"].duplicated()].unique()]
+    pairs = []
+    for number, (case, reference, prediction) in enumerate(zip(*(rows[c] for c in _COLUMNS), strict=True), 2):
+        if not case or not reference:
+            faults.append(f"line {number} lacks a case or a reference")
+        pairs.append(Pair(case, table.parent / reference, table.parent / prediction if prediction else None))
+    if faults or not pairs:
+        raise InputError("; ".join(faults) or "holds no case", where=str(table), mend="Mend the table.")
+    return pairs

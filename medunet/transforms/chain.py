@@ -1,0 +1,116 @@
+"""The deterministic MONAI chain from a case's files to network input, and back to the scan's own grid.
+
+Loading goes through our one reader; orientation, cropping and spacing are MONAI's, which also records what it did
+so that a prediction is taken back by the exact inverse.
+"""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
+from monai.transforms.croppad.dictionary import CropForegroundd
+from monai.transforms.post.dictionary import Invertd
+from monai.transforms.spatial.dictionary import Orientationd, Spacingd
+from monai.transforms.transform import MapTransform
+from numpy.typing import NDArray
+
+from medunet.imaging.nifti import read_channels, read_label
+from medunet.records import Intensity, Plan
+
+
+class LoadCased(MapTransform):
+    """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        case = dict(data)
+        image = read_channels(case["image"])
+        case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
+        if "label" in self.keys:
+            label = read_label(case["label"])
+            # The check has shown that label and image share a grid to within a fraction of a voxel.
+            array = torch.from_numpy(np.ascontiguousarray(label.array))[None].float()
+            case["label"] = MetaTensor(array, affine=torch.from_numpy(image.affine))
+        return case
+
+
+class NormaliseIntensityd(MapTransform):
+    """Normalise each channel of "image" as the plan says: CT by clip and foreground statistics, else z-score."""
+
+    def __init__(self, intensities: Mapping[str, Intensity]) -> None:
+        super().__init__(["image"])
+        self.intensities = dict(intensities)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        case = dict(data)
+        image = case["image"]
+        for channel, intensity in zip(image.as_tensor(), self.intensities.values(), strict=True):
+            normalise(channel, intensity)
+        return case
+
+
+def normalise(channel: torch.Tensor, intensity: Intensity) -> None:
+    """Normalise one float32 channel `(I, J, K)` in place."""
+    if intensity.scheme == "ct":
+        assert intensity.mean is not None
+        assert intensity.std is not None
+        channel.clamp_(intensity.clip_low, intensity.clip_high)
+        channel.sub_(intensity.mean).div_(max(intensity.std, 1e-8))
+        return
+    inside = (
+        channel != 0 if intensity.scheme == "zscore_nonzero" else torch.ones_like(channel, dtype=torch.bool)
+    )
+    values = channel[inside]
+    if values.numel():
+        channel.sub_(values.mean()).div_(values.std(correction=0).clamp_min(1e-8))
+        channel[~inside] = 0
+
+
+def not_zero(image: torch.Tensor) -> torch.Tensor:
+    """Select the voxels that hold signal, for cropping."""
+    return image != 0
+
+
+def preprocess_chain(plan: Plan, *, with_label: bool) -> Compose:
+    """Return the chain: load, orient, crop to nonzero, normalise, resample to the plan's spacing.
+
+    The result holds "image" float32 `(C, I, J, K)` and, if asked, "label" float32 `(1, I, J, K)` of whole numbers.
+    2D plans keep each scan's own spacing along the sliced axis.
+    """
+    keys = ["image", "label"] if with_label else ["image"]
+    spacing = list(plan.spacing_mm)
+    if plan.dimensions == 2:
+        spacing[plan.slice_axis] = -1.0  # MONAI: keep the scan's own
+    steps: list[Any] = [LoadCased(keys), Orientationd(keys, axcodes=plan.orientation, labels=None)]
+    if plan.crop_nonzero:
+        steps.append(CropForegroundd(keys, source_key="image", select_fn=not_zero, allow_smaller=True))
+    steps.append(NormaliseIntensityd(plan.intensities))
+    modes = ["bilinear", "nearest"][: len(keys)]
+    steps.append(Spacingd(keys, pixdim=spacing, mode=modes, padding_mode="border", dtype=np.float32))
+    return Compose(steps)
+
+
+def run_chain(chain: Compose, image_paths: list[Path], label_path: Path | None = None) -> dict[str, Any]:
+    """Run the chain on one case's files."""
+    case: dict[str, Any] = {"image": image_paths}
+    if label_path is not None:
+        case["label"] = label_path
+    return chain(case)
+
+
+def restore_probabilities(
+    probabilities: torch.Tensor, case: dict[str, Any], chain: Compose
+) -> NDArray[np.float32]:
+    """Take probabilities `(C, I, J, K)` on the network's grid back to the scan's own grid and axis order.
+
+    `case` is what `run_chain` returned. Interpolation is trilinear; voxels that were cropped away become 0.
+    """
+    image = case["image"]
+    tensor = MetaTensor(probabilities.float().cpu(), affine=image.affine)
+    tensor.applied_operations = list(image.applied_operations)
+    invert = Invertd("probabilities", transform=chain, orig_keys="image", nearest_interp=False)
+    restored = invert({"image": image, "probabilities": tensor})["probabilities"]
+    return restored.as_tensor().numpy()
