@@ -1,5 +1,6 @@
 """One typed run configuration: YAML in, unknown keys refused, `--set section.key=value` on top."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,7 +95,7 @@ class Config(Stored):
         write_text(path, yaml.safe_dump(self.plain(), sort_keys=False))
 
 
-def load_config(path: Path, changes: tuple[str, ...] | list[str] = ()) -> Config:
+def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """Read a YAML configuration and apply changes such as `training.max_minutes=8`.
 
     Raises:
@@ -106,7 +107,7 @@ def load_config(path: Path, changes: tuple[str, ...] | list[str] = ()) -> Config
     return change_config(plain, changes, str(path))
 
 
-def change_config(plain: dict[str, Any], changes: tuple[str, ...] | list[str], where: str) -> Config:
+def change_config(plain: dict[str, Any], changes: Sequence[str], where: str) -> Config:
     """Return the configuration with `section.key=value` changes made, values read as YAML."""
     for change in changes:
         key, equals, text = change.partition("=")

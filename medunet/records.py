@@ -7,6 +7,7 @@ of the array `(I, J, K)`.
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -238,6 +239,22 @@ class Manifest(Stored):
     unmatched: tuple[Unmatched, ...] = ()
     excluded: tuple[Excluded, ...] = ()
     accepted: tuple[Accepted, ...] = ()
+
+    @model_validator(mode="after")
+    def _cases_fit(self) -> Self:
+        faults = []
+        channels = list(self.description.channels)
+        counts = Counter(case.id for case in self.cases)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            faults.append(f"cases: ids stand twice: {', '.join(twice)}")
+        for case in self.cases:
+            if sorted(case.images) != sorted(channels):
+                faults.append(f"case {case.id}: has channels {list(case.images)}, expected {channels}")
+            if case.fold is not None and case.split != "train":
+                faults.append(f"case {case.id}: has fold {case.fold} although its split is {case.split}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
     @property
     def used(self) -> tuple[Case, ...]:

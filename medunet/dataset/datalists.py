@@ -1,8 +1,10 @@
 """Case lists of others, read as they are: the Decathlon's `dataset.json` and MONAI's datalists."""
 
-import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +19,18 @@ _SECTIONS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One item of a section, its paths below the data root."""
+
+    place: str  # for messages
+    section: str
+    split: Split
+    images: dict[str, str]
+    label: str | None
+    fold: Any  # as written
 
 
 def has_cases(path: Path) -> bool:
@@ -48,7 +62,7 @@ def read_datalist(path: Path, description: Description, data_root: Path) -> List
             where=path.name,
             mend="Use the description that belongs to this data, or mend one of the two.",
         )
-    cases = list(_read_cases(plain, description, data_root, path.name))
+    cases = _read_cases(plain, description, data_root, path.name)
     listed = {file for case in cases for file in (*case.images.values(), case.label)}
     unmatched = tuple(
         Unmatched(path=file, reason=f"not listed in {path.name}")
@@ -60,44 +74,72 @@ def read_datalist(path: Path, description: Description, data_root: Path) -> List
 
 def _read_cases(
     plain: Mapping[str, Any], description: Description, data_root: Path, where: str
-) -> Iterator[Case]:
-    entries = []
+) -> list[Case]:
+    entries = list(_read_entries(plain, description, data_root, where))
+    ids = _unique_ids(entries, where)
+    folds_given = any(entry.fold is not None for entry in entries)
+    cases = []
+    for case_id, entry in zip(ids, entries, strict=True):
+        fold = None
+        if entry.split == "train" and folds_given:
+            if type(entry.fold) is not int or entry.fold < 0:
+                raise InputError(
+                    "'fold' must be a whole number of 0 or more in every entry", where=entry.place
+                )
+            fold = entry.fold
+        elif entry.split == "train" and plain.get("validation"):
+            fold = 0 if entry.section == "validation" else 1
+        cases.append(
+            Case(
+                id=case_id,
+                patient=description.patient_of(case_id),
+                images=entry.images,
+                label=entry.label,
+                fold=fold,
+                split=entry.split,
+            )
+        )
+    return cases
+
+
+def _read_entries(
+    plain: Mapping[str, Any], description: Description, data_root: Path, where: str
+) -> Iterator[_Entry]:
     for section, split in _SECTIONS.items():
         items = plain.get(section, [])
         for number, item in enumerate(items if isinstance(items, list) else [items]):
-            entry = {"image": item} if isinstance(item, str | list) else item
             place = f"{where}: {section}[{number}]"
-            images = _images_of(entry, description, data_root, place)
+            entry = (
+                item if isinstance(item, dict) else {"image": item}
+            )  # the Decathlon lists test images bare
             label = entry.get("label")
             if label is not None and not isinstance(label, str):
                 raise InputError("'label' must be one path", where=place)
-            entries.append((place, section, split, entry, images, label))
-    ids = [_case_id(list(images.values())) for *_, images, _ in entries]
-    if len(set(ids)) < len(ids):  # files named alike in a folder per case: the folders make the difference
-        ids = [
-            "_".join([*PurePosixPath(next(iter(images.values()))).parent.parts, own])
-            for own, (*_, images, _) in zip(ids, entries, strict=True)
-        ]
-    with_folds = [place for place, _, split, entry, *_ in entries if split == "train" and "fold" in entry]
-    for case_id, (place, section, split, entry, images, label) in zip(ids, entries, strict=True):
-        split = "unlabelled" if split == "train" and label is None else split
-        fold = entry.get("fold") if split == "train" else None
-        if with_folds and split == "train" and (type(fold) is not int or fold < 0):
-            raise InputError("'fold' must be a whole number of 0 or more in every entry", where=place)
-        if not with_folds and plain.get("validation") and split == "train":
-            fold = 0 if section == "validation" else 1
-        yield Case(
-            id=case_id,
-            patient=description.patient_of(case_id),
-            images=images,
-            label=None if label is None else _relative(label, data_root, place),
-            fold=fold,
-            split=split,
-        )
+            yield _Entry(
+                place=place,
+                section=section,
+                split="unlabelled" if split == "train" and label is None else split,
+                images=_images_of(entry, description, data_root, place),
+                label=None if label is None else _relative(label, data_root, place),
+                fold=entry.get("fold"),
+            )
 
 
-def _images_of(entry: Any, description: Description, data_root: Path, place: str) -> dict[str, str]:
-    paths = entry.get("image") if isinstance(entry, dict) else None
+def _unique_ids(entries: list[_Entry], where: str) -> list[str]:
+    """Return an id for each entry: its files' name, with the folders' where files are named alike."""
+    ids = [_case_id(list(entry.images.values())) for entry in entries]
+    if len(set(ids)) < len(ids):
+        folders = [PurePosixPath(next(iter(entry.images.values()))).parent.parts for entry in entries]
+        ids = ["_".join([*parts, name]) for parts, name in zip(folders, ids, strict=True)]
+    if twice := sorted(name for name, count in Counter(ids).items() if count > 1):
+        raise InputError(f"images stand twice: {', '.join(twice)}", where=where, mend="List each image once.")
+    return ids
+
+
+def _images_of(
+    entry: Mapping[str, Any], description: Description, data_root: Path, place: str
+) -> dict[str, str]:
+    paths = entry.get("image")
     channels = list(description.channels)
     if isinstance(paths, str):
         return dict.fromkeys(channels, _relative(paths, data_root, place))
@@ -128,7 +170,8 @@ def _case_id(images: list[str]) -> str:
     stems = [stem(path) for path in images]
     if len(set(stems)) == 1:
         return stems[0]
-    return re.sub(r"[_.-][^_.-]*$", "", os.path.commonprefix(stems)) or stems[0]
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*stems, strict=False))
+    return re.sub(r"[_.-][^_.-]*$", "", "".join(letters[0] for letters in alike)) or stems[0]
 
 
 def _label_faults(labels: Any, description: Description) -> list[str]:

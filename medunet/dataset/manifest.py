@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medunet.dataset.datalists import has_cases, read_datalist
-from medunet.dataset.layouts import Listing, expected_files, scan_folder, volume_files
+from medunet.dataset.layouts import Listing, expected_files, scan_folder, stem, volume_files
 from medunet.dataset.splits import fixed_folds, make_folds
 from medunet.errors import InputError
 from medunet.records import Case, Description, Excluded, Manifest
@@ -49,7 +49,7 @@ def make_manifest(
     if unknown := sorted(
         name
         for name in exclude
-        if name not in known and not any(name in item.path for item in listing.unmatched)
+        if name not in known and not any(stem(item.path).startswith(name) for item in listing.unmatched)
     ):
         raise InputError(f"excluded cases do not exist: {', '.join(unknown)}", where=description.name)
     training = [case for case in listing.cases if case.split == "train" and case.id not in exclude]

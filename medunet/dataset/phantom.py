@@ -134,6 +134,10 @@ _SCANS = (
     (2.0, 2.5, "LPS", 12.0),
 )
 _NUM_TUMOURS = (2, 1, 3, 2, 0, 1, 4, 2, 1, 3, 2, 1, 2, 4, 1, 3, 2, 1, 2, 3)
+_FILES = {
+    "msd": ("imagesTr/phantom_*.nii.gz", "labelsTr/phantom_*.nii.gz"),
+    "lits": ("volume-*.nii", "segmentation-*.nii"),
+}
 
 
 @dataclass(frozen=True)
@@ -243,7 +247,7 @@ def _draw_body(seed: int, num_tumours: int) -> _Body:
         before_liver=_vary(build, _BEFORE_LIVER),
         fat_rim=float(build.uniform(0.87, 0.94)),
         mean_hu=mean_hu,
-        noise_hu=float(hu.uniform(16, 20)),
+        noise_hu=float(hu.uniform(16, 18)),
     )
     shape, affine = _scan_grid(bare, (_COARSE_STEP_MM,) * 3, "RAS", 0.0)
     inside = np.pad(_paint(bare, shape, affine) == Tissue.LIVER, 1)
@@ -297,25 +301,22 @@ def _place_tumour(
     rng: np.random.Generator, points: Vector, depth_mm: Vector, others: list[_Tumour], *, largest: bool
 ) -> _Tumour:
     """Put a tumour where the liver (`points` (n, 3), `depth_mm` (n,)) has room for it, clear of `others`."""
-    if largest:
-        diameter = rng.uniform(22, 34)
-    else:
-        diameter = rng.uniform(12, 32) if rng.random() < 0.8 else rng.uniform(9.5, 12)
+    usual, small = rng.uniform(13, 36), rng.uniform(10, 13)
+    diameter = rng.uniform(28, 37) if largest else usual if rng.random() < 0.8 else small
     order = rng.permutation(len(points))
-    semi_axes = diameter / 2 * np.array([1.0, *rng.uniform(0.72, 1.0, 2)])
+    semi_axes = diameter / 2 * np.array([1.0, *rng.uniform(0.8, 1.0, 2)])
     axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    waves = np.concatenate(
-        [2.6 * _unit_vectors(rng, (2,)), rng.uniform(0, 2 * np.pi, (2, 1))], axis=1
-    )
+    waves = np.concatenate([2.6 * _unit_vectors(rng, (2,)), rng.uniform(0, 2 * np.pi, (2, 1))], axis=1)
+    gap_mm = 12.0
     while True:
         room = depth_mm > 0.9 * semi_axes[0]
         for other in others:
-            gap = np.linalg.norm(points - other.centre_mm, axis=1) - other.semi_axes_mm[0] - semi_axes[0]
-            room &= gap > 12
+            reach_mm = other.semi_axes_mm[0] + gap_mm + semi_axes[0]
+            room &= np.linalg.norm(points - other.centre_mm, axis=1) > reach_mm
         free = order[room[order]]
         if len(free):
             return _Tumour(points[free[0]], semi_axes, axes, waves)
-        semi_axes = np.maximum(semi_axes * 0.9, 4.75)  # the smallest always finds a place
+        semi_axes, gap_mm = np.maximum(semi_axes * 0.9, 5.0), gap_mm * 0.9
 
 
 def _scan_grid(
@@ -368,8 +369,11 @@ def _lattice(affine: Affine, window: Window) -> tuple[Array, Array, Array]:
     index = np.ogrid[window]
     steps = [axis.astype(np.float32) for axis in index]
     x, y, z = (
-        np.float32(row[0]) * steps[0] + np.float32(row[1]) * steps[1] + np.float32(row[2]) * steps[2]
-        + np.float32(row[3]) for row in affine[:3]
+        np.float32(row[0]) * steps[0]
+        + np.float32(row[1]) * steps[1]
+        + np.float32(row[2]) * steps[2]
+        + np.float32(row[3])
+        for row in affine[:3]
     )
     return x, y, z
 
@@ -384,11 +388,12 @@ def _window(shape: tuple[int, ...], affine: Affine, centre_mm: Vector, radius_mm
     return i, j, k
 
 
-def _to_template(body: _Body, affine: Affine, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
+def _to_template(body: _Body, affine: Affine, shape: tuple[int, int, int]) -> tuple[Array, Array, Array]:
     """Return the template x, y and z in mm of every voxel: scaled and bent."""
     about_centre = affine.copy()
     about_centre[:3, 3] -= body.centre_mm
-    world = _lattice(about_centre, tuple(slice(0, n) for n in shape))
+    i, j, k = (slice(0, n) for n in shape)
+    world = _lattice(about_centre, (i, j, k))
     bent = []
     for component, waves in zip(world, body.waves, strict=True):
         moved = component.copy()
@@ -528,8 +533,8 @@ def _paint_tumour(canvas: _Canvas, tumour: _Tumour, value: int) -> None:
     window = _window(canvas.tissue.shape, canvas.affine, tumour.centre_mm, 1.3 * tumour.semi_axes_mm.max())
     offset = np.stack(_lattice(canvas.affine, window), axis=-1) - tumour.centre_mm
     offset = offset @ tumour.axes / tumour.semi_axes_mm
-    bumps = sum(np.sin(offset @ wave[:3] + wave[3]) for wave in tumour.waves)
-    inside = np.linalg.norm(offset, axis=-1) * (1 + 0.08 * bumps) < 1
+    bumps = sum(np.sin(offset @ wave[:3] + wave[3]) for wave in tumour.waves)  # -2 to 2
+    inside = np.linalg.norm(offset, axis=-1) * (1.06 + 0.07 * bumps) < 1
     canvas.fill(inside & (canvas.tissue[window] >= Tissue.LIVER), value, window)
 
 
@@ -553,7 +558,7 @@ def write_cohort(
     stamp = {"seed": seed, "version": VERSION}
     index = folder / ("dataset.json" if layout == "msd" else "phantoms.json")
     pairs = [_case_paths(folder, layout, number) for number in range(num_cases)]
-    old_files = [path for name in ("image", "label") for path in folder.glob(_PATTERNS[layout][name])]
+    old_files = [path for pattern in _FILES[layout] for path in folder.glob(pattern)]
     known = read_json(index) if index.exists() else {}
     if (index.exists() or old_files) and "phantoms" not in known:
         raise InputError(
@@ -577,7 +582,7 @@ def write_cohort(
 def _make_case(seed: int, number: int) -> Phantom:
     """Make the cohort's case `number` on the scanner and with the tumours that are its turn."""
     in_plane_mm, slice_mm, orientation, oblique_degrees = _SCANS[number % len(_SCANS)]
-    i, j, k = (slice_mm if code in "IS" else in_plane_mm for code in orientation)
+    i, j, k = (slice_mm if code in "IS" else in_plane_mm for code in orientation)  # axial slices
     return make_phantom(
         int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
         spacing_mm=(i, j, k),
@@ -587,16 +592,10 @@ def _make_case(seed: int, number: int) -> Phantom:
     )
 
 
-_PATTERNS = {
-    "msd": {"image": "imagesTr/phantom_*.nii.gz", "label": "labelsTr/phantom_*.nii.gz"},
-    "lits": {"image": "volume-*.nii", "label": "segmentation-*.nii"},
-}
-
-
 def _case_paths(folder: Path, layout: Literal["msd", "lits"], number: int) -> tuple[Path, Path]:
     """Return where a case's image and label lie."""
     name = f"{number:03d}" if layout == "msd" else str(number)
-    image, label = (folder / pattern.replace("*", name) for pattern in _PATTERNS[layout].values())
+    image, label = (folder / pattern.replace("*", name) for pattern in _FILES[layout])
     return image, label
 
 

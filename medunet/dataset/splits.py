@@ -1,6 +1,6 @@
 """Folds: seeded, balanced, each patient whole within one; or fixed, from a file."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -45,8 +45,8 @@ def read_folds(path: Path) -> list[list[str]]:
     )
     if not folds or not valid:
         raise InputError("holds no folds", where=path.name, mend='Write {"folds": [["case", ...], ...]}.')
-    names = [name for fold in folds for name in fold]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    counts = Counter(name for fold in folds for name in fold)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
         raise InputError(f"cases stand in two places: {', '.join(twice)}", where=path.name)
     return [list(fold) for fold in folds]
 

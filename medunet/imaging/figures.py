@@ -175,7 +175,7 @@ def draw_thumbnail(
     """Draw the axial plane alone, zoomed in, square and unmarked, with contours as in `draw_planes`."""
     scene = _Scene(image, affine, reference, prediction, targets, centre)
     plane = PLANES[0]
-    figure = Figure(figsize=(2, 2), dpi=width_px / 2, facecolor="black")
+    figure = Figure(figsize=(1, 1), dpi=width_px, facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1))
     box = scene.zoomed
     limit(axes, plane, box, scene.spacing_mm)
@@ -251,7 +251,7 @@ class _Scene:
 
     def slice(self, volume: NDArray, plane: Plane) -> NDArray:
         """Return the slice `(across, up)` of a volume that the plane shows."""
-        return volume.take(self.centre[plane.through], axis=plane.through)
+        return volume[(slice(None),) * plane.through + (self.centre[plane.through],)]
 
     def cut(self, labels: NDArray | None, plane: Plane, values: Sequence[int]) -> NDArray[np.bool_]:
         """Return where a plane's slice `(across, up)` of a label map holds any of `values`."""

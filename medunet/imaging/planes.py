@@ -117,11 +117,11 @@ def outline(
         padded.T,
         levels=[0.5],
         colors=[tint],
-        linewidths=1.2 if dashed else 1.6,
+        linewidths=1.5 if dashed else 1.8,
         linestyles=[DASHES] if dashed else "solid",
     )
     if dashed:
-        lines.set_path_effects([patheffects.withStroke(linewidth=2.4, foreground="#00000080")])
+        lines.set_path_effects([patheffects.withStroke(linewidth=2.9, foreground="#00000090")])
 
 
 def annotate(axes: Axes, plane: Plane, title: str) -> None:

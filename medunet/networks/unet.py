@@ -24,7 +24,7 @@ def conv_block(
     return nn.Sequential(
         _CONVOLUTION[dimensions](num_inputs, num_outputs, tuple(kernel), tuple(stride), padding),
         _NORM[dimensions](num_outputs, eps=1e-5, affine=True),
-        nn.LeakyReLU(0.01, inplace=True),
+        nn.LeakyReLU(0.01),  # in place is slower: autograd copies the norm's view
     )
 
 

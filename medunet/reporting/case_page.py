@@ -1,13 +1,14 @@
 """One case's page: verdict, warnings, scores, pictures, provenance, all in one offline file."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.affines import obliquity
 from numpy.typing import NDArray
 
 from medunet.errors import DataError
@@ -19,7 +20,7 @@ from medunet.imaging.figures import (
     largest_cross_sections,
     window_limits,
 )
-from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm, spacing_of
+from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.nifti import Header, read_channels, read_label
 from medunet.imaging.orientation import to_ras
 from medunet.records import Accepted, Case, Description, Fault
@@ -101,13 +102,13 @@ def case_html(
     rows: pd.DataFrame,
     description: Description,
     scan: Scan | str,
+    links: Links,
     *,
     fold: int | None = None,
     faults: Sequence[Fault] = (),
     accepted: Sequence[Accepted] = (),
     prediction_entry: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
-    links: Links = Links(None, None),
 ) -> str:
     """Return a case's page.
 
@@ -116,12 +117,12 @@ def case_html(
         rows: its rows of the score table, one for each target.
         description: what the dataset is: targets and modality.
         scan: the case's volumes, or why they cannot be shown.
+        links: the neighbouring pages.
         fold: the fold that held the case out.
         faults: what the data check said of this case.
         accepted: which of its faults the user accepted, and why.
         prediction_entry: what predictions/index.json says of this case.
         provenance: what provenance.json says of the run.
-        links: the neighbouring pages.
     """
     gravity, sentence = verdict(rows)
     targets = {name: values for name, values in description.targets.items() if name in set(rows["label"])}
@@ -152,30 +153,127 @@ def case_html(
 
 def thumbnail(scan: Scan, rows: pd.DataFrame, description: Description) -> str:
     """Return a small axial picture, as a data URI, of the target that does worst."""
-    values = description.targets
-    labels = [label for label in rows.sort_values("dice", kind="stable")["label"] if label in values]
-    targets = {label: values[label] for label in labels[:1]}
-    return data_uri(
-        figure_png(
-            draw_thumbnail(
-                scan.image,
-                scan.affine,
-                reference=scan.reference,
-                prediction=scan.prediction,
-                targets=targets,
-                modality=scan.modality,
-            )
+    known = rows[rows["label"].isin(list(description.targets))]
+    worst = known.sort_values("dice", kind="stable")["label"].head(1)
+    targets = {label: description.targets[label] for label in worst}
+    return data_uri(figure_png(draw_thumbnail(scan.image, scan.affine, targets=targets, **_shown(scan))))
+
+
+def conventions(scores: pd.DataFrame) -> str:
+    """Say how the scores of a table were measured and how to read them."""
+    modes = {"voxel": "between surface voxels", "area": "between surfaces weighted by area"}
+    found = sorted(set(scores["surface"]) - {""})
+    how = "; ".join(f"surface “{mode}”: {modes.get(mode, mode)}" for mode in found)
+    percentiles = [
+        f"{measure.heading.removesuffix(' mm')} is percentile {measure.heading[2:-3]} of the distances"
+        for measure in measures(scores)
+        if measure.column.startswith("hd") and measure.column != "hd_mm"
+    ]
+    return " ".join(
+        [
+            "Scores are on the scan's own grid against the untouched reference.",
+            f"Distances are in mm ({how or 'surface convention not recorded'}), volumes in ml.",
+            *(f"{sentence}." for sentence in percentiles),
+            "– is undefined: nothing to compare. ∞ is a distance to an empty mask.",
+        ]
+    )
+
+
+def _load_labels(path: Path, name: str, scan: Header, warnings: list[str]) -> NDArray:
+    volume = read_label(path)
+    if volume.array.shape != scan.shape:
+        raise DataError(
+            f"{name} shape {volume.array.shape} differs from the scan's {scan.shape}", where=path.name
         )
-    )
+    moved_mm = corner_displacement_mm(scan.shape, scan.affine, volume.affine)
+    if moved_mm > 0.01 * min(scan.spacing_mm):
+        warnings.append(
+            f"The header of the {name} places it {moved_mm:.2f} mm away from the scan; "
+            "the pictures match them voxel by voxel."
+        )
+    return to_ras(volume.array[None], scan.affine)[0][0]
 
 
-def conventions(rows: pd.DataFrame) -> str:
-    """Say in a sentence how the scores of a table were measured."""
-    surfaces = sorted(set(rows["surface"]) - {""})
-    modes = {"voxel": "on voxel centres of the surface", "area": "on the surface, weighted by area"}
-    how = "; ".join(f"{mode}: {modes.get(mode, mode)}" for mode in surfaces) or "convention not recorded"
-    return (
-        f"Distances in mm ({how}), volumes in ml, on the scan's own grid against the untouched reference. "
-        "HD95 is the larger of the two directed 95th percentiles. "
-        "“–” is undefined (both masks empty), “∞” a distance to an empty mask."
-    )
+def _describe_grid(header: Header) -> str:
+    tilt_degrees = float(np.rad2deg(obliquity(header.affine)).max())
+    size = " × ".join(str(n) for n in header.shape)
+    spacing = " × ".join(f"{mm:.2f}" for mm in header.spacing_mm)
+    tilt = f", tilted by up to {tilt_degrees:.1f}° from the body's axes" if tilt_degrees > 0.1 else ""
+    return f"{size} voxels of {spacing} mm, stored {axis_codes(header.affine)}{tilt}"
+
+
+def _shown(scan: Scan) -> dict[str, Any]:
+    """Return the arguments that every picture of a scan shares."""
+    low, high = window_limits(scan.image, scan.modality)
+    return {
+        "reference": scan.reference,
+        "prediction": scan.prediction,
+        "modality": scan.modality,
+        "window": ((low + high) / 2, high - low),
+    }
+
+
+def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Picture]:
+    """Draw the targets that reference or prediction hold, each at its largest cross-sections."""
+    shown = _shown(scan)
+    pictures: list[_Picture] = []
+    for name, values in targets.items():
+        truth, found = (
+            None if labels is None else np.isin(labels, values)
+            for labels in (scan.reference, scan.prediction)
+        )
+        present = [
+            (owner, mask)
+            for owner, mask in (("reference", truth), ("prediction", found))
+            if mask is not None and mask.any()
+        ]
+        if not present or len(pictures) == _MOST_PICTURED:
+            continue
+        owner, mask = present[0]
+        centre = largest_cross_sections(mask)
+        contours = targets if len(targets) <= _MOST_CONTOURS else {name: values}
+        planes = draw_planes(scan.image, scan.affine, targets=contours, centre=centre, **shown)
+        errors = None
+        if truth is not None and found is not None:
+            drawn = draw_errors(scan.image, scan.affine, target=values, centre=centre, **shown)
+            errors = data_uri(figure_png(drawn))
+        text = f"At the largest cross-sections of {name} in the {owner}."
+        pictures.append(_Picture(name, data_uri(figure_png(planes)), errors, text))
+    return pictures
+
+
+def _border_warnings(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Name the masks that reach a face of the volume, where they may have been cut."""
+    warnings = []
+    for owner, labels in (("reference", scan.reference), ("prediction", scan.prediction)):
+        for name, values in targets.items():
+            faces = [] if labels is None else _touched_faces(np.isin(labels, values))
+            if faces:
+                warnings.append(
+                    f"{name}: the {owner} reaches the {', '.join(faces)} border of the scan. It may be cut "
+                    "there: its volume and distances are those of the visible part."
+                )
+    return warnings
+
+
+def _touched_faces(mask: NDArray[np.bool_]) -> list[str]:
+    return [
+        face
+        for axis, faces in enumerate(_FACES)
+        if mask.shape[axis] > 1
+        for index, face in zip((0, -1), faces, strict=True)
+        if mask[(slice(None),) * axis + (index,)].any()
+    ]
+
+
+def _row(row: pd.Series, columns: Sequence[Measure]) -> dict[str, Any]:
+    reference_ml, predicted_ml = (float(row.get(name, math.nan)) for name in ("reference_ml", "predicted_ml"))
+    return {
+        "label": row["label"],
+        "status": row["status"],
+        "reason": row["reason"],
+        "values": [number_text(row[measure.column], measure.decimals) for measure in columns],
+        "reference_ml": number_text(reference_ml),
+        "predicted_ml": number_text(predicted_ml),
+        "difference_ml": number_text(predicted_ml - reference_ml, signed=True),
+    }

@@ -1,17 +1,18 @@
-"""The score table as the pages need it: read back from CSV, summarised by target, its cases ranked."""
+"""The score table as the pages need it: summarised by target, its cases ranked, each with a verdict.
+
+As in the scores' own summary, a missing or failed case counts as 0 in the means of Dice and NSD, and an
+infinite distance is counted, never averaged.
+"""
 
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from medunet.errors import InputError
-
 UNSCORED = ("missing", "failed")
-_TEXT = ("case", "label", "status", "surface", "reason")
-_NEEDED = ("case", "label", "status")
+_ZERO_WHERE_UNSCORED = ("dice", "nsd")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Summary:
-    """One measure of one target over the cases; the six counts add up, `mean` is over the finite values."""
+    """One measure of one target over the cases: expected = finite + undefined + infinite + missing + failed."""
 
     label: str
     measure: Measure
@@ -37,45 +38,6 @@ class Summary:
     failed: int
     mean: float
     median: float
-
-
-def read_scores(path: Path) -> pd.DataFrame:
-    """Read scores.csv: blank numbers are undefined (NaN), and a case called 001 or NA keeps its name.
-
-    Raises:
-        InputError: the file is missing, is not a table, or lacks the columns that name a score.
-    """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError as error:
-        raise InputError(
-            "no such file", where=path.name, mend="Make it with `medunet score`."
-        ) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"not a CSV table ({error})", where=path.name) from error
-    return tidy_scores(table, path.name)
-
-
-def tidy_scores(scores: pd.DataFrame, where: str = "scores") -> pd.DataFrame:
-    """Return the table with text columns as text, all others as floats, and a `reason` for every row.
-
-    Raises:
-        InputError: a column that names a score is missing, or another holds something else than numbers.
-    """
-    missing = [column for column in _NEEDED if column not in scores.columns]
-    if missing:
-        raise InputError(f"columns {missing} are missing", where=where, mend="Score the cases again.")
-    tidy = pd.DataFrame(index=range(len(scores)))
-    for column in (*_TEXT, *(name for name in scores.columns if name not in _TEXT)):
-        if column in _TEXT:
-            text = scores[column] if column in scores.columns else pd.Series("", index=scores.index)
-            tidy[column] = text.astype(object).where(text.notna(), "").astype(str).to_numpy()
-        else:
-            try:
-                tidy[column] = pd.to_numeric(scores[column].replace("", math.nan)).astype(float).to_numpy()
-            except (ValueError, TypeError) as error:
-                raise InputError(f"column {column}: {error}", where=where) from error
-    return tidy
 
 
 def measures(scores: pd.DataFrame) -> tuple[Measure, ...]:
@@ -102,6 +64,9 @@ def summarise_targets(scores: pd.DataFrame) -> list[Summary]:
         for measure in measures(scores):
             values = scored[measure.column]
             finite = values[values.map(math.isfinite)]
+            averaged = list(finite)
+            if measure.column.startswith(_ZERO_WHERE_UNSCORED):
+                averaged += [0.0] * (len(cases) - len(scored))
             rows.append(
                 Summary(
                     label=label,
@@ -112,16 +77,20 @@ def summarise_targets(scores: pd.DataFrame) -> list[Summary]:
                     infinite=int(values.map(math.isinf).sum()),
                     missing=int((cases["status"] == "missing").sum()),
                     failed=int((cases["status"] == "failed").sum()),
-                    mean=float(finite.mean()),
-                    median=float(finite.median()),
+                    mean=float(np.mean(averaged)) if averaged else math.nan,
+                    median=float(np.median(averaged)) if averaged else math.nan,
                 )
             )
     return rows
 
 
 def mean_dice(scores: pd.DataFrame) -> tuple[float, int]:
-    """Return the mean over cases of the mean over targets, and the number of cases it is taken over."""
-    by_case = scores[~scores["status"].isin(UNSCORED)].groupby("case")["dice"].mean().dropna()
+    """Return the mean over cases of the mean over targets, and the number of cases it is taken over.
+
+    Targets that both masks lack are left out; a missing or failed case counts as 0.
+    """
+    dice = scores["dice"].where(~scores["status"].isin(UNSCORED), 0.0)
+    by_case = dice.groupby(scores["case"]).mean().dropna()
     return float(by_case.mean()), len(by_case)
 
 
@@ -136,8 +105,8 @@ def rank_cases(scores: pd.DataFrame) -> list[str]:
         rows = scores[scores["case"] == case]
         statuses = set(rows["status"])
         state = 0 if "failed" in statuses else 1 if "missing" in statuses else 2
-        dice = rows["dice"].min() if "dice" in rows else math.nan
-        distance = rows["hd95_mm"].max() if "hd95_mm" in rows else math.nan
+        dice = rows["dice"].min()
+        distance = rows["hd_mm"].max() if "hd_mm" in rows else math.nan
         return (
             state,
             math.inf if math.isnan(dice) else dice,
@@ -163,8 +132,9 @@ def verdict(rows: pd.DataFrame) -> tuple[str, str]:
         parts.append(f"False positive: {', '.join(by_status['false_positive'])}")
     defined = rows[(rows["status"] == "ok") & rows["dice"].notna()]
     if not defined.empty:
-        lowest = defined.loc[defined["dice"].idxmin()]
-        parts.append(f"Lowest Dice {lowest['dice']:.3f} ({lowest['label']})")
+        lowest = defined.sort_values("dice", kind="stable").iloc[0]
+        which = "Lowest other Dice" if parts else "Lowest Dice"
+        parts.append(f"{which} {lowest['dice']:.3f} ({lowest['label']})")
     if not parts:
         return "none", "Nothing to find, and nothing was predicted"
     return ("bad" if "missed" in by_status or "false_positive" in by_status else "fair"), ". ".join(parts)

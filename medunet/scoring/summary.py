@@ -98,26 +98,26 @@ def metric_columns(scores: Sequence[CaseScore]) -> dict[str, Callable[[CaseScore
 
 
 def score_table(scores: Sequence[CaseScore]) -> Table:
-    """Return the terminal's table: a row per label, and below it the mean Dice and the worst cases."""
+    """Return the terminal's table: a row per label, and below it the mean Dice and the worst cases.
+
+    Of the counts beside "scored", those that are zero for every label are left out.
+    """
     columns = metric_columns(scores)
     hd95 = next(name for name, get in columns.items() if name.startswith("hd") and name != "hd_mm")
     shown = ["dice", hd95, *(name for name in columns if name.startswith("nsd_"))]
+    summaries = summarise(scores)
+    statuses = ("both_empty", "missed", "false_positive", "missing", "failed")
+    present = [name for name in statuses if any(getattr(summary, f"num_{name}") for summary in summaries)]
     table = Table(title="Scores: mean over cases", caption=_caption(scores), caption_justify="left")
-    table.add_column("label")
-    for name in shown:
-        table.add_column(name, justify="right")
-    for name in ("scored", "both empty", "missed", "false positive", "missing", "failed"):
-        table.add_column(name, justify="right")
-    for summary in summarise(scores):
-        counts = (
-            *(summary.num_both_empty, summary.num_missed, summary.num_false_positive),
-            *(summary.num_missing, summary.num_failed),
-        )
+    table.add_column("label", no_wrap=True)
+    for name in (*shown, "scored", *present):
+        table.add_column(name.replace("_", " "), justify="right")
+    for summary in summaries:
         table.add_row(
             escape(summary.label),
             *(_cell(summary.metrics[name]) for name in shown),
             f"{summary.num_scored}/{summary.num_expected}",
-            *(str(count) for count in counts),
+            *(str(getattr(summary, f"num_{name}")) for name in present),
         )
     return table
 

@@ -41,7 +41,8 @@ class SegmentationLoss(nn.Module):
         if self.overlapping:
             return self.dice(logits, members) + F.binary_cross_entropy_with_logits(logits, members)
         onehot = torch.cat([1 - members.sum(1, keepdim=True), members], 1)
-        return self.dice(logits, onehot) + F.cross_entropy(logits, onehot.argmax(1))
+        classes = sum(index * members[:, index - 1] for index in range(1, onehot.shape[1]))
+        return self.dice(logits, onehot) + F.cross_entropy(logits, torch.as_tensor(classes).long())
 
 
 def _nearest(label: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -136,7 +136,10 @@ def export_best(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) 
     fold = config.training.fold
     folder = run.fold(fold) / "checkpoints"
     best = folder / "best.ckpt"
-    checkpoint = torch.load(best if is_readable(best) else newest_readable(folder), weights_only=True)
+    source = best if is_readable(best) else newest_readable(folder)
+    if source is None:
+        raise InputError("nothing was saved", where=str(folder), mend="Train at least one epoch.")
+    checkpoint = torch.load(source, map_location="cpu", weights_only=True)
     weights = {
         name.removeprefix("network."): value.contiguous().cpu()
         for name, value in checkpoint["state_dict"].items()

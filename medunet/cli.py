@@ -1,0 +1,272 @@
+"""The command line: parse, call a stage, end with its exit code.
+
+0 all well; 1 faults found or some cases failed; 2 the user's mistake; 3 ours.
+"""
+
+import errno
+import sys
+import traceback
+from collections.abc import Callable, Sized
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from medunet import __version__, stages
+from medunet.config import change_config
+from medunet.errors import InputError, MedunetError
+from medunet.records import Description, Manifest, load_description
+
+app = typer.Typer(
+    help="Segmentation of 3D medical volumes: manifest, check, plan, train, predict, score, report.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/liver.")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of the scans; else MEDUNET_DATA_ROOT.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration: training.max_minutes=8."),
+]
+Excluded = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="CASE=REASON", help="Leave a case out by name.")
+]
+Fold = Annotated[str | None, typer.Option("--fold", help="0, 1, ... or all.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo the cases that are done already.")]
+
+
+def _open(
+    run: Path,
+    data_root: Path | None,
+    changes: list[str] | None = None,
+    exclude: list[str] | None = None,
+    fold: str | None = None,
+    device: str | None = None,
+    dataset: str | None = None,
+    config_file: Path | None = None,
+) -> stages.Run:
+    """Open a run with the options' changes to its configuration."""
+    all_changes = list(changes or [])
+    all_changes += [f"training.fold={fold}"] * (fold is not None) + [f"device={device}"] * (
+        device is not None
+    )
+    opened = stages.open_run(run, data_root, config_file=config_file, dataset=dataset, changes=all_changes)
+    if not exclude:
+        return opened
+    reasons = dict(opened.config.exclude)
+    for entry in exclude:
+        case, equals, reason = entry.partition("=")
+        if not equals or not reason:
+            raise InputError(f"'{entry}' gives no reason", where="--exclude", mend="Write CASE=REASON.")
+        reasons[case] = reason
+    config = opened.config.model_copy(update={"exclude": reasons})
+    config.write(opened.folder.config)
+    return stages.Run(opened.folder, config, opened.data_root)
+
+
+def _end(troubles: Sized) -> None:
+    """End with exit code 1 if there are any faults or failed cases."""
+    if troubles:
+        raise typer.Exit(1)
+
+
+@app.command()
+def manifest(
+    dataset: Annotated[str, typer.Argument(help="A description's name (data_manifests/) or a YAML file.")],
+    run: Annotated[Path, typer.Option("--run", help="The run's folder, made if need be.")],
+    data_root: DataRoot = None,
+    folds_file: Annotated[
+        Path | None, typer.Option(help='Fixed folds, {"folds": [[case, ...], ...]}.')
+    ] = None,
+    exclude: Excluded = None,
+    changes: Changes = None,
+) -> None:
+    """List a dataset's cases with seeded, patient-grouped folds."""
+    extra = [] if folds_file is None else [f"folds_file={folds_file}"]
+    stages.run_manifest(_open(run, data_root, [*(changes or []), *extra], exclude, dataset=dataset))
+
+
+@app.command()
+def check(run: RunArgument, data_root: DataRoot = None, exclude: Excluded = None) -> None:
+    """Check every file of the manifest and show all faults at once."""
+    opened = _open(run, data_root, exclude=exclude)
+    if exclude:
+        stages.run_manifest(opened)
+    _end(stages.run_check(opened))
+
+
+@app.command()
+def plan(
+    run: RunArgument, data_root: DataRoot = None, device: Device = None, changes: Changes = None
+) -> None:
+    """Choose spacing, patch, network and batch size, with reasons."""
+    stages.run_plan(_open(run, data_root, changes, device=device))
+
+
+@app.command()
+def train(
+    run: RunArgument,
+    data_root: DataRoot = None,
+    fold: Fold = None,
+    device: Device = None,
+    changes: Changes = None,
+) -> None:
+    """Train a fold; the same command resumes it."""
+    stages.run_train(_open(run, data_root, changes, fold=fold, device=device))
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run's folder, or a model folder (folds/0/model).")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Scans, folders of scans, or one manifest.json.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where masks go; needed with images.")] = None,
+    data_root: DataRoot = None,
+    fold: Fold = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Predict scans; without images, the run's held-out cases."""
+    if not images:
+        failed = stages.run_predict(_open(model, data_root, fold=fold, device=device), overwrite=overwrite)
+        _end(failed)
+        return
+    if out is None:
+        raise InputError("masks need a folder", where="--out", mend="Add --out FOLDER.")
+    folder = model if (model / "model.json").exists() else model / "folds" / (fold or "0") / "model"
+    _end(_predict_images(folder, images, out, data_root, device or "auto", overwrite))
+
+
+def _predict_images(
+    folder: Path, images: list[Path], out: Path, data_root: Path | None, device: str, overwrite: bool
+) -> dict[str, str]:
+    from medunet.config import InferenceConfig
+    from medunet.dataset.manifest import case_paths, data_root_from
+    from medunet.inference.predict import Scan, predict_scans, scans_from_files
+
+    loaded = stages.load_model(folder, device)
+    if len(images) == 1 and images[0].suffix == ".json":
+        listed, root = Manifest.read(images[0]), data_root_from(data_root)
+        scans = [Scan(case.id, case_paths(case, listed.description, root)[0]) for case in listed.used]
+    else:
+        scans = scans_from_files(images, loaded.card.description)
+    options = InferenceConfig.model_validate({"postprocess": loaded.card.postprocessing})
+    failed = predict_scans(loaded, scans, out, options, overwrite=overwrite)
+    stages.say_predicted(len(scans), failed, out)
+    return failed
+
+
+@app.command()
+def score(
+    reference: Annotated[
+        Path, typer.Argument(help="A run's folder; or a reference mask or folder of masks.")
+    ],
+    prediction: Annotated[Path | None, typer.Argument(help="A mask or folder of masks.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Description of the reference's labels.")] = None,
+    prediction_dataset: Annotated[
+        str | None, typer.Option(help="Description of the prediction's labels, where they differ.")
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Score these labels or regions only.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="CSV: case,reference,prediction.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the tables go.")] = None,
+    data_root: DataRoot = None,
+    changes: Changes = None,
+) -> None:
+    """Score masks, of a run or of any tool, on the reference's own grid."""
+    if prediction is None:
+        scores = stages.run_score(_open(reference, data_root, changes))
+    else:
+        if dataset is None or out is None:
+            raise InputError(
+                "scoring masks needs to know what their labels mean and where the tables go",
+                where="medunet score",
+                mend="Add --dataset NAME and --out FOLDER.",
+            )
+        other: Description | None = None
+        if prediction_dataset is not None:
+            other = load_description(prediction_dataset, stages.descriptions_folder())
+        scores = stages.score_masks_of(
+            reference,
+            prediction,
+            out,
+            change_config({"dataset": dataset}, changes or [], "--set"),
+            prediction_description=other,
+            targets=target or (),
+            pairs_csv=pairs,
+        )
+    _end([row for row in scores if row.status in ("missing", "failed")])
+
+
+@app.command()
+def report(run: RunArgument, data_root: DataRoot = None) -> None:
+    """Write a page per case and an index, worst cases first."""
+    stages.run_report(_open(run, data_root))
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="A YAML configuration, such as pipelines/hippocampus.yaml.")],
+    run: Annotated[Path, typer.Option("--run", help="The run's folder, made if need be.")],
+    data_root: DataRoot = None,
+    fold: Fold = None,
+    device: Device = None,
+    changes: Changes = None,
+) -> None:
+    """Do all stages, from manifest to report."""
+    stages.run_all(_open(run, data_root, changes, fold=fold, device=device, config_file=config))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"medunet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Options of every command; `--debug` is read by `main`, wherever it stands."""
+
+
+def guard(call: Callable[[], object]) -> None:
+    """Call a function; a user's mistake becomes one message and its exit code, with a traceback on `--debug`.
+
+    For the command line and the pipeline scripts, whose `sys.argv` it reads.
+    """
+    debug = "--debug" in sys.argv
+    errors = Console(stderr=True)
+    try:
+        call()
+    except MedunetError as error:
+        if debug:
+            traceback.print_exc()
+        errors.print(f"[bold red]Error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("Stopped. The same command goes on from here.")
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            errors.print("[bold red]Error[/]: the disk is full. Free some space; the same command goes on.")
+            sys.exit(2)
+        text = f"({type(error).__name__}): {escape(str(error))}"
+        errors.print(f"[bold red]Internal error[/] {text}\nAdd --debug for the traceback.", soft_wrap=True)
+        sys.exit(3)
+
+
+def main() -> None:
+    """Entry point of the `medunet` command."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    guard(lambda: app(arguments))

@@ -1,0 +1,119 @@
+"""The index of a report: failed cases by name, the worst first, summaries, plots, the data check."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from medunet.imaging.figures import figure_png
+from medunet.records import Fault, Manifest
+from medunet.reporting.case_page import conventions
+from medunet.reporting.cohort_plots import MOST_TARGETS, draw_dice, draw_volumes
+from medunet.reporting.page import data_uri, flat_items, number_text, render
+from medunet.reporting.scores import (
+    UNSCORED,
+    Measure,
+    mean_dice,
+    measures,
+    rank_cases,
+    summarise_targets,
+    verdict,
+)
+
+
+@dataclass(frozen=True)
+class PageMade:
+    """A case's page: its file name, its small picture, and why it has no pictures ("" if it has)."""
+
+    name: str
+    thumbnail: str | None
+    trouble: str
+
+
+def cohort_html(
+    run_name: str,
+    scores: pd.DataFrame,
+    manifest: Manifest,
+    pages: Mapping[str, PageMade],
+    *,
+    faults: Sequence[Fault] | None,
+    provenance: Mapping[str, Any] | None,
+) -> str:
+    """Return the index page; `pages` has one entry for each case of `scores`, `faults` None if unchecked."""
+    description = manifest.description
+    ranked = rank_cases(scores)
+    unscored = set(scores.loc[scores["status"].isin(UNSCORED), "case"])
+    targets = list(scores["label"].drop_duplicates())
+    average, num_averaged = mean_dice(scores)
+    entries = [_entry(case, scores[scores["case"] == case], pages[case], targets) for case in ranked]
+    summaries = summarise_targets(scores)
+    return render(
+        "index.html",
+        title=description.title or description.name,
+        run_name=run_name,
+        num_cases=len(ranked),
+        num_unscored=len(unscored),
+        mean_dice=number_text(average, 3),
+        num_averaged=num_averaged,
+        unscored=[entry for entry in entries if entry["case"] in unscored],
+        ranked=[entry for entry in entries if entry["case"] not in unscored],
+        troubled=[entry for entry in entries if entry["page"].trouble],
+        targets=targets,
+        distance=_table_distance(scores),
+        summaries={label: [summary for summary in summaries if summary.label == label] for label in targets},
+        dice_plot=_uri(draw_dice(scores)),
+        volume_plot=_uri(draw_volumes(scores)),
+        most_plotted=MOST_TARGETS,
+        faults=None if faults is None else _count_faults(faults),
+        unmatched=manifest.unmatched,
+        excluded=manifest.excluded,
+        accepted=manifest.accepted,
+        not_scored=len({case.id for case in manifest.used} - set(ranked)),
+        conventions=conventions(scores),
+        provenance=flat_items(dict(provenance or {})),
+    )
+
+
+def _entry(case: str, rows: pd.DataFrame, page: PageMade, targets: Sequence[str]) -> dict[str, Any]:
+    gravity, sentence = verdict(rows)
+    distance = _table_distance(rows)
+    by_label = {row["label"]: row for _, row in rows.iterrows()}
+    cells = []
+    for label in targets:
+        if label not in by_label:
+            cells.append({"dice": "", "distance": ""})
+            continue
+        row = by_label[label]
+        cells.append(
+            {
+                "dice": number_text(row["dice"], 3),
+                "distance": number_text(row[distance.column]) if distance else "",
+            }
+        )
+    return {"case": case, "page": page, "gravity": gravity, "verdict": sentence, "cells": cells}
+
+
+def _table_distance(scores: pd.DataFrame) -> Measure | None:
+    """Return the distance that the case table shows beside Dice: the robust Hausdorff distance."""
+    distances = [measure for measure in measures(scores) if measure.column.startswith("hd")]
+    return distances[-1] if distances else None
+
+
+def _count_faults(faults: Sequence[Fault]) -> list[dict[str, Any]]:
+    """Return one row for each kind of fault, errors first, with the cases that have it."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    kinds = sorted({(order.get(fault.severity, 3), fault.code, fault.severity) for fault in faults})
+    rows = []
+    for _, code, severity in kinds:
+        same = [fault for fault in faults if (fault.code, fault.severity) == (code, severity)]
+        cases = list(dict.fromkeys(fault.case or fault.subject for fault in same))
+        rows.append(
+            {"code": code, "severity": severity, "count": len(same), "cases": cases, "mend": same[0].mend}
+        )
+    return rows
+
+
+def _uri(figure: Figure | None) -> str | None:
+    return None if figure is None else data_uri(figure_png(figure))

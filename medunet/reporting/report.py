@@ -1,0 +1,107 @@
+"""A run's report: one page for each scored case and an index, offline, made from the run's files alone."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from medunet.errors import MedunetError
+from medunet.files import RunFolder, read_json, write_text
+from medunet.records import Case, Fault, Manifest
+from medunet.reporting.case_page import Links, Scan, case_html, load_scan, thumbnail
+from medunet.reporting.cohort_page import PageMade, cohort_html
+from medunet.reporting.page import page_names
+from medunet.reporting.scores import rank_cases
+
+
+def report_run(run: RunFolder, data_root: Path, *, scores: pd.DataFrame) -> Path:
+    """Write `report/index.html` and `report/cases/*.html` of a run and return the index's path.
+
+    A case whose scan or masks cannot be read still gets its page, with the reason, and is named on the index.
+
+    Args:
+        run: folder with manifest.json, and checks.json, predictions/ and provenance.json where they exist.
+        data_root: folder that the manifest's paths start from.
+        scores: the table of scores.csv (see `medunet.scoring.tables.read_scores`).
+
+    Raises:
+        InputError: manifest.json is missing, or one of the run's files cannot be used.
+    """
+    manifest = Manifest.read(run.need(run.manifest, "manifest"))
+    cases = {case.id: case for case in manifest.cases}
+    faults = _read_faults(run.checks)
+    entries = _read_entries(run.predictions / "index.json")
+    provenance = read_json(run.provenance) if run.provenance.exists() else None
+    ranked = rank_cases(scores)
+    names = page_names(ranked)
+    console = Console(stderr=True)
+    pages: dict[str, PageMade] = {}
+    for place, case_id in enumerate(track(ranked, "Report", console=console, transient=True)):
+        rows = scores[scores["case"] == case_id]
+        case = cases.get(case_id)
+        scan = _load(case, manifest, data_root, run.predictions / f"{case_id}.nii.gz")
+        html = case_html(
+            case_id,
+            rows,
+            manifest.description,
+            scan,
+            Links(
+                worse=names[ranked[place - 1]] if place else None,
+                better=names[ranked[place + 1]] if place + 1 < len(ranked) else None,
+            ),
+            fold=case.fold if case else None,
+            faults=[fault for fault in faults or () if fault.case == case_id],
+            accepted=[entry for entry in manifest.accepted if entry.case == case_id],
+            prediction_entry=entries.get(case_id),
+            provenance=provenance,
+        )
+        write_text(run.report / "cases" / names[case_id], html)
+        pages[case_id] = PageMade(
+            name=names[case_id],
+            thumbnail=thumbnail(scan, rows, manifest.description) if isinstance(scan, Scan) else None,
+            trouble=scan if isinstance(scan, str) else "",
+        )
+    index = run.report / "index.html"
+    write_text(
+        index, cohort_html(run.root.name, scores, manifest, pages, faults=faults, provenance=provenance)
+    )
+    for stale in set((run.report / "cases").glob("*.html")) - {
+        run.report / "cases" / name for name in names.values()
+    }:
+        stale.unlink()
+    return index
+
+
+def _load(case: Case | None, manifest: Manifest, data_root: Path, prediction: Path) -> Scan | str:
+    """Return a case's volumes, or why they cannot be shown."""
+    if case is None:
+        return "the case is not in manifest.json, so its scan is not known"
+    try:
+        return load_scan(case, manifest.description, data_root, prediction)
+    except MedunetError as error:
+        return str(error)
+    except (OSError, MemoryError) as error:  # its message may hold a path of this machine
+        return f"the scan cannot be read ({type(error).__name__})"
+
+
+def _read_faults(path: Path) -> list[Fault] | None:
+    """Return the faults that the data check found; None where the data were never checked."""
+    if not path.exists():
+        return None
+    names = [field.name for field in fields(Fault)]
+    return [
+        Fault(**{name: entry.get(name, "") for name in names}) for entry in read_json(path).get("faults", [])
+    ]
+
+
+def _read_entries(path: Path) -> dict[str, Mapping[str, Any]]:
+    """Return what predictions/index.json says of each case."""
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    cases = content.get("cases", content)
+    return {name: entry for name, entry in cases.items() if isinstance(entry, dict)}

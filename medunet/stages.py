@@ -1,0 +1,410 @@
+"""The seven stages on a run's folder, in the order in which data flows.
+
+Each function reads what the stage before it wrote, does its work through its own room, writes its files whole and
+says in a line what it did. Any of them can be killed and called again. Rooms that need torch are imported only
+when their stage is called.
+"""
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from medunet import __version__
+from medunet.config import Config, change_config, load_config
+from medunet.dataset.checks import check_manifest, errors_left, fault_table, read_faults, write_faults
+from medunet.dataset.fingerprint import compute_fingerprint
+from medunet.dataset.manifest import case_paths, data_root_from, make_manifest
+from medunet.dataset.splits import read_folds
+from medunet.errors import FaultsError, InputError
+from medunet.files import RunFolder, hash_value, read_json, write_json
+from medunet.planning.planner import make_plan, memory_budget
+from medunet.records import (
+    Case,
+    CaseScore,
+    Description,
+    Fault,
+    Manifest,
+    ModelCard,
+    Plan,
+    load_description,
+    read_yaml,
+)
+
+console = Console()
+
+_PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in hand: its folder, its configuration, and where its data lies (never stored)."""
+
+    folder: RunFolder
+    config: Config
+    data_root: Path
+
+    @property
+    def manifest(self) -> Manifest:
+        """The case list, as the first stage wrote it."""
+        return Manifest.read(self.folder.need(self.folder.manifest, "manifest"))
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, as the third stage wrote it."""
+        return Plan.read(self.folder.need(self.folder.plan, "plan"))
+
+
+def descriptions_folder() -> Path:
+    """Return the folder of shipped dataset descriptions: in an installed package, or in the repository."""
+    inside = Path(__file__).parent / "data_manifests"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "data_manifests"
+
+
+def open_run(
+    root: Path,
+    data_root: Path | None,
+    *,
+    config_file: Path | None = None,
+    dataset: str | None = None,
+    changes: Sequence[str] = (),
+) -> Run:
+    """Open a run's folder, or begin one from a configuration file or a dataset's name, with changes on top.
+
+    Raises:
+        InputError: there is no run and nothing to begin it from, or a key or value cannot be used.
+    """
+    folder = RunFolder(root)
+    if config_file is not None:
+        config = load_config(config_file, changes)
+    elif folder.config.exists():
+        plain = read_yaml(folder.config)
+        config = change_config({**plain, "dataset": dataset or plain["dataset"]}, changes, str(folder.config))
+    elif dataset is not None:
+        config = change_config({"dataset": dataset}, changes, "--dataset")
+    else:
+        raise InputError(
+            "holds no config.yaml",
+            where=str(root),
+            mend="Begin a run with `medunet manifest DATASET --run DIR`.",
+        )
+    run = Run(folder, config, data_root_from(data_root))
+    config.write(folder.config)
+    return run
+
+
+def run_manifest(run: Run) -> Manifest:
+    """List the cases of the data root with folds; faults that the user accepted stay accepted."""
+    config = run.config
+    manifest = make_manifest(
+        load_description(config.dataset, descriptions_folder()),
+        run.data_root,
+        seed=config.seed,
+        folds=None if config.folds_file is None else read_folds(Path(config.folds_file)),
+        exclude=config.exclude,
+    )
+    if run.folder.manifest.exists():
+        accepted = Manifest.read(run.folder.manifest).accepted
+        manifest = manifest.model_copy(update={"accepted": accepted})
+    manifest.write(run.folder.manifest)
+    _say("Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds", run.folder.manifest)
+    for item in manifest.unmatched:
+        console.print(f"  [yellow]unmatched[/] {item.path}: {item.reason}", highlight=False)
+    return manifest
+
+
+def run_check(run: Run) -> list[Fault]:
+    """Check all cases, write and show the faults, and return the errors that are left.
+
+    Raises:
+        MedunetError: the manifest is missing.
+    """
+    manifest = run.manifest
+    faults = check_manifest(manifest, run.data_root, loss=run.config.training.loss)
+    write_faults(faults, run.folder.root)
+    _provenance(run, "check", {"manifest_sha256": hash_value(manifest.plain())})
+    left = errors_left(faults, manifest)
+    if faults:
+        console.print(fault_table(faults))
+    num_warnings = sum(fault.severity == "warning" for fault in faults)
+    _say("Check", f"{len(left)} errors, {num_warnings} warnings", run.folder.checks)
+    return left
+
+
+def require_clean(run: Run) -> None:
+    """Refuse to go on with errors in the data, or with data that was changed since its check.
+
+    Raises:
+        FaultsError: names the cases at fault and what to do.
+    """
+    manifest = run.manifest
+    checked = _read_provenance(run).get("check", {}).get("manifest_sha256")
+    if checked != hash_value(manifest.plain()) or not run.folder.checks.exists():
+        raise FaultsError(
+            "the manifest has not been checked as it is now",
+            where=str(run.folder.root),
+            mend="Run `medunet check` first.",
+        )
+    if left := errors_left(read_faults(run.folder.checks), manifest):
+        rows = sorted({f"{fault.case or 'dataset'} ({fault.code})" for fault in left})
+        raise FaultsError(
+            f"the check found {len(left)} error(s): {', '.join(rows[:10])}{' ...' * (len(rows) > 10)}",
+            where=str(run.folder.checks),
+            mend="Mend the files, or leave cases out by name with `medunet check --exclude CASE=REASON`.",
+        )
+
+
+def run_plan(run: Run) -> Plan:
+    """Make the plan; one that stands for the same manifest and settings is kept, also if edited by hand."""
+    from medunet.networks.devices import choose_device, free_memory_gb
+
+    require_clean(run)
+    manifest, config = run.manifest, run.config
+    device = choose_device(config.device)
+    inputs = hash_value([manifest.plain(), config.planning.plain(), device.type])
+    if run.folder.plan.exists() and _read_provenance(run).get("plan", {}).get("inputs_sha256") == inputs:
+        plan = run.plan
+    else:
+        training, _ = manifest.split_fold("all")
+        fingerprint = compute_fingerprint(training, manifest.description, run.data_root, seed=config.seed)
+        budget, why = memory_budget(device.type, free_memory_gb(device), config.planning.memory_gb)
+        plan = make_plan(fingerprint, manifest.description, config.planning, memory_gb=budget, memory_why=why)
+        plan.write(run.folder.plan)
+        _provenance(run, "plan", {"inputs_sha256": inputs, "device": device.type})
+    sizes = "×".join(map(str, plan.patch_size))
+    spacing = "×".join(f"{mm:g}" for mm in plan.spacing_mm)
+    text = f"{plan.dimensions}D, patch {sizes} at {spacing} mm, batch {plan.batch_size}, features {plan.features}"
+    _say("Plan", text, run.folder.plan)
+    return plan
+
+
+def run_train(run: Run) -> ModelCard:
+    """Train the configured fold, or go on with it; return the model card of its best weights."""
+    from medunet.networks.devices import PrecisionChoice, choose_device, choose_precision
+    from medunet.training.train import train_fold
+
+    require_clean(run)
+    manifest, plan, config = run.manifest, run.plan, run.config
+    fold = str(config.training.fold)
+    device = choose_device(config.device)
+    asked = [config.training.precision, str(device)]
+    before = _read_provenance(run).get("folds", {}).get(fold, {})
+    if before.get("asked") == asked:  # a resumed run computes as it began
+        choice = PrecisionChoice(before["precision"], before["why"])
+    else:
+        choice = choose_precision(config.training.precision, device, plan.dimensions)
+    _provenance(
+        run,
+        "folds",
+        {
+            fold: {
+                "asked": asked,
+                "precision": choice.precision,
+                "why": choice.why,
+                "device": _device_name(device),
+            }
+        },
+    )
+    console.print(f"Training fold {fold} on {_device_name(device)} in {choice.precision}: {choice.why}")
+    card = train_fold(run.folder, manifest, plan, config, run.data_root, device=device, precision=choice)
+    if card.train_is_validation:
+        console.print(
+            "[yellow]Validation cases are the training cases: the Dice says nothing of new scans.[/]"
+        )
+    dice = ", ".join(
+        f"{key.removeprefix('dice_') if key != 'dice' else 'mean'} {value:.3f}"
+        for key, value in card.validation_dice.items()
+        if value is not None
+    )
+    _say("Train", f"best validation Dice: {dice}", run.folder.model(fold))
+    return card
+
+
+def run_predict(run: Run, *, overwrite: bool = False) -> dict[str, str]:
+    """Predict the cases that the configured fold holds out; return the failed ones with their reasons."""
+    from medunet.inference.predict import Scan, predict_scans
+
+    fold = run.config.training.fold
+    manifest = run.manifest
+    cases = _held_out(manifest, fold)
+    model = load_model(run.folder.model(fold), run.config.device, run.config.training.precision)
+    scans = [Scan(case.id, case_paths(case, manifest.description, run.data_root)[0]) for case in cases]
+    failed = predict_scans(model, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
+    say_predicted(len(scans), failed, run.folder.predictions)
+    return failed
+
+
+def load_model(folder: Path, device_name: str, precision: str = "auto") -> Any:
+    """Load a model folder onto a device, in the precision asked for or found by the probe."""
+    from medunet.inference.model import Model
+    from medunet.networks.devices import choose_device, choose_precision
+
+    device = choose_device(device_name)
+    return Model.load(folder, device=device, precision=choose_precision(precision, device).precision)
+
+
+def say_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:
+    """Say how many masks were written and name every failed case."""
+    _say("Predict", f"{num_scans - len(failed)} of {num_scans} cases", folder)
+    for case, reason in failed.items():
+        console.print(f"  [red]failed[/] {case}: {reason}", highlight=False)
+
+
+def run_score(run: Run) -> list[CaseScore]:
+    """Score every case that any trained fold holds out and that has a label; a missing mask is a failed case."""
+    from medunet.scoring.evaluate import score_pairs
+    from medunet.scoring.pairs import Pair
+    from medunet.scoring.summary import score_table
+    from medunet.scoring.tables import write_scores
+
+    manifest, config = run.manifest, run.config
+    folds = sorted(path.parent.parent.name for path in run.folder.root.glob("folds/*/model/model.json"))
+    cases = {
+        case.id: case
+        for fold in folds
+        for case in _held_out(manifest, int(fold) if fold.isdigit() else "all")
+        if case.label is not None
+    }
+    pairs = []
+    for case_id in sorted(cases):
+        _, label = case_paths(cases[case_id], manifest.description, run.data_root)
+        prediction = run.folder.predictions / f"{case_id}.nii.gz"
+        assert label is not None
+        pairs.append(Pair(case_id, label, prediction if prediction.exists() else None))
+    if not pairs:
+        raise InputError(
+            "no held-out case has a label", where=str(run.folder.root), mend="Train a fold first."
+        )
+    options = config.scoring.model_dump()
+    targets = manifest.description.targets
+    scores = score_pairs(pairs, targets, targets, **options)
+    about = {"medunet": __version__, "dataset": manifest.description.name, "folds": folds, **options}
+    write_scores(scores, run.folder.root, about=about, targets=targets)
+    console.print(score_table(scores))
+    _say("Score", f"{len(pairs)} cases", run.folder.scores)
+    return scores
+
+
+def run_report(run: Run) -> Path:
+    """Write the report's pages and return the index."""
+    from medunet.reporting.report import report_run
+    from medunet.scoring.tables import read_scores
+
+    scores = read_scores(run.folder.need(run.folder.scores, "score"))
+    index = report_run(run.folder, run.data_root, scores=scores)
+    _say("Report", "open in a browser", index)
+    return index
+
+
+def run_all(run: Run) -> None:
+    """Do all stages, from manifest to report.
+
+    Raises:
+        FaultsError: the check found errors.
+    """
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
+    run_train(run)
+    run_predict(run)
+    run_score(run)
+    run_report(run)
+    console.print(f"TensorBoard: tensorboard --logdir {run.folder.root / 'folds'}", highlight=False)
+
+
+def score_masks_of(
+    reference: Path,
+    prediction: Path,
+    out: Path,
+    config: Config,
+    *,
+    prediction_description: Description | None = None,
+    targets: Sequence[str] = (),
+    pairs_csv: Path | None = None,
+) -> list[CaseScore]:
+    """Score any tool's masks, files or folders, against references described by `config.dataset`.
+
+    Labels are joined by name. The prediction's names come from its own description, else from the index.json that
+    medunet wrote beside it, else they are the reference's.
+
+    Raises:
+        InputError: a target that is not declared, paths that do not exist, or no name in common.
+    """
+    from medunet.scoring.evaluate import score_pairs
+    from medunet.scoring.pairs import find_pairs
+    from medunet.scoring.summary import score_table
+    from medunet.scoring.tables import write_scores
+
+    description = load_description(config.dataset, descriptions_folder())
+    wanted = description.targets
+    if unknown := [name for name in targets if name not in wanted]:
+        raise InputError(
+            f"no target {unknown} in {description.name}",
+            where="--target",
+            mend=f"Choose from {list(wanted)}.",
+        )
+    if targets:
+        wanted = {name: wanted[name] for name in targets}
+    index = (prediction if prediction.is_dir() else prediction.parent) / "index.json"
+    if prediction_description is not None:
+        predicted = prediction_description.targets
+    elif index.exists() and "targets" in (plain := read_json(index)):
+        predicted = {name: tuple(values) for name, values in plain["targets"].items()}
+    else:
+        predicted = description.targets
+    pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
+    options = config.scoring.model_dump()
+    scores = score_pairs(pairs, wanted, predicted, **options)
+    about = {
+        "medunet": __version__,
+        "dataset": description.name,
+        "unmatched_predictions": unmatched,
+        **options,
+    }
+    write_scores(scores, out, about=about, targets=wanted)
+    for name in unmatched:
+        console.print(f"  [yellow]unmatched prediction[/] {name}: no reference of that name", highlight=False)
+    console.print(score_table(scores))
+    _say("Score", f"{len(pairs)} cases", out / "scores.csv")
+    return scores
+
+
+def _held_out(manifest: Manifest, fold: int | str) -> list[Case]:
+    """Return a fold's validation cases, then the test cases."""
+    _, validation = manifest.split_fold(fold)
+    return [*validation, *(case for case in manifest.used if case.split == "test")]
+
+
+def _say(stage: str, text: str, path: Path) -> None:
+    console.print(f"[bold]{stage}[/]: {text} [dim]({path})[/]", highlight=False, soft_wrap=True)
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def _read_provenance(run: Run) -> dict[str, Any]:
+    return read_json(run.folder.provenance) if run.folder.provenance.exists() else {}
+
+
+def _provenance(run: Run, section: str, values: dict[str, Any]) -> None:
+    """Merge what a stage did into provenance.json, with versions, seed and threads; no path, no patient data."""
+    plain = _read_provenance(run)
+    versions = {name: metadata.version(name) for name in _PACKAGES}
+    plain |= {
+        "medunet": __version__,
+        "python": platform.python_version(),
+        "packages": versions,
+        "seed": run.config.seed,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
+        "config_sha256": hash_value(run.config.plain()),
+    }
+    plain[section] = {**plain.get(section, {}), **values}
+    write_json(run.folder.provenance, plain)

@@ -1,0 +1,161 @@
+"""A whole report of a tiny run: what its pages say, that they are safe, offline and complete."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from tiny_run import ODD_ID, make_run
+
+from medunet.errors import InputError
+from medunet.files import RunFolder
+from medunet.records import Manifest
+from medunet.reporting.page import page_names
+from medunet.reporting.report import report_run
+from medunet.scoring.tables import read_scores
+
+ODD_ESCAPED = "a&lt;b&gt;&amp;&#34;c&#34;"
+
+
+class _Tags(HTMLParser):
+    """Collects a page's tags, links and visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run, data_root = make_run(tmp_path_factory.mktemp("tiny"))
+    assert report_run(run, data_root, scores=read_scores(run.scores)) == run.report / "index.html"
+    return run
+
+
+@pytest.fixture(scope="module")
+def pages(made: RunFolder) -> dict[str, str]:
+    names = page_names(case.id for case in Manifest.read(made.manifest).cases)
+    return {case: (made.report / "cases" / name).read_text() for case, name in names.items()}
+
+
+@pytest.fixture(scope="module")
+def index(made: RunFolder) -> str:
+    return (made.report / "index.html").read_text()
+
+
+def test_every_case_has_a_page_and_every_link_leads_somewhere(
+    made: RunFolder, pages: dict[str, str], index: str
+) -> None:
+    assert len(list((made.report / "cases").iterdir())) == len(pages) == 5
+    for folder, html in [(made.report, index), *((made.report / "cases", page) for page in pages.values())]:
+        for address in _Tags(html).addresses:
+            assert address.startswith("data:image/png;base64,") or (folder / unquote(address)).is_file()
+
+
+def test_pages_are_offline_and_run_nothing(made: RunFolder, pages: dict[str, str], index: str) -> None:
+    for html in [index, *pages.values()]:
+        assert not re.search(r"https?://|<script|<link|@import|url\(|javascript:|\son\w+=", html)
+        assert "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in html
+        assert "Research use only" in html
+        assert str(made.root) not in html
+        assert str(made.root.parent) not in html
+
+
+def test_names_are_escaped(pages: dict[str, str], index: str) -> None:
+    for html in [index, *pages.values()]:
+        assert ODD_ID not in html
+        assert "Tiny livers &amp; tumours" in html
+    assert ODD_ESCAPED in index
+    assert f"<h1>{ODD_ESCAPED}</h1>" in pages[ODD_ID]
+    assert ODD_ID in _Tags(pages[ODD_ID]).text
+    # One <b> belongs to the fault's code; the fault's own "<b>" is text.
+    assert _Tags(pages[ODD_ID]).tags.count("b") == 1
+    assert "expected &lt;b&gt;" in pages[ODD_ID]
+
+
+def test_the_index_names_failures_first_then_the_worst(index: str) -> None:
+    text = _Tags(index[index.index("<body>") :]).text
+    order = ["no_prediction", ODD_ID, "lps_poor", "oblique_healthy", "ras_good"]
+    places = [text.index(name) for name in order]
+    assert places == sorted(places)
+    assert text.index("Failed and missing") < places[0] < text.index("worst first") < places[1]
+    assert "there is no prediction file" in text
+    assert "4 of 5" in text
+
+
+def test_case_pages_show_what_is_undefined_infinite_missed(pages: dict[str, str]) -> None:
+    assert "∞" in pages["lps_poor"]
+    assert "Missed: tumour" in pages["lps_poor"]
+    assert "False positive: tumour" in pages[ODD_ID]
+    healthy = _Tags(pages["oblique_healthy"]).text
+    assert re.search(r"tumour\s*both empty\s*–\s*–", healthy)
+    assert "Not pictured" in healthy
+    assert re.search(r"tilted by up to 12\.0° from", healthy)
+    for html in pages.values():
+        assert not re.search(r"\b(nan|NaN|inf|None)\b", _Tags(html).text)
+
+
+def test_a_missing_prediction_has_a_page_with_its_reason_and_the_reference(pages: dict[str, str]) -> None:
+    page = pages["no_prediction"]
+    assert "Missing: there is no prediction file" in page
+    assert page.count("<img") == 2  # liver and tumour of the reference, without errors
+    assert pages["ras_good"].count("<img") == 4
+
+
+def test_warnings_of_the_check_and_of_the_border(pages: dict[str, str]) -> None:
+    assert "L004" in pages[ODD_ID]
+    assert "liver: the prediction reaches the left border" in pages[ODD_ID]  # LAS: moved towards the left
+    assert "L004" not in pages["ras_good"]
+    assert "border of the scan" not in pages["ras_good"]
+
+
+def test_provenance_is_shown(pages: dict[str, str]) -> None:
+    text = re.sub(r"\s+", " ", _Tags(pages["ras_good"]).text)
+    assert re.search(r"fold ?0", text)
+    assert re.search(r"seed ?7", text)
+    assert re.search(r"model_sha256 ?0123abcd", text)
+    assert "surface “voxel”" in text
+    assert "HD95 is percentile 95" in text
+
+
+def test_a_case_that_cannot_be_shown_is_named_and_stops_nothing(tmp_path: Path) -> None:
+    run, data_root = make_run(tmp_path)
+    (data_root / "images" / "ras_good.nii.gz").write_bytes(b"not a scan")
+    scores = read_scores(run.scores)
+    scores.loc[len(scores)] = {**scores.iloc[0].to_dict(), "case": "stranger"}
+    run.checks.unlink()
+    run.provenance.unlink()
+    stale = run.report / "cases" / "of_an_earlier_run.html"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("old")
+    index = report_run(run, data_root, scores=scores).read_text()
+    assert "Cases without pictures" in index
+    assert re.search(r"ras_good</a>: ras_good.nii.gz: not a readable NIfTI file", index)
+    assert re.search(r"stranger</a>: the case is not in manifest.json", index)
+    assert "No pictures: ras_good.nii.gz" in (run.report / "cases" / "ras_good.html").read_text()
+    assert "The data were not checked" in index
+    assert str(tmp_path) not in index
+    assert not stale.exists()
+    assert len(list((run.report / "cases").iterdir())) == 6
+
+
+def test_a_run_without_a_manifest_is_refused(tmp_path: Path, made: RunFolder) -> None:
+    with pytest.raises(InputError, match=r"manifest.json is missing.*medunet manifest"):
+        report_run(RunFolder(tmp_path), tmp_path, scores=read_scores(made.scores))
+
+
+def test_making_it_again_gives_the_same_bytes(made: RunFolder) -> None:
+    before = {path: path.read_bytes() for path in made.report.rglob("*.html")}
+    report_run(made, made.root.parent / "data", scores=read_scores(made.scores))
+    assert {path: path.read_bytes() for path in made.report.rglob("*.html")} == before

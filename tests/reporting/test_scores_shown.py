@@ -1,0 +1,170 @@
+"""Numbers as reports show them, summaries with their counts, ranking and safe file names."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_run import DESCRIPTION, make_run
+
+from medunet.records import Case, Description
+from medunet.reporting.case_page import load_scan, shown_channel
+from medunet.reporting.page import flat_items, number_text, page_names
+from medunet.reporting.scores import mean_dice, measures, rank_cases, summarise_targets, verdict
+from medunet.scoring.tables import read_scores
+
+
+def _table(*rows: tuple[str, str, str, float, float]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["case", "label", "status", "dice", "hd_mm"])
+    return table.assign(surface="voxel", reason="")
+
+
+SCORES = _table(
+    ("good", "liver", "ok", 0.9, 4.0),
+    ("good", "tumour", "both_empty", math.nan, math.nan),
+    ("gone", "liver", "missing", math.nan, math.nan),
+    ("gone", "tumour", "missing", math.nan, math.nan),
+    ("broken", "liver", "failed", math.nan, math.nan),
+    ("broken", "tumour", "failed", math.nan, math.nan),
+    ("missed", "liver", "ok", 0.95, 2.0),
+    ("missed", "tumour", "missed", 0.0, math.inf),
+    ("apart", "liver", "ok", 0.5, 60.0),
+    ("apart", "tumour", "ok", 0.0, 50.0),
+    ("empty", "liver", "both_empty", math.nan, math.nan),
+    ("empty", "tumour", "both_empty", math.nan, math.nan),
+)
+
+
+def test_ranking_puts_failures_then_the_worst_first() -> None:
+    assert rank_cases(SCORES) == ["broken", "gone", "missed", "apart", "good", "empty"]
+
+
+def test_summaries_count_everything_and_average_nothing_infinite() -> None:
+    summaries = {(row.label, row.measure.column): row for row in summarise_targets(SCORES)}
+    for row in summaries.values():
+        parts = row.finite + row.undefined + row.infinite + row.missing + row.failed
+        assert parts == row.expected == 6
+    tumour = summaries["tumour", "hd_mm"]
+    assert (tumour.finite, tumour.undefined, tumour.infinite) == (1, 2, 1)
+    assert (tumour.mean, tumour.median) == (50.0, 50.0)
+    # A missing and a failed case count as 0 in Dice: (0.9 + 0.95 + 0.5 + 0 + 0) / 5.
+    assert summaries["liver", "dice"].mean == pytest.approx(0.47)
+    assert summaries["liver", "dice"].median == pytest.approx(0.5)
+
+
+def test_mean_dice_is_the_mean_over_cases_of_the_mean_over_targets() -> None:
+    average, num_cases = mean_dice(SCORES)
+    assert num_cases == 5  # `empty` has no defined Dice
+    assert average == pytest.approx((0.9 + 0 + 0 + 0.475 + 0.25) / 5)
+
+
+def test_means_agree_with_the_scores_own_summary(tmp_path: Path) -> None:
+    from medunet.files import read_json
+
+    run, _ = make_run(tmp_path)
+    scores = read_scores(run.scores)
+    written = read_json(run.root / "scores.json")
+    assert mean_dice(scores)[0] == pytest.approx(written["mean_dice"])
+    ours = {(row.label, row.measure.column): row for row in summarise_targets(scores)}
+    theirs = {entry["label"]: entry["metrics"] for entry in written["summary"]}
+    for (label, column), row in ours.items():
+        assert row.mean == pytest.approx(theirs[label][column]["mean"])
+        assert row.median == pytest.approx(theirs[label][column]["median"])
+        assert row.infinite == theirs[label][column]["num_infinite"]
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("good", ("fair", "Lowest Dice 0.900 (liver)")),
+        ("gone", ("bad", "Missing: there is no prediction")),
+        ("broken", ("bad", "Failed: the case could not be scored")),
+        ("missed", ("bad", "Missed: tumour. Lowest other Dice 0.950 (liver)")),
+        ("empty", ("none", "Nothing to find, and nothing was predicted")),
+    ],
+)
+def test_verdicts(case: str, expected: tuple[str, str]) -> None:
+    assert verdict(SCORES[SCORES["case"] == case]) == expected
+
+
+def test_measures_follow_the_columns_with_their_own_percentile_and_tolerance() -> None:
+    columns = ["nsd_3mm", "iou", "assd_mm", "dice", "hd_mm", "hd90_mm", "reference_ml"]
+    headings = [measure.heading for measure in measures(pd.DataFrame(columns=columns))]
+    assert headings == ["Dice", "HD mm", "HD90 mm", "ASSD mm", "NSD 3 mm"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(math.nan, "–"), (math.inf, "∞"), (-math.inf, "−∞"), (1.005, "1.00"), (-2.5, "−2.50"), (-0.001, "0.00")],
+)
+def test_numbers(value: float, text: str) -> None:
+    assert number_text(value) == text
+
+
+def test_signed_numbers() -> None:
+    assert number_text(1.234, signed=True) == "+1.23"
+    assert number_text(-0.0, signed=True) == "0.00"
+
+
+def test_page_names_are_safe_and_unique() -> None:
+    ids = [
+        "liver_0",
+        "Liver_0",
+        "a/b",
+        "a\\b",
+        "../../etc",
+        "a b",
+        "a_b",
+        "",
+        "." * 5,
+        "ü",
+        "x" * 300,
+        "x" * 301,
+    ]
+    names = page_names(ids)
+    assert len({name.casefold() for name in names.values()}) == len(ids)
+    for name in names.values():
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+        assert not name.startswith(".")
+        assert len(name) < 110
+    assert names["a_b"] == "a_b.html"
+    assert page_names(reversed(ids)) == names
+
+
+def test_nested_provenance_becomes_rows() -> None:
+    nested = {"versions": {"torch": "2.13"}, "threads": [2, 4], "gpu": None, "empty": {}}
+    assert flat_items(nested) == [
+        ("versions.torch", "2.13"),
+        ("threads", "2, 4"),
+        ("gpu", "–"),
+        ("empty", "–"),
+    ]
+
+
+def test_flair_is_shown_where_there_is_one() -> None:
+    channels = {"T1w": {"modality": "MR"}, "FLAIR": {"modality": "MR"}}
+    description = Description(
+        name="brain", layout="brats", channels=channels, labels={"background": 0, "tumour": 1}
+    )
+    assert shown_channel(description) == "FLAIR"
+    assert shown_channel(DESCRIPTION) == "CT"
+
+
+def test_a_channel_of_a_4d_file_is_found_by_its_place(tmp_path: Path) -> None:
+    import nibabel as nib
+    import numpy as np
+
+    frames = np.stack([np.full((4, 5, 6), value, np.float32) for value in (1, 2, 3)], axis=-1)
+    nib.save(nib.Nifti1Image(frames, np.diag([-1.0, 1, 1, 1])), tmp_path / "scan.nii.gz")
+    description = Description(
+        name="brain",
+        layout="msd",
+        channels={name: {"modality": "MR"} for name in ("T1w", "FLAIR", "T2w")},
+        labels={"background": 0, "tumour": 1},
+    )
+    case = Case(id="one", patient="one", images=dict.fromkeys(description.channels, "scan.nii.gz"))
+    scan = load_scan(case, description, tmp_path, tmp_path / "no_prediction.nii.gz")
+    assert np.all(scan.image == 2)
+    assert scan.channel == "FLAIR"
+    assert scan.reference is None
+    assert scan.prediction is None

@@ -1,0 +1,83 @@
+"""Files matched to score: by name, one against many, by a table."""
+
+from pathlib import Path
+
+import pytest
+
+from medunet.errors import InputError
+from medunet.scoring.pairs import Pair, find_pairs
+
+
+def touch(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def test_two_files(tmp_path: Path) -> None:
+    touch(tmp_path, "seg.nii.gz", "reader.nii")
+    pair = Pair("reader", tmp_path / "seg.nii.gz", tmp_path / "reader.nii")
+    assert find_pairs(pair.reference, tmp_path / "reader.nii") == ([pair], [])
+
+
+def test_two_folders_expect_every_reference(tmp_path: Path) -> None:
+    reference = touch(tmp_path / "r", "b.nii.gz", "a.nii", "._a.nii", "notes.txt")
+    prediction = touch(tmp_path / "p", "a.nii.gz", "c.nii.gz", "index.json")
+    pairs, unmatched = find_pairs(reference, prediction)
+    assert pairs == [
+        Pair("a", reference / "a.nii", prediction / "a.nii.gz"),
+        Pair("b", reference / "b.nii.gz", None),
+    ]
+    assert unmatched == ["c.nii.gz"]
+
+
+def test_several_readers_of_one_case(tmp_path: Path) -> None:
+    reference = touch(tmp_path, "seg.nii.gz") / "seg.nii.gz"
+    readers = touch(tmp_path / "raters", "x.nii.gz", "y.nii.gz")
+    pairs, _ = find_pairs(reference, readers)
+    assert [(pair.case, pair.reference) for pair in pairs] == [("x", reference), ("y", reference)]
+
+
+def test_a_table_decides_with_paths_relative_to_itself(tmp_path: Path) -> None:
+    prediction = touch(tmp_path / "masks", "volume-1.nii", "stray.nii")
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        "case,reference,prediction\n001,truth/segmentation-1.nii,masks/volume-1.nii\nNA,t/2.nii,\n"
+    )
+    pairs, unmatched = find_pairs(tmp_path / "truth", prediction, table)
+    assert pairs == [
+        Pair("001", tmp_path / "truth/segmentation-1.nii", prediction / "volume-1.nii"),
+        Pair("NA", tmp_path / "t/2.nii", None),
+    ]
+    assert unmatched == ["stray.nii"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("case,reference\na,b\n", r"lacks the columns \['prediction'\]"),
+        ("case,reference,prediction\na,b,c\na,d,e\n,f,g\n", r"case 'a' stands twice; line 4 lacks a case"),
+        ("case,reference,prediction\n", "holds no case"),
+        ("", "not a readable table"),
+    ],
+)
+def test_a_table_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "pairs.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        find_pairs(tmp_path, tmp_path, tmp_path / "pairs.csv")
+
+
+def test_what_matches_nothing_is_refused(tmp_path: Path) -> None:
+    reference = touch(tmp_path / "r", "segmentation-1.nii", "segmentation-2.nii")
+    prediction = touch(tmp_path / "p", "volume-1.nii")
+    with pytest.raises(InputError, match=r"segmentation-1, segmentation-2 there, volume-1 here.*--pairs"):
+        find_pairs(reference, prediction)
+    with pytest.raises(InputError, match="folder but the prediction is a file"):
+        find_pairs(reference, prediction / "volume-1.nii")
+    with pytest.raises(InputError, match="no such file or folder"):
+        find_pairs(reference, tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"holds no .nii"):
+        find_pairs(reference / "segmentation-1.nii", touch(tmp_path / "empty"))
+    with pytest.raises(InputError, match=r"holds both volume-1.nii and volume-1.nii.gz"):
+        find_pairs(reference, touch(prediction, "volume-1.nii.gz"))

@@ -1,0 +1,175 @@
+"""Score files and summaries: exact columns, round trips, and no failure hidden."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from medunet.errors import InputError
+from medunet.records import CaseScore
+from medunet.scoring.evaluate import score_labels
+from medunet.scoring.summary import mean_dice, score_table, summarise
+from medunet.scoring.tables import read_scores, write_scores
+
+TARGETS = {"liver": (1, 2), "tumour": (2,)}
+COLUMNS = (
+    "case,label,status,surface,dice,iou,precision,recall,f1,specificity,accuracy,"
+    "hd_mm,hd95_mm,assd_mm,masd_mm,nsd_1mm,nsd_2mm,reference_ml,predicted_ml,reason"
+)
+
+
+def label_map(*, tumour: bool, shift: int = 0) -> np.ndarray:
+    labels = np.zeros((9, 8, 7), dtype=np.uint8)
+    labels[2 + shift : 6 + shift, 2:6, 2:5] = 1
+    labels[3:5, 3:5, 3] = 2 if tumour else 1
+    return labels
+
+
+@pytest.fixture
+def scores() -> list[CaseScore]:
+    spacing_mm, nsd = (1.0, 2.0, 3.0), {1.0: math.nan, 2.0: math.nan}
+    with_tumour, without = label_map(tumour=True), label_map(tumour=False)
+    pairs = {
+        "good": (with_tumour, with_tumour),
+        "shifted": (with_tumour, label_map(tumour=True, shift=1)),
+        "missed": (with_tumour, without),
+        "invented": (without, with_tumour),
+        "none": (without, without),
+    }
+    scores = [
+        score
+        for case, (reference, prediction) in pairs.items()
+        for score in score_labels(reference, prediction, spacing_mm, TARGETS, TARGETS, case)
+    ]
+    for name in TARGETS:
+        scores.append(
+            CaseScore("=cmd()", name, "missing", "voxel", nsd=nsd, reason="there is no prediction file")
+        )
+        scores.append(CaseScore("007", name, "failed", "voxel", nsd=nsd, reason="-1 axes [x]"))
+    return scores
+
+
+def test_summary_hides_nothing(scores: list[CaseScore]) -> None:
+    liver, tumour = summarise(scores)
+    assert (tumour.num_expected, tumour.num_scored) == (7, 5)
+    assert (tumour.num_both_empty, tumour.num_missed, tumour.num_false_positive) == (1, 1, 1)
+    assert (tumour.num_missing, tumour.num_failed) == (1, 1)
+
+    dice = tumour.metrics["dice"]  # good 1, shifted 1, missed 0, invented 0, none undefined, two zeros
+    assert dice.mean == pytest.approx(2 / 6)
+    assert dice.median == 0.0
+    assert (dice.num_finite, dice.num_undefined, dice.num_infinite) == (6, 1, 0)
+
+    hd95 = tumour.metrics["hd95_mm"]
+    assert hd95.mean == 0.0
+    assert (hd95.num_finite, hd95.num_undefined, hd95.num_infinite) == (2, 1, 2)
+    assert liver.metrics["hd_mm"].mean == pytest.approx(0.2)  # one of five is shifted by 1 mm
+
+    zero_counted = {"dice", "iou", "recall", "f1", "nsd_1mm", "nsd_2mm"}
+    for summary in (liver, tumour):
+        for name, metric in summary.metrics.items():
+            total = metric.num_finite + metric.num_undefined + metric.num_infinite
+            assert total == (summary.num_expected if name in zero_counted else summary.num_scored), name
+            assert not math.isinf(metric.mean)
+
+
+def test_mean_dice_is_the_mean_over_cases_of_the_mean_over_classes(scores: list[CaseScore]) -> None:
+    dice = {(score.case, score.label): score.dice for score in scores}
+    shifted = dice["shifted", "liver"]
+    by_case = [1, (shifted + 1) / 2, 0.5, 0.5, 1, 0, 0]  # "none" has no tumour: its liver alone
+    assert 0 < shifted < 1
+    assert mean_dice(scores) == pytest.approx(sum(by_case) / 7)
+    assert math.isnan(mean_dice([]))
+    only_empty = [score for score in scores if score.status == "both_empty"]
+    assert math.isnan(mean_dice(only_empty))
+
+
+def test_csv_columns_and_round_trip(scores: list[CaseScore], tmp_path: Path) -> None:
+    write_scores(scores, tmp_path, about={}, targets=TARGETS)
+    text = (tmp_path / "scores.csv").read_text()
+    assert text.splitlines()[0] == COLUMNS
+    assert "'=cmd(),liver,missing,voxel,,," in text
+    assert "'-1 axes" in text
+    assert ",inf,inf,inf,inf,0.0,0.0," in text
+    assert "nan" not in text.lower()
+
+    table = read_scores(tmp_path / "scores.csv")
+    assert list(table["case"]) == [score.case for score in scores]
+    assert list(table["reason"]) == [score.reason for score in scores]
+    for name in ("dice", "precision", "hd95_mm", "masd_mm", "reference_ml"):
+        assert np.array_equal(table[name], [getattr(score, name) for score in scores], equal_nan=True), name
+    assert np.array_equal(table["nsd_2mm"], [score.nsd[2.0] for score in scores], equal_nan=True)
+
+
+def test_other_percentiles_and_tolerances_name_their_columns(tmp_path: Path) -> None:
+    labels = label_map(tumour=True)
+    scores = score_labels(
+        *(labels, labels, (1.0,) * 3, TARGETS, TARGETS, "a"), percentile=90.0, tolerances_mm=(0.5, 3.0)
+    )
+    write_scores(scores, tmp_path, about={}, targets=TARGETS)
+    columns = list(read_scores(tmp_path / "scores.csv").columns)
+    assert {"hd90_mm", "nsd_0.5mm", "nsd_3mm"} <= set(columns)
+    assert not {"hd95_mm", "nsd_1mm"} & set(columns)
+
+
+def test_json_has_null_and_status(scores: list[CaseScore], tmp_path: Path) -> None:
+    write_scores(scores, tmp_path, about={"medunet_version": "1"}, targets=TARGETS)
+    content = json.loads((tmp_path / "scores.json").read_text())
+    assert content["about"] == {"medunet_version": "1"}
+    assert content["mean_dice"] == pytest.approx(mean_dice(scores))
+    missed = next(row for row in content["scores"] if row["status"] == "missed")
+    assert missed["hd95_mm"] is None
+    assert missed["dice"] == 0.0
+    assert content["summary"][1]["num_failed"] == 1
+    assert content["summary"][1]["metrics"]["hd95_mm"]["num_infinite"] == 2
+
+
+def test_summary_json_is_nnunets(scores: list[CaseScore], tmp_path: Path) -> None:
+    write_scores(scores, tmp_path, about={}, targets=TARGETS)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary) == {"foreground_mean", "mean", "metric_per_case"}
+    assert list(summary["mean"]) == ["(1, 2)", "2"]
+    keys = {"Dice", "FN", "FP", "IoU", "TN", "TP", "n_pred", "n_ref"}
+    assert set(summary["foreground_mean"]) == set(summary["mean"]["2"]) == keys
+    assert len(summary["metric_per_case"]) == 7
+
+    by_case = {case["reference_file"]: case for case in summary["metric_per_case"]}
+    missed = by_case["missed.nii.gz"]
+    assert missed["prediction_file"] == "missed.nii.gz"
+    assert missed["metrics"]["2"] == {
+        **{"Dice": 0.0, "IoU": 0.0, "TP": 0, "FP": 0, "FN": 4, "TN": 9 * 8 * 7 - 4},
+        **{"n_pred": 0, "n_ref": 4},
+    }
+    assert by_case["none.nii.gz"]["metrics"]["2"]["Dice"] is None
+    missing = by_case["=cmd().nii.gz"]
+    assert missing["prediction_file"] is None
+    assert (missing["metrics"]["2"]["Dice"], missing["metrics"]["2"]["TP"]) == (0.0, None)
+    assert summary["mean"]["2"]["Dice"] == pytest.approx(2 / 6)
+    assert summary["mean"]["2"]["n_ref"] == pytest.approx((4 + 4 + 4 + 0 + 0) / 5)
+    means = [summary["mean"][key]["Dice"] for key in ("(1, 2)", "2")]
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(sum(means) / 2)
+
+
+def test_terminal_table_names_failures_and_worst_cases(scores: list[CaseScore]) -> None:
+    console = Console(width=200, record=True)
+    console.print(score_table(scores))
+    text = console.export_text()
+    assert "(2 infinite)" in text
+    assert "5/7" in text
+    for status in ("both empty", "missed", "false positive", "missing", "failed"):
+        assert status in text
+    assert "worst: =cmd() 0.000, 007 0.000" in text
+    assert f"mean Dice {mean_dice(scores):.3f} over 7 cases" in text
+
+
+def test_no_scores_and_no_table(tmp_path: Path) -> None:
+    write_scores([], tmp_path, about={}, targets=TARGETS)
+    assert len(read_scores(tmp_path / "scores.csv")) == 0
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"lacks the columns \['case', 'label'"):
+        read_scores(tmp_path / "other.csv")
+    with pytest.raises(InputError, match=r"no such file.*medunet score"):
+        read_scores(tmp_path / "none.csv")
