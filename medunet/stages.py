@@ -7,7 +7,7 @@ when their stage is called.
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +38,7 @@ from medunet.records import (
 
 console = Console()
 
+_FOLDS_COPY = "folds.json"
 _PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safetensors")
 
 
@@ -93,9 +94,19 @@ def open_run(
             where=str(root),
             mend="Begin a run with `medunet manifest DATASET --run DIR`.",
         )
+    if config.folds_file is not None and config.folds_file != _FOLDS_COPY:
+        # The run keeps the folds themselves: no path to them is stored, and they cannot change under it.
+        write_json(root / _FOLDS_COPY, {"folds": read_folds(Path(config.folds_file))})
+        config = config.model_copy(update={"folds_file": _FOLDS_COPY})
     run = Run(folder, config, data_root_from(data_root))
     config.write(folder.config)
     return run
+
+
+def external_run(run: Run, dataset: str, data_root: Path) -> Run:
+    """Return a run within a run, `external/<dataset>`, for scans from elsewhere that its model is tried on."""
+    folder = run.folder.root / "external" / Path(dataset).stem
+    return open_run(folder, data_root, dataset=dataset, changes=[f"device={run.config.device}"])
 
 
 def run_manifest(run: Run) -> Manifest:
@@ -105,7 +116,7 @@ def run_manifest(run: Run) -> Manifest:
         load_description(config.dataset, descriptions_folder()),
         run.data_root,
         seed=config.seed,
-        folds=None if config.folds_file is None else read_folds(Path(config.folds_file)),
+        folds=None if config.folds_file is None else read_folds(run.folder.root / config.folds_file),
         exclude=config.exclude,
     )
     if run.folder.manifest.exists():
@@ -225,16 +236,23 @@ def run_train(run: Run) -> ModelCard:
     return card
 
 
-def run_predict(run: Run, *, overwrite: bool = False) -> dict[str, str]:
-    """Predict the cases that the configured fold holds out; return the failed ones with their reasons."""
+def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False) -> dict[str, str]:
+    """Predict held-out cases; return the failed ones with their reasons.
+
+    Those are the cases that the configured fold holds out; with a `model` folder of another run, all cases.
+    """
     from medunet.inference.predict import Scan, predict_scans
 
-    fold = run.config.training.fold
-    manifest = run.manifest
-    cases = _held_out(manifest, fold)
-    model = load_model(run.folder.model(fold), run.config.device, run.config.training.precision)
+    manifest, fold = run.manifest, run.config.training.fold
+    cases = _held_out(manifest, fold) if model is None else list(manifest.used)
+    loaded = load_model(model or run.folder.model(fold), run.config.device, run.config.training.precision)
+    trained_on, given = list(loaded.card.description.channels), list(manifest.description.channels)
+    if len(trained_on) != len(given):
+        raise InputError(
+            f"the model was trained on {trained_on}, but the dataset has {given}", where="channels"
+        )
     scans = [Scan(case.id, case_paths(case, manifest.description, run.data_root)[0]) for case in cases]
-    failed = predict_scans(model, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
+    failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
     say_predicted(len(scans), failed, run.folder.predictions)
     return failed
 
@@ -255,39 +273,32 @@ def say_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:
         console.print(f"  [red]failed[/] {case}: {reason}", highlight=False)
 
 
-def run_score(run: Run) -> list[CaseScore]:
-    """Score every case that any trained fold holds out and that has a label; a missing mask is a failed case."""
-    from medunet.scoring.evaluate import score_pairs
-    from medunet.scoring.pairs import Pair
-    from medunet.scoring.summary import score_table
-    from medunet.scoring.tables import write_scores
+def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
+    """Score every labelled case that a trained fold holds out; a missing mask is a failed case.
 
-    manifest, config = run.manifest, run.config
+    A run without a model of its own (`external_run`) expects all its labelled cases. Targets are joined by name
+    with those of the model that predicted; `targets` limits them.
+    """
+    from medunet.scoring.pairs import Pair
+
+    manifest = run.manifest
     folds = sorted(path.parent.parent.name for path in run.folder.root.glob("folds/*/model/model.json"))
-    cases = {
-        case.id: case
-        for fold in folds
-        for case in _held_out(manifest, int(fold) if fold.isdigit() else "all")
-        if case.label is not None
-    }
+    cases = {case.id: case for case in manifest.used} if not folds else {}
+    for fold in folds:
+        cases |= {case.id: case for case in _held_out(manifest, int(fold) if fold.isdigit() else "all")}
     pairs = []
     for case_id in sorted(cases):
         _, label = case_paths(cases[case_id], manifest.description, run.data_root)
         prediction = run.folder.predictions / f"{case_id}.nii.gz"
-        assert label is not None
-        pairs.append(Pair(case_id, label, prediction if prediction.exists() else None))
+        if label is not None:
+            pairs.append(Pair(case_id, label, prediction if prediction.exists() else None))
     if not pairs:
         raise InputError(
             "no held-out case has a label", where=str(run.folder.root), mend="Train a fold first."
         )
-    options = config.scoring.model_dump()
-    targets = manifest.description.targets
-    scores = score_pairs(pairs, targets, targets, **options)
-    about = {"medunet": __version__, "dataset": manifest.description.name, "folds": folds, **options}
-    write_scores(scores, run.folder.root, about=about, targets=targets)
-    console.print(score_table(scores))
-    _say("Score", f"{len(pairs)} cases", run.folder.scores)
-    return scores
+    predicted = _targets_beside(run.folder.predictions) or manifest.description.targets
+    wanted = _choose_targets(manifest.description, targets)
+    return _score(pairs, wanted, predicted, run.config, run.folder.root, {"folds": folds})
 
 
 def run_report(run: Run) -> Path:
@@ -314,7 +325,7 @@ def run_all(run: Run) -> None:
     run_predict(run)
     run_score(run)
     run_report(run)
-    console.print(f"TensorBoard: tensorboard --logdir {run.folder.root / 'folds'}", highlight=False)
+    say_tensorboard(run)
 
 
 def score_masks_of(
@@ -335,43 +346,81 @@ def score_masks_of(
     Raises:
         InputError: a target that is not declared, paths that do not exist, or no name in common.
     """
-    from medunet.scoring.evaluate import score_pairs
     from medunet.scoring.pairs import find_pairs
+
+    description = load_description(config.dataset, descriptions_folder())
+    wanted = _choose_targets(description, targets)
+    predicted = _targets_beside(prediction if prediction.is_dir() else prediction.parent)
+    if prediction_description is not None:
+        predicted = prediction_description.targets
+    pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
+    for name in unmatched:
+        console.print(f"  [yellow]unmatched prediction[/] {name}: no reference of that name", highlight=False)
+    about = {"dataset": description.name, "unmatched_predictions": unmatched}
+    return _score(pairs, wanted, predicted or description.targets, config, out, about)
+
+
+def label_of(run: Run, case_id: str | None) -> Path:
+    """Return the label file of a case, or of the only case.
+
+    Raises:
+        InputError: there is no such case, or several and none was named.
+    """
+    labelled = {case.id: case for case in run.manifest.used if case.label is not None}
+    if case_id is None and len(labelled) == 1:
+        case_id = next(iter(labelled))
+    if case_id not in labelled:
+        known = ", ".join(list(labelled)[:5])
+        raise InputError(
+            f"no labelled case '{case_id}'", where="--case", mend=f"Choose one, such as {known}."
+        )
+    _, label = case_paths(labelled[case_id], run.manifest.description, run.data_root)
+    assert label is not None
+    return label
+
+
+def say_tensorboard(run: Run) -> None:
+    """Say how to watch the run's curves."""
+    console.print(f"[bold]TensorBoard[/]: tensorboard --logdir {run.folder.root / 'folds'}", highlight=False)
+
+
+def _score(
+    pairs: Sequence[Any],
+    wanted: Mapping[str, tuple[int, ...]],
+    predicted: Mapping[str, tuple[int, ...]],
+    config: Config,
+    out: Path,
+    about: dict[str, Any],
+) -> list[CaseScore]:
+    """Score pairs, write the tables and show them."""
+    from medunet.scoring.evaluate import score_pairs
     from medunet.scoring.summary import score_table
     from medunet.scoring.tables import write_scores
 
-    description = load_description(config.dataset, descriptions_folder())
-    wanted = description.targets
-    if unknown := [name for name in targets if name not in wanted]:
-        raise InputError(
-            f"no target {unknown} in {description.name}",
-            where="--target",
-            mend=f"Choose from {list(wanted)}.",
-        )
-    if targets:
-        wanted = {name: wanted[name] for name in targets}
-    index = (prediction if prediction.is_dir() else prediction.parent) / "index.json"
-    if prediction_description is not None:
-        predicted = prediction_description.targets
-    elif index.exists() and "targets" in (plain := read_json(index)):
-        predicted = {name: tuple(values) for name, values in plain["targets"].items()}
-    else:
-        predicted = description.targets
-    pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
     options = config.scoring.model_dump()
     scores = score_pairs(pairs, wanted, predicted, **options)
-    about = {
-        "medunet": __version__,
-        "dataset": description.name,
-        "unmatched_predictions": unmatched,
-        **options,
-    }
-    write_scores(scores, out, about=about, targets=wanted)
-    for name in unmatched:
-        console.print(f"  [yellow]unmatched prediction[/] {name}: no reference of that name", highlight=False)
+    write_scores(scores, out, about={"medunet": __version__, **about, **options}, targets=wanted)
     console.print(score_table(scores))
     _say("Score", f"{len(pairs)} cases", out / "scores.csv")
     return scores
+
+
+def _choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    targets = description.targets
+    if unknown := [name for name in names if name not in targets]:
+        raise InputError(
+            f"{description.name} declares no {unknown}",
+            where="--target",
+            mend=f"Choose from {list(targets)}.",
+        )
+    return {name: targets[name] for name in names or targets}
+
+
+def _targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:
+    """Return the targets that medunet wrote into the index.json of a folder of masks, if it did."""
+    index = folder / "index.json"
+    plain = read_json(index) if index.exists() else {}
+    return {name: tuple(values) for name, values in plain["targets"].items()} if "targets" in plain else None
 
 
 def _held_out(manifest: Manifest, fold: int | str) -> list[Case]:

@@ -81,8 +81,9 @@ def make_run(folder: Path) -> tuple[RunFolder, Path]:
     fault = {"code": "L004", "severity": "warning", "case": ODD_ID, "subject": "label", "measured": "1 < 2"}
     write_json(run.checks, {"faults": [{**fault, "expected": "<b>", "mend": "Look at it."}]})
     write_json(run.provenance, {"medunet": "0.0", "seed": 7, "versions": {"numpy": np.__version__}})
-    entries = {case.id: {"model_sha256": "0123abcd"} for case in cases}
-    write_json(run.predictions / "index.json", {"cases": entries})
+    entries = {case.id: {"model_sha256": "0123abcd"} for case in cases[:-1]}
+    index = {"cases": entries, "failed": {"no_prediction": "the scan has a hole"}}
+    write_json(run.predictions / "index.json", index)
     return run, data_root
 
 

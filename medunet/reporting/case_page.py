@@ -72,7 +72,7 @@ def load_scan(case: Case, description: Description, data_root: Path, prediction:
     """Read a case's shown channel and its label maps, those that exist.
 
     Raises:
-        DataError: a file cannot be read, or a label map has another shape than the scan.
+        DataError: a file cannot be read, has a singular affine, or a label map has another shape than the scan.
     """
     channel = shown_channel(description)
     if channel not in case.images:
@@ -81,6 +81,8 @@ def load_scan(case: Case, description: Description, data_root: Path, prediction:
     frames = [name for name in description.channels if case.images.get(name) == path]
     volume = read_channels([data_root / path] * len(frames))
     header = volume.header
+    if "?" in axis_codes(header.affine):
+        raise DataError("its affine is singular", where=f"case {case.id}", mend="Export the scan again.")
     image, affine = to_ras(volume.array[frames.index(channel)][None], header.affine)
     warnings: list[str] = []
     reference = _load_labels(data_root / case.label, "reference", header, warnings) if case.label else None

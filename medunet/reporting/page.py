@@ -58,7 +58,7 @@ def page_names(case_ids: Iterable[str]) -> dict[str, str]:
     taken: set[str] = set()
     for case_id in sorted(set(case_ids)):
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", case_id).strip(".")[:80]
-        if name != case_id or name.casefold() in taken:
+        if not name or name != case_id or name.casefold() in taken:
             name = f"{name or 'case'}-{hashlib.sha256(case_id.encode()).hexdigest()[:10]}"
         taken.add(name.casefold())
         names[case_id] = f"{name}.html"
@@ -66,8 +66,8 @@ def page_names(case_ids: Iterable[str]) -> dict[str, str]:
 
 
 def flat_items(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested JSON as rows of a dotted key and a text; short lists stay on one row."""
-    if isinstance(value, dict) and value:
+    """Return nested JSON as rows of a dotted key and a text; a list stays on one row."""
+    if isinstance(value, dict) and (value or not prefix):
         return [
             row
             for key, item in value.items()
@@ -75,4 +75,4 @@ def flat_items(value: Any, prefix: str = "") -> list[tuple[str, str]]:
         ]
     if isinstance(value, list):
         return [(prefix, ", ".join(str(item) for item in value))]
-    return [(prefix, "–" if value is None else str(value))]
+    return [(prefix, "–" if value is None or value == {} else str(value))]

@@ -34,7 +34,8 @@ def report_run(run: RunFolder, data_root: Path, *, scores: pd.DataFrame) -> Path
     manifest = Manifest.read(run.need(run.manifest, "manifest"))
     cases = {case.id: case for case in manifest.cases}
     faults = _read_faults(run.checks)
-    entries = _read_entries(run.predictions / "index.json")
+    entries, unpredicted = _read_predictions(run.predictions / "index.json")
+    scores = _with_reasons(scores, unpredicted)
     provenance = read_json(run.provenance) if run.provenance.exists() else None
     ranked = rank_cases(scores)
     names = page_names(ranked)
@@ -98,10 +99,16 @@ def _read_faults(path: Path) -> list[Fault] | None:
     ]
 
 
-def _read_entries(path: Path) -> dict[str, Mapping[str, Any]]:
-    """Return what predictions/index.json says of each case."""
-    if not path.exists():
-        return {}
-    content = read_json(path)
-    cases = content.get("cases", content)
-    return {name: entry for name, entry in cases.items() if isinstance(entry, dict)}
+def _read_predictions(path: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """Return what predictions/index.json says of each case, and why cases could not be predicted."""
+    content = read_json(path) if path.exists() else {}
+    return content.get("cases", {}), content.get("failed", {})
+
+
+def _with_reasons(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.DataFrame:
+    """Return the scores with a reason in every row, for missing predictions that of the prediction."""
+    reasons = list(scores["reason"]) if "reason" in scores else [""] * len(scores)
+    for row, (case, status) in enumerate(zip(scores["case"], scores["status"], strict=True)):
+        if status == "missing" and case in unpredicted:
+            reasons[row] = f"the prediction failed: {unpredicted[case]}"
+    return scores.assign(reason=reasons)

@@ -58,8 +58,8 @@ class ProgressLine(L.Callback):
 class Curves(L.Callback):
     """After each epoch: training.csv and curves.png from the history, and a picture in TensorBoard."""
 
-    def __init__(self, folder: Path, modality: str) -> None:
-        self.folder, self.modality = folder, modality
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the files whole; they always agree with the history that the checkpoint holds."""
@@ -78,7 +78,7 @@ class Curves(L.Callback):
             prediction=prediction.numpy(),
             targets=pl_module.description.targets,
             centre=largest_cross_sections(label.numpy() > 0),
-            modality=self.modality,
+            modality="other",  # intensities are normalised here: no HU window fits
         )
         writer.add_image(
             f"validation/{case_id}", figure_array(figure), pl_module.global_step, dataformats="HWC"

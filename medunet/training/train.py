@@ -80,8 +80,7 @@ def train_fold(
         num_workers=0 if device.type == "cpu" else 4,
     )
     module = SegmentationModule(plan, description, config, precision.precision, identity)
-    modality = next(iter(description.channels.values())).modality
-    callbacks: list[L.Callback] = [ProgressLine(), Curves(folder, modality), KeepCheckpoints(checkpoints)]
+    callbacks: list[L.Callback] = [ProgressLine(), Curves(folder), KeepCheckpoints(checkpoints)]
     if config.training.patience is not None:
         callbacks.append(EarlyStopping("val_dice", mode="max", patience=config.training.patience))
     trainer = L.Trainer(

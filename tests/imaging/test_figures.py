@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from medunet.imaging.figures import (
@@ -172,7 +173,7 @@ def test_the_aspect_is_physical_and_shared() -> None:
 def test_the_scale_bar_is_as_long_as_it_says() -> None:
     figure = draw_planes(_cube(), AFFINE, targets={})
     (label,) = [text.get_text() for text in figure.texts if text.get_text().endswith(" mm")]
-    (bar,) = figure.lines
+    (bar,) = [artist for artist in figure.get_children() if isinstance(artist, Line2D)]
     length_px = float(np.ptp(bar.get_xdata())) * figure.bbox.width
     px_per_mm = figure.axes[0].get_window_extent().width / (SHAPE[0] * SPACING_MM[0])
     assert length_px / px_per_mm == pytest.approx(float(label.split()[0]))

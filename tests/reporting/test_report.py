@@ -5,6 +5,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import nibabel as nib
+import numpy as np
 import pytest
 from tiny_run import ODD_ID, make_run
 
@@ -90,7 +92,7 @@ def test_the_index_names_failures_first_then_the_worst(index: str) -> None:
     places = [text.index(name) for name in order]
     assert places == sorted(places)
     assert text.index("Failed and missing") < places[0] < text.index("worst first") < places[1]
-    assert "there is no prediction file" in text
+    assert "Missing: the prediction failed: the scan has a hole" in text
     assert "4 of 5" in text
 
 
@@ -108,7 +110,7 @@ def test_case_pages_show_what_is_undefined_infinite_missed(pages: dict[str, str]
 
 def test_a_missing_prediction_has_a_page_with_its_reason_and_the_reference(pages: dict[str, str]) -> None:
     page = pages["no_prediction"]
-    assert "Missing: there is no prediction file" in page
+    assert "Missing: the prediction failed: the scan has a hole" in page
     assert page.count("<img") == 2  # liver and tumour of the reference, without errors
     assert pages["ras_good"].count("<img") == 4
 
@@ -134,13 +136,16 @@ def test_a_case_that_cannot_be_shown_is_named_and_stops_nothing(tmp_path: Path) 
     (data_root / "images" / "ras_good.nii.gz").write_bytes(b"not a scan")
     scores = read_scores(run.scores)
     scores.loc[len(scores)] = {**scores.iloc[0].to_dict(), "case": "stranger"}
+    scores = scores.drop(columns="reason")
     run.checks.unlink()
+    (run.predictions / "index.json").unlink()
     run.provenance.unlink()
     stale = run.report / "cases" / "of_an_earlier_run.html"
     stale.parent.mkdir(parents=True)
     stale.write_text("old")
     index = report_run(run, data_root, scores=scores).read_text()
     assert "Cases without pictures" in index
+    assert "Missing: there is no prediction<" in index
     assert re.search(r"ras_good</a>: ras_good.nii.gz: not a readable NIfTI file", index)
     assert re.search(r"stranger</a>: the case is not in manifest.json", index)
     assert "No pictures: ras_good.nii.gz" in (run.report / "cases" / "ras_good.html").read_text()
@@ -153,6 +158,26 @@ def test_a_case_that_cannot_be_shown_is_named_and_stops_nothing(tmp_path: Path) 
 def test_a_run_without_a_manifest_is_refused(tmp_path: Path, made: RunFolder) -> None:
     with pytest.raises(InputError, match=r"manifest.json is missing.*medunet manifest"):
         report_run(RunFolder(tmp_path), tmp_path, scores=read_scores(made.scores))
+
+
+def test_a_table_without_rows_still_makes_an_index(tmp_path: Path, made: RunFolder) -> None:
+    run = RunFolder(tmp_path)
+    Manifest.read(made.manifest).write(run.manifest)
+    index = report_run(run, tmp_path, scores=read_scores(made.scores).iloc[:0]).read_text()
+    assert "No case could be scored" in index
+    assert "5 other cases" in index
+
+
+def test_a_label_map_off_the_scan_is_shown_with_a_warning_or_not_at_all(tmp_path: Path) -> None:
+    run, data_root = make_run(tmp_path)
+    good, poor = (run.predictions / f"{case}.nii.gz" for case in ("ras_good", "lps_poor"))
+    labels = nib.load(good)
+    moved = nib.affines.from_matvec(np.eye(3), (0, 6, 0)) @ labels.affine
+    nib.save(nib.Nifti1Image(np.asarray(labels.dataobj), moved), good)
+    nib.save(nib.Nifti1Image(np.zeros((5, 6, 7), np.uint8), labels.affine), poor)
+    index = report_run(run, data_root, scores=read_scores(run.scores)).read_text()
+    assert "places it 6.00 mm away from the scan" in (run.report / "cases" / "ras_good.html").read_text()
+    assert "lps_poor.nii.gz: prediction shape (5, 6, 7) differs from the scan&#39;s (30, 34, 20)" in index
 
 
 def test_making_it_again_gives_the_same_bytes(made: RunFolder) -> None:
