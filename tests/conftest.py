@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from medunet.config import PlanningConfig
+from medunet.planning.planner import make_plan
+from medunet.records import Fingerprint, Plan, load_description
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -18,3 +22,18 @@ def shared_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture
+def tiny_plan() -> Plan:
+    """A plan small enough to train with in seconds: one CT channel, 16×16×8 patches at 2×2×4 mm."""
+    fingerprint = Fingerprint(
+        num_cases=2,
+        spacings_mm=((2.0, 2.0, 4.0),) * 2,
+        shapes=((32, 28, 12),) * 2,
+        nonzero_fraction=1.0,
+        intensities={"CT": {"percentile_00_5": -50.0, "percentile_99_5": 200.0, "mean": 90.0, "std": 40.0}},
+    )
+    description = load_description("phantoms", REPOSITORY / "data_manifests")
+    config = PlanningConfig(base_features=4, patch_size=(16, 16, 8), batch_size=2)
+    return make_plan(fingerprint, description, config, memory_gb=1.0, memory_why="given")

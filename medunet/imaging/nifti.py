@@ -79,7 +79,7 @@ def _open(path: Path) -> nib.Nifti1Image:
 
 
 def _short(error: Exception, path: Path) -> str:
-    return str(error).replace(str(path), path.name) or type(error).__name__
+    return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
 
 
 def _header(image: nib.Nifti1Image, path: Path) -> Header:

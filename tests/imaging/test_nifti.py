@@ -1,0 +1,152 @@
+"""The reader and writer against nibabel and SimpleITK: geometry to the last bit, faults named."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from medunet.errors import DataError
+from medunet.imaging.geometry import axis_codes, corner_displacement_mm, is_oblique, shear_degrees
+from medunet.imaging.nifti import read_channels, read_header, read_label, read_volume, write_mask
+from medunet.imaging.orientation import to_ras
+
+SHAPE = (7, 9, 5)
+
+
+def oblique_affine(degrees: float = 12.0) -> np.ndarray:
+    """An LPS scan, turned about two axes, 0.8×0.8×5 mm."""
+    a, b = np.deg2rad(degrees), np.deg2rad(degrees / 2)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x @ np.diag([-0.8, -0.8, 5.0])
+    affine[:3, 3] = (31.25, -17.5, 102.125)
+    return affine
+
+
+def write_scan(path, array=None, affine=None, **codes):
+    image = nib.Nifti1Image(
+        np.zeros(SHAPE, np.int16) if array is None else array, np.eye(4) if affine is None else affine
+    )
+    image.set_sform(image.affine, codes.get("sform", 1))
+    image.set_qform(image.affine, codes.get("qform", 1))
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (2, 0), (0, 1), (0, 0), (4, 2)])
+@pytest.mark.parametrize("name", ["mask.nii", "mask.nii.gz"])
+def test_mask_has_the_very_geometry_of_its_scan(tmp_path, sform, qform, name):
+    scan = write_scan(tmp_path / "scan.nii.gz", affine=oblique_affine(), sform=sform, qform=qform)
+    mask = np.random.default_rng(0).integers(0, 3, SHAPE).astype(np.uint8)
+    write_mask(tmp_path / name, mask, read_header(scan))
+    ours, theirs = nib.load(tmp_path / name), nib.load(scan)
+    assert np.array_equal(ours.affine, theirs.affine)
+    for field in ("sform_code", "qform_code", "xyzt_units", "pixdim", "srow_x", "quatern_b", "qoffset_x"):
+        assert np.array_equal(ours.header[field], theirs.header[field]), field
+    assert ours.get_data_dtype() == np.uint8
+    assert np.array_equal(np.asarray(ours.dataobj), mask)
+    a, b = sitk.ReadImage(str(tmp_path / name)), sitk.ReadImage(str(scan))
+    assert a.GetOrigin() == b.GetOrigin()
+    assert a.GetDirection() == b.GetDirection()
+    assert a.GetSpacing() == b.GetSpacing()
+    assert np.array_equal(sitk.GetArrayFromImage(a).T, mask)
+
+
+def test_free_text_of_the_scan_does_not_reach_the_mask(tmp_path):
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.eye(4))
+    image.header["descrip"] = b"DOE^JANE 1970"
+    nib.save(image, tmp_path / "scan.nii")
+    write_mask(tmp_path / "mask.nii", np.zeros(SHAPE, np.uint8), read_header(tmp_path / "scan.nii"))
+    assert b"JANE" not in (tmp_path / "mask.nii").read_bytes()
+
+
+def test_compressed_masks_are_the_same_bytes_each_time(tmp_path):
+    scan = read_header(write_scan(tmp_path / "scan.nii.gz"))
+    for name in ("a", "b"):
+        write_mask(tmp_path / name / "mask.nii.gz", np.ones(SHAPE, np.uint8), scan)
+    assert (tmp_path / "a/mask.nii.gz").read_bytes() == (tmp_path / "b/mask.nii.gz").read_bytes()
+
+
+def test_scaled_integers_are_read_as_they_mean(tmp_path):
+    image = nib.Nifti1Image(np.arange(315, dtype=np.int16).reshape(SHAPE), np.eye(4))
+    image.header.set_slope_inter(2.0, -1024.0)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    assert np.array_equal(
+        read_volume(tmp_path / "scan.nii.gz").array, nib.load(tmp_path / "scan.nii.gz").get_fdata()
+    )
+
+
+def test_metres_become_millimetres(tmp_path):
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), np.diag([0.001, 0.001, 0.005, 1]))
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "scan.nii")
+    assert read_header(tmp_path / "scan.nii").spacing_mm == pytest.approx((1, 1, 5))
+
+
+def test_truncated_files_are_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 999, (40, 40, 40)).astype(np.int16)
+    whole = write_scan(tmp_path / "whole.nii.gz", noise).read_bytes()
+    (tmp_path / "short.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "short.nii").write_bytes(gzip.decompress(whole)[:5000])
+    for name in ("short.nii.gz", "short.nii"):
+        with pytest.raises(DataError, match=rf"{name}.*truncated or corrupt") as caught:
+            read_volume(tmp_path / name)
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_files_that_are_not_nifti_are_named(tmp_path):
+    (tmp_path / "text.nii.gz").write_text("hello")
+    with pytest.raises(DataError, match=r"text\.nii\.gz"):
+        read_header(tmp_path / "text.nii.gz")
+    with pytest.raises(DataError, match="no such file"):
+        read_header(tmp_path / "none.nii.gz")
+
+
+def test_labels_must_be_whole_numbers(tmp_path):
+    write_scan(tmp_path / "soft.nii", np.full(SHAPE, 0.5, np.float32))
+    with pytest.raises(DataError, match="nearest-neighbour"):
+        read_label(tmp_path / "soft.nii")
+    write_scan(tmp_path / "float.nii", np.full(SHAPE, 2.0, np.float32))
+    assert read_label(tmp_path / "float.nii").array.dtype == np.uint8
+    write_scan(tmp_path / "large.nii", np.full(SHAPE, 1000, np.int16))
+    assert read_label(tmp_path / "large.nii").array.max() == 1000
+
+
+def test_channels_come_from_files_or_from_the_frames_of_one(tmp_path):
+    frames = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
+    four = write_scan(tmp_path / "four.nii", frames)
+    single = [write_scan(tmp_path / f"{i}.nii", frames[..., i]) for i in range(2)]
+    assert np.array_equal(read_channels([four, four]).array, read_channels(single).array)
+    with pytest.raises(DataError, match="3 channel"):
+        read_channels([four] * 3)
+    other = write_scan(tmp_path / "other.nii", np.zeros((7, 9, 6), np.int16))
+    with pytest.raises(DataError, match="Register the modalities"):
+        read_channels([single[0], other])
+
+
+def test_ras_order_keeps_every_voxel_where_it_is():
+    array = np.random.default_rng(0).normal(size=(1, *SHAPE))
+    affine = oblique_affine()
+    turned, new = to_ras(array, affine)
+    assert axis_codes(affine) == "LPS"
+    assert axis_codes(new) == "RAS"
+    index = np.array([2, 3, 4])
+    world = nib.affines.apply_affine(affine, index)
+    there = np.round(nib.affines.apply_affine(np.linalg.inv(new), world)).astype(int)
+    assert turned[(0, *there)] == array[(0, *index)]
+
+
+def test_geometry_measures():
+    affine = oblique_affine()
+    assert is_oblique(affine)
+    assert not is_oblique(np.diag([-2, 3, 4, 1.0]))
+    shifted = affine.copy()
+    shifted[:3, 3] += (3, 4, 0)
+    assert corner_displacement_mm(SHAPE, affine, shifted) == pytest.approx(5)
+    assert shear_degrees(affine) == pytest.approx(0, abs=1e-5)
+    sheared = np.eye(4)
+    sheared[0, 2] = np.tan(np.deg2rad(10))
+    assert shear_degrees(sheared) == pytest.approx(10)

@@ -1,0 +1,48 @@
+"""The run configuration: unknown keys and wrong values refused by name, changes made on top."""
+
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from medunet.config import Config, change_config, load_config
+from medunet.errors import InputError
+
+
+def test_changes_are_read_as_yaml_and_made_on_top():
+    config = change_config(
+        {"dataset": "x"}, ["training.max_minutes=8", "training.fold=all", "device=cpu"], "t"
+    )
+    assert (config.training.max_minutes, config.training.fold, config.device) == (8.0, "all", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.max_minutes", "has no '='"),
+        ("training.max_minuts=8", r"training\.max_minuts: Extra inputs"),
+        ("training.epochs=0", r"training\.epochs: .*greater than or equal to 1"),
+        ("device.x=1", "is a value, not a section"),
+        ("planning.patch_size=[64, 64]", "has 2 axes but planning.dimensions is 3"),
+        ("training.fold=first", r"training\.fold"),
+    ],
+)
+def test_mistakes_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        change_config({"dataset": "x", "device": "cpu"}, [change], "config.yaml")
+
+
+def test_configuration_round_trip(tmp_path):
+    config = change_config({"dataset": "x"}, ["inference.postprocess.liver={keep_largest: true}"], "t")
+    config.write(tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "pipelines").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_every_pipeline_has_its_configuration_headed_by_its_command(path: Path):
+    assert isinstance(load_config(path), Config)
+    assert path.read_text().startswith(f"# python pipelines/{path.stem}.py")
+    assert path.with_suffix(".py").exists()
+    assert f"python pipelines/{path.stem}.py" in path.with_suffix(".py").read_text()

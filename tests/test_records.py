@@ -1,0 +1,91 @@
+"""Records: round trips, and descriptions that contradict themselves refused with all faults at once."""
+
+import pytest
+
+from medunet.errors import InputError
+from medunet.records import Case, Description, Manifest, Plan, load_description, read_yaml
+
+BRATS = {
+    "name": "brats",
+    "layout": "brats",
+    "channels": {"t1": {"modality": "MR"}},
+    "labels": {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4},
+    "regions": {
+        "whole": ["necrosis", "oedema", "enhancing"],
+        "core": ["necrosis", "enhancing"],
+        "enhancing_tumour": ["enhancing"],
+    },
+    "region_order": ["whole", "core", "enhancing_tumour"],
+}
+
+
+def describe(**changes: object) -> Description:
+    return Description.parse({**BRATS, **changes}, "test.yaml")
+
+
+def test_regions_unite_values_and_are_written_as_their_own_label():
+    description = describe()
+    assert description.targets == {"whole": (1, 2, 4), "core": (1, 4), "enhancing_tumour": (4,)}
+    assert description.written_values == {"whole": 2, "core": 1, "enhancing_tumour": 4}
+
+
+def test_description_round_trip():
+    description = describe()
+    assert Description.parse(description.plain(), "again") == description
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": {"background": 1, "necrosis": 0}}, "'background: 0' is missing"),
+        ({"labels": {"background": 0, "a": 1, "b": 1}, "regions": {}, "region_order": []}, "share a value"),
+        ({"labels": {"background": 0, "a": 300}, "regions": {}, "region_order": []}, r"0\.\.255"),
+        ({"region_order": ["whole"]}, "must name each of"),
+        ({"regions": {"whole": ["nothing"]}, "region_order": ["whole"]}, r"regions\.whole"),
+        ({"regions": {"core": ["necrosis"]}, "region_order": ["core"]}, "belong to no region"),
+        ({"region_order": ["core", "whole", "enhancing_tumour"]}, "exactly one label"),
+        ({"patient": "no group"}, "exactly one group"),
+        ({"colour": "red"}, "colour: Extra inputs"),
+    ],
+)
+def test_contradictions_are_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        describe(**changes)
+
+
+def test_all_faults_at_once():
+    with pytest.raises(InputError) as caught:
+        describe(labels={"background": 1, "a": 1, "b": 300}, regions={}, region_order=[])
+    assert all(
+        part in str(caught.value) for part in ("test.yaml", "share a value", "0..255", "background: 0")
+    )
+
+
+def test_unknown_description_lists_those_there_are(tmp_path):
+    (tmp_path / "liver.yaml").write_text("")
+    with pytest.raises(InputError, match="one of: liver"):
+        load_description("lvier", tmp_path)
+
+
+def test_folds_split_and_one_fold_trains_on_what_it_validates():
+    cases = tuple(Case(id=f"c{i}", patient=f"{i}", images={"t1": f"{i}.nii"}, fold=i % 2) for i in range(4))
+    manifest = Manifest(description=describe(), cases=cases)
+    training, validation = manifest.split_fold(1)
+    assert [case.id for case in training] == ["c0", "c2"]
+    assert [case.id for case in validation] == ["c1", "c3"]
+    assert manifest.split_fold("all") == (cases, cases)
+    with pytest.raises(InputError, match=r"Choose one of 0\.\.1"):
+        manifest.split_fold(2)
+    assert Manifest.parse(manifest.plain(), "again") == manifest
+
+
+def test_yaml_reads_exponents_as_numbers(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("rate: 1e-3\nname: 1e-3x\n")
+    assert read_yaml(path) == {"rate": 0.001, "name": "1e-3x"}
+
+
+def test_plan_file_holds_each_number_beside_its_reason(tiny_plan: Plan, tmp_path):
+    tiny_plan.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == tiny_plan
+    assert tiny_plan.plain()["batch_size"] == {"value": 2, "why": tiny_plan.why["batch_size"]}
