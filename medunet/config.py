@@ -38,6 +38,7 @@ class TrainingConfig(Stored):
     gradient_clip: float = Field(12.0, gt=0)
     foreground_share: float = Field(1 / 3, ge=0, le=1)
     augment: bool = True
+    mirror: bool = True  # as part of augmentation, along every axis that the labels allow
     loss: Literal["auto", "dice_ce", "dice_bce"] = "auto"  # auto: dice_bce for regions
     patience: int | None = Field(None, ge=1)  # validations without a better Dice; None: no early stop
     validate_every: int = Field(1, ge=1)  # epochs

@@ -79,7 +79,10 @@ def make_run(folder: Path) -> tuple[RunFolder, Path]:
     scores = score_pairs(pairs, DESCRIPTION.targets, DESCRIPTION.targets)
     write_scores(scores, run.root, about={}, targets=DESCRIPTION.targets)
     fault = {"code": "L004", "severity": "warning", "case": ODD_ID, "subject": "label", "measured": "1 < 2"}
-    write_json(run.checks, {"faults": [{**fault, "expected": "<b>", "mend": "Look at it."}]})
+    write_json(
+        run.checks,
+        {"schema": "medunet.checks/1", "faults": [{**fault, "expected": "<b>", "mend": "Look at it."}]},
+    )
     write_json(run.provenance, {"medunet": "0.0", "seed": 7, "versions": {"numpy": np.__version__}})
     entries = {case.id: {"model_sha256": "0123abcd"} for case in cases[:-1]}
     index = {"cases": entries, "failed": {"no_prediction": "the scan has a hole"}}

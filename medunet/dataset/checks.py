@@ -5,11 +5,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +14,7 @@ from medunet.dataset.case_checks import check_case
 from medunet.dataset.set_checks import check_set, read_unmatched
 from medunet.errors import InputError
 from medunet.files import read_json, write_json, write_text
+from medunet.progress import track
 from medunet.records import Fault, Manifest
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
@@ -34,12 +32,11 @@ def check_manifest(manifest: Manifest, data_root: Path, *, loss: str = "auto") -
     used = {case.id for case in manifest.used}
     faults: list[Fault] = []
     facts, strays = [], []
-    progress: dict[str, Any] = {"console": Console(stderr=True), "transient": True}
-    for case in track(manifest.cases, "Checking cases", **progress):
+    for case in track(manifest.cases, "Check"):
         found, case_facts = check_case(case, manifest.description, data_root)
         faults += found
         facts += [case_facts] if case.id in used else []
-    for file in track(manifest.unmatched, "Checking unmatched files", **progress):
+    for file in track(manifest.unmatched, "Check unmatched files"):
         strays.append(read_unmatched(file, data_root))
     faults += check_set(manifest.description, facts, strays, loss)
     return sorted(faults, key=_rank)

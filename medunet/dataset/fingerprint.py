@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from medunet.dataset.manifest import case_paths
 from numpy.typing import NDArray
-from rich.progress import track
 
+from medunet.dataset.manifest import case_paths
 from medunet.errors import InputError
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.nifti import read_channels, read_label
 from medunet.imaging.orientation import to_ras
+from medunet.progress import track
 from medunet.records import Case, Description, Fingerprint
 
 _SAMPLES_PER_CASE = 10_000  # as nnU-Net: enough for stable percentiles, bounded in memory
@@ -43,7 +43,7 @@ def compute_fingerprint(
         raise InputError("no case has a label", where="manifest.json", mend="Add labelled cases to train on.")
     shapes, spacings, fractions = [], [], []
     samples: list[NDArray[np.float32]] = []
-    for index, case in enumerate(track(labelled, "Fingerprint", transient=True)):
+    for index, case in enumerate(track(labelled, "Fingerprint")):
         image_paths, label_path = case_paths(case, description, data_root)
         image = read_channels(image_paths)
         assert label_path is not None

@@ -16,13 +16,13 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 from scipy import ndimage
 
 from medunet.errors import InputError
 from medunet.files import read_json, write_json
 from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import write_volume
+from medunet.progress import track
 
 Array = NDArray[np.float32]
 Vector = NDArray[np.float64]
@@ -570,7 +570,7 @@ def write_cohort(
     content = {**(_msd_index(num_cases) if layout == "msd" else {}), "phantoms": stamp}
     if known != content:
         write_json(index, content)
-    for number in track(range(num_cases), "Making phantoms", disable=not progress):
+    for number in track(range(num_cases), "Phantoms"):
         image_path, label_path = pairs[number]
         if image_path.exists() and label_path.exists():
             continue

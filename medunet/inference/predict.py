@@ -1,6 +1,5 @@
 """Many scans predicted, one at a time: done ones skipped by content, failed ones named, an index kept."""
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 
 from medunet.config import InferenceConfig
 from medunet.errors import InputError, MedunetError
 from medunet.files import hash_file, hash_value, read_json, write_json
 from medunet.inference.model import Model
+from medunet.progress import track
 from medunet.records import Description
 
 
@@ -101,7 +100,7 @@ def predict_scans(
             },
         )
 
-    for scan in track(scans, "Predict", transient=True):
+    for scan in track(scans, "Predict"):
         path = folder / f"{scan.case}.nii.gz"
         try:
             entry = {

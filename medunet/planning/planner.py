@@ -15,7 +15,7 @@ from medunet.planning.topology import (
 )
 from medunet.records import Description, Fingerprint, Intensity, Plan
 
-DEFAULT_GB = {"cuda": 8.0, "cpu": 2.0}
+DEFAULT_GB = {"cuda": 8.0, "cpu": 1.0}
 _MIN_BATCH = 2
 _DATASET_SHARE = 0.05  # a batch holds at most this share of the dataset's voxels
 
@@ -28,7 +28,7 @@ def memory_budget(device: str, free_gb: float, given_gb: float | None) -> tuple[
     reason = (
         "nnU-Net's reference of 8 GB; give planning.memory_gb for larger patches"
         if device == "cuda"
-        else "on a CPU time is short before memory is: a step of about 2 GB takes seconds"
+        else "on a CPU time is short before memory is: a step that fills 1 GB takes seconds"
     )
     return budget, f"{reason} ({free_gb:.1f} GB measured free)"
 

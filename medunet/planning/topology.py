@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 ANISOTROPY = 3.0  # an axis this many times coarser than the others is treated apart
 _MIN_BOTTLENECK = 4  # voxels an axis keeps at the deepest stage
-_BYTES_PER_FEATURE = 14.3  # nnU-Net's reference: 560e6 features of a batch fill 8 GB in training
+_BYTES_PER_FEATURE = 8e9 / (
+    2 * 560e6
+)  # nnU-Net's reference: a batch of two at 560e6 features each fills 8 GB
 _BYTES_PER_WEIGHT = 16  # weight, gradient, and two moments in float32
 
 

@@ -68,8 +68,16 @@ def shown_channel(description: Description) -> str:
     return flair[0] if flair else next(iter(description.channels))
 
 
-def load_scan(case: Case, description: Description, data_root: Path, prediction: Path) -> Scan:
+def load_scan(
+    case: Case,
+    description: Description,
+    data_root: Path,
+    prediction: Path,
+    predicted_targets: Mapping[str, Sequence[int]] | None = None,
+) -> Scan:
     """Read a case's shown channel and its label maps, those that exist.
+
+    `predicted_targets` are the prediction's own label values by name, where they are not the description's.
 
     Raises:
         DataError: a file cannot be read, has a singular affine, or a label map has another shape than the scan.
@@ -87,6 +95,8 @@ def load_scan(case: Case, description: Description, data_root: Path, prediction:
     warnings: list[str] = []
     reference = _load_labels(data_root / case.label, "reference", header, warnings) if case.label else None
     predicted = _load_labels(prediction, "prediction", header, warnings) if prediction.exists() else None
+    if predicted is not None and predicted_targets is not None:
+        predicted = _join_by_name(predicted, predicted_targets, description)
     return Scan(
         image=image[0],
         affine=affine,
@@ -194,6 +204,17 @@ def _load_labels(path: Path, name: str, scan: Header, warnings: list[str]) -> ND
             "the pictures match them voxel by voxel."
         )
     return to_ras(volume.array[None], scan.affine)[0][0]
+
+
+def _join_by_name(
+    labels: NDArray, predicted_targets: Mapping[str, Sequence[int]], description: Description
+) -> NDArray:
+    """Return a label map with the description's values for the targets that both declare."""
+    joined = np.zeros_like(labels)
+    for name, value in description.written_values.items():
+        if name in predicted_targets:
+            joined[np.isin(labels, predicted_targets[name])] = value
+    return joined
 
 
 def _describe_grid(header: Header) -> str:

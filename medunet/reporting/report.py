@@ -1,17 +1,15 @@
 """A run's report: one page for each scored case and an index, offline, made from the run's files alone."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
+from medunet.dataset.checks import read_faults
 from medunet.errors import MedunetError
 from medunet.files import RunFolder, read_json, write_text
-from medunet.records import Case, Fault, Manifest
+from medunet.progress import track
+from medunet.records import Case, Manifest
 from medunet.reporting.case_page import Links, Scan, case_html, load_scan, thumbnail
 from medunet.reporting.cohort_page import PageMade, cohort_html
 from medunet.reporting.page import page_names
@@ -33,18 +31,20 @@ def report_run(run: RunFolder, data_root: Path, *, scores: pd.DataFrame) -> Path
     """
     manifest = Manifest.read(run.need(run.manifest, "manifest"))
     cases = {case.id: case for case in manifest.cases}
-    faults = _read_faults(run.checks)
-    entries, unpredicted = _read_predictions(run.predictions / "index.json")
-    scores = _with_reasons(scores, unpredicted)
+    faults = read_faults(run.checks) if run.checks.exists() else None
+    index_file = run.predictions / "index.json"
+    index = read_json(index_file) if index_file.exists() else {}
+    entries, predicted_targets = index.get("cases", {}), index.get("targets")
+    scores = _with_reasons(scores, index.get("failed", {}))
     provenance = read_json(run.provenance) if run.provenance.exists() else None
     ranked = rank_cases(scores)
     names = page_names(ranked)
-    console = Console(stderr=True)
     pages: dict[str, PageMade] = {}
-    for place, case_id in enumerate(track(ranked, "Report", console=console, transient=True)):
+    for place, case_id in enumerate(track(ranked, "Report")):
         rows = scores[scores["case"] == case_id]
         case = cases.get(case_id)
-        scan = _load(case, manifest, data_root, run.predictions / f"{case_id}.nii.gz")
+        prediction = run.predictions / f"{case_id}.nii.gz"
+        scan = _load(case, manifest, data_root, prediction, predicted_targets)
         html = case_html(
             case_id,
             rows,
@@ -66,43 +66,32 @@ def report_run(run: RunFolder, data_root: Path, *, scores: pd.DataFrame) -> Path
             thumbnail=thumbnail(scan, rows, manifest.description) if isinstance(scan, Scan) else None,
             trouble=scan if isinstance(scan, str) else "",
         )
-    index = run.report / "index.html"
-    write_text(
-        index, cohort_html(run.root.name, scores, manifest, pages, faults=faults, provenance=provenance)
-    )
+    page = run.report / "index.html"
+    html = cohort_html(run.root.name, scores, manifest, pages, faults=faults, provenance=provenance)
+    write_text(page, html)
     for stale in set((run.report / "cases").glob("*.html")) - {
         run.report / "cases" / name for name in names.values()
     }:
         stale.unlink()
-    return index
+    return page
 
 
-def _load(case: Case | None, manifest: Manifest, data_root: Path, prediction: Path) -> Scan | str:
+def _load(
+    case: Case | None,
+    manifest: Manifest,
+    data_root: Path,
+    prediction: Path,
+    predicted_targets: Mapping[str, Sequence[int]] | None,
+) -> Scan | str:
     """Return a case's volumes, or why they cannot be shown."""
     if case is None:
         return "the case is not in manifest.json, so its scan is not known"
     try:
-        return load_scan(case, manifest.description, data_root, prediction)
+        return load_scan(case, manifest.description, data_root, prediction, predicted_targets)
     except MedunetError as error:
         return str(error)
     except (OSError, MemoryError) as error:  # its message may hold a path of this machine
         return f"the scan cannot be read ({type(error).__name__})"
-
-
-def _read_faults(path: Path) -> list[Fault] | None:
-    """Return the faults that the data check found; None where the data were never checked."""
-    if not path.exists():
-        return None
-    names = [field.name for field in fields(Fault)]
-    return [
-        Fault(**{name: entry.get(name, "") for name in names}) for entry in read_json(path).get("faults", [])
-    ]
-
-
-def _read_predictions(path: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-    """Return what predictions/index.json says of each case, and why cases could not be predicted."""
-    content = read_json(path) if path.exists() else {}
-    return content.get("cases", {}), content.get("failed", {})
 
 
 def _with_reasons(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.DataFrame:

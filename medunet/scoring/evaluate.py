@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from medunet.errors import DataError, InputError, MedunetError
 from medunet.imaging.geometry import corner_displacement_mm
 from medunet.imaging.nifti import Volume, read_label
+from medunet.progress import track
 from medunet.records import CaseScore, Status, Surface
 from medunet.scoring.masks import check_options, score_masks
 from medunet.scoring.pairs import Pair
@@ -84,7 +83,7 @@ def score_pairs(
         ]
 
     scores: list[CaseScore] = []
-    progress = track(list(pairs), "Scoring", console=Console(stderr=True), transient=True)
+    progress = track(list(pairs), "Score")
     for pair in progress:
         if pair.prediction is None or not pair.prediction.exists():
             scores += unscored(pair.case, "missing", "there is no prediction file")

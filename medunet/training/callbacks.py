@@ -22,13 +22,15 @@ class ProgressLine(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the bar."""
+        self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("Train"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%  {task.description}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=1.0)
         self._bar.start()
@@ -42,6 +44,14 @@ class ProgressLine(L.Callback):
         loss = float(trainer.callback_metrics.get("loss", math.nan))
         text = f"epoch {pl_module.current_epoch}, loss {loss:.3f}{dice}"
         self._bar.update(self._task, completed=pl_module.progress(), description=text)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Where there is no terminal, print a line an epoch for the log."""
+        assert isinstance(pl_module, SegmentationModule)
+        if not self._console.is_terminal:
+            row = pl_module.history[-1]
+            text = f"epoch {row['epoch']}, loss {row['loss']:.3f}, Dice {row['dice']:.3f}"
+            self._console.print(f"Train {pl_module.progress():.0%}: {text}, {row['minutes']:.1f} minutes")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the bar as it is."""

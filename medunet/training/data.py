@@ -10,11 +10,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from rich.progress import track
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medunet.config import TrainingConfig
 from medunet.dataset.manifest import case_paths
+from medunet.progress import track
 from medunet.records import Case, Description, Plan
 from medunet.transforms.augment import margin_size
 from medunet.transforms.chain import preprocess_chain, run_chain
@@ -27,7 +27,7 @@ def prepare_cases(
     """Preprocess labelled cases into memory, in the given order."""
     chain = preprocess_chain(plan, with_label=True)
     prepared = []
-    for case in track(cases, "Preprocess", transient=True):
+    for case in track(cases, "Preprocess"):
         images, label = case_paths(case, description, data_root)
         result = run_chain(chain, images, label)
         labels = result["label"].as_tensor()[0].numpy().astype(np.uint8)

@@ -84,18 +84,19 @@ class SegmentationModule(L.LightningModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augment training batches on the device, from parameters drawn by (seed, epoch, index)."""
-        if not self.trainer.training or not self.run_config.training.augment:
+        training = self.run_config.training
+        if not self.trainer.training or not training.augment:
             return batch
         plan = self.plan
         axes = [axis for axis in range(3) if plan.dimensions == 3 or axis != plan.slice_axis]
         # Axis 0 runs from left to right in RAS: mirroring it would swap sided labels.
-        mirrored = tuple(i for i, axis in enumerate(axes) if axis != 0 or not self.description.sided)
+        allowed = tuple(i for i, axis in enumerate(axes) if axis != 0 or not self.description.sided)
         parameters = [
             sample_parameters(
                 np.random.default_rng([self.run_config.seed, 1, *address]),
                 dimensions=plan.dimensions,
                 num_channels=batch["image"].shape[1],
-                mirror_axes=mirrored,
+                mirror_axes=allowed if training.mirror else (),
                 plane_only=plan.slice_axis if plan.anisotropic else None,
             )
             for address in batch["address"].tolist()
