@@ -1,10 +1,13 @@
 """Fixtures that all tests share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from tiny_cohort import write_tiny_cohort
 
+from medunet import stages
 from medunet.config import PlanningConfig
 from medunet.planning.planner import make_plan
 from medunet.records import Fingerprint, Plan, load_description
@@ -37,3 +40,35 @@ def tiny_plan() -> Plan:
     description = load_description("phantoms", REPOSITORY / "data_manifests")
     config = PlanningConfig(base_features=4, patch_size=(16, 16, 8), batch_size=2)
     return make_plan(fingerprint, description, config, memory_gb=1.0, memory_why="given")
+
+
+TINY = (
+    "planning.base_features=8",
+    "planning.patch_size=[24, 24, 8]",
+    "planning.batch_size=2",
+    "training.epochs=3",
+    "training.steps_per_epoch=16",
+    "training.optimizer=adamw",
+    "training.learning_rate=5e-3",
+    "training.precision=fp32",
+    "training.augment=false",
+    "device=cpu",
+)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> stages.Run:
+    """A whole run on a tiny cohort, all stages done; tests that change it take `own_run`."""
+    root = tmp_path_factory.mktemp("finished")
+    data_root = write_tiny_cohort(root / "data")
+    run = stages.open_run(root / "runs" / "tiny", data_root, dataset="phantoms", changes=TINY)
+    stages.run_all(run)
+    return run
+
+
+@pytest.fixture
+def own_run(finished_run: stages.Run, tmp_path: Path) -> stages.Run:
+    """A copy of the finished run and its data, to change at will."""
+    shutil.copytree(finished_run.data_root, tmp_path / "data")
+    shutil.copytree(finished_run.folder.root, tmp_path / "run")
+    return stages.open_run(tmp_path / "run", tmp_path / "data")

@@ -7,10 +7,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from medunet.dataset.case_checks import check_case
+from medunet.dataset.fault_codes import FAULT_KINDS
 from medunet.dataset.set_checks import check_set, read_unmatched
 from medunet.errors import InputError
 from medunet.files import read_json, write_json, write_text
@@ -85,13 +87,26 @@ def read_faults(path: Path) -> list[Fault]:
         ) from error
 
 
-def fault_table(faults: Sequence[Fault]) -> Table:
-    """Return the faults as a table for the terminal, errors first."""
-    table = Table(title=_count_text(faults), title_justify="left")
-    for column in _COLUMNS:
+def fault_table(faults: Sequence[Fault], *, most_rows: int = 12) -> Table:
+    """Return the faults as a table for the terminal: errors first, grouped by code, the mend said once a code.
+
+    Of a code with more than `most_rows` faults the rest is counted; checks.csv holds them all.
+    """
+    table = Table(title=_count_text(faults), title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("case", "subject", "measured", "expected"):
         table.add_column(column, overflow="fold")
+    groups: dict[str, list[Fault]] = {}
     for fault in sorted(faults, key=_rank):
-        table.add_row(*(Text(value) for value in asdict(fault).values()), style=_STYLES[fault.severity])
+        groups.setdefault(f"{fault.severity} {fault.code}", []).append(fault)
+    for head, group in groups.items():
+        style = _STYLES[group[0].severity]
+        table.add_row(Text(head), "", Text(FAULT_KINDS[group[0].code].title), Text(group[0].mend), style=style)
+        for fault in group[:most_rows]:
+            cells = (fault.case or "–", fault.subject, fault.measured, fault.expected)
+            table.add_row(*(Text(cell) for cell in cells))
+        if len(group) > most_rows:
+            table.add_row(f"… and {len(group) - most_rows} more", "", "", "see checks.csv")
+        table.add_section()
     return table
 
 

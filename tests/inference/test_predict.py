@@ -1,0 +1,140 @@
+"""Prediction of many scans: done ones skipped by content, failed ones named, windows blended without a seam."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from medunet import stages
+from medunet.config import InferenceConfig, change_config
+from medunet.errors import InputError
+from medunet.files import read_json
+from medunet.inference.predict import Scan, predict_scans, scans_from_files
+from medunet.inference.sliding_window import predict_probabilities, to_label_map
+from medunet.networks.unet import UNet
+from medunet.records import Plan, load_description
+
+DESCRIPTIONS = REPOSITORY / "data_manifests"
+CPU = torch.device("cpu")
+
+
+def load(run: stages.Run):
+    return stages.load_model(run.folder.model(0), "cpu", "fp32")
+
+
+def scans_of(run: stages.Run) -> list[Scan]:
+    return scans_from_files([run.data_root / "imagesTr"], load_description("phantoms", DESCRIPTIONS))
+
+
+def test_done_cases_are_skipped_until_image_model_or_options_change(own_run: stages.Run, tmp_path):
+    model, scans, out = load(own_run), scans_of(own_run)[:2], tmp_path / "out"
+    options = InferenceConfig()
+
+    def times() -> list[int]:
+        return [(out / f"{scan.case}.nii.gz").stat().st_mtime_ns for scan in scans]
+
+    assert predict_scans(model, scans, out, options) == {}
+    first = times()
+    predict_scans(model, scans, out, options)
+    assert times() == first
+    image = nib.load(scans[1].images[0])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), scans[1].images[0])
+    predict_scans(model, scans, out, options)
+    assert [a == b for a, b in zip(times(), first, strict=True)] == [True, False]
+    changed = change_config({"dataset": "x"}, ["inference.overlap=0.25"], "t").inference
+    predict_scans(model, scans, out, changed)
+    assert times()[0] != first[0]
+    second = times()
+    predict_scans(model, scans, out, changed, overwrite=True)
+    assert all(a != b for a, b in zip(times(), second, strict=True))
+
+
+def test_one_broken_scan_is_named_and_the_others_go_on(own_run: stages.Run, tmp_path):
+    model, scans, out = load(own_run), scans_of(own_run)[:3], tmp_path / "out"
+    predict_scans(model, scans, out, InferenceConfig())
+    scans[1].images[0].write_bytes(b"broken")
+    failed = predict_scans(model, scans, out, InferenceConfig())
+    assert list(failed) == [scans[1].case]
+    assert str(tmp_path) not in failed[scans[1].case]
+    assert not (out / f"{scans[1].case}.nii.gz").exists(), "an old mask must not pass for a new one"
+    assert (out / f"{scans[2].case}.nii.gz").exists()
+    assert read_json(out / "index.json")["failed"] == failed
+
+
+def test_postprocessing_of_the_configuration_is_applied(own_run: stages.Run, tmp_path):
+    model, scans = load(own_run), scans_of(own_run)[:1]
+    rules = ["inference.postprocess.tumour={min_volume_ml: 1000000}"]
+    predict_scans(model, scans, tmp_path, change_config({"dataset": "x"}, rules, "t").inference)
+    mask = np.asarray(nib.load(tmp_path / f"{scans[0].case}.nii.gz").dataobj)
+    assert set(np.unique(mask)) == {0, 1}
+
+
+def test_changed_weights_are_refused(own_run: stages.Run):
+    path = own_run.folder.model(0) / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(InputError, match="not the file that model"):
+        load(own_run)
+
+
+def test_channels_are_grouped_by_their_endings(tmp_path):
+    description = load_description("brats_2018_2021", DESCRIPTIONS)
+    for name in ("p1_flair", "p1_t1", "p1_t1ce", "p1_t2", "p2_flair"):
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"case p2: no image for .*T1.*Give every channel"):
+        scans_from_files([tmp_path], description)
+    (tmp_path / "p2_flair.nii.gz").unlink()
+    (scan,) = scans_from_files([tmp_path], description)
+    assert scan.case == "p1"
+    assert len({path.name for path in scan.images}) == 4
+    with pytest.raises(InputError, match="no such file"):
+        scans_from_files([tmp_path / "none.nii"], description)
+
+
+class Constant(torch.nn.Module):
+    """Gives each voxel its own grey value as a logit, so that blending must give back the image."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([image, -image], 1)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("shape", [(40, 33, 21), (10, 9, 5)])
+def test_blended_windows_leave_no_seam_whatever_the_size(tiny_plan: Plan, dimensions, shape):
+    description = load_description("phantoms", DESCRIPTIONS)
+    plan = tiny_plan.model_copy(
+        update={"dimensions": dimensions, "patch_size": (16, 16, 8)[:dimensions], "slice_axis": 2}
+    )
+    image = torch.randn(1, *shape)
+    found = predict_probabilities(Constant(), image, plan, description, device=CPU, precision="fp32")
+    assert torch.allclose(found, torch.cat([image, -image]).sigmoid(), atol=1e-5)
+
+
+def test_slices_are_predicted_across_the_plans_axis(tiny_plan: Plan):
+    """A 2D network is a function of its slice: changing one slice changes that slice alone."""
+    description = load_description("phantoms", DESCRIPTIONS)
+    plan = tiny_plan.model_copy(update={"dimensions": 2, "patch_size": (16, 8), "slice_axis": 1})
+    network = UNet(2, 1, 2, (4, 8), ((3, 3),) * 2, ((1, 1), (2, 2)))
+    image = torch.randn(1, 20, 7, 9)
+    changed = image.clone()
+    changed[:, :, 3] += 1
+    first, second = (
+        predict_probabilities(network, each, plan, description, device=CPU, precision="fp32")
+        for each in (image, changed)
+    )
+    moved = (first - second).abs().amax((0, 1, 3))
+    assert moved[3] > 0
+    assert moved[[0, 1, 2, 4, 5, 6]].max() == 0
+
+
+def test_label_maps_of_regions_and_of_labels():
+    regions = load_description("brats_2018_2021", DESCRIPTIONS)
+    probabilities = torch.tensor([[0.9, 0.9, 0.9, 0.1], [0.1, 0.9, 0.9, 0.1], [0.1, 0.1, 0.9, 0.9]])[
+        :, None, None
+    ]
+    assert to_label_map(probabilities, regions).flatten().tolist() == [2, 1, 4, 4]
+    labels = regions.model_copy(update={"regions": {}, "region_order": ()})
+    classes = torch.eye(4)[:, None, None]
+    assert to_label_map(classes, labels).flatten().tolist() == [0, 1, 2, 4]
+    empty = torch.zeros(4, 1, 1, 2)
+    assert to_label_map(empty, labels).sum() == 0

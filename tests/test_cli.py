@@ -1,0 +1,153 @@
+"""The command line: every mistake ends in one message with its mend and its exit code, never a traceback."""
+
+import errno
+import shutil
+import sys
+
+import pytest
+from conftest import TINY
+
+from medunet import cli, stages
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Return a function that runs `medunet ...` and gives exit code and all output with line breaks removed."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["medunet", *(str(argument) for argument in arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        output = capsys.readouterr()
+        text = " ".join((output.out + output.err).split())
+        assert "Traceback" not in text
+        return code, text
+
+    return run
+
+
+def test_all_commands_in_turn(call, finished_run: stages.Run, tmp_path):
+    root, data = tmp_path / "run", finished_run.data_root
+    settings = [part for change in TINY for part in ("--set", change)]
+    assert call("manifest", "phantoms", "--run", root, "--data-root", data, *settings)[0] == 0
+    assert call("check", root, "--data-root", data)[0] == 0
+    assert call("plan", root, "--data-root", data)[0] == 0
+    assert call("train", root, "--data-root", data, "--set", "training.epochs=1")[0] == 0
+    assert call("predict", root, "--data-root", data)[0] == 0
+    code, text = call("score", root, "--data-root", data)
+    assert code == 0
+    assert "mean Dice" in text
+    assert call("report", root, "--data-root", data)[0] == 0
+    assert (root / "report/index.html").exists()
+
+
+def test_images_and_folders_and_a_manifest_can_be_predicted(call, finished_run: stages.Run, tmp_path):
+    images = finished_run.data_root / "imagesTr"
+    model = finished_run.folder.model(0)
+    assert call("predict", model, images / "case_00.nii.gz", "--out", tmp_path / "a")[0] == 0
+    assert [path.name for path in (tmp_path / "a").glob("*.nii.gz")] == ["case_00.nii.gz"]
+    manifest = finished_run.folder.manifest
+    code, _ = call(
+        "predict",
+        finished_run.folder.root,
+        manifest,
+        "--out",
+        tmp_path / "b",
+        "--data-root",
+        finished_run.data_root,
+    )
+    assert code == 0
+    assert len(list((tmp_path / "b").glob("*.nii.gz"))) == 6
+    labels = finished_run.data_root / "labelsTr"
+    assert call("score", labels, tmp_path / "b", "--dataset", "phantoms", "--out", tmp_path / "s")[0] == 0
+    assert len(read_scores(tmp_path / "s/scores.csv")) == 12
+
+
+def test_a_failing_case_gives_exit_code_one_and_its_name(call, own_run: stages.Run, tmp_path):
+    images = own_run.data_root / "imagesTr"
+    (images / "case_03.nii.gz").write_bytes(b"broken")
+    code, text = call("predict", own_run.folder.model(0), images, "--out", tmp_path / "out")
+    assert code == 1
+    assert "failed case_03" in text
+    assert "5 of 6 cases" in text
+
+
+def test_faults_give_exit_code_one(call, own_run: stages.Run):
+    (own_run.data_root / "imagesTr/case_02.nii.gz").write_bytes(b"broken")
+    code, text = call("check", own_run.folder.root, "--data-root", own_run.data_root)
+    assert code == 1
+    assert "case_02" in text
+    code, text = call("train", own_run.folder.root, "--data-root", own_run.data_root)
+    assert code == 1
+    assert "--exclude CASE=REASON" in text
+    arguments = ("check", own_run.folder.root, "--data-root", own_run.data_root)
+    assert call(*arguments, "--exclude", "case_02")[0] == 2
+    assert call(*arguments, "--exclude", "case_02=broken header")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "{tmp}/none", "--data-root", "{data}"), "Begin a run with"),
+        (("check", "{run}", "--data-root", "{tmp}/none"), "Check --data-root"),
+        (("check", "{run}"), "MEDUNET_DATA_ROOT"),
+        (("manifest", "livre", "--run", "{tmp}/r", "--data-root", "{data}"), "no dataset description 'livre'"),
+        (("manifest", "lits_2017", "--run", "{tmp}/r", "--data-root", "{data}"), "volume-"),
+        (("train", "{run}", "--data-root", "{data}", "--set", "training.epoch=3"), "training.epoch: Extra inputs"),
+        (("train", "{run}", "--data-root", "{data}", "--fold", "9"), "fold 9 has no cases"),
+        (("train", "{run}", "--data-root", "{data}", "--device", "cuda:77"), "CUDA"),
+        (("plan", "{run}", "--data-root", "{data}", "--set", "planning.memory_gb=-1"), "planning.memory_gb"),
+        (("predict", "{tmp}", "{data}/imagesTr", "--out", "{tmp}/o"), "holds no model.json"),
+        (("predict", "{run}", "{data}/imagesTr"), "Add --out FOLDER"),
+        (("predict", "{run}", "{data}/none.nii.gz", "--out", "{tmp}/o"), "no such file"),
+        (("score", "{data}/labelsTr", "{run}/predictions"), "Add --dataset NAME"),
+        (("score", "{data}/labelsTr", "{tmp}/none", "--dataset", "phantoms", "--out", "{tmp}/o"), "none"),
+        (("score", "{data}/labelsTr", "{run}/predictions", "--dataset", "phantoms", "--out", "{tmp}/o",
+          "--target", "spleen"), "Choose from"),
+        (("score", "{data}/labelsTr", "{run}/predictions", "--dataset", "msd_task04_hippocampus", "--out", "{tmp}/o"),
+         "no name is common"),
+        (("run", "{tmp}/none.yaml", "--run", "{tmp}/r", "--data-root", "{data}"), "no such file"),
+        (("report", "{tmp}/empty", "--data-root", "{data}"), "medunet manifest"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_message_with_exit_code_two(
+    call, finished_run, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.delenv("MEDUNET_DATA_ROOT", raising=False)
+    run = tmp_path / "run"
+    shutil.copytree(finished_run.folder.root, run)
+    (tmp_path / "empty").mkdir()
+    places = {"tmp": tmp_path, "data": finished_run.data_root, "run": run}
+    code, text = call(*(argument.format(**places) for argument in arguments))
+    assert code == 2, text
+    assert message in text
+
+
+def test_a_full_disk_is_named(call, own_run: stages.Run, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    code, text = call("manifest", "phantoms", "--run", own_run.folder.root, "--data-root", own_run.data_root)
+    assert code == 2
+    assert "Free disk space" in text
+
+
+def test_our_own_faults_are_told_apart(call, own_run: stages.Run, monkeypatch):
+    monkeypatch.setattr(stages, "run_report", lambda run: 1 / 0)
+    code, text = call("report", own_run.folder.root, "--data-root", own_run.data_root)
+    assert code == 3
+    assert "--debug" in text
+
+
+def test_the_model_of_another_modality_count_is_refused(call, finished_run: stages.Run, tmp_path):
+    for name in ("a_t1", "a_t1ce", "a_t2", "a_flair", "a_seg"):
+        shutil.copy(finished_run.data_root / "imagesTr/case_00.nii.gz", tmp_path / f"{name}.nii.gz")
+    run = stages.open_run(tmp_path / "r", tmp_path, dataset="brats_2018_2021")
+    stages.run_manifest(run)
+    with pytest.raises(ValueError, match="the model was trained on"):
+        stages.run_predict(run, model=finished_run.folder.model(0))

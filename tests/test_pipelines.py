@@ -1,0 +1,101 @@
+"""The pipeline scripts, started as their users start them; small networks and few steps."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import REPOSITORY
+
+from medunet.dataset.phantom import write_cohort
+from medunet.files import read_json
+
+QUICK = (
+    "planning.base_features=4", "planning.max_features=16", "planning.patch_size=[32, 32, 16]",
+    "planning.batch_size=2", "training.epochs=1",
+    "training.steps_per_epoch=3", "training.precision=fp32", "training.validation_cases=1",
+    "inference.overlap=0.0",
+)  # fmt: skip
+
+
+def start(script: str, run: Path, *arguments: object, quick: tuple[str, ...] = QUICK) -> str:
+    settings = [part for change in quick for part in ("--set", change)]
+    command = [sys.executable, f"pipelines/{script}.py", "--run", run, *arguments, *settings]
+    done = subprocess.run(
+        [str(part) for part in command], cwd=REPOSITORY, capture_output=True, text=True,
+        env={**os.environ, "COLUMNS": "160"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_demo_ends_with_scores_report_and_log(tmp_path):
+    output = start("demo", tmp_path / "demo", quick=("training.epochs=1", "training.steps_per_epoch=3"))
+    assert "mean Dice" in output
+    assert (tmp_path / "demo/report/index.html").exists()
+    assert "tensorboard --logdir" in output
+    labels = set(pd.read_csv(tmp_path / "demo/scores.csv").label)
+    assert labels == {"liver", "tumour"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "dataset"), [("msd", "msd_task03_liver"), ("lits", "lits_2017")])
+def test_liver_tumour_reads_both_layouts(tmp_path, layout, dataset):
+    write_cohort(tmp_path / "data", num_cases=5, layout=layout)
+    output = start(
+        "liver_tumour", tmp_path / "run", "--data-root", tmp_path / "data", "--set", f"dataset={dataset}"
+    )
+    assert "5 cases in 5 folds" in output
+    assert (tmp_path / "run/scores.csv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_liver_model_is_tried_on_a_real_ct(tmp_path, shared_data: Path):
+    write_cohort(tmp_path / "data", num_cases=5)
+    arguments = ("--data-root", tmp_path / "data", "--external-root", shared_data / "ct_abdomen")
+    start("liver_tumour", tmp_path / "run", *arguments)
+    scores = pd.read_csv(tmp_path / "run/external/totalsegmentator/scores.csv")
+    assert list(scores.label) == ["liver"]
+    assert scores.reference_ml[0] > 100
+    assert scores.status[0] in ("ok", "missed")
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_brats_runs_on_a_real_patient_and_compares_readers(tmp_path, shared_data: Path):
+    root = shared_data / "brats" / "TCGA-FG-6692"
+    start("brats", tmp_path / "run", "--data-root", root, "--readers", root / "raters")
+    scores = pd.read_csv(tmp_path / "run/scores.csv")
+    assert set(scores.label) == {"whole_tumour", "tumour_core", "enhancing_tumour"}
+    readers = pd.read_csv(tmp_path / "run/readers/scores.csv")
+    assert readers.case.nunique() == 5
+    whole = readers[(readers.case == "hnfnetv1-20") & (readers.label == "whole_tumour")]
+    assert whole.dice.item() == pytest.approx(
+        0.97829861, abs=1e-6
+    )  # surface-distance, MedPy and SimpleITK agree
+    card = read_json(tmp_path / "run/folds/0/model/model.json")
+    assert card["train_is_validation"]
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_hippocampus_runs_on_its_fixed_folds(tmp_path, shared_data: Path):
+    quick = (
+        "planning.base_features=4",
+        "training.epochs=1",
+        "training.steps_per_epoch=3",
+        "training.validation_cases=2",
+    )
+    folds = shared_data.parent / "splits" / "hippocampus.json"
+    arguments = ("--data-root", shared_data / "hippocampus", "--folds-file", folds)
+    output = start("hippocampus", tmp_path / "run", *arguments, quick=quick)
+    for stray in ("hippocampus_118", "hippocampus_010", "hippocampus_281"):
+        assert stray in output
+    assert "S002" in output, "the duplicate label is named"
+    scores = pd.read_csv(tmp_path / "run/scores.csv")
+    expected = read_json(folds)["folds"][0]
+    assert sorted(scores.case.unique()) == sorted(expected)

@@ -1,0 +1,171 @@
+"""A whole run on a tiny cohort: every file where it belongs, nothing private in any, each stage idempotent."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import TINY
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from medunet import stages
+from medunet.dataset.checks import read_faults
+from medunet.errors import FaultsError, InputError
+from medunet.files import read_json
+from medunet.records import Manifest, ModelCard, Plan
+
+
+def test_run_folder_holds_what_the_house_promises(finished_run: stages.Run):
+    root = finished_run.folder.root
+    for name in (
+        *("config.yaml", "manifest.json", "checks.json", "checks.csv", "plan.json", "provenance.json"),
+        *(
+            "folds/0/checkpoints/last.ckpt",
+            "folds/0/checkpoints/previous.ckpt",
+            "folds/0/checkpoints/best.ckpt",
+        ),
+        *("folds/0/model/weights.safetensors", "folds/0/model/model.json"),
+        *("folds/0/training.csv", "folds/0/curves.png"),
+        *("predictions/index.json", "scores.csv", "scores.json", "summary.json", "report/index.html"),
+    ):
+        assert (root / name).stat().st_size > 0, name
+    assert list((root / "folds/0/tensorboard").glob("events.out.tfevents.*"))
+    assert Manifest.read(root / "manifest.json") == finished_run.manifest
+    assert Plan.read(root / "plan.json").batch_size == 2
+    assert ModelCard.read(root / "folds/0/model/model.json").plan == finished_run.plan
+
+
+def test_no_saved_file_holds_a_path_of_this_machine(finished_run: stages.Run):
+    private = [str(finished_run.data_root), str(finished_run.folder.root.parent), "/tmp/", "/home/"]
+    for path in finished_run.folder.root.rglob("*"):
+        if path.is_file() and path.suffix != ".gz":
+            content = path.read_bytes()
+            for text in private:
+                assert text.encode() not in content, f"{path.name} holds {text}"
+
+
+def test_tiny_network_learns(finished_run: stages.Run):
+    scores = pd.read_csv(finished_run.folder.scores)
+    assert scores[scores.label == "liver"].dice.mean() > 0.8
+    assert (scores.surface == "voxel").all()
+
+
+def test_masks_have_their_scans_geometry(finished_run: stages.Run):
+    index = read_json(finished_run.folder.predictions / "index.json")
+    assert index["failed"] == {}
+    for case in index["cases"]:
+        mask = nib.load(finished_run.folder.predictions / f"{case}.nii.gz")
+        scan = nib.load(finished_run.data_root / f"imagesTr/{case}.nii.gz")
+        assert mask.shape == scan.shape
+        assert np.array_equal(mask.affine, scan.affine)
+        assert mask.get_data_dtype() == np.uint8
+
+
+def test_tensorboard_holds_curves_and_pictures(finished_run: stages.Run):
+    events = EventAccumulator(str(finished_run.folder.fold(0) / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    for tag in (
+        "train/loss",
+        "train/learning_rate",
+        "train/patches_per_s",
+        "validation/dice",
+        "validation/dice_liver",
+    ):
+        assert tag in tags["scalars"]
+    steps = [event.step for event in events.Scalars("validation/dice_liver")]
+    assert steps == [16, 32, 48]
+    rates = [event.value for event in events.Scalars("train/learning_rate")]
+    assert rates == sorted(rates, reverse=True)
+    assert len(tags["images"]) == 1
+    history = pd.read_csv(finished_run.folder.fold(0) / "training.csv")
+    assert [event.value for event in events.Scalars("validation/dice")] == pytest.approx(
+        list(history.dice), abs=1e-5
+    )
+
+
+def test_every_stage_again_changes_no_result(own_run: stages.Run):
+    names = ("plan.json", "scores.csv", "folds/0/model/weights.safetensors", "folds/0/training.csv")
+    before = {name: (own_run.folder.root / name).read_bytes() for name in names}
+    masks = {path: path.stat().st_mtime_ns for path in own_run.folder.predictions.glob("*.nii.gz")}
+    stages.run_all(own_run)
+    assert {name: (own_run.folder.root / name).read_bytes() for name in names} == before
+    assert {path: path.stat().st_mtime_ns for path in masks} == masks
+
+
+def test_a_missing_mask_is_a_failed_case_not_a_skipped_one(own_run: stages.Run):
+    victim = next(own_run.folder.predictions.glob("*.nii.gz"))
+    victim.unlink()
+    scores = stages.run_score(own_run)
+    rows = [row for row in scores if row.case == victim.name.removesuffix(".nii.gz")]
+    assert {row.status for row in rows} == {"missing"}
+    assert stages.run_report(own_run).read_text().count(rows[0].case) > 0
+
+
+def test_training_refuses_errors_until_the_case_is_excluded_by_name(own_run: stages.Run):
+    (own_run.data_root / "labelsTr/case_01.nii.gz").write_bytes(b"broken")
+    assert [fault.case for fault in stages.run_check(own_run)] == ["case_01"]
+    with pytest.raises(FaultsError, match=r"case_01 \(N002\)"):
+        stages.run_train(own_run)
+    assert read_faults(own_run.folder.checks)
+    fixed = stages.open_run(own_run.folder.root, own_run.data_root, changes=["exclude.case_01=broken label"])
+    stages.run_manifest(fixed)
+    with pytest.raises(FaultsError, match="not been checked"):
+        stages.run_plan(fixed)
+    assert stages.run_check(fixed) == []
+    stages.run_plan(fixed)
+    assert fixed.manifest.excluded[0].reason == "broken label"
+
+
+def test_another_plan_does_not_resume_these_checkpoints(own_run: stages.Run):
+    changed = stages.open_run(own_run.folder.root, own_run.data_root, changes=["planning.batch_size=3"])
+    stages.run_plan(changed)
+    with pytest.raises(InputError, match="another plan, case list or seed"):
+        stages.run_train(changed)
+
+
+def test_a_plan_edited_by_hand_is_kept_until_its_inputs_change(own_run: stages.Run):
+    plain = read_json(own_run.folder.plan)
+    plain["batch_size"]["value"] = 7
+    own_run.folder.plan.write_text(json.dumps(plain))
+    assert stages.run_plan(own_run).batch_size == 7
+    changed = stages.open_run(own_run.folder.root, own_run.data_root, changes=["planning.base_features=4"])
+    assert stages.run_plan(changed).batch_size == 2
+
+
+def test_fixed_folds_are_kept_in_the_run_without_their_path(tmp_path, finished_run: stages.Run):
+    folds = [["case_00", "case_01"], ["case_02", "case_03", "case_04", "case_05"]]
+    (tmp_path / "splits.json").write_text(json.dumps({"folds": folds}))
+    changes = (*TINY, f"folds_file={tmp_path / 'splits.json'}")
+    run = stages.open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
+    stages.run_manifest(run)
+    again = stages.open_run(tmp_path / "run", finished_run.data_root)
+    stages.run_manifest(again)
+    assert {case.id: case.fold for case in again.manifest.cases} == {
+        case: fold for fold, cases in enumerate(folds) for case in cases
+    }
+    assert str(tmp_path) not in run.folder.config.read_text()
+
+
+def test_a_model_is_tried_on_scans_with_other_label_values(own_run: stages.Run):
+    """The other dataset writes liver as 5: labels are joined by name, in scores and in pictures."""
+    description = {
+        "name": "elsewhere", "layout": "msd", "channels": {"CT": {"modality": "CT"}},
+        "labels": {"background": 0, "spleen": 1, "liver": 5},
+    }  # fmt: skip
+    (own_run.folder.root / "elsewhere.yaml").write_text(yaml.safe_dump(description))
+    for path in (own_run.data_root / "labelsTr").glob("*.nii.gz"):
+        image = nib.load(path)
+        values = np.where(np.asarray(image.dataobj) > 0, 5, 0).astype(np.uint8)
+        nib.save(nib.Nifti1Image(values, image.affine), path)
+    elsewhere = stages.external_run(own_run, str(own_run.folder.root / "elsewhere.yaml"), own_run.data_root)
+    stages.run_manifest(elsewhere)
+    assert stages.run_check(elsewhere) == []
+    assert stages.run_predict(elsewhere, model=own_run.folder.model(0)) == {}
+    scores = stages.run_score(elsewhere, targets=("liver",))
+    assert len(scores) == 6
+    assert min(row.dice for row in scores) > 0.5
+    page = stages.run_report(elsewhere)
+    assert "case_00" in page.read_text()
