@@ -8,6 +8,7 @@ import pytest
 from conftest import TINY
 
 from medunet import cli, stages
+from medunet.scoring.tables import read_scores
 
 
 @pytest.fixture

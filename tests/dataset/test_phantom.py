@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
-from medunet.dataset.phantom import MAX_TUMOURS, Phantom, make_phantom, write_cohort
+from medunet.dataset.phantom import Phantom, make_phantom, write_cohort
+from medunet.dataset.phantom_body import MAX_TUMOURS
 from medunet.errors import InputError
 from medunet.imaging.geometry import axis_codes, is_oblique, shear_degrees, spacing_of
 from medunet.imaging.nifti import read_label, read_volume
@@ -22,7 +23,7 @@ NUM_CASES = 7
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
-    write_cohort(folder, num_cases=NUM_CASES, progress=False)
+    write_cohort(folder, num_cases=NUM_CASES)
     return folder
 
 
@@ -214,7 +215,7 @@ def test_msd_layout(cohort: Path) -> None:
 
 
 def test_lits_layout_holds_the_same_cases(tmp_path: Path, scans: list[Phantom]) -> None:
-    write_cohort(tmp_path, num_cases=2, layout="lits", progress=False)
+    write_cohort(tmp_path, num_cases=2, layout="lits")
     assert {path.name for path in tmp_path.iterdir()} == {
         *("volume-0.nii", "volume-1.nii", "segmentation-0.nii", "segmentation-1.nii", "phantoms.json")
     }
@@ -225,27 +226,27 @@ def test_lits_layout_holds_the_same_cases(tmp_path: Path, scans: list[Phantom]) 
 
 
 def test_a_second_run_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
-    write_cohort(tmp_path, num_cases=2, progress=False)
+    write_cohort(tmp_path, num_cases=2)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    write_cohort(tmp_path, num_cases=2, progress=False)
+    write_cohort(tmp_path, num_cases=2)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
 
     lost = tmp_path / "labelsTr/phantom_001.nii.gz"
     content = lost.read_bytes()
     lost.unlink()
-    write_cohort(tmp_path, num_cases=2, progress=False)
+    write_cohort(tmp_path, num_cases=2)
     assert lost.read_bytes() == content
     kept = tmp_path / "imagesTr/phantom_000.nii.gz"
     assert kept.stat().st_mtime_ns == before[kept]
 
 
 def test_another_seed_replaces_the_cohort(tmp_path: Path) -> None:
-    write_cohort(tmp_path, num_cases=1, seed=0, progress=False)
+    write_cohort(tmp_path, num_cases=1, seed=0)
     image = tmp_path / "imagesTr/phantom_000.nii.gz"
     first = image.read_bytes()
-    write_cohort(tmp_path, num_cases=1, seed=1, progress=False)
+    write_cohort(tmp_path, num_cases=1, seed=1)
     assert image.read_bytes() != first
-    write_cohort(tmp_path, num_cases=1, seed=0, progress=False)
+    write_cohort(tmp_path, num_cases=1, seed=0)
     assert image.read_bytes() == first
 
 
@@ -254,5 +255,5 @@ def test_a_real_dataset_is_never_written_over(tmp_path: Path, layout: Literal["m
     stranger = tmp_path / ("dataset.json" if layout == "msd" else "volume-0.nii")
     stranger.write_text('{"name": "Liver"}')
     with pytest.raises(InputError, match="not of phantoms"):
-        write_cohort(tmp_path, num_cases=1, layout=layout, progress=False)
+        write_cohort(tmp_path, num_cases=1, layout=layout)
     assert stranger.read_text() == '{"name": "Liver"}'
