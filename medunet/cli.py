@@ -4,6 +4,7 @@
 """
 
 import errno
+import json
 import sys
 import traceback
 from collections.abc import Callable, Sized
@@ -14,10 +15,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from medunet import __version__, stages
+from medunet import __version__, adhoc, runs, stages
 from medunet.config import change_config
 from medunet.errors import InputError, MedunetError
-from medunet.records import Description, Manifest, load_description
+from medunet.records import Description, load_description
 
 app = typer.Typer(
     help="Segmentation of 3D medical volumes: manifest, check, plan, train, predict, score, report.",
@@ -51,13 +52,13 @@ def _open(
     device: str | None = None,
     dataset: str | None = None,
     config_file: Path | None = None,
-) -> stages.Run:
+) -> runs.Run:
     """Open a run with the options' changes to its configuration."""
     all_changes = list(changes or [])
     all_changes += [f"training.fold={fold}"] * (fold is not None) + [f"device={device}"] * (
         device is not None
     )
-    opened = stages.open_run(run, data_root, config_file=config_file, dataset=dataset, changes=all_changes)
+    opened = runs.open_run(run, data_root, config_file=config_file, dataset=dataset, changes=all_changes)
     if not exclude:
         return opened
     reasons = dict(opened.config.exclude)
@@ -68,7 +69,7 @@ def _open(
         reasons[case] = reason
     config = opened.config.model_copy(update={"exclude": reasons})
     config.write(opened.folder.config)
-    return stages.Run(opened.folder, config, opened.data_root)
+    return runs.Run(opened.folder, config, opened.data_root)
 
 
 def _end(troubles: Sized) -> None:
@@ -89,7 +90,7 @@ def manifest(
     changes: Changes = None,
 ) -> None:
     """List a dataset's cases with seeded, patient-grouped folds."""
-    extra = [] if folds_file is None else [f"folds_file={folds_file}"]
+    extra = [] if folds_file is None else [f"folds_file={json.dumps(str(folds_file))}"]
     stages.run_manifest(_open(run, data_root, [*(changes or []), *extra], exclude, dataset=dataset))
 
 
@@ -142,26 +143,11 @@ def predict(
     if out is None:
         raise InputError("masks need a folder", where="--out", mend="Add --out FOLDER.")
     folder = model if (model / "model.json").exists() else model / "folds" / (fold or "0") / "model"
-    _end(_predict_images(folder, images, out, data_root, device or "auto", overwrite))
-
-
-def _predict_images(
-    folder: Path, images: list[Path], out: Path, data_root: Path | None, device: str, overwrite: bool
-) -> dict[str, str]:
-    from medunet.config import InferenceConfig
-    from medunet.dataset.manifest import case_paths, data_root_from
-    from medunet.inference.predict import Scan, predict_scans, scans_from_files
-
-    loaded = stages.load_model(folder, device)
-    if len(images) == 1 and images[0].suffix == ".json":
-        listed, root = Manifest.read(images[0]), data_root_from(data_root)
-        scans = [Scan(case.id, case_paths(case, listed.description, root)[0]) for case in listed.used]
-    else:
-        scans = scans_from_files(images, loaded.card.description)
-    options = InferenceConfig.model_validate({"postprocess": loaded.card.postprocessing})
-    failed = predict_scans(loaded, scans, out, options, overwrite=overwrite)
-    stages.say_predicted(len(scans), failed, out)
-    return failed
+    _end(
+        adhoc.predict_images(
+            folder, images, out, data_root, device_name=device or "auto", overwrite=overwrite
+        )
+    )
 
 
 @app.command()
@@ -192,8 +178,8 @@ def score(
             )
         other: Description | None = None
         if prediction_dataset is not None:
-            other = load_description(prediction_dataset, stages.descriptions_folder())
-        scores = stages.score_masks_of(
+            other = load_description(prediction_dataset, runs.descriptions_folder())
+        scores = adhoc.score_masks_of(
             reference,
             prediction,
             out,

@@ -142,6 +142,11 @@ class RunFolder:
     def report(self) -> Path:
         return self.root / "report"
 
+    @property
+    def cache(self) -> Path:
+        """Preprocessed cases; may be removed at any time, and is made anew."""
+        return self.root / "cache"
+
     def fold(self, fold: int | str) -> Path:
         """Folder of one fold: its checkpoints, model, TensorBoard log and curves."""
         return self.root / "folds" / str(fold)

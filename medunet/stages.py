@@ -5,115 +5,32 @@ says in a line what it did. Any of them can be killed and called again. Rooms th
 when their stage is called.
 """
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from medunet import __version__
-from medunet.config import Config, change_config, load_config
+from medunet.config import Config
 from medunet.dataset.checks import check_manifest, errors_left, fault_table, read_faults, write_faults
 from medunet.dataset.fingerprint import compute_fingerprint
-from medunet.dataset.manifest import case_paths, data_root_from, make_manifest
+from medunet.dataset.manifest import case_paths, make_manifest
 from medunet.dataset.splits import read_folds
 from medunet.errors import FaultsError, InputError
-from medunet.files import RunFolder, hash_value, read_json, write_json
+from medunet.files import hash_value, read_json
 from medunet.planning.planner import make_plan, memory_budget
-from medunet.records import (
-    Case,
-    CaseScore,
-    Description,
-    Fault,
-    Manifest,
-    ModelCard,
-    Plan,
-    load_description,
-    read_yaml,
-)
+from medunet.records import Case, CaseScore, Description, Fault, Manifest, ModelCard, Plan
+from medunet.runs import Run, add_provenance, read_provenance
 
 console = Console()
-
-_FOLDS_COPY = "folds.json"
-_PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safetensors")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run in hand: its folder, its configuration, and where its data lies (never stored)."""
-
-    folder: RunFolder
-    config: Config
-    data_root: Path
-
-    @property
-    def manifest(self) -> Manifest:
-        """The case list, as the first stage wrote it."""
-        return Manifest.read(self.folder.need(self.folder.manifest, "manifest"))
-
-    @property
-    def plan(self) -> Plan:
-        """The plan, as the third stage wrote it."""
-        return Plan.read(self.folder.need(self.folder.plan, "plan"))
-
-
-def descriptions_folder() -> Path:
-    """Return the folder of shipped dataset descriptions: in an installed package, or in the repository."""
-    inside = Path(__file__).parent / "data_manifests"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "data_manifests"
-
-
-def open_run(
-    root: Path,
-    data_root: Path | None,
-    *,
-    config_file: Path | None = None,
-    dataset: str | None = None,
-    changes: Sequence[str] = (),
-) -> Run:
-    """Open a run's folder, or begin one from a configuration file or a dataset's name, with changes on top.
-
-    Raises:
-        InputError: there is no run and nothing to begin it from, or a key or value cannot be used.
-    """
-    folder = RunFolder(root)
-    if config_file is not None:
-        config = load_config(config_file, changes)
-    elif folder.config.exists():
-        plain = read_yaml(folder.config)
-        config = change_config({**plain, "dataset": dataset or plain["dataset"]}, changes, str(folder.config))
-    elif dataset is not None:
-        config = change_config({"dataset": dataset}, changes, "--dataset")
-    else:
-        raise InputError(
-            "holds no config.yaml",
-            where=str(root),
-            mend="Begin a run with `medunet manifest DATASET --run DIR`.",
-        )
-    if config.folds_file is not None and config.folds_file != _FOLDS_COPY:
-        # The run keeps the folds themselves: no path to them is stored, and they cannot change under it.
-        write_json(root / _FOLDS_COPY, {"folds": read_folds(Path(config.folds_file))})
-        config = config.model_copy(update={"folds_file": _FOLDS_COPY})
-    run = Run(folder, config, data_root_from(data_root))
-    config.write(folder.config)
-    return run
-
-
-def external_run(run: Run, dataset: str, data_root: Path) -> Run:
-    """Return a run within a run, `external/<dataset>`, for scans from elsewhere that its model is tried on."""
-    folder = run.folder.root / "external" / Path(dataset).stem
-    return open_run(folder, data_root, dataset=dataset, changes=[f"device={run.config.device}"])
 
 
 def run_manifest(run: Run) -> Manifest:
     """List the cases of the data root with folds; faults that the user accepted stay accepted."""
     config = run.config
     manifest = make_manifest(
-        load_description(config.dataset, descriptions_folder()),
+        run.description,
         run.data_root,
         seed=config.seed,
         folds=None if config.folds_file is None else read_folds(run.folder.root / config.folds_file),
@@ -138,7 +55,7 @@ def run_check(run: Run) -> list[Fault]:
     manifest = run.manifest
     faults = check_manifest(manifest, run.data_root, loss=run.config.training.loss)
     write_faults(faults, run.folder.root)
-    _provenance(run, "check", {"manifest_sha256": hash_value(manifest.plain())})
+    add_provenance(run, "check", {"manifest_sha256": hash_value(manifest.plain())})
     left = errors_left(faults, manifest)
     if faults:
         console.print(fault_table(faults))
@@ -154,7 +71,7 @@ def require_clean(run: Run) -> None:
         FaultsError: names the cases at fault and what to do.
     """
     manifest = run.manifest
-    checked = _read_provenance(run).get("check", {}).get("manifest_sha256")
+    checked = read_provenance(run).get("check", {}).get("manifest_sha256")
     if checked != hash_value(manifest.plain()) or not run.folder.checks.exists():
         raise FaultsError(
             "the manifest has not been checked as it is now",
@@ -178,7 +95,7 @@ def run_plan(run: Run) -> Plan:
     manifest, config = run.manifest, run.config
     device = choose_device(config.device)
     inputs = hash_value([manifest.plain(), config.planning.plain(), device.type])
-    if run.folder.plan.exists() and _read_provenance(run).get("plan", {}).get("inputs_sha256") == inputs:
+    if run.folder.plan.exists() and read_provenance(run).get("plan", {}).get("inputs_sha256") == inputs:
         plan = run.plan
     else:
         training, _ = manifest.split_fold("all")
@@ -186,7 +103,7 @@ def run_plan(run: Run) -> Plan:
         budget, why = memory_budget(device.type, free_memory_gb(device), config.planning.memory_gb)
         plan = make_plan(fingerprint, manifest.description, config.planning, memory_gb=budget, memory_why=why)
         plan.write(run.folder.plan)
-        _provenance(run, "plan", {"inputs_sha256": inputs, "device": device.type})
+        add_provenance(run, "plan", {"inputs_sha256": inputs, "device": device.type})
     sizes = "×".join(map(str, plan.patch_size))
     spacing = "×".join(f"{mm:g}" for mm in plan.spacing_mm)
     text = f"{plan.dimensions}D, patch {sizes} at {spacing} mm, batch {plan.batch_size}, features {plan.features}"
@@ -196,33 +113,18 @@ def run_plan(run: Run) -> Plan:
 
 def run_train(run: Run) -> ModelCard:
     """Train the configured fold, or go on with it; return the model card of its best weights."""
-    from medunet.networks.devices import PrecisionChoice, choose_device, choose_precision
+    from medunet.networks.devices import choose_device
     from medunet.training.train import train_fold
 
     require_clean(run)
-    manifest, plan, config = run.manifest, run.plan, run.config
-    fold = str(config.training.fold)
-    device = choose_device(config.device)
-    asked = [config.training.precision, str(device)]
-    before = _read_provenance(run).get("folds", {}).get(fold, {})
-    if before.get("asked") == asked:  # a resumed run computes as it began
-        choice = PrecisionChoice(before["precision"], before["why"])
-    else:
-        choice = choose_precision(config.training.precision, device, plan.dimensions)
-    _provenance(
-        run,
-        "folds",
-        {
-            fold: {
-                "asked": asked,
-                "precision": choice.precision,
-                "why": choice.why,
-                "device": _device_name(device),
-            }
-        },
+    device = choose_device(run.config.device)
+    choice = _precision(run, device)
+    name = _device_name(device)
+    fold = run.config.training.fold
+    console.print(f"Training fold {fold} on {name} in {choice.precision}: {choice.why}", soft_wrap=True)
+    card = train_fold(
+        run.folder, run.manifest, run.plan, run.config, run.data_root, device=device, precision=choice
     )
-    console.print(f"Training fold {fold} on {_device_name(device)} in {choice.precision}: {choice.why}")
-    card = train_fold(run.folder, manifest, plan, config, run.data_root, device=device, precision=choice)
     if card.train_is_validation:
         console.print(
             "[yellow]Validation cases are the training cases: the Dice says nothing of new scans.[/]"
@@ -236,34 +138,46 @@ def run_train(run: Run) -> ModelCard:
     return card
 
 
+def _precision(run: Run, device: Any) -> Any:
+    """Return the precision that the fold began with on this kind of device, or choose it and write it down."""
+    from medunet.networks.devices import PrecisionChoice, choose_precision
+
+    training = run.config.training
+    asked = [training.precision, device.type]
+    before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
+    if before.get("asked") == asked:  # a resumed run computes as it began
+        return PrecisionChoice(before["precision"], before["why"])
+    choice = choose_precision(training.precision, device)
+    entry = {"asked": asked, "precision": choice.precision, "why": choice.why, "device": _device_name(device)}
+    add_provenance(run, "folds", {str(training.fold): entry})
+    return choice
+
+
 def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False) -> dict[str, str]:
     """Predict held-out cases; return the failed ones with their reasons.
 
     Those are the cases that the configured fold holds out; with a `model` folder of another run, all cases.
     """
+    from medunet.inference.model import Model
     from medunet.inference.predict import Scan, predict_scans
+    from medunet.networks.devices import choose_device
 
     manifest, fold = run.manifest, run.config.training.fold
     cases = _held_out(manifest, fold) if model is None else list(manifest.used)
-    loaded = load_model(model or run.folder.model(fold), run.config.device, run.config.training.precision)
+    device = choose_device(run.config.device)
+    folder = model or run.folder.model(fold)
+    loaded = Model.load(folder, device=device, precision=_precision(run, device).precision)
     trained_on, given = list(loaded.card.description.channels), list(manifest.description.channels)
     if len(trained_on) != len(given):
         raise InputError(
-            f"the model was trained on {trained_on}, but the dataset has {given}", where="channels"
+            f"the model was trained on {trained_on}, but the dataset has {given}",
+            where="channels",
+            mend="Choose a model that was trained on such scans.",
         )
     scans = [Scan(case.id, case_paths(case, manifest.description, run.data_root)[0]) for case in cases]
     failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
     say_predicted(len(scans), failed, run.folder.predictions)
     return failed
-
-
-def load_model(folder: Path, device_name: str, precision: str = "auto") -> Any:
-    """Load a model folder onto a device, in the precision asked for or found by the probe."""
-    from medunet.inference.model import Model
-    from medunet.networks.devices import choose_device, choose_precision
-
-    device = choose_device(device_name)
-    return Model.load(folder, device=device, precision=choose_precision(precision, device).precision)
 
 
 def say_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:
@@ -296,9 +210,9 @@ def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
         raise InputError(
             "no held-out case has a label", where=str(run.folder.root), mend="Train a fold first."
         )
-    predicted = _targets_beside(run.folder.predictions) or manifest.description.targets
-    wanted = _choose_targets(manifest.description, targets)
-    return _score(pairs, wanted, predicted, run.config, run.folder.root, {"folds": folds})
+    predicted = targets_beside(run.folder.predictions) or manifest.description.targets
+    wanted = choose_targets(manifest.description, targets)
+    return score_and_show(pairs, wanted, predicted, run.config, run.folder.root, {"folds": folds})
 
 
 def run_report(run: Run) -> Path:
@@ -328,63 +242,12 @@ def run_all(run: Run) -> None:
     say_tensorboard(run)
 
 
-def score_masks_of(
-    reference: Path,
-    prediction: Path,
-    out: Path,
-    config: Config,
-    *,
-    prediction_description: Description | None = None,
-    targets: Sequence[str] = (),
-    pairs_csv: Path | None = None,
-) -> list[CaseScore]:
-    """Score any tool's masks, files or folders, against references described by `config.dataset`.
-
-    Labels are joined by name. The prediction's names come from its own description, else from the index.json that
-    medunet wrote beside it, else they are the reference's.
-
-    Raises:
-        InputError: a target that is not declared, paths that do not exist, or no name in common.
-    """
-    from medunet.scoring.pairs import find_pairs
-
-    description = load_description(config.dataset, descriptions_folder())
-    wanted = _choose_targets(description, targets)
-    predicted = _targets_beside(prediction if prediction.is_dir() else prediction.parent)
-    if prediction_description is not None:
-        predicted = prediction_description.targets
-    pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
-    for name in unmatched:
-        console.print(f"  [yellow]unmatched prediction[/] {name}: no reference of that name", highlight=False)
-    about = {"dataset": description.name, "unmatched_predictions": unmatched}
-    return _score(pairs, wanted, predicted or description.targets, config, out, about)
-
-
-def label_of(run: Run, case_id: str | None) -> Path:
-    """Return the label file of a case, or of the only case.
-
-    Raises:
-        InputError: there is no such case, or several and none was named.
-    """
-    labelled = {case.id: case for case in run.manifest.used if case.label is not None}
-    if case_id is None and len(labelled) == 1:
-        case_id = next(iter(labelled))
-    if case_id not in labelled:
-        known = ", ".join(list(labelled)[:5])
-        raise InputError(
-            f"no labelled case '{case_id}'", where="--case", mend=f"Choose one, such as {known}."
-        )
-    _, label = case_paths(labelled[case_id], run.manifest.description, run.data_root)
-    assert label is not None
-    return label
-
-
 def say_tensorboard(run: Run) -> None:
     """Say how to watch the run's curves."""
     console.print(f"[bold]TensorBoard[/]: tensorboard --logdir {run.folder.root / 'folds'}", highlight=False)
 
 
-def _score(
+def score_and_show(
     pairs: Sequence[Any],
     wanted: Mapping[str, tuple[int, ...]],
     predicted: Mapping[str, tuple[int, ...]],
@@ -405,7 +268,7 @@ def _score(
     return scores
 
 
-def _choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     targets = description.targets
     if unknown := [name for name in names if name not in targets]:
         raise InputError(
@@ -416,7 +279,7 @@ def _choose_targets(description: Description, names: Sequence[str]) -> dict[str,
     return {name: targets[name] for name in names or targets}
 
 
-def _targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:
+def targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:
     """Return the targets that medunet wrote into the index.json of a folder of masks, if it did."""
     index = folder / "index.json"
     plain = read_json(index) if index.exists() else {}
@@ -437,23 +300,3 @@ def _device_name(device: Any) -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def _read_provenance(run: Run) -> dict[str, Any]:
-    return read_json(run.folder.provenance) if run.folder.provenance.exists() else {}
-
-
-def _provenance(run: Run, section: str, values: dict[str, Any]) -> None:
-    """Merge what a stage did into provenance.json, with versions, seed and threads; no path, no patient data."""
-    plain = _read_provenance(run)
-    versions = {name: metadata.version(name) for name in _PACKAGES}
-    plain |= {
-        "medunet": __version__,
-        "python": platform.python_version(),
-        "packages": versions,
-        "seed": run.config.seed,
-        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
-        "config_sha256": hash_value(run.config.plain()),
-    }
-    plain[section] = {**plain.get(section, {}), **values}
-    write_json(run.folder.provenance, plain)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from medunet import stages
+from medunet import runs
 
 
 def make_parser(description: str | None, *, run: str) -> argparse.ArgumentParser:
@@ -23,8 +23,8 @@ def make_parser(description: str | None, *, run: str) -> argparse.ArgumentParser
     return parser
 
 
-def open_run(given: argparse.Namespace, script: str, changes: tuple[str, ...] = ()) -> stages.Run:
+def open_run(given: argparse.Namespace, script: str, changes: tuple[str, ...] = ()) -> runs.Run:
     """Open the run with the YAML that lies beside the script, and the command line's changes on top."""
     on_top = [*changes, *([f"device={given.device}"] if given.device else []), *given.set]
     config_file = Path(script).with_suffix(".yaml")
-    return stages.open_run(given.run, given.data_root, config_file=config_file, changes=on_top)
+    return runs.open_run(given.run, given.data_root, config_file=config_file, changes=on_top)

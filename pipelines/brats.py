@@ -10,7 +10,7 @@ from pathlib import Path
 
 from arguments import make_parser, open_run
 
-from medunet import stages
+from medunet import adhoc, runs, stages
 from medunet.cli import guard
 
 
@@ -32,8 +32,8 @@ def main() -> None:
     stages.say_tensorboard(run)
 
     if given.readers is not None:
-        reference = stages.label_of(run, given.case)
-        stages.score_masks_of(reference, given.readers, run.folder.root / "readers", run.config)
+        reference = runs.label_of(run, given.case)
+        adhoc.score_masks_of(reference, given.readers, run.folder.root / "readers", run.config)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 python pipelines/hippocampus.py --data-root DIR [--folds-file folds.json] [--set training.max_minutes=8]
 """
 
+import json
+
 from arguments import make_parser, open_run
 
 from medunet import stages
@@ -15,7 +17,9 @@ def main() -> None:
     parser.add_argument("--folds-file", help='fixed folds, {"folds": [[case, ...], ...]}; else seeded ones')
     given = parser.parse_args()
 
-    run = open_run(given, __file__, (f"folds_file={given.folds_file}",) if given.folds_file else ())
+    run = open_run(
+        given, __file__, (f"folds_file={json.dumps(given.folds_file)}",) if given.folds_file else ()
+    )
     stages.run_manifest(run)
     stages.run_check(run)
     stages.run_plan(run)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from arguments import make_parser, open_run
 
-from medunet import stages
+from medunet import runs, stages
 from medunet.cli import guard
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     stages.say_tensorboard(run)
 
     if given.external_root is not None:
-        elsewhere = stages.external_run(run, given.external_dataset, given.external_root)
+        elsewhere = runs.external_run(run, given.external_dataset, given.external_root)
         stages.run_manifest(elsewhere)
         stages.run_check(elsewhere)
         stages.run_predict(elsewhere, model=run.folder.model(run.config.training.fold))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_cohort import write_tiny_cohort
 
-from medunet import stages
+from medunet import runs, stages
 from medunet.config import PlanningConfig
 from medunet.planning.planner import make_plan
 from medunet.records import Fingerprint, Plan, load_description
@@ -57,18 +57,18 @@ TINY = (
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> stages.Run:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
     """A whole run on a tiny cohort, all stages done; tests that change it take `own_run`."""
     root = tmp_path_factory.mktemp("finished")
     data_root = write_tiny_cohort(root / "data")
-    run = stages.open_run(root / "runs" / "tiny", data_root, dataset="phantoms", changes=TINY)
+    run = runs.open_run(root / "runs" / "tiny", data_root, dataset="phantoms", changes=TINY)
     stages.run_all(run)
     return run
 
 
 @pytest.fixture
-def own_run(finished_run: stages.Run, tmp_path: Path) -> stages.Run:
+def own_run(finished_run: runs.Run, tmp_path: Path) -> runs.Run:
     """A copy of the finished run and its data, to change at will."""
     shutil.copytree(finished_run.data_root, tmp_path / "data")
     shutil.copytree(finished_run.folder.root, tmp_path / "run")
-    return stages.open_run(tmp_path / "run", tmp_path / "data")
+    return runs.open_run(tmp_path / "run", tmp_path / "data")

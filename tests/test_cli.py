@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import TINY
 
-from medunet import cli, stages
+from medunet import cli, runs, stages
 from medunet.scoring.tables import read_scores
 
 
@@ -31,7 +31,7 @@ def call(monkeypatch, capsys):
     return run
 
 
-def test_all_commands_in_turn(call, finished_run: stages.Run, tmp_path):
+def test_all_commands_in_turn(call, finished_run: runs.Run, tmp_path):
     root, data = tmp_path / "run", finished_run.data_root
     settings = [part for change in TINY for part in ("--set", change)]
     assert call("manifest", "phantoms", "--run", root, "--data-root", data, *settings)[0] == 0
@@ -46,7 +46,7 @@ def test_all_commands_in_turn(call, finished_run: stages.Run, tmp_path):
     assert (root / "report/index.html").exists()
 
 
-def test_images_and_folders_and_a_manifest_can_be_predicted(call, finished_run: stages.Run, tmp_path):
+def test_images_and_folders_and_a_manifest_can_be_predicted(call, finished_run: runs.Run, tmp_path):
     images = finished_run.data_root / "imagesTr"
     model = finished_run.folder.model(0)
     assert call("predict", model, images / "case_00.nii.gz", "--out", tmp_path / "a")[0] == 0
@@ -68,7 +68,7 @@ def test_images_and_folders_and_a_manifest_can_be_predicted(call, finished_run: 
     assert len(read_scores(tmp_path / "s/scores.csv")) == 12
 
 
-def test_a_failing_case_gives_exit_code_one_and_its_name(call, own_run: stages.Run, tmp_path):
+def test_a_failing_case_gives_exit_code_one_and_its_name(call, own_run: runs.Run, tmp_path):
     images = own_run.data_root / "imagesTr"
     (images / "case_03.nii.gz").write_bytes(b"broken")
     code, text = call("predict", own_run.folder.model(0), images, "--out", tmp_path / "out")
@@ -77,7 +77,7 @@ def test_a_failing_case_gives_exit_code_one_and_its_name(call, own_run: stages.R
     assert "5 of 6 cases" in text
 
 
-def test_faults_give_exit_code_one(call, own_run: stages.Run):
+def test_faults_give_exit_code_one(call, own_run: runs.Run):
     (own_run.data_root / "imagesTr/case_02.nii.gz").write_bytes(b"broken")
     code, text = call("check", own_run.folder.root, "--data-root", own_run.data_root)
     assert code == 1
@@ -128,7 +128,7 @@ def test_a_mistake_is_one_message_with_exit_code_two(
     assert message in text
 
 
-def test_a_full_disk_is_named(call, own_run: stages.Run, monkeypatch):
+def test_a_full_disk_is_named(call, own_run: runs.Run, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -138,17 +138,17 @@ def test_a_full_disk_is_named(call, own_run: stages.Run, monkeypatch):
     assert "Free disk space" in text
 
 
-def test_our_own_faults_are_told_apart(call, own_run: stages.Run, monkeypatch):
+def test_our_own_faults_are_told_apart(call, own_run: runs.Run, monkeypatch):
     monkeypatch.setattr(stages, "run_report", lambda run: 1 / 0)
     code, text = call("report", own_run.folder.root, "--data-root", own_run.data_root)
     assert code == 3
     assert "--debug" in text
 
 
-def test_the_model_of_another_modality_count_is_refused(call, finished_run: stages.Run, tmp_path):
+def test_the_model_of_another_modality_count_is_refused(call, finished_run: runs.Run, tmp_path):
     for name in ("a_t1", "a_t1ce", "a_t2", "a_flair", "a_seg"):
         shutil.copy(finished_run.data_root / "imagesTr/case_00.nii.gz", tmp_path / f"{name}.nii.gz")
-    run = stages.open_run(tmp_path / "r", tmp_path, dataset="brats_2018_2021")
+    run = runs.open_run(tmp_path / "r", tmp_path, dataset="brats_2018_2021")
     stages.run_manifest(run)
     with pytest.raises(ValueError, match="the model was trained on"):
         stages.run_predict(run, model=finished_run.folder.model(0))

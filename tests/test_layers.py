@@ -17,7 +17,7 @@ FLOORS = {
     "inference": 4,
     "training": 5,
     "reporting": 6,
-    **dict.fromkeys(("stages", "cli"), 7),
+    **dict.fromkeys(("runs", "stages", "adhoc", "cli"), 7),
 }
 ISLAND = {
     "transforms": "transforms",

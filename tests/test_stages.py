@@ -10,14 +10,14 @@ import yaml
 from conftest import TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medunet import stages
+from medunet import runs, stages
 from medunet.dataset.checks import read_faults
 from medunet.errors import FaultsError, InputError
 from medunet.files import read_json
 from medunet.records import Manifest, ModelCard, Plan
 
 
-def test_run_folder_holds_what_the_house_promises(finished_run: stages.Run):
+def test_run_folder_holds_what_the_house_promises(finished_run: runs.Run):
     root = finished_run.folder.root
     for name in (
         *("config.yaml", "manifest.json", "checks.json", "checks.csv", "plan.json", "provenance.json"),
@@ -37,7 +37,7 @@ def test_run_folder_holds_what_the_house_promises(finished_run: stages.Run):
     assert ModelCard.read(root / "folds/0/model/model.json").plan == finished_run.plan
 
 
-def test_no_saved_file_holds_a_path_of_this_machine(finished_run: stages.Run):
+def test_no_saved_file_holds_a_path_of_this_machine(finished_run: runs.Run):
     private = [str(finished_run.data_root), str(finished_run.folder.root.parent), "/tmp/", "/home/"]
     for path in finished_run.folder.root.rglob("*"):
         if path.is_file() and path.suffix != ".gz":
@@ -46,13 +46,13 @@ def test_no_saved_file_holds_a_path_of_this_machine(finished_run: stages.Run):
                 assert text.encode() not in content, f"{path.name} holds {text}"
 
 
-def test_tiny_network_learns(finished_run: stages.Run):
+def test_tiny_network_learns(finished_run: runs.Run):
     scores = pd.read_csv(finished_run.folder.scores)
     assert scores[scores.label == "liver"].dice.mean() > 0.8
     assert (scores.surface == "voxel").all()
 
 
-def test_masks_have_their_scans_geometry(finished_run: stages.Run):
+def test_masks_have_their_scans_geometry(finished_run: runs.Run):
     index = read_json(finished_run.folder.predictions / "index.json")
     assert index["failed"] == {}
     for case in index["cases"]:
@@ -63,7 +63,7 @@ def test_masks_have_their_scans_geometry(finished_run: stages.Run):
         assert mask.get_data_dtype() == np.uint8
 
 
-def test_tensorboard_holds_curves_and_pictures(finished_run: stages.Run):
+def test_tensorboard_holds_curves_and_pictures(finished_run: runs.Run):
     events = EventAccumulator(str(finished_run.folder.fold(0) / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
@@ -86,7 +86,7 @@ def test_tensorboard_holds_curves_and_pictures(finished_run: stages.Run):
     )
 
 
-def test_every_stage_again_changes_no_result(own_run: stages.Run):
+def test_every_stage_again_changes_no_result(own_run: runs.Run):
     names = ("plan.json", "scores.csv", "folds/0/model/weights.safetensors", "folds/0/training.csv")
     before = {name: (own_run.folder.root / name).read_bytes() for name in names}
     masks = {path: path.stat().st_mtime_ns for path in own_run.folder.predictions.glob("*.nii.gz")}
@@ -95,7 +95,7 @@ def test_every_stage_again_changes_no_result(own_run: stages.Run):
     assert {path: path.stat().st_mtime_ns for path in masks} == masks
 
 
-def test_a_missing_mask_is_a_failed_case_not_a_skipped_one(own_run: stages.Run):
+def test_a_missing_mask_is_a_failed_case_not_a_skipped_one(own_run: runs.Run):
     victim = next(own_run.folder.predictions.glob("*.nii.gz"))
     victim.unlink()
     scores = stages.run_score(own_run)
@@ -104,13 +104,13 @@ def test_a_missing_mask_is_a_failed_case_not_a_skipped_one(own_run: stages.Run):
     assert stages.run_report(own_run).read_text().count(rows[0].case) > 0
 
 
-def test_training_refuses_errors_until_the_case_is_excluded_by_name(own_run: stages.Run):
+def test_training_refuses_errors_until_the_case_is_excluded_by_name(own_run: runs.Run):
     (own_run.data_root / "labelsTr/case_01.nii.gz").write_bytes(b"broken")
     assert [fault.case for fault in stages.run_check(own_run)] == ["case_01"]
     with pytest.raises(FaultsError, match=r"case_01 \(N002\)"):
         stages.run_train(own_run)
     assert read_faults(own_run.folder.checks)
-    fixed = stages.open_run(own_run.folder.root, own_run.data_root, changes=["exclude.case_01=broken label"])
+    fixed = runs.open_run(own_run.folder.root, own_run.data_root, changes=["exclude.case_01=broken label"])
     stages.run_manifest(fixed)
     with pytest.raises(FaultsError, match="not been checked"):
         stages.run_plan(fixed)
@@ -119,29 +119,29 @@ def test_training_refuses_errors_until_the_case_is_excluded_by_name(own_run: sta
     assert fixed.manifest.excluded[0].reason == "broken label"
 
 
-def test_another_plan_does_not_resume_these_checkpoints(own_run: stages.Run):
-    changed = stages.open_run(own_run.folder.root, own_run.data_root, changes=["planning.batch_size=3"])
+def test_another_plan_does_not_resume_these_checkpoints(own_run: runs.Run):
+    changed = runs.open_run(own_run.folder.root, own_run.data_root, changes=["planning.batch_size=3"])
     stages.run_plan(changed)
     with pytest.raises(InputError, match="another plan, case list or seed"):
         stages.run_train(changed)
 
 
-def test_a_plan_edited_by_hand_is_kept_until_its_inputs_change(own_run: stages.Run):
+def test_a_plan_edited_by_hand_is_kept_until_its_inputs_change(own_run: runs.Run):
     plain = read_json(own_run.folder.plan)
     plain["batch_size"]["value"] = 7
     own_run.folder.plan.write_text(json.dumps(plain))
     assert stages.run_plan(own_run).batch_size == 7
-    changed = stages.open_run(own_run.folder.root, own_run.data_root, changes=["planning.base_features=4"])
+    changed = runs.open_run(own_run.folder.root, own_run.data_root, changes=["planning.base_features=4"])
     assert stages.run_plan(changed).batch_size == 2
 
 
-def test_fixed_folds_are_kept_in_the_run_without_their_path(tmp_path, finished_run: stages.Run):
+def test_fixed_folds_are_kept_in_the_run_without_their_path(tmp_path, finished_run: runs.Run):
     folds = [["case_00", "case_01"], ["case_02", "case_03", "case_04", "case_05"]]
     (tmp_path / "splits.json").write_text(json.dumps({"folds": folds}))
     changes = (*TINY, f"folds_file={tmp_path / 'splits.json'}")
-    run = stages.open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
+    run = runs.open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
     stages.run_manifest(run)
-    again = stages.open_run(tmp_path / "run", finished_run.data_root)
+    again = runs.open_run(tmp_path / "run", finished_run.data_root)
     stages.run_manifest(again)
     assert {case.id: case.fold for case in again.manifest.cases} == {
         case: fold for fold, cases in enumerate(folds) for case in cases
@@ -149,7 +149,7 @@ def test_fixed_folds_are_kept_in_the_run_without_their_path(tmp_path, finished_r
     assert str(tmp_path) not in run.folder.config.read_text()
 
 
-def test_a_model_is_tried_on_scans_with_other_label_values(own_run: stages.Run):
+def test_a_model_is_tried_on_scans_with_other_label_values(own_run: runs.Run):
     """The other dataset writes liver as 5: labels are joined by name, in scores and in pictures."""
     description = {
         "name": "elsewhere", "layout": "msd", "channels": {"CT": {"modality": "CT"}},
@@ -160,7 +160,7 @@ def test_a_model_is_tried_on_scans_with_other_label_values(own_run: stages.Run):
         image = nib.load(path)
         values = np.where(np.asarray(image.dataobj) > 0, 5, 0).astype(np.uint8)
         nib.save(nib.Nifti1Image(values, image.affine), path)
-    elsewhere = stages.external_run(own_run, str(own_run.folder.root / "elsewhere.yaml"), own_run.data_root)
+    elsewhere = runs.external_run(own_run, str(own_run.folder.root / "elsewhere.yaml"), own_run.data_root)
     stages.run_manifest(elsewhere)
     assert stages.run_check(elsewhere) == []
     assert stages.run_predict(elsewhere, model=own_run.folder.model(0)) == {}

@@ -100,7 +100,9 @@ def fault_table(faults: Sequence[Fault], *, most_rows: int = 12) -> Table:
         groups.setdefault(f"{fault.severity} {fault.code}", []).append(fault)
     for head, group in groups.items():
         style = _STYLES[group[0].severity]
-        table.add_row(Text(head), "", Text(FAULT_KINDS[group[0].code].title), Text(group[0].mend), style=style)
+        table.add_row(
+            Text(head), "", Text(FAULT_KINDS[group[0].code].title), Text(group[0].mend), style=style
+        )
         for fault in group[:most_rows]:
             cells = (fault.case or "–", fault.subject, fault.measured, fault.expected)
             table.add_row(*(Text(cell) for cell in cells))

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from medunet.config import InferenceConfig
-from medunet.errors import InputError, MedunetError
+from medunet.errors import InputError
 from medunet.files import hash_file, hash_value, read_json, write_json
 from medunet.inference.model import Model
 from medunet.progress import track
@@ -84,7 +82,7 @@ def predict_scans(
     index_path = folder / "index.json"
     index: dict[str, Any] = read_json(index_path) if index_path.exists() else {}
     done: dict[str, Any] = index.get("cases", {})
-    options = hash_value([config.plain(), model.precision])
+    options = hash_value(config.plain())
     failed: dict[str, str] = {}
 
     def write_index() -> None:
@@ -118,8 +116,9 @@ def predict_scans(
                 continue
             start = time.monotonic()
             model.predict_file(scan.images, config, path)
-            done[scan.case] = {**entry, "seconds": round(time.monotonic() - start, 2)}
-        except (MedunetError, OSError, RuntimeError, torch.cuda.OutOfMemoryError, MemoryError) as error:
+            seconds = round(time.monotonic() - start, 2)
+            done[scan.case] = {**entry, "precision": model.precision, "seconds": seconds}
+        except Exception as error:  # whatever it is, the other cases go on
             failed[scan.case] = _reason(error)
             done.pop(scan.case, None)
             path.unlink(missing_ok=True)  # a mask of an earlier model must not pass for this one's

@@ -43,6 +43,7 @@ def predict_probabilities(
                 overlap=overlap,
                 mode="gaussian",
                 sigma_scale=0.125,
+                padding_mode="replicate",  # as patches are cut in training
                 sw_device=device,
                 device=torch.device("cpu"),
             )

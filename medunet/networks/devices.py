@@ -57,7 +57,7 @@ def free_memory_gb(device: torch.device) -> float:
     return psutil.virtual_memory().available / 1e9
 
 
-def choose_precision(name: str, device: torch.device, dimensions: int = 3) -> PrecisionChoice:
+def choose_precision(name: str, device: torch.device) -> PrecisionChoice:
     """Return the precision asked for, or with "auto" the faster of fp32 and bf16 by a timed training step.
 
     Raises:
@@ -69,7 +69,7 @@ def choose_precision(name: str, device: torch.device, dimensions: int = 3) -> Pr
         return PrecisionChoice(name, "asked for")  # type: ignore[arg-type]
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return PrecisionChoice("fp16", "this card has no bf16")
-    single, half = _step_seconds(device, dimensions, "fp32"), _step_seconds(device, dimensions, "bf16")
+    single, half = _step_seconds(device, "fp32"), _step_seconds(device, "bf16")
     gain = single / half
     chosen: Precision = "bf16" if gain > _MIN_GAIN else "fp32"
     return PrecisionChoice(
@@ -82,13 +82,12 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision != "fp32")
 
 
-def _step_seconds(device: torch.device, dimensions: int, precision: Precision) -> float:
-    """Return the best time of a small convolution's forward and backward pass."""
-    side = 32 if dimensions == 3 else 160
-    convolution = nn.Conv3d if dimensions == 3 else nn.Conv2d
-    network = nn.Sequential(convolution(32, 32, 3, padding=1), nn.ReLU(), convolution(32, 32, 3, padding=1))
-    network.to(device)
-    image = torch.ones((2, 32) + (side,) * dimensions, device=device)
+def _step_seconds(device: torch.device, precision: Precision) -> float:
+    """Return the best time of a small network's forward and backward pass."""
+    network = nn.Sequential(nn.Conv3d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv3d(32, 32, 3, padding=1)).to(
+        device
+    )
+    image = torch.ones((2, 32, 32, 32, 32), device=device)
     best = float("inf")
     for _ in range(4):
         start = time.perf_counter()

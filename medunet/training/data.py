@@ -1,5 +1,6 @@
-"""Cases prepared once and held in memory; patches and whole volumes served to Lightning.
+"""Cases prepared once, kept on disk and mapped into memory; patches and volumes served to Lightning.
 
+Mapped files are read through the system's page cache: small datasets stay in memory, large ones need not fit.
 A patch is a function of (seed, epoch, index) alone, so that a resumed run sees what an undisturbed one sees.
 """
 
@@ -10,10 +11,12 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medunet.config import TrainingConfig
 from medunet.dataset.manifest import case_paths
+from medunet.files import hash_value, whole_file
 from medunet.progress import track
 from medunet.records import Case, Description, Plan
 from medunet.transforms.augment import margin_size
@@ -22,18 +25,31 @@ from medunet.transforms.patches import PreparedCase, find_locations, sample_patc
 
 
 def prepare_cases(
-    cases: Sequence[Case], description: Description, plan: Plan, data_root: Path, *, seed: int
+    cases: Sequence[Case], description: Description, plan: Plan, data_root: Path, cache: Path, *, seed: int
 ) -> list[PreparedCase]:
-    """Preprocess labelled cases into memory, in the given order."""
+    """Preprocess labelled cases into `cache`, once for a plan and a file's size and time; in the given order."""
     chain = preprocess_chain(plan, with_label=True)
+    plan_hash = hash_value(plan.plain())
     prepared = []
     for case in track(cases, "Preprocess"):
         images, label = case_paths(case, description, data_root)
-        result = run_chain(chain, images, label)
-        labels = result["label"].as_tensor()[0].numpy().astype(np.uint8)
+        assert label is not None, f"{case.id} has no label to train on"
+        states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (*images, label)]
+        key = hash_value([plan_hash, case.plain(), states])[:32]
+        files = {name: cache / f"{key}_{name}.npy" for name in ("image", "label")}
+        if not all(path.exists() for path in files.values()):
+            result = run_chain(chain, images, label)
+            _save(files["image"], result["image"].as_tensor().numpy())
+            _save(files["label"], result["label"].as_tensor()[0].numpy().astype(np.uint8))
+        image, labels = (np.load(path, mmap_mode="r") for path in files.values())
         locations = find_locations(labels, description.targets, (seed, *case.id.encode()))
-        prepared.append(PreparedCase(case.id, result["image"].as_tensor().numpy(), labels, locations))
+        prepared.append(PreparedCase(case.id, image, labels, locations))
     return prepared
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with whole_file(path, suffix=".npy") as temporary:
+        np.save(temporary, array)
 
 
 class PatchDataset(Dataset):
@@ -87,7 +103,8 @@ class VolumeDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         case = self.cases[index]
-        return {"id": case.id, "image": torch.from_numpy(case.image), "label": torch.from_numpy(case.label)}
+        image, label = np.array(case.image), np.array(case.label)  # out of the mapped file
+        return {"id": case.id, "image": torch.from_numpy(image), "label": torch.from_numpy(label)}
 
 
 class FoldData(L.LightningDataModule):

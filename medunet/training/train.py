@@ -72,8 +72,8 @@ def train_fold(
     L.seed_everything(config.seed, workers=True, verbose=False)
     shown = validation[: config.training.validation_cases]
     data = FoldData(
-        prepare_cases(training, description, plan, data_root, seed=config.seed),
-        prepare_cases(shown, description, plan, data_root, seed=config.seed),
+        prepare_cases(training, description, plan, data_root, run.cache, seed=config.seed),
+        prepare_cases(shown, description, plan, data_root, run.cache, seed=config.seed),
         plan,
         config.training,
         seed=config.seed,

@@ -74,7 +74,7 @@ def sample_patch(
         label = case.label[np.ix_(*index)][None]
     if slice_axis is not None:
         image, label = image.squeeze(1 + slice_axis), label.squeeze(1 + slice_axis)
-    return np.ascontiguousarray(image), np.ascontiguousarray(label)
+    return np.array(image), np.array(label)  # copies: the case may be a read-only mapped file
 
 
 def _inside(start: int, size: int, length: int) -> int:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from medunet import stages
+from medunet import runs
 from medunet.config import InferenceConfig, change_config
 from medunet.errors import InputError
 from medunet.files import read_json
+from medunet.inference.model import Model
 from medunet.inference.predict import Scan, predict_scans, scans_from_files
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.unet import UNet
@@ -19,15 +20,15 @@ DESCRIPTIONS = REPOSITORY / "data_manifests"
 CPU = torch.device("cpu")
 
 
-def load(run: stages.Run):
-    return stages.load_model(run.folder.model(0), "cpu", "fp32")
+def load(run: runs.Run) -> Model:
+    return Model.load(run.folder.model(0), device=CPU, precision="fp32")
 
 
-def scans_of(run: stages.Run) -> list[Scan]:
+def scans_of(run: runs.Run) -> list[Scan]:
     return scans_from_files([run.data_root / "imagesTr"], load_description("phantoms", DESCRIPTIONS))
 
 
-def test_done_cases_are_skipped_until_image_model_or_options_change(own_run: stages.Run, tmp_path):
+def test_done_cases_are_skipped_until_image_model_or_options_change(own_run: runs.Run, tmp_path):
     model, scans, out = load(own_run), scans_of(own_run)[:2], tmp_path / "out"
     options = InferenceConfig()
 
@@ -50,7 +51,7 @@ def test_done_cases_are_skipped_until_image_model_or_options_change(own_run: sta
     assert all(a != b for a, b in zip(times(), second, strict=True))
 
 
-def test_one_broken_scan_is_named_and_the_others_go_on(own_run: stages.Run, tmp_path):
+def test_one_broken_scan_is_named_and_the_others_go_on(own_run: runs.Run, tmp_path):
     model, scans, out = load(own_run), scans_of(own_run)[:3], tmp_path / "out"
     predict_scans(model, scans, out, InferenceConfig())
     scans[1].images[0].write_bytes(b"broken")
@@ -62,7 +63,7 @@ def test_one_broken_scan_is_named_and_the_others_go_on(own_run: stages.Run, tmp_
     assert read_json(out / "index.json")["failed"] == failed
 
 
-def test_postprocessing_of_the_configuration_is_applied(own_run: stages.Run, tmp_path):
+def test_postprocessing_of_the_configuration_is_applied(own_run: runs.Run, tmp_path):
     model, scans = load(own_run), scans_of(own_run)[:1]
     rules = ["inference.postprocess.tumour={min_volume_ml: 1000000}"]
     predict_scans(model, scans, tmp_path, change_config({"dataset": "x"}, rules, "t").inference)
@@ -70,7 +71,7 @@ def test_postprocessing_of_the_configuration_is_applied(own_run: stages.Run, tmp
     assert set(np.unique(mask)) == {0, 1}
 
 
-def test_changed_weights_are_refused(own_run: stages.Run):
+def test_changed_weights_are_refused(own_run: runs.Run):
     path = own_run.folder.model(0) / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     with pytest.raises(InputError, match="not the file that model"):

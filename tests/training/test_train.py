@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from medunet import stages
+from medunet import runs, stages
 from medunet.config import change_config
 from medunet.errors import InputError
 from medunet.training.checkpoints import best_row, is_readable, newest_readable
@@ -19,13 +19,13 @@ from medunet.training.data import EpochSampler
 from medunet.training.train import _Saved
 
 
-def weights_of(run: stages.Run) -> bytes:
+def weights_of(run: runs.Run) -> bytes:
     return (run.folder.model(0) / "weights.safetensors").read_bytes()
 
 
-def begin(run: stages.Run, root, changes: tuple[str, ...] = ()) -> stages.Run:
+def begin(run: runs.Run, root, changes: tuple[str, ...] = ()) -> runs.Run:
     """Begin a run on the same data up to the plan."""
-    begun = stages.open_run(root, run.data_root, dataset="phantoms", changes=(*TINY, *changes))
+    begun = runs.open_run(root, run.data_root, dataset="phantoms", changes=(*TINY, *changes))
     stages.run_manifest(begun)
     stages.run_check(begun)
     stages.run_plan(begun)
@@ -33,7 +33,7 @@ def begin(run: stages.Run, root, changes: tuple[str, ...] = ()) -> stages.Run:
 
 
 @pytest.mark.slow
-def test_killed_training_ends_with_the_same_weights(finished_run: stages.Run, tmp_path):
+def test_killed_training_ends_with_the_same_weights(finished_run: runs.Run, tmp_path):
     """SIGKILL after the first epoch, then the same command: bit-identical to the undisturbed run."""
     run = begin(finished_run, tmp_path / "run", ("training.augment=true",))
     calm = begin(finished_run, tmp_path / "calm", ("training.augment=true",))
@@ -61,7 +61,7 @@ def test_killed_training_ends_with_the_same_weights(finished_run: stages.Run, tm
     assert weights_of(run) == weights_of(calm)
 
 
-def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(own_run: stages.Run):
+def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(own_run: runs.Run):
     folder = own_run.folder.fold(0) / "checkpoints"
     last = folder / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-2000])
@@ -74,7 +74,7 @@ def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(own_run: stage
     assert weights_of(own_run) == before
 
 
-def test_two_broken_checkpoints_are_not_silently_started_anew(own_run: stages.Run):
+def test_two_broken_checkpoints_are_not_silently_started_anew(own_run: runs.Run):
     folder = own_run.folder.fold(0) / "checkpoints"
     for name in ("last.ckpt", "previous.ckpt"):
         path = folder / name
@@ -84,14 +84,14 @@ def test_two_broken_checkpoints_are_not_silently_started_anew(own_run: stages.Ru
         stages.run_train(own_run)
 
 
-def test_more_epochs_go_on_from_the_last_one(own_run: stages.Run):
-    longer = stages.open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=4"])
+def test_more_epochs_go_on_from_the_last_one(own_run: runs.Run):
+    longer = runs.open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=4"])
     stages.run_train(longer)
     rows = (longer.folder.fold(0) / "training.csv").read_text().splitlines()
     assert [row.split(",")[1] for row in rows[1:]] == ["16", "32", "48", "64"]
 
 
-def test_minutes_end_training_with_a_last_validation(finished_run: stages.Run, tmp_path):
+def test_minutes_end_training_with_a_last_validation(finished_run: runs.Run, tmp_path):
     run = begin(finished_run, tmp_path / "run", ("training.max_minutes=0.02", "training.epochs=1000"))
     card = stages.run_train(run)
     rows = (run.folder.fold(0) / "training.csv").read_text().splitlines()
@@ -99,7 +99,7 @@ def test_minutes_end_training_with_a_last_validation(finished_run: stages.Run, t
     assert card.validation_dice["dice"] is not None
 
 
-def test_two_dimensions_train_and_predict_volumes(finished_run: stages.Run, tmp_path):
+def test_two_dimensions_train_and_predict_volumes(finished_run: runs.Run, tmp_path):
     changes = ("planning.dimensions=2", "planning.patch_size=[24, 24]", "planning.batch_size=8")
     run = begin(finished_run, tmp_path / "run", changes)
     stages.run_train(run)
@@ -108,7 +108,7 @@ def test_two_dimensions_train_and_predict_volumes(finished_run: stages.Run, tmp_
     assert sum(row.dice for row in scores if row.label == "liver") / 2 > 0.5
 
 
-def test_all_cases_train_and_say_that_they_validate_too(finished_run: stages.Run, tmp_path):
+def test_all_cases_train_and_say_that_they_validate_too(finished_run: runs.Run, tmp_path):
     run = begin(finished_run, tmp_path / "run", ("training.fold=all", "training.epochs=1"))
     assert stages.run_train(run).train_is_validation
 
@@ -130,7 +130,7 @@ def test_limits_that_end_a_resumed_run(changes, over):
     assert saved.is_over(change_config({"dataset": "x"}, changes, "test")) is over
 
 
-def test_early_stopping_ends_training_and_keeps_the_best(finished_run: stages.Run, tmp_path):
+def test_early_stopping_ends_training_and_keeps_the_best(finished_run: runs.Run, tmp_path):
     changes = (
         "training.patience=1",
         "training.epochs=50",

@@ -1,0 +1,69 @@
+"""Work outside a run: any scans outlined by a model folder, any tool's masks scored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medunet.config import Config, InferenceConfig
+from medunet.dataset.manifest import case_paths, data_root_from
+from medunet.records import CaseScore, Description, Manifest, load_description
+from medunet.runs import descriptions_folder
+from medunet.stages import choose_targets, console, say_predicted, score_and_show, targets_beside
+
+
+def predict_images(
+    folder: Path,
+    images: Sequence[Path],
+    out: Path,
+    data_root: Path | None,
+    *,
+    device_name: str,
+    overwrite: bool,
+) -> dict[str, str]:
+    """Predict image files and folders, or the cases of one manifest.json, with a model folder; return the failed."""
+    from medunet.inference.model import Model
+    from medunet.inference.predict import Scan, predict_scans, scans_from_files
+    from medunet.networks.devices import choose_device, choose_precision
+
+    device = choose_device(device_name)
+    model = Model.load(folder, device=device, precision=choose_precision("auto", device).precision)
+    if len(images) == 1 and images[0].suffix == ".json":
+        listed, root = Manifest.read(images[0]), data_root_from(data_root)
+        scans = [Scan(case.id, case_paths(case, listed.description, root)[0]) for case in listed.used]
+    else:
+        scans = scans_from_files(images, model.card.description)
+    options = InferenceConfig.model_validate({"postprocess": model.card.postprocessing})
+    failed = predict_scans(model, scans, out, options, overwrite=overwrite)
+    say_predicted(len(scans), failed, out)
+    return failed
+
+
+def score_masks_of(
+    reference: Path,
+    prediction: Path,
+    out: Path,
+    config: Config,
+    *,
+    prediction_description: Description | None = None,
+    targets: Sequence[str] = (),
+    pairs_csv: Path | None = None,
+) -> list[CaseScore]:
+    """Score any tool's masks, files or folders, against references described by `config.dataset`.
+
+    Labels are joined by name. The prediction's names come from its own description, else from the index.json that
+    medunet wrote beside it, else they are the reference's.
+
+    Raises:
+        InputError: a target that is not declared, paths that do not exist, or no name in common.
+    """
+    from medunet.scoring.pairs import find_pairs
+
+    description = load_description(config.dataset, descriptions_folder())
+    wanted = choose_targets(description, targets)
+    predicted = targets_beside(prediction if prediction.is_dir() else prediction.parent)
+    if prediction_description is not None:
+        predicted = prediction_description.targets
+    pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
+    for name in unmatched:
+        console.print(f"  [yellow]unmatched prediction[/] {name}: no reference of that name", highlight=False)
+    about = {"dataset": description.name, "unmatched_predictions": unmatched}
+    return score_and_show(pairs, wanted, predicted or description.targets, config, out, about)

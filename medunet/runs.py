@@ -1,0 +1,136 @@
+"""A run in hand: its folder, its configuration, where its data lies, and the record of how it was made."""
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from medunet import __version__
+from medunet.config import Config, change_config, load_config
+from medunet.dataset.manifest import case_paths, data_root_from
+from medunet.dataset.splits import read_folds
+from medunet.errors import InputError
+from medunet.files import RunFolder, hash_value, read_json, write_json
+from medunet.records import Description, Manifest, Plan, read_yaml
+
+_PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safetensors")
+_FOLDS_COPY, _DESCRIPTION_COPY = "folds.json", "description.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in hand: its folder, its configuration, and where its data lies (never stored)."""
+
+    folder: RunFolder
+    config: Config
+    data_root: Path
+
+    @property
+    def description(self) -> Description:
+        """The dataset's description, by its shipped name or as the run keeps it."""
+        kept = self.config.dataset == _DESCRIPTION_COPY
+        name = str(self.folder.root / _DESCRIPTION_COPY) if kept else self.config.dataset
+        return load_description(name, descriptions_folder())
+
+    @property
+    def manifest(self) -> Manifest:
+        """The case list, as the first stage wrote it."""
+        return Manifest.read(self.folder.need(self.folder.manifest, "manifest"))
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, as the third stage wrote it."""
+        return Plan.read(self.folder.need(self.folder.plan, "plan"))
+
+
+def descriptions_folder() -> Path:
+    """Return the folder of shipped dataset descriptions: in an installed package, or in the repository."""
+    inside = Path(__file__).parent / "data_manifests"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "data_manifests"
+
+
+def open_run(
+    root: Path,
+    data_root: Path | None,
+    *,
+    config_file: Path | None = None,
+    dataset: str | None = None,
+    changes: Sequence[str] = (),
+) -> Run:
+    """Open a run's folder, or begin one from a configuration file or a dataset's name, with changes on top.
+
+    Raises:
+        InputError: there is no run and nothing to begin it from, or a key or value cannot be used.
+    """
+    folder = RunFolder(root)
+    if config_file is not None:
+        config = load_config(config_file, changes)
+    elif folder.config.exists():
+        plain = read_yaml(folder.config)
+        config = change_config({**plain, "dataset": dataset or plain["dataset"]}, changes, str(folder.config))
+    elif dataset is not None:
+        config = change_config({"dataset": dataset}, changes, "--dataset")
+    else:
+        raise InputError(
+            "holds no config.yaml",
+            where=str(root),
+            mend="Begin a run with `medunet manifest DATASET --run DIR`.",
+        )
+    # The run keeps folds and description themselves: no path to them is stored, and they cannot change under it.
+    if config.folds_file is not None and config.folds_file != _FOLDS_COPY:
+        write_json(root / _FOLDS_COPY, {"folds": read_folds(Path(config.folds_file))})
+        config = config.model_copy(update={"folds_file": _FOLDS_COPY})
+    if Path(config.dataset).suffix and config.dataset != _DESCRIPTION_COPY:
+        Description.read(Path(config.dataset)).write(root / _DESCRIPTION_COPY)
+        config = config.model_copy(update={"dataset": _DESCRIPTION_COPY})
+    run = Run(folder, config, data_root_from(data_root))
+    config.write(folder.config)
+    return run
+
+
+def external_run(run: Run, dataset: str, data_root: Path) -> Run:
+    """Return a run within a run, `external/<dataset>`, for scans from elsewhere that its model is tried on."""
+    folder = run.folder.root / "external" / Path(dataset).stem
+    return open_run(folder, data_root, dataset=dataset, changes=[f"device={run.config.device}"])
+
+
+def label_of(run: Run, case_id: str | None) -> Path:
+    """Return the label file of a case, or of the only case.
+
+    Raises:
+        InputError: there is no such case, or several and none was named.
+    """
+    labelled = {case.id: case for case in run.manifest.used if case.label is not None}
+    if case_id is None and len(labelled) == 1:
+        case_id = next(iter(labelled))
+    if case_id not in labelled:
+        known = ", ".join(list(labelled)[:5])
+        raise InputError(
+            f"no labelled case '{case_id}'", where="--case", mend=f"Choose one, such as {known}."
+        )
+    _, label = case_paths(labelled[case_id], run.manifest.description, run.data_root)
+    assert label is not None
+    return label
+
+
+def read_provenance(run: Run) -> dict[str, Any]:
+    return read_json(run.folder.provenance) if run.folder.provenance.exists() else {}
+
+
+def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:
+    """Merge what a stage did into provenance.json, with versions, seed and threads; no path, no patient data."""
+    plain = read_provenance(run)
+    versions = {name: metadata.version(name) for name in _PACKAGES}
+    plain |= {
+        "medunet": __version__,
+        "python": platform.python_version(),
+        "packages": versions,
+        "seed": run.config.seed,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
+        "config_sha256": hash_value(run.config.plain()),
+    }
+    plain[section] = {**plain.get(section, {}), **values}
+    write_json(run.folder.provenance, plain)
