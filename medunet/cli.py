@@ -256,3 +256,7 @@ def main() -> None:
     """Entry point of the `medunet` command."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     guard(lambda: app(arguments))
+
+
+if __name__ == "__main__":
+    main()

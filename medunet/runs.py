@@ -14,7 +14,7 @@ from medunet.dataset.manifest import case_paths, data_root_from
 from medunet.dataset.splits import read_folds
 from medunet.errors import InputError
 from medunet.files import RunFolder, hash_value, read_json, write_json
-from medunet.records import Description, Manifest, Plan, read_yaml
+from medunet.records import Description, Manifest, Plan, load_description, read_yaml
 
 _PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safetensors")
 _FOLDS_COPY, _DESCRIPTION_COPY = "folds.json", "description.json"

@@ -180,11 +180,10 @@ def _is_foreign(shape: tuple[int, ...], shapes: np.ndarray) -> bool:
 
 
 def _check_loss(description: Description, loss: str) -> Iterator[Fault]:
-    values = [value for united in description.targets.values() for value in united]
-    overlapping = len(set(values)) < len(values)
-    if loss == "dice_ce" and overlapping:
-        measured = f"dice_ce (softmax) with overlapping regions {', '.join(description.targets)}"
-        yield make_fault("S007", "", "loss", measured, expected="dice_bce (sigmoid) for regions that overlap")
+    """Regions have a sigmoid head, which goes with dice_bce; exclusive labels a softmax head, with dice_ce."""
+    if loss == "dice_ce" and description.regions:
+        measured = f"dice_ce (softmax) with the regions {', '.join(description.targets)}"
+        yield make_fault("S007", "", "loss", measured, expected="dice_bce (sigmoid) for regions")
     elif loss == "dice_bce" and not description.regions:
         measured = "dice_bce (sigmoid) with labels that exclude one another"
         yield make_fault("S007", "", "loss", measured, expected="dice_ce (softmax) for exclusive labels")

@@ -1,0 +1,172 @@
+"""Where a training step's time goes, and what the same augmentations cost in MONAI's random transforms.
+
+python benchmarks/training_step.py [--patch 40 56 40] [--batch 4] [--rounds 5]
+
+Prints medians over the rounds, the parts measured in turn within each round so that a busy machine distorts the
+ratios least.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from monai.transforms import (
+    Compose,
+    RandAdjustContrastd,
+    RandAffined,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandSimulateLowResolutiond,
+    SpatialPadd,
+)
+
+from medunet.config import PlanningConfig
+from medunet.networks.builder import build_network
+from medunet.networks.devices import autocast, choose_device, choose_precision
+from medunet.planning.planner import make_plan
+from medunet.records import Description, Fingerprint
+from medunet.training.losses import SegmentationLoss
+from medunet.transforms.augment import apply_parameters, margin_size, sample_parameters
+from medunet.transforms.patches import PreparedCase, find_locations, sample_patch
+
+DESCRIPTION = Description.parse(
+    {
+        "name": "benchmark",
+        "layout": "msd",
+        "channels": {"MR": {"modality": "MR"}},
+        "labels": {"background": 0, "anterior": 1, "posterior": 2},
+    },
+    "benchmark",
+)
+
+
+def monai_chain(patch: tuple[int, ...]) -> Compose:
+    """Return MONAI's transforms nearest to nnU-Net's list, at the same probabilities."""
+    return Compose(
+        [
+            SpatialPadd(["image", "label"], patch),
+            RandAffined(
+                ["image", "label"], prob=0.36, rotate_range=[np.pi / 6] * 3, scale_range=[(-0.3, 0.4)] * 3,
+                mode=("bilinear", "nearest"), padding_mode="border", spatial_size=patch,
+            ),
+            RandGaussianNoised(["image"], prob=0.1, std=0.3),
+            RandGaussianSmoothd(["image"], prob=0.1, sigma_x=(0.5, 1), sigma_y=(0.5, 1), sigma_z=(0.5, 1)),
+            RandScaleIntensityd(["image"], factors=0.25, prob=0.15),
+            RandAdjustContrastd(["image"], prob=0.15, gamma=(0.75, 1.25)),
+            RandSimulateLowResolutiond(["image"], prob=0.125, zoom_range=(0.5, 1)),
+            RandAdjustContrastd(["image"], prob=0.1, gamma=(0.7, 1.5), invert_image=True, retain_stats=True),
+            RandAdjustContrastd(["image"], prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
+            *(RandFlipd(["image", "label"], prob=0.5, spatial_axis=axis) for axis in range(3)),
+        ]
+    )  # fmt: skip
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return how long a call takes."""
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--patch", type=int, nargs=3, default=(40, 56, 40))
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    patch, device = tuple(given.patch), choose_device("auto")
+    fingerprint = Fingerprint(
+        num_cases=150,
+        spacings_mm=((1.0, 1.0, 1.0),),
+        shapes=((64, 64, 64),),
+        nonzero_fraction=1.0,
+        intensities={"MR": {}},
+    )
+    config = PlanningConfig(patch_size=patch, batch_size=given.batch)
+    plan = make_plan(fingerprint, DESCRIPTION, config, memory_gb=64.0, memory_why="benchmark")
+    torch.manual_seed(0)
+    network, loss = build_network(plan, DESCRIPTION).to(device).train(), SegmentationLoss(DESCRIPTION)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    rng = np.random.default_rng(0)
+    shape = tuple(size + 40 for size in patch)
+    label = (rng.random(shape) > 0.9).astype(np.uint8)
+    case = PreparedCase(
+        "c",
+        rng.normal(size=(1, *shape)).astype(np.float32),
+        label,
+        find_locations(label, DESCRIPTION.targets, (0,)),
+    )
+    batch: dict[str, torch.Tensor] = {}
+
+    def cut() -> None:
+        pairs = [
+            sample_patch(case, margin_size(patch), rng, foreground=True, slice_axis=None)
+            for _ in range(given.batch)
+        ]
+        batch["image"] = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device)
+        batch["label"] = torch.from_numpy(np.stack([label for _, label in pairs])).to(device)
+
+    def augment() -> None:
+        drawn = [
+            sample_parameters(rng, dimensions=3, num_channels=1, mirror_axes=(0, 1, 2))
+            for _ in batch["image"]
+        ]
+        images, labels = apply_parameters(batch["image"], batch["label"], drawn, patch, plan.spacing_mm)
+        batch["ready"], batch["target"] = images, labels
+
+    chain = monai_chain(patch)
+
+    def augment_monai() -> None:
+        for image, target in zip(batch["ready"].cpu(), batch["target"].cpu(), strict=True):
+            chain({"image": image, "label": target.float()})
+
+    def step(precision: str) -> Callable[[], None]:
+        def run() -> None:
+            with autocast(device, precision):  # type: ignore[arg-type]
+                outputs = network(batch["ready"])
+            loss(outputs, batch["target"]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return run
+
+    chosen = choose_precision("auto", device)
+    parts: dict[str, Callable[[], None]] = {
+        "cut patches": cut,
+        "augment, medunet": augment,
+        "augment, MONAI": augment_monai,
+        f"network step, {chosen.precision}": step(chosen.precision),
+        "network step, fp32": step("fp32"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for round_number in range(given.rounds + 1):
+        for name, call in parts.items():
+            taken = statistics.fmean(seconds(call) for _ in range(4 if "augment" in name else 1))
+            if round_number:  # the first warms up
+                times[name].append(taken)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    whole = (
+        medians["cut patches"] + medians["augment, medunet"] + medians[f"network step, {chosen.precision}"]
+    )
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(f"{name}; patch {patch}, batch {given.batch}; {chosen.why}")
+    for part, median in medians.items():
+        print(f"{part:24} {median * 1e3:9.1f} ms {median / whole:7.1%} of medunet's step")
+
+
+if __name__ == "__main__":
+    main()
