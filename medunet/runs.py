@@ -94,7 +94,11 @@ def open_run(
 def external_run(run: Run, dataset: str, data_root: Path) -> Run:
     """Return a run within a run, `external/<dataset>`, for scans from elsewhere that its model is tried on."""
     folder = run.folder.root / "external" / Path(dataset).stem
-    return open_run(folder, data_root, dataset=dataset, changes=[f"device={run.config.device}"])
+    opened = open_run(folder, data_root, dataset=dataset)
+    alike = {name: getattr(run.config, name) for name in ("device", "seed", "inference", "scoring")}
+    config = opened.config.model_copy(update=alike)
+    config.write(opened.folder.config)
+    return Run(opened.folder, config, opened.data_root)
 
 
 def label_of(run: Run, case_id: str | None) -> Path:

@@ -21,7 +21,7 @@ def test_first_block_is_the_two_commands():
 
 
 def test_tree_names_every_file():
-    tree = TEXT.split("## Tree")[1].split("```")[1]
+    tree = TEXT.split("```text")[1].split("```")[0]
     listed = {line.split()[0] for line in tree.splitlines() if line.strip()}
     for folder in ("medunet", "pipelines", "benchmarks"):
         for path in (REPOSITORY / folder).rglob("*.py"):

@@ -150,7 +150,10 @@ def _check_labels(description: Description, facts: Sequence[CaseFacts]) -> Itera
     seen = {value for label in trained for value in label.values}
     absent = [name for name in description.foreground if description.labels[name] not in seen]
     if trained and absent:
-        yield make_fault("S006", "", "label", f"in none of {len(trained)} labels: {', '.join(absent)}")
+        more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
+        yield make_fault(
+            "S006", "", "label", f"in none of {len(trained)} labels: {', '.join(absent[:8])}{more}"
+        )
     for each in facts:
         if each.case.split == "unlabelled":
             yield make_fault("S005", each.case.id, "label", "none")
