@@ -18,6 +18,7 @@ from monai.transforms.spatial.dictionary import Orientationd, Spacingd
 from monai.transforms.transform import MapTransform
 from numpy.typing import NDArray
 
+from medunet.errors import DataError, MedunetError
 from medunet.imaging.nifti import read_channels, read_label
 from medunet.records import Intensity, Plan
 
@@ -28,6 +29,10 @@ class LoadCased(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
         image = read_channels(case["image"])
+        if not np.isfinite(image.array).all():
+            raise DataError(
+                "has NaN or infinite voxels", where=case["image"][0].name, mend="Export the scan again."
+            )
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
             label = read_label(case["label"])
@@ -94,11 +99,20 @@ def preprocess_chain(plan: Plan, *, with_label: bool) -> Compose:
 
 
 def run_chain(chain: Compose, image_paths: list[Path], label_path: Path | None = None) -> dict[str, Any]:
-    """Run the chain on one case's files."""
+    """Run the chain on one case's files.
+
+    Raises:
+        DataError: a file cannot be read or used.
+    """
     case: dict[str, Any] = {"image": image_paths}
     if label_path is not None:
         case["label"] = label_path
-    return chain(case)
+    try:
+        return chain(case)
+    except RuntimeError as error:  # MONAI wraps what a transform raises
+        if isinstance(error.__cause__, MedunetError):
+            raise error.__cause__ from None
+        raise
 
 
 def restore_probabilities(

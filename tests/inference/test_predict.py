@@ -63,6 +63,24 @@ def test_one_broken_scan_is_named_and_the_others_go_on(own_run: runs.Run, tmp_pa
     assert read_json(out / "index.json")["failed"] == failed
 
 
+def test_a_scan_that_would_give_an_empty_mask_silently_fails_loudly(own_run: runs.Run, tmp_path):
+    model, (scan, *_) = load(own_run), scans_of(own_run)
+    image = nib.load(scan.images[0])
+    array = np.asarray(image.dataobj).astype(np.float32)
+    array[3, 3, 3] = np.nan
+    nib.save(nib.Nifti1Image(array, image.affine), scan.images[0])
+    failed = predict_scans(model, [scan], tmp_path, InferenceConfig())
+    assert failed == {scan.case: f"{scan.case}.nii.gz: has NaN or infinite voxels. Export the scan again."}
+
+
+@pytest.mark.parametrize("shape", [(9, 1, 7), (3, 200, 5), (1, 1, 1)])
+def test_scans_smaller_than_a_patch_are_predicted(own_run: runs.Run, tmp_path, shape):
+    path = tmp_path / "small.nii.gz"
+    nib.save(nib.Nifti1Image(np.full(shape, 100, np.int16), np.diag([-2.0, 2, 4, 1])), path)
+    assert predict_scans(load(own_run), [Scan("small", [path])], tmp_path / "out", InferenceConfig()) == {}
+    assert nib.load(tmp_path / "out/small.nii.gz").shape == shape
+
+
 def test_postprocessing_of_the_configuration_is_applied(own_run: runs.Run, tmp_path):
     model, scans = load(own_run), scans_of(own_run)[:1]
     rules = ["inference.postprocess.tumour={min_volume_ml: 1000000}"]
