@@ -29,7 +29,8 @@ from medunet.config import PlanningConfig
 from medunet.networks.builder import build_network
 from medunet.networks.devices import autocast, choose_device, choose_precision
 from medunet.planning.planner import make_plan
-from medunet.records import Description, Fingerprint
+from medunet.plans import Fingerprint
+from medunet.records import Description
 from medunet.training.losses import SegmentationLoss
 from medunet.transforms.augment import apply_parameters, margin_size, sample_parameters
 from medunet.transforms.patches import PreparedCase, find_locations, sample_patch

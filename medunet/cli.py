@@ -7,7 +7,7 @@ import errno
 import json
 import sys
 import traceback
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Annotated
 
@@ -59,16 +59,13 @@ def _open(
         device is not None
     )
     opened = runs.open_run(run, data_root, config_file=config_file, dataset=dataset, changes=all_changes)
-    if not exclude:
-        return opened
     reasons = dict(opened.config.exclude)
-    for entry in exclude:
+    for entry in exclude or ():
         case, equals, reason = entry.partition("=")
         if not equals or not reason:
             raise InputError(f"'{entry}' gives no reason", where="--exclude", mend="Write CASE=REASON.")
         reasons[case] = reason
     config = opened.config.model_copy(update={"exclude": reasons})
-    config.write(opened.folder.config)
     return runs.Run(opened.folder, config, opened.data_root)
 
 
@@ -76,6 +73,12 @@ def _end(troubles: Sized) -> None:
     """End with exit code 1 if there are any faults or failed cases."""
     if troubles:
         raise typer.Exit(1)
+
+
+def _refuse(why: str, given: Mapping[str, object]) -> None:
+    """Refuse options that would be ignored."""
+    if used := [name for name, value in given.items() if value is not None]:
+        raise InputError(why, where=", ".join(used), mend="Leave the option out.")
 
 
 @app.command()
@@ -136,7 +139,10 @@ def predict(
     overwrite: Overwrite = False,
 ) -> None:
     """Predict scans; without images, the run's held-out cases."""
+    if not images and (model / "model.json").exists():
+        raise InputError("no scans are named", where="medunet predict", mend="Add scans and --out FOLDER.")
     if not images:
+        _refuse("a run's held-out cases are predicted into its own folder", {"--out": out})
         failed = stages.run_predict(_open(model, data_root, fold=fold, device=device), overwrite=overwrite)
         _end(failed)
         return
@@ -168,7 +174,14 @@ def score(
 ) -> None:
     """Score masks, of a run or of any tool, on the reference's own grid."""
     if prediction is None:
-        scores = stages.run_score(_open(reference, data_root, changes))
+        given = {
+            "--dataset": dataset,
+            "--prediction-dataset": prediction_dataset,
+            "--pairs": pairs,
+            "--out": out,
+        }
+        _refuse("a run is scored as it is described, into its own folder", given)
+        scores = stages.run_score(_open(reference, data_root, changes), targets=target or ())
     else:
         if dataset is None or out is None:
             raise InputError(
@@ -207,7 +220,7 @@ def run(
     changes: Changes = None,
 ) -> None:
     """Do all stages, from manifest to report."""
-    stages.run_all(_open(run, data_root, changes, fold=fold, device=device, config_file=config))
+    _end(stages.run_all(_open(run, data_root, changes, fold=fold, device=device, config_file=config)))
 
 
 def _version(value: bool) -> None:
@@ -227,12 +240,14 @@ def options(
 def guard(call: Callable[[], object]) -> None:
     """Call a function; a user's mistake becomes one message and its exit code, with a traceback on `--debug`.
 
-    For the command line and the pipeline scripts, whose `sys.argv` it reads.
+    For the command line and the pipeline scripts, whose `sys.argv` it reads. A list of failed cases that the
+    function returns ends with exit code 1.
     """
     debug = "--debug" in sys.argv
     errors = Console(stderr=True)
     try:
-        call()
+        if call():
+            sys.exit(1)
     except MedunetError as error:
         if debug:
             traceback.print_exc()

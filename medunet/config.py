@@ -2,17 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from medunet.errors import InputError
 from medunet.files import write_text
 from medunet.records import Stored, Surface, number_aware, read_yaml
 
+Voxels = Annotated[int, Field(ge=1)]
+SpacingMm = Annotated[float, Field(ge=0.1, le=100)]
+ToleranceMm = Annotated[float, Field(ge=0)]
 
-class PlanningConfig(Stored):
+
+class Section(Stored):
+    """A part of the configuration: numbers must be finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class PlanningConfig(Section):
     """How the plan is made."""
 
     dimensions: Literal[2, 3] = 3
@@ -20,12 +30,29 @@ class PlanningConfig(Stored):
     base_features: int = Field(32, ge=4)
     max_features: int | None = Field(None, ge=4)  # None: 320 in 3D, 512 in 2D
     convolutions_per_stage: int = Field(2, ge=1, le=6)
-    patch_size: tuple[int, ...] | None = None  # None: by the rules
+    patch_size: tuple[Voxels, ...] | None = None  # None: by the rules
     batch_size: int | None = Field(None, ge=1)
-    spacing_mm: tuple[float, float, float] | None = None
+    spacing_mm: tuple[SpacingMm, SpacingMm, SpacingMm] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PlanningConfig":
+        faults = []
+        if self.max_features is not None and self.max_features < self.base_features:
+            faults.append(
+                f"planning.max_features {self.max_features} is smaller than planning.base_features "
+                f"{self.base_features}"
+            )
+        if self.patch_size is not None and len(self.patch_size) != self.dimensions:
+            faults.append(
+                f"planning.patch_size has {len(self.patch_size)} axes but planning.dimensions is "
+                f"{self.dimensions}"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
 
-class TrainingConfig(Stored):
+class TrainingConfig(Section):
     """How a fold is trained."""
 
     fold: int | Literal["all"] = 0
@@ -33,7 +60,7 @@ class TrainingConfig(Stored):
     steps_per_epoch: int = Field(250, ge=1)
     max_minutes: float | None = Field(None, gt=0)
     optimizer: Literal["adamw", "sgd"] = "sgd"
-    learning_rate: float = Field(1e-2, gt=0)
+    learning_rate: float = Field(1e-2, gt=0, le=10)
     weight_decay: float = Field(3e-5, ge=0)
     gradient_clip: float = Field(12.0, gt=0)
     foreground_share: float = Field(1 / 3, ge=0, le=1)
@@ -41,55 +68,44 @@ class TrainingConfig(Stored):
     mirror: bool = True  # as part of augmentation, along every axis that the labels allow
     loss: Literal["auto", "dice_ce", "dice_bce"] = "auto"  # auto: dice_bce for regions
     patience: int | None = Field(None, ge=1)  # validations without a better Dice; None: no early stop
-    validate_every: int = Field(1, ge=1)  # epochs
     validation_cases: int | None = Field(None, ge=1)  # whole volumes a validation; None: all
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
 
-class PostprocessConfig(Stored):
+class PostprocessConfig(Section):
     """What is tidied in one target's predicted mask."""
 
     keep_largest: bool = False
     min_volume_ml: float = Field(0.0, ge=0)
 
 
-class InferenceConfig(Stored):
+class InferenceConfig(Section):
     """How whole scans are predicted."""
 
     overlap: float = Field(0.5, ge=0, lt=1)
     postprocess: dict[str, PostprocessConfig] = {}
 
 
-class ScoringConfig(Stored):
+class ScoringConfig(Section):
     """Which scores are computed."""
 
     surface: Surface = "voxel"
     percentile: float = Field(95.0, gt=0, le=100)
-    tolerances_mm: tuple[float, ...] = (1.0, 2.0)
+    tolerances_mm: tuple[ToleranceMm, ...] = (1.0, 2.0)
 
 
-class Config(Stored):
+class Config(Section):
     """A whole run. Paths to data are never stored: they come from `--data-root`."""
 
     dataset: str
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     folds_file: str | None = None  # fixed splits: {"folds": [[case id, ...], ...]}
     exclude: dict[str, str] = {}  # case id -> reason
-    device: str = "auto"
+    device: str = Field("auto", exclude=True)  # where to compute; never stored
     planning: PlanningConfig = PlanningConfig()
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
     scoring: ScoringConfig = ScoringConfig()
-
-    @model_validator(mode="after")
-    def _patch_fits(self) -> "Config":
-        patch = self.planning.patch_size
-        if patch is not None and len(patch) != self.planning.dimensions:
-            raise ValueError(
-                f"planning.patch_size has {len(patch)} axes but planning.dimensions is "
-                f"{self.planning.dimensions}"
-            )
-        return self
 
     def write(self, path: Path) -> None:
         """Write the configuration as YAML, whole or not at all."""
@@ -102,25 +118,35 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     Raises:
         InputError: a file, key or value that cannot be used; names each.
     """
-    plain = read_yaml(path)
+    return change_config(read_yaml(path), changes, str(path))
+
+
+def change_config(plain: Any, changes: Sequence[str], where: str) -> Config:
+    """Return the configuration with `section.key=value` changes made, values read as YAML.
+
+    Raises:
+        InputError: `plain` is no mapping, or a key or value cannot be used; names each.
+    """
     if not isinstance(plain, dict):
-        raise InputError("holds no keys", where=str(path), mend="Give at least `dataset: NAME`.")
-    return change_config(plain, changes, str(path))
-
-
-def change_config(plain: dict[str, Any], changes: Sequence[str], where: str) -> Config:
-    """Return the configuration with `section.key=value` changes made, values read as YAML."""
+        raise InputError("holds no keys", where=where, mend="Give at least `dataset: NAME`.")
+    sections = [key for key, field in Config.model_fields.items() if isinstance(field.default, Section)]
+    if empty := [key for key in sections if key in plain and not isinstance(plain[key], dict)]:
+        raise InputError(
+            f"holds no keys below {', '.join(empty)}",
+            where=where,
+            mend="Give each its keys or remove its line.",
+        )
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise InputError(f"--set {change} has no '='", mend="Write --set section.key=value.")
         try:
             value = number_aware(yaml.safe_load(text))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
             raise InputError(f"--set {key}: '{text}' is not a YAML value") from error
-        *sections, last = key.split(".")
+        *above, last = key.split(".")
         target = plain
-        for section in sections:
+        for section in above:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise InputError(f"--set {key}: '{section}' is a value, not a section", where=where)

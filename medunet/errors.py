@@ -31,3 +31,9 @@ class FaultsError(MedunetError):
     """The dataset has errors that the user has neither excluded nor mended."""
 
     exit_code = 1
+
+
+class StoppedError(MedunetError):
+    """The user stopped a command that can be resumed."""
+
+    exit_code = 130

@@ -85,6 +85,22 @@ def read_json(path: Path) -> Any:
         raise InputError(error.strerror or "cannot be read", where=str(path)) from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that our own commands write as one object.
+
+    Raises:
+        InputError: it is missing, is not JSON, or holds something else than an object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(
+            "holds no JSON object",
+            where=str(path),
+            mend="Remove it; the command that writes it makes it anew.",
+        )
+    return value
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as hexadecimal."""
     with path.open("rb") as stream:

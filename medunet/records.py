@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from medunet.errors import InputError
 from medunet.files import dump_json, read_json, write_text
@@ -68,7 +75,7 @@ def read_yaml(path: Path) -> Any:
         return number_aware(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError("no such file", where=str(path), mend="Check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
         raise InputError(f"not valid YAML ({error})", where=str(path), mend="Mend the file.") from error
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", where=str(path)) from error
@@ -207,6 +214,16 @@ class Case(Stored):
     fold: int | None = Field(None, ge=0)
     split: Split = "train"
 
+    @field_validator("id")
+    @classmethod
+    def _names_a_file(cls, value: str) -> str:
+        if value.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", value):
+            raise ValueError(
+                f"{value!r} cannot name a file: rename the case without '/', '\\' and control characters, "
+                "and with no '.' in front"
+            )
+        return value
+
 
 class Unmatched(Stored):
     """A file that belongs to no case, and why."""
@@ -302,90 +319,6 @@ class Fault:
     measured: str
     expected: str
     mend: str
-
-
-class Intensity(Stored):
-    """How one channel is normalised before the network sees it."""
-
-    scheme: Literal["ct", "zscore", "zscore_nonzero"]
-    clip_low: float | None = None
-    clip_high: float | None = None
-    mean: float | None = None
-    std: float | None = None
-
-
-class Fingerprint(Stored):
-    """What the training cases look like; the plan follows from it."""
-
-    num_cases: int
-    spacings_mm: tuple[tuple[float, float, float], ...]  # per case, in RAS+ axis order
-    shapes: tuple[tuple[int, int, int], ...]  # per case, in RAS+ axis order, cropped to nonzero
-    nonzero_fraction: float  # volume of the nonzero boxes over that of the scans
-    intensities: dict[str, dict[str, float]]  # per channel, over the labelled foreground
-
-
-class Plan(Stored):
-    """Every number that preprocessing, network and training need, each with its reason.
-
-    In the file each number stands beside its reason: `"batch_size": {"value": 2, "why": "..."}`.
-    """
-
-    schema_: Literal["medunet.plan/1"] = Field("medunet.plan/1", alias="schema")
-    dataset: str
-    dimensions: Literal[2, 3]
-    orientation: str
-    spacing_mm: tuple[float, float, float]
-    slice_axis: int  # the axis that 2D networks slice: the coarsest
-    crop_nonzero: bool
-    intensities: dict[str, Intensity]
-    median_shape: tuple[int, int, int]  # of the nonzero boxes at the target spacing
-    patch_size: tuple[int, ...]
-    batch_size: int
-    features: tuple[int, ...]  # channels of each stage
-    kernel_sizes: tuple[tuple[int, ...], ...]  # per stage and axis
-    strides: tuple[tuple[int, ...], ...]  # of each stage's first convolution
-    convolutions_per_stage: int
-    deep_supervision: int  # number of outputs that the loss sees, finest first
-    anisotropic: bool  # augment in-plane only
-    memory_gb: float
-    estimated_gb: float
-    fingerprint: Fingerprint
-    why: dict[str, str] = Field(default={}, exclude=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_file(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "why" in value:
-            return value
-        plain, why = {}, {}
-        for key, item in value.items():
-            if isinstance(item, dict) and set(item) == {"value", "why"}:
-                plain[key], why[key] = item["value"], item["why"]
-            else:
-                plain[key] = item
-        return {**plain, "why": why}
-
-    @model_serializer(mode="wrap")
-    def _to_file(self, handler: Any) -> dict[str, Any]:
-        plain = handler(self)
-        return {
-            key: {"value": item, "why": self.why[key]} if key in self.why else item
-            for key, item in plain.items()
-        }
-
-
-class ModelCard(Stored):
-    """model.json: what prediction needs to know beside the weights."""
-
-    schema_: Literal["medunet.model/1"] = Field("medunet.model/1", alias="schema")
-    medunet_version: str
-    description: Description
-    plan: Plan
-    fold: int | str
-    postprocessing: dict[str, dict[str, float | bool]] = {}
-    train_is_validation: bool = False
-    validation_dice: dict[str, float | None] = {}
-    weights_sha256: str = ""
 
 
 @dataclass(frozen=True)

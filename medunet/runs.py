@@ -13,11 +13,12 @@ from medunet.config import Config, change_config, load_config
 from medunet.dataset.manifest import case_paths, data_root_from
 from medunet.dataset.splits import read_folds
 from medunet.errors import InputError
-from medunet.files import RunFolder, hash_value, read_json, write_json
-from medunet.records import Description, Manifest, Plan, load_description, read_yaml
+from medunet.files import RunFolder, hash_value, read_object, write_json
+from medunet.plans import Plan
+from medunet.records import Description, Manifest, load_description
 
 _PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safetensors")
-_FOLDS_COPY, _DESCRIPTION_COPY = "folds.json", "description.json"
+_FOLDS_COPY, _DESCRIPTION_COPY = "run_folds.json", "run_description.json"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Run:
     folder: RunFolder
     config: Config
     data_root: Path
+
+    def save(self) -> None:
+        """Keep the configuration; stages do so once they have found that it can be used."""
+        self.config.write(self.folder.config)
 
     @property
     def description(self) -> Description:
@@ -66,11 +71,15 @@ def open_run(
         InputError: there is no run and nothing to begin it from, or a key or value cannot be used.
     """
     folder = RunFolder(root)
+    kept = load_config(folder.config) if folder.config.exists() else None
     if config_file is not None:
         config = load_config(config_file, changes)
-    elif folder.config.exists():
-        plain = read_yaml(folder.config)
-        config = change_config({**plain, "dataset": dataset or plain["dataset"]}, changes, str(folder.config))
+        if kept is not None:  # cases that were left out by name stay left out
+            config = config.model_copy(update={"exclude": {**kept.exclude, **config.exclude}})
+    elif kept is not None:
+        config = change_config(
+            {**kept.plain(), "dataset": dataset or kept.dataset}, changes, str(folder.config)
+        )
     elif dataset is not None:
         config = change_config({"dataset": dataset}, changes, "--dataset")
     else:
@@ -86,9 +95,7 @@ def open_run(
     if Path(config.dataset).suffix and config.dataset != _DESCRIPTION_COPY:
         Description.read(Path(config.dataset)).write(root / _DESCRIPTION_COPY)
         config = config.model_copy(update={"dataset": _DESCRIPTION_COPY})
-    run = Run(folder, config, data_root_from(data_root))
-    config.write(folder.config)
-    return run
+    return Run(folder, config, data_root_from(data_root))
 
 
 def external_run(run: Run, dataset: str, data_root: Path) -> Run:
@@ -96,9 +103,7 @@ def external_run(run: Run, dataset: str, data_root: Path) -> Run:
     folder = run.folder.root / "external" / Path(dataset).stem
     opened = open_run(folder, data_root, dataset=dataset)
     alike = {name: getattr(run.config, name) for name in ("device", "seed", "inference", "scoring")}
-    config = opened.config.model_copy(update=alike)
-    config.write(opened.folder.config)
-    return Run(opened.folder, config, opened.data_root)
+    return Run(opened.folder, opened.config.model_copy(update=alike), opened.data_root)
 
 
 def label_of(run: Run, case_id: str | None) -> Path:
@@ -120,8 +125,21 @@ def label_of(run: Run, case_id: str | None) -> Path:
     return label
 
 
+def data_state(run: Run) -> str:
+    """Return a hash of the manifest and of the size and time of every file it names: what a check is good for."""
+    manifest = run.manifest
+    states = []
+    for case in manifest.used:
+        images, label = case_paths(case, manifest.description, run.data_root)
+        for path in (*images, *([label] if label else [])):
+            state = path.stat() if path.exists() else None
+            states.append([state.st_size, state.st_mtime_ns] if state else None)
+    return hash_value([manifest.plain(), states])
+
+
 def read_provenance(run: Run) -> dict[str, Any]:
-    return read_json(run.folder.provenance) if run.folder.provenance.exists() else {}
+    """Return what provenance.json says so far."""
+    return read_object(run.folder.provenance) if run.folder.provenance.exists() else {}
 
 
 def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:

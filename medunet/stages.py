@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from medunet import __version__
 from medunet.config import Config
@@ -17,13 +18,15 @@ from medunet.dataset.checks import check_manifest, errors_left, fault_table, rea
 from medunet.dataset.fingerprint import compute_fingerprint
 from medunet.dataset.manifest import case_paths, make_manifest
 from medunet.dataset.splits import read_folds
-from medunet.errors import FaultsError, InputError
-from medunet.files import hash_value, read_json
+from medunet.errors import FaultsError, InputError, StoppedError
+from medunet.files import hash_value, read_object
 from medunet.planning.planner import make_plan, memory_budget
-from medunet.records import Case, CaseScore, Description, Fault, Manifest, ModelCard, Plan
-from medunet.runs import Run, add_provenance, read_provenance
+from medunet.plans import ModelCard, Plan
+from medunet.records import Case, CaseScore, Description, Fault, Manifest
+from medunet.runs import Run, add_provenance, data_state, read_provenance
 
 console = Console()
+_SEEN = "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
 
 
 def run_manifest(run: Run) -> Manifest:
@@ -40,9 +43,10 @@ def run_manifest(run: Run) -> Manifest:
         accepted = Manifest.read(run.folder.manifest).accepted
         manifest = manifest.model_copy(update={"accepted": accepted})
     manifest.write(run.folder.manifest)
+    run.save()
     _say("Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds", run.folder.manifest)
     for item in manifest.unmatched:
-        console.print(f"  [yellow]unmatched[/] {item.path}: {item.reason}", highlight=False)
+        console.print(f"  [yellow]unmatched[/] {escape(item.path)}: {item.reason}", highlight=False)
     return manifest
 
 
@@ -55,7 +59,8 @@ def run_check(run: Run) -> list[Fault]:
     manifest = run.manifest
     faults = check_manifest(manifest, run.data_root, loss=run.config.training.loss)
     write_faults(faults, run.folder.root)
-    add_provenance(run, "check", {"manifest_sha256": hash_value(manifest.plain())})
+    add_provenance(run, "check", {"data_state_sha256": data_state(run)})
+    run.save()
     left = errors_left(faults, manifest)
     if faults:
         console.print(fault_table(faults))
@@ -71,10 +76,10 @@ def require_clean(run: Run) -> None:
         FaultsError: names the cases at fault and what to do.
     """
     manifest = run.manifest
-    checked = read_provenance(run).get("check", {}).get("manifest_sha256")
-    if checked != hash_value(manifest.plain()) or not run.folder.checks.exists():
+    checked = read_provenance(run).get("check", {}).get("data_state_sha256")
+    if checked != data_state(run) or not run.folder.checks.exists():
         raise FaultsError(
-            "the manifest has not been checked as it is now",
+            "the data have not been checked as they are now",
             where=str(run.folder.root),
             mend="Run `medunet check` first.",
         )
@@ -94,8 +99,18 @@ def run_plan(run: Run) -> Plan:
     require_clean(run)
     manifest, config = run.manifest, run.config
     device = choose_device(config.device)
-    inputs = hash_value([manifest.plain(), config.planning.plain(), device.type])
-    if run.folder.plan.exists() and read_provenance(run).get("plan", {}).get("inputs_sha256") == inputs:
+    if unknown := [name for name in config.inference.postprocess if name not in manifest.description.targets]:
+        raise InputError(
+            f"there is no target {unknown}",
+            where="inference.postprocess",
+            mend=f"Choose from {list(manifest.description.targets)}.",
+        )
+    inputs = hash_value([manifest.plain(), config.planning.plain()])
+    before = read_provenance(run).get("plan", {})
+    begun = any(run.folder.root.glob("folds/*/checkpoints/*.ckpt"))
+    # A run that has begun keeps its plan on another device, too.
+    same = before.get("inputs_sha256") == inputs and (begun or before.get("device") == device.type)
+    if run.folder.plan.exists() and same:
         plan = run.plan
     else:
         training, _ = manifest.split_fold("all")
@@ -104,6 +119,7 @@ def run_plan(run: Run) -> Plan:
         plan = make_plan(fingerprint, manifest.description, config.planning, memory_gb=budget, memory_why=why)
         plan.write(run.folder.plan)
         add_provenance(run, "plan", {"inputs_sha256": inputs, "device": device.type})
+    run.save()
     sizes = "×".join(map(str, plan.patch_size))
     spacing = "×".join(f"{mm:g}" for mm in plan.spacing_mm)
     text = f"{plan.dimensions}D, patch {sizes} at {spacing} mm, batch {plan.batch_size}, features {plan.features}"
@@ -114,21 +130,24 @@ def run_plan(run: Run) -> Plan:
 def run_train(run: Run) -> ModelCard:
     """Train the configured fold, or go on with it; return the model card of its best weights."""
     from medunet.networks.devices import choose_device
-    from medunet.training.train import train_fold
+    from medunet.training.train import find_resume, train_fold
 
     require_clean(run)
     device = choose_device(run.config.device)
+    find_resume(run.folder, run.manifest, run.plan, run.config)
     choice = _precision(run, device)
+    run.save()
     name = _device_name(device)
     fold = run.config.training.fold
     console.print(f"Training fold {fold} on {name} in {choice.precision}: {choice.why}", soft_wrap=True)
-    card = train_fold(
-        run.folder, run.manifest, run.plan, run.config, run.data_root, device=device, precision=choice
-    )
-    if card.train_is_validation:
-        console.print(
-            "[yellow]Validation cases are the training cases: the Dice says nothing of new scans.[/]"
+    try:
+        card = train_fold(
+            run.folder, run.manifest, run.plan, run.config, run.data_root, device=device, precision=choice
         )
+    except KeyboardInterrupt as stop:
+        raise StoppedError("stopped", mend="The same command goes on from the last whole epoch.") from stop
+    if card.train_is_validation:
+        console.print(f"[yellow]{_SEEN}[/]")
     dice = ", ".join(
         f"{key.removeprefix('dice_') if key != 'dice' else 'mean'} {value:.3f}"
         for key, value in card.validation_dice.items()
@@ -157,16 +176,28 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
     """Predict held-out cases; return the failed ones with their reasons.
 
     Those are the cases that the configured fold holds out; with a `model` folder of another run, all cases.
+
+    Raises:
+        InputError: the model was trained on cases that it should now predict as held out, or on other channels.
     """
     from medunet.inference.model import Model
     from medunet.inference.predict import Scan, predict_scans
-    from medunet.networks.devices import choose_device
+    from medunet.networks.devices import choose_device, choose_precision
 
     manifest, fold = run.manifest, run.config.training.fold
-    cases = _held_out(manifest, fold) if model is None else list(manifest.used)
+    cases = _held_out(run, fold) if model is None else list(manifest.used)
     device = choose_device(run.config.device)
-    folder = model or run.folder.model(fold)
-    loaded = Model.load(folder, device=device, precision=_precision(run, device).precision)
+    began = read_provenance(run).get("folds", {}).get(str(fold), {})
+    same_device = began.get("asked", [None, None])[1] == device.type
+    precision = began["precision"] if same_device else choose_precision("auto", device).precision
+    loaded = Model.load(model or run.folder.model(fold), device=device, precision=precision)
+    known = {case.id for case in cases} & set(loaded.card.training_cases)
+    if model is None and known and not loaded.card.train_is_validation:
+        raise InputError(
+            f"its model was trained on {len(known)} of the cases that it should predict as held out",
+            where=f"fold {fold}",
+            mend="The folds were changed after training: restore them, or train in another run folder.",
+        )
     trained_on, given = list(loaded.card.description.channels), list(manifest.description.channels)
     if len(trained_on) != len(given):
         raise InputError(
@@ -184,22 +215,37 @@ def say_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:
     """Say how many masks were written and name every failed case."""
     _say("Predict", f"{num_scans - len(failed)} of {num_scans} cases", folder)
     for case, reason in failed.items():
-        console.print(f"  [red]failed[/] {case}: {reason}", highlight=False)
+        console.print(f"  [red]failed[/] {escape(case)}: {escape(reason)}", highlight=False, soft_wrap=True)
 
 
 def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
     """Score every labelled case that a trained fold holds out; a missing mask is a failed case.
 
-    A run without a model of its own (`external_run`) expects all its labelled cases. Targets are joined by name
-    with those of the model that predicted; `targets` limits them.
+    Fold "all" counts only where no numbered fold is trained. A run without a model of its own (`external_run`)
+    expects all its labelled cases. Targets are joined by name with those of the model that predicted; `targets`
+    limits them.
+
+    Raises:
+        InputError: masks are older than their model, or there is nothing to score.
     """
     from medunet.scoring.pairs import Pair
 
-    manifest = run.manifest
-    folds = sorted(path.parent.parent.name for path in run.folder.root.glob("folds/*/model/model.json"))
-    cases = {case.id: case for case in manifest.used} if not folds else {}
-    for fold in folds:
-        cases |= {case.id: case for case in _held_out(manifest, int(fold) if fold.isdigit() else "all")}
+    manifest, cards = run.manifest, _cards(run)
+    cases = {case.id: case for case in manifest.used} if not cards else {}
+    hashes: dict[str, set[str]] = {}
+    for fold, card in cards.items():
+        for case in _held_out(run, fold):
+            cases[case.id] = case
+            hashes.setdefault(case.id, set()).add(card.weights_sha256)
+    index_path = run.folder.predictions / "index.json"
+    entries = read_object(index_path).get("cases", {}) if index_path.exists() else {}
+    made_by = {case_id: entries.get(case_id, {}).get("model_sha256") for case_id in hashes}
+    if stale := [case_id for case_id, made in made_by.items() if made and made not in hashes[case_id]]:
+        raise InputError(
+            f"{len(stale)} mask(s) were predicted by an earlier model, such as {stale[0]}",
+            where=str(run.folder.predictions),
+            mend="Run `medunet predict` for each trained fold.",
+        )
     pairs = []
     for case_id in sorted(cases):
         _, label = case_paths(cases[case_id], manifest.description, run.data_root)
@@ -212,7 +258,13 @@ def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
         )
     predicted = targets_beside(run.folder.predictions) or manifest.description.targets
     wanted = choose_targets(manifest.description, targets)
-    return score_and_show(pairs, wanted, predicted, run.config, run.folder.root, {"folds": folds})
+    seen = any(card.train_is_validation for card in cards.values())
+    about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen}
+    scores = score_and_show(pairs, wanted, predicted, run.config, run.folder.root, about)
+    add_provenance(run, "score", about)
+    if seen:
+        console.print(f"[yellow]{_SEEN}[/]")
+    return scores
 
 
 def run_report(run: Run) -> Path:
@@ -226,8 +278,8 @@ def run_report(run: Run) -> Path:
     return index
 
 
-def run_all(run: Run) -> None:
-    """Do all stages, from manifest to report.
+def run_all(run: Run) -> list[str]:
+    """Do all stages, from manifest to report; return the ids of the cases that failed.
 
     Raises:
         FaultsError: the check found errors.
@@ -236,10 +288,16 @@ def run_all(run: Run) -> None:
     run_check(run)
     run_plan(run)
     run_train(run)
-    run_predict(run)
-    run_score(run)
+    failed = run_predict(run)
+    scores = run_score(run)
     run_report(run)
     say_tensorboard(run)
+    return list_failed(failed, scores)
+
+
+def list_failed(failed: Mapping[str, str], scores: Sequence[CaseScore]) -> list[str]:
+    """Return the ids of the cases that could not be predicted or scored; a script ends with 1 if there are any."""
+    return sorted({*failed, *(row.case for row in scores if row.status in ("missing", "failed"))})
 
 
 def say_tensorboard(run: Run) -> None:
@@ -282,18 +340,39 @@ def choose_targets(description: Description, names: Sequence[str]) -> dict[str, 
 def targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:
     """Return the targets that medunet wrote into the index.json of a folder of masks, if it did."""
     index = folder / "index.json"
-    plain = read_json(index) if index.exists() else {}
+    plain = read_object(index) if index.exists() else {}
     return {name: tuple(values) for name, values in plain["targets"].items()} if "targets" in plain else None
 
 
-def _held_out(manifest: Manifest, fold: int | str) -> list[Case]:
-    """Return a fold's validation cases, then the test cases."""
-    _, validation = manifest.split_fold(fold)
-    return [*validation, *(case for case in manifest.used if case.split == "test")]
+def _cards(run: Run) -> dict[int | str, ModelCard]:
+    """Return the model cards of the trained folds: the numbered ones, or "all" where there is no other."""
+    paths = sorted(run.folder.root.glob("folds/*/model/model.json"))
+    cards = {card.fold: card for card in map(ModelCard.read, paths)}
+    return {fold: card for fold, card in cards.items() if fold != "all"} or cards
+
+
+def _held_out(run: Run, fold: int | str) -> list[Case]:
+    """Return a fold's validation cases and the test cases.
+
+    Fold "all" holds out the test cases alone; where there are none and no numbered fold is trained, its own
+    training cases stand in.
+    """
+    _, validation = run.manifest.split_fold(fold)
+    tests = [case for case in run.manifest.used if case.split == "test"]
+    if fold != "all":
+        return [*validation, *tests]
+    if not tests and any(key != "all" for key in _cards(run)):
+        raise InputError(
+            "fold all holds no case out",
+            where=str(run.folder.root),
+            mend="Predict new scans with it: `medunet predict RUN/folds/all/model SCANS --out FOLDER`.",
+        )
+    return tests or list(validation)
 
 
 def _say(stage: str, text: str, path: Path) -> None:
-    console.print(f"[bold]{stage}[/]: {text} [dim]({path})[/]", highlight=False, soft_wrap=True)
+    text, place = escape(text), escape(str(path))
+    console.print(f"[bold]{stage}[/]: {text} [dim]({place})[/]", highlight=False, soft_wrap=True)
 
 
 def _device_name(device: Any) -> str:

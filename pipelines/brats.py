@@ -14,7 +14,7 @@ from medunet import adhoc, runs, stages
 from medunet.cli import guard
 
 
-def main() -> None:
+def main() -> list[str]:
     """Do the seven stages, then compare readers."""
     parser = make_parser(__doc__, run="runs/brats")
     parser.add_argument("--readers", type=Path, help="folder of label maps of one case")
@@ -26,14 +26,15 @@ def main() -> None:
     stages.run_check(run)
     stages.run_plan(run)
     stages.run_train(run)
-    stages.run_predict(run)
-    stages.run_score(run)
+    failed = stages.run_predict(run)
+    scores = stages.run_score(run)
     stages.run_report(run)
     stages.say_tensorboard(run)
 
     if given.readers is not None:
         reference = runs.label_of(run, given.case)
-        adhoc.score_masks_of(reference, given.readers, run.folder.root / "readers", run.config)
+        scores += adhoc.score_masks_of(reference, given.readers, run.folder.root / "readers", run.config)
+    return stages.list_failed(failed, scores)
 
 
 if __name__ == "__main__":

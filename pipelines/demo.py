@@ -10,7 +10,7 @@ from medunet.cli import guard
 from medunet.dataset.phantom import write_cohort
 
 
-def main() -> None:
+def main() -> list[str]:
     """Make the cohort, then do the seven stages one after another."""
     given = make_parser(__doc__, run="runs/demo").parse_args()
     given.data_root = given.data_root or given.run / "data"
@@ -21,10 +21,11 @@ def main() -> None:
     stages.run_check(run)
     stages.run_plan(run)
     stages.run_train(run)
-    stages.run_predict(run)
-    stages.run_score(run)
+    failed = stages.run_predict(run)
+    scores = stages.run_score(run)
     stages.run_report(run)
     stages.say_tensorboard(run)
+    return stages.list_failed(failed, scores)
 
 
 if __name__ == "__main__":

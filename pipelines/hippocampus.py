@@ -11,7 +11,7 @@ from medunet import stages
 from medunet.cli import guard
 
 
-def main() -> None:
+def main() -> list[str]:
     """Do the seven stages; faults in unmatched files are shown, and training goes on without them."""
     parser = make_parser(__doc__, run="runs/hippocampus")
     parser.add_argument("--folds-file", help='fixed folds, {"folds": [[case, ...], ...]}; else seeded ones')
@@ -24,10 +24,11 @@ def main() -> None:
     stages.run_check(run)
     stages.run_plan(run)
     stages.run_train(run)
-    stages.run_predict(run)
-    stages.run_score(run)
+    failed = stages.run_predict(run)
+    scores = stages.run_score(run)
     stages.run_report(run)
     stages.say_tensorboard(run)
+    return stages.list_failed(failed, scores)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from medunet import runs, stages
 from medunet.cli import guard
 
 
-def main() -> None:
+def main() -> list[str]:
     """Do the seven stages, then try the model on scans from elsewhere."""
     parser = make_parser(__doc__, run="runs/liver_tumour")
     parser.add_argument("--external-root", type=Path, help="folder of scans from elsewhere")
@@ -28,8 +28,8 @@ def main() -> None:
     stages.run_check(run)
     stages.run_plan(run)
     stages.run_train(run)
-    stages.run_predict(run)
-    stages.run_score(run)
+    failed = stages.run_predict(run)
+    scores = stages.run_score(run)
     stages.run_report(run)
     stages.say_tensorboard(run)
 
@@ -37,9 +37,10 @@ def main() -> None:
         elsewhere = runs.external_run(run, given.external_dataset, given.external_root)
         stages.run_manifest(elsewhere)
         stages.run_check(elsewhere)
-        stages.run_predict(elsewhere, model=run.folder.model(run.config.training.fold))
-        stages.run_score(elsewhere, targets=("liver",))
+        failed |= stages.run_predict(elsewhere, model=run.folder.model(run.config.training.fold))
+        scores += stages.run_score(elsewhere, targets=("liver",))
         stages.run_report(elsewhere)
+    return stages.list_failed(failed, scores)
 
 
 if __name__ == "__main__":

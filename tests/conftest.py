@@ -10,7 +10,8 @@ from tiny_cohort import write_tiny_cohort
 from medunet import runs, stages
 from medunet.config import PlanningConfig
 from medunet.planning.planner import make_plan
-from medunet.records import Fingerprint, Plan, load_description
+from medunet.plans import Fingerprint, Plan
+from medunet.records import load_description
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -25,11 +25,41 @@ def test_changes_are_read_as_yaml_and_made_on_top():
         ("device.x=1", "is a value, not a section"),
         ("planning.patch_size=[64, 64]", "has 2 axes but planning.dimensions is 3"),
         ("training.fold=first", r"training\.fold"),
+        ("training.validate_every=2", r"training\.validate_every: Extra inputs"),
+        ("training.learning_rate=1000", r"training\.learning_rate: .*less than or equal to 10"),
+        ("training.max_minutes=.inf", r"training\.max_minutes: .*finite"),
+        ("seed=-1", r"seed: .*greater than or equal to 0"),
+        ("seed=2020-13-45", "seed: '2020-13-45' is not a YAML value"),
+        ("planning.patch_size=[0, 0, 0]", r"planning\.patch_size\.0: .*equal to 1"),
+        ("planning.patch_size=[8, -8, 8]", r"planning\.patch_size\.1: .*equal to 1"),
+        ("planning.spacing_mm=[0, 1, 1]", r"planning\.spacing_mm\.0: .*equal to 0\.1"),
+        ("planning.spacing_mm=[1, 1, -1]", r"planning\.spacing_mm\.2: .*equal to 0\.1"),
+        ("planning.spacing_mm=[1, 1000, 1]", r"planning\.spacing_mm\.1: .*equal to 100"),
+        ("planning.spacing_mm=[1, .nan, 1]", r"planning\.spacing_mm\.1: "),
+        ("planning.max_features=8", r"planning\.max_features 8 is smaller than planning\.base_features 32"),
+        ("scoring.tolerances_mm=[1, -1]", r"scoring\.tolerances_mm\.1: .*equal to 0"),
     ],
 )
 def test_mistakes_are_named(change, message):
     with pytest.raises(InputError, match=message):
         change_config({"dataset": "x", "device": "cpu"}, [change], "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- dataset: x", "holds no keys"),
+        ("", "holds no keys"),
+        ("dataset: x\ntraining:\nplanning: [1]\n", "holds no keys below planning, training"),
+        ("dataset: x\ninference: {postprocess: null}\n", r"inference\.postprocess: "),
+        ("dataset: x\nseed: 2020-13-45\n", "not valid YAML"),
+    ],
+)
+@pytest.mark.parametrize("changes", [(), ("training.epochs=3",)])
+def test_files_without_keys_where_keys_belong_are_named(tmp_path, text, message, changes):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"config\.yaml: .*{message}"):
+        load_config(tmp_path / "config.yaml", changes)
 
 
 def test_configuration_round_trip(tmp_path):

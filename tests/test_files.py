@@ -6,7 +6,7 @@ import math
 import pytest
 
 from medunet.errors import InputError
-from medunet.files import dump_json, hash_value, read_json, whole_file, write_json, write_text
+from medunet.files import dump_json, hash_value, read_json, read_object, whole_file, write_json, write_text
 
 
 def test_failure_while_writing_keeps_the_old_file(tmp_path):
@@ -44,6 +44,16 @@ def test_broken_json_names_the_file(tmp_path):
     (tmp_path / "plan.json").write_text("{")
     with pytest.raises(InputError, match=r"plan\.json: not valid JSON"):
         read_json(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"x"'])
+def test_json_that_is_no_object_is_refused_with_the_mend(tmp_path, text):
+    path = tmp_path / "provenance.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"provenance\.json: holds no JSON object\. Remove it"):
+        read_object(path)
+    path.write_text('{"seed": 0}')
+    assert read_object(path) == {"seed": 0}
 
 
 def test_hash_ignores_the_order_of_keys():

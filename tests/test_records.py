@@ -3,7 +3,8 @@
 import pytest
 
 from medunet.errors import InputError
-from medunet.records import Case, Description, Manifest, Plan, load_description, read_yaml
+from medunet.plans import Plan
+from medunet.records import Case, Description, Manifest, load_description, read_yaml
 
 BRATS = {
     "name": "brats",
@@ -85,7 +86,49 @@ def test_yaml_reads_exponents_as_numbers(tmp_path):
     assert read_yaml(path) == {"rate": 0.001, "name": "1e-3x"}
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\0", "a\nb", "a\x7f"])
+def test_case_ids_that_cannot_name_a_file_are_refused(name):
+    with pytest.raises(InputError, match="id: "):
+        Case.parse({"id": name, "patient": "p", "images": {}}, "manifest.json")
+
+
+@pytest.mark.parametrize("name", ["case_01", "1.2.840", "Fall Öl 3", "a..b"])
+def test_other_case_ids_are_kept(name):
+    assert Case.parse({"id": name, "patient": "p", "images": {}}, "manifest.json").id == name
+
+
 def test_plan_file_holds_each_number_beside_its_reason(tiny_plan: Plan, tmp_path):
     tiny_plan.write(tmp_path / "plan.json")
     assert Plan.read(tmp_path / "plan.json") == tiny_plan
     assert tiny_plan.plain()["batch_size"] == {"value": 2, "why": tiny_plan.why["batch_size"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_size": [16, 15, 8]}, r"patch_size: \[16, 15, 8\] is not divisible"),
+        ({"patch_size": [16, 16]}, "patch_size: needs 3 axes"),
+        ({"patch_size": [16, 16, 0]}, "patch_size: every number must be 1 or more"),
+        ({"features": [4]}, "features: a network needs two stages or more"),
+        ({"features": [4, 0, 8]}, "features: every stage needs one or more"),
+        ({"features": [4, 8, 16, 32]}, "kernel_sizes: has . stages but features has 4; strides: has"),
+        ({"features": [], "strides": [], "kernel_sizes": []}, "two stages or more, not 0"),
+        ({"features": [4, 8], "strides": [[1, 1, 1], [0, 2, 2]]}, "strides: every number"),
+        ({"strides": [[2, 2, 2], [2, 2, 2]]}, "strides: those of the first stage"),
+        ({"kernel_sizes": [[3, 3], [3, 3]]}, "kernel_sizes: needs 3 axes"),
+        ({"kernel_sizes": [[3, 3, 2], [3, 3, 3]]}, "kernel_sizes: every number must be odd"),
+        ({"batch_size": 0}, "batch_size: must be 1 or more"),
+        ({"deep_supervision": 0}, "deep_supervision: must be 1 or more"),
+        ({"spacing_mm": [1, 0, 1]}, "spacing_mm: .* must be positive"),
+        ({"slice_axis": 3}, "slice_axis: 3 is none of"),
+        ({"intensities": {}}, "intensities: no channel"),
+    ],
+)
+def test_plans_edited_by_hand_are_checked(tiny_plan: Plan, changes, message):
+    with pytest.raises(InputError, match=message):
+        Plan.parse({**tiny_plan.plain(), **changes}, "plan.json")
+
+
+def test_all_faults_of_a_plan_at_once(tiny_plan: Plan):
+    with pytest.raises(InputError, match=r"plan\.json: .*batch_size: .*slice_axis: .*intensities: "):
+        Plan.parse({**tiny_plan.plain(), "batch_size": -1, "slice_axis": -1, "intensities": {}}, "plan.json")

@@ -14,7 +14,8 @@ from medunet import runs, stages
 from medunet.dataset.checks import read_faults
 from medunet.errors import FaultsError, InputError
 from medunet.files import read_json
-from medunet.records import Manifest, ModelCard, Plan
+from medunet.plans import ModelCard, Plan
+from medunet.records import Manifest
 
 
 def test_run_folder_holds_what_the_house_promises(finished_run: runs.Run):
@@ -169,3 +170,88 @@ def test_a_model_is_tried_on_scans_with_other_label_values(own_run: runs.Run):
     assert min(row.dice for row in scores) > 0.5
     page = stages.run_report(elsewhere)
     assert "case_00" in page.read_text()
+
+
+def test_data_changed_after_the_check_are_not_trained_on(own_run: runs.Run):
+    path = own_run.data_root / "labelsTr/case_01.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.int16) * 129, image.affine), path)
+    with pytest.raises(FaultsError, match="not been checked as they are now"):
+        stages.run_train(own_run)
+
+
+def test_a_model_is_not_scored_on_cases_that_it_was_trained_on(own_run: runs.Run):
+    refolded = runs.open_run(own_run.folder.root, own_run.data_root, changes=["seed=7"])
+    stages.run_manifest(refolded)
+    held_out = {case.id for case in refolded.manifest.split_fold(0)[1]}
+    assert held_out & set(ModelCard.read(own_run.folder.model(0) / "model.json").training_cases)
+    with pytest.raises(InputError, match=r"trained on .* held out"):
+        stages.run_predict(refolded)
+
+
+def test_fold_all_leaves_the_held_out_scores_alone(own_run: runs.Run):
+    before = own_run.folder.scores.read_text()
+    whole = runs.open_run(
+        own_run.folder.root, own_run.data_root, changes=["training.fold=all", "training.epochs=1"]
+    )
+    assert stages.run_train(whole).train_is_validation
+    with pytest.raises(InputError, match="holds no case out"):
+        stages.run_predict(whole)
+    stages.run_score(own_run)
+    assert own_run.folder.scores.read_text() == before
+
+
+def test_scores_on_training_cases_say_so_everywhere(finished_run: runs.Run, tmp_path, capsys):
+    changes = (*TINY, "training.fold=all", "training.epochs=1")
+    run = runs.open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
+    assert stages.run_all(run) == []
+    assert "say nothing of new scans" in " ".join(capsys.readouterr().out.split())
+    assert read_json(tmp_path / "run/scores.json")["about"]["train_is_validation"]
+    for page in (tmp_path / "run/report").rglob("*.html"):
+        assert "say nothing of new scans" in page.read_text()
+
+
+def test_masks_of_an_earlier_model_are_not_scored(own_run: runs.Run):
+    longer = runs.open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=8"])
+    before = own_run.folder.model(0).joinpath("weights.safetensors").read_bytes()
+    stages.run_train(longer)
+    assert own_run.folder.model(0).joinpath("weights.safetensors").read_bytes() != before
+    with pytest.raises(InputError, match="earlier model"):
+        stages.run_score(longer)
+    stages.run_predict(longer)
+    stages.run_score(longer)
+
+
+def test_a_refused_option_is_not_kept(own_run: runs.Run):
+    before = own_run.folder.config.read_text()
+    for change in ("training.fold=9", "seed=5"):
+        with pytest.raises(InputError):
+            stages.run_train(runs.open_run(own_run.folder.root, own_run.data_root, changes=[change]))
+    stages.run_predict(
+        runs.open_run(own_run.folder.root, own_run.data_root, changes=["training.precision=fp32"])
+    )
+    assert own_run.folder.config.read_text() == before
+
+
+def test_cases_left_out_by_name_stay_out_when_the_pipeline_is_started_again(own_run: runs.Run):
+    kept = runs.open_run(own_run.folder.root, own_run.data_root, changes=["exclude.case_01=why"])
+    stages.run_manifest(kept)
+    config_file = own_run.folder.root.parent / "pipeline.yaml"
+    config_file.write_text("dataset: phantoms\n")
+    again = runs.open_run(own_run.folder.root, own_run.data_root, config_file=config_file)
+    assert again.config.exclude == {"case_01": "why"}
+
+
+def test_a_run_that_has_begun_keeps_its_plan_on_another_device(own_run: runs.Run):
+    before = own_run.folder.plan.read_bytes()
+    provenance = read_json(own_run.folder.provenance)
+    provenance["plan"]["device"] = "cuda"
+    own_run.folder.provenance.write_text(json.dumps(provenance))
+    stages.run_plan(own_run)
+    assert own_run.folder.plan.read_bytes() == before
+
+
+def test_postprocessing_of_an_unknown_target_is_refused_before_training(own_run: runs.Run):
+    changes = ["inference.postprocess.livr={keep_largest: true}"]
+    with pytest.raises(InputError, match="Choose from"):
+        stages.run_plan(runs.open_run(own_run.folder.root, own_run.data_root, changes=changes))

@@ -70,7 +70,9 @@ def check_case(case: Case, description: Description, data_root: Path) -> tuple[l
         faults += _compare_files(case.id, images, label)
         return faults, CaseFacts(case, tuple(images), label)
     except Exception as error:  # the other cases go on
-        text = f"{type(error).__name__}: {error}".replace(str(data_root), "")
+        text = f"{type(error).__name__}: {error}"
+        for root in (data_root.resolve(), data_root.absolute()):  # saved files hold no absolute path
+            text = text.replace(str(root), "")
         return [*faults, make_fault("N099", case.id, "", text)], CaseFacts(case)
 
 
@@ -97,7 +99,8 @@ def read_stream(path: Path) -> None:
             while stream.read(1 << 20):
                 pass
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"the compressed stream is broken ({error})", where=path.name) from error
+        reason = getattr(error, "strerror", None) or error  # an OSError's own text holds the absolute path
+        raise DataError(f"the compressed stream is broken ({reason})", where=path.name) from error
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -152,7 +155,8 @@ def _check_file(
     try:
         path = file_path(relative, data_root, f"case {case_id}")
     except InputError as error:
-        return stop("N013", error.what)
+        name = Path(relative).name if Path(relative).is_absolute() else relative
+        return stop("N013", error.what.replace(relative, name))
     if not path.is_file():
         return stop("N001", f"{relative} does not exist")
     try:

@@ -90,13 +90,16 @@ def _read_cases(
         elif entry.split == "train" and plain.get("validation"):
             fold = 0 if entry.section == "validation" else 1
         cases.append(
-            Case(
-                id=case_id,
-                patient=description.patient_of(case_id),
-                images=entry.images,
-                label=entry.label,
-                fold=fold,
-                split=entry.split,
+            Case.parse(
+                {
+                    "id": case_id,
+                    "patient": description.patient_of(case_id),
+                    "images": entry.images,
+                    "label": entry.label,
+                    "fold": fold,
+                    "split": entry.split,
+                },
+                where=f"case {case_id!r}",
             )
         )
     return cases

@@ -11,8 +11,9 @@ from medunet.errors import InputError
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.nifti import read_channels, read_label
 from medunet.imaging.orientation import to_ras
+from medunet.plans import Fingerprint
 from medunet.progress import track
-from medunet.records import Case, Description, Fingerprint
+from medunet.records import Case, Description
 
 _SAMPLES_PER_CASE = 10_000  # as nnU-Net: enough for stable percentiles, bounded in memory
 

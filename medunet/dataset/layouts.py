@@ -140,12 +140,15 @@ def _assemble(
     if files.split == "train" and files.label is None:
         return None, [Unmatched(path=path, reason="image without a label") for path in paths]
     case_id = case_id or stem(paths[0])
-    case = Case(
-        id=case_id,
-        patient=description.patient_of(case_id),
-        images={name: files.images[name] for name in description.channels},
-        label=files.label,
-        split=files.split or ("train" if files.label else "unlabelled"),
+    case = Case.parse(
+        {
+            "id": case_id,
+            "patient": description.patient_of(case_id),
+            "images": {name: files.images[name] for name in description.channels},
+            "label": files.label,
+            "split": files.split or ("train" if files.label else "unlabelled"),
+        },
+        where=f"case {case_id!r}",
     )
     return case, []
 

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from medunet.config import InferenceConfig
 from medunet.errors import DataError, InputError
 from medunet.files import hash_file
+from medunet.imaging.geometry import axis_codes
 from medunet.imaging.nifti import read_header, write_mask
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
 from medunet.networks.devices import Precision
 from medunet.networks.unet import UNet
+from medunet.plans import ModelCard
 from medunet.postprocessing.components import tidy_labels
-from medunet.records import ModelCard
 from medunet.transforms.chain import preprocess_chain, restore_probabilities, run_chain
 
 
@@ -72,6 +73,14 @@ class Model:
             raise DataError(
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
+        header = read_header(image_paths[0])
+        if "?" in axis_codes(header.affine) or not all(0.1 <= mm <= 12 for mm in header.spacing_mm[:3]):
+            spacing = " × ".join(f"{mm:.3g}" for mm in header.spacing_mm)
+            raise DataError(
+                f"spacing {spacing} mm is implausible, or the axes are singular",
+                where=image_paths[0].name,
+                mend="Correct the header; spacings of 0.1 to 12 mm can be predicted.",
+            )
         case = run_chain(self.chain, image_paths)
         probabilities = predict_probabilities(
             self.network,
@@ -92,7 +101,7 @@ class Model:
             description.targets,
             description.written_values,
             config.postprocess,
-            read_header(image_paths[0]).spacing_mm,
+            header.spacing_mm,
         )
 
     def predict_file(self, image_paths: list[Path], config: InferenceConfig, path: Path) -> None:

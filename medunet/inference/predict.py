@@ -8,7 +8,7 @@ from typing import Any
 
 from medunet.config import InferenceConfig
 from medunet.errors import InputError
-from medunet.files import hash_file, hash_value, read_json, write_json
+from medunet.files import hash_file, hash_value, read_object, write_json
 from medunet.inference.model import Model
 from medunet.progress import track
 from medunet.records import Description
@@ -75,27 +75,36 @@ def predict_scans(
 ) -> dict[str, str]:
     """Write `<case>.nii.gz` for every scan and `index.json`; return the failed cases with their reasons.
 
-    A case is skipped when its mask exists and was made from the same image content, weights and options. After
-    each case the index is written whole, so that a killed run goes on where it stopped.
+    A case is skipped when its mask exists and was made from the same image content, weights and options. The index
+    is written whole before and after each case, so that a killed run goes on where it stopped.
+
+    Raises:
+        InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels,
+            or it cannot be written.
     """
     description = model.card.description
+    targets = {name: list(values) for name, values in description.targets.items()}
     index_path = folder / "index.json"
-    index: dict[str, Any] = read_json(index_path) if index_path.exists() else {}
-    done: dict[str, Any] = index.get("cases", {})
+    index = read_object(index_path) if index_path.exists() else {}
+    done: dict[str, Any] = dict(index.get("cases", {}))
+    _refuse_other_files(scans, folder, done, overwrite=overwrite)
+    if done and index.get("targets") != targets:
+        raise InputError(
+            f"holds masks of {list(index.get('targets', {}))}, but this model outlines {list(targets)}",
+            where=str(folder),
+            mend="Choose another --out.",
+        )
     options = hash_value(config.plain())
     failed: dict[str, str] = {}
 
     def write_index() -> None:
+        content = {
+            "schema": "medunet.predictions/1",
+            "dataset": description.name,
+            "labels": description.labels,
+        }
         write_json(
-            index_path,
-            {
-                "schema": "medunet.predictions/1",
-                "dataset": description.name,
-                "labels": description.labels,
-                "targets": {name: list(values) for name, values in description.targets.items()},
-                "cases": dict(sorted(done.items())),
-                "failed": failed,
-            },
+            index_path, {**content, "targets": targets, "cases": dict(sorted(done.items())), "failed": failed}
         )
 
     for scan in track(scans, "Predict"):
@@ -108,23 +117,41 @@ def predict_scans(
                 "fold": model.card.fold,
             }
             before = done.get(scan.case, {})
-            if (
-                not overwrite
-                and path.exists()
-                and all(before.get(key) == value for key, value in entry.items())
-            ):
+            if not overwrite and path.exists() and all(before.get(key) == entry[key] for key in entry):
                 continue
+            done[scan.case] = {"begun": True}  # so that a mask left by a kill is known as ours
+            write_index()
             start = time.monotonic()
             model.predict_file(scan.images, config, path)
             seconds = round(time.monotonic() - start, 2)
             done[scan.case] = {**entry, "precision": model.precision, "seconds": seconds}
+        except InputError:  # no fault of the case: a full disk, or options that cannot be used
+            raise
         except Exception as error:  # whatever it is, the other cases go on
             failed[scan.case] = _reason(error)
-            done.pop(scan.case, None)
-            path.unlink(missing_ok=True)  # a mask of an earlier model must not pass for this one's
+            if done.pop(scan.case, None) is not None:
+                path.unlink(missing_ok=True)  # an old mask of ours must not pass for this scan's
         write_index()
     write_index()
     return failed
+
+
+def _refuse_other_files(
+    scans: Sequence[Scan], folder: Path, done: dict[str, Any], *, overwrite: bool
+) -> None:
+    images = {image.resolve() for scan in scans for image in scan.images}
+    targets = {scan.case: folder / f"{scan.case}.nii.gz" for scan in scans}
+    if any(path.resolve() in images for path in targets.values()):
+        raise InputError(
+            "masks written there would replace the scans", where=str(folder), mend="Choose another --out."
+        )
+    foreign = [path.name for case, path in targets.items() if path.exists() and case not in done]
+    if foreign and not overwrite:
+        raise InputError(
+            f"holds {foreign[:3]}, which medunet did not write",
+            where=str(folder),
+            mend="Choose another --out, or --overwrite to replace them.",
+        )
 
 
 def _reason(error: BaseException) -> str:

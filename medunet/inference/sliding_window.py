@@ -6,7 +6,8 @@ from torch import nn
 
 from medunet.networks.builder import to_probabilities
 from medunet.networks.devices import Precision, autocast
-from medunet.records import Description, Plan
+from medunet.plans import Plan
+from medunet.records import Description
 
 
 @torch.inference_mode()

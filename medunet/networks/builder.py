@@ -3,7 +3,8 @@
 import torch
 
 from medunet.networks.unet import UNet
-from medunet.records import Description, Plan
+from medunet.plans import Plan
+from medunet.records import Description
 
 
 def build_network(plan: Plan, description: Description) -> UNet:

@@ -13,7 +13,8 @@ from medunet.planning.topology import (
     target_spacing,
     training_gb,
 )
-from medunet.records import Description, Fingerprint, Intensity, Plan
+from medunet.plans import Fingerprint, Intensity, Plan
+from medunet.records import Description
 
 DEFAULT_GB = {"cuda": 8.0, "cpu": 1.0}
 _MIN_BATCH = 2
@@ -44,7 +45,7 @@ def make_plan(
     """Return the plan for a dataset within a memory budget.
 
     Raises:
-        InputError: no patch fits the budget, or a given patch cannot be pooled.
+        InputError: no patch fits the budget, or the patch, given or the scans' own, cannot be pooled.
     """
     why: dict[str, str] = {"memory_gb": memory_why}
     shapes, spacings = np.array(fingerprint.shapes), np.array(fingerprint.spacings_mm)
@@ -58,6 +59,7 @@ def make_plan(
         spacing, why["spacing_mm"] = np.array(config.spacing_mm), "given as planning.spacing_mm"
     spacing = np.round(spacing, 4)
     median_shape = np.median(np.round(shapes * spacings / spacing), axis=0).astype(int)
+    median_shape = np.maximum(median_shape, 1)
     why["median_shape"] = "median over cases of the nonzero box at the target spacing"
     slice_axis = int(2 - np.argmax(spacing[::-1]))
     why["slice_axis"] = f"the coarsest axis, {spacing[slice_axis]:g} mm; the last where axes tie"
@@ -74,6 +76,14 @@ def make_plan(
         num_outputs=num_outputs,
     )
     topology = fit.patch(why)
+    if len(topology.strides) < 2 or min(topology.patch_size) < 1:
+        given = config.patch_size is not None
+        raise InputError(
+            f"a patch of {'×'.join(map(str, topology.patch_size))} voxels is too small to be halved even once",
+            where="planning.patch_size" if given else f"dataset {description.name}",
+            mend="Give planning.patch_size with 8 voxels or more along two axes of like spacing"
+            + ("." if given else ", or a finer planning.spacing_mm."),
+        )
     features = fit.features(topology)
     batch = fit.batch(topology, float(fingerprint.num_cases * median_shape.prod()), why)
     why["features"] = f"{config.base_features} doubled at each stage, at most {fit.max_features}, as nnU-Net"
@@ -157,7 +167,8 @@ class _Fit:
         self.spacing_mm, self.median_shape = spacing_mm, median_shape
         self.config, self.memory_gb = config, memory_gb
         self.num_inputs, self.num_outputs = num_inputs, num_outputs
-        self.max_features = config.max_features or (320 if config.dimensions == 3 else 512)
+        usual = 320 if config.dimensions == 3 else 512
+        self.max_features = config.max_features or max(usual, config.base_features)
 
     def features(self, topology: Topology) -> tuple[int, ...]:
         return stage_features(len(topology.strides), self.config.base_features, self.max_features)
@@ -183,16 +194,16 @@ class _Fit:
             patch = np.array(topology.patch_size)
             axis = int(np.argmax(patch / self.median_shape))
             patch[axis] -= plan_topology(patch.tolist(), self.spacing_mm).divisors[axis]
-            if patch[axis] < 8:
+            shrunk = plan_topology(patch.tolist(), self.spacing_mm)
+            if shrunk.patch_size == topology.patch_size:  # padding gave back what was taken
+                patch[axis] -= shrunk.divisors[axis]
+                shrunk = plan_topology(patch.tolist(), self.spacing_mm)
+            if patch[axis] < 8 or (len(topology.strides) > 1 and len(shrunk.strides) < 2):
                 raise InputError(
                     f"no patch fits {self.memory_gb} GB with {self.config.base_features} base features",
                     where="planning.memory_gb",
                     mend="Raise planning.memory_gb or lower planning.base_features.",
                 )
-            shrunk = plan_topology(patch.tolist(), self.spacing_mm)
-            if shrunk.patch_size == topology.patch_size:  # padding gave back what was taken
-                patch[axis] -= shrunk.divisors[axis]
-                shrunk = plan_topology(patch.tolist(), self.spacing_mm)
             topology = shrunk
         why["patch_size"] = (
             f"aspect of the spacing within the median shape {self.median_shape}"

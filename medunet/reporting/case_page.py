@@ -151,7 +151,10 @@ def case_html(
         rows=[_row(row, measures(rows)) for _, row in rows.iterrows()],
         faults=faults,
         accepted={entry.code: entry.reason for entry in accepted},
-        warnings=[*_border_warnings(scan, targets), *scan.warnings] if isinstance(scan, Scan) else [],
+        warnings=[
+            *([trained_on(provenance)] if trained_on(provenance) else []),
+            *([*_border_warnings(scan, targets), *scan.warnings] if isinstance(scan, Scan) else []),
+        ],
         scan=scan if isinstance(scan, Scan) else None,
         no_scan=scan if isinstance(scan, str) else "",
         pictures=pictures,
@@ -161,6 +164,13 @@ def case_html(
         provenance=flat_items(dict(provenance or {})),
         links=links,
     )
+
+
+def trained_on(provenance: Mapping[str, Any] | None) -> str:
+    """Return a warning where the scored cases are those that the model was trained on, else ""."""
+    if not (provenance or {}).get("score", {}).get("train_is_validation"):
+        return ""
+    return "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
 
 
 def thumbnail(scan: Scan, rows: pd.DataFrame, description: Description) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from medunet.imaging.figures import figure_png
 from medunet.records import Fault, Manifest
-from medunet.reporting.case_page import conventions
+from medunet.reporting.case_page import conventions, trained_on
 from medunet.reporting.cohort_plots import MOST_TARGETS, draw_dice, draw_volumes
 from medunet.reporting.page import data_uri, flat_items, number_text, render
 from medunet.reporting.scores import (
@@ -57,6 +57,7 @@ def cohort_html(
         num_unscored=len(unscored),
         mean_dice=number_text(average, 3),
         num_averaged=num_averaged,
+        trained_on=trained_on(provenance),
         unscored=[entry for entry in entries if entry["case"] in unscored],
         ranked=[entry for entry in entries if entry["case"] not in unscored],
         troubled=[entry for entry in entries if entry["page"].trouble],

@@ -1,7 +1,9 @@
 """Checkpoints written whole, the newest readable one found, the best weights kept."""
 
+import errno
 import math
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         """Write the checkpoint whole or not at all."""
         with whole_file(Path(path), suffix=".ckpt") as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # torch's way of saying that the disk is full
+                raise OSError(errno.ENOSPC, "no space left, or the folder's limit is reached") from error
 
 
 class KeepCheckpoints(Checkpoint):
@@ -37,10 +42,10 @@ class KeepCheckpoints(Checkpoint):
         assert isinstance(pl_module, SegmentationModule)
         last = self.folder / "last.ckpt"
         if last.exists():
-            _link(last, self.folder / "previous.ckpt")
+            link(last, self.folder / "previous.ckpt")
         trainer.save_checkpoint(last)
         if best_row(pl_module.history) == len(pl_module.history) - 1:
-            _link(last, self.folder / "best.ckpt")
+            link(last, self.folder / "best.ckpt")
 
 
 def best_row(history: list[dict[str, float]]) -> int:
@@ -77,9 +82,12 @@ def is_readable(path: Path) -> bool:
         return False
 
 
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, replacing what had it, without a moment when there is none."""
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name (a copy where links are not to be had), replacing whole what had it before."""
     temporary = target.with_name(f".{target.name}.link")
     temporary.unlink(missing_ok=True)
-    os.link(source, temporary)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
     temporary.replace(target)

@@ -4,6 +4,7 @@ Mapped files are read through the system's page cache: small datasets stay in me
 A patch is a function of (seed, epoch, index) alone, so that a resumed run sees what an undisturbed one sees.
 """
 
+import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medunet.config import TrainingConfig
 from medunet.dataset.manifest import case_paths
+from medunet.errors import DataError
 from medunet.files import hash_value, whole_file
+from medunet.plans import Plan
 from medunet.progress import track
-from medunet.records import Case, Description, Plan
+from medunet.records import Case, Description
 from medunet.transforms.augment import margin_size
 from medunet.transforms.chain import preprocess_chain, run_chain
 from medunet.transforms.patches import PreparedCase, find_locations, sample_patch
@@ -28,6 +31,7 @@ def prepare_cases(
     cases: Sequence[Case], description: Description, plan: Plan, data_root: Path, cache: Path, *, seed: int
 ) -> list[PreparedCase]:
     """Preprocess labelled cases into `cache`, once for a plan and a file's size and time; in the given order."""
+    _allow_open_files()
     chain = preprocess_chain(plan, with_label=True)
     plan_hash = hash_value(plan.plain())
     prepared = []
@@ -38,13 +42,25 @@ def prepare_cases(
         key = hash_value([plan_hash, case.plain(), states])[:32]
         files = {name: cache / f"{key}_{name}.npy" for name in ("image", "label")}
         if not all(path.exists() for path in files.values()):
-            result = run_chain(chain, images, label)
+            try:
+                result = run_chain(chain, images, label)
+            except DataError as error:
+                raise DataError(
+                    error.what, where=f"case {case.id}: {error.where}", mend=error.mend
+                ) from error
             _save(files["image"], result["image"].as_tensor().numpy())
             _save(files["label"], result["label"].as_tensor()[0].numpy().astype(np.uint8))
         image, labels = (np.load(path, mmap_mode="r") for path in files.values())
         locations = find_locations(labels, description.targets, (seed, *case.id.encode()))
         prepared.append(PreparedCase(case.id, image, labels, locations))
     return prepared
+
+
+def _allow_open_files() -> None:
+    """Raise this process's limit of open files to what the system allows: each mapped file keeps one open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from medunet.config import Config
+from medunet.errors import InputError
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
 from medunet.networks.devices import Precision
-from medunet.records import Description, Plan
+from medunet.plans import Plan
+from medunet.records import Description
 from medunet.training.losses import SegmentationLoss
 from medunet.transforms.augment import apply_parameters, sample_parameters
 
@@ -109,12 +111,16 @@ class SegmentationModule(L.LightningModule):
         """Return the loss of a batch.
 
         Raises:
-            FloatingPointError: the loss is no longer finite, so that going on would only waste time.
+            InputError: the loss is no longer finite, so that going on would only waste time.
         """
         loss = self.loss(self.network(batch["image"]), batch["label"])
         value = loss.item()
         if not math.isfinite(value):
-            raise FloatingPointError(f"the training loss became {value} at step {self.global_step}")
+            raise InputError(
+                f"the training loss became {value} at step {self.global_step}",
+                where="training",
+                mend="Lower training.learning_rate, or set training.precision=fp32.",
+            )
         self._epoch_losses.append(value)
         self.log("loss", value, prog_bar=True, logger=False)
         return loss

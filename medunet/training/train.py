@@ -1,5 +1,6 @@
 """Train one fold: prepare, fit, stop, and leave the best weights where prediction finds them."""
 
+import errno
 import logging
 import warnings
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from medunet import __version__
@@ -18,13 +20,15 @@ from medunet.config import Config
 from medunet.errors import InputError
 from medunet.files import RunFolder, hash_file, hash_value, whole_file
 from medunet.networks.devices import PrecisionChoice
-from medunet.records import Manifest, ModelCard, Plan, json_number
+from medunet.plans import ModelCard, Plan
+from medunet.records import Manifest, json_number
 from medunet.training.callbacks import Curves, ProgressLine
 from medunet.training.checkpoints import (
     KeepCheckpoints,
     WholeCheckpointIO,
     best_row,
     is_readable,
+    link,
     newest_readable,
 )
 from medunet.training.data import FoldData, prepare_cases
@@ -54,16 +58,10 @@ def train_fold(
     fold = config.training.fold
     folder, description = run.fold(fold), manifest.description
     training, validation = manifest.split_fold(fold)
-    identity = hash_value([plan.plain(), description.plain(), [case.id for case in training], config.seed])
     checkpoints = folder / "checkpoints"
-    resume = newest_readable(checkpoints)
-    saved = _Saved.of(resume) if resume is not None else None
-    if saved is not None and saved.identity != identity:
-        raise InputError(
-            "the checkpoints were made with another plan, case list or seed",
-            where=str(checkpoints),
-            mend="Choose another run folder, or remove this fold's folder to train it anew.",
-        )
+    identity, resume, saved = find_resume(run, manifest, plan, config)
+    if saved is not None and resume is not None and best_row(saved.history) == len(saved.history) - 1:
+        link(resume, checkpoints / "best.ckpt")  # a kill may have come between the two files
     if saved is not None and saved.is_over(config):
         return export_best(run, manifest, plan, config)
     # Lightning warns of worker counts and sizes that do not concern a user of ours.
@@ -100,8 +98,38 @@ def train_fold(
     )
     if saved is not None:
         Console(stderr=True).print(f"Resuming fold {fold} at step {saved.step}.")
-    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     return export_best(run, manifest, plan, config)
+
+
+def find_resume(
+    run: RunFolder, manifest: Manifest, plan: Plan, config: Config
+) -> tuple[str, Path | None, "_Saved | None"]:
+    """Return the fold's identity, and the checkpoint to go on from with what it says, if there is one.
+
+    Raises:
+        InputError: the checkpoint belongs to another plan, case list or seed, or the fold does not exist.
+    """
+    training, _ = manifest.split_fold(config.training.fold)
+    cases = [case.id for case in training]
+    identity = hash_value([plan.plain(), manifest.description.plain(), cases, config.seed])
+    checkpoints = run.fold(config.training.fold) / "checkpoints"
+    path = newest_readable(checkpoints)
+    if path is None:
+        return identity, None, None
+    saved = _Saved.of(path)
+    if saved.identity != identity:
+        raise InputError(
+            "the checkpoints were made with another plan, case list or seed",
+            where=str(checkpoints),
+            mend="Choose another run folder, or remove this fold's folder to train it anew.",
+        )
+    return identity, path, saved
 
 
 @dataclass(frozen=True)
@@ -146,7 +174,10 @@ def export_best(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) 
     }
     path = run.model(fold) / "weights.safetensors"
     with whole_file(path) as temporary:
-        save_file(weights, temporary)
+        try:
+            save_file(weights, temporary)
+        except SafetensorError as error:
+            raise OSError(errno.ENOSPC, str(error)) from error
     history = checkpoint["medunet"]["history"]
     row = history[best_row(history)]
     training, validation = manifest.split_fold(fold)
@@ -156,6 +187,7 @@ def export_best(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) 
         plan=plan,
         fold=fold,
         postprocessing={name: rule.model_dump() for name, rule in config.inference.postprocess.items()},
+        training_cases=tuple(case.id for case in training),
         train_is_validation=training == validation,
         validation_dice={key: json_number(value) for key, value in row.items() if key.startswith("dice")},
         weights_sha256=hash_file(path),

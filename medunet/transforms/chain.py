@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medunet.errors import DataError, MedunetError
 from medunet.imaging.nifti import read_channels, read_label
-from medunet.records import Intensity, Plan
+from medunet.plans import Intensity, Plan
 
 
 class LoadCased(MapTransform):
@@ -33,9 +33,17 @@ class LoadCased(MapTransform):
             raise DataError(
                 "has NaN or infinite voxels", where=case["image"][0].name, mend="Export the scan again."
             )
+        if any(channel.min() == channel.max() for channel in image.array):
+            raise DataError(
+                "every voxel is alike", where=case["image"][0].name, mend="Export the scan again."
+            )
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
             label = read_label(case["label"])
+            if label.array.dtype != np.uint8:
+                raise DataError(
+                    "label values above 255", where=case["label"].name, mend="Run the check again."
+                )
             # The check has shown that label and image share a grid to within a fraction of a voxel.
             array = torch.from_numpy(np.ascontiguousarray(label.array))[None].float()
             case["label"] = MetaTensor(array, affine=torch.from_numpy(image.affine))
@@ -110,9 +118,10 @@ def run_chain(chain: Compose, image_paths: list[Path], label_path: Path | None =
     try:
         return chain(case)
     except RuntimeError as error:  # MONAI wraps what a transform raises
-        if isinstance(error.__cause__, MedunetError):
-            raise error.__cause__ from None
-        raise
+        cause = error.__cause__ or error
+        if isinstance(cause, MedunetError):
+            raise cause from None
+        raise DataError(f"cannot be preprocessed ({cause})", where=image_paths[0].name) from error
 
 
 def restore_probabilities(

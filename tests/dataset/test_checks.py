@@ -19,7 +19,7 @@ from medunet.dataset.checks import check_manifest, errors_left, fault_table, rea
 from medunet.dataset.fault_codes import FAULT_KINDS
 from medunet.dataset.manifest import make_manifest
 from medunet.dataset.splits import read_folds
-from medunet.errors import InputError
+from medunet.errors import DataError, InputError
 from medunet.records import Accepted, Description, Excluded, Fault, Manifest, load_description
 
 DESCRIPTIONS = Path(__file__).parents[2] / "data_manifests"
@@ -372,6 +372,34 @@ def test_a_crash_is_a_fault_of_its_case(
     assert (fault.code, fault.case) == ("N099", "b")
     assert "RuntimeError: no more handles" in fault.measured
     assert str(root) not in fault.measured
+
+
+def test_a_crash_names_no_folder_that_a_link_leads_to(
+    root: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path_factory.mktemp("linked") / "data"
+    link.symlink_to(root)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError(f"neither {root.resolve()}/x nor {link}/x. The end.")
+
+    monkeypatch.setattr(case_checks, "_check_label", broken)
+    for fault in check_manifest(manifest, link):
+        assert fault.measured == "RuntimeError: neither /x nor /x. The end."
+
+
+def test_a_file_that_goes_while_it_is_read_is_named_without_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file") as caught:
+        case_checks.read_stream(tmp_path / "gone.nii.gz")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_an_absolute_path_is_not_repeated(root: Path, manifest: Manifest) -> None:
+    case = manifest.cases[0].model_copy(update={"label": str(root / "a_seg.nii.gz")})
+    faults, _ = case_checks.check_case(case, manifest.description, root)
+    assert [fault.code for fault in faults] == ["N013"]
+    assert str(root) not in str(faults)
+    assert "a_seg.nii.gz" in faults[0].measured
 
 
 def test_excluded_and_accepted_errors_are_not_left(root: Path, manifest: Manifest) -> None:

@@ -1,5 +1,8 @@
 """Prediction of many scans: done ones skipped by content, failed ones named, windows blended without a seam."""
 
+import json
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from medunet.inference.model import Model
 from medunet.inference.predict import Scan, predict_scans, scans_from_files
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.unet import UNet
-from medunet.records import Plan, load_description
+from medunet.plans import Plan
+from medunet.records import load_description
 
 DESCRIPTIONS = REPOSITORY / "data_manifests"
 CPU = torch.device("cpu")
@@ -73,12 +77,76 @@ def test_a_scan_that_would_give_an_empty_mask_silently_fails_loudly(own_run: run
     assert failed == {scan.case: f"{scan.case}.nii.gz: has NaN or infinite voxels. Export the scan again."}
 
 
-@pytest.mark.parametrize("shape", [(9, 1, 7), (3, 200, 5), (1, 1, 1)])
+@pytest.mark.parametrize("shape", [(9, 1, 7), (3, 200, 5), (1, 1, 2)])
 def test_scans_smaller_than_a_patch_are_predicted(own_run: runs.Run, tmp_path, shape):
     path = tmp_path / "small.nii.gz"
-    nib.save(nib.Nifti1Image(np.full(shape, 100, np.int16), np.diag([-2.0, 2, 4, 1])), path)
+    array = np.random.default_rng(0).integers(-80, 120, shape).astype(np.int16)
+    nib.save(nib.Nifti1Image(array, np.diag([-2.0, 2, 4, 1])), path)
     assert predict_scans(load(own_run), [Scan("small", [path])], tmp_path / "out", InferenceConfig()) == {}
     assert nib.load(tmp_path / "out/small.nii.gz").shape == shape
+
+
+def test_a_mask_never_replaces_a_scan_or_a_file_of_somebody_else(own_run: runs.Run):
+    model, scans = load(own_run), scans_of(own_run)
+    images, labels = own_run.data_root / "imagesTr", own_run.data_root / "labelsTr"
+    before = {path: path.read_bytes() for folder in (images, labels) for path in folder.iterdir()}
+    with pytest.raises(InputError, match="would replace the scans"):
+        predict_scans(model, scans, images, InferenceConfig(), overwrite=True)
+    with pytest.raises(InputError, match="which medunet did not write"):
+        predict_scans(model, scans, labels, InferenceConfig())
+    assert {path: path.read_bytes() for folder in (images, labels) for path in folder.iterdir()} == before
+
+
+def test_masks_of_other_labels_do_not_share_a_folder(own_run: runs.Run, tmp_path):
+    model, scans = load(own_run), scans_of(own_run)
+    predict_scans(model, scans[:1], tmp_path, InferenceConfig())
+    labels = {"background": 0, "spleen": 1, "kidney": 2}
+    changed = {"labels": labels, "regions": {}, "region_order": ()}
+    card = model.card.model_copy(update={"description": model.card.description.model_copy(update=changed)})
+    with pytest.raises(InputError, match="spleen"):
+        predict_scans(replace(model, card=card), scans[1:2], tmp_path, InferenceConfig())
+
+
+def test_a_mask_left_by_a_kill_is_redone(own_run: runs.Run, tmp_path):
+    model, (scan, *_) = load(own_run), scans_of(own_run)
+    predict_scans(model, [scan], tmp_path, InferenceConfig())
+    whole = (tmp_path / f"{scan.case}.nii.gz").read_bytes()
+    index = read_json(tmp_path / "index.json")
+    index["cases"][scan.case] = {"begun": True}  # what stands there while a mask is being written
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    (tmp_path / f"{scan.case}.nii.gz").write_bytes(b"half")
+    assert predict_scans(model, [scan], tmp_path, InferenceConfig()) == {}
+    assert (tmp_path / f"{scan.case}.nii.gz").read_bytes() == whole
+
+
+def test_a_full_disk_stops_prediction_and_is_no_fault_of_the_case(own_run: runs.Run, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InputError, match="Free disk space"):
+        predict_scans(load(own_run), scans_of(own_run), tmp_path, InferenceConfig())
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "reason"),
+    [
+        (np.ones((8, 8, 8, 3)), np.eye(4), "1 channel"),
+        (np.zeros((8, 8, 8)), np.eye(4), "every voxel is alike"),
+        (np.eye(8)[None].repeat(8, 0), np.diag([60.0, 60, 60, 1]), "spacing 60 × 60 × 60 mm is implausible"),
+        (np.eye(8)[None].repeat(8, 0), np.diag([1.0, 1, 0, 1]), "implausible, or the axes are singular"),
+    ],
+)
+def test_scans_that_cannot_be_predicted_say_why(own_run: runs.Run, tmp_path, array, affine, reason):
+    image = nib.Nifti1Image(array.astype(np.float32), np.eye(4))
+    image.set_sform(affine, 1)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "odd.nii")
+    failed = predict_scans(
+        load(own_run), [Scan("odd", [tmp_path / "odd.nii"])], tmp_path / "out", InferenceConfig()
+    )
+    assert reason in failed["odd"]
+    assert "0x" not in failed["odd"]
 
 
 def test_postprocessing_of_the_configuration_is_applied(own_run: runs.Run, tmp_path):

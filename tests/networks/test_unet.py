@@ -7,7 +7,8 @@ from monai.networks.nets import DynUNet
 
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.networks.unet import UNet
-from medunet.records import Plan, load_description
+from medunet.plans import Plan
+from medunet.records import load_description
 
 DESCRIPTIONS = REPOSITORY / "data_manifests"
 ISOTROPIC = {

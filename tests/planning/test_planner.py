@@ -7,7 +7,8 @@ from conftest import REPOSITORY
 from medunet.config import PlanningConfig
 from medunet.errors import InputError
 from medunet.planning.planner import make_plan, memory_budget
-from medunet.records import Fingerprint, Plan, load_description
+from medunet.plans import Fingerprint, Plan
+from medunet.records import load_description
 
 CT = {"percentile_00_5": -20.0, "percentile_99_5": 180.0, "mean": 99.0, "std": 38.0}
 
@@ -93,6 +94,8 @@ def test_ct_is_clipped_and_scaled_by_its_foreground():
 def test_too_little_memory_is_refused_with_the_mend():
     with pytest.raises(InputError, match=r"planning\.memory_gb.*Raise"):
         plan_liver(memory_gb=0.001)
+    with pytest.raises(InputError, match=r"planning\.memory_gb.*Raise"):  # shrinking leaves no axis to halve
+        plan_liver(memory_gb=0.05, shapes=((77, 512, 512),) * 3, spacings_mm=((1.0, 2.0, 2.0),) * 3)
 
 
 def test_budget_follows_the_device_and_the_users_word():
@@ -100,3 +103,29 @@ def test_budget_follows_the_device_and_the_users_word():
     assert memory_budget("cpu", 20.0, None)[0] == 1.0
     assert memory_budget("cpu", 1.0, None)[0] == 0.8
     assert memory_budget("cuda", 80.0, 24.0)[0] == 24.0
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_patches_that_cannot_be_halved_are_refused(dimensions):
+    config = PlanningConfig(dimensions=dimensions, patch_size=(4, 4, 4)[:dimensions])
+    with pytest.raises(InputError, match=r"planning\.patch_size: .*Give planning\.patch_size"):
+        plan_liver(config)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (1, 1, 1)])
+def test_scans_too_small_for_a_network_are_refused(shape):
+    with pytest.raises(
+        InputError, match=r"dataset msd_task03_liver: .* voxels is too small to be halved even once"
+    ):
+        plan_liver(shapes=(shape,) * 100, spacings_mm=((1.0, 1.0, 1.0),) * 100)
+
+
+def test_scans_thinner_than_a_target_voxel_keep_one():
+    plan = plan_liver(PlanningConfig(spacing_mm=(1.0, 1.0, 9.0)), shapes=((128, 128, 3),) * 100)
+    assert plan.median_shape[2] == 1
+    assert plan.patch_size[2] >= 1
+
+
+def test_features_start_at_the_number_given():
+    plan = plan_liver(PlanningConfig(base_features=400, patch_size=(16, 16, 16)))
+    assert set(plan.features) == {400}
