@@ -9,7 +9,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from medunet.errors import InputError
 from medunet.files import write_text
-from medunet.records import Stored, Surface, number_aware, read_yaml
+from medunet.records import Surface
+from medunet.stored import Stored, number_aware, read_yaml
 
 Voxels = Annotated[int, Field(ge=1)]
 SpacingMm = Annotated[float, Field(ge=0.1, le=100)]

@@ -8,7 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_serializer, model_validator
 
-from medunet.records import Description, Stored
+from medunet.records import Description
+from medunet.stored import Stored
 
 
 class Intensity(Stored):

@@ -250,8 +250,9 @@ def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
     for case_id in sorted(cases):
         _, label = case_paths(cases[case_id], manifest.description, run.data_root)
         prediction = run.folder.predictions / f"{case_id}.nii.gz"
+        is_whole = prediction.exists() and "begun" not in entries.get(case_id, {})
         if label is not None:
-            pairs.append(Pair(case_id, label, prediction if prediction.exists() else None))
+            pairs.append(Pair(case_id, label, prediction if is_whole else None))
     if not pairs:
         raise InputError(
             "no held-out case has a label", where=str(run.folder.root), mend="Train a fold first."

@@ -10,7 +10,7 @@ import pytest
 from conftest import REPOSITORY
 
 FLOORS = {
-    **dict.fromkeys(("errors", "files", "records", "plans", "config", "progress", ""), 0),
+    **dict.fromkeys(("errors", "files", "records", "plans", "stored", "config", "progress", ""), 0),
     "imaging": 1,
     **dict.fromkeys(("dataset", "planning"), 2),
     **dict.fromkeys(("transforms", "networks", "scoring", "postprocessing"), 3),

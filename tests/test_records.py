@@ -4,7 +4,8 @@ import pytest
 
 from medunet.errors import InputError
 from medunet.plans import Plan
-from medunet.records import Case, Description, Manifest, load_description, read_yaml
+from medunet.records import Case, Description, Manifest, load_description
+from medunet.stored import read_yaml
 
 BRATS = {
     "name": "brats",

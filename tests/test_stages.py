@@ -99,7 +99,12 @@ def test_every_stage_again_changes_no_result(own_run: runs.Run):
 def test_a_missing_mask_is_a_failed_case_not_a_skipped_one(own_run: runs.Run):
     victim = next(own_run.folder.predictions.glob("*.nii.gz"))
     victim.unlink()
+    index = read_json(own_run.folder.predictions / "index.json")
+    other = next(case for case in index["cases"] if not victim.name.startswith(case))
+    index["cases"][other] = {"begun": True}  # killed while predicting: what lies there is not this model's
+    (own_run.folder.predictions / "index.json").write_text(json.dumps(index))
     scores = stages.run_score(own_run)
+    assert {row.status for row in scores if row.case == other} == {"missing"}
     rows = [row for row in scores if row.case == victim.name.removesuffix(".nii.gz")]
     assert {row.status for row in rows} == {"missing"}
     assert stages.run_report(own_run).read_text().count(rows[0].case) > 0

@@ -1,0 +1,51 @@
+"""Peak memory of a training step on the CPU against the planner's estimate.
+
+python benchmarks/training_memory.py [--patch 40 56 40] [--batch 6] [--precision bf16]
+"""
+
+import argparse
+import resource
+
+import torch
+
+from medunet.networks.devices import autocast
+from medunet.networks.unet import UNet
+from medunet.planning.topology import plan_topology, stage_features, training_gb
+
+
+def peak_gb() -> float:
+    """Return this process's peak resident memory in GB (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main() -> None:
+    """Take two steps and print the rise of the peak."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--patch", type=int, nargs=3, default=(40, 56, 40))
+    parser.add_argument("--batch", type=int, default=6)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
+    given = parser.parse_args()
+    topology = plan_topology(given.patch, (1.0, 1.0, 1.0))
+    features = stage_features(len(topology.strides), 32, 320)
+    supervised = max(1, len(features) - 2)
+    network = UNet(
+        3, 1, 3, features, topology.kernel_sizes, topology.strides, deep_supervision=supervised
+    ).train()
+    optimizer = torch.optim.AdamW(network.parameters())
+    before = peak_gb()
+    for _ in range(2):
+        with autocast(torch.device("cpu"), given.precision):
+            outputs = network(torch.randn(given.batch, 1, *topology.patch_size))
+        sum(output.float().square().mean() for output in outputs).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    estimate = training_gb(topology, features, 2, given.batch, 1, 3)
+    measured = peak_gb() - before
+    print(f"patch {topology.patch_size}, batch {given.batch}, {given.precision}: "
+          f"measured {measured:.2f} GB, estimated {estimate:.2f} GB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
