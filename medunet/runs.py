@@ -1,4 +1,4 @@
-"""A run in hand: its folder, its configuration, where its data lies, and the record of how it was made."""
+"""A run in hand: folder, configuration, data root; what its check allows and its models hold out; how it was made."""
 
 import os
 import platform
@@ -10,12 +10,13 @@ from typing import Any
 
 from medunet import __version__
 from medunet.config import Config, change_config, load_config
+from medunet.dataset.checks import errors_left, read_faults
 from medunet.dataset.manifest import case_paths, data_root_from
 from medunet.dataset.splits import read_folds
-from medunet.errors import InputError
+from medunet.errors import FaultsError, InputError
 from medunet.files import RunFolder, hash_value, read_object, write_json
-from medunet.plans import Plan
-from medunet.records import Description, Manifest, load_description
+from medunet.plans import ModelCard, Plan
+from medunet.records import Case, Description, Manifest, load_description
 
 _PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safetensors")
 _FOLDS_COPY, _DESCRIPTION_COPY = "run_folds.json", "run_description.json"
@@ -135,6 +136,55 @@ def data_state(run: Run) -> str:
             state = path.stat() if path.exists() else None
             states.append([state.st_size, state.st_mtime_ns] if state else None)
     return hash_value([manifest.plain(), states])
+
+
+def require_clean(run: Run) -> None:
+    """Refuse to go on with errors in the data, or with data that was changed since its check.
+
+    Raises:
+        FaultsError: names the cases at fault and what to do.
+    """
+    manifest = run.manifest
+    checked = read_provenance(run).get("check", {}).get("data_state_sha256")
+    if checked != data_state(run) or not run.folder.checks.exists():
+        raise FaultsError(
+            "the data have not been checked as they are now",
+            where=str(run.folder.root),
+            mend="Run `medunet check` first.",
+        )
+    if left := errors_left(read_faults(run.folder.checks), manifest):
+        rows = sorted({f"{fault.case or 'dataset'} ({fault.code})" for fault in left})
+        raise FaultsError(
+            f"the check found {len(left)} error(s): {', '.join(rows[:10])}{' ...' * (len(rows) > 10)}",
+            where=str(run.folder.checks),
+            mend="Mend the files, or leave cases out by name with `medunet check --exclude CASE=REASON`.",
+        )
+
+
+def trained_cards(run: Run) -> dict[int | str, ModelCard]:
+    """Return the model cards of the trained folds: the numbered ones, or "all" where there is no other."""
+    paths = sorted(run.folder.root.glob("folds/*/model/model.json"))
+    cards = {card.fold: card for card in map(ModelCard.read, paths)}
+    return {fold: card for fold, card in cards.items() if fold != "all"} or cards
+
+
+def held_out_cases(run: Run, fold: int | str) -> list[Case]:
+    """Return a fold's validation cases and the test cases.
+
+    Fold "all" holds out the test cases alone; where there are none and no numbered fold is trained, its own
+    training cases stand in.
+    """
+    _, validation = run.manifest.split_fold(fold)
+    tests = [case for case in run.manifest.used if case.split == "test"]
+    if fold != "all":
+        return [*validation, *tests]
+    if not tests and any(key != "all" for key in trained_cards(run)):
+        raise InputError(
+            "fold all holds no case out",
+            where=str(run.folder.root),
+            mend="Predict new scans with it: `medunet predict RUN/folds/all/model SCANS --out FOLDER`.",
+        )
+    return tests or list(validation)
 
 
 def read_provenance(run: Run) -> dict[str, Any]:

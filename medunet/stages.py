@@ -14,16 +14,24 @@ from rich.markup import escape
 
 from medunet import __version__
 from medunet.config import Config
-from medunet.dataset.checks import check_manifest, errors_left, fault_table, read_faults, write_faults
+from medunet.dataset.checks import check_manifest, errors_left, fault_table, write_faults
 from medunet.dataset.fingerprint import compute_fingerprint
 from medunet.dataset.manifest import case_paths, make_manifest
 from medunet.dataset.splits import read_folds
-from medunet.errors import FaultsError, InputError, StoppedError
+from medunet.errors import InputError, StoppedError
 from medunet.files import hash_value, read_object
 from medunet.planning.planner import make_plan, memory_budget
 from medunet.plans import ModelCard, Plan
-from medunet.records import Case, CaseScore, Description, Fault, Manifest
-from medunet.runs import Run, add_provenance, data_state, read_provenance
+from medunet.records import CaseScore, Description, Fault, Manifest
+from medunet.runs import (
+    Run,
+    add_provenance,
+    data_state,
+    held_out_cases,
+    read_provenance,
+    require_clean,
+    trained_cards,
+)
 
 console = Console()
 _SEEN = "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
@@ -67,29 +75,6 @@ def run_check(run: Run) -> list[Fault]:
     num_warnings = sum(fault.severity == "warning" for fault in faults)
     _say("Check", f"{len(left)} errors, {num_warnings} warnings", run.folder.checks)
     return left
-
-
-def require_clean(run: Run) -> None:
-    """Refuse to go on with errors in the data, or with data that was changed since its check.
-
-    Raises:
-        FaultsError: names the cases at fault and what to do.
-    """
-    manifest = run.manifest
-    checked = read_provenance(run).get("check", {}).get("data_state_sha256")
-    if checked != data_state(run) or not run.folder.checks.exists():
-        raise FaultsError(
-            "the data have not been checked as they are now",
-            where=str(run.folder.root),
-            mend="Run `medunet check` first.",
-        )
-    if left := errors_left(read_faults(run.folder.checks), manifest):
-        rows = sorted({f"{fault.case or 'dataset'} ({fault.code})" for fault in left})
-        raise FaultsError(
-            f"the check found {len(left)} error(s): {', '.join(rows[:10])}{' ...' * (len(rows) > 10)}",
-            where=str(run.folder.checks),
-            mend="Mend the files, or leave cases out by name with `medunet check --exclude CASE=REASON`.",
-        )
 
 
 def run_plan(run: Run) -> Plan:
@@ -185,7 +170,7 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
     from medunet.networks.devices import choose_device, choose_precision
 
     manifest, fold = run.manifest, run.config.training.fold
-    cases = _held_out(run, fold) if model is None else list(manifest.used)
+    cases = held_out_cases(run, fold) if model is None else list(manifest.used)
     device = choose_device(run.config.device)
     began = read_provenance(run).get("folds", {}).get(str(fold), {})
     same_device = began.get("asked", [None, None])[1] == device.type
@@ -230,11 +215,11 @@ def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
     """
     from medunet.scoring.pairs import Pair
 
-    manifest, cards = run.manifest, _cards(run)
+    manifest, cards = run.manifest, trained_cards(run)
     cases = {case.id: case for case in manifest.used} if not cards else {}
     hashes: dict[str, set[str]] = {}
     for fold, card in cards.items():
-        for case in _held_out(run, fold):
+        for case in held_out_cases(run, fold):
             cases[case.id] = case
             hashes.setdefault(case.id, set()).add(card.weights_sha256)
     index_path = run.folder.predictions / "index.json"
@@ -343,32 +328,6 @@ def targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:
     index = folder / "index.json"
     plain = read_object(index) if index.exists() else {}
     return {name: tuple(values) for name, values in plain["targets"].items()} if "targets" in plain else None
-
-
-def _cards(run: Run) -> dict[int | str, ModelCard]:
-    """Return the model cards of the trained folds: the numbered ones, or "all" where there is no other."""
-    paths = sorted(run.folder.root.glob("folds/*/model/model.json"))
-    cards = {card.fold: card for card in map(ModelCard.read, paths)}
-    return {fold: card for fold, card in cards.items() if fold != "all"} or cards
-
-
-def _held_out(run: Run, fold: int | str) -> list[Case]:
-    """Return a fold's validation cases and the test cases.
-
-    Fold "all" holds out the test cases alone; where there are none and no numbered fold is trained, its own
-    training cases stand in.
-    """
-    _, validation = run.manifest.split_fold(fold)
-    tests = [case for case in run.manifest.used if case.split == "test"]
-    if fold != "all":
-        return [*validation, *tests]
-    if not tests and any(key != "all" for key in _cards(run)):
-        raise InputError(
-            "fold all holds no case out",
-            where=str(run.folder.root),
-            mend="Predict new scans with it: `medunet predict RUN/folds/all/model SCANS --out FOLDER`.",
-        )
-    return tests or list(validation)
 
 
 def _say(stage: str, text: str, path: Path) -> None:
