@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from medunet.config import Config, InferenceConfig
+from medunet.config import Config
 from medunet.dataset.manifest import case_paths, data_root_from
 from medunet.records import CaseScore, Description, Manifest, load_description
 from medunet.runs import descriptions_folder
@@ -31,8 +31,7 @@ def predict_images(
         scans = [Scan(case.id, case_paths(case, listed.description, root)[0]) for case in listed.used]
     else:
         scans = scans_from_files(images, model.card.description)
-    options = InferenceConfig.model_validate({"postprocess": model.card.postprocessing})
-    failed = predict_scans(model, scans, out, options, overwrite=overwrite)
+    failed = predict_scans(model, scans, out, model.card.inference, overwrite=overwrite)
     say_predicted(len(scans), failed, out)
     return failed
 

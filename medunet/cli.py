@@ -55,9 +55,10 @@ def _open(
 ) -> runs.Run:
     """Open a run with the options' changes to its configuration."""
     all_changes = list(changes or [])
-    all_changes += [f"training.fold={fold}"] * (fold is not None) + [f"device={device}"] * (
-        device is not None
-    )
+    if fold is not None:
+        all_changes.append(f"training.fold={fold}")
+    if device is not None:
+        all_changes.append(f"device={device}")
     opened = runs.open_run(run, data_root, config_file=config_file, dataset=dataset, changes=all_changes)
     reasons = dict(opened.config.exclude)
     for entry in exclude or ():

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_serializer, model_validator
 
+from medunet.config import InferenceConfig
 from medunet.records import Description
 from medunet.stored import Stored
 
@@ -130,7 +131,7 @@ class ModelCard(Stored):
     description: Description
     plan: Plan
     fold: int | str
-    postprocessing: dict[str, dict[str, float | bool]] = {}
+    inference: InferenceConfig = InferenceConfig()
     training_cases: tuple[str, ...] = ()
     train_is_validation: bool = False
     validation_dice: dict[str, float | None] = {}

@@ -8,6 +8,8 @@ import pytest
 from conftest import TINY
 
 from medunet import cli, runs, stages
+from medunet.files import read_json
+from medunet.imaging.nifti import read_label
 from medunet.scoring.tables import read_scores
 
 
@@ -66,6 +68,22 @@ def test_images_and_folders_and_a_manifest_can_be_predicted(call, finished_run: 
     labels = finished_run.data_root / "labelsTr"
     assert call("score", labels, tmp_path / "b", "--dataset", "phantoms", "--out", tmp_path / "s")[0] == 0
     assert len(read_scores(tmp_path / "s/scores.csv")) == 12
+
+
+def test_a_model_folder_predicts_as_its_run_was_configured(call, own_run: runs.Run, tmp_path):
+    changes = ["inference.overlap=0.25", "inference.postprocess.tumour={min_volume_ml: 1000000}"]
+    run = runs.open_run(own_run.folder.root, own_run.data_root, changes=changes)
+    stages.run_train(run)
+    stages.run_predict(run)
+    case = next(run.folder.predictions.glob("*.nii.gz")).name
+    scan = own_run.data_root / "imagesTr" / case
+    assert call("predict", own_run.folder.model(0), scan, "--out", tmp_path / "out")[0] == 0
+    assert read_label(tmp_path / "out" / case).array.max() == 1, "the tumour rule of the run was not applied"
+    entries = [
+        read_json(folder / "index.json")["cases"] for folder in (tmp_path / "out", run.folder.predictions)
+    ]
+    stem = case.removesuffix(".nii.gz")
+    assert entries[0][stem]["options_sha256"] == entries[1][stem]["options_sha256"]
 
 
 def test_a_failing_case_gives_exit_code_one_and_its_name(call, own_run: runs.Run, tmp_path):

@@ -19,12 +19,6 @@ def axis_codes(affine: Affine) -> str:
     return "".join(code or "?" for code in nib.aff2axcodes(affine))
 
 
-def is_oblique(affine: Affine, tolerance_degrees: float = 0.1) -> bool:
-    """Say whether any axis deviates from the world axes by more than the tolerance."""
-    angles = np.rad2deg(nib.affines.obliquity(affine))
-    return bool(np.max(angles) > tolerance_degrees)
-
-
 def corners(shape: tuple[int, ...], affine: Affine) -> NDArray[np.float64]:
     """Return the world positions (8, 3) in mm of a grid's corner voxels."""
     index = np.array(list(itertools.product(*[(0, n - 1) for n in shape[:3]])), dtype=float)

@@ -186,7 +186,7 @@ def export_best(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) 
         description=manifest.description,
         plan=plan,
         fold=fold,
-        postprocessing={name: rule.model_dump() for name, rule in config.inference.postprocess.items()},
+        inference=config.inference,
         training_cases=tuple(case.id for case in training),
         train_is_validation=training == validation,
         validation_dice={key: json_number(value) for key, value in row.items() if key.startswith("dice")},
