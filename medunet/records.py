@@ -55,6 +55,7 @@ class Description(Stored):
     labels: dict[str, int]
     regions: dict[str, tuple[str, ...]] = {}
     region_order: tuple[str, ...] = ()
+    instances: bool = False  # label files number the objects: every value above 0 is the one foreground label
     sided: bool = False
     patient: str = ""  # regular expression whose first group is the patient's part of a case id
     folds: int = Field(5, ge=1)
@@ -69,10 +70,10 @@ class Description(Stored):
             faults.append(f"labels: two names share a value in {self.labels}")
         if any(not 0 <= value <= 255 for value in values):
             faults.append("labels: values must lie in 0..255")
-        if len(self.labels) < 2:
+        if not self.foreground:
             faults.append("labels: no foreground label is declared")
         for region, parts in self.regions.items():
-            unknown = [part for part in parts if part not in self.labels or part == "background"]
+            unknown = [part for part in parts if part not in self.foreground]
             if unknown or not parts:
                 faults.append(f"regions.{region}: {unknown or 'no labels'}; choose from {self.foreground}")
         if self.regions:
@@ -90,6 +91,14 @@ class Description(Stored):
                         )
         elif self.region_order:
             faults.append("region_order: is set but regions are not")
+        if self.instances and (len(self.foreground) != 1 or self.regions):
+            faults.append("instances: needs exactly one foreground label and no regions")
+        if self.instances and self.ignore_value is not None:
+            faults.append("instances: every value above 0 is an object's number, so there can be no 'ignore'")
+        if self.layout == "png" and len(self.channels) not in (1, 3):
+            faults.append(
+                f"channels: a picture has 1 (grey) or 3 (red, green, blue), not {len(self.channels)}"
+            )
         try:
             if self.patient and re.compile(self.patient).groups != 1:
                 faults.append("patient: the expression needs exactly one group")
@@ -109,8 +118,13 @@ class Description(Stored):
 
     @property
     def foreground(self) -> tuple[str, ...]:
-        """Names of the labels other than background."""
-        return tuple(name for name in self.labels if name != "background")
+        """Names of the labels other than background and ignore."""
+        return tuple(name for name in self.labels if name not in ("background", "ignore"))
+
+    @property
+    def ignore_value(self) -> int | None:
+        """Value of the label `ignore`, whose voxels are neither learnt nor scored; None where there is none."""
+        return self.labels.get("ignore")
 
     @property
     def targets(self) -> dict[str, tuple[int, ...]]:
@@ -128,6 +142,16 @@ class Description(Stored):
         if not self.regions:
             return {name: self.labels[name] for name in self.foreground}
         return {region: self.labels[own[0]] for region, own in self._own_labels().items()}
+
+    @property
+    def instances_as(self) -> int | None:
+        """Label value that every value above 0 of a label file stands for; None where values are labels."""
+        return self.labels[self.foreground[0]] if self.instances else None
+
+    @property
+    def unit(self) -> Literal["mm", "px"]:
+        """Unit of lengths: pictures have no spacing and are measured in pixels, under columns named mm."""
+        return "px" if self.layout == "png" else "mm"
 
     def patient_of(self, case_id: str) -> str:
         """Return the patient's part of a case id; the id itself where the description gives no pattern."""

@@ -36,7 +36,10 @@ def test_changes_are_read_as_yaml_and_made_on_top():
         ("planning.spacing_mm=[1, 1, -1]", r"planning\.spacing_mm\.2: .*equal to 0\.1"),
         ("planning.spacing_mm=[1, 1000, 1]", r"planning\.spacing_mm\.1: .*equal to 100"),
         ("planning.spacing_mm=[1, .nan, 1]", r"planning\.spacing_mm\.1: "),
-        ("planning.max_features=8", r"planning\.max_features 8 is smaller than planning\.base_features 32"),
+        (
+            "planning={base_features: 32, max_features: 8}",
+            r"max_features 8 is smaller than .*base_features 32",
+        ),
         ("scoring.tolerances_mm=[1, -1]", r"scoring\.tolerances_mm\.1: .*equal to 0"),
     ],
 )
@@ -63,9 +66,27 @@ def test_files_without_keys_where_keys_belong_are_named(tmp_path, text, message,
 
 
 def test_configuration_round_trip(tmp_path):
-    config = change_config({"dataset": "x"}, ["inference.postprocess.liver={keep_largest: true}"], "t")
+    steps = "inference.postprocess.liver=[keep_largest: true, closing_mm: 3]"
+    config = change_config({"dataset": "x"}, [steps], "t")
     config.write(tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text()
+    assert "    liver:\n    - keep_largest: true\n    - closing_mm: 3.0\n" in text
     assert load_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("{closing_mm: 3, keep_largest: true}", r"liver\.0: .*one key, not \['closing_mm', 'keep_largest'\]"),
+        ("{}", r"liver\.0: .*one key, not \[\]"),
+        ("{closing: 3}", r"liver\.0\.closing: Extra inputs"),
+        ("{opening_mm: 0}", r"liver\.0\.opening_mm: .*greater than 0"),
+        ("{keep_largest: false}", r"liver\.0\.keep_largest: "),
+    ],
+)
+def test_mistakes_in_postprocessing_steps_are_named(step, message):
+    with pytest.raises(InputError, match=rf"inference\.postprocess\.{message}"):
+        change_config({"dataset": "x"}, [f"inference.postprocess.liver=[{step}]"], "config.yaml")
 
 
 @pytest.mark.parametrize(

@@ -1,37 +1,35 @@
 """From a fingerprint to a plan: every number by rule or by the user's word, each with its reason."""
 
+import math
+
 import numpy as np
 
-from medunet.config import PlanningConfig
+from medunet.config import NetworkName, PlanningConfig
 from medunet.errors import InputError
-from medunet.planning.topology import (
-    ANISOTROPY,
-    Topology,
-    initial_patch,
-    plan_topology,
-    stage_features,
-    target_spacing,
-    training_gb,
-)
+from medunet.planning.architectures import ARCHITECTURES, Architecture, choose_architecture
+from medunet.planning.fit import Fit
+from medunet.planning.memory import NetworkShape
+from medunet.planning.topology import ANISOTROPY, target_spacing
 from medunet.plans import Fingerprint, Intensity, Plan
 from medunet.records import Description
 
-DEFAULT_GB = {"cuda": 8.0, "cpu": 1.0}
-_MIN_BATCH = 2
-_DATASET_SHARE = 0.05  # a batch holds at most this share of the dataset's voxels
+_CPU_GB = 1.0
 
 
-def memory_budget(device: str, free_gb: float, given_gb: float | None) -> tuple[float, str]:
-    """Return the memory in GB that a training step may use, and why."""
+def memory_budget(
+    device: str, free_gb: float, given_gb: float | None, network: NetworkName = "plain"
+) -> tuple[float, str]:
+    """Return the memory in GB that a training step may use, and why: on a card what the network's preset asks for."""
     if given_gb is not None:
         return given_gb, "given as planning.memory_gb"
-    budget = round(min(DEFAULT_GB[device], 0.8 * free_gb), 1)
-    reason = (
-        "nnU-Net's reference of 8 GB; give planning.memory_gb for larger patches"
-        if device == "cuda"
-        else "on a CPU time is short before memory is: a step that fills 1 GB takes seconds"
-    )
-    return budget, f"{reason} ({free_gb:.1f} GB measured free)"
+    architecture = ARCHITECTURES[network]
+    if device == "cuda":
+        usual = architecture.card_gb
+        reason = f"the reference of {usual:g} GB for {architecture.title}; give planning.memory_gb for larger patches"
+    else:
+        usual = _CPU_GB
+        reason = "on a CPU time is short before memory is: a step that fills 1 GB takes seconds"
+    return round(min(usual, 0.8 * free_gb), 1), f"{reason} ({free_gb:.1f} GB measured free)"
 
 
 def make_plan(
@@ -47,6 +45,7 @@ def make_plan(
     Raises:
         InputError: no patch fits the budget, or the patch, given or the scans' own, cannot be pooled.
     """
+    architecture = choose_architecture(config)
     why: dict[str, str] = {"memory_gb": memory_why}
     shapes, spacings = np.array(fingerprint.shapes), np.array(fingerprint.spacings_mm)
     spacing, coarse_rule = target_spacing(spacings, shapes)
@@ -61,41 +60,36 @@ def make_plan(
     median_shape = np.median(np.round(shapes * spacings / spacing), axis=0).astype(int)
     median_shape = np.maximum(median_shape, 1)
     why["median_shape"] = "median over cases of the nonzero box at the target spacing"
+    sides = sorted(np.median(shapes, axis=0).astype(int).tolist())
+    if config.dimensions == 3 and sides[0] == 1 < sides[1]:
+        raise InputError(
+            f"images of {'×'.join(map(str, reversed(sides)))} voxels have a single slice",
+            where="planning.dimensions",
+            mend="Set planning.dimensions: 2.",
+        )
     slice_axis = int(2 - np.argmax(spacing[::-1]))
     why["slice_axis"] = f"the coarsest axis, {spacing[slice_axis]:g} mm; the last where axes tie"
     why["orientation"] = "one orientation for all cases, so that mirrored or turned scans look alike"
     axes = [axis for axis in range(3) if config.dimensions == 3 or axis != slice_axis]
 
-    num_outputs = len(description.targets) + (0 if description.regions else 1)
-    fit = _Fit(
-        spacing_mm=tuple(spacing[axes]),
-        median_shape=tuple(int(n) for n in median_shape[axes]),
+    fit = Fit(
         config=config,
+        architecture=architecture,
+        # A resized slice has lost its spacing: its pixels count as square.
+        spacing_mm=(1.0, 1.0) if config.resize_to else tuple(float(spacing[axis]) for axis in axes),
+        median_shape=config.resize_to or tuple(int(median_shape[axis]) for axis in axes),
         memory_gb=memory_gb,
-        num_inputs=len(description.channels),
-        num_outputs=num_outputs,
+        num_inputs=len(description.channels) * config.context_slices,
+        num_outputs=len(description.targets) + (0 if description.regions else 1),
+        dataset=description.name,
     )
-    topology = fit.patch(why)
-    if len(topology.strides) < 2 or min(topology.patch_size) < 1:
-        given = config.patch_size is not None
-        raise InputError(
-            f"a patch of {'×'.join(map(str, topology.patch_size))} voxels is too small to be halved even once",
-            where="planning.patch_size" if given else f"dataset {description.name}",
-            mend="Give planning.patch_size with 8 voxels or more along two axes of like spacing"
-            + ("." if given else ", or a finer planning.spacing_mm."),
-        )
-    features = fit.features(topology)
-    batch = fit.batch(topology, float(fingerprint.num_cases * median_shape.prod()), why)
-    why["features"] = f"{config.base_features} doubled at each stage, at most {fit.max_features}, as nnU-Net"
-    why["strides"] = (
-        "an axis is halved while it has 8 voxels and lies within a factor 2 of the finest spacing"
-    )
-    why["kernel_sizes"] = "1 along an axis until it is within a factor 2 of the finest spacing, then 3"
-    why["convolutions_per_stage"] = "two, as nnU-Net" if config.convolutions_per_stage == 2 else "given"
-    why["deep_supervision"] = "an output at each decoder stage but the coarsest, weights 1, 1/2, 1/4, ..."
-    why["estimated_gb"] = (
-        "feature maps of a batch at nnU-Net's 14.3 bytes each, and weights with their moments"
-    )
+    topology = fit.choose_patch(why)
+    shape = fit.shape(topology)
+    dataset_voxels = fingerprint.num_cases * math.prod(fit.median_shape)
+    if config.dimensions == 2:
+        dataset_voxels *= int(median_shape[slice_axis])
+    batch = fit.choose_batch(topology, dataset_voxels, why)
+    why |= _network_reasons(architecture, shape, fit, config)
     patch = topology.patch_size
     anisotropic = config.dimensions == 3 and max(patch) > ANISOTROPY * patch[slice_axis]
     why["anisotropic"] = (
@@ -115,6 +109,9 @@ def make_plan(
     return Plan(
         dataset=description.name,
         dimensions=config.dimensions,
+        network=shape.network,
+        context_slices=config.context_slices,
+        resize_to=config.resize_to,
         orientation="RAS",
         spacing_mm=(i, j, k),
         slice_axis=slice_axis,
@@ -126,11 +123,12 @@ def make_plan(
         median_shape=(int(median_shape[0]), int(median_shape[1]), int(median_shape[2])),
         patch_size=topology.patch_size,
         batch_size=batch,
-        features=features,
+        features=shape.features,
         kernel_sizes=topology.kernel_sizes,
         strides=topology.strides,
-        convolutions_per_stage=config.convolutions_per_stage,
-        deep_supervision=max(1, len(features) - 2),
+        convolutions_per_stage=shape.convolutions,
+        encoder_blocks=shape.encoder_blocks,
+        deep_supervision=shape.deep_supervision,
         anisotropic=anisotropic,
         memory_gb=memory_gb,
         estimated_gb=round(fit.gb(topology, batch), 2),
@@ -151,77 +149,56 @@ def _intensity(modality: str, statistics: dict[str, float], crop: bool) -> Inten
     )
 
 
-class _Fit:
-    """Patch and batch within the memory budget; what the rules need, gathered once."""
-
-    def __init__(
-        self,
-        *,
-        spacing_mm: tuple[float, ...],
-        median_shape: tuple[int, ...],
-        config: PlanningConfig,
-        memory_gb: float,
-        num_inputs: int,
-        num_outputs: int,
-    ) -> None:
-        self.spacing_mm, self.median_shape = spacing_mm, median_shape
-        self.config, self.memory_gb = config, memory_gb
-        self.num_inputs, self.num_outputs = num_inputs, num_outputs
-        usual = 320 if config.dimensions == 3 else 512
-        self.max_features = config.max_features or max(usual, config.base_features)
-
-    def features(self, topology: Topology) -> tuple[int, ...]:
-        return stage_features(len(topology.strides), self.config.base_features, self.max_features)
-
-    def gb(self, topology: Topology, batch: int) -> float:
-        return training_gb(
-            topology,
-            self.features(topology),
-            self.config.convolutions_per_stage,
-            batch,
-            self.num_inputs,
-            self.num_outputs,
+def _network_reasons(
+    architecture: Architecture, shape: NetworkShape, fit: Fit, config: PlanningConfig
+) -> dict[str, str]:
+    """Return a reason for each number that describes the network."""
+    base, most = fit.base_features, fit.max_features
+    why = {"network": f"planning.network.name {shape.network.name}: {architecture.title}"}
+    if fit.config.network.name == "swin_unetr":
+        why["features"] = (
+            f"{base}, a multiple of 12, for the image and its first halving, then doubled at each stage"
         )
-
-    def patch(self, why: dict[str, str]) -> Topology:
-        """Shrink the axis that is largest against the median shape until a batch of two fits."""
-        if self.config.patch_size is not None:
-            why["patch_size"] = "given as planning.patch_size, padded to be divisible by the strides"
-            return plan_topology(self.config.patch_size, self.spacing_mm)
-        start = initial_patch(self.spacing_mm, self.median_shape)
-        topology = plan_topology(start, self.spacing_mm)
-        while self.gb(topology, _MIN_BATCH) > self.memory_gb:
-            patch = np.array(topology.patch_size)
-            axis = int(np.argmax(patch / self.median_shape))
-            patch[axis] -= plan_topology(patch.tolist(), self.spacing_mm).divisors[axis]
-            shrunk = plan_topology(patch.tolist(), self.spacing_mm)
-            if shrunk.patch_size == topology.patch_size:  # padding gave back what was taken
-                patch[axis] -= shrunk.divisors[axis]
-                shrunk = plan_topology(patch.tolist(), self.spacing_mm)
-            if patch[axis] < 8 or (len(topology.strides) > 1 and len(shrunk.strides) < 2):
-                raise InputError(
-                    f"no patch fits {self.memory_gb} GB with {self.config.base_features} base features",
-                    where="planning.memory_gb",
-                    mend="Raise planning.memory_gb or lower planning.base_features.",
-                )
-            topology = shrunk
-        why["patch_size"] = (
-            f"aspect of the spacing within the median shape {self.median_shape}"
-            + ("" if start == topology.patch_size else f", {start} made divisible")
-            + f", shrunk until a batch of {_MIN_BATCH} fits {self.memory_gb} GB"
+    else:
+        why["features"] = f"{base} doubled at each stage" + (
+            "" if most is None else f", at most {most}, as nnU-Net"
         )
-        return topology
-
-    def batch(self, topology: Topology, dataset_voxels: float, why: dict[str, str]) -> int:
-        """Return as many patches as fit the memory, at most 5% of the dataset's voxels, at least two."""
-        if self.config.batch_size is not None:
-            why["batch_size"] = "given as planning.batch_size"
-            return self.config.batch_size
-        per_patch = self.gb(topology, 2) - self.gb(topology, 1)
-        fitting = 1 + int((self.memory_gb - self.gb(topology, 1)) / per_patch)
-        sharing = round(dataset_voxels * _DATASET_SHARE / float(np.prod(topology.patch_size)))
-        batch = max(_MIN_BATCH, min(fitting, sharing))
-        why["batch_size"] = (
-            f"{fitting} fit {self.memory_gb} GB; {sharing} hold 5% of the dataset's voxels; at least {_MIN_BATCH}"
+    if architecture.uniform:
+        why["strides"] = f"every axis is halved at each of {len(shape.features) - 1} stages, as published"
+        why["kernel_sizes"] = "3 throughout, as published"
+    else:
+        why["strides"] = (
+            "an axis is halved while it has 8 voxels and lies within a factor 2 of the finest spacing"
         )
-        return batch
+        if config.network.num_stages is not None:
+            why["strides"] += f"; planning.network.num_stages ends it at {config.network.num_stages}"
+        why["kernel_sizes"] = "1 along an axis until it is within a factor 2 of the finest spacing, then 3"
+    if architecture.encoder_blocks:
+        why["convolutions_per_stage"] = "of the decoder, as its authors built it"
+        why["encoder_blocks"] = "residual blocks of each stage, as its authors built it"
+    else:
+        why["convolutions_per_stage"] = "two, as published" if shape.convolutions == 2 else "given"
+        why["encoder_blocks"] = "none: the encoder is made of plain convolutions"
+    if shape.deep_supervision > 1:
+        left_out = "" if architecture.supervises_all else " but the coarsest"
+        why["deep_supervision"] = f"an output at each decoder stage{left_out}, weights 1, 1/2, 1/4, ..."
+    else:
+        asked = architecture.deep_supervision and config.network.deep_supervision
+        why["deep_supervision"] = (
+            "the finest output alone: too few stages for more" if asked else "the finest output alone"
+        )
+    why["context_slices"] = (
+        "each slice with its neighbours as channels, as planning.context_slices asks"
+        if config.context_slices > 1
+        else "each patch alone"
+    )
+    why["resize_to"] = (
+        "given: slices are resized, whatever their spacing"
+        if config.resize_to
+        else "scans are brought to one spacing, not to one size"
+    )
+    why["estimated_gb"] = (
+        f"feature maps of a batch at {architecture.bytes_per_feature:g} bytes an element, "
+        "and weights with their moments"
+    )
+    return why

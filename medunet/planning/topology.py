@@ -1,4 +1,4 @@
-"""nnU-Net's published rules for spacing, pooling and patch size, as pure functions.
+"""nnU-Net's published rules for spacing, pooling and patch size, and those of other U-Nets, as pure functions.
 
 Source: Isensee et al., Nature Methods 2021, and nnU-Net v2's experiment planner, whose results these equal.
 Sizes are in voxels, spacings in mm, both in axis order.
@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medunet.plans import unpadded_size
+
 ANISOTROPY = 3.0  # an axis this many times coarser than the others is treated apart
 _MIN_BOTTLENECK = 4  # voxels an axis keeps at the deepest stage
-_BYTES_PER_FEATURE = 8e9 / (
-    2 * 560e6
-)  # nnU-Net's reference: a batch of two at 560e6 features each fills 8 GB
-_BYTES_PER_WEIGHT = 16  # weight, gradient, and two moments in float32
 
 
 @dataclass(frozen=True)
@@ -56,17 +54,20 @@ def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[int]) -> t
     return tuple(int(min(a, b)) for a, b in zip(patch, median_shape, strict=True))
 
 
-def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Topology:
+def plan_topology(
+    patch_size: Sequence[int], spacing_mm: Sequence[float], num_stages: int | None = None
+) -> Topology:
     """Pool an axis while it has at least 8 voxels and lies within a factor 2 of the finest spacing.
 
-    A kernel is 1 along an axis until its spacing has come within a factor 2 of the finest, then 3.
+    A kernel is 1 along an axis until its spacing has come within a factor 2 of the finest, then 3. There are at most
+    `num_stages` stages; fewer where the patch cannot be halved so often.
     """
     size, spacing = [int(n) for n in patch_size], [float(mm) for mm in spacing_mm]
     num_axes = len(size)
     kernel = [1] * num_axes
     kernels: list[tuple[int, ...]] = []
     strides: list[tuple[int, ...]] = [(1,) * num_axes]
-    while True:
+    while num_stages is None or len(strides) < num_stages:
         large = [axis for axis in range(num_axes) if size[axis] >= 2 * _MIN_BOTTLENECK]
         if not large:
             break
@@ -88,49 +89,26 @@ def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Top
     return Topology(tuple(kernels), tuple(strides), padded, divisors)
 
 
-def stage_features(num_stages: int, base: int, maximum: int) -> tuple[int, ...]:
-    """Return the channels of each stage: doubled at every stage, up to a maximum."""
-    return tuple(min(base * 2**stage, maximum) for stage in range(num_stages))
+def uniform_topology(
+    patch_size: Sequence[int], num_stages: int, *, unpadded_convolutions: int | None = None
+) -> Topology:
+    """Halve every axis at every stage, with kernels of 3 throughout; the patch is rounded up to a size that fits.
 
-
-def num_weights(
-    topology: Topology, features: Sequence[int], num_convolutions: int, num_inputs: int, num_outputs: int
-) -> int:
-    """Return the number of trainable weights of the plain-convolution U-Net (heads at every decoder stage)."""
-    total, previous = 0, num_inputs
-    for width, kernel in zip(features, topology.kernel_sizes, strict=True):
-        taps = int(np.prod(kernel))
-        total += taps * width * (previous + (num_convolutions - 1) * width) + 3 * width * num_convolutions
-        previous = width
-    for stage in range(len(features) - 2, -1, -1):
-        width, below = features[stage], features[stage + 1]
-        taps = int(np.prod(topology.kernel_sizes[stage]))
-        total += int(np.prod(topology.strides[stage + 1])) * below * width + width
-        total += taps * width * (2 * width + (num_convolutions - 1) * width) + 3 * width * num_convolutions
-        total += num_outputs * (width + 1)
-    return total
-
-
-def training_gb(
-    topology: Topology,
-    features: Sequence[int],
-    num_convolutions: int,
-    batch_size: int,
-    num_inputs: int,
-    num_outputs: int,
-) -> float:
-    """Estimate the memory of one training step in GB: every feature map of the batch, and the weights.
-
-    Features are counted as nnU-Net counts them (each convolution's output and each upsampling); the bytes per
-    feature are nnU-Net's own reference, which its users have found to hold on their cards.
+    In an unpadded network it must halve evenly behind the `unpadded_convolutions` of each stage.
     """
-    size = np.asarray(topology.patch_size, dtype=np.float64)
-    elements = 0.0
-    for stage, (width, stride) in enumerate(zip(features, topology.strides, strict=True)):
-        size = np.ceil(size / stride)
-        maps = num_convolutions * width
-        if stage < len(features) - 1:
-            maps += (num_convolutions + 1) * width + num_outputs
-        elements += maps * size.prod()
-    weights = num_weights(topology, features, num_convolutions, num_inputs, num_outputs)
-    return (elements * batch_size * _BYTES_PER_FEATURE + weights * _BYTES_PER_WEIGHT) / 1e9
+    num_axes = len(patch_size)
+    kernels = ((3,) * num_axes,) * num_stages
+    strides = ((1,) * num_axes, *((2,) * num_axes,) * (num_stages - 1))
+    divisor = 2 ** (num_stages - 1)
+    fitting = (
+        tuple(-(-size // divisor) * divisor for size in patch_size)
+        if unpadded_convolutions is None
+        else unpadded_size(patch_size, kernels, strides, unpadded_convolutions, up=True)
+    )
+    return Topology(kernels, strides, fitting, (divisor,) * num_axes)
+
+
+def stage_features(num_stages: int, base: int, maximum: int | None) -> tuple[int, ...]:
+    """Return the channels of each stage: doubled at every stage, up to a maximum if there is one."""
+    widths = (base * 2**stage for stage in range(num_stages))
+    return tuple(width if maximum is None else min(width, maximum) for width in widths)

@@ -5,14 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medunet.networks.unet import UNet
 from medunet.planning.topology import (
     initial_patch,
-    num_weights,
     plan_topology,
-    stage_features,
     target_spacing,
-    training_gb,
+    uniform_topology,
 )
 
 
@@ -77,27 +74,35 @@ def test_any_patch_can_be_pooled(patch, spacing):
     assert len(topology.kernel_sizes) == len(topology.strides)
 
 
-@pytest.mark.parametrize(
-    ("patch", "spacing"), [((40, 56, 40), (1, 1, 1)), ((64, 64, 16), (1, 1, 4)), ((64, 48), (1, 1))]
-)
-def test_estimated_weights_are_those_of_the_network(patch, spacing):
-    topology = plan_topology(patch, spacing)
-    features = stage_features(len(topology.strides), 8, 40)
-    network = UNet(
-        len(patch),
-        2,
-        3,
-        features,
-        topology.kernel_sizes,
-        topology.strides,
-        deep_supervision=len(features) - 1,
-    )
-    counted = sum(weight.numel() for weight in network.parameters())
-    assert num_weights(topology, features, 2, 2, 3) == counted
+def test_a_given_number_of_stages_ends_the_pooling():
+    whole = plan_topology((64, 64, 16), (1.0, 1.0, 4.0))
+    cut = plan_topology((64, 64, 16), (1.0, 1.0, 4.0), num_stages=3)
+    assert cut.strides == whole.strides[:3]
+    assert cut.divisors == (4, 4, 1)
+    assert len(plan_topology((16, 16), (1.0, 1.0), num_stages=9).strides) == 3  # no deeper than 4 voxels
 
 
-def test_estimate_grows_with_batch_and_patch():
-    small, large = plan_topology((32, 32, 32), (1, 1, 1)), plan_topology((64, 32, 32), (1, 1, 1))
-    gb = training_gb(small, (8, 16, 32, 64), 2, 2, 1, 3)
-    assert training_gb(small, (8, 16, 32, 64), 2, 4, 1, 3) > 1.8 * gb
-    assert training_gb(large, (8, 16, 32, 64), 2, 2, 1, 3) > 1.8 * gb
+def test_uniform_stages_halve_every_axis():
+    topology = uniform_topology((100, 60, 8), 4)
+    assert topology.patch_size == (104, 64, 8)
+    assert topology.strides == ((1, 1, 1), *((2, 2, 2),) * 3)
+    assert set(topology.kernel_sizes) == {(3, 3, 3)}
+
+
+@given(st.integers(1, 700), st.integers(2, 5), st.integers(1, 3))
+def test_an_unpadded_patch_halves_evenly_and_leaves_an_output(size, stages, convolutions):
+    loss = 2 * convolutions
+    fitting = uniform_topology((size,), stages, unpadded_convolutions=convolutions).patch_size[0]
+    assert fitting >= size
+    side = fitting
+    for _ in range(stages - 1):
+        side -= loss
+        assert side > 0
+        assert side % 2 == 0
+        side //= 2
+    side -= loss
+    for _ in range(stages - 1):
+        side = 2 * side - loss
+    assert side > 0
+    previous = fitting - 2 ** (stages - 1)  # no smaller size would have done
+    assert previous < size or uniform_topology((previous,), stages, unpadded_convolutions=convolutions)

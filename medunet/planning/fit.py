@@ -1,0 +1,231 @@
+"""Patch, stages and batch of a network within a memory budget, each choice with its reason."""
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from medunet.config import NetworkConfig, PlanningConfig
+from medunet.errors import InputError
+from medunet.planning.architectures import Architecture
+from medunet.planning.memory import NetworkShape, training_gb
+from medunet.planning.topology import (
+    Topology,
+    initial_patch,
+    plan_topology,
+    stage_features,
+    uniform_topology,
+)
+from medunet.plans import UNPADDED_NETWORKS, unpadded_margin, unpadded_size
+
+_SMALLEST_SIDE = 8  # voxels: a shorter side is never halved, so that shrinking to it gains nothing
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the choices follow from; sizes in voxels, `spacing_mm` and `median_shape` along the network's own axes."""
+
+    config: PlanningConfig
+    architecture: Architecture
+    spacing_mm: tuple[float, ...]
+    median_shape: tuple[int, ...]
+    memory_gb: float
+    num_inputs: int
+    num_outputs: int
+    dataset: str
+
+    @property
+    def padded(self) -> bool:
+        """Whether the output has the size of the input."""
+        return self.config.network.name not in UNPADDED_NETWORKS
+
+    @property
+    def base_features(self) -> int:
+        """Channels of the first stage."""
+        multiple, base = self.architecture.features_multiple, self.config.base_features
+        return -(-(base or self.architecture.base_features) // multiple) * multiple
+
+    @property
+    def max_features(self) -> int | None:
+        """Most channels of any stage; None where widths double without end."""
+        if self.config.max_features is not None:
+            return self.config.max_features
+        usual = 320 if self.config.dimensions == 3 else 512
+        return max(usual, self.base_features) if self.architecture.features_capped else None
+
+    @property
+    def convolutions(self) -> int:
+        """Convolutions of each stage; of a residual network: of each decoder stage."""
+        fixed = self.architecture.encoder_blocks or not self.architecture.own
+        return self.architecture.convolutions if fixed else self.config.convolutions_per_stage
+
+    def topology(self, patch: tuple[int, ...]) -> Topology:
+        """Return the stages for a patch, which is rounded up to a size that fits them."""
+        wanted = self.config.network.num_stages
+        if not self.architecture.uniform:
+            return plan_topology(patch, self.spacing_mm, wanted)
+        stages = wanted or cast(int, self.architecture.num_stages)
+        return uniform_topology(
+            patch, stages, unpadded_convolutions=None if self.padded else self.convolutions
+        )
+
+    def shape(self, topology: Topology) -> NetworkShape:
+        """Return all that the network's size follows from."""
+        num_stages = len(topology.strides)
+        if self.config.network.name == "swin_unetr":  # the image itself and its first halving share a width
+            features = (self.base_features, *stage_features(num_stages - 1, self.base_features, None))
+        else:
+            features = stage_features(num_stages, self.base_features, self.max_features)
+        return NetworkShape(
+            network=self._network(num_stages),
+            topology=topology,
+            features=features,
+            convolutions=self.convolutions,
+            num_inputs=self.num_inputs,
+            num_outputs=self.num_outputs,
+            deep_supervision=self._deep_supervision(num_stages),
+            padded=self.padded,
+        )
+
+    def _network(self, num_stages: int) -> NetworkConfig:
+        """Return the configured network with every "auto" resolved."""
+        given = self.config.network
+        return given.model_copy(
+            update={
+                "num_stages": num_stages,
+                "norm": self.architecture.norms[0] if given.norm == "auto" else given.norm,
+                "upsampling": self.architecture.upsamplings[0]
+                if given.upsampling == "auto"
+                else given.upsampling,
+                "deep_supervision": self._deep_supervision(num_stages) > 1,
+            }
+        )
+
+    def _deep_supervision(self, num_stages: int) -> int:
+        if not (self.architecture.deep_supervision and self.config.network.deep_supervision):
+            return 1
+        return num_stages if self.architecture.supervises_all else max(1, num_stages - 2)
+
+    def gb(self, topology: Topology, batch: int) -> float:
+        """Estimate the memory of a training step."""
+        return training_gb(self.shape(topology), batch)
+
+    # ---- patch --------------------------------------------------------------------------------------------------
+
+    def choose_patch(self, why: dict[str, str]) -> Topology:
+        """Return the stages with the patch: as given, as published, or shrunk until the smallest batch fits.
+
+        Raises:
+            InputError: the patch cannot be halved as the network needs, or none fits the memory.
+        """
+        config, published = self.config, self.architecture.published_patch
+        if config.patch_size is not None:
+            topology = self._usable(self.topology(config.patch_size), "planning.patch_size")
+            if not self.padded and topology.patch_size != config.patch_size:
+                self._refuse_unpadded(topology, config.patch_size)
+            why["patch_size"] = "given as planning.patch_size, padded to be divisible by the strides"
+            return topology
+        if config.resize_to is not None:
+            patch = config.resize_to
+            if not self.padded:
+                kernels, strides = self.topology(patch).kernel_sizes, self.topology(patch).strides
+                margin = unpadded_margin(kernels, strides, self.convolutions)
+                patch = (patch[0] + 2 * margin[0], patch[1] + 2 * margin[1])
+            why["patch_size"] = (
+                "the whole slice, resized to planning.resize_to, in a size that the network can take"
+            )
+            return self._usable(self.topology(patch), "planning.resize_to")
+        start = published or initial_patch(self.spacing_mm, self.median_shape)
+        topology = self._usable(self.topology(start), f"dataset {self.dataset}")
+        while self.gb(topology, self.architecture.min_batch) > self.memory_gb:
+            smaller = self._shrink(topology)
+            if smaller is None:
+                raise InputError(
+                    f"no patch fits {self.memory_gb} GB with {self.base_features} base features",
+                    where="planning.memory_gb",
+                    mend="Raise planning.memory_gb or lower planning.base_features.",
+                )
+            topology = smaller
+        why["patch_size"] = (
+            f"{start} as published" if published else self._aspect(start, topology)
+        ) + f", shrunk until a batch of {self.architecture.min_batch} fits {self.memory_gb} GB"
+        return topology
+
+    def _aspect(self, start: tuple[int, ...], topology: Topology) -> str:
+        rounded = "" if start == topology.patch_size else f", {start} made divisible"
+        return f"aspect of the spacing within the median shape {self.median_shape}{rounded}"
+
+    def _shrink(self, topology: Topology) -> Topology | None:
+        """Shrink the axis that is largest against the median shape; None where that leaves no usable patch.
+
+        A network that halves all axes alike may pad thin scans: where their axis cannot shrink, the next one does.
+        """
+        patch = np.array(topology.patch_size)
+        order = np.argsort(-patch / self.median_shape, kind="stable")
+        for axis in order if self.architecture.uniform else order[:1]:
+            smaller = patch.copy()
+            smaller[axis] -= topology.divisors[axis]
+            shrunk = self.topology(_sizes(smaller))
+            if shrunk.patch_size == topology.patch_size:  # padding gave back what was taken
+                smaller[axis] -= shrunk.divisors[axis]
+                shrunk = self.topology(_sizes(smaller))
+            too_short = smaller[axis] < min(_SMALLEST_SIDE, topology.divisors[axis])
+            if not too_short and shrunk.patch_size != topology.patch_size and self._fault(shrunk) is None:
+                return shrunk
+        return None
+
+    def _usable(self, topology: Topology, where: str) -> Topology:
+        if (fault := self._fault(topology)) is None:
+            return topology
+        size = "×".join(map(str, topology.patch_size))
+        raise InputError(f"a patch of {size} voxels is too small {fault[0]}", where=where, mend=fault[1])
+
+    def _fault(self, topology: Topology) -> tuple[str, str] | None:
+        """Say what a patch is too small for, and the mend; None where it is not."""
+        wanted = self.config.network.num_stages or self.architecture.min_stages
+        if len(topology.strides) < wanted or min(topology.patch_size) < 1:
+            if wanted > 2:
+                mend = "Lower planning.network.num_stages or give a larger planning.patch_size."
+                return f"for {wanted} stages", mend
+            mend = (
+                "Give planning.patch_size with 8 voxels or more along two axes of like spacing, "
+                "or a finer planning.spacing_mm."
+            )
+            return "to be halved even once", mend
+        deepest = math.prod(n // d for n, d in zip(topology.patch_size, topology.divisors, strict=True))
+        if self.padded and deepest < 2:
+            mend = f"Give planning.patch_size with {2 * topology.divisors[0]} voxels or more along an axis."
+            return f"for {len(topology.strides)} stages, the last of which would be a single voxel", mend
+        return None
+
+    def _refuse_unpadded(self, topology: Topology, given: tuple[int, ...]) -> None:
+        stages = topology.kernel_sizes, topology.strides
+        nearest = [unpadded_size(given, *stages, self.convolutions, up=up) for up in (False, True)]
+        raise InputError(
+            f"a patch of {list(given)} does not fit the unpadded network",
+            where="planning.patch_size",
+            mend="The nearest that fit are "
+            + " and ".join(str(list(size)) for size in dict.fromkeys(nearest))
+            + ".",
+        )
+
+    # ---- batch --------------------------------------------------------------------------------------------------
+
+    def choose_batch(self, topology: Topology, dataset_voxels: float, why: dict[str, str]) -> int:
+        """Return as many patches as fit the memory, at most the preset's share of the dataset's voxels."""
+        if self.config.batch_size is not None:
+            why["batch_size"] = "given as planning.batch_size"
+            return self.config.batch_size
+        least, share = self.architecture.min_batch, self.architecture.dataset_share
+        per_patch = self.gb(topology, 2) - self.gb(topology, 1)
+        fitting = max(0, 1 + int((self.memory_gb - self.gb(topology, 1)) / per_patch))
+        sharing = round(dataset_voxels * share / math.prod(topology.patch_size))
+        why["batch_size"] = (
+            f"{fitting} fit {self.memory_gb} GB; {sharing} hold {share:.0%} of the dataset's voxels; at least {least}"
+        )
+        return max(least, min(fitting, sharing))
+
+
+def _sizes(patch: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(size) for size in patch)

@@ -1,0 +1,140 @@
+"""How many weights a network has and how much memory a training step takes, counted without building it.
+
+Sizes are in voxels, in axis order; memory in GB of 1e9 bytes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from medunet.config import NetworkConfig
+from medunet.planning.architectures import ARCHITECTURES, Architecture
+from medunet.planning.topology import Topology
+
+_BYTES_PER_WEIGHT = 16  # weight, gradient, and two moments in float32
+_SWIN_WEIGHTS = {3: 80, 2: 32}  # of SwinUNETR per squared width, summed over the stages; as measured
+_MEDNEXT_WEIGHTS = 16
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What the counts follow from; `network` holds no "auto"."""
+
+    network: NetworkConfig
+    topology: Topology
+    features: tuple[int, ...]
+    convolutions: int
+    num_inputs: int
+    num_outputs: int
+    deep_supervision: int
+    padded: bool = True
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network's architecture."""
+        return ARCHITECTURES[self.network.name]
+
+    @property
+    def encoder_blocks(self) -> tuple[int, ...]:
+        """Residual blocks of each stage; none in a plain network."""
+        return self.architecture.encoder_blocks[: len(self.features)]
+
+
+def training_gb(shape: NetworkShape, batch_size: int) -> float:
+    """Estimate the memory of a training step: the feature maps of the batch, and the weights with their moments."""
+    feature_bytes = num_features(shape) * batch_size * shape.architecture.bytes_per_feature
+    return (feature_bytes + num_weights(shape) * _BYTES_PER_WEIGHT) / 1e9
+
+
+def num_features(shape: NetworkShape) -> float:
+    """Count the elements of one patch's feature maps as nnU-Net does: each convolution's output, each upsampling.
+
+    MONAI's networks are counted as a plain U-Net of their widths; `bytes_per_feature` holds the difference.
+    """
+    last = len(shape.features) - 1
+    residual = shape.encoder_blocks if shape.architecture.own else ()
+    size, elements = np.array(shape.topology.patch_size, dtype=np.float64), 0.0
+    for stage, (width, stride) in enumerate(zip(shape.features, shape.topology.strides, strict=True)):
+        size = size / stride
+        maps = (2 * residual[stage] + 1 if residual else shape.convolutions) * width
+        if shape.architecture.textbook and stage > 0:
+            maps += shape.features[stage - 1]  # the max-pooling's output
+        elements += maps * size.prod()
+        size = size - _loss(shape, stage)
+    for stage in range(last - 1, -1, -1):
+        size = size * shape.topology.strides[stage + 1]
+        width = shape.features[stage]
+        maps = (shape.convolutions + 1) * width + shape.num_outputs
+        if shape.network.upsampling == "interpolate":
+            maps += shape.features[stage + 1]
+        elements += maps * size.prod()
+        size = size - _loss(shape, stage)
+    return elements
+
+
+def _loss(shape: NetworkShape, stage: int) -> np.ndarray:
+    """Return the voxels that an unpadded stage takes off each axis, both sides together."""
+    kernel = np.array(shape.topology.kernel_sizes[stage])
+    return np.zeros_like(kernel) if shape.padded else shape.convolutions * (kernel - 1)
+
+
+def num_weights(shape: NetworkShape) -> int:
+    """Count the trainable weights: exactly for our own U-Nets, nearly for MONAI's networks."""
+    squares, num_axes = sum(width**2 for width in shape.features), len(shape.topology.patch_size)
+    if shape.network.name == "swin_unetr":
+        return _SWIN_WEIGHTS[num_axes] * squares
+    if shape.network.name == "mednext":
+        return _MEDNEXT_WEIGHTS * squares
+    if shape.network.name == "segresnet_ds":
+        last = len(shape.features) - 1
+        return 3**num_axes * sum(
+            (2 * blocks + (6 if stage < last else 0)) * width**2
+            for stage, (blocks, width) in enumerate(zip(shape.encoder_blocks, shape.features, strict=True))
+        )
+    return sum(
+        _encoder_weights(shape, stage) + _decoder_weights(shape, stage)
+        for stage in range(len(shape.features))
+    )
+
+
+def _block_weights(shape: NetworkShape, stage: int, num_inputs: int) -> int:
+    """Count one convolution with its bias and its norm."""
+    width = shape.features[stage]
+    per_channel = 1 if shape.network.norm == "none" else 3
+    return (math.prod(shape.topology.kernel_sizes[stage]) * num_inputs + per_channel) * width
+
+
+def _encoder_weights(shape: NetworkShape, stage: int) -> int:
+    width, total = shape.features[stage], 0
+    num_inputs = shape.features[stage - 1] if stage else shape.num_inputs
+    residual = shape.encoder_blocks
+    if residual and stage == 0:  # the stem
+        total, num_inputs = _block_weights(shape, stage, num_inputs), width
+    joins_at = 0 if shape.architecture.textbook else 1  # the block that a multi-scale input joins
+    for number in range(residual[stage] if residual else shape.convolutions):
+        if shape.network.multi_scale_input and stage > 0 and number == joins_at:
+            num_inputs += shape.num_inputs
+        total += _block_weights(shape, stage, num_inputs)
+        if residual:
+            total += _block_weights(shape, stage, width)
+            if num_inputs != width:  # the shortcut's projection, without bias
+                total += (num_inputs + (0 if shape.network.norm == "none" else 2)) * width
+        num_inputs = width
+    return total
+
+
+def _decoder_weights(shape: NetworkShape, stage: int) -> int:
+    if stage == len(shape.features) - 1:
+        return 0
+    width, below = shape.features[stage], shape.features[stage + 1]
+    is_transposed = shape.network.upsampling == "transposed"
+    taps = math.prod(
+        shape.topology.strides[stage + 1] if is_transposed else shape.topology.kernel_sizes[stage]
+    )
+    total = (taps * below + 1) * width
+    total += _block_weights(shape, stage, 2 * width)
+    total += (shape.convolutions - 1) * _block_weights(shape, stage, width)
+    if stage < shape.deep_supervision:
+        total += shape.num_outputs * (width + 1)
+    return total
