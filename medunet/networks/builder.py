@@ -1,23 +1,62 @@
 """From a plan and a description to a network, and what its outputs mean."""
 
 import torch
+from torch import nn
 
+from medunet.errors import InputError
+from medunet.networks.monai_networks import MonaiNetwork, build_monai_network
 from medunet.networks.unet import UNet
+from medunet.planning.architectures import ARCHITECTURES
 from medunet.plans import Plan
 from medunet.records import Description
 
 
-def build_network(plan: Plan, description: Description) -> UNet:
-    """Build the plan's U-Net: a channel per region (sigmoid), or background and a channel per label (softmax)."""
+def build_network(plan: Plan, description: Description) -> nn.Module:
+    """Build the plan's network: a channel per region (sigmoid), or background and a channel per label (softmax).
+
+    In training every network returns a list of logits, finest first; in evaluation the finest logits alone.
+    """
+    architecture = ARCHITECTURES[plan.network.name]
+    num_inputs = len(description.channels) * plan.context_slices
+    num_outputs = len(description.targets) + (0 if description.regions else 1)
+    if not architecture.own:
+        return build_monai_network(plan, num_inputs, num_outputs)
+    assert plan.network.norm != "auto"
+    assert plan.network.upsampling != "auto"
     return UNet(
         dimensions=plan.dimensions,
-        num_inputs=len(description.channels),
-        num_outputs=len(description.targets) + (0 if description.regions else 1),
+        num_inputs=num_inputs,
+        num_outputs=num_outputs,
         features=plan.features,
         kernel_sizes=plan.kernel_sizes,
         strides=plan.strides,
         convolutions_per_stage=plan.convolutions_per_stage,
         deep_supervision=plan.deep_supervision,
+        encoder_blocks=plan.encoder_blocks,
+        norm=plan.network.norm,
+        activation="relu" if architecture.textbook else "leaky_relu",
+        downsampling="max_pool" if architecture.textbook else "strided",
+        upsampling=plan.network.upsampling,
+        dropout=plan.network.dropout,
+        padded=plan.padded,
+        multi_scale_input=plan.network.multi_scale_input,
+    )
+
+
+def encoder_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a network's encoder, to be frozen.
+
+    Raises:
+        InputError: the network has no encoder apart from the rest.
+    """
+    if isinstance(network, UNet):
+        return list(network.encoder.parameters())
+    if isinstance(network, MonaiNetwork):
+        return list(network.encoder_parameters())
+    raise InputError(
+        f"{type(network).__name__} has no encoder that can be frozen",
+        where="training.freeze_encoder",
+        mend=f"Choose one of planning.network.name {', '.join(ARCHITECTURES)}.",
     )
 
 

@@ -1,58 +1,37 @@
-"""A plain-convolution U-Net in 2D or 3D with nnU-Net's topology: kernels and strides per stage and axis.
+"""U-Nets in 2D or 3D, every variant by arguments: nnU-Net's plain and residual ones, 2015's, and the classroom's.
 
-B batch, C channels, I J K voxels; stages run from the finest (0) to the coarsest.
-Equal in layers to `PlainConvUNet` of dynamic-network-architectures: two convolutions a stage by default, each with
-instance norm and LeakyReLU(0.01), strided convolution down, transposed convolution up, skips concatenated.
+B batch, C channels, I J K voxels; stages run from the finest (0) to the coarsest. With default arguments equal in
+layers to `PlainConvUNet` of dynamic-network-architectures, with `encoder_blocks` to its `ResidualEncoderUNet`; with
+ReLU, max-pooling, no norm and no padding to the U-Net of Ronneberger et al., MICCAI 2015.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-_CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_NORM: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+from medunet.networks.blocks import (
+    Activation,
+    Norm,
+    Style,
+    decoder_stage,
+    encoder_stage,
+    head,
+    initialise,
+    upsampler,
+)
 
-
-def conv_block(
-    dimensions: int, num_inputs: int, num_outputs: int, kernel: Sequence[int], stride: Sequence[int]
-) -> nn.Sequential:
-    """Convolution, instance norm, LeakyReLU; padded so that stride 1 keeps the size."""
-    padding = tuple((size - 1) // 2 for size in kernel)
-    return nn.Sequential(
-        _CONVOLUTION[dimensions](num_inputs, num_outputs, tuple(kernel), tuple(stride), padding),
-        _NORM[dimensions](num_outputs, eps=1e-5, affine=True),
-        nn.LeakyReLU(0.01),  # in place is slower: autograd copies the norm's view
-    )
-
-
-def conv_stage(
-    dimensions: int,
-    num_inputs: int,
-    num_outputs: int,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    depth: int,
-) -> nn.Sequential:
-    """`depth` blocks in a row, the first of them strided."""
-    unit = (1,) * dimensions
-    return nn.Sequential(
-        *(
-            conv_block(
-                dimensions, num_outputs if i else num_inputs, num_outputs, kernel, unit if i else stride
-            )
-            for i in range(depth)
-        )
-    )
+_AVERAGE: dict[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class UNet(nn.Module):
     """Encoder, decoder and a 1×1 head at each supervised decoder stage.
 
     In training the forward pass returns `deep_supervision` logit tensors, finest first, each at its stage's own
-    size; in evaluation the finest alone. Input sizes must be divisible by the product of the strides.
+    size; in evaluation the finest alone. Padded: input sizes must be divisible by the product of the strides, and
+    the finest output has the input's size. Unpadded: the output is smaller by `Plan.valid_margin` on each side.
     """
 
     def __init__(
@@ -65,46 +44,80 @@ class UNet(nn.Module):
         strides: Sequence[Sequence[int]],
         convolutions_per_stage: int = 2,
         deep_supervision: int = 1,
+        *,
+        encoder_blocks: Sequence[int] = (),
+        norm: Norm = "instance",
+        activation: Activation = "leaky_relu",
+        downsampling: Literal["strided", "max_pool"] = "strided",
+        upsampling: Literal["transposed", "interpolate"] = "transposed",
+        dropout: float = 0.0,
+        padded: bool = True,
+        multi_scale_input: bool = False,
     ) -> None:
+        """Build the network; `encoder_blocks` is the number of residual blocks of each stage.
+
+        With `multi_scale_input` the image, averaged down to the size of each stage, joins behind the stage's first
+        part (the strided block or the pooling), so that every stage needs a second one.
+        """
         super().__init__()
+        style = Style(dimensions, norm, activation, dropout, padded)
+        self.padded, self.multi_scale_input = padded, multi_scale_input
+        self.strides = [tuple(stride) for stride in strides]
         stages = list(zip(features, kernel_sizes, strides, strict=True))
         widths = [num_inputs, *features]
         self.encoder = nn.ModuleList(
-            conv_stage(dimensions, widths[i], width, kernel, stride, convolutions_per_stage)
+            encoder_stage(
+                style,
+                widths[i],
+                width,
+                kernel,
+                stride,
+                depth=encoder_blocks[i] if encoder_blocks else convolutions_per_stage,
+                residual=bool(encoder_blocks),
+                max_pool=downsampling == "max_pool",
+                first=i == 0,
+                image_channels=num_inputs if multi_scale_input and i > 0 else 0,
+            )
             for i, (width, kernel, stride) in enumerate(stages)
         )
         self.upsamplers, self.decoder, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for stage in range(len(features) - 2, -1, -1):
             width, kernel, _ = stages[stage]
-            up = tuple(strides[stage + 1])
-            self.upsamplers.append(_TRANSPOSED[dimensions](features[stage + 1], width, up, up))
-            unit = (1,) * dimensions
-            self.decoder.append(
-                conv_stage(dimensions, 2 * width, width, kernel, unit, convolutions_per_stage)
+            interpolate_kernel = kernel if upsampling == "interpolate" else None
+            below, stride = features[stage + 1], strides[stage + 1]
+            self.upsamplers.append(
+                upsampler(style, below, width, stride, interpolate_kernel=interpolate_kernel)
             )
+            self.decoder.append(decoder_stage(style, 2 * width, width, kernel, depth=convolutions_per_stage))
         for stage in range(min(deep_supervision, len(self.decoder)) - 1, -1, -1):
-            self.heads.append(_CONVOLUTION[dimensions](features[stage], num_outputs, 1))
-        self.apply(_initialise)
+            self.heads.append(head(style, features[stage], num_outputs))
+        initialise(self)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """Map `(B, C, I, J[, K])` to logits of the same size, or in training to a list of them."""
+        """Map `(B, C, I, J[, K])` to logits, or in training to a list of them."""
         skips = []
-        x = image
-        for stage in self.encoder:
-            x = stage(x)
+        x = shrunken = image
+        for number, stage in enumerate(self.encoder):
+            if self.multi_scale_input and number > 0:
+                shrunken = _AVERAGE[image.ndim - 2](_centre(shrunken, x.shape[2:]), self.strides[number])
+                x = stage(x, shrunken)
+            else:
+                x = stage(x)
             skips.append(x)
         outputs = []
         first_head = len(self.decoder) - len(self.heads)
         for i, (upsample, stage) in enumerate(zip(self.upsamplers, self.decoder, strict=True)):
-            x = stage(torch.cat([upsample(x), skips[-2 - i]], dim=1))
+            x = upsample(x)
+            skip = skips[-2 - i] if self.padded else _centre(skips[-2 - i], x.shape[2:])
+            x = stage(torch.cat([x, skip], dim=1))
             is_last = i == len(self.decoder) - 1
             if i >= first_head and (self.training or is_last):
                 outputs.append(self.heads[i - first_head](x))
         return outputs[::-1] if self.training else outputs[-1]
 
 
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        nn.init.kaiming_normal_(module.weight, a=0.01)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def _centre(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return the middle of `(B, C, I, J[, K])`, of the given size in voxels."""
+    for axis, wanted in enumerate(size, start=2):
+        x = x.narrow(axis, (x.shape[axis] - wanted) // 2, wanted)
+    return x

@@ -112,3 +112,39 @@ def test_regions_have_a_channel_each_and_labels_one_more(tiny_plan: Plan):
     logits = torch.randn(1, 3, 4, 4, 4)
     assert torch.allclose(to_probabilities(logits, plain).sum(1), torch.ones(1, 4, 4, 4))
     assert torch.equal(to_probabilities(logits[:, :2], regions), logits[:, :2].sigmoid())
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "num_weights", "sums", "squares"),
+    [
+        (2, 7603, [1789.2300531], [3169.7031146]),
+        (3, 51870, [-5486.7053144, 641.9026532], [19870.1823017, 3817.9434925]),
+    ],
+)
+def test_a_seeded_default_network_starts_and_answers_as_it_always_did(dimensions, num_weights, sums, squares):
+    """Sums over the outputs were stored before the network was built of parts: a run's seed keeps its meaning."""
+    torch.manual_seed(7)
+    flat, cube, unit = (3, 3, 1)[:dimensions], (3,) * dimensions, (1,) * dimensions
+    network = UNet(
+        dimensions, 2, 3, (4, 8, 16, 16)[: dimensions + 1], (flat, flat, *(cube,) * (dimensions - 1)),
+        (unit, (2, 2, 1)[:dimensions], *((2,) * dimensions,) * (dimensions - 1)), deep_supervision=dimensions - 1,
+    )  # fmt: skip
+    image = torch.randn(2, 2, *(16, 24, 8)[:dimensions], generator=torch.Generator().manual_seed(3))
+    outputs = [output.detach().double() for output in network(image)]
+    assert sum(weight.numel() for weight in network.parameters()) == num_weights
+    assert [float(output.sum()) for output in outputs] == pytest.approx(sums, rel=1e-4, abs=1e-2)
+    assert [float(output.square().sum()) for output in outputs] == pytest.approx(squares, rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_shrunken_image_joins_each_stage():
+    """A stage sees the image's mean over its voxels: raise one channel there and the stage's output moves."""
+    network = UNet(2, 1, 2, (4, 8, 8), ((3, 3),) * 3, ((1, 1), (2, 1), (2, 2)), multi_scale_input=True).eval()
+    assert [stage[1][0].in_channels for stage in network.encoder] == [4, 9, 9]
+    seen = []
+    for stage in network.encoder:
+        stage[1].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0][:, -1:]))
+    image = torch.randn(1, 1, 16, 8)
+    network(image)
+    assert torch.allclose(seen[1], torch.nn.functional.avg_pool2d(image, (2, 1)))
+    assert torch.allclose(seen[2], torch.nn.functional.avg_pool2d(image, (4, 2)), atol=1e-6)
