@@ -8,18 +8,18 @@ from monai.transforms.compose import Compose
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from medunet.config import InferenceConfig
 from medunet.errors import DataError, InputError
 from medunet.files import hash_file
 from medunet.imaging.geometry import axis_codes
-from medunet.imaging.nifti import read_header, write_mask
+from medunet.imaging.volumes import read_header, write_mask
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
 from medunet.networks.devices import Precision
-from medunet.networks.unet import UNet
 from medunet.plans import ModelCard
-from medunet.postprocessing.components import tidy_labels
+from medunet.postprocessing.tidy import tidy_labels
 from medunet.transforms.chain import preprocess_chain, restore_probabilities, run_chain
 
 
@@ -28,7 +28,7 @@ class Model:
     """A network with what its inputs and outputs mean."""
 
     card: ModelCard
-    network: UNet
+    network: nn.Module
     chain: Compose
     device: torch.device
     precision: Precision
@@ -90,6 +90,7 @@ class Model:
             device=self.device,
             precision=self.precision,
             overlap=config.overlap,
+            mirror=config.mirror,
         )
         restored = torch.from_numpy(restore_probabilities(probabilities, case, self.chain))
         labels = to_label_map(restored, self.card.description).numpy()

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from medunet.config import InferenceConfig
+from medunet.dataset.layouts import stem
 from medunet.errors import InputError
 from medunet.files import hash_file, hash_value, read_object, write_json
+from medunet.imaging.flat_images import IMAGE_ENDINGS
+from medunet.imaging.volumes import mask_ending
 from medunet.inference.model import Model
 from medunet.progress import track
 from medunet.records import Description
@@ -21,21 +24,27 @@ class Scan:
     case: str
     images: list[Path]
 
+    @property
+    def mask_name(self) -> str:
+        """File name of its predicted mask."""
+        return f"{self.case}{mask_ending(self.images[0])}"
+
 
 def scans_from_files(files: Sequence[Path], description: Description) -> list[Scan]:
     """Make scans of image files and folders given by the user.
 
-    With one channel each file is a scan, named by its stem. With several, a file is a 4D volume that holds all
-    channels, or files are grouped by the description's channel endings (`<case>_t1.nii.gz`, ...).
+    With one channel each file is a scan, named by its stem. With several, a file is a 4D volume or a picture that
+    holds all channels, or files are grouped by the description's channel endings (`<case>_t1.nii.gz`, ...).
 
     Raises:
         InputError: a path does not exist, a name is used twice, or channels are missing; names all.
     """
     found, faults = [], []
+    endings = IMAGE_ENDINGS if description.layout == "png" else (".nii", ".nii.gz")
     for path in files:
         if path.is_dir():
             found.extend(
-                sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")) and p.name[0] != ".")
+                sorted(p for p in path.iterdir() if p.name.lower().endswith(endings) and p.name[0] != ".")
             )
         elif path.is_file():
             found.append(path)
@@ -44,8 +53,7 @@ def scans_from_files(files: Sequence[Path], description: Description) -> list[Sc
     groups: dict[str, dict[str, Path]] = {}
     channels = list(description.channels)
     for path in found:
-        name = path.name.removesuffix(".gz").removesuffix(".nii")
-        case, channel = _channel_of(name, description)
+        case, channel = _channel_of(stem(path.name), description)
         slots = [channel] if channel else channels
         for slot in slots:
             if slot in groups.setdefault(case, {}):
@@ -55,7 +63,7 @@ def scans_from_files(files: Sequence[Path], description: Description) -> list[Sc
         if missing := [channel for channel in channels if channel not in images]:
             faults.append(f"case {case}: no image for {', '.join(missing)}")
     if not found and not faults:
-        faults.append("no .nii or .nii.gz file was given")
+        faults.append(f"no {' or '.join(endings)} file was given")
     if faults:
         raise InputError("; ".join(faults), mend="Give every channel of every case, each once.")
     return [Scan(case, [images[channel] for channel in channels]) for case, images in sorted(groups.items())]
@@ -75,8 +83,9 @@ def predict_scans(
 ) -> dict[str, str]:
     """Write `<case>.nii.gz` for every scan and `index.json`; return the failed cases with their reasons.
 
-    A case is skipped when its mask exists and was made from the same image content, weights and options. The index
-    is written whole before and after each case, so that a killed run goes on where it stopped.
+    The mask of a picture is `<case>.png`. A case is skipped when its mask exists and was made from the same image
+    content, weights and options. The index is written whole before and after each case, so that a killed run goes
+    on where it stopped.
 
     Raises:
         InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels,
@@ -108,7 +117,7 @@ def predict_scans(
         )
 
     for scan in track(scans, "Predict"):
-        path = folder / f"{scan.case}.nii.gz"
+        path = folder / scan.mask_name
         try:
             entry = {
                 "image_sha256": hash_value([hash_file(image) for image in scan.images]),
@@ -140,7 +149,7 @@ def _refuse_other_files(
     scans: Sequence[Scan], folder: Path, done: dict[str, Any], *, overwrite: bool
 ) -> None:
     images = {image.resolve() for scan in scans for image in scan.images}
-    targets = {scan.case: folder / f"{scan.case}.nii.gz" for scan in scans}
+    targets = {scan.case: folder / scan.mask_name for scan in scans}
     if any(path.resolve() in images for path in targets.values()):
         raise InputError(
             "masks written there would replace the scans", where=str(folder), mend="Choose another --out."

@@ -1,6 +1,14 @@
-"""Whole volumes through a network by overlapping windows, blended with Gaussian weights."""
+"""Whole volumes through a network: by overlapping windows blended with Gaussian weights, or by overlap-tiles.
+
+B batch, C channels, I J K voxels; a 2D network's batch holds slices.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations, product
 
 import torch
+import torch.nn.functional as F
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
@@ -8,6 +16,12 @@ from medunet.networks.builder import to_probabilities
 from medunet.networks.devices import Precision, autocast
 from medunet.plans import Plan
 from medunet.records import Description
+from medunet.transforms.augment import BODY_AXES
+from medunet.transforms.patches import mirrored_index
+
+_BATCH = 4  # windows or slices computed together
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @torch.inference_mode()
@@ -20,41 +34,117 @@ def predict_probabilities(
     device: torch.device,
     precision: Precision,
     overlap: float = 0.5,
+    mirror: Sequence[str] = (),
 ) -> torch.Tensor:
     """Return float32 probabilities `(C, I, J, K)` on the CPU for a preprocessed image `(C, I, J, K)`.
 
     Windows have the plan's patch size and overlap by `overlap` of it; weights are Gaussian with a sigma of an
-    eighth of the patch (MONAI's, as nnU-Net's). 2D plans go slice by slice along `plan.slice_axis`.
+    eighth of the patch (MONAI's, as nnU-Net's). A volume that fits one window is computed once, unblended. Unpadded
+    networks go by tiles without overlap (`_predict_tiles`). 2D plans go slice by slice along `plan.slice_axis`,
+    each with its `plan.context_slices`. With `mirror`, axes of the body by name, probabilities are the mean over the
+    volume and its mirror images along each set of these axes; only a network that was trained so can be asked so.
     """
     was_training = network.training
     network.eval()
-    batch = image[None] if plan.dimensions == 3 else image.movedim(1 + plan.slice_axis, 0)
 
     def forward(window: torch.Tensor) -> torch.Tensor:
         with autocast(device, precision):
             return network(window.to(device)).float()
 
+    def predict(images: torch.Tensor) -> torch.Tensor:
+        if any(plan.valid_margin):
+            return _predict_tiles(images, forward, plan)
+        return _predict_windows(images, forward, plan, overlap, device)
+
+    def probabilities_of(volume: torch.Tensor) -> torch.Tensor:
+        if plan.dimensions == 3:
+            logits = predict(volume[None])[0]
+        else:
+            slices = volume.movedim(1 + plan.slice_axis, 0)
+            batches = torch.arange(len(slices)).split(_BATCH)
+            parts = [predict(with_neighbours(slices, batch, plan.context_slices)) for batch in batches]
+            logits = torch.cat(parts).movedim(0, 1 + plan.slice_axis)
+        return to_probabilities(logits, description, channel_axis=0)
+
+    axes = [1 + BODY_AXES.index(name) for name in mirror]
+    turns = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
     try:
-        parts = [
-            sliding_window_inference(
-                inputs=part,
-                roi_size=plan.patch_size,
-                sw_batch_size=4,
-                predictor=forward,
-                overlap=overlap,
-                mode="gaussian",
-                sigma_scale=0.125,
-                padding_mode="replicate",  # as patches are cut in training
-                sw_device=device,
-                device=torch.device("cpu"),
-            )
-            for part in batch.split(16)
-        ]
+        total = probabilities_of(image)
+        for chosen in turns[1:]:
+            total += probabilities_of(image.flip(chosen)).flip(chosen)
     finally:
         network.train(was_training)
-    logits = torch.cat([part for part in parts if isinstance(part, torch.Tensor)])
-    logits = logits[0] if plan.dimensions == 3 else logits.movedim(0, 1 + plan.slice_axis)
-    return to_probabilities(logits, description, channel_axis=0)
+    return total / len(turns)
+
+
+def with_neighbours(slices: torch.Tensor, chosen: torch.Tensor, context_slices: int) -> torch.Tensor:
+    """Return the chosen of all slices `(S, C, I, J)`, each with its neighbours as channels.
+
+    The result is `(len(chosen), C · context_slices, I, J)`, ordered as `sample_patch` orders it: all slices of
+    channel 0, then of channel 1; the border slices are repeated.
+    """
+    offsets = torch.arange(context_slices) - context_slices // 2
+    index = (chosen[:, None] + offsets).clamp(0, len(slices) - 1).to(slices.device)
+    return slices[index].transpose(1, 2).flatten(1, 2)
+
+
+def _predict_windows(
+    images: torch.Tensor, forward: Forward, plan: Plan, overlap: float, device: torch.device
+) -> torch.Tensor:
+    """Return logits `(B, C, I, J[, K])` on the CPU for at most `_BATCH` images of any size."""
+    size = images.shape[2:]
+    if all(length <= n for length, n in zip(size, plan.patch_size, strict=True)):
+        missing = [n - length for length, n in zip(size, plan.patch_size, strict=True)]
+        before = [number // 2 for number in missing]
+        pads = [side for low, number in zip(before, missing, strict=True) for side in (number - low, low)]
+        padded = F.pad(images, pads[::-1], mode="replicate")  # torch counts the axes from the last
+        box = (slice(low, low + length) for low, length in zip(before, size, strict=True))
+        return forward(padded)[:, :, *box].cpu()
+    logits = sliding_window_inference(
+        inputs=images,
+        roi_size=plan.patch_size,
+        sw_batch_size=_BATCH,
+        predictor=forward,
+        overlap=overlap,
+        mode="gaussian",
+        sigma_scale=0.125,
+        padding_mode="replicate",  # as patches are cut in training
+        sw_device=device,
+        device=torch.device("cpu"),
+    )
+    assert isinstance(logits, torch.Tensor)
+    return logits
+
+
+def _predict_tiles(images: torch.Tensor, forward: Forward, plan: Plan) -> torch.Tensor:
+    """Return an unpadded network's logits `(B, C, I, J[, K])` on the CPU by the overlap-tile strategy.
+
+    Ronneberger et al., "U-Net" (2015), figure 2: tiles of the output lie side by side, each predicted from a larger
+    tile of the input, mirrored beyond the image's borders (see `mirrored_index`). Where an output tile is as large
+    as the strides' product, tiles begin at multiples of it, so that pooling falls on the same voxels in every tile:
+    without instance or group norm the result equals one pass over the whole mirrored image.
+    """
+    size, outputs, margins = images.shape[2:], plan.output_size, plan.valid_margin
+    divisors = [math.prod(strides) for strides in zip(*plan.strides, strict=True)]
+    steps = [n // divisor * divisor or n for n, divisor in zip(outputs, divisors, strict=True)]
+    starts = [
+        range(0, max(length - n, 0) + step, step)
+        for length, n, step in zip(size, outputs, steps, strict=True)
+    ]
+    logits: torch.Tensor | None = None
+    for corner in product(*starts):
+        tile = images
+        for axis, (start, margin) in enumerate(zip(corner, margins, strict=True)):
+            index = mirrored_index(start - margin, plan.patch_size[axis], size[axis])
+            tile = tile.index_select(2 + axis, torch.from_numpy(index).to(tile.device))
+        part = forward(tile).cpu()
+        if logits is None:
+            logits = part.new_empty((*part.shape[:2], *size))
+        place = (slice(start, start + n) for start, n in zip(corner, outputs, strict=True))
+        kept = (slice(length - start) for start, length in zip(corner, size, strict=True))
+        logits[:, :, *place] = part[:, :, *kept]  # the last tiles reach beyond the image
+    assert logits is not None
+    return logits
 
 
 def to_label_map(probabilities: torch.Tensor, description: Description) -> torch.Tensor:

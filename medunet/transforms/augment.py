@@ -1,37 +1,97 @@
-"""nnU-Net's augmentations at its probabilities, as tensor operations on a batch, on any device.
+"""nnU-Net's augmentations at its probabilities, drawn per sample and applied to a batch on any device.
 
-Parameters are drawn apart from being applied, so a sample can be logged and replayed. Geometry is computed in mm,
-so that a rotation stays a rotation where spacing is anisotropic.
+Drawing is apart from applying, so that a sample can be logged and replayed. The list, in the order of application,
+is that of `nnUNetTrainer.get_training_transforms` in nnU-Net 2.8 as batchgeneratorsv2 0.3 carries it out:
+
+| change | a sample's chance | value |
+|---|---|---|
+| rotation | 0.2 | 3D ±30° about each axis; 2D ±180°, or ±15° where a side is over 1.5 times the other; |
+| | | coarse slices: ±180° about their axis alone |
+| scaling | 0.2 | 0.7–1.4, larger shows more; not along the axis of coarse slices |
+| elastic (option) | 0.2 | displacements up to a tenth of the longest side; not along the axis of coarse slices |
+| noise | 0.1 | standard deviation 0–0.1, one for all channels |
+| blur | 0.2, then each channel 0.5 | sigma 0.5–1 voxel, drawn for each axis |
+| brightness | 0.15 | times 0.75–1.25, drawn for each channel |
+| brightness jitter (option) | 0.15 | shifted by at most `brightness_jitter`, drawn for each channel |
+| contrast | 0.15 | times 0.75–1.25 about the mean, within the old range, drawn for each channel |
+| low resolution | 0.25, then each channel 0.5 | zoom 0.5–1; not along the axis of coarse slices |
+| gamma of the negative | 0.1 | 0.7–1.5, half of them below 1; mean and standard deviation kept |
+| gamma | 0.3 | the same |
+| mirroring | each axis 0.5 | |
+
+Not nnU-Net's are the two options (elastic deformation was its default before version 2), borders repeated instead
+of filled with 0, and labels taken from the nearest voxel.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from medunet.transforms.intensity_changes import (
+    Values,
+    blur,
+    change_contrast,
+    change_gamma,
+    change_gamma_inverted,
+    lower_resolution,
+    scale,
+    shift,
+)
+from medunet.transforms.warp import draw_control_points, warp
+
+BODY_AXES = ("left_right", "posterior_anterior", "inferior_superior")  # of a volume turned to RAS+
 MARGIN = 1.25  # patches are cut this much larger, so that turned ones need little border
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SampleParameters:
-    """What happens to one sample; an identity or an empty dict where nothing does."""
+    """What happens to one sample: nothing where None or empty.
+
+    The keys of the dicts are real channels. In 2.5D each is `context_slices` consecutive channels of the image,
+    which change together.
+    """
+
+    context_slices: int = 1
 
     matrix: NDArray[np.float64] | None = None  # from output to input position in mm, about the patch's centre
-    mirrored: tuple[int, ...] = ()  # spatial axes
+    control_points_mm: NDArray[np.float32] | None = None  # displacements (axes, *grid), before the matrix
     noise: tuple[float, int] | None = None  # standard deviation, seed
-    blur: dict[int, float] = field(default_factory=dict)  # channel -> sigma in voxels
-    brightness: dict[int, float] = field(default_factory=dict)  # channel -> factor
-    contrast: dict[int, float] = field(default_factory=dict)  # channel -> factor
-    low_resolution: dict[int, float] = field(default_factory=dict)  # channel -> zoom
-    gamma_inverted: dict[int, float] = field(default_factory=dict)  # channel -> exponent
-    gamma: dict[int, float] = field(default_factory=dict)  # channel -> exponent
+    blur: Mapping[int, tuple[float, ...]] = field(default_factory=dict)  # sigma in voxels per axis
+    brightness: Mapping[int, float] = field(default_factory=dict)  # factor
+    brightness_shift: Mapping[int, float] = field(default_factory=dict)
+    contrast: Mapping[int, float] = field(default_factory=dict)  # factor
+    low_resolution: Mapping[int, tuple[float, ...]] = field(default_factory=dict)  # zoom per axis
+    gamma_inverted: Mapping[int, float] = field(default_factory=dict)  # exponent
+    gamma: Mapping[int, float] = field(default_factory=dict)  # exponent
+    mirrored: tuple[int, ...] = ()  # spatial axes
 
 
 def margin_size(patch_size: tuple[int, ...]) -> tuple[int, ...]:
     """Return the size to cut before augmenting: larger by `MARGIN`, by an even number of voxels an axis."""
     return tuple(size + 2 * int(np.ceil(size * (MARGIN - 1) / 2)) for size in patch_size)
+
+
+def allowed_mirror_axes(
+    dimensions: int, slice_axis: int, *, sided: bool, mirror: bool | Sequence[str]
+) -> tuple[int, ...]:
+    """Return the axes of a patch that may be mirrored, counted within the patch.
+
+    Axis 0 of a volume runs from left to right in RAS: mirroring it would swap labels that have a side. A 2D patch
+    lacks the volume's `slice_axis`. `mirror` names the body's axes, or says all or none.
+    """
+    volume_axes = [axis for axis in range(3) if dimensions == 3 or axis != slice_axis]
+    wanted = BODY_AXES if mirror is True else mirror or ()
+    return tuple(
+        place
+        for place, axis in enumerate(volume_axes)
+        if BODY_AXES[axis] in wanted and not (sided and axis == 0)
+    )
 
 
 def sample_parameters(
@@ -41,47 +101,80 @@ def sample_parameters(
     num_channels: int,
     mirror_axes: tuple[int, ...],
     plane_only: int | None = None,
+    context_slices: int = 1,
+    patch_extent_mm: tuple[float, ...] | None = None,
+    elastic: bool = False,
+    brightness_jitter: float = 0.0,
 ) -> SampleParameters:
-    """Draw one sample's parameters with nnU-Net's probabilities.
+    """Draw one sample's parameters with the probabilities of the table above.
 
-    `plane_only` names the coarse axis of anisotropic patches: rotations then turn about that axis alone.
+    Args:
+        rng: everything is drawn from here.
+        dimensions: of the patch, 2 or 3.
+        num_channels: of the image, slices seen as channels included.
+        mirror_axes: axes of the patch that may be mirrored.
+        plane_only: axis of a 3D patch across which its slices are coarse; all geometry then stays in-plane.
+        context_slices: neighbouring slices of each real channel, which share one change of intensity.
+        patch_extent_mm: the patch's sides, voxels times spacing; elastic needs them.
+        elastic: deform too.
+        brightness_jitter: largest additive shift in the image's units, standard deviations since it is
+            normalised; 0 for none.
     """
+    real_channels = range(num_channels // context_slices)
 
-    def per_channel(probability: float, low: float, high: float, each: float = 1.0) -> dict[int, float]:
+    def per_channel(probability: float, draw: Callable[[], T], each: float = 1.0) -> dict[int, T]:
         if rng.random() >= probability:
             return {}
-        chosen = [channel for channel in range(num_channels) if rng.random() < each]
-        return {channel: float(rng.uniform(low, high)) for channel in chosen}
+        return {channel: draw() for channel in real_channels if each == 1.0 or rng.random() < each}
 
-    rotation = _rotation(rng, dimensions, plane_only) if rng.random() < 0.2 else None
-    zoom = float(rng.uniform(0.7, 1.4)) if rng.random() < 0.2 else None
-    matrix = None
-    if rotation is not None or zoom is not None:
-        matrix = (np.eye(dimensions) if rotation is None else rotation) * (zoom or 1.0)
-    noise = (float(np.sqrt(rng.uniform(0, 0.1))), int(rng.integers(2**31))) if rng.random() < 0.1 else None
+    def around_one(low: float, high: float) -> float:  # half of the draws below 1, half above
+        return float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high))
+
+    def zooms() -> tuple[float, ...]:
+        zoom = float(rng.uniform(0.5, 1))
+        return tuple(1.0 if axis == plane_only else zoom for axis in range(dimensions))
+
     return SampleParameters(
-        matrix=matrix,
-        noise=noise,
-        blur=per_channel(0.2, 0.5, 1.0, 0.5),
-        brightness=per_channel(0.15, 0.75, 1.25),
-        contrast=per_channel(0.15, 0.75, 1.25),
-        low_resolution=per_channel(0.25, 0.5, 1.0, 0.5),
-        gamma_inverted=per_channel(0.1, 0.7, 1.5),
-        gamma=per_channel(0.3, 0.7, 1.5),
+        context_slices=context_slices,
+        matrix=_draw_matrix(rng, dimensions, plane_only, patch_extent_mm),
+        noise=(float(rng.uniform(0, 0.1)), int(rng.integers(2**31))) if rng.random() < 0.1 else None,
+        blur=per_channel(0.2, lambda: tuple(map(float, rng.uniform(0.5, 1, dimensions))), each=0.5),
+        brightness=per_channel(0.15, lambda: around_one(0.75, 1.25)),
+        contrast=per_channel(0.15, lambda: around_one(0.75, 1.25)),
+        low_resolution=per_channel(0.25, zooms, each=0.5),
+        gamma_inverted=per_channel(0.1, lambda: around_one(0.7, 1.5)),
+        gamma=per_channel(0.3, lambda: around_one(0.7, 1.5)),
         mirrored=tuple(axis for axis in mirror_axes if rng.random() < 0.5),
+        # Drawn last, so that an option leaves the list above as it is.
+        brightness_shift=per_channel(
+            0.15 if brightness_jitter else 0.0,
+            lambda: float(rng.uniform(-brightness_jitter, brightness_jitter)),
+        ),
+        control_points_mm=_draw_elastic(rng, plane_only, patch_extent_mm) if elastic else None,
     )
 
 
-def _rotation(rng: np.random.Generator, dimensions: int, plane_only: int | None) -> NDArray[np.float64]:
-    if dimensions == 2:
-        return _turn(2, 0, 1, rng.uniform(-np.pi, np.pi))
-    planes = [(1, 2), (0, 2), (0, 1)]
-    if plane_only is not None:
-        return _turn(3, *planes[plane_only], rng.uniform(-np.pi, np.pi))
-    matrix = np.eye(3)
-    for first, second in planes:
-        matrix = matrix @ _turn(3, first, second, rng.uniform(-np.pi / 6, np.pi / 6))
-    return matrix
+def _draw_matrix(
+    rng: np.random.Generator,
+    dimensions: int,
+    plane_only: int | None,
+    patch_extent_mm: tuple[float, ...] | None,
+) -> NDArray[np.float64] | None:
+    """Draw rotation and scaling; None where neither happens."""
+    rotated, scaled = rng.random(2) < 0.2
+    matrix = np.eye(dimensions)
+    if rotated:
+        limit = np.pi / 6 if dimensions == 3 and plane_only is None else np.pi
+        if dimensions == 2 and patch_extent_mm and max(patch_extent_mm) > 1.5 * min(patch_extent_mm):
+            limit = np.pi / 12
+        planes = {0: (1, 2), 1: (0, 2), 2: (0, 1)} if dimensions == 3 else {2: (0, 1)}
+        for axis, (first, second) in planes.items():
+            if dimensions == 2 or plane_only in (None, axis):
+                matrix = matrix @ _turn(dimensions, first, second, rng.uniform(-limit, limit))
+    if scaled:
+        zoom = rng.uniform(0.7, 1.4)
+        matrix = matrix @ np.diag([1.0 if axis == plane_only else zoom for axis in range(dimensions)])
+    return matrix if rotated or scaled else None
 
 
 def _turn(size: int, first: int, second: int, angle: float) -> NDArray[np.float64]:
@@ -91,98 +184,67 @@ def _turn(size: int, first: int, second: int, angle: float) -> NDArray[np.float6
     return matrix
 
 
+def _draw_elastic(
+    rng: np.random.Generator, plane_only: int | None, patch_extent_mm: tuple[float, ...] | None
+) -> NDArray[np.float32] | None:
+    assert patch_extent_mm is not None, "elastic deformation needs the patch's extent"
+    return draw_control_points(rng, patch_extent_mm, plane_only) if rng.random() < 0.2 else None
+
+
 def apply_parameters(
     image: torch.Tensor,
     label: torch.Tensor,
-    parameters: list[SampleParameters],
+    parameters: Sequence[SampleParameters],
     patch_size: tuple[int, ...],
     spacing_mm: tuple[float, ...],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Augment a batch: image `(B, C, *margin_size)` and label `(B, 1, ...)` to `(B, C, *patch_size)`.
 
-    Labels are sampled at the nearest voxel. The inputs are not changed.
+    The samples that share a change go through it together; only noise, which each draws from its own seed, goes
+    one by one. In 2.5D the channels are all slices of the first real channel, then of the second, and so on.
+    Labels keep their dtype and values. The inputs are not changed.
     """
-    images, labels = [], []
-    for sample, target, drawn in zip(image.float(), label, parameters, strict=True):
-        moved, moved_label = _move(sample, target, drawn.matrix, patch_size, spacing_mm)
-        moved = _change_intensity(moved, drawn)
-        if drawn.mirrored:
-            axes = [1 + axis for axis in drawn.mirrored]
-            moved, moved_label = moved.flip(axes), moved_label.flip(axes)
-        images.append(moved)
-        labels.append(moved_label)
-    return torch.stack(images), torch.stack(labels)
-
-
-def _move(
-    image: torch.Tensor,
-    label: torch.Tensor,
-    matrix: NDArray[np.float64] | None,
-    patch_size: tuple[int, ...],
-    spacing_mm: tuple[float, ...],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate and scale about the centre while cutting `(C, *margin)` down to `(C, *patch_size)`."""
-    size = np.array(image.shape[1:])
-    if matrix is None:
-        starts = (size - np.array(patch_size)) // 2
-        box = (slice(None), *(slice(s, s + n) for s, n in zip(starts, patch_size, strict=True)))
-        return image[box].clone(), label[box]
-    spacing = np.diag(spacing_mm)
-    voxels = np.linalg.inv(spacing) @ matrix @ spacing  # output offset -> input offset, in voxels
-    # grid_sample counts in half sizes, last axis first
-    unit = np.diag(2 / size) @ voxels @ np.diag(np.array(patch_size) / 2)
-    theta = np.concatenate([unit[::-1, ::-1], np.zeros((len(size), 1))], axis=1)
-    grid = F.affine_grid(
-        torch.from_numpy(theta.copy()).to(image)[None], [1, 1, *patch_size], align_corners=False
+    image, label = warp(
+        image.float(),
+        label,
+        [drawn.matrix for drawn in parameters],
+        [drawn.control_points_mm for drawn in parameters],
+        patch_size,
+        spacing_mm,
     )
-    moved = F.grid_sample(image[None], grid, "bilinear", "border", align_corners=False)[0]
-    moved_label = F.grid_sample(label[None].float(), grid, "nearest", "border", align_corners=False)[0]
-    return moved, moved_label.to(label.dtype)
+    for sample, drawn in zip(image, parameters, strict=True):
+        if drawn.noise is not None:
+            sigma, seed = drawn.noise
+            generator = torch.Generator(sample.device).manual_seed(seed)
+            sample.add_(torch.randn(sample.shape, generator=generator, device=sample.device), alpha=sigma)
+    rows = image.view(-1, parameters[0].context_slices, *patch_size)
+    _change_rows(rows, [drawn.blur for drawn in parameters], blur)
+    _change_rows(rows, [drawn.brightness for drawn in parameters], scale)
+    _change_rows(rows, [drawn.brightness_shift for drawn in parameters], shift)
+    _change_rows(rows, [drawn.contrast for drawn in parameters], change_contrast)
+    _change_rows(rows, [drawn.low_resolution for drawn in parameters], lower_resolution)
+    _change_rows(rows, [drawn.gamma_inverted for drawn in parameters], change_gamma_inverted)
+    _change_rows(rows, [drawn.gamma for drawn in parameters], change_gamma)
+    for axes in {drawn.mirrored for drawn in parameters if drawn.mirrored}:
+        chosen = [sample for sample, drawn in enumerate(parameters) if drawn.mirrored == axes]
+        index = torch.tensor(chosen, device=image.device)
+        for batch in (image, label):
+            batch.index_copy_(0, index, batch.index_select(0, index).flip([2 + axis for axis in axes]))
+    return image, label
 
 
-def _change_intensity(image: torch.Tensor, drawn: SampleParameters) -> torch.Tensor:
-    """Apply noise, blur, brightness, contrast, low resolution and gamma, in nnU-Net's order, to `(C, ...)`."""
-    if drawn.noise is not None:
-        sigma, seed = drawn.noise
-        generator = torch.Generator(image.device).manual_seed(seed)
-        image = image + sigma * torch.randn(image.shape, generator=generator, device=image.device)
-    for channel, sigma in drawn.blur.items():
-        image[channel] = _blur(image[channel], sigma)
-    for channel, factor in drawn.brightness.items():
-        image[channel] *= factor
-    for channel, factor in drawn.contrast.items():
-        values = image[channel]
-        low, high, mean = values.min(), values.max(), values.mean()
-        image[channel] = ((values - mean) * factor + mean).clamp(low, high)
-    for channel, zoom in drawn.low_resolution.items():
-        values = image[channel][None, None]
-        small = [max(1, round(n * zoom)) for n in values.shape[2:]]
-        coarse = F.interpolate(values, small, mode="nearest-exact")
-        smooth = "trilinear" if values.ndim == 5 else "bilinear"
-        image[channel] = F.interpolate(coarse, values.shape[2:], mode=smooth)[0, 0]
-    for channel, exponent in drawn.gamma_inverted.items():
-        image[channel] = -_gamma(-image[channel], exponent)
-    for channel, exponent in drawn.gamma.items():
-        image[channel] = _gamma(image[channel], exponent)
-    return image
-
-
-def _blur(values: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur of `(I, J[, K])` along each axis, cut at three sigma, borders repeated."""
-    radius = int(np.ceil(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=values.device, dtype=values.dtype)
-    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    weights = (weights / weights.sum())[None, None]
-    for axis in range(values.ndim):
-        rows = values.movedim(axis, -1)
-        padded = F.pad(rows.reshape(-1, 1, rows.shape[-1]), (radius, radius), mode="replicate")
-        values = F.conv1d(padded, weights).reshape(rows.shape).movedim(-1, axis)
-    return values
-
-
-def _gamma(values: torch.Tensor, exponent: float) -> torch.Tensor:
-    """Raise the values, scaled to 0..1, to a power; keep their mean and standard deviation."""
-    low, extent = values.min(), (values.max() - values.min()).clamp_min(1e-7)
-    mean, std = values.mean(), values.std()
-    changed = ((values - low) / extent) ** exponent * extent + low
-    return (changed - changed.mean()) / changed.std().clamp_min(1e-8) * std + mean
+def _change_rows(
+    rows: torch.Tensor,
+    drawn: Sequence[Mapping[int, float] | Mapping[int, tuple[float, ...]]],
+    change: Callable[[torch.Tensor, Values], torch.Tensor],
+) -> None:
+    """Apply one change in place to those rows, `(samples x channels, S, *spatial)`, for which a value is drawn."""
+    num_channels = len(rows) // len(drawn)
+    values = {
+        sample * num_channels + channel: value
+        for sample, of_channels in enumerate(drawn)
+        for channel, value in of_channels.items()
+    }
+    if values:
+        index = torch.tensor(list(values), device=rows.device)
+        rows.index_copy_(0, index, change(rows.index_select(0, index), np.array(list(values.values()))))

@@ -14,39 +14,46 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from monai.transforms.croppad.dictionary import CropForegroundd
 from monai.transforms.post.dictionary import Invertd
-from monai.transforms.spatial.dictionary import Orientationd, Spacingd
+from monai.transforms.spatial.dictionary import Orientationd, Resized, Spacingd
 from monai.transforms.transform import MapTransform
 from numpy.typing import NDArray
 
 from medunet.errors import DataError, MedunetError
-from medunet.imaging.nifti import read_channels, read_label
+from medunet.imaging.flat_images import is_flat
+from medunet.imaging.volumes import read_channels, read_label
 from medunet.plans import Intensity, Plan
 
 
 class LoadCased(MapTransform):
-    """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines."""
+    """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines.
+
+    With `instances_as` (see `Description.instances_as`) every value above 0 of a label becomes that one.
+    """
+
+    def __init__(self, keys: list[str], instances_as: int | None = None) -> None:
+        super().__init__(keys)
+        self.instances_as = instances_as
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
+        path = case["image"][0]
         image = read_channels(case["image"])
         if not np.isfinite(image.array).all():
-            raise DataError(
-                "has NaN or infinite voxels", where=case["image"][0].name, mend="Export the scan again."
-            )
-        if any(channel.min() == channel.max() for channel in image.array):
-            raise DataError(
-                "every voxel is alike", where=case["image"][0].name, mend="Export the scan again."
-            )
+            raise DataError("has NaN or infinite voxels", where=path.name, mend="Export the scan again.")
+        # A stain may leave one colour of a picture empty; a scan's empty channel is a failed export.
+        channels = [image.array] if is_flat(path) else list(image.array)
+        if any(channel.min() == channel.max() for channel in channels):
+            raise DataError("every voxel is alike", where=path.name, mend="Export the scan again.")
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
-            label = read_label(case["label"])
+            name = case["label"].name
+            label = read_label(case["label"], instances_as=self.instances_as)
             if label.array.dtype != np.uint8:
-                raise DataError(
-                    "label values above 255", where=case["label"].name, mend="Run the check again."
-                )
+                raise DataError("label values above 255", where=name, mend="Run the check again.")
+            array = torch.from_numpy(np.ascontiguousarray(label.array))[None]
             # The check has shown that label and image share a grid to within a fraction of a voxel.
-            array = torch.from_numpy(np.ascontiguousarray(label.array))[None].float()
-            case["label"] = MetaTensor(array, affine=torch.from_numpy(image.affine))
+            meta = {"file": name, "values": values_of(array)}
+            case["label"] = MetaTensor(array.float(), affine=torch.from_numpy(image.affine), meta=meta)
         return case
 
 
@@ -87,23 +94,79 @@ def not_zero(image: torch.Tensor) -> torch.Tensor:
     return image != 0
 
 
-def preprocess_chain(plan: Plan, *, with_label: bool) -> Compose:
-    """Return the chain: load, orient, crop to nonzero, normalise, resample to the plan's spacing.
+def values_of(label: torch.Tensor) -> list[int]:
+    """Return the values that stand in a uint8 label map, ascending."""
+    return torch.bincount(label.flatten(), minlength=256).nonzero().flatten().tolist()
 
-    The result holds "image" float32 `(C, I, J, K)` and, if asked, "label" float32 `(1, I, J, K)` of whole numbers.
-    2D plans keep each scan's own spacing along the sliced axis.
+
+class CheckLabeld(MapTransform):
+    """Refuse a "label" whose values are not among those that its file held: it has been interpolated."""
+
+    def __init__(self) -> None:
+        super().__init__(["label"])
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        label = data["label"]
+        check_label_values(label.as_tensor(), label.meta["values"], label.meta["file"])
+        return dict(data)
+
+
+def check_label_values(label: torch.Tensor, values: list[int], file: str) -> None:
+    """Check that a resampled label map holds no other values than its file did.
+
+    Raises:
+        DataError: it does, as after interpolation other than nearest; names the file and the values.
+    """
+    rounded = label.to(torch.uint8)
+    whole = torch.equal(rounded.float(), label)
+    found = values_of(rounded) if whole else label.unique().tolist()
+    if new := [value for value in found if value not in values]:
+        shown = ", ".join(f"{value:g}" for value in new[:5]) + (", ..." if len(new) > 5 else "")
+        raise DataError(
+            f"preprocessing gave the label the values {shown} beside those of the file, {values}",
+            where=file,
+            mend="Resample labels with nearest-neighbour interpolation only.",
+        )
+
+
+def preprocess_chain(plan: Plan, *, with_label: bool, instances_as: int | None = None) -> Compose:
+    """Return the chain: load, orient, crop to nonzero, normalise, resample to the plan's spacing or size.
+
+    The result holds "image" float32 `(C, I, J, K)` and, if asked, "label" float32 `(1, I, J, K)` of whole numbers
+    that stand in the label's file: labels are taken from the nearest voxel, and there is no other way. 2D plans
+    keep each scan's own spacing along the sliced axis. With `plan.resize_to` the other two axes get that size
+    whatever their spacing, smoothed first where they shrink, as `skimage.transform.resize` does.
     """
     keys = ["image", "label"] if with_label else ["image"]
-    spacing = list(plan.spacing_mm)
-    if plan.dimensions == 2:
-        spacing[plan.slice_axis] = -1.0  # MONAI: keep the scan's own
-    steps: list[Any] = [LoadCased(keys), Orientationd(keys, axcodes=plan.orientation, labels=None)]
+    steps: list[Any] = [
+        LoadCased(keys, instances_as),
+        Orientationd(keys, axcodes=plan.orientation, labels=None),
+    ]
     if plan.crop_nonzero:
         steps.append(CropForegroundd(keys, source_key="image", select_fn=not_zero, allow_smaller=True))
-    steps.append(NormaliseIntensityd(plan.intensities))
-    modes = ["bilinear", "nearest"][: len(keys)]
-    steps.append(Spacingd(keys, pixdim=spacing, mode=modes, padding_mode="border", dtype=np.float32))
+    steps += [NormaliseIntensityd(plan.intensities), _resample(plan, keys)]
+    if with_label:
+        steps.append(CheckLabeld())
     return Compose(steps)
+
+
+def _resample(plan: Plan, keys: list[str]) -> MapTransform:
+    """Return MONAI's transform to the plan's spacing, or of 2D slices to its size."""
+    if plan.resize_to is None:
+        spacing = list(plan.spacing_mm)
+        if plan.dimensions == 2:
+            spacing[plan.slice_axis] = -1.0  # MONAI: keep the scan's own
+        modes = ["bilinear", "nearest"][: len(keys)]
+        return Spacingd(keys, pixdim=spacing, mode=modes, padding_mode="border", dtype=np.float32)
+    size = list(plan.resize_to)
+    size.insert(plan.slice_axis, -1)  # MONAI: keep the scan's own
+    return Resized(
+        keys,
+        spatial_size=size,
+        mode=["trilinear", "nearest-exact"][: len(keys)],  # "nearest" would lie half a voxel off
+        align_corners=[False, None][: len(keys)],
+        anti_aliasing=[True, False][: len(keys)],
+    )
 
 
 def run_chain(chain: Compose, image_paths: list[Path], label_path: Path | None = None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Patches cut from preprocessed cases: forced foreground, borders by repetition, everything from a given seed."""
+"""Patches cut from preprocessed cases: forced foreground, continued borders, everything from a given seed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ _LOCATIONS_PER_TARGET = 10_000  # as nnU-Net: bounds the memory, keeps every tar
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """A preprocessed case in memory: image float32 `(C, I, J, K)`, label uint8 `(I, J, K)`."""
+    """A preprocessed case in memory or on disk: image float32 `(C, I, J, K)`, label uint8 `(I, J, K)`."""
 
     id: str
     image: NDArray[np.float32]
@@ -40,41 +41,67 @@ def sample_patch(
     *,
     foreground: bool,
     slice_axis: int | None,
+    context_slices: int = 1,
+    valid_margin: tuple[int, ...] = (),
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Cut a patch: image `(C, *size)` and label `(1, *size)`.
 
     With `foreground`, it is centred on a random voxel of a random target, moved inwards at the borders; else it
-    lies anywhere in the volume. A side longer than the volume is filled by repeating the border. With a
-    `slice_axis`, size has two axes and the patch is cut from one slice across that axis.
+    lies anywhere in the volume. A side longer than the volume is filled by repeating the border.
+
+    With a `slice_axis`, size has two axes and the patch is cut from one slice across that axis. With
+    `context_slices` (odd) the image holds that many neighbouring slices about it as channels
+    `(C · context_slices, *size)`, the border slices repeated: all slices of channel 0, then of channel 1, and so on.
+
+    Of an unpadded network's patch only the part inside `valid_margin` (voxels per axis of size) is predicted: that
+    part is kept in the volume, and what lies beyond the borders is mirrored, as in prediction.
     """
     shape = case.label.shape
-    full = list(size)
+    sizes, margins = list(size), list(valid_margin or (0,) * len(size))
     if slice_axis is not None:
-        full.insert(slice_axis, 1)
+        sizes.insert(slice_axis, 1)
+        margins.insert(slice_axis, 0)
+    inner = [n - 2 * margin for n, margin in zip(sizes, margins, strict=True)]
     if foreground and case.locations:
         names = sorted(case.locations)
         voxels = case.locations[names[rng.integers(len(names))]]
         centre = np.unravel_index(voxels[rng.integers(voxels.size)], shape)
-        starts = [int(c) - n // 2 for c, n in zip(centre, full, strict=True)]
-        starts = [_inside(start, n, length) for start, n, length in zip(starts, full, shape, strict=True)]
+        starts = [
+            _inside(int(c) - n // 2, n, length) for c, n, length in zip(centre, inner, shape, strict=True)
+        ]
     else:
         starts = [
             int(rng.integers(length - n + 1)) if length >= n else (length - n) // 2
-            for n, length in zip(full, shape, strict=True)
+            for n, length in zip(inner, shape, strict=True)
         ]
+    beyond = mirrored_index if any(margins) else _repeated_index
     index = [
-        np.arange(start, start + n).clip(0, length - 1)
-        for start, n, length in zip(starts, full, shape, strict=True)
+        beyond(start - margin, n, length)
+        for start, margin, n, length in zip(starts, margins, sizes, shape, strict=True)
     ]
-    if all(start >= 0 and start + n <= length for start, n, length in zip(starts, full, shape, strict=True)):
-        box = tuple(slice(start, start + n) for start, n in zip(starts, full, strict=True))
-        image, label = case.image[(slice(None), *box)], case.label[box][None]
-    else:
-        image = case.image[:, index[0][:, None, None], index[1][:, None], index[2]]
-        label = case.label[np.ix_(*index)][None]
-    if slice_axis is not None:
-        image, label = image.squeeze(1 + slice_axis), label.squeeze(1 + slice_axis)
-    return np.array(image), np.array(label)  # copies: the case may be a read-only mapped file
+    label = _take(case.label, index)[None]
+    if slice_axis is None:
+        return _take(case.image, index), label
+    radius = context_slices // 2
+    index[slice_axis] = _repeated_index(starts[slice_axis] - radius, context_slices, shape[slice_axis])
+    slices = np.moveaxis(_take(case.image, index), 1 + slice_axis, 1)
+    return slices.reshape(-1, *size), label.squeeze(1 + slice_axis)
+
+
+def mirrored_index(start: int, size: int, length: int) -> NDArray[np.int64]:
+    """Return which voxels stand at `start .. start + size - 1` where an axis of `length` is mirrored at its ends.
+
+    The end voxels are the mirrors, not repeated, and mirrored again where that does not reach far enough, as
+    `numpy.pad` with mode "reflect"; an axis of one voxel is repeated.
+    """
+    last = max(length - 1, 1)
+    position = np.arange(start, start + size)
+    return np.minimum(np.abs((position + last) % (2 * last) - last), length - 1)
+
+
+def _repeated_index(start: int, size: int, length: int) -> NDArray[np.int64]:
+    """Return which voxels stand at `start .. start + size - 1` where the end voxels are repeated beyond."""
+    return np.arange(start, start + size).clip(0, length - 1)
 
 
 def _inside(start: int, size: int, length: int) -> int:
@@ -82,3 +109,15 @@ def _inside(start: int, size: int, length: int) -> int:
     if size >= length:
         return (length - size) // 2
     return min(max(start, 0), length - size)
+
+
+def _take(array: NDArray[Any], index: Sequence[NDArray[np.int64]]) -> NDArray[Any]:
+    """Return a copy of the voxels at an index per spatial axis (the last three), reading no others from disk."""
+    firsts = [int(places.min()) for places in index]
+    box = tuple(slice(first, int(places.max()) + 1) for first, places in zip(firsts, index, strict=True))
+    lead = (slice(None),) * (len(array.shape) - 3)
+    block = np.array(array[(*lead, *box)])
+    for axis, (first, places) in enumerate(zip(firsts, index, strict=True), start=len(lead)):
+        if not np.array_equal(places, np.arange(first, first + block.shape[axis])):
+            block = block.take(places - first, axis=axis)
+    return block

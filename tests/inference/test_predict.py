@@ -151,7 +151,7 @@ def test_scans_that_cannot_be_predicted_say_why(own_run: runs.Run, tmp_path, arr
 
 def test_postprocessing_of_the_configuration_is_applied(own_run: runs.Run, tmp_path):
     model, scans = load(own_run), scans_of(own_run)[:1]
-    rules = ["inference.postprocess.tumour={min_volume_ml: 1000000}"]
+    rules = ["inference.postprocess.tumour=[min_volume_ml: 1000000]"]
     predict_scans(model, scans, tmp_path, change_config({"dataset": "x"}, rules, "t").inference)
     mask = np.asarray(nib.load(tmp_path / f"{scans[0].case}.nii.gz").dataobj)
     assert set(np.unique(mask)) == {0, 1}

@@ -1,0 +1,260 @@
+"""Whole volumes through a network: slices with their neighbours, one window or many, and mirrored overlap-tiles."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from monai.inferers.utils import sliding_window_inference
+from torch import nn
+
+from medunet.inference.sliding_window import predict_probabilities, to_label_map, with_neighbours
+from medunet.plans import Plan
+from medunet.records import Description, load_description
+from medunet.transforms.patches import PreparedCase, mirrored_index, sample_patch
+
+CPU = torch.device("cpu")
+REGIONS = load_description("phantoms", REPOSITORY / "data_manifests")
+CELLS = Description(
+    name="cells",
+    layout="png",
+    channels={"grey": {"modality": "other"}},
+    labels={"background": 0, "cell": 255},
+)
+
+
+def predict(network: nn.Module, image: torch.Tensor, plan: Plan, overlap: float = 0.5) -> torch.Tensor:
+    return predict_probabilities(network, image, plan, REGIONS, device=CPU, precision="fp32", overlap=overlap)
+
+
+class Counting(nn.Module):
+    """Gives two logits for each voxel from its own values, and notes what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.shapes.append(tuple(image.shape))
+        return torch.cat([image.mean(1, keepdim=True), -image[:, :1]], 1)
+
+
+# ---- one window -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 8), (11, 14, 3), (1, 5, 8)])
+def test_a_volume_within_one_window_is_one_forward_and_equals_monais(tiny_plan: Plan, shape):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), nn.InstanceNorm3d(4), nn.Conv3d(4, 2, 5, padding=2)
+    )
+    image = torch.randn(1, *shape)
+    found = predict(network, image, tiny_plan)
+    with torch.inference_mode():
+        blended = sliding_window_inference(
+            image[None], (16, 16, 8), 4, network, mode="gaussian", padding_mode="replicate"
+        )
+    assert isinstance(blended, torch.Tensor)
+    assert torch.allclose(found, blended[0].sigmoid(), atol=1e-5)
+    counting = Counting()
+    predict(counting, image, tiny_plan)
+    assert counting.shapes == [(1, 1, 16, 16, 8)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_windows"), [((16, 16, 9), 2), ((17, 16, 8), 2), ((24, 16, 9), 4), ((25, 8, 8), 3)]
+)
+def test_no_more_windows_than_the_overlap_needs(tiny_plan: Plan, shape, num_windows):
+    """By hand: steps of half a window, the last one moved inwards; never more than four windows together."""
+    counting = Counting()
+    image = torch.randn(1, *shape)
+    found = predict(counting, image, tiny_plan)
+    assert sum(batch for batch, *_ in counting.shapes) == num_windows
+    assert max(batch for batch, *_ in counting.shapes) <= 4
+    assert torch.allclose(found, torch.cat([image, -image]).sigmoid(), atol=1e-5)
+
+
+# ---- slices -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("patch_size", [(16, 16), (8, 8)])
+def test_slices_are_stacked_across_their_axis(tiny_plan: Plan, axis, patch_size):
+    plan = tiny_plan.model_copy(update={"dimensions": 2, "patch_size": patch_size, "slice_axis": axis})
+    image = torch.randn(1, 13, 9, 11)
+    counting = Counting()
+    found = predict(counting, image, plan)
+    assert torch.allclose(found, torch.cat([image, -image]).sigmoid(), atol=1e-5)
+    assert max(batch for batch, *_ in counting.shapes) <= 4
+    if patch_size == (16, 16):
+        assert sum(batch for batch, *_ in counting.shapes) == image.shape[1 + axis]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_neighbouring_slices_come_as_channels_and_borders_are_repeated(tiny_plan: Plan, axis):
+    """Each slice's own logit is the mean over channels and neighbours of this one."""
+    plan = tiny_plan.model_copy(
+        update={"dimensions": 2, "patch_size": (16, 16), "slice_axis": axis, "context_slices": 3}
+    )
+    image = torch.randn(2, 13, 7, 10)
+    counting = Counting()
+    found = predict(counting, image, plan)
+    assert {channels for _, channels, *_ in counting.shapes} == {6}
+    stack = image.movedim(1 + axis, 1).numpy()
+    padded = np.pad(stack, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
+    mean = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]).mean(0) / 3
+    assert np.allclose(found[0].movedim(axis, 0), 1 / (1 + np.exp(-mean)), atol=1e-5)
+    below = padded[0, :-2]  # the first channel is channel 0 of the slice below
+    assert np.allclose(found[1].movedim(axis, 0), 1 / (1 + np.exp(below)), atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("context_slices", [1, 3, 5])
+def test_training_and_prediction_order_the_channels_alike(axis, context_slices):
+    image = np.random.default_rng(0).normal(size=(2, 9, 8, 7)).astype(np.float32)
+    label = np.broadcast_to(np.arange(9 * 8 * 7).reshape(9, 8, 7) % 251, (9, 8, 7)).astype(np.uint8)
+    case = PreparedCase("c", image, label, {})
+    size = tuple(n for i, n in enumerate((9, 8, 7)) if i != axis)
+    slices = torch.from_numpy(image).movedim(1 + axis, 0)
+    every = with_neighbours(slices, torch.arange(len(slices)), context_slices)
+    seen = set()
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        patch, patch_label = sample_patch(
+            case, size, rng, foreground=False, slice_axis=axis, context_slices=context_slices
+        )
+        labels = np.moveaxis(label, axis, 0)
+        (number,) = np.flatnonzero((labels == patch_label[0]).all((1, 2)))
+        seen.add(int(number))
+        assert np.array_equal(patch, every[number])
+    assert seen == set(range(image.shape[1 + axis]))
+
+
+# ---- overlap-tiles ----------------------------------------------------------------------------------------------
+
+
+class Unpadded(nn.Module):
+    """A U-Net of unpadded convolutions, one a stage, with centre crops; 2D or 3D, any number of stages."""
+
+    def __init__(self, dimensions: int, num_stages: int) -> None:
+        super().__init__()
+        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+        self.pool = {2: nn.MaxPool2d, 3: nn.MaxPool3d}[dimensions](2)
+        self.down = nn.ModuleList(convolution(1 if i == 0 else 3, 3, 3) for i in range(num_stages))
+        self.up = nn.ModuleList(convolution(6, 3, 3) for _ in range(num_stages - 1))
+        self.head = convolution(3, 2, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x, skips = image, []
+        for i, convolution in enumerate(self.down):
+            x = convolution(self.pool(x) if i else x).tanh()
+            skips.append(x)
+        for convolution, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = nn.functional.interpolate(x, scale_factor=2)
+            crops = [(n - m) // 2 for n, m in zip(skip.shape[2:], x.shape[2:], strict=True)]
+            middle = tuple(slice(crop, crop + m) for crop, m in zip(crops, x.shape[2:], strict=True))
+            x = convolution(torch.cat([x, skip[(..., *middle)]], 1)).tanh()
+        return self.head(x)
+
+
+def unpadded_plan(plan: Plan, dimensions: int, num_stages: int, patch_size: Sequence[int]) -> Plan:
+    network = plan.network.model_copy(update={"name": "unet_2015"})
+    axes = range(dimensions)
+    changes = {
+        "network": network,
+        "dimensions": dimensions,
+        "convolutions_per_stage": 1,
+        "kernel_sizes": (tuple(3 for _ in axes),) * num_stages,
+        "strides": (tuple(1 for _ in axes), *(tuple(2 for _ in axes),) * (num_stages - 1)),
+        "patch_size": tuple(patch_size),
+        "slice_axis": 1,
+    }
+    return plan.model_copy(update=changes)
+
+
+def direct_pass(network: nn.Module, image: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """The network over each whole image, mirrored by NumPy, in one pass."""
+    batch = image[None] if plan.dimensions == 3 else image.movedim(1 + plan.slice_axis, 0)
+    widths = [(0, 0), (0, 0), *((margin, margin) for margin in plan.valid_margin)]
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(np.pad(batch.numpy(), widths, mode="reflect")))
+    return (logits[0] if plan.dimensions == 3 else logits.movedim(0, 1 + plan.slice_axis)).sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "num_stages", "patch_size", "shape"),
+    [
+        (2, 3, (38, 42), (34, 3, 50)),  # output tiles of 18 and 22 voxels, strides' product 4
+        (2, 3, (38, 38), (18, 1, 26)),
+        (2, 2, (18, 24), (10, 5, 6)),
+        (3, 2, (18, 20, 14), (22, 14, 10)),
+    ],
+)
+def test_tiles_equal_one_pass_over_the_mirrored_image(
+    tiny_plan: Plan, dimensions, num_stages, patch_size, shape
+):
+    torch.manual_seed(0)
+    plan = unpadded_plan(tiny_plan, dimensions, num_stages, patch_size)
+    network = Unpadded(dimensions, num_stages).eval()
+    assert network(torch.zeros(1, 1, *patch_size)).shape[2:] == plan.output_size
+    image = torch.randn(1, *shape)
+    found = predict(network, image, plan)
+    assert found.shape == (2, *shape)
+    assert torch.allclose(found, direct_pass(network, image, plan), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 1), (7, 1, 4), (1, 2, 31)])
+def test_images_smaller_than_the_margin_are_mirrored_again(tiny_plan: Plan, shape):
+    """A network without pooling accepts any size, so that the direct pass exists for images of a few voxels."""
+    plan = unpadded_plan(tiny_plan, 2, 3, (38, 42))
+    torch.manual_seed(0)
+    network = nn.Conv2d(1, 2, 21)
+    image = torch.randn(1, *shape)
+    assert torch.allclose(predict(network, image, plan), direct_pass(network, image, plan), atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 8])
+def test_mirrored_index_is_numpys_reflection(length):
+    wanted = np.pad(np.arange(length), 20, mode="reflect")
+    assert np.array_equal(mirrored_index(-20, length + 40, length), wanted)
+
+
+# ---- label maps -------------------------------------------------------------------------------------------------
+
+
+def test_a_label_declared_as_255_is_written_as_255():
+    probabilities = torch.tensor([[0.9, 0.2, 0.5], [0.1, 0.8, 0.5]])[:, :, None, None]
+    labels = to_label_map(probabilities, CELLS)
+    assert labels.dtype == torch.uint8
+    assert labels.flatten().tolist() == [0, 255, 0]
+
+
+# ---- mirror images ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimensions", [3, 2])
+def test_mirror_images_are_turned_back_and_averaged(tiny_plan: Plan, dimensions: int):
+    """A network that sees a gradient along the first axis: its mean with the mirror image is even along that axis."""
+    torch.manual_seed(0)
+    changes = {
+        "dimensions": 2,
+        "patch_size": (16, 16),
+        "kernel_sizes": ((3, 3),) * 2,
+        "strides": ((1, 1), (2, 2)),
+    }
+    plan = tiny_plan if dimensions == 3 else tiny_plan.model_copy(update=changes)
+    kind = nn.Conv3d if dimensions == 3 else nn.Conv2d
+    network = kind(1, 2, 3, padding=1)
+    image = torch.randn(1, 20, 13, 6)
+
+    def whole(volume: torch.Tensor, mirror: Sequence[str] = ()) -> torch.Tensor:
+        return predict_probabilities(
+            network, volume, plan, REGIONS, device=CPU, precision="fp32", mirror=mirror
+        )
+
+    both = whole(image, ("left_right", "posterior_anterior"))
+    flips = ((), (1,), (2,), (1, 2))
+    expected = torch.stack([whole(image.flip(axes)).flip(axes) for axes in flips]).mean(0)
+    assert torch.allclose(both, expected, atol=1e-6)
+    assert not torch.allclose(both, whole(image), atol=1e-3)
