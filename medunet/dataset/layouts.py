@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from medunet.errors import InputError
+from medunet.imaging.flat_images import IMAGE_ENDINGS, LABEL_ENDINGS
 from medunet.records import Case, Description, Split, Unmatched
 
 _NIFTI = r"\.nii(\.gz)?"
@@ -18,6 +19,7 @@ _EXPECTED = {
     "lits": "volume-N.nii with segmentation-N.nii, in any sub-folder",
     "brats": "CASE_t1.nii.gz and so on with CASE_seg.nii.gz, in any sub-folder",
     "brats2023": "CASE-t1n.nii.gz and so on with CASE-seg.nii.gz, in any sub-folder",
+    "png": "images/CASE.png with labels/CASE.png; .tif and .tiff too, images .jpg as well",
 }
 
 
@@ -64,7 +66,7 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
     }
     found: dict[str, _Files] = {}
     unmatched: list[Unmatched] = []
-    for path in volume_files(data_root):
+    for path in volume_files(description, data_root):
         pattern, match = next(
             ((each, hit) for each in patterns if (hit := each.expression.fullmatch(path))), (None, None)
         )
@@ -96,8 +98,12 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
     )
 
 
-def volume_files(data_root: Path) -> list[str]:
-    """Return the volume files below the data root as sorted POSIX paths; hidden ones (`._x`) are left out."""
+def volume_files(description: Description, data_root: Path) -> list[str]:
+    """Return the volume files below the data root as sorted POSIX paths; hidden ones (`._x`) are left out.
+
+    Pictures count where the layout is of pictures; beside volumes they are previews and such.
+    """
+    endings = _VOLUME_ENDINGS + (IMAGE_ENDINGS if description.layout == "png" else ())
     files, seen = [], set()
     for folder, names, file_names in os.walk(data_root, followlinks=True):
         resolved = os.path.realpath(folder)
@@ -110,7 +116,7 @@ def volume_files(data_root: Path) -> list[str]:
         files += [
             (relative / name).as_posix()
             for name in file_names
-            if not name.startswith(".") and name.lower().endswith(_VOLUME_ENDINGS)
+            if not name.startswith(".") and name.lower().endswith(endings)
         ]
     return sorted(files)
 
@@ -121,8 +127,8 @@ def expected_files(description: Description) -> str:
 
 
 def stem(path: str) -> str:
-    """Return a path's file name without .nii or .nii.gz."""
-    return re.sub(rf"{_NIFTI}$", "", PurePosixPath(path).name)
+    """Return a path's file name without .nii, .nii.gz or a picture's ending."""
+    return re.sub(rf"({_NIFTI}|{_one_of(IMAGE_ENDINGS)})$", "", PurePosixPath(path).name)
 
 
 def _assemble(
@@ -169,6 +175,11 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
                 FilePattern("image", re.compile(f"imagesTs/{case_file}"), "test"),
                 FilePattern("label", re.compile(f"labelsTs/{case_file}")),
             )
+        case "png":
+            return (
+                FilePattern("image", re.compile(rf"images/(?P<id>[^/]+){_one_of(IMAGE_ENDINGS)}"), "train"),
+                FilePattern("label", re.compile(rf"labels/(?P<id>[^/]+){_one_of(LABEL_ENDINGS)}")),
+            )
         case "lits":
             number = rf"(?P<id>\d+){_NIFTI}"
             return (
@@ -197,6 +208,11 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
                 where=f"description {description.name}",
                 mend=f"Use one of: {', '.join(_EXPECTED)}.",
             )
+
+
+def _one_of(endings: tuple[str, ...]) -> str:
+    """Return an expression for any of the endings, in capitals or not."""
+    return f"(?i:{'|'.join(re.escape(ending) for ending in endings)})"
 
 
 def _user_pattern(text: str, key: str) -> re.Pattern[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medunet.dataset.datalists import has_cases, read_datalist
 from medunet.dataset.layouts import Listing, expected_files, scan_folder, stem, volume_files
-from medunet.dataset.splits import fixed_folds, make_folds
+from medunet.dataset.splits import fixed_folds, hold_out, make_folds
 from medunet.errors import InputError
 from medunet.records import Case, Description, Excluded, Manifest
 
@@ -19,29 +19,39 @@ def make_manifest(
     *,
     seed: int = 0,
     folds: list[list[str]] | None = None,
+    holdout: float | None = None,
     exclude: Mapping[str, str] = {},
     datalist: Path | None = None,
 ) -> Manifest:
     """List the cases below a data root, with folds; what belongs to no case is listed as unmatched.
 
     Cases come from `datalist` (MONAI's form), else from a `dataset.json` in a root of layout msd, else from
-    the file names. Folds are the given ones, else the datalist's, else made from the seed: `description.folds`
-    of them, patients kept whole.
+    the file names. Folds are the given ones, or a share is held out as fold 0; else the datalist's, else made from
+    the seed: `description.folds` of them, patients kept whole.
 
     Args:
         seed: of the folds.
         folds: fixed folds, lists of case ids.
+        holdout: share of the cases to hold out instead.
         exclude: case id to reason; such cases stay listed but get no fold.
 
     Raises:
-        InputError: no cases, names that do not exist, or paths that lead out of the data root.
+        InputError: no cases, names that do not exist, paths that lead out of the data root, or both fixed folds and
+            a share to hold out.
     """
+    if folds is not None and holdout is not None:
+        raise InputError(
+            "fixed folds and a share to hold out exclude each other",
+            where="holdout",
+            mend="Give folds_file or holdout, not both.",
+        )
     if not data_root.is_dir():
         raise InputError("no such folder", where=str(data_root), mend="Check --data-root.")
     listing = _list_cases(description, data_root, datalist)
     if not listing.cases:
+        num_files = len(volume_files(description, data_root))
         raise InputError(
-            f"no case of layout {description.layout} among the {len(volume_files(data_root))} volume files",
+            f"no case of layout {description.layout} among the {num_files} volume files",
             where=str(data_root),
             mend=f"The layout expects {expected_files(description)}; check --data-root and the description.",
         )
@@ -55,6 +65,8 @@ def make_manifest(
     training = [case for case in listing.cases if case.split == "train" and case.id not in exclude]
     if folds is not None:
         fold_of = fixed_folds(training, folds, exclude)
+    elif holdout is not None:
+        fold_of = hold_out(training, holdout, seed)
     elif any(case.fold is not None for case in training):
         fold_of = {case.id: case.fold for case in training if case.fold is not None}
     else:

@@ -7,6 +7,7 @@ A scan draws the same picture whatever the orientation it is stored in.
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -44,6 +45,7 @@ _ZOOM_MARGIN_MM = 15.0
 _DIRECTIONS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 Centre = tuple[int, int, int]
+Unit = Literal["mm", "px"]  # px: a 2D picture, which has no place in a patient
 
 
 def largest_cross_sections(mask: NDArray) -> Centre:
@@ -91,13 +93,14 @@ def draw_planes(
     modality: str = "CT",
     window: tuple[float, float] | None = None,
     width_px: int = 1320,
+    unit: Unit = "mm",
 ) -> Figure:
     """Draw three planes with contours: reference solid, prediction dashed, one colour for each target.
 
     A scan of a single slice is drawn in its one plane.
 
     Args:
-        image: scan `(I, J, K)` in any orientation.
+        image: scan `(I, J, K)` in any orientation, or `(I, J, K, 3)` in colour.
         affine: from voxel index to RAS+ mm, (4, 4).
         reference: label map on the same grid, or None.
         prediction: label map on the same grid, or None.
@@ -107,8 +110,9 @@ def draw_planes(
         modality: "CT", "MR", ...: which grey window to choose (see `window_limits`).
         window: (level, width) instead.
         width_px: width of the picture.
+        unit: "px" for a 2D picture: no directions of a patient are marked.
     """
-    scene = _Scene(image, affine, reference, prediction, targets, centre)
+    scene = _Scene(image, affine, reference, prediction, targets, centre, unit)
     limits = window_limits(scene.image, modality, window)
     figure, panels = scene.lay_out(scene.whole, limits, width_px)
     for axes, plane in panels:
@@ -120,7 +124,7 @@ def draw_planes(
         handles.append(Line2D([], [], color=INK, label="reference"))
     if prediction is not None:
         handles.append(Line2D([], [], color=INK, linestyle=DASHES, label="prediction"))
-    footer(figure, panels[0][0], _window_text(limits, modality), handles)
+    footer(figure, panels[0][0], _window_text(limits, modality, image), handles, unit)
     return figure
 
 
@@ -135,12 +139,13 @@ def draw_errors(
     modality: str = "CT",
     window: tuple[float, float] | None = None,
     width_px: int = 1320,
+    unit: Unit = "mm",
 ) -> Figure:
     """Draw one target's false positives and false negatives as fills, zoomed in on both masks.
 
     `target` holds the label values that the target unites; all else is as in `draw_planes`.
     """
-    scene = _Scene(image, affine, reference, prediction, {"": target}, centre)
+    scene = _Scene(image, affine, reference, prediction, {"": target}, centre, unit)
     limits = window_limits(scene.image, modality, window)
     figure, panels = scene.lay_out(scene.zoomed, limits, width_px)
     for axes, plane in panels:
@@ -156,7 +161,7 @@ def draw_errors(
         Patch(color=FALSE_NEGATIVE, label="false negative"),
         Line2D([], [], color=INK, label="reference"),
     ]
-    footer(figure, panels[0][0], _window_text(limits, modality), handles)
+    footer(figure, panels[0][0], _window_text(limits, modality, image), handles, unit)
     return figure
 
 
@@ -171,9 +176,10 @@ def draw_thumbnail(
     modality: str = "CT",
     window: tuple[float, float] | None = None,
     width_px: int = 144,
+    unit: Unit = "mm",
 ) -> Figure:
     """Draw the axial plane alone, zoomed in, square and unmarked, with contours as in `draw_planes`."""
-    scene = _Scene(image, affine, reference, prediction, targets, centre)
+    scene = _Scene(image, affine, reference, prediction, targets, centre, unit)
     plane = PLANES[0]
     figure = Figure(figsize=(1, 1), dpi=width_px, facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -211,14 +217,15 @@ class _Scene:
         prediction: NDArray | None,
         targets: Mapping[str, tuple[int, ...]],
         centre: Centre | None,
+        unit: Unit,
     ) -> None:
         for name, labels in (("reference", reference), ("prediction", prediction)):
-            if labels is not None and labels.shape != image.shape:
-                raise AssertionError(f"{name} shape {labels.shape} is not the scan's {image.shape}")
+            if labels is not None and labels.shape != image.shape[:3]:
+                raise AssertionError(f"{name} shape {labels.shape} is not the scan's {image.shape[:3]}")
         self.image, self.affine = _turn(image, affine)
         self.reference = None if reference is None else _turn(reference, affine)[0]
         self.prediction = None if prediction is None else _turn(prediction, affine)[0]
-        self.targets = targets
+        self.targets, self.unit = targets, unit
         self.colours = {
             name: TARGET_COLOURS[index % len(TARGET_COLOURS)] for index, name in enumerate(targets)
         }
@@ -234,7 +241,7 @@ class _Scene:
     @property
     def whole(self) -> Box:
         """The whole grid."""
-        return tuple((0, size) for size in self.image.shape)
+        return tuple((0, size) for size in self.image.shape[:3])
 
     @property
     def zoomed(self) -> Box:
@@ -271,7 +278,8 @@ class _Scene:
             paint(axes, self.slice(self.image, plane), plane, self.spacing_mm, limits)
             depth_mm = round(float(position_mm[plane.through]), 1)
             letter = _DIRECTIONS[plane.through][depth_mm >= 0]
-            annotate(axes, plane, f"{plane.name}  {letter} {abs(depth_mm):.1f} mm")
+            if self.unit == "mm":
+                annotate(axes, plane, f"{plane.name}  {letter} {abs(depth_mm):.1f} mm")
         return figure, list(zip(panels, planes, strict=True))
 
     def outline(self, axes: Axes, plane: Plane) -> None:
@@ -286,16 +294,20 @@ class _Scene:
         return largest_cross_sections(truth if truth.any() else self._mask(self.prediction))
 
     def _mask(self, labels: NDArray | None) -> NDArray[np.bool_]:
-        return np.zeros(self.image.shape, dtype=bool) if labels is None else np.isin(labels, self._values)
+        return np.zeros(self.image.shape[:3], dtype=bool) if labels is None else np.isin(labels, self._values)
 
 
 def _turn(array: NDArray, affine: Affine) -> tuple[NDArray, Affine]:
-    turned, affine = to_ras(array[None], affine)
-    return turned[0], affine
+    """Turn `(I, J, K)`, or `(I, J, K, colours)`, to RAS+."""
+    if array.ndim == 3:
+        turned, affine = to_ras(array[None], affine)
+        return turned[0], affine
+    turned, affine = to_ras(np.moveaxis(array, -1, 0), affine)
+    return np.moveaxis(turned, 0, -1), affine
 
 
-def _window_text(limits: tuple[float, float], modality: str) -> str:
+def _window_text(limits: tuple[float, float], modality: str, image: NDArray) -> str:
     low, high = limits
     if modality == "CT":
         return f"window {high - low:g}, level {(low + high) / 2:g} HU"
-    return f"grey {low:.4g} to {high:.4g}"
+    return f"{'grey' if image.ndim == 3 else 'colours'} {low:.4g} to {high:.4g}"

@@ -1,4 +1,4 @@
-"""The one reader and writer of volumes: NIfTI in, arrays `(I, J, K)` with an RAS+ affine in mm out.
+"""Reader and writer of NIfTI files: arrays `(I, J, K)` with an RAS+ affine in mm.
 
 Axes keep the file's own order. A mask is written with the very header geometry (sform, qform, codes, units)
 of the scan that it belongs to, so that any viewer overlays the two exactly.
@@ -25,12 +25,15 @@ _GEOMETRY_FIELDS = (
 
 @dataclass(frozen=True)
 class Header:
-    """A volume's grid: shape as stored, affine in RAS+ mm, and the NIfTI header it was read from."""
+    """A volume's grid: shape as stored, affine in RAS+ mm, and the NIfTI header it was read from.
+
+    A 2D picture has no such header (`nifti` is None), and its lengths are pixels.
+    """
 
     path: Path
     shape: tuple[int, ...]
     affine: Affine
-    nifti: nib.Nifti1Header
+    nifti: nib.Nifti1Header | None
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
@@ -128,68 +131,12 @@ def read_volume(path: Path, dtype: Any = np.float32) -> Volume:
     return Volume(array.reshape(header.shape), header)
 
 
-def read_label(path: Path) -> Volume:
-    """Read a label map as uint8 or, where values need it, a wider integer type.
-
-    Raises:
-        DataError: as `read_volume`; or values are not whole numbers or negative.
-    """
-    volume = read_volume(path)
-    low, high = (float(volume.array.min()), float(volume.array.max())) if volume.array.size else (0.0, 0.0)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise DataError("label has NaN or infinite values", where=path.name)
-    dtype = np.uint8 if low >= 0 and high <= 255 else np.int32
-    labels = volume.array.astype(dtype)
-    if not np.array_equal(labels, volume.array) or low < 0:
-        raise DataError(
-            "label values are not whole numbers of 0 or more",
-            where=path.name,
-            mend="Resample labels with nearest-neighbour interpolation.",
-        )
-    return Volume(labels, volume.header)
-
-
-def read_channels(paths: list[Path]) -> Volume:
-    """Read one scan's channels as float32 `(C, I, J, K)`; the first file's header stands for all.
-
-    A path given n times is one 4D file whose n frames are those channels, in their order.
-
-    Raises:
-        DataError: as `read_volume`; or the files differ in shape, or have frames that nobody asked for.
-    """
-    frames: list[NDArray[np.float32]] = []
-    first: Header | None = None
-    for path in dict.fromkeys(paths):
-        volume = read_volume(path)
-        num_wanted = paths.count(path)
-        array = volume.array[..., None] if volume.array.ndim == 3 else volume.array
-        if array.ndim != 4 or array.shape[3] != num_wanted:
-            raise DataError(
-                f"has shape {volume.header.shape}, but {num_wanted} channel(s) are to be read from it",
-                where=path.name,
-                mend="Name one channel for each frame, or split the file.",
-            )
-        if first is not None and array.shape[:3] != first.shape[:3]:
-            raise DataError(
-                f"shape {array.shape[:3]} differs from {first.shape[:3]} of {first.path.name}",
-                where=path.name,
-                mend="Register the modalities to one grid first.",
-            )
-        first = first or volume.header
-        frames.extend(array[..., index] for index in range(num_wanted))
-    if first is None:
-        raise DataError("no image is named for this case")
-    header = Header(first.path, first.shape[:3], first.affine, first.nifti)
-    return Volume(np.stack(frames), header)
-
-
 def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
     """Write a label map `(I, J, K)` as uint8 on the grid of `like`: same affine, codes and units.
 
     Nothing else of the scan's header is copied, since free-text fields may name the patient.
     """
-    if mask.shape != like.shape[:3]:
-        raise AssertionError(f"mask shape {mask.shape} is not the scan's {like.shape[:3]}")
+    assert like.nifti is not None, "a picture's mask is no NIfTI file"
     header = nib.Nifti1Header()
     header.set_data_dtype(np.uint8)
     header.set_data_shape(mask.shape)

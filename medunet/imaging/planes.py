@@ -1,5 +1,7 @@
 """Three planes of an RAS+ grid laid out on a figure, at one scale in mm, as radiologists look at them.
 
+A 2D picture has one plane, as it stands, in pixels for mm.
+
 The patient's right is on the picture's left, anterior on the left of sagittal planes, anterior or superior
 is up: across, every plane runs against its axis, and upwards along it. Voxel `i` of an axis with spacing `s`
 covers `(i - 0.5) s ... (i + 0.5) s`; pictures and contours are drawn in these mm.
@@ -21,9 +23,10 @@ INK = "#f2f2f2"
 DASHES = (0, (4, 3))
 
 _WIDTH_INCH, _TALLEST_INCH, _GAP_INCH = 12.0, 5.6, 0.12
+_TALLEST_ALONE_INCH = 9.0
 _HEADER_INCH, _FOOTER_INCH = 0.3, 0.4
 _MARKS = (("L", "R"), ("P", "A"), ("I", "S"))  # at the low and the high end of each axis
-_SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100)
+_SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _HALO = [patheffects.withStroke(linewidth=2.2, foreground="#000000b0")]
 
 Box = tuple[tuple[int, int], ...]  # voxels [first, end) that are shown of each axis
@@ -48,8 +51,9 @@ def lay_out(
     """Return a black figure with one empty panel for each plane, side by side, in mm."""
     sizes = [_size_mm(plane, box, spacing_mm) for plane in planes]
     free = _WIDTH_INCH - _GAP_INCH * (len(planes) - 1)
+    tallest = _TALLEST_INCH if len(planes) > 1 else _TALLEST_ALONE_INCH
     inch_per_mm = min(
-        free / sum(across for across, _ in sizes), _TALLEST_INCH / max(upwards for _, upwards in sizes)
+        free / sum(across for across, _ in sizes), tallest / max(upwards for _, upwards in sizes)
     )
     left = (free - inch_per_mm * sum(across for across, _ in sizes)) / 2
     height = inch_per_mm * max(upwards for _, upwards in sizes) + _HEADER_INCH + _FOOTER_INCH
@@ -81,8 +85,13 @@ def paint(
     spacing_mm: Sequence[float],
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Paint a whole slice `(across, up)` in grey between `limits`, or `(across, up, 4)` as colours."""
-    grey = limits is not None
+    """Paint a whole slice `(across, up)` in grey between `limits`, or `(across, up, 3 or 4)` as colours.
+
+    Of three colours `limits` are the values shown as 0 and as full; four are taken as they are.
+    """
+    grey = pixels.ndim == 2
+    if pixels.ndim == 3 and limits is not None:
+        pixels = ((pixels - limits[0]) / (limits[1] - limits[0])).clip(0, 1)
     axes.imshow(
         pixels.swapaxes(0, 1),
         origin="lower",
@@ -91,7 +100,7 @@ def paint(
             *_edges_mm((0, pixels.shape[1]), spacing_mm[plane.up]),
         ),
         cmap="gray",
-        vmin=limits[0] if limits else None,
+        vmin=limits[0] if limits else None,  # without effect on colours
         vmax=limits[1] if limits else None,
         interpolation="hanning" if grey else "nearest",
         aspect="auto",
@@ -147,7 +156,7 @@ def annotate(axes: Axes, plane: Plane, title: str) -> None:
         )
 
 
-def footer(figure: Figure, axes: Axes, window_text: str, handles: Sequence[Artist]) -> None:
+def footer(figure: Figure, axes: Axes, window_text: str, handles: Sequence[Artist], unit: str) -> None:
     """Write below the panels the grey window, the legend and a scale bar, true to the panels of `axes`."""
     height_inch = figure.get_figheight()
     middle = 0.45 * _FOOTER_INCH / height_inch
@@ -171,7 +180,7 @@ def footer(figure: Figure, axes: Axes, window_text: str, handles: Sequence[Artis
     right, left = 0.992, 0.992 - length * fraction_per_mm
     bar = Line2D([left, right], [middle, middle], color=INK, linewidth=3, solid_capstyle="butt")
     figure.add_artist(bar)
-    figure.text(left - 0.006, middle, f"{length} mm", color=INK, fontsize=9, va="center", ha="right")
+    figure.text(left - 0.006, middle, f"{length} {unit}", color=INK, fontsize=9, va="center", ha="right")
 
 
 def _edges_mm(voxels: tuple[int, int], spacing: float) -> tuple[float, float]:

@@ -21,11 +21,12 @@ from medunet.imaging.figures import (
     window_limits,
 )
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
-from medunet.imaging.nifti import Header, read_channels, read_label
+from medunet.imaging.nifti import Header
 from medunet.imaging.orientation import to_ras
+from medunet.imaging.volumes import read_channels, read_label
 from medunet.records import Accepted, Case, Description, Fault
 from medunet.reporting.page import data_uri, flat_items, number_text, render
-from medunet.reporting.scores import Measure, measures, verdict
+from medunet.reporting.scores import SIZE, Measure, Unit, measures, verdict
 
 _MOST_CONTOURS = 6  # a picture shows the contours of all targets up to here, else of its own target alone
 _MOST_PICTURED = 24  # targets that get pictures
@@ -36,7 +37,7 @@ _FACES = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior")
 class Scan:
     """A case as its page shows it, in RAS+ axis order; a label map that does not exist is None."""
 
-    image: NDArray[np.float32]
+    image: NDArray[np.float32]  # (I, J, K), or (I, J, K, 3) in colour
     affine: Affine
     channel: str
     modality: str
@@ -44,6 +45,7 @@ class Scan:
     reference: NDArray | None
     prediction: NDArray | None
     warnings: tuple[str, ...]
+    unit: Unit  # px: a 2D picture
 
 
 @dataclass(frozen=True)
@@ -91,21 +93,28 @@ def load_scan(
     header = volume.header
     if "?" in axis_codes(header.affine):
         raise DataError("its affine is singular", where=f"case {case.id}", mend="Export the scan again.")
-    image, affine = to_ras(volume.array[frames.index(channel)][None], header.affine)
+    coloured = header.nifti is None and len(frames) > 1
+    shown = volume.array if coloured else volume.array[frames.index(channel)][None]
+    image, affine = to_ras(shown, header.affine)
     warnings: list[str] = []
-    reference = _load_labels(data_root / case.label, "reference", header, warnings) if case.label else None
-    predicted = _load_labels(prediction, "prediction", header, warnings) if prediction.exists() else None
+    reference, predicted = None, None
+    if case.label:
+        numbers = description.instances_as
+        reference = _load_labels(data_root / case.label, "reference", header, warnings, instances_as=numbers)
+    if prediction.exists():
+        predicted = _load_labels(prediction, "prediction", header, warnings)
     if predicted is not None and predicted_targets is not None:
         predicted = _join_by_name(predicted, predicted_targets, description)
     return Scan(
-        image=image[0],
+        image=np.moveaxis(image, 0, -1) if coloured else image[0],
         affine=affine,
-        channel=channel,
+        channel=", ".join(frames) if coloured else channel,
         modality=description.channels[channel].modality,
         grid=_describe_grid(header),
         reference=reference,
         prediction=predicted,
         warnings=tuple(warnings),
+        unit=description.unit,
     )
 
 
@@ -137,6 +146,7 @@ def case_html(
         provenance: what provenance.json says of the run.
     """
     gravity, sentence = verdict(rows)
+    shown = measures(rows, description.unit)
     targets = {name: values for name, values in description.targets.items() if name in set(rows["label"])}
     pictures = _pictures(scan, targets) if isinstance(scan, Scan) else []
     pictured = {picture.target for picture in pictures}
@@ -147,8 +157,9 @@ def case_html(
         dataset=description.title or description.name,
         gravity=gravity,
         verdict=sentence,
-        columns=[measure.heading for measure in measures(rows)],
-        rows=[_row(row, measures(rows)) for _, row in rows.iterrows()],
+        columns=[measure.heading for measure in shown],
+        size_unit=SIZE[description.unit][0],
+        rows=[_row(row, shown, description.unit) for _, row in rows.iterrows()],
         faults=faults,
         accepted={entry.code: entry.reason for entry in accepted},
         warnings=[
@@ -159,7 +170,7 @@ def case_html(
         no_scan=scan if isinstance(scan, str) else "",
         pictures=pictures,
         unpictured=[name for name in targets if name not in pictured] if isinstance(scan, Scan) else [],
-        conventions=conventions(rows),
+        conventions=conventions(rows, description.unit),
         origin=flat_items({key: value for key, value in origin.items() if value is not None}),
         provenance=flat_items(dict(provenance or {})),
         links=links,
@@ -174,35 +185,40 @@ def trained_on(provenance: Mapping[str, Any] | None) -> str:
 
 
 def thumbnail(scan: Scan, rows: pd.DataFrame, description: Description) -> str:
-    """Return a small axial picture, as a data URI, of the target that does worst."""
+    """Return a small picture (axial), as a data URI, of the target that does worst."""
     known = rows[rows["label"].isin(list(description.targets))]
     worst = known.sort_values("dice", kind="stable")["label"].head(1)
     targets = {label: description.targets[label] for label in worst}
     return data_uri(figure_png(draw_thumbnail(scan.image, scan.affine, targets=targets, **_shown(scan))))
 
 
-def conventions(scores: pd.DataFrame) -> str:
+def conventions(scores: pd.DataFrame, unit: Unit) -> str:
     """Say how the scores of a table were measured and how to read them."""
     modes = {"voxel": "between surface voxels", "area": "between surfaces weighted by area"}
     found = sorted(set(scores["surface"]) - {""})
     how = "; ".join(f"surface “{mode}”: {modes.get(mode, mode)}" for mode in found)
+    lengths, sizes = ("mm", "volumes in ml")
+    if unit == "px":
+        lengths, sizes = ("pixels, since a picture has no spacing", "areas in pixels")
     percentiles = [
-        f"{measure.heading.removesuffix(' mm')} is percentile {measure.heading[2:-3]} of the distances"
-        for measure in measures(scores)
+        f"{measure.heading[:-3]} is percentile {measure.heading[2:-3]} of the distances"
+        for measure in measures(scores, unit)
         if measure.column.startswith("hd") and measure.column != "hd_mm"
     ]
     return " ".join(
         [
             "Scores are on the scan's own grid against the untouched reference.",
-            f"Distances are in mm ({how or 'surface convention not recorded'}), volumes in ml.",
+            f"Distances are in {lengths} ({how or 'surface convention not recorded'}), {sizes}.",
             *(f"{sentence}." for sentence in percentiles),
             "– is undefined: nothing to compare. ∞ is a distance to an empty mask.",
         ]
     )
 
 
-def _load_labels(path: Path, name: str, scan: Header, warnings: list[str]) -> NDArray:
-    volume = read_label(path)
+def _load_labels(
+    path: Path, name: str, scan: Header, warnings: list[str], *, instances_as: int | None = None
+) -> NDArray:
+    volume = read_label(path, instances_as=instances_as)
     if volume.array.shape != scan.shape:
         raise DataError(
             f"{name} shape {volume.array.shape} differs from the scan's {scan.shape}", where=path.name
@@ -228,6 +244,8 @@ def _join_by_name(
 
 
 def _describe_grid(header: Header) -> str:
+    if header.nifti is None:
+        return f"{header.shape[0]} × {header.shape[1]} pixels, no spacing known"
     tilt_degrees = float(np.rad2deg(obliquity(header.affine)).max())
     size = " × ".join(str(n) for n in header.shape)
     spacing = " × ".join(f"{mm:.2f}" for mm in header.spacing_mm)
@@ -243,6 +261,7 @@ def _shown(scan: Scan) -> dict[str, Any]:
         "prediction": scan.prediction,
         "modality": scan.modality,
         "window": ((low + high) / 2, high - low),
+        "unit": scan.unit,
     }
 
 
@@ -270,14 +289,18 @@ def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Pictu
         if truth is not None and found is not None:
             drawn = draw_errors(scan.image, scan.affine, target=values, centre=centre, **shown)
             errors = data_uri(figure_png(drawn))
-        text = f"At the largest cross-sections of {name} in the {owner}."
+        text = f"At the largest cross-sections of {name} in the {owner}. Right of the patient is left in the picture."
+        if scan.unit == "px":
+            text = f"The whole picture with the outlines of {name}."
         pictures.append(_Picture(name, data_uri(figure_png(planes)), errors, text))
     return pictures
 
 
 def _border_warnings(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Name the masks that reach a face of the volume, where they may have been cut."""
-    warnings = []
+    """Name the masks that reach a face of the volume, where they may have been cut; any picture's edge cuts some."""
+    warnings: list[str] = []
+    if scan.unit == "px":
+        return warnings
     for owner, labels in (("reference", scan.reference), ("prediction", scan.prediction)):
         for name, values in targets.items():
             faces = [] if labels is None else _touched_faces(np.isin(labels, values))
@@ -299,14 +322,17 @@ def _touched_faces(mask: NDArray[np.bool_]) -> list[str]:
     ]
 
 
-def _row(row: pd.Series, columns: Sequence[Measure]) -> dict[str, Any]:
-    reference_ml, predicted_ml = (float(row.get(name, math.nan)) for name in ("reference_ml", "predicted_ml"))
+def _row(row: pd.Series, columns: Sequence[Measure], unit: Unit) -> dict[str, Any]:
+    scale, decimals = SIZE[unit][1], 2 if unit == "mm" else 0
+    reference, predicted = (
+        scale * float(row.get(name, math.nan)) for name in ("reference_ml", "predicted_ml")
+    )
     return {
         "label": row["label"],
         "status": row["status"],
         "reason": row["reason"],
         "values": [number_text(row[measure.column], measure.decimals) for measure in columns],
-        "reference_ml": number_text(reference_ml),
-        "predicted_ml": number_text(predicted_ml),
-        "difference_ml": number_text(predicted_ml - reference_ml, signed=True),
+        "reference": number_text(reference, decimals),
+        "predicted": number_text(predicted, decimals),
+        "difference": number_text(predicted - reference, decimals, signed=True),
     }

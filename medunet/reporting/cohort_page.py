@@ -15,6 +15,7 @@ from medunet.reporting.page import data_uri, flat_items, number_text, render
 from medunet.reporting.scores import (
     UNSCORED,
     Measure,
+    Unit,
     mean_dice,
     measures,
     rank_cases,
@@ -47,8 +48,11 @@ def cohort_html(
     unscored = set(scores.loc[scores["status"].isin(UNSCORED), "case"])
     targets = list(scores["label"].drop_duplicates())
     average, num_averaged = mean_dice(scores)
-    entries = [_entry(case, scores[scores["case"] == case], pages[case], targets) for case in ranked]
-    summaries = summarise_targets(scores)
+    entries = [
+        _entry(case, scores[scores["case"] == case], pages[case], targets, description.unit)
+        for case in ranked
+    ]
+    summaries = summarise_targets(scores, description.unit)
     return render(
         "index.html",
         title=description.title or description.name,
@@ -62,24 +66,27 @@ def cohort_html(
         ranked=[entry for entry in entries if entry["case"] not in unscored],
         troubled=[entry for entry in entries if entry["page"].trouble],
         targets=targets,
-        distance=_table_distance(scores),
+        distance=_table_distance(scores, description.unit),
         summaries={label: [summary for summary in summaries if summary.label == label] for label in targets},
         dice_plot=_uri(draw_dice(scores)),
-        volume_plot=_uri(draw_volumes(scores)),
+        volume_plot=_uri(draw_volumes(scores, description.unit)),
         most_plotted=MOST_TARGETS,
         faults=None if faults is None else _count_faults(faults),
         unmatched=manifest.unmatched,
         excluded=manifest.excluded,
         accepted=manifest.accepted,
         not_scored=len({case.id for case in manifest.used} - set(ranked)),
-        conventions=conventions(scores),
+        conventions=conventions(scores, description.unit),
+        volumes="Volumes in ml" if description.unit == "mm" else "Areas in pixels",
         provenance=flat_items(dict(provenance or {})),
     )
 
 
-def _entry(case: str, rows: pd.DataFrame, page: PageMade, targets: Sequence[str]) -> dict[str, Any]:
+def _entry(
+    case: str, rows: pd.DataFrame, page: PageMade, targets: Sequence[str], unit: Unit
+) -> dict[str, Any]:
     gravity, sentence = verdict(rows)
-    distance = _table_distance(rows)
+    distance = _table_distance(rows, unit)
     by_label = {row["label"]: row for _, row in rows.iterrows()}
     cells = []
     for label in targets:
@@ -96,9 +103,9 @@ def _entry(case: str, rows: pd.DataFrame, page: PageMade, targets: Sequence[str]
     return {"case": case, "page": page, "gravity": gravity, "verdict": sentence, "cells": cells}
 
 
-def _table_distance(scores: pd.DataFrame) -> Measure | None:
+def _table_distance(scores: pd.DataFrame, unit: Unit) -> Measure | None:
     """Return the distance that the case table shows beside Dice: the robust Hausdorff distance."""
-    distances = [measure for measure in measures(scores) if measure.column.startswith("hd")]
+    distances = [measure for measure in measures(scores, unit) if measure.column.startswith("hd")]
     return distances[-1] if distances else None
 
 

@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from medunet.reporting.scores import SIZE, Unit
 
 MOST_TARGETS = 12  # shown in a plot; beyond, the table says it better
 _INK, _DOT, _GREY = "#333333", "#0072B2", "#999999"
@@ -52,11 +55,13 @@ def draw_dice(scores: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def draw_volumes(scores: pd.DataFrame) -> Figure | None:
-    """Draw predicted against reference volume in ml, one panel for each target; None without volumes."""
+def draw_volumes(scores: pd.DataFrame, unit: Unit = "mm") -> Figure | None:
+    """Draw predicted against reference volume in ml (area in pixels), one panel for each target; None without."""
     if not {"reference_ml", "predicted_ml"} <= set(scores.columns):
         return None
     known = scores.dropna(subset=["reference_ml", "predicted_ml"])
+    size_unit, scale = SIZE[unit]
+    known = known.assign(reference=known["reference_ml"] * scale, predicted=known["predicted_ml"] * scale)
     labels = list(known["label"].drop_duplicates()[:MOST_TARGETS])
     if not labels:
         return None
@@ -66,17 +71,20 @@ def draw_volumes(scores: pd.DataFrame) -> Figure | None:
     for index, label in enumerate(labels):
         axes = figure.add_subplot(num_rows, num_columns, index + 1)
         cases = known[known["label"] == label]
-        largest = max(float(cases[["reference_ml", "predicted_ml"]].max().max()), 1e-3) * 1.08
+        largest = max(float(cases[["reference", "predicted"]].max().max()), 1e-3) * 1.08
         axes.plot([0, largest], [0, largest], color=_GREY, linewidth=1)
         axes.scatter(
-            cases["reference_ml"], cases["predicted_ml"], s=16, color=_DOT, alpha=0.65, linewidths=0, zorder=3
+            cases["reference"], cases["predicted"], s=16, color=_DOT, alpha=0.65, linewidths=0, zorder=3
         )
         axes.set(xlim=(-0.03 * largest, largest), ylim=(-0.03 * largest, largest), aspect="equal")
         axes.locator_params(nbins=5)
+        if unit == "px":  # 25k, for numbers that would run into each other
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_title(label, fontsize=10, color=_INK)
-        axes.set_xlabel("reference ml")
+        axes.set_xlabel(f"reference {size_unit}")
         if index % num_columns == 0:
-            axes.set_ylabel("predicted ml")
+            axes.set_ylabel(f"predicted {size_unit}")
         _tidy(axes)
     return figure
 

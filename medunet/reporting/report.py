@@ -8,6 +8,7 @@ import pandas as pd
 from medunet.dataset.checks import read_faults
 from medunet.errors import MedunetError
 from medunet.files import RunFolder, read_json, write_text
+from medunet.imaging.volumes import mask_ending
 from medunet.progress import track
 from medunet.records import Case, Manifest
 from medunet.reporting.case_page import Links, Scan, case_html, load_scan, thumbnail
@@ -43,7 +44,8 @@ def report_run(run: RunFolder, data_root: Path, *, scores: pd.DataFrame) -> Path
     for place, case_id in enumerate(track(ranked, "Report")):
         rows = scores[scores["case"] == case_id]
         case = cases.get(case_id)
-        prediction = run.predictions / f"{case_id}.nii.gz"
+        ending = mask_ending(next(iter(case.images.values()))) if case else ""
+        prediction = run.predictions / f"{case_id}{ending}"
         scan = _load(case, manifest, data_root, prediction, predicted_targets)
         html = case_html(
             case_id,

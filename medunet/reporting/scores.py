@@ -7,11 +7,17 @@ infinite distance is counted, never averaged.
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 UNSCORED = ("missing", "failed")
+Unit = Literal["mm", "px"]
+SIZE = {
+    "mm": ("ml", 1.0),
+    "px": ("px", 1000.0),
+}  # unit of the ml columns as pages show them, and their factor
 _ZERO_WHERE_UNSCORED = ("dice", "nsd")
 
 
@@ -40,28 +46,28 @@ class Summary:
     median: float
 
 
-def measures(scores: pd.DataFrame) -> tuple[Measure, ...]:
+def measures(scores: pd.DataFrame, unit: Unit = "mm") -> tuple[Measure, ...]:
     """Return the measures that pages show, in their order: Dice, HD, its percentiles, ASSD, NSD."""
     shown = []
     for column in scores.columns:
         if column == "dice":
             shown.append((0, Measure(column, "Dice", 3)))
         elif match := re.fullmatch(r"hd([\d.]*)_mm", column):
-            shown.append((1, Measure(column, f"HD{match.group(1)} mm", 2)))
+            shown.append((1, Measure(column, f"HD{match.group(1)} {unit}", 2)))
         elif column == "assd_mm":
-            shown.append((2, Measure(column, "ASSD mm", 2)))
+            shown.append((2, Measure(column, f"ASSD {unit}", 2)))
         elif match := re.fullmatch(r"nsd_([\d.]+)mm", column):
-            shown.append((3, Measure(column, f"NSD {match.group(1)} mm", 3)))
+            shown.append((3, Measure(column, f"NSD {match.group(1)} {unit}", 3)))
     return tuple(measure for _, measure in sorted(shown, key=lambda entry: entry[0]))
 
 
-def summarise_targets(scores: pd.DataFrame) -> list[Summary]:
+def summarise_targets(scores: pd.DataFrame, unit: Unit = "mm") -> list[Summary]:
     """Return every measure's summary for every target, in the order in which the table names them."""
     rows = []
     for label in scores["label"].drop_duplicates():
         cases = scores[scores["label"] == label]
         scored = cases[~cases["status"].isin(UNSCORED)]
-        for measure in measures(scores):
+        for measure in measures(scores, unit):
             values = scored[measure.column]
             finite = values[values.map(math.isfinite)]
             averaged = list(finite)

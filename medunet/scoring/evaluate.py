@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from medunet.errors import DataError, InputError, MedunetError
 from medunet.imaging.geometry import corner_displacement_mm
-from medunet.imaging.nifti import Volume, read_label
+from medunet.imaging.nifti import Volume
+from medunet.imaging.volumes import read_label
 from medunet.progress import track
 from medunet.records import CaseScore, Status, Surface
 from medunet.scoring.masks import check_options, score_masks
+from medunet.scoring.overlap import Confusion
 from medunet.scoring.pairs import Pair
 
 Targets = Mapping[str, tuple[int, ...]]  # label values that each target unites, by its name
@@ -29,27 +31,42 @@ def score_labels(
     targets_prediction: Targets,
     case: str,
     *,
+    ignore_value: int | None = None,
     surface: Surface = "voxel",
     percentile: float = 95.0,
     tolerances_mm: tuple[float, ...] = (1.0, 2.0),
 ) -> list[CaseScore]:
     """Score every target that both label maps `(I, J, K)` declare, whatever value either writes it with.
 
+    Voxels that the reference gives `ignore_value` (see `Description.ignore_value`) are left out: they are taken from
+    both masks and from the background, so that they are neither right nor wrong. Where both masks go on into them,
+    the cut is a surface of both, at a distance of 0.
+
     Raises:
         InputError: no target is common, or as `score_masks`.
     """
     scores = []
+    ignored = None if ignore_value is None else reference == ignore_value
     for name in find_common_targets(targets_reference, targets_prediction):
+        mask_reference = np.isin(reference, targets_reference[name])
+        mask_prediction = np.isin(prediction, targets_prediction[name])
+        if ignored is not None:
+            mask_reference &= ~ignored
+            mask_prediction &= ~ignored
         score = asdict(
             score_masks(
-                np.isin(reference, targets_reference[name]),
-                np.isin(prediction, targets_prediction[name]),
+                mask_reference,
+                mask_prediction,
                 spacing_mm,
                 surface=surface,
                 percentile=percentile,
                 tolerances_mm=tolerances_mm,
             )
         )
+        if ignored is not None:
+            left = score["tn"] - int(np.count_nonzero(ignored))
+            counts = Confusion(score["tp"], score["fp"], score["fn"], left)
+            score |= {"tn": left, "specificity": counts.specificity, "accuracy": counts.accuracy}
         reason = "touches the border of the scan" if score.pop("touches_border") else ""
         scores.append(CaseScore(case=case, label=name, reason=reason, **score))
     return scores
@@ -60,11 +77,17 @@ def score_pairs(
     reference_targets: Targets,
     prediction_targets: Targets,
     *,
+    reference_instances_as: int | None = None,
+    prediction_instances_as: int | None = None,
+    ignore_value: int | None = None,
     surface: Surface = "voxel",
     percentile: float = 95.0,
     tolerances_mm: tuple[float, ...] = (1.0, 2.0),
 ) -> list[CaseScore]:
     """Score pairs of label files, each on its reference's own grid, with a progress bar on stderr.
+
+    Files that number objects give `..._instances_as`, the label value that each number stands for. Voxels that the
+    reference gives `ignore_value` are left out (see `score_labels`).
 
     A case without a prediction is "missing", one that cannot be read or lies on another grid "failed": each
     has a row for every target with the reason, and the other cases go on.
@@ -89,7 +112,8 @@ def score_pairs(
             scores += unscored(pair.case, "missing", "there is no prediction file")
             continue
         try:
-            reference, prediction = _read(pair.reference, "reference"), _read(pair.prediction, "prediction")
+            reference = _read(pair.reference, "reference", reference_instances_as)
+            prediction = _read(pair.prediction, "prediction", prediction_instances_as)
             _check_grid(reference, prediction)
             scores += score_labels(
                 reference.array,
@@ -98,6 +122,7 @@ def score_pairs(
                 reference_targets,
                 prediction_targets,
                 pair.case,
+                ignore_value=ignore_value,
                 surface=surface,
                 percentile=percentile,
                 tolerances_mm=tolerances_mm,
@@ -125,10 +150,10 @@ def find_common_targets(targets_reference: Targets, targets_prediction: Targets)
     return names
 
 
-def _read(path: Path, role: str) -> Volume:
+def _read(path: Path, role: str, instances_as: int | None) -> Volume:
     """Read a label map; an error names its role alone, since file names may name the patient."""
     try:
-        volume = read_label(path)
+        volume = read_label(path, instances_as=instances_as)
     except DataError as error:
         raise DataError(f"{role}: {error.what}".replace(path.name, "the file")) from error
     if volume.array.ndim != 3:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from medunet.errors import InputError
+from medunet.imaging.flat_images import LABEL_ENDINGS
 
-_ENDINGS = (".nii.gz", ".nii")
+_NIFTI_ENDINGS = (".nii.gz", ".nii")
+_ENDINGS = (*_NIFTI_ENDINGS, *LABEL_ENDINGS)
 _COLUMNS = ("case", "reference", "prediction")
 
 
@@ -52,7 +54,7 @@ def find_pairs(
         )
     predictions = _list_volumes(prediction) if prediction.is_dir() else {_stem(prediction): prediction}
     if not predictions:
-        raise InputError("holds no .nii or .nii.gz file", where=str(prediction))
+        raise InputError(f"holds no {' or '.join(_ENDINGS)} file", where=str(prediction))
     return [Pair(stem, reference, path) for stem, path in predictions.items()], []
 
 
@@ -70,10 +72,14 @@ def _match_folders(reference: Path, prediction: Path) -> tuple[list[Pair], list[
 
 
 def _list_volumes(folder: Path) -> dict[str, Path]:
-    """Return a folder's NIfTI files by stem, sorted; hidden files, such as macOS's `._*`, are no volumes."""
+    """Return a folder's label files by stem, sorted; hidden files, such as macOS's `._*`, are no volumes.
+
+    Those are its NIfTI files; pictures in a folder that has none.
+    """
     volumes: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not path.name.endswith(_ENDINGS) or path.name.startswith("."):
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    for path in [path for path in files if path.name.endswith(_NIFTI_ENDINGS)] or files:
+        if not path.name.lower().endswith(_ENDINGS):
             continue
         if twin := volumes.get(_stem(path)):
             raise InputError(
@@ -84,10 +90,8 @@ def _list_volumes(folder: Path) -> dict[str, Path]:
 
 
 def _stem(path: Path) -> str:
-    for ending in _ENDINGS:
-        if path.name.endswith(ending):
-            return path.name.removesuffix(ending)
-    return path.stem
+    ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), path.suffix)
+    return path.name[: len(path.name) - len(ending)]
 
 
 def _examples(volumes: dict[str, Path]) -> str:

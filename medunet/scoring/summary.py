@@ -97,10 +97,11 @@ def metric_columns(scores: Sequence[CaseScore]) -> dict[str, Callable[[CaseScore
     return columns | {field: attrgetter(field) for field in ("reference_ml", "predicted_ml")}
 
 
-def score_table(scores: Sequence[CaseScore]) -> Table:
+def score_table(scores: Sequence[CaseScore], unit: str = "mm") -> Table:
     """Return the terminal's table: a row per label, and below it the mean Dice and the worst cases.
 
-    Of the counts beside "scored", those that are zero for every label are left out.
+    Of the counts beside "scored", those that are zero for every label are left out. `unit` is that of the lengths:
+    mm, or px for pictures.
     """
     columns = metric_columns(scores)
     hd95 = next(name for name, get in columns.items() if name.startswith("hd") and name != "hd_mm")
@@ -111,7 +112,7 @@ def score_table(scores: Sequence[CaseScore]) -> Table:
     table = Table(title="Scores: mean over cases", caption=_caption(scores), caption_justify="left")
     table.add_column("label", no_wrap=True)
     for name in (*shown, "scored", *present):
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", " ").replace("mm", unit), justify="right")
     for summary in summaries:
         table.add_row(
             escape(summary.label),

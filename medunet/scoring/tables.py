@@ -24,12 +24,13 @@ def write_scores(
     *,
     about: Mapping[str, Any],
     targets: Mapping[str, tuple[int, ...]],
+    mask_ending: str = ".nii.gz",
 ) -> None:
     """Write scores.csv, scores.json and summary.json into a folder, each whole or not at all.
 
     `about` says in scores.json how the scores were made; `targets` are the reference's label values by target,
-    which summary.json is keyed by. In the CSV undefined is blank and infinite `inf`; in JSON both are null, and
-    the status tells them apart.
+    which summary.json is keyed by, and `mask_ending` is that of the files that it names. In the CSV undefined is
+    blank and infinite `inf`; in JSON both are null, and the status tells them apart.
     """
     rows = _rows(scores)
     table = pd.DataFrame(rows, columns=[*_HEAD, *metric_columns(scores), "reason"])
@@ -45,7 +46,7 @@ def write_scores(
             "scores": _plain(rows),
         },
     )
-    write_json(folder / "summary.json", _plain(_nnunet_summary(scores, targets)))
+    write_json(folder / "summary.json", _plain(_nnunet_summary(scores, targets, mask_ending)))
 
 
 def read_scores(path: Path) -> pd.DataFrame:
@@ -99,7 +100,9 @@ def _plain(value: Any) -> Any:
     return json_number(value) if isinstance(value, float) else value
 
 
-def _nnunet_summary(scores: Sequence[CaseScore], targets: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def _nnunet_summary(
+    scores: Sequence[CaseScore], targets: Mapping[str, tuple[int, ...]], mask_ending: str
+) -> dict[str, Any]:
     """Return what nnU-Net v2 writes, its keys and spelling; files are named by case id.
 
     Differences: a missing or failed case is listed with Dice and IoU 0 and counts in the means, where nnU-Net
@@ -108,7 +111,7 @@ def _nnunet_summary(scores: Sequence[CaseScore], targets: Mapping[str, tuple[int
     keys = {name: str(values[0]) if len(values) == 1 else str(values) for name, values in targets.items()}
     cases: dict[str, dict[str, Any]] = {}
     for score in scores:
-        file = f"{score.case}.nii.gz"
+        file = f"{score.case}{mask_ending}"
         case = cases.setdefault(
             score.case,
             {

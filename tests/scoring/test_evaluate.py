@@ -112,3 +112,34 @@ def test_a_mask_cut_by_the_border_carries_a_warning(labels: np.ndarray) -> None:
     cut = labels[2:]
     scores = score_labels(cut, cut, (1.0,) * 3, TARGETS, TARGETS, "a")
     assert [score.reason for score in scores] == ["touches the border of the scan", ""]
+
+
+def test_ignored_voxels_are_neither_right_nor_wrong(labels: np.ndarray, tmp_path: Path) -> None:
+    prediction = labels.copy()
+    prediction[2, 2:7, 2:5] = 0  # missed: 15 voxels of the liver
+    prediction[6, 2, 2] = 2  # made up
+    reference = labels.copy()
+    reference[2, 4:7], reference[6:] = 255, 255  # among them 9 of the missed and the one made up
+    liver, tumour = score_labels(
+        reference, prediction, (2.0, 1.0, 5.0), TARGETS, TARGETS, "a", ignore_value=255
+    )
+    assert (liver.tp, liver.fp, liver.fn) == (45, 0, 6)
+    assert liver.tn == labels.size - 51 - np.count_nonzero(reference == 255)
+    assert (liver.dice, liver.specificity) == (90 / 96, 1.0)
+    assert liver.accuracy == (45 + liver.tn) / (51 + liver.tn)
+    assert liver.reference_ml == pytest.approx(51 * 0.01)
+    assert (tumour.dice, tumour.hd_mm, tumour.status) == (1.0, 0.0, "ok")
+    for name, array in (("r", reference), ("p", prediction)):
+        write_volume(tmp_path / f"{name}.nii.gz", array, AFFINE)
+    pair = Pair("a", tmp_path / "r.nii.gz", tmp_path / "p.nii.gz")
+    assert score_pairs([pair], TARGETS, TARGETS, ignore_value=255) == [liver, tumour]
+    assert score_pairs([pair], TARGETS, TARGETS)[1].fp == 1
+
+
+def test_a_target_that_is_wholly_ignored_is_empty(labels: np.ndarray) -> None:
+    reference = np.where(labels == 2, 255, labels)
+    (score,) = score_labels(
+        reference, labels, (2.0, 1.0, 5.0), {"tumour": (2,)}, TARGETS, "a", ignore_value=255
+    )
+    assert score.status == "both_empty"
+    assert math.isnan(score.dice)

@@ -43,7 +43,7 @@ def test_five_raters(shared_data: Path, rater_scores: list[CaseScore], library: 
 
 @pytest.mark.real_data
 def test_pooled_hd95_is_medpys(shared_data: Path) -> None:
-    from medunet.imaging.nifti import read_label
+    from medunet.imaging.volumes import read_label
     from medunet.scoring.masks import score_masks
 
     folder = shared_data / "brats" / "TCGA-FG-6692"

@@ -1,0 +1,123 @@
+"""Reader and writer of 2D pictures: PNG, TIFF and JPEG as volumes `(I, J, 1)`.
+
+Axis 0 runs to the right, across a picture's columns, and axis 1 down its rows. A picture has no place in a patient
+and no spacing: it is measured in pixels, and its affine, to L along axis 0 and to P along axis 1, is the one that
+SimpleITK gives it. So it stands upright wherever axial planes are drawn.
+"""
+
+import struct
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from medunet.errors import DataError
+from medunet.files import whole_file
+from medunet.imaging.geometry import Affine
+
+IMAGE_ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+LABEL_ENDINGS = (".png", ".tif", ".tiff")  # JPEG blurs values
+
+_GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N", "LA", "La")
+_COLOUR = ("RGB", "RGBA", "RGBa", "RGBX")
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def is_flat(path: PurePath) -> bool:
+    """Say by a file's ending whether it is a picture rather than a volume."""
+    return path.name.lower().endswith(IMAGE_ENDINGS)
+
+
+def flat_affine() -> Affine:
+    """Return every picture's affine: pixels of 1, rightwards to L and downwards to P."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_shape(path: Path, *, label: bool = False) -> tuple[int, ...]:
+    """Return a picture's shape without its pixels: `(I, J, 1)` if grey or a label, `(I, J, 1, 3)` in colour.
+
+    Raises:
+        DataError: it cannot be read, has several pages, or colours that are not RGB.
+    """
+    with _open(path) as picture:
+        colours = not label and picture.mode not in _GREY
+        return (*picture.size, 1, 3) if colours else (*picture.size, 1)
+
+
+def read_pixels(path: Path, *, label: bool = False) -> NDArray[Any]:
+    """Return a picture's pixels `(I, J, 1)`, or `(I, J, 1, 3)` in colour, in their own type, 16 bits kept.
+
+    Alpha is dropped. A palette gives colours; in a label its indices are the values, and a label saved in colours
+    is read where red, green and blue agree.
+
+    Raises:
+        DataError: as `read_shape`; or the file is cut off or corrupt, or a label is coloured.
+    """
+    with _open(path) as picture:
+        try:
+            pixels = _decode(picture, path, label=label)
+        except (*_BROKEN, MemoryError) as error:
+            raise DataError(
+                f"the pixels cannot be read ({_short(error, path)}): the file is truncated or corrupt",
+                where=path.name,
+                mend="Copy or export it again.",
+            ) from error
+    if label and pixels.ndim == 3:
+        if not (pixels == pixels[..., :1]).all():
+            raise DataError(
+                "has colours where label values should be",
+                where=path.name,
+                mend="Save the label as a grey or palette image of its values.",
+            )
+        pixels = pixels[..., 0]
+    return pixels.swapaxes(0, 1)[:, :, None]
+
+
+def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
+    """Write a label map `(I, J, 1)` as an 8-bit grey PNG of its values."""
+    with whole_file(path, suffix=".png") as temporary:
+        Image.fromarray(np.ascontiguousarray(mask[:, :, 0].T, dtype=np.uint8)).save(temporary, format="PNG")
+
+
+def _open(path: Path) -> ImageFile.ImageFile:
+    try:
+        picture = Image.open(path)
+        num_pages = getattr(picture, "n_frames", 1)
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=path.name) from error
+    except _BROKEN as error:
+        raise DataError(
+            f"not a readable picture ({_short(error, path)})", where=path.name, mend="Export it again."
+        ) from error
+    fault = ""
+    if num_pages > 1:
+        fault, mend = f"has {num_pages} pages", "Save each page as a file of its own."
+    elif picture.mode not in (*_GREY, *_COLOUR, "P", "PA"):
+        fault, mend = f"has colours of mode {picture.mode}", "Convert it to RGB or grey."
+    if fault:
+        picture.close()
+        raise DataError(fault, where=path.name, mend=mend)
+    return picture
+
+
+def _decode(picture: ImageFile.ImageFile, path: Path, *, label: bool) -> NDArray[Any]:
+    """Return pixels `(rows, columns)` or `(rows, columns, 3)`."""
+    if picture.mode in ("P", "PA"):
+        index = picture.getchannel(0) if label else picture.convert("RGB")
+        return np.asarray(index)
+    if picture.mode in ("LA", "La"):
+        return np.asarray(picture.getchannel(0))
+    if picture.mode not in _COLOUR:
+        pixels = np.asarray(picture)
+        return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    if "16" in str(picture.tile[0].args):  # Pillow would keep the upper 8 bits of a colour alone
+        import SimpleITK as sitk
+
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[..., :3]
+    return np.asarray(picture)[..., :3]
+
+
+def _short(error: BaseException, path: Path) -> str:
+    return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__

@@ -1,0 +1,116 @@
+"""The one way to read scans and labels and to write masks: NIfTI files and 2D pictures, told apart by their ending.
+
+Arrays are `(I, J, K)` in the file's own axis order, with an affine to RAS+ mm. A 2D picture is a volume `(I, J, 1)`
+measured in pixels (see flat_images.py).
+"""
+
+from pathlib import Path, PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medunet.errors import DataError
+from medunet.imaging import flat_images, nifti
+from medunet.imaging.flat_images import is_flat
+from medunet.imaging.nifti import Header, Volume
+
+
+def read_header(path: Path, *, label: bool = False) -> Header:
+    """Read a file's grid without its voxels; `label` says that a picture's colours are values.
+
+    Raises:
+        DataError: the file is missing or is no volume or picture.
+    """
+    if not is_flat(path):
+        return nifti.read_header(path)
+    return Header(path, flat_images.read_shape(path, label=label), flat_images.flat_affine(), None)
+
+
+def read_volume(path: Path, *, label: bool = False) -> Volume:
+    """Read a volume whole as float32 `(I, J, K)` or `(I, J, K, frames)`; `label` as in `read_header`.
+
+    Raises:
+        DataError: the file is missing, is no volume or picture, or is truncated or corrupt.
+    """
+    if not is_flat(path):
+        return nifti.read_volume(path)
+    pixels = flat_images.read_pixels(path, label=label)
+    header = Header(path, pixels.shape, flat_images.flat_affine(), None)
+    return Volume(pixels.astype(np.float32, order="K"), header)
+
+
+def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
+    """Read a label map as uint8 or, where values need it, a wider integer type.
+
+    With `instances_as` (see `Description.instances_as`) every value above 0 becomes that one.
+
+    Raises:
+        DataError: as `read_volume`; or values are not whole numbers or negative.
+    """
+    volume = read_volume(path, label=True)
+    low, high = (float(volume.array.min()), float(volume.array.max())) if volume.array.size else (0.0, 0.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError("label has NaN or infinite values", where=path.name)
+    dtype = np.uint8 if low >= 0 and high <= 255 else np.int32
+    labels: NDArray[np.integer] = volume.array.astype(dtype)
+    if not np.array_equal(labels, volume.array) or low < 0:
+        raise DataError(
+            "label values are not whole numbers of 0 or more",
+            where=path.name,
+            mend="Resample labels with nearest-neighbour interpolation.",
+        )
+    if instances_as is not None:
+        labels = np.where(labels > 0, np.uint8(instances_as), np.uint8(0))
+    return Volume(labels, volume.header)
+
+
+def read_channels(paths: list[Path]) -> Volume:
+    """Read one scan's channels as float32 `(C, I, J, K)`; the first file's header stands for all.
+
+    A path given n times is one 4D file whose n frames are those channels, in their order, or a colour picture; a
+    grey picture is repeated.
+
+    Raises:
+        DataError: as `read_volume`; or the files differ in shape, or have frames that nobody asked for.
+    """
+    frames: list[NDArray[np.float32]] = []
+    first: Header | None = None
+    for path in dict.fromkeys(paths):
+        volume = read_volume(path)
+        num_wanted = paths.count(path)
+        array = volume.array[..., None] if volume.array.ndim == 3 else volume.array
+        if is_flat(path) and array.shape[3] == 1:
+            array = np.repeat(array, num_wanted, axis=3)
+        if array.ndim != 4 or array.shape[3] != num_wanted:
+            raise DataError(
+                f"has shape {volume.header.shape}, but {num_wanted} channel(s) are to be read from it",
+                where=path.name,
+                mend="Name one channel for each frame, or split the file.",
+            )
+        if first is not None and array.shape[:3] != first.shape[:3]:
+            raise DataError(
+                f"shape {array.shape[:3]} differs from {first.shape[:3]} of {first.path.name}",
+                where=path.name,
+                mend="Register the modalities to one grid first.",
+            )
+        first = first or volume.header
+        frames.extend(array[..., index] for index in range(num_wanted))
+    if first is None:
+        raise DataError("no image is named for this case")
+    header = Header(first.path, first.shape[:3], first.affine, first.nifti)
+    return Volume(np.stack(frames), header)
+
+
+def mask_ending(image: str | PurePath) -> str:
+    """Return the ending of an image's predicted mask: PNG for pictures, else NIfTI."""
+    return ".png" if is_flat(PurePath(image)) else ".nii.gz"
+
+
+def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
+    """Write a label map `(I, J, K)` as uint8 on the grid of `like`, with its very geometry."""
+    if mask.shape != like.shape[:3]:
+        raise AssertionError(f"mask shape {mask.shape} is not the scan's {like.shape[:3]}")
+    if is_flat(path):
+        flat_images.write_mask(path, mask)
+    else:
+        nifti.write_mask(path, mask, like)
