@@ -1,6 +1,10 @@
 """Glioma in four MR modalities: whole tumour, tumour core, enhancing tumour.
 
 python pipelines/brats.py --data-root BraTS2021 [--readers DIR --case ID] [--set dataset=brats_2023_glioma]
+python pipelines/brats.py --phantoms 20 [--run runs/brats_2d --set planning.dimensions=2]
+
+With `--phantoms` the cohort is made: synthetic gliomas laid out as MSD Task01, below the run's folder. Pictures of
+image, reference and prediction side by side are saved in the run's `pictures/`.
 
 With `--readers` the label maps in a folder, by several readers or algorithms for one case, are scored against that
 case's label, as a radiology group compares its readers.
@@ -12,16 +16,41 @@ from arguments import make_parser, open_run
 
 from medunet import adhoc, runs, stages
 from medunet.cli import guard
+from medunet.dataset.phantom_brain import SPACING_MM, write_brain_cohort
+from medunet.reporting.triptych import save_triptychs
+from medunet.scoring.tables import read_scores
+
+# Small enough for two CPU cores and some minutes; `--set` changes them.
+PHANTOM_SETTINGS = (
+    "dataset=msd_task01_brain_tumour",
+    "planning.base_features=16",
+    "planning.batch_size=2",
+    "training.steps_per_epoch=50",
+    "training.max_minutes=10",
+    "training.optimizer=adamw",
+    "training.learning_rate=2e-3",
+    "training.validation_cases=2",
+)
 
 
 def main() -> list[str]:
-    """Do the seven stages, then compare readers."""
+    """Do the seven stages, save pictures, then compare readers."""
     parser = make_parser(__doc__, run="runs/brats")
+    parser.add_argument(
+        "--phantoms", type=int, metavar="N", help="train on N synthetic cases, made if missing"
+    )
+    parser.add_argument(
+        "--spacing-mm", type=float, nargs=3, default=SPACING_MM, help="voxel size of the synthetic cases"
+    )
     parser.add_argument("--readers", type=Path, help="folder of label maps of one case")
     parser.add_argument("--case", help="the case that the readers outlined (default: the only one)")
     given = parser.parse_args()
+    if given.phantoms is not None:
+        given.data_root = given.data_root or given.run / "data"
+        i, j, k = given.spacing_mm
+        write_brain_cohort(given.data_root, given.phantoms, spacing_mm=(i, j, k))
 
-    run = open_run(given, __file__)
+    run = open_run(given, __file__, PHANTOM_SETTINGS if given.phantoms is not None else ())
     stages.run_manifest(run)
     stages.run_check(run)
     stages.run_plan(run)
@@ -29,6 +58,9 @@ def main() -> list[str]:
     failed = stages.run_predict(run)
     scores = stages.run_score(run)
     stages.run_report(run)
+    failed |= save_triptychs(
+        run.folder, run.data_root, read_scores(run.folder.scores), channels=("FLAIR", "T1gd")
+    )
     stages.say_tensorboard(run)
 
     if given.readers is not None:

@@ -17,7 +17,8 @@ from medunet.dataset.fault_codes import make_fault
 from medunet.dataset.manifest import file_path
 from medunet.errors import DataError, InputError
 from medunet.imaging.geometry import Affine, corner_displacement_mm, shear_degrees, spacing_of
-from medunet.imaging.nifti import Header, read_header, read_volume
+from medunet.imaging.nifti import Header
+from medunet.imaging.volumes import read_header, read_volume
 from medunet.records import Case, Description, Fault
 
 _SPACING_MM = (0.1, 12.0)
@@ -115,10 +116,12 @@ def _check_image(
     faults, header, array = _check_file(case_id, relative, subject, len(channels), data_root)
     if header is None or array is None:
         return faults, None
-    frames = [array] if array.ndim == 3 else [array[..., index] for index in range(array.shape[3])]
+    grey = array.ndim == 3  # which stands for each colour of a picture
+    frames = [array if grey else array[..., index] for index in range(len(channels))]
+    stained = header.nifti is None and array.min() < array.max()  # a stain may leave one colour empty
     bright = {}
     for name, frame in zip(channels, frames, strict=True):
-        if frame.min() == frame.max():
+        if frame.min() == frame.max() and not stained:
             faults.append(make_fault("N011", case_id, name, f"every voxel is {frame.flat[0]:g}"))
         flat = frame.ravel(order="K")
         bright[name] = float(np.percentile(flat[:: 1 + flat.size // _SAMPLED_VOXELS], 99.5))
@@ -131,7 +134,7 @@ def _check_image(
 def _check_label(
     case_id: str, relative: str, description: Description, data_root: Path
 ) -> tuple[list[Fault], VolumeFacts | None]:
-    faults, header, array = _check_file(case_id, relative, "label", 1, data_root)
+    faults, header, array = _check_file(case_id, relative, "label", 1, data_root, label=True)
     if header is None or array is None:
         return faults, None
     values: frozenset[int] = frozenset()
@@ -144,7 +147,7 @@ def _check_label(
 
 
 def _check_file(
-    case_id: str, relative: str, subject: str, num_frames: int, data_root: Path
+    case_id: str, relative: str, subject: str, num_frames: int, data_root: Path, *, label: bool = False
 ) -> tuple[list[Fault], Header | None, NDArray[np.float32] | None]:
     """Check one file by itself and return its voxels, None where they cannot be used further."""
 
@@ -164,16 +167,21 @@ def _check_file(
     except DataError as error:
         return stop("N003", error.what)
     try:
-        header = read_header(path)
+        header = read_header(path, label=label)
     except DataError as error:
         return stop("N002", error.what)
-    wanted = 3 if num_frames == 1 else 4
-    if len(header.shape) != wanted or (wanted == 4 and header.shape[3] != num_frames) or 0 in header.shape:
+    frames = header.shape[3:] or (1,)
+    grey = header.nifti is None and frames == (1,) and num_frames > 1
+    if grey:
+        faults.append(make_fault("N014", case_id, subject, "one channel"))
+    elif len(header.shape) < 3 or frames != (num_frames,) or 0 in header.shape:
         expected = "3 axes" if num_frames == 1 else f"4 axes, the last of {num_frames} channels"
+        if header.nifti is None:
+            expected = "a grey picture, since one channel is described"
         return stop("N005", f"shape {shape_text(header.shape)}", expected)
     faults += _check_grid(case_id, subject, header)
     try:
-        array = read_volume(path).array
+        array = read_volume(path, label=label).array
     except DataError as error:
         return stop("N003", error.what)
     if not np.isfinite([array.min(), array.max()]).all():
@@ -190,7 +198,7 @@ def _check_grid(case_id: str, subject: str, header: Header) -> list[Fault]:
         faults.append(make_fault(code, case_id, subject, measured))
 
     shape, affine = header.shape[:3], header.affine
-    if min(shape) < 2:
+    if min(shape if header.nifti is not None else shape[:2]) < 2:
         add("N006", f"shape {shape_text(shape)}")
     if is_singular(affine):
         add("N009", f"axes {np.array2string(affine[:3, :3], precision=3, separator=', ')}".replace("\n", ""))
@@ -201,14 +209,16 @@ def _check_grid(case_id: str, subject: str, header: Header) -> list[Fault]:
     shear = shear_degrees(affine)
     if shear > _MAX_SHEAR_DEGREES:
         add("N010", f"{shear:.1f}° from perpendicular")
-    elif header.nifti["sform_code"] > 0 and header.nifti["qform_code"] > 0:  # a qform cannot hold shear
-        faults += _compare_forms(case_id, subject, header)
+    elif header.nifti is not None:  # a qform cannot hold shear
+        faults += _compare_forms(case_id, subject, header, header.nifti)
     return faults
 
 
-def _compare_forms(case_id: str, subject: str, header: Header) -> list[Fault]:
+def _compare_forms(case_id: str, subject: str, header: Header, nifti: nib.Nifti1Header) -> list[Fault]:
+    if nifti["sform_code"] == 0 or nifti["qform_code"] == 0:
+        return []
     try:
-        sform, qform = header.nifti.get_sform(), header.nifti.get_qform()
+        sform, qform = nifti.get_sform(), nifti.get_qform()
     except (ValueError, nib.spatialimages.HeaderDataError) as error:
         return [make_fault("N008", case_id, subject, f"the qform cannot be read ({error})")]
     mm_per_unit = min(header.spacing_mm) / min(spacing_of(sform))
@@ -234,6 +244,7 @@ def _check_values(
 ) -> tuple[list[Fault], frozenset[int]]:
     """Check a label's values against the declared ones, and return those that occur."""
     declared = sorted(description.labels.values())
+    instances_as = description.instances_as
     expected = "values " + ", ".join(str(value) for value in declared)
     labels = np.clip(array, -(2**31), 2**31 - 128).astype(np.int32)
     broken = array != labels
@@ -244,14 +255,16 @@ def _check_values(
         return [make_fault("L002", case_id, "label", measured, expected=expected)], frozenset()
     values = _values_of(labels)
     faults = []
+    if instances_as is not None:  # every value above 0 is an object's number
+        values = frozenset(instances_as if value > 0 else value for value in values)
     if unknown := sorted(values - set(declared)):
         counts = ", ".join(f"{value} in {np.count_nonzero(labels == value)} voxels" for value in unknown[:5])
         more = f" and {len(unknown) - 5} more values" if len(unknown) > 5 else ""
         faults.append(make_fault("L001", case_id, "label", f"{counts}{more}", expected=expected))
-    if values == {0}:
-        faults.append(make_fault("L003", case_id, "label", "every voxel is 0"))
-    stored = header.nifti.get_data_dtype()
-    if stored.kind == "f":
+    if not values - {0, description.ignore_value}:
+        other = "" if values == {0} else " or ignored"
+        faults.append(make_fault("L003", case_id, "label", f"every voxel is 0{other}"))
+    if header.nifti is not None and (stored := header.nifti.get_data_dtype()).kind == "f":
         faults.append(make_fault("L004", case_id, "label", f"{stored}, all values whole"))
     return faults, values
 

@@ -66,7 +66,7 @@ def read_datalist(path: Path, description: Description, data_root: Path) -> List
     listed = {file for case in cases for file in (*case.images.values(), case.label)}
     unmatched = tuple(
         Unmatched(path=file, reason=f"not listed in {path.name}")
-        for file in volume_files(data_root)
+        for file in volume_files(description, data_root)
         if file not in listed
     )
     return Listing(tuple(sorted(cases, key=lambda case: case.id)), unmatched)

@@ -24,7 +24,7 @@ _RESAMPLE = "Resample onto the image's grid, or exclude the case."
 
 FAULT_KINDS: dict[str, FaultKind] = {
     "N001": FaultKind("missing file", "error", "a file", "Restore the file or exclude the case."),
-    "N002": FaultKind("not a readable NIfTI file", "error", "a NIfTI header", _EXPORT),
+    "N002": FaultKind("not a readable file", "error", "a NIfTI file or picture", _EXPORT),
     "N003": FaultKind("truncated or corrupt voxels", "error", "a stream that is whole", _EXPORT),
     "N004": FaultKind("NaN or infinite voxels", "error", "finite voxels only", _EXPORT),
     "N005": FaultKind("wrong dimensions", "error", "3 axes", "Split the file into 3D volumes."),
@@ -50,11 +50,17 @@ FAULT_KINDS: dict[str, FaultKind] = {
         "a file below the data root",
         "Move the file into the data root.",
     ),
+    "N014": FaultKind(
+        "grey picture", "note", "a picture in colour", "None needed: each channel is given the same grey."
+    ),
     "N099": FaultKind(
         "the check broke down", "error", "a case that can be checked", "Exclude the case, and report this."
     ),
     "L001": FaultKind(
-        "undeclared label values", "error", "", "Mend the label, or use the right description."
+        "undeclared label values",
+        "error",
+        "",
+        "Mend the label, or declare its values in the description (`instances: true` for numbered objects).",
     ),
     "L002": FaultKind(
         "label values not whole", "error", "whole numbers", "Resample labels by nearest neighbour."
@@ -96,6 +102,12 @@ FAULT_KINDS: dict[str, FaultKind] = {
         "Leave them out of the labels.",
     ),
     "S007": FaultKind("loss and labels do not fit", "error", "", "Set training.loss to auto."),
+    "S008": FaultKind(
+        "measured in pixels",
+        "note",
+        "a spacing in mm",
+        "None needed: read every mm as a pixel, and every ml as 1000 of them.",
+    ),
 }
 
 

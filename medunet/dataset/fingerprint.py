@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from medunet.dataset.manifest import case_paths
 from medunet.errors import InputError
 from medunet.imaging.geometry import spacing_of
-from medunet.imaging.nifti import read_channels, read_label
 from medunet.imaging.orientation import to_ras
+from medunet.imaging.volumes import read_channels, read_label
 from medunet.plans import Fingerprint
 from medunet.progress import track
 from medunet.records import Case, Description
@@ -42,6 +42,7 @@ def compute_fingerprint(
     labelled = [case for case in cases if case.label is not None]
     if not labelled:
         raise InputError("no case has a label", where="manifest.json", mend="Add labelled cases to train on.")
+    ignored = description.ignore_value
     shapes, spacings, fractions = [], [], []
     samples: list[NDArray[np.float32]] = []
     for index, case in enumerate(track(labelled, "Fingerprint")):
@@ -55,7 +56,7 @@ def compute_fingerprint(
         shapes.append(shape)
         spacings.append(spacing_of(affine))
         fractions.append(np.prod(shape) / np.prod(array.shape[1:]))
-        foreground = np.flatnonzero(label) if label.any() else np.arange(0)
+        foreground = np.flatnonzero((label > 0) & (label != ignored) if ignored is not None else label)
         if foreground.size:
             rng = np.random.default_rng([seed, index])
             chosen = rng.choice(foreground, min(_SAMPLES_PER_CASE, foreground.size), replace=False)

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medunet.dataset.phantom_body import MAX_TUMOURS, Array, Tissue, draw_body, fill_liver
+from medunet.dataset.phantom_cohort import open_cohort
 from medunet.dataset.phantom_painting import find_liver, paint, scan_grid
-from medunet.errors import InputError
-from medunet.files import read_json, write_json
 from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import write_volume
 from medunet.progress import track
@@ -140,17 +139,7 @@ def write_cohort(
     index = folder / ("dataset.json" if layout == "msd" else "phantoms.json")
     pairs = [_case_paths(folder, layout, number) for number in range(num_cases)]
     old_files = [path for pattern in _FILES[layout] for path in folder.glob(pattern)]
-    known = read_json(index) if index.exists() else {}
-    if (index.exists() or old_files) and "phantoms" not in known:
-        raise InputError(
-            "holds a dataset that is not of phantoms", where=str(folder), mend="Choose an empty folder."
-        )
-    if known and known["phantoms"] != stamp:
-        for path in old_files:
-            path.unlink()
-    content = {**(_msd_index(num_cases) if layout == "msd" else {}), "phantoms": stamp}
-    if known != content:
-        write_json(index, content)
+    open_cohort(index, {**(_msd_index(num_cases) if layout == "msd" else {}), "phantoms": stamp}, old_files)
     for number in track(range(num_cases), "Phantoms"):
         image_path, label_path = pairs[number]
         if image_path.exists() and label_path.exists():

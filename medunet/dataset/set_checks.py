@@ -9,9 +9,10 @@ import numpy as np
 
 from medunet.dataset.case_checks import CaseFacts, VolumeFacts, hash_content, read_stream, shape_text
 from medunet.dataset.fault_codes import make_fault
+from medunet.dataset.loss_fit import find_head_misfit
 from medunet.dataset.manifest import file_path
 from medunet.errors import DataError, InputError
-from medunet.imaging.nifti import read_volume
+from medunet.imaging.volumes import read_volume
 from medunet.records import Case, Description, Fault, Unmatched
 
 _MIN_COHORT = 10  # scans from which a usual intensity can be told
@@ -36,7 +37,9 @@ def read_unmatched(file: Unmatched, data_root: Path) -> UnmatchedFacts:
         read_stream(path)
         volume = read_volume(path)
         content = hash_content(volume.array)
-        facts = VolumeFacts("", file.path, volume.header.shape, volume.affine, content)
+        picture = volume.header.nifti is None
+        shape = volume.header.shape[:3] if picture else volume.header.shape  # colours are no fourth axis
+        facts = VolumeFacts("", file.path, shape, volume.affine, content)
         return UnmatchedFacts(file, facts)
     except (DataError, InputError) as error:
         return UnmatchedFacts(file, None, error.what)
@@ -58,6 +61,7 @@ def check_set(
         *_check_labels(description, facts),
         *_check_unmatched(facts, unmatched),
         *_check_loss(description, loss),
+        *_check_unit(description),
     ]
 
 
@@ -183,10 +187,11 @@ def _is_foreign(shape: tuple[int, ...], shapes: np.ndarray) -> bool:
 
 
 def _check_loss(description: Description, loss: str) -> Iterator[Fault]:
-    """Regions have a sigmoid head, which goes with dice_bce; exclusive labels a softmax head, with dice_ce."""
-    if loss == "dice_ce" and description.regions:
-        measured = f"dice_ce (softmax) with the regions {', '.join(description.targets)}"
-        yield make_fault("S007", "", "loss", measured, expected="dice_bce (sigmoid) for regions")
-    elif loss == "dice_bce" and not description.regions:
-        measured = "dice_bce (sigmoid) with labels that exclude one another"
-        yield make_fault("S007", "", "loss", measured, expected="dice_ce (softmax) for exclusive labels")
+    if misfit := find_head_misfit(loss, description):
+        measured, expected = misfit
+        yield make_fault("S007", "", "loss", measured, expected=expected)
+
+
+def _check_unit(description: Description) -> Iterator[Fault]:
+    if description.unit == "px":
+        yield make_fault("S008", "", "image", "pictures without a spacing")

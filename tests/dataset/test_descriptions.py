@@ -4,10 +4,13 @@ import re
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 
+from medunet.dataset.case_checks import check_case
 from medunet.dataset.layouts import scan_folder
 from medunet.errors import InputError
+from medunet.imaging.nifti import write_volume
 from medunet.records import Description, load_description
 
 FOLDER = Path(__file__).parents[2] / "data_manifests"
@@ -18,6 +21,7 @@ def test_expected_descriptions_are_shipped() -> None:
     assert NAMES == [
         "brats_2018_2021",
         "brats_2023_glioma",
+        "dsb2018_nuclei",
         "lits_2017",
         "msd_task01_brain_tumour",
         "msd_task03_liver",
@@ -90,6 +94,72 @@ def test_patient_of_a_case(name: str, case_id: str, patient: str) -> None:
 def test_unknown_description_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="msd_task03_liver"):
         load_description("msd_task99", FOLDER)
+
+
+WITH_IGNORE = {
+    "name": "liver",
+    "layout": "pairs",
+    "channels": {"CT": {"modality": "CT"}},
+    "labels": {"background": 0, "liver": 1, "tumour": 2, "ignore": 255},
+}
+
+
+def test_ignore_is_no_target() -> None:
+    labels = Description.model_validate(WITH_IGNORE)
+    assert labels.ignore_value == 255
+    assert labels.foreground == ("liver", "tumour")
+    assert labels.targets == {"liver": (1,), "tumour": (2,)}
+    assert labels.written_values == {"liver": 1, "tumour": 2}
+    regions = {"regions": {"organ": ("liver", "tumour"), "tumour": ("tumour",)}}
+    nested = Description.model_validate(WITH_IGNORE | regions | {"region_order": ("organ", "tumour")})
+    assert nested.targets == {"organ": (1, 2), "tumour": (2,)}
+    assert nested.written_values == {"organ": 1, "tumour": 2}
+    assert load_description("msd_task03_liver", FOLDER).ignore_value is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": {"background": 0, "ignore": 1}}, "no foreground label"),
+        (
+            {
+                "labels": {"background": 0, "liver": 1, "ignore": 2},
+                "regions": {"a": ("liver", "ignore")},
+                "region_order": ("a",),
+            },
+            r"regions\.a: \['ignore'\]",
+        ),
+        ({"labels": {"background": 0, "cell": 1, "ignore": 2}, "instances": True}, "instances: .*'ignore'"),
+        ({"labels": {"background": 0, "liver": 1, "ignore": 1}}, "share a value"),
+    ],
+)
+def test_ignore_is_refused_as_a_target(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Description.model_validate(WITH_IGNORE | change)
+
+
+@pytest.mark.parametrize(
+    ("values", "faults"),
+    [
+        ((0, 1, 2, 255), []),
+        ((0, 255), [("L003", "every voxel is 0 or ignored")]),
+        ((0, 1, 254), [("L001", "254 in 36 voxels")]),
+    ],
+)
+def test_the_check_knows_the_ignored_value(
+    tmp_path: Path, values: tuple[int, ...], faults: list[tuple[str, str]]
+) -> None:
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    image = np.random.default_rng(0).normal(size=(6, 4, 3 * len(values))).astype(np.float32)
+    label = np.repeat(np.array(values, dtype=np.uint8), 3)[None, None].repeat(6, 0).repeat(4, 1)
+    label[:3] = values[0]
+    write_volume(tmp_path / "imagesTr" / "a.nii.gz", image, np.diag([2.0, 1.0, 3.0, 1.0]))
+    write_volume(tmp_path / "labelsTr" / "a.nii.gz", label, np.diag([2.0, 1.0, 3.0, 1.0]))
+    description = Description.model_validate(WITH_IGNORE)
+    (case,) = scan_folder(description, tmp_path).cases
+    found, _ = check_case(case, description, tmp_path)
+    assert [(fault.code, fault.measured) for fault in found] == faults
 
 
 @pytest.mark.real_data

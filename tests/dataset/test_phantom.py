@@ -15,7 +15,8 @@ from medunet.dataset.phantom import Phantom, make_phantom, write_cohort
 from medunet.dataset.phantom_body import MAX_TUMOURS
 from medunet.errors import InputError
 from medunet.imaging.geometry import axis_codes, shear_degrees, spacing_of
-from medunet.imaging.nifti import read_label, read_volume
+from medunet.imaging.nifti import read_volume
+from medunet.imaging.volumes import read_label
 
 NUM_CASES = 7
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medunet.dataset.splits import fixed_folds, make_folds, read_folds
+from medunet.dataset.splits import fixed_folds, hold_out, make_folds, read_folds
 from medunet.errors import InputError
 from medunet.records import Case
 
@@ -82,3 +82,47 @@ def test_fold_files_that_cannot_be_used(tmp_path: Path, text: str, message: str)
 def test_shared_folds_are_read(shared_data: Path) -> None:
     folds = read_folds(shared_data.parent / "splits" / "hippocampus.json")
     assert [len(fold) for fold in folds] == [38] * 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    patients=st.lists(st.integers(0, 12), min_size=2, max_size=40),
+    share=st.floats(0.05, 0.95),
+    seed=st.integers(0, 5),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_a_share_is_held_out_by_whole_patients(
+    patients: list[int], share: float, seed: int, shuffle: random.Random
+) -> None:
+    patients = [13, *patients]
+    cases = cases_of(patients)
+    if len(set(patients)) < 2:
+        return
+    folds = hold_out(cases, share, seed)
+    assert set(folds) == {case.id for case in cases}
+    assert set(folds.values()) == {0, 1}  # neither is empty
+    assert len({(case.patient, folds[case.id]) for case in cases}) == len(set(patients))
+    held = sum(fold == 0 for fold in folds.values())
+    assert abs(held - share * len(cases)) <= max(Counter(patients).values())
+    shuffle.shuffle(cases)
+    assert hold_out(cases, share, seed) == folds
+
+
+def test_share_that_is_held_out_is_seeded() -> None:
+    cases = cases_of(list(range(50)))
+    assert Counter(hold_out(cases, 0.2, 0).values()) == {0: 10, 1: 40}
+    assert hold_out(cases, 0.2, 0) != hold_out(cases, 0.2, 1)
+    with pytest.raises(InputError, match="1 patient cannot be divided"):
+        hold_out(cases_of([3, 3]), 0.2, 0)
+
+
+def test_validation_and_training_are_two_folds(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text('{"about": "80/20", "validation": ["b"], "training": ["a", "c"]}')
+    assert read_folds(path) == [["b"], ["a", "c"]]
+    path.write_text('{"validation": ["b"], "training": ["a", "b"]}')
+    with pytest.raises(InputError, match="two places: b"):
+        read_folds(path)
+    path.write_text('{"validation": [], "training": ["a"]}')
+    with pytest.raises(InputError, match="holds no folds"):
+        read_folds(path)
