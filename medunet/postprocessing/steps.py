@@ -1,0 +1,66 @@
+"""The steps that a configuration can name: checked against the targets, and done on one target's mask."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from medunet.config import PostprocessStep
+from medunet.errors import InputError
+from medunet.imaging.components import label_components, largest_component, remove_small_components
+from medunet.postprocessing.boxes import Mask, on_box
+from medunet.postprocessing.holes import fill_holes
+from medunet.postprocessing.morphology import SLACK, close_mask, dilate, erode, open_mask
+from medunet.postprocessing.smoothing import smooth_gaussian, smooth_median
+
+_BY_SIZE_MM = {
+    "opening_mm": open_mask,
+    "closing_mm": close_mask,
+    "dilation_mm": dilate,
+    "erosion_mm": erode,
+    "median_mm": smooth_median,
+    "gaussian_mm": smooth_gaussian,
+}
+
+
+def check_steps(
+    postprocess: Mapping[str, Sequence[PostprocessStep]], targets: Mapping[str, tuple[int, ...]]
+) -> None:
+    """See that all targets that the steps name are predicted.
+
+    Raises:
+        InputError: a name that is no target, or a target that should lie inside itself; names each.
+    """
+    faults = [f"there is no target '{name}'" for name in postprocess if name not in targets]
+    for name, steps in postprocess.items():
+        for number, step in enumerate(steps, start=1):
+            if step.inside is not None and step.inside not in targets:
+                faults.append(f"{name}, step {number}: inside: there is no target '{step.inside}'")
+            elif step.inside is not None and step.inside == name:
+                faults.append(f"{name}, step {number}: inside: a target cannot lie inside itself")
+    if faults:
+        raise InputError(
+            "; ".join(faults), where="inference.postprocess", mend=f"Choose from {list(targets)}."
+        )
+
+
+def apply_step(mask: Mask, step: PostprocessStep, spacing_mm: Sequence[float]) -> Mask:
+    """Return a mask `(I, J, K)` after one step other than `inside`; the input stays as it is."""
+    ((key, value),) = step.model_dump().items()
+    match key:
+        case "keep_largest":
+            return on_box(mask, largest_component)
+        case "min_volume_ml":
+            # The slack keeps a piece of exactly the least volume, whose spacing was rounded.
+            min_voxels = math.ceil(value * 1000 / math.prod(spacing_mm) / SLACK)
+            return on_box(mask, lambda frame: remove_small_components(frame, min_voxels))
+        case "fill_holes":
+            return fill_holes(mask)
+        case _:
+            return _BY_SIZE_MM[key](mask, value, spacing_mm)
+
+
+def keep_touching(mask: Mask, other: Mask) -> Mask:
+    """Return the pieces of a mask `(I, J, K)` that touch another mask by a face, edge or corner."""
+    pieces, _ = label_components(mask | other)
+    return mask & np.isin(pieces, np.unique(pieces[other]))
