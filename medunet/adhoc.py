@@ -5,9 +5,11 @@ from pathlib import Path
 
 from medunet.config import Config
 from medunet.dataset.manifest import case_paths, data_root_from
+from medunet.grading import choose_targets, score_and_show, targets_beside
 from medunet.records import CaseScore, Description, Manifest, load_description
 from medunet.runs import descriptions_folder
-from medunet.stages import choose_targets, console, say_predicted, score_and_show, targets_beside
+from medunet.speech import console
+from medunet.stages import say_predicted
 
 
 def predict_images(
@@ -61,8 +63,18 @@ def score_masks_of(
     predicted = targets_beside(prediction if prediction.is_dir() else prediction.parent)
     if prediction_description is not None:
         predicted = prediction_description.targets
+    described = prediction_description or (description if predicted is None else None)
     pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
     for name in unmatched:
         console.print(f"  [yellow]unmatched prediction[/] {name}: no reference of that name", highlight=False)
     about = {"dataset": description.name, "unmatched_predictions": unmatched}
-    return score_and_show(pairs, wanted, predicted or description.targets, config, out, about)
+    return score_and_show(
+        pairs,
+        wanted,
+        predicted or description.targets,
+        description,
+        config,
+        out,
+        about,
+        prediction_instances_as=described.instances_as if described else None,
+    )

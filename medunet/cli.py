@@ -19,6 +19,7 @@ from medunet import __version__, adhoc, runs, stages
 from medunet.config import change_config
 from medunet.errors import InputError, MedunetError
 from medunet.records import Description, load_description
+from medunet.trials import run_tune
 
 app = typer.Typer(
     help="Segmentation of 3D medical volumes: manifest, check, plan, train, predict, score, report.",
@@ -38,7 +39,7 @@ Changes = Annotated[
 Excluded = Annotated[
     list[str] | None, typer.Option("--exclude", metavar="CASE=REASON", help="Leave a case out by name.")
 ]
-Fold = Annotated[str | None, typer.Option("--fold", help="0, 1, ... or all.")]
+Fold = Annotated[str | None, typer.Option("--fold", help="0, 1, ..., each (one after the other) or all.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo the cases that are done already.")]
 
@@ -109,10 +110,19 @@ def check(run: RunArgument, data_root: DataRoot = None, exclude: Excluded = None
 
 @app.command()
 def plan(
-    run: RunArgument, data_root: DataRoot = None, device: Device = None, changes: Changes = None
+    run: RunArgument,
+    data_root: DataRoot = None,
+    device: Device = None,
+    changes: Changes = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Show the network's layers, output sizes and parameters.")
+    ] = False,
 ) -> None:
     """Choose spacing, patch, network and batch size, with reasons."""
-    stages.run_plan(_open(run, data_root, changes, device=device))
+    opened = _open(run, data_root, changes, device=device)
+    stages.run_plan(opened)
+    if summary:
+        stages.show_network(opened)
 
 
 @app.command()
@@ -121,10 +131,40 @@ def train(
     data_root: DataRoot = None,
     fold: Fold = None,
     device: Device = None,
+    ram_gb: Annotated[
+        float | None,
+        typer.Option("--ram-gb", help="Memory for preprocessed cases; else half of what is free."),
+    ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option("--from", help="Model folder whose weights begin the training.")
+    ] = None,
     changes: Changes = None,
 ) -> None:
-    """Train a fold; the same command resumes it."""
-    stages.run_train(_open(run, data_root, changes, fold=fold, device=device))
+    """Train a fold; the same command resumes it. Under `torchrun -m medunet.cli` all processes share each batch."""
+    given = {
+        "training.ram_gb": ram_gb,
+        "training.init_from": json.dumps(str(init_from)) if init_from else None,
+    }
+    extra = [f"{key}={value}" for key, value in given.items() if value is not None]
+    stages.run_train(_open(run, data_root, [*(changes or []), *extra], fold=fold, device=device))
+
+
+@app.command()
+def tune(
+    run: RunArgument,
+    data_root: DataRoot = None,
+    fold: Fold = None,
+    device: Device = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="A database server's URL, shared by several machines; else SQLite in the run's folder."
+        ),
+    ] = None,
+    changes: Changes = None,
+) -> None:
+    """Search for better settings, `tuning.space`, in trials that resume and that end early where they are poor."""
+    run_tune(_open(run, data_root, changes, fold=fold, device=device), storage_url=storage)
 
 
 @app.command()

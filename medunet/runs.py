@@ -107,6 +107,20 @@ def external_run(run: Run, dataset: str, data_root: Path) -> Run:
     return Run(opened.folder, opened.config.model_copy(update=alike), opened.data_root)
 
 
+def each_fold(run: Run) -> list[Run]:
+    """Return the run as it is configured for each of its folds, where "each" is asked for; else the run alone.
+
+    A hold-out has one fold to validate on: fold 0.
+    """
+    if run.config.training.fold != "each":
+        return [run]
+    runs = []
+    for fold in range(1 if run.config.holdout is not None else run.manifest.num_folds):
+        training = run.config.training.model_copy(update={"fold": fold})
+        runs.append(Run(run.folder, run.config.model_copy(update={"training": training}), run.data_root))
+    return runs
+
+
 def label_of(run: Run, case_id: str | None) -> Path:
     """Return the label file of a case, or of the only case.
 
@@ -158,6 +172,20 @@ def require_clean(run: Run) -> None:
             f"the check found {len(left)} error(s): {', '.join(rows[:10])}{' ...' * (len(rows) > 10)}",
             where=str(run.folder.checks),
             mend="Mend the files, or leave cases out by name with `medunet check --exclude CASE=REASON`.",
+        )
+
+
+def require_one_process() -> None:
+    """Refuse what several processes would do several times over.
+
+    Raises:
+        InputError: torchrun started more than one.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, but only training is shared among them",
+            where="torchrun",
+            mend="Run the other stages without it, and `torchrun ... -m medunet.cli train RUN` in between.",
         )
 
 

@@ -7,44 +7,47 @@ when their stage is called.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
-from medunet import __version__
-from medunet.config import Config
+from medunet.computing import choose_compute_of, device_name, plan_for
 from medunet.dataset.checks import check_manifest, errors_left, fault_table, write_faults
 from medunet.dataset.fingerprint import compute_fingerprint
+from medunet.dataset.loss_fit import check_loss, check_mirroring
 from medunet.dataset.manifest import case_paths, make_manifest
 from medunet.dataset.splits import read_folds
 from medunet.errors import InputError, StoppedError
 from medunet.files import hash_value, read_object
-from medunet.planning.planner import make_plan, memory_budget
+from medunet.grading import choose_targets, score_and_show, targets_beside
+from medunet.imaging.volumes import mask_ending
 from medunet.plans import ModelCard, Plan
-from medunet.records import CaseScore, Description, Fault, Manifest
+from medunet.records import CaseScore, Fault, Manifest
 from medunet.runs import (
     Run,
     add_provenance,
     data_state,
+    each_fold,
     held_out_cases,
     read_provenance,
     require_clean,
+    require_one_process,
     trained_cards,
 )
+from medunet.speech import console, say
 
-console = Console()
 _SEEN = "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
 
 
 def run_manifest(run: Run) -> Manifest:
     """List the cases of the data root with folds; faults that the user accepted stay accepted."""
+    require_one_process()
     config = run.config
     manifest = make_manifest(
         run.description,
         run.data_root,
         seed=config.seed,
         folds=None if config.folds_file is None else read_folds(run.folder.root / config.folds_file),
+        holdout=config.holdout,
         exclude=config.exclude,
     )
     if run.folder.manifest.exists():
@@ -52,7 +55,7 @@ def run_manifest(run: Run) -> Manifest:
         manifest = manifest.model_copy(update={"accepted": accepted})
     manifest.write(run.folder.manifest)
     run.save()
-    _say("Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds", run.folder.manifest)
+    say("Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds", run.folder.manifest)
     for item in manifest.unmatched:
         console.print(f"  [yellow]unmatched[/] {escape(item.path)}: {item.reason}", highlight=False)
     return manifest
@@ -73,23 +76,21 @@ def run_check(run: Run) -> list[Fault]:
     if faults:
         console.print(fault_table(faults))
     num_warnings = sum(fault.severity == "warning" for fault in faults)
-    _say("Check", f"{len(left)} errors, {num_warnings} warnings", run.folder.checks)
+    say("Check", f"{len(left)} errors, {num_warnings} warnings", run.folder.checks)
     return left
 
 
 def run_plan(run: Run) -> Plan:
     """Make the plan; one that stands for the same manifest and settings is kept, also if edited by hand."""
-    from medunet.networks.devices import choose_device, free_memory_gb
+    from medunet.networks.devices import choose_device
+    from medunet.postprocessing.steps import check_steps
 
     require_clean(run)
     manifest, config = run.manifest, run.config
     device = choose_device(config.device)
-    if unknown := [name for name in config.inference.postprocess if name not in manifest.description.targets]:
-        raise InputError(
-            f"there is no target {unknown}",
-            where="inference.postprocess",
-            mend=f"Choose from {list(manifest.description.targets)}.",
-        )
+    check_steps(config.inference.postprocess, manifest.description.targets)
+    check_mirroring(config, manifest.description)
+    check_loss(config.training.loss, manifest.description, config.training.class_weights)
     inputs = hash_value([manifest.plain(), config.planning.plain()])
     before = read_provenance(run).get("plan", {})
     begun = any(run.folder.root.glob("folds/*/checkpoints/*.ckpt"))
@@ -100,81 +101,99 @@ def run_plan(run: Run) -> Plan:
     else:
         training, _ = manifest.split_fold("all")
         fingerprint = compute_fingerprint(training, manifest.description, run.data_root, seed=config.seed)
-        budget, why = memory_budget(device.type, free_memory_gb(device), config.planning.memory_gb)
-        plan = make_plan(fingerprint, manifest.description, config.planning, memory_gb=budget, memory_why=why)
+        plan = plan_for(config, manifest.description, fingerprint, device)
         plan.write(run.folder.plan)
         add_provenance(run, "plan", {"inputs_sha256": inputs, "device": device.type})
     run.save()
     sizes = "×".join(map(str, plan.patch_size))
     spacing = "×".join(f"{mm:g}" for mm in plan.spacing_mm)
-    text = f"{plan.dimensions}D, patch {sizes} at {spacing} mm, batch {plan.batch_size}, features {plan.features}"
-    _say("Plan", text, run.folder.plan)
+    text = (
+        f"{plan.dimensions}D, patch {sizes} at {spacing} {manifest.description.unit}, batch {plan.batch_size}, "
+        f"features {plan.features}"
+    )
+    say("Plan", text, run.folder.plan)
     return plan
 
 
-def run_train(run: Run) -> ModelCard:
-    """Train the configured fold, or go on with it; return the model card of its best weights."""
+def show_network(run: Run) -> None:
+    """Show the planned network as a table of its parts, with output sizes and parameters."""
+    from medunet.networks.summary import network_table
+
+    console.print(network_table(run.plan, run.manifest.description))
+
+
+def run_train(run: Run) -> list[ModelCard]:
+    """Train the configured fold, or each one after the other, or go on with it; return the cards of the best weights.
+
+    Under torchrun or Slurm all processes train together on each batch; the first one writes and speaks.
+    """
     from medunet.networks.devices import choose_device
+    from medunet.training.processes import join
     from medunet.training.train import find_resume, train_fold
 
     require_clean(run)
     device = choose_device(run.config.device)
-    find_resume(run.folder, run.manifest, run.plan, run.config)
-    choice = _precision(run, device)
-    run.save()
-    name = _device_name(device)
-    fold = run.config.training.fold
-    console.print(f"Training fold {fold} on {name} in {choice.precision}: {choice.why}", soft_wrap=True)
-    try:
-        card = train_fold(
-            run.folder, run.manifest, run.plan, run.config, run.data_root, device=device, precision=choice
+    processes = join(device)
+    console.quiet = not processes.is_first
+    cards = []
+    for one in each_fold(run):
+        find_resume(one.folder, one.manifest, one.plan, one.config)
+        compute = processes.share(choose_compute_of(one, device) if processes.is_first else None)
+        if processes.is_first:
+            run.save()
+        fold, name = one.config.training.fold, device_name(device)
+        many = f" in {processes.count} processes" if processes.count > 1 else ""
+        console.print(
+            f"Training fold {fold} on {name}{many} in {compute.precision}: {compute.why}", soft_wrap=True
         )
-    except KeyboardInterrupt as stop:
-        raise StoppedError("stopped", mend="The same command goes on from the last whole epoch.") from stop
-    if card.train_is_validation:
-        console.print(f"[yellow]{_SEEN}[/]")
-    dice = ", ".join(
-        f"{key.removeprefix('dice_') if key != 'dice' else 'mean'} {value:.3f}"
-        for key, value in card.validation_dice.items()
-        if value is not None
-    )
-    _say("Train", f"best validation Dice: {dice}", run.folder.model(fold))
-    return card
-
-
-def _precision(run: Run, device: Any) -> Any:
-    """Return the precision that the fold began with on this kind of device, or choose it and write it down."""
-    from medunet.networks.devices import PrecisionChoice, choose_precision
-
-    training = run.config.training
-    asked = [training.precision, device.type]
-    before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
-    if before.get("asked") == asked:  # a resumed run computes as it began
-        return PrecisionChoice(before["precision"], before["why"])
-    choice = choose_precision(training.precision, device)
-    entry = {"asked": asked, "precision": choice.precision, "why": choice.why, "device": _device_name(device)}
-    add_provenance(run, "folds", {str(training.fold): entry})
-    return choice
+        try:
+            card = train_fold(
+                one.folder,
+                one.manifest,
+                one.plan,
+                one.config,
+                one.data_root,
+                device=device,
+                compute=compute,
+                processes=processes,
+            )
+        except KeyboardInterrupt as stop:
+            raise StoppedError("stopped", mend="The same command goes on from the last checkpoint.") from stop
+        if card.train_is_validation:
+            console.print(f"[yellow]{_SEEN}[/]")
+        dice = ", ".join(
+            f"{key.removeprefix('dice_') if key != 'dice' else 'mean'} {value:.3f}"
+            for key, value in card.validation_dice.items()
+            if value is not None
+        )
+        say("Train", f"best validation Dice: {dice}", one.folder.model(fold))
+        cards.append(card)
+    return cards
 
 
 def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False) -> dict[str, str]:
     """Predict held-out cases; return the failed ones with their reasons.
 
-    Those are the cases that the configured fold holds out; with a `model` folder of another run, all cases.
+    Those are the cases that the configured fold holds out, or each fold's by its own model; with a `model` folder of
+    another run, all cases.
 
     Raises:
         InputError: the model was trained on cases that it should now predict as held out, or on other channels.
     """
+    require_one_process()
     from medunet.inference.model import Model
     from medunet.inference.predict import Scan, predict_scans
     from medunet.networks.devices import choose_device, choose_precision
 
+    if model is None and run.config.training.fold == "each":
+        failures = [run_predict(one, overwrite=overwrite) for one in each_fold(run)]
+        return {case: reason for failed in failures for case, reason in failed.items()}
     manifest, fold = run.manifest, run.config.training.fold
     cases = held_out_cases(run, fold) if model is None else list(manifest.used)
     device = choose_device(run.config.device)
     began = read_provenance(run).get("folds", {}).get(str(fold), {})
-    same_device = began.get("asked", [None, None])[1] == device.type
-    precision = began["precision"] if same_device else choose_precision("auto", device).precision
+    same_device = began.get("asked", [None])[-1] == device.type
+    precision = began["compute"]["precision"] if same_device else choose_precision("auto", device).precision
     loaded = Model.load(model or run.folder.model(fold), device=device, precision=precision)
     known = {case.id for case in cases} & set(loaded.card.training_cases)
     if model is None and known and not loaded.card.train_is_validation:
@@ -198,7 +217,7 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
 
 def say_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:
     """Say how many masks were written and name every failed case."""
-    _say("Predict", f"{num_scans - len(failed)} of {num_scans} cases", folder)
+    say("Predict", f"{num_scans - len(failed)} of {num_scans} cases", folder)
     for case, reason in failed.items():
         console.print(f"  [red]failed[/] {escape(case)}: {escape(reason)}", highlight=False, soft_wrap=True)
 
@@ -233,8 +252,8 @@ def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
         )
     pairs = []
     for case_id in sorted(cases):
-        _, label = case_paths(cases[case_id], manifest.description, run.data_root)
-        prediction = run.folder.predictions / f"{case_id}.nii.gz"
+        images, label = case_paths(cases[case_id], manifest.description, run.data_root)
+        prediction = run.folder.predictions / f"{case_id}{mask_ending(images[0])}"
         is_whole = prediction.exists() and "begun" not in entries.get(case_id, {})
         if label is not None:
             pairs.append(Pair(case_id, label, prediction if is_whole else None))
@@ -246,7 +265,9 @@ def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
     wanted = choose_targets(manifest.description, targets)
     seen = any(card.train_is_validation for card in cards.values())
     about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen}
-    scores = score_and_show(pairs, wanted, predicted, run.config, run.folder.root, about)
+    scores = score_and_show(
+        pairs, wanted, predicted, manifest.description, run.config, run.folder.root, about
+    )
     add_provenance(run, "score", about)
     if seen:
         console.print(f"[yellow]{_SEEN}[/]")
@@ -260,7 +281,7 @@ def run_report(run: Run) -> Path:
 
     scores = read_scores(run.folder.need(run.folder.scores, "score"))
     index = report_run(run.folder, run.data_root, scores=scores)
-    _say("Report", "open in a browser", index)
+    say("Report", "open in a browser", index)
     return index
 
 
@@ -289,53 +310,3 @@ def list_failed(failed: Mapping[str, str], scores: Sequence[CaseScore]) -> list[
 def say_tensorboard(run: Run) -> None:
     """Say how to watch the run's curves."""
     console.print(f"[bold]TensorBoard[/]: tensorboard --logdir {run.folder.root / 'folds'}", highlight=False)
-
-
-def score_and_show(
-    pairs: Sequence[Any],
-    wanted: Mapping[str, tuple[int, ...]],
-    predicted: Mapping[str, tuple[int, ...]],
-    config: Config,
-    out: Path,
-    about: dict[str, Any],
-) -> list[CaseScore]:
-    """Score pairs, write the tables and show them."""
-    from medunet.scoring.evaluate import score_pairs
-    from medunet.scoring.summary import score_table
-    from medunet.scoring.tables import write_scores
-
-    options = config.scoring.model_dump()
-    scores = score_pairs(pairs, wanted, predicted, **options)
-    write_scores(scores, out, about={"medunet": __version__, **about, **options}, targets=wanted)
-    console.print(score_table(scores))
-    _say("Score", f"{len(pairs)} cases", out / "scores.csv")
-    return scores
-
-
-def choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    targets = description.targets
-    if unknown := [name for name in names if name not in targets]:
-        raise InputError(
-            f"{description.name} declares no {unknown}",
-            where="--target",
-            mend=f"Choose from {list(targets)}.",
-        )
-    return {name: targets[name] for name in names or targets}
-
-
-def targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:
-    """Return the targets that medunet wrote into the index.json of a folder of masks, if it did."""
-    index = folder / "index.json"
-    plain = read_object(index) if index.exists() else {}
-    return {name: tuple(values) for name, values in plain["targets"].items()} if "targets" in plain else None
-
-
-def _say(stage: str, text: str, path: Path) -> None:
-    text, place = escape(text), escape(str(path))
-    console.print(f"[bold]{stage}[/]: {text} [dim]({place})[/]", highlight=False, soft_wrap=True)
-
-
-def _device_name(device: Any) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

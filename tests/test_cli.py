@@ -9,7 +9,7 @@ from conftest import TINY
 
 from medunet import cli, runs, stages
 from medunet.files import read_json
-from medunet.imaging.nifti import read_label
+from medunet.imaging.volumes import read_label
 from medunet.scoring.tables import read_scores
 
 
@@ -71,7 +71,7 @@ def test_images_and_folders_and_a_manifest_can_be_predicted(call, finished_run: 
 
 
 def test_a_model_folder_predicts_as_its_run_was_configured(call, own_run: runs.Run, tmp_path):
-    changes = ["inference.overlap=0.25", "inference.postprocess.tumour={min_volume_ml: 1000000}"]
+    changes = ["inference.overlap=0.25", "inference.postprocess.tumour=[min_volume_ml: 1000000]"]
     run = runs.open_run(own_run.folder.root, own_run.data_root, changes=changes)
     stages.run_train(run)
     stages.run_predict(run)

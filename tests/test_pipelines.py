@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
@@ -79,6 +80,7 @@ def test_brats_runs_on_a_real_patient_and_compares_readers(tmp_path, shared_data
     )  # surface-distance, MedPy and SimpleITK agree
     card = read_json(tmp_path / "run/folds/0/model/model.json")
     assert card["train_is_validation"]
+    assert (tmp_path / "run/pictures/TCGA-FG-6692.png").exists()
 
 
 @pytest.mark.slow
@@ -99,3 +101,20 @@ def test_hippocampus_runs_on_its_fixed_folds(tmp_path, shared_data: Path):
     scores = pd.read_csv(tmp_path / "run/scores.csv")
     expected = read_json(folds)["folds"][0]
     assert sorted(scores.case.unique()) == sorted(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dimensions", "patch_size"), [(3, [24, 32, 16]), (2, [32, 40])])
+def test_brats_trains_on_phantoms_and_saves_pictures(tmp_path, dimensions, patch_size):
+    run = tmp_path / "run"
+    arguments = ("--phantoms", 5, "--spacing-mm", 6, 6, 7)
+    quick = (*QUICK, f"planning.dimensions={dimensions}", f"planning.patch_size={patch_size}")
+    start("brats", run, *arguments, quick=quick)
+    scores = pd.read_csv(run / "scores.csv")
+    assert set(scores.label) == {"whole_tumour", "tumour_core", "enhancing_tumour"}
+    assert set(scores.status) <= {"ok", "missed", "both_empty", "false_positive"}
+    assert read_json(run / "plan.json")["dimensions"] == dimensions
+    (case,) = scores.case.unique()
+    (mask,) = (run / "predictions").glob("*.nii.gz")
+    assert nib.load(mask).shape == nib.load(run / f"data/labelsTr/{case}.nii.gz").shape
+    assert [path.name for path in (run / "pictures").iterdir()] == [f"{case}.png"]

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import TINY
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medunet import runs, stages
 from medunet.dataset.checks import read_faults
@@ -64,29 +63,6 @@ def test_masks_have_their_scans_geometry(finished_run: runs.Run):
         assert mask.get_data_dtype() == np.uint8
 
 
-def test_tensorboard_holds_curves_and_pictures(finished_run: runs.Run):
-    events = EventAccumulator(str(finished_run.folder.fold(0) / "tensorboard"), size_guidance={"images": 0})
-    events.Reload()
-    tags = events.Tags()
-    for tag in (
-        "train/loss",
-        "train/learning_rate",
-        "train/patches_per_s",
-        "validation/dice",
-        "validation/dice_liver",
-    ):
-        assert tag in tags["scalars"]
-    steps = [event.step for event in events.Scalars("validation/dice_liver")]
-    assert steps == [16, 32, 48]
-    rates = [event.value for event in events.Scalars("train/learning_rate")]
-    assert rates == sorted(rates, reverse=True)
-    assert len(tags["images"]) == 1
-    history = pd.read_csv(finished_run.folder.fold(0) / "training.csv")
-    assert [event.value for event in events.Scalars("validation/dice")] == pytest.approx(
-        list(history.dice), abs=1e-5
-    )
-
-
 def test_every_stage_again_changes_no_result(own_run: runs.Run):
     names = ("plan.json", "scores.csv", "folds/0/model/weights.safetensors", "folds/0/training.csv")
     before = {name: (own_run.folder.root / name).read_bytes() for name in names}
@@ -128,7 +104,7 @@ def test_training_refuses_errors_until_the_case_is_excluded_by_name(own_run: run
 def test_another_plan_does_not_resume_these_checkpoints(own_run: runs.Run):
     changed = runs.open_run(own_run.folder.root, own_run.data_root, changes=["planning.batch_size=3"])
     stages.run_plan(changed)
-    with pytest.raises(InputError, match="another plan, case list or seed"):
+    with pytest.raises(InputError, match="another plan, case list, seed, optimizer"):
         stages.run_train(changed)
 
 
@@ -199,7 +175,7 @@ def test_fold_all_leaves_the_held_out_scores_alone(own_run: runs.Run):
     whole = runs.open_run(
         own_run.folder.root, own_run.data_root, changes=["training.fold=all", "training.epochs=1"]
     )
-    assert stages.run_train(whole).train_is_validation
+    assert stages.run_train(whole)[0].train_is_validation
     with pytest.raises(InputError, match="holds no case out"):
         stages.run_predict(whole)
     stages.run_score(own_run)
@@ -257,6 +233,16 @@ def test_a_run_that_has_begun_keeps_its_plan_on_another_device(own_run: runs.Run
 
 
 def test_postprocessing_of_an_unknown_target_is_refused_before_training(own_run: runs.Run):
-    changes = ["inference.postprocess.livr={keep_largest: true}"]
-    with pytest.raises(InputError, match="Choose from"):
+    changes = [
+        "inference.postprocess.livr=[keep_largest: true]",
+        "inference.postprocess.liver=[inside: tumr]",
+    ]
+    with pytest.raises(InputError, match=r"no target 'livr'; liver, step 1.*'tumr'.*Choose from"):
         stages.run_plan(runs.open_run(own_run.folder.root, own_run.data_root, changes=changes))
+
+
+def test_only_training_is_shared_among_processes(own_run: runs.Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for stage in (stages.run_manifest, stages.run_predict, stages.run_all):
+        with pytest.raises(InputError, match="only training is shared"):
+            stage(own_run)

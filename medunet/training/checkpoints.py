@@ -4,7 +4,9 @@ import errno
 import math
 import os
 import shutil
+import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.callbacks import Checkpoint
 
+from medunet.config import Config
 from medunet.errors import InputError
 from medunet.files import whole_file
 from medunet.training.module import SegmentationModule
+
+_ASK_EVERY = 10  # steps between two questions whether to save, where several processes must agree
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -32,20 +37,65 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 class KeepCheckpoints(Checkpoint):
-    """After every epoch: last.ckpt, the one before as previous.ckpt, and the best by validation Dice."""
+    """last.ckpt, the one before as previous.ckpt, and the best by validation Dice.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Saved after every epoch, and within one whenever `minutes` have passed since, so that a kill costs no more.
+    """
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        self.folder, self.interval_s = folder, 60 * minutes
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save between two steps of an epoch, never after its last, which the epoch's end saves."""
+        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not is_step or trainer.is_last_batch or trainer.should_stop:
+            return
+        is_due = time.monotonic() - self._saved_at >= self.interval_s
+        if trainer.world_size > 1:
+            if trainer.global_step % _ASK_EVERY:
+                return
+            is_due = trainer.strategy.broadcast(is_due)
+        if is_due:
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save; the file before stays until the new one is whole."""
         assert isinstance(pl_module, SegmentationModule)
+        self._save(trainer)
+        if trainer.is_global_zero and best_row(pl_module.history) == len(pl_module.history) - 1:
+            link(self.folder / "last.ckpt", self.folder / "best.ckpt")
+
+    def _save(self, trainer: L.Trainer) -> None:
         last = self.folder / "last.ckpt"
-        if last.exists():
+        if trainer.is_global_zero and last.exists():
             link(last, self.folder / "previous.ckpt")
         trainer.save_checkpoint(last)
-        if best_row(pl_module.history) == len(pl_module.history) - 1:
-            link(last, self.folder / "best.ckpt")
+        self._saved_at = time.monotonic()
+
+
+class StopWithoutGain(L.Callback):
+    """Ends training after `patience` validations in a row without a better Dice.
+
+    Judged by the history alone, as `out_of_patience` judges a run to be resumed. Lightning's EarlyStopping keeps a
+    count and a patience of its own in the checkpoint, which then overrule a patience that was changed since.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop if the patience is at an end."""
+        assert isinstance(pl_module, SegmentationModule)
+        if out_of_patience(pl_module.history, self.patience):
+            trainer.should_stop = True
+
+
+def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bool:
+    """Say whether the last `patience` validations brought no better Dice; None: there is no end of patience."""
+    return patience is not None and len(history) - 1 - best_row(history) >= patience
 
 
 def best_row(history: list[dict[str, float]]) -> int:
@@ -73,6 +123,68 @@ def newest_readable(folder: Path) -> Path | None:
     return None
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint says of itself."""
+
+    identity: str
+    step: int
+    elapsed_s: float
+    history: list[dict[str, float]]
+
+    @classmethod
+    def of(cls, path: Path) -> "Saved":
+        """Read what a checkpoint says; of whose making, `identity` tells."""
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        own = checkpoint["medunet"]
+        return cls(own["identity"], checkpoint["global_step"], own["elapsed_s"], own["history"])
+
+    def batch_in_epoch(self, config: Config) -> int:
+        """Return the batch of its epoch before which it was saved; 0 between two epochs."""
+        return (self.step - self._last_end) * config.training.accumulate
+
+    def epochs_in_all(self, config: Config) -> int:
+        """Return how many epochs the configured steps make, where a limit of minutes has cut some short."""
+        training = config.training
+        steps_left = training.epochs * training.steps_per_epoch - self._last_end
+        return len(self.history) + math.ceil(steps_left / training.steps_per_epoch)
+
+    def ends_best_epoch(self) -> bool:
+        """Say whether it was saved at the end of the best epoch so far."""
+        return self._ends_epoch and best_row(self.history) == len(self.history) - 1
+
+    def is_over(self, config: Config) -> bool:
+        """Say whether a limit of the configuration has been reached: steps, minutes or patience."""
+        training = config.training
+        if not self._ends_epoch:  # its epoch was not validated yet
+            return False
+        if self.step >= training.epochs * training.steps_per_epoch:
+            return True
+        if training.max_minutes is not None and self.elapsed_s >= 60 * training.max_minutes:
+            return True
+        return out_of_patience(self.history, training.patience)
+
+    @property
+    def _last_end(self) -> int:
+        """The step at which the last validated epoch ended."""
+        return int(self.history[-1]["step"]) if self.history else 0
+
+    @property
+    def _ends_epoch(self) -> bool:
+        return bool(self.history) and self._last_end == self.step
+
+
+def tidy(folder: Path, resume: Path | None) -> None:
+    """Clear up after a kill: remove parts of files, and let last.ckpt be the one that is gone on from.
+
+    A broken last.ckpt that stayed would replace the good one before it at the next save.
+    """
+    for part in folder.glob(".*.ckpt*"):
+        part.unlink()
+    if resume is not None and resume.name != "last.ckpt":
+        link(resume, folder / "last.ckpt")
+
+
 def is_readable(path: Path) -> bool:
     """Say whether a checkpoint's archive is complete, every part's checksum right."""
     try:
@@ -91,3 +203,4 @@ def link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     temporary.replace(target)
+    temporary.unlink(missing_ok=True)  # renaming leaves both names where they are of one file already

@@ -1,71 +1,24 @@
-"""Cases prepared once, kept on disk and mapped into memory; patches and volumes served to Lightning.
+"""Patches and volumes of one fold, served to Lightning.
 
-Mapped files are read through the system's page cache: small datasets stay in memory, large ones need not fit.
-A patch is a function of (seed, epoch, index) alone, so that a resumed run sees what an undisturbed one sees.
+A patch is a function of (seed, epoch, index) alone: a run that was killed, or that is spread over several processes,
+sees what an undisturbed one sees.
 """
 
-import resource
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medunet.config import TrainingConfig
-from medunet.dataset.manifest import case_paths
-from medunet.errors import DataError
-from medunet.files import hash_value, whole_file
+from medunet.errors import InputError
 from medunet.plans import Plan
-from medunet.progress import track
-from medunet.records import Case, Description
+from medunet.training.processes import Processes
 from medunet.transforms.augment import margin_size
-from medunet.transforms.chain import preprocess_chain, run_chain
-from medunet.transforms.patches import PreparedCase, find_locations, sample_patch
-
-
-def prepare_cases(
-    cases: Sequence[Case], description: Description, plan: Plan, data_root: Path, cache: Path, *, seed: int
-) -> list[PreparedCase]:
-    """Preprocess labelled cases into `cache`, once for a plan and a file's size and time; in the given order."""
-    _allow_open_files()
-    chain = preprocess_chain(plan, with_label=True)
-    plan_hash = hash_value(plan.plain())
-    prepared = []
-    for case in track(cases, "Preprocess"):
-        images, label = case_paths(case, description, data_root)
-        assert label is not None, f"{case.id} has no label to train on"
-        states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (*images, label)]
-        key = hash_value([plan_hash, case.plain(), states])[:32]
-        files = {name: cache / f"{key}_{name}.npy" for name in ("image", "label")}
-        if not all(path.exists() for path in files.values()):
-            try:
-                result = run_chain(chain, images, label)
-            except DataError as error:
-                raise DataError(
-                    error.what, where=f"case {case.id}: {error.where}", mend=error.mend
-                ) from error
-            _save(files["image"], result["image"].as_tensor().numpy())
-            _save(files["label"], result["label"].as_tensor()[0].numpy().astype(np.uint8))
-        image, labels = (np.load(path, mmap_mode="r") for path in files.values())
-        locations = find_locations(labels, description.targets, (seed, *case.id.encode()))
-        prepared.append(PreparedCase(case.id, image, labels, locations))
-    return prepared
-
-
-def _allow_open_files() -> None:
-    """Raise this process's limit of open files to what the system allows: each mapped file keeps one open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _save(path: Path, array: NDArray[Any]) -> None:
-    with whole_file(path, suffix=".npy") as temporary:
-        np.save(temporary, array)
+from medunet.transforms.patches import PreparedCase, sample_patch
 
 
 class PatchDataset(Dataset):
@@ -75,15 +28,26 @@ class PatchDataset(Dataset):
         self.cases, self.seed = cases, seed
         self.size = margin_size(plan.patch_size) if config.augment else plan.patch_size
         self.slice_axis = plan.slice_axis if plan.dimensions == 2 else None
+        self.context_slices, self.valid_margin = plan.context_slices, plan.valid_margin
         self.batch_size, self.foreground_share = plan.batch_size, config.foreground_share
 
     def __getitem__(self, address: tuple[int, int]) -> dict[str, Any]:
         epoch, index = address
         rng = np.random.default_rng([self.seed, epoch, index])
         case = self.cases[rng.integers(len(self.cases))]
-        # The last share of every batch is forced to hold foreground.
+        # The last share of every batch is forced to hold foreground; a batch of one by chance.
         foreground = index % self.batch_size >= round(self.batch_size * (1 - self.foreground_share))
-        image, label = sample_patch(case, self.size, rng, foreground=foreground, slice_axis=self.slice_axis)
+        if self.batch_size == 1:
+            foreground = rng.random() < self.foreground_share
+        image, label = sample_patch(
+            case,
+            self.size,
+            rng,
+            foreground=foreground,
+            slice_axis=self.slice_axis,
+            context_slices=self.context_slices,
+            valid_margin=self.valid_margin,
+        )
         return {
             "image": torch.from_numpy(image),
             "label": torch.from_numpy(label),
@@ -92,39 +56,53 @@ class PatchDataset(Dataset):
 
 
 class EpochSampler(Sampler):
-    """Addresses of one epoch's patches; Lightning tells it the epoch through `set_epoch`."""
+    """Addresses of one epoch's patches; Lightning tells it the epoch through `set_epoch`.
 
-    def __init__(self, num_patches: int) -> None:
-        self.num_patches, self.epoch = num_patches, 0
+    Batch b of an epoch holds the indices b·B .. b·B + B - 1, of which each process takes its share in order. The
+    first epoch may begin at a later batch, where a resumed run goes on.
+    """
+
+    def __init__(
+        self, num_batches: int, batch_size: int, processes: Processes, *, first_batch: int = 0
+    ) -> None:
+        self.num_batches, self.batch_size, self.processes = num_batches, batch_size, processes
+        self.epoch, self._first_batch = 0, first_batch
+        self._first_epoch: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Begin a given epoch."""
         self.epoch = epoch
+        self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
 
     def __len__(self) -> int:
-        return self.num_patches
+        return self.num_batches * (self.batch_size // self.processes.count)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in range(self.num_patches))
+        share = self.batch_size // self.processes.count
+        resumed = self._first_epoch is None or self.epoch == self._first_epoch
+        for batch in range(self._first_batch if resumed else 0, self.num_batches):
+            start = batch * self.batch_size + self.processes.rank * share
+            yield from ((self.epoch, index) for index in range(start, start + share))
 
 
 class VolumeDataset(Dataset):
-    """Whole preprocessed cases, for validation."""
+    """Whole preprocessed cases, for validation, each with its number among all of them."""
 
-    def __init__(self, cases: list[PreparedCase]) -> None:
-        self.cases = cases
+    def __init__(self, cases: list[PreparedCase], numbers: list[int]) -> None:
+        self.cases, self.numbers = cases, numbers
 
     def __len__(self) -> int:
-        return len(self.cases)
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        case = self.cases[index]
-        image, label = np.array(case.image), np.array(case.label)  # out of the mapped file
-        return {"id": case.id, "image": torch.from_numpy(image), "label": torch.from_numpy(label)}
+        number = self.numbers[index]
+        case = self.cases[number]
+        image, label = torch.from_numpy(np.array(case.image[:])), torch.from_numpy(np.array(case.label[:]))
+        return {"id": case.id, "number": number, "image": image, "label": label}
 
 
 class FoldData(L.LightningDataModule):
-    """Training patches and validation volumes of one fold."""
+    """Training patches and validation volumes of one fold, as one process of several sees them."""
 
     def __init__(
         self,
@@ -135,24 +113,51 @@ class FoldData(L.LightningDataModule):
         *,
         seed: int,
         num_workers: int,
+        processes: Processes,
+        pin_memory: bool = False,
+        first_batch: int = 0,
     ) -> None:
+        """`first_batch` is where the first epoch goes on.
+
+        Raises:
+            InputError: the batch cannot be divided among the processes.
+        """
         super().__init__()
+        if plan.batch_size % processes.count:
+            raise InputError(
+                f"a batch of {plan.batch_size} cannot be divided among {processes.count} processes",
+                where="planning.batch_size",
+                mend=f"Make it a multiple of {processes.count}: all processes together train on one batch.",
+            )
         self.patches = PatchDataset(training, plan, config, seed=seed)
-        self.volumes = VolumeDataset(validation[: config.validation_cases])
-        self.num_patches = config.steps_per_epoch * plan.batch_size
-        self.batch_size, self.num_workers = plan.batch_size, num_workers
+        numbers = list(range(len(validation)))[processes.rank :: processes.count]
+        # A process without a case of its own repeats the first one, which is then counted once.
+        self.volumes = VolumeDataset(validation, numbers or [0])
+        self.sampler = EpochSampler(
+            config.steps_per_epoch * config.accumulate, plan.batch_size, processes, first_batch=first_batch
+        )
+        self.batch_size = plan.batch_size // processes.count
+        self.num_workers, self.pin_memory = num_workers, pin_memory
 
     def train_dataloader(self) -> DataLoader:
         """Patches in batches, in an order fixed by seed and epoch."""
         return DataLoader(
             self.patches,
             batch_size=self.batch_size,
-            sampler=EpochSampler(self.num_patches),
+            sampler=self.sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.pin_memory,
+            prefetch_factor=4 if self.num_workers else None,
         )
 
     def val_dataloader(self) -> DataLoader:
         """Whole volumes, one at a time."""
         return DataLoader(self.volumes, batch_size=None)
+
+
+def choose_workers(config: TrainingConfig, device: torch.device, processes: Processes) -> int:
+    """Return the number of loading processes: none on a CPU, whose cores the network needs, else by the cores."""
+    if config.workers is not None:
+        return config.workers
+    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) // processes.per_node - 1))

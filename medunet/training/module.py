@@ -1,4 +1,8 @@
-"""The Lightning module: a network, its loss, its optimiser, and validation on whole volumes."""
+"""The Lightning module: a network, its loss, its optimiser, and validation on whole volumes.
+
+Every random draw of a step is a function of (seed, epoch, index) or (seed, step): a run that is killed and resumed,
+or spread over several processes, sees what an undisturbed one sees.
+"""
 
 import math
 import time
@@ -7,55 +11,70 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medunet.config import Config
 from medunet.errors import InputError
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
-from medunet.networks.builder import build_network
-from medunet.networks.devices import Precision
+from medunet.networks.builder import build_network, encoder_parameters
 from medunet.plans import Plan
 from medunet.records import Description
 from medunet.training.losses import SegmentationLoss
-from medunet.transforms.augment import apply_parameters, sample_parameters
+from medunet.training.optimisation import average_of, learning_rate, make_optimizer
+from medunet.training.probe import ComputeChoice
+from medunet.training.validation import CaseResult, measure_case, summarise
+from medunet.transforms.augment import allowed_mirror_axes, apply_parameters, sample_parameters
+
+_CHECK_EVERY = 10  # steps between looks at the loss: a look makes a card wait
 
 
 class SegmentationModule(L.LightningModule):
-    """Trains one fold; `history` holds one row of plain numbers per epoch and travels in the checkpoint."""
+    """Trains one fold; `history` holds one row of plain numbers per epoch and travels in the checkpoint.
+
+    What callbacks read: `history`; `cases`, the newest validation case by case; `step_losses`, one loss a batch of
+    this epoch; `gradient_norm`; `elapsed_s`; `progress()`.
+    """
 
     def __init__(
-        self, plan: Plan, description: Description, config: Config, precision: Precision, identity: str
+        self, plan: Plan, description: Description, config: Config, compute: ComputeChoice, identity: str
     ) -> None:
         """`identity` is a hash of what a checkpoint must agree with to be resumed."""
         super().__init__()
-        self.identity = identity
+        self.identity, self.compute = identity, compute
         self.plan, self.description, self.run_config = plan, description, config
-        self.compute_precision: Precision = precision
+        training = config.training
         self.network = build_network(plan, description)
-        self.loss = SegmentationLoss(description)
+        if compute.channels_last:
+            layout = torch.channels_last if plan.dimensions == 2 else torch.channels_last_3d
+            self.network = self.network.to(memory_format=layout)  # type: ignore[call-overload]
+        if training.freeze_encoder:
+            for parameter in encoder_parameters(self.network):
+                parameter.requires_grad_(False)
+        self.average = average_of(self.network, training.ema_decay) if training.ema_decay else None
+        forward: Any = torch.compile(self.network) if compute.compile else self.network
+        self.forward_training = forward.__call__  # a module here would be kept in checkpoints a second time
+        self.loss = SegmentationLoss(description, training.loss, training.class_weights)
         self.history: list[dict[str, float]] = []
+        self.cases: list[CaseResult] = []
+        self.step_losses: list[torch.Tensor] = []
+        self.gradient_norm: torch.Tensor | None = None
         self.elapsed_s = 0.0
-        self._epoch_losses: list[float] = []
-        self._validation: list[dict[str, float]] = []
+        self._results: dict[int, tuple[CaseResult, float]] = {}
         self._last_tick: float | None = None
-        self._epoch_start_s = self._patches_per_s = 0.0
-        self.shown: tuple[str, torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._epoch_start_s = self._train_s = 0.0
 
     # ---- optimisation -------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW, or SGD with Nesterov momentum 0.99 as nnU-Net."""
-        training = self.run_config.training
-        if training.optimizer == "adamw":
-            return torch.optim.AdamW(
-                self.network.parameters(), training.learning_rate, weight_decay=training.weight_decay
-            )
-        return torch.optim.SGD(
-            self.network.parameters(),
-            training.learning_rate,
-            momentum=0.99,
-            nesterov=True,
-            weight_decay=training.weight_decay,
-        )
+        """Return the configured optimiser; its rate is set at every step."""
+        return make_optimizer(self.network.parameters(), self.run_config.training)
+
+    @property
+    def predictor(self) -> nn.Module:
+        """The network that is validated and kept: the average of the weights where one is asked for."""
+        return self.network if self.average is None else self.average.module
 
     def progress(self) -> float:
         """Return how far training has come, 0 to 1: by steps, or by minutes if those end first."""
@@ -66,151 +85,211 @@ class SegmentationModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Start the clock; time before a resume is already in `elapsed_s`."""
+        self.step_losses = [loss.to(self.device) for loss in self.step_losses]
+        for part in self.network.modules():  # a frozen batch norm keeps its statistics, too
+            if isinstance(part, _BatchNorm) and part.weight is not None and not part.weight.requires_grad:
+                part.eval()
         self._last_tick = time.monotonic()
 
     def on_train_epoch_start(self) -> None:
-        """Begin an epoch's bookkeeping."""
-        self._epoch_losses, self._epoch_start_s = [], self.elapsed_s
+        """Begin an epoch's bookkeeping; not called where a run goes on in the middle of one."""
+        self._tick()  # what callbacks wrote since the last epoch is no part of this one
+        self.step_losses, self._epoch_start_s = [], self.elapsed_s
 
     def _tick(self) -> None:
-        """Add the time since the last tick to the time that training has taken in all its sessions."""
         now = time.monotonic()
         self.elapsed_s += now - (self._last_tick or now)
         self._last_tick = now
+        if self.run_config.training.max_minutes and self.trainer.world_size > 1:
+            shared = torch.tensor([self.elapsed_s], dtype=torch.float64, device=self.device)
+            dist.broadcast(shared, src=0)  # one clock for all, or their learning rates would part
+            self.elapsed_s = shared.item()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate: polynomial decay to zero, power 0.9."""
-        rate = self.run_config.training.learning_rate * (1 - self.progress()) ** 0.9
+        """Set the learning rate, and the seed of what is drawn within the network (dropout)."""
+        torch.manual_seed(hash((self.run_config.seed, self.current_epoch, batch_idx, self.global_rank)))
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
-            group["lr"] = rate
+            group["lr"] = self.current_rate()
+
+    def current_rate(self) -> float:
+        """Return the learning rate of the step to come."""
+        return learning_rate(self.run_config.training, self.progress(), self.global_step)
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Keep the patches' addresses off the card: to read them back would make it wait at every step."""
+        return {**batch, "address": batch["address"].tolist()} if "address" in batch else batch
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augment training batches on the device, from parameters drawn by (seed, epoch, index)."""
-        training = self.run_config.training
+        training, plan = self.run_config.training, self.plan
         if not self.trainer.training or not training.augment:
             return batch
-        plan = self.plan
         axes = [axis for axis in range(3) if plan.dimensions == 3 or axis != plan.slice_axis]
-        # Axis 0 runs from left to right in RAS: mirroring it would swap sided labels.
-        allowed = tuple(i for i, axis in enumerate(axes) if axis != 0 or not self.description.sided)
+        spacing = tuple(plan.spacing_mm[axis] for axis in axes)
         parameters = [
             sample_parameters(
                 np.random.default_rng([self.run_config.seed, 1, *address]),
                 dimensions=plan.dimensions,
                 num_channels=batch["image"].shape[1],
-                mirror_axes=allowed if training.mirror else (),
+                context_slices=plan.context_slices,
+                mirror_axes=allowed_mirror_axes(
+                    plan.dimensions, plan.slice_axis, sided=self.description.sided, mirror=training.mirror
+                ),
                 plane_only=plan.slice_axis if plan.anisotropic else None,
+                elastic=training.elastic,
+                brightness_jitter=training.brightness_jitter,
+                patch_extent_mm=tuple(n * mm for n, mm in zip(plan.patch_size, spacing, strict=True)),
             )
-            for address in batch["address"].tolist()
+            for address in batch["address"]
         ]
-        spacing = tuple(plan.spacing_mm[axis] for axis in axes)
         image, label = apply_parameters(batch["image"], batch["label"], parameters, plan.patch_size, spacing)
         return {**batch, "image": image, "label": label}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        """Return the loss of a batch.
+        """Return the loss of a batch; the label of an unpadded network is cut to what it outputs.
 
         Raises:
             InputError: the loss is no longer finite, so that going on would only waste time.
         """
-        loss = self.loss(self.network(batch["image"]), batch["label"])
-        value = loss.item()
-        if not math.isfinite(value):
-            raise InputError(
-                f"the training loss became {value} at step {self.global_step}",
-                where="training",
-                mend="Lower training.learning_rate, or set training.precision=fp32.",
-            )
-        self._epoch_losses.append(value)
-        self.log("loss", value, prog_bar=True, logger=False)
+        label = batch["label"]
+        if any(self.plan.valid_margin):
+            label = label[(..., *(slice(margin, -margin) for margin in self.plan.valid_margin))]
+        image = batch["image"]
+        if self.compute.channels_last:
+            layout = torch.channels_last if self.plan.dimensions == 2 else torch.channels_last_3d
+            image = image.contiguous(memory_format=layout)
+        loss = self.loss(self.forward_training(image), label)
+        self.step_losses.append(loss.detach())
+        if batch_idx % _CHECK_EVERY == 0 and not math.isfinite(value := loss.item()):
+            self.loss.check_label(label)
+            raise self._diverged(f"the training loss became {value}")
         return loss
 
+    def _diverged(self, what: str) -> InputError:
+        return InputError(
+            f"{what} at step {self.global_step}",
+            where="training",
+            mend="Lower training.learning_rate, or set training.precision=fp32.",
+        )
+
+    @torch.no_grad()
+    def _require_finite(self) -> None:
+        """Refuse to go on with weights that are NaN or infinite, which no further step would mend."""
+        if not torch.nn.utils.get_total_norm(list(self.network.parameters())).isfinite():
+            raise self._diverged("the weights are no longer finite")
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's norm and keep what it was."""
+        assert gradient_clip_val is not None
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Step, then average the weights: before any callback may save them."""
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Keep the time, log every tenth step, and stop when the minutes are over."""
+        """Keep the time, and stop behind a whole step when the minutes are over."""
         self._tick()
-        if self.global_step % 10 == 0 or batch_idx == 0:
-            self._scalar("train/loss", self._epoch_losses[-1])
-            self._scalar("train/learning_rate", self._learning_rate())
-        if self.progress() >= 1.0:
+        if self.progress() >= 1.0 and (batch_idx + 1) % self.run_config.training.accumulate == 0:
             self.trainer.should_stop = True
 
     # ---- validation ---------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Note how fast the epoch's training went, before validation takes its time."""
+        """Note how long the epoch's training took, before validation takes its time."""
+        self._require_finite()
         self._tick()
-        seconds = max(1e-9, self.elapsed_s - self._epoch_start_s)
-        self._patches_per_s = len(self._epoch_losses) * self.plan.batch_size / seconds
+        self._train_s = max(1e-9, self.elapsed_s - self._epoch_start_s)
+        self._results = {}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Predict one whole volume on the network's grid and keep its Dice per target."""
+        """Predict one whole volume on the network's grid and measure it."""
         probabilities = predict_probabilities(
-            self.network,
+            self.predictor,
             batch["image"],
             self.plan,
             self.description,
             device=self.device,
-            precision=self.compute_precision,
+            precision=self.compute.precision,
             overlap=self.run_config.inference.overlap,
         )
-        prediction, label = to_label_map(probabilities, self.description), batch["label"].cpu()
-        if batch_idx == 0:
-            self.shown = (batch["id"], batch["image"].cpu(), label, prediction)
-        dice = {}
-        for name, values in self.description.targets.items():
-            members = torch.tensor(values, dtype=torch.uint8)
-            reference, predicted = torch.isin(label, members), torch.isin(prediction, members)
-            total = int(reference.sum() + predicted.sum())
-            dice[name] = 2 * int((reference & predicted).sum()) / total if total else math.nan
-        self._validation.append(dice)
+        label = batch["label"].cpu()
+        result = measure_case(
+            batch["id"],
+            batch["image"].cpu(),
+            label,
+            probabilities,
+            to_label_map(probabilities, self.description),
+            self.description,
+            self.plan.spacing_mm,
+            self.plan.slice_axis,
+        )
+        self._results[batch["number"]] = result, self._validation_loss(probabilities, label)
+
+    def _validation_loss(self, probabilities: torch.Tensor, label: torch.Tensor) -> float:
+        """Return the training loss of a whole volume."""
+        if self.run_config.training.loss == "hausdorff_dt":  # distances of a whole volume take too long
+            return math.nan
+        inside = probabilities.clamp(1e-6, 1 - 1e-6)
+        logits = inside.logit() if self.description.regions else inside.log()
+        return float(self.loss([logits[None]], label[None, None]))
 
     def on_validation_epoch_end(self) -> None:
-        """Log Dice per target and their mean: over cases, of the mean over targets; undefined ones left out."""
-        cases, self._validation = self._validation, []
-        row = {f"dice_{name}": _mean([case[name] for case in cases]) for name in self.description.targets}
-        row["dice"] = _mean([_mean(list(case.values())) for case in cases])
+        """Add a row to the history: means over all processes' cases, each counted once; stop if time is over."""
+        shares: list[Any] = [self._results]
+        losses = torch.stack(self.step_losses).double().mean().to(self.device)
+        if self.trainer.world_size > 1:
+            shares = [None] * self.trainer.world_size
+            dist.all_gather_object(shares, self._results)
+            dist.all_reduce(losses)
+            losses /= self.trainer.world_size
+        results = {number: result for share in shares for number, result in share.items()}
+        ordered = [results[number] for number in sorted(results)]
+        self.cases = [case for case, _ in ordered]
+        row = summarise(self.cases, self.description)
         self._tick()
         self.history.append(
             {
                 "epoch": self.current_epoch,
                 "step": self.global_step,
                 "minutes": round(self.elapsed_s / 60, 3),
-                "learning_rate": self._learning_rate(),
-                "loss": _mean(self._epoch_losses),
-                "patches_per_s": round(self._patches_per_s, 3),
+                "learning_rate": self.current_rate(),
+                "loss": float(losses),
+                "validation_loss": float(np.mean([loss for _, loss in ordered])),
+                "patches_per_s": round(len(self.step_losses) * self.plan.batch_size / self._train_s, 3),
                 **row,
             }
         )
-        for name, value in row.items():
-            self._scalar(f"validation/{name}", value)
-        self._scalar("train/patches_per_s", self.history[-1]["patches_per_s"])
-        self.log("val_dice", 0.0 if math.isnan(row["dice"]) else row["dice"], prog_bar=True, logger=False)
+        if self.progress() >= 1.0:
+            self.trainer.should_stop = True
 
     # ---- state --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what resuming needs beside the weights, as plain values."""
+        """Keep what resuming needs beside the weights, as plain values.
+
+        Raises:
+            InputError: the weights are no longer finite: the checkpoint before is the better one.
+        """
+        self._require_finite()
         checkpoint["medunet"] = {
             "history": self.history,
             "elapsed_s": self.elapsed_s,
+            "epoch_start_s": self._epoch_start_s,
+            "step_losses": torch.stack(self.step_losses).cpu() if self.step_losses else torch.empty(0),
             "identity": self.identity,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where the checkpoint left off."""
-        self.history = list(checkpoint["medunet"]["history"])
-        self.elapsed_s = checkpoint["medunet"]["elapsed_s"]
-
-    def _learning_rate(self) -> float:
-        return float(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
-
-    def _scalar(self, tag: str, value: float) -> None:
-        writer = getattr(self.logger, "experiment", None)
-        if writer is not None and math.isfinite(value):
-            writer.add_scalar(tag, value, self.global_step)
-
-
-def _mean(values: list[float]) -> float:
-    """Mean of the defined values; NaN where there is none."""
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
+        own = checkpoint["medunet"]
+        self.history = list(own["history"])
+        self.elapsed_s, self._epoch_start_s = own["elapsed_s"], own["epoch_start_s"]
+        self.step_losses = list(own["step_losses"])

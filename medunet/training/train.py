@@ -3,13 +3,12 @@
 import errno
 import logging
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from safetensors import SafetensorError
@@ -19,20 +18,27 @@ from medunet import __version__
 from medunet.config import Config
 from medunet.errors import InputError
 from medunet.files import RunFolder, hash_file, hash_value, whole_file
-from medunet.networks.devices import PrecisionChoice
 from medunet.plans import ModelCard, Plan
 from medunet.records import Manifest, json_number
-from medunet.training.callbacks import Curves, ProgressLine
+from medunet.training.cache import hold_in_memory, prepare_cases
 from medunet.training.checkpoints import (
     KeepCheckpoints,
+    Saved,
+    StopWithoutGain,
     WholeCheckpointIO,
-    best_row,
     is_readable,
     link,
     newest_readable,
+    tidy,
 )
-from medunet.training.data import FoldData, prepare_cases
+from medunet.training.curves import Curves
+from medunet.training.data import FoldData, choose_workers
+from medunet.training.finetune import begin_weights
 from medunet.training.module import SegmentationModule
+from medunet.training.probe import ComputeChoice
+from medunet.training.processes import ALONE, Processes
+from medunet.training.progress_line import ProgressLine
+from medunet.training.tensorboard import TensorBoardLog
 
 _LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -45,132 +51,187 @@ def train_fold(
     data_root: Path,
     *,
     device: torch.device,
-    precision: PrecisionChoice,
+    compute: ComputeChoice,
+    processes: Processes = ALONE,
+    cache: Path | None = None,
+    callbacks: Sequence[L.Callback] = (),
 ) -> ModelCard:
     """Train `config.training.fold` of a run and export its best weights; a run begun before goes on.
 
     Writes checkpoints, TensorBoard log, training.csv and curves.png under the fold's folder, and at the end
-    `model/weights.safetensors` and `model/model.json`.
+    `model/weights.safetensors` and `model/model.json`. Of several processes the first one writes; all return.
 
     Raises:
-        InputError: the checkpoints belong to another plan, or the fold does not exist.
+        InputError: the checkpoints belong to another plan, the fold does not exist, or the batch cannot be divided
+            among the processes.
     """
-    fold = config.training.fold
-    folder, description = run.fold(fold), manifest.description
-    training, validation = manifest.split_fold(fold)
+    fold, description = config.training.fold, manifest.description
+    folder = run.fold(fold)
     checkpoints = folder / "checkpoints"
     identity, resume, saved = find_resume(run, manifest, plan, config)
-    if saved is not None and resume is not None and best_row(saved.history) == len(saved.history) - 1:
-        link(resume, checkpoints / "best.ckpt")  # a kill may have come between the two files
-    if saved is not None and saved.is_over(config):
-        return export_best(run, manifest, plan, config)
-    # Lightning warns of worker counts and sizes that do not concern a user of ours.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    L.seed_everything(config.seed, workers=True, verbose=False)
+    if processes.is_first:
+        tidy(checkpoints, resume)
+        if saved is not None and saved.ends_best_epoch():  # a kill may have come between the two files
+            link(checkpoints / "last.ckpt", checkpoints / "best.ckpt")
+    processes.wait()
+    if saved is None or not saved.is_over(config):
+        # Lightning warns of worker counts and sizes that do not concern a user of ours.
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        L.seed_everything(config.seed, workers=True, verbose=False)
+        module = SegmentationModule(plan, description, config, compute, identity)
+        if saved is None:
+            begin_weights(module, folder, manifest, config, speaks=processes.is_first)
+        first_batch = saved.batch_in_epoch(config) if saved else 0
+        data = _prepare_data(
+            run, manifest, plan, config, data_root, cache or run.cache, device, processes, first_batch
+        )
+        trainer = _make_trainer(folder, config, compute, device, processes, saved, callbacks)
+        if saved is not None and processes.is_first:
+            Console(stderr=True).print(f"Resuming fold {fold} at step {saved.step}.")
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if saved else None)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+    if processes.is_first:
+        export_best(run, manifest, plan, config)
+    processes.wait()
+    return ModelCard.read(run.model(fold) / "model.json")
+
+
+def _prepare_data(
+    run: RunFolder,
+    manifest: Manifest,
+    plan: Plan,
+    config: Config,
+    data_root: Path,
+    cache: Path,
+    device: torch.device,
+    processes: Processes,
+    first_batch: int,
+) -> FoldData:
+    """Preprocess what the fold needs, in the first process alone, and hold it in memory if it fits."""
+    training, validation = manifest.split_fold(config.training.fold)
     shown = validation[: config.training.validation_cases]
-    data = FoldData(
-        prepare_cases(training, description, plan, data_root, run.cache, seed=config.seed),
-        prepare_cases(shown, description, plan, data_root, run.cache, seed=config.seed),
+    if not processes.is_first:
+        processes.wait()
+    wanted = {case.id: case for case in (*training, *shown)}  # those that also validate are held once
+    cases = prepare_cases(
+        list(wanted.values()), manifest.description, plan, data_root, cache, seed=config.seed
+    )
+    if processes.is_first:
+        processes.wait()
+    held = hold_in_memory(
+        cases, config.training.ram_gb, num_processes=processes.per_node, speaks=processes.is_first
+    )
+    by_id = {case.id: case for case in held}
+    return FoldData(
+        [by_id[case.id] for case in training],
+        [by_id[case.id] for case in shown],
         plan,
         config.training,
         seed=config.seed,
-        num_workers=0 if device.type == "cpu" else 4,
+        num_workers=choose_workers(config.training, device, processes),
+        pin_memory=device.type == "cuda",
+        processes=processes,
+        first_batch=first_batch,
     )
-    module = SegmentationModule(plan, description, config, precision.precision, identity)
-    callbacks: list[L.Callback] = [ProgressLine(), Curves(folder), KeepCheckpoints(checkpoints)]
-    if config.training.patience is not None:
-        callbacks.append(EarlyStopping("val_dice", mode="max", patience=config.training.patience))
-    trainer = L.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        precision=_LIGHTNING_PRECISION[precision.precision],
-        max_epochs=config.training.epochs,
-        gradient_clip_val=config.training.gradient_clip,
+
+
+def _make_trainer(
+    folder: Path,
+    config: Config,
+    compute: ComputeChoice,
+    device: torch.device,
+    processes: Processes,
+    saved: Saved | None,
+    callbacks: Sequence[L.Callback],
+) -> L.Trainer:
+    training = config.training
+    together: list[L.Callback] = [KeepCheckpoints(folder / "checkpoints", training.checkpoint_minutes)]
+    if processes.is_first:
+        together += [ProgressLine(), Curves(folder), TensorBoardLog()]
+    if training.patience is not None:
+        together.append(StopWithoutGain(training.patience))
+    on_card = device.type == "cuda"
+    alone: Any = [device.index or 0] if on_card else 1
+    unsaved = saved.step + 1 if saved else 0  # what was logged from this step on happens again
+    log = TensorBoardLogger(folder, name="tensorboard", version="", purge_step=unsaved)
+    return L.Trainer(
+        accelerator="gpu" if on_card else "cpu",
+        devices=alone if processes.count == 1 else processes.per_node,
+        num_nodes=processes.count // processes.per_node,
+        strategy="auto" if processes.count == 1 else "ddp",
+        use_distributed_sampler=False,  # ours knows the processes
+        precision=_LIGHTNING_PRECISION[compute.precision],
+        max_epochs=saved.epochs_in_all(config) if saved else training.epochs,
+        gradient_clip_val=training.gradient_clip,
+        accumulate_grad_batches=training.accumulate,
         num_sanity_val_steps=0,
-        logger=TensorBoardLogger(folder, name="tensorboard", version="", purge_step=saved and saved.step),
-        callbacks=callbacks,
+        logger=log if processes.is_first else False,
+        callbacks=[*callbacks, *together],
         plugins=[WholeCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
-        benchmark=device.type == "cuda",
+        benchmark=on_card,
         default_root_dir=folder,
     )
-    if saved is not None:
-        Console(stderr=True).print(f"Resuming fold {fold} at step {saved.step}.")
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    return export_best(run, manifest, plan, config)
 
 
 def find_resume(
     run: RunFolder, manifest: Manifest, plan: Plan, config: Config
-) -> tuple[str, Path | None, "_Saved | None"]:
+) -> tuple[str, Path | None, Saved | None]:
     """Return the fold's identity, and the checkpoint to go on from with what it says, if there is one.
 
     Raises:
-        InputError: the checkpoint belongs to another plan, case list or seed, or the fold does not exist.
+        InputError: the checkpoint belongs to another plan, case list, seed or kind of training, or the fold does not
+            exist.
     """
     training, _ = manifest.split_fold(config.training.fold)
     cases = [case.id for case in training]
-    identity = hash_value([plan.plain(), manifest.description.plain(), cases, config.seed])
+    kept = ("optimizer", "loss", "class_weights", "steps_per_epoch", "accumulate", "freeze_encoder")
+    training_config = config.training.model_dump(include={*kept})
+    averaged = config.training.ema_decay is not None
+    identity = hash_value(
+        [plan.plain(), manifest.description.plain(), cases, config.seed, training_config, averaged]
+    )
     checkpoints = run.fold(config.training.fold) / "checkpoints"
     path = newest_readable(checkpoints)
     if path is None:
         return identity, None, None
-    saved = _Saved.of(path)
+    saved = Saved.of(path)
     if saved.identity != identity:
         raise InputError(
-            "the checkpoints were made with another plan, case list or seed",
+            "the checkpoints were made with another plan, case list, seed, optimizer, loss or epoch length",
             where=str(checkpoints),
             mend="Choose another run folder, or remove this fold's folder to train it anew.",
         )
     return identity, path, saved
 
 
-@dataclass(frozen=True)
-class _Saved:
-    """What a checkpoint says of itself."""
-
-    identity: str
-    step: int
-    elapsed_s: float
-    history: list[dict[str, float]]
-
-    @classmethod
-    def of(cls, path: Path) -> "_Saved":
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        own = checkpoint["medunet"]
-        return cls(own["identity"], checkpoint["global_step"], own["elapsed_s"], own["history"])
-
-    def is_over(self, config: Config) -> bool:
-        """Say whether a limit of the configuration has been reached: steps, minutes or patience."""
-        training = config.training
-        if self.step >= training.epochs * training.steps_per_epoch:
-            return True
-        if training.max_minutes is not None and self.elapsed_s >= 60 * training.max_minutes:
-            return True
-        since_best = len(self.history) - 1 - best_row(self.history)
-        return training.patience is not None and since_best >= training.patience
-
-
 def export_best(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) -> ModelCard:
-    """Write the best checkpoint's weights as safetensors, with the model card beside them."""
+    """Write the best checkpoint's weights as safetensors, with the model card beside them.
+
+    Raises:
+        InputError: no checkpoint can be read, or there is none.
+    """
     fold = config.training.fold
     folder = run.fold(fold) / "checkpoints"
     best = folder / "best.ckpt"
     source = best if is_readable(best) else newest_readable(folder)
     if source is None:
         raise InputError("nothing was saved", where=str(folder), mend="Train at least one epoch.")
+    if source != best:
+        text = f"[yellow]best.ckpt of fold {fold} is lost: the newest weights take the place of the best.[/]"
+        Console(stderr=True).print(text, soft_wrap=True)
     checkpoint = torch.load(source, map_location="cpu", weights_only=True)
+    prefix = "network." if config.training.ema_decay is None else "average.module."
     weights = {
-        name.removeprefix("network."): value.contiguous().cpu()
+        name.removeprefix(prefix): value.contiguous().clone()  # DynUNet names some twice; a file holds each
         for name, value in checkpoint["state_dict"].items()
-        if name.startswith("network.")
+        if name.startswith(prefix)
     }
     path = run.model(fold) / "weights.safetensors"
     with whole_file(path) as temporary:
@@ -178,8 +239,7 @@ def export_best(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) 
             save_file(weights, temporary)
         except SafetensorError as error:
             raise OSError(errno.ENOSPC, str(error)) from error
-    history = checkpoint["medunet"]["history"]
-    row = history[best_row(history)]
+    row = checkpoint["medunet"]["history"][-1]  # of the epoch that it was saved behind
     training, validation = manifest.split_fold(fold)
     card = ModelCard(
         medunet_version=__version__,

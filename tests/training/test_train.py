@@ -1,26 +1,34 @@
 """Training that is killed, cut short or stopped goes on, and ends where an undisturbed one ends."""
 
+import csv
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
 
+import lightning as L
 import pytest
 import torch
 from conftest import TINY
 
 from medunet import runs, stages
-from medunet.config import change_config
+from medunet.config import Config, change_config
 from medunet.errors import InputError
-from medunet.training.checkpoints import best_row, is_readable, newest_readable
-from medunet.training.data import EpochSampler
-from medunet.training.train import _Saved
+from medunet.plans import Plan
+from medunet.training import module as module_file
+from medunet.training.checkpoints import Saved, best_row, is_readable, newest_readable, out_of_patience
+from medunet.training.losses import SegmentationLoss
+from medunet.training.module import SegmentationModule
+from medunet.training.probe import ComputeChoice
+from medunet.training.train import export_best
 
 
 def weights_of(run: runs.Run) -> bytes:
     return (run.folder.model(0) / "weights.safetensors").read_bytes()
+
+
+def steps_of(run: runs.Run) -> list[int]:
+    """Return the step of each row of training.csv."""
+    with (run.folder.fold(0) / "training.csv").open() as stream:
+        return [int(row["step"]) for row in csv.DictReader(stream)]
 
 
 def begin(run: runs.Run, root, changes: tuple[str, ...] = ()) -> runs.Run:
@@ -30,35 +38,6 @@ def begin(run: runs.Run, root, changes: tuple[str, ...] = ()) -> runs.Run:
     stages.run_check(begun)
     stages.run_plan(begun)
     return begun
-
-
-@pytest.mark.slow
-def test_killed_training_ends_with_the_same_weights(finished_run: runs.Run, tmp_path):
-    """SIGKILL after the first epoch, then the same command: bit-identical to the undisturbed run."""
-    run = begin(finished_run, tmp_path / "run", ("training.augment=true",))
-    calm = begin(finished_run, tmp_path / "calm", ("training.augment=true",))
-    command = [
-        sys.executable,
-        "-m",
-        "medunet.cli",
-        "train",
-        str(tmp_path / "run"),
-        "--data-root",
-        str(run.data_root),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = run.folder.fold(0) / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert checkpoint.exists()
-    assert not run.folder.model(0).exists()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    stages.run_train(calm)
-    assert weights_of(run) == weights_of(calm)
 
 
 def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(own_run: runs.Run):
@@ -74,6 +53,40 @@ def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(own_run: runs.
     assert weights_of(own_run) == before
 
 
+def test_a_broken_checkpoint_does_not_replace_the_one_before(own_run: runs.Run, monkeypatch):
+    folder = own_run.folder.fold(0) / "checkpoints"
+    last = folder / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-2000])
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(L.Trainer, "save_checkpoint", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            stages.run_train(own_run)
+    assert newest_readable(folder) is not None
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_removed(own_run: runs.Run):
+    part = own_run.folder.fold(0) / "checkpoints" / ".last.ckpt.x1y2.ckpt"
+    part.write_bytes(b"begun")
+    stages.run_train(own_run)
+    assert not part.exists()
+
+
+def test_lost_best_weights_are_not_claimed(own_run: runs.Run, capsys):
+    folder = own_run.folder.fold(0) / "checkpoints"
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    checkpoint["medunet"]["history"][0]["dice"] = 0.999
+    (folder / "last.ckpt").unlink()
+    torch.save(checkpoint, folder / "last.ckpt")
+    (folder / "best.ckpt").unlink()
+    card = export_best(own_run.folder, own_run.manifest, own_run.plan, own_run.config)
+    assert card.validation_dice["dice"] == checkpoint["medunet"]["history"][-1]["dice"] < 0.999
+    assert "newest weights" in capsys.readouterr().err
+
+
 def test_two_broken_checkpoints_are_not_silently_started_anew(own_run: runs.Run):
     folder = own_run.folder.fold(0) / "checkpoints"
     for name in ("last.ckpt", "previous.ckpt"):
@@ -87,16 +100,52 @@ def test_two_broken_checkpoints_are_not_silently_started_anew(own_run: runs.Run)
 def test_more_epochs_go_on_from_the_last_one(own_run: runs.Run):
     longer = runs.open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=4"])
     stages.run_train(longer)
-    rows = (longer.folder.fold(0) / "training.csv").read_text().splitlines()
-    assert [row.split(",")[1] for row in rows[1:]] == ["16", "32", "48", "64"]
+    assert steps_of(longer) == [16, 32, 48, 64]
 
 
 def test_minutes_end_training_with_a_last_validation(finished_run: runs.Run, tmp_path):
     run = begin(finished_run, tmp_path / "run", ("training.max_minutes=0.02", "training.epochs=1000"))
-    card = stages.run_train(run)
-    rows = (run.folder.fold(0) / "training.csv").read_text().splitlines()
-    assert len(rows) < 20
+    (card,) = stages.run_train(run)
+    assert len(steps_of(run)) < 20
     assert card.validation_dice["dice"] is not None
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_epoch_cut_by_minutes_is_followed_by_whole_ones(finished_run: runs.Run, tmp_path, accumulate: int):
+    changes = ("training.max_minutes=1e-9", "training.steps_per_epoch=8", "training.epochs=2",
+               f"training.accumulate={accumulate}", "training.validation_cases=1")  # fmt: skip
+    run = begin(finished_run, tmp_path / "run", changes)
+    stages.run_train(run)
+    assert steps_of(run) == [1]  # also where two batches make it: none is thrown away
+    longer = runs.open_run(run.folder.root, run.data_root, changes=["training.max_minutes=null"])
+    stages.run_train(longer)
+    assert steps_of(longer) == [1, 9, 16]
+
+
+def test_minutes_that_end_during_a_validation_end_training(finished_run: runs.Run, tmp_path, monkeypatch):
+    changes = ("training.max_minutes=0.03", "training.steps_per_epoch=1", "training.validation_cases=1")
+    run = begin(finished_run, tmp_path / "run", changes)
+    measure = module_file.measure_case
+    monkeypatch.setattr(module_file, "measure_case", lambda *a: (time.sleep(2), measure(*a))[1])
+    stages.run_train(run)
+    assert steps_of(run) == [1]
+
+
+def test_diverged_weights_are_neither_validated_nor_saved(finished_run: runs.Run, tmp_path, monkeypatch):
+    run = begin(finished_run, tmp_path / "run", ("training.checkpoint_minutes=0",))
+    forward, calls = SegmentationLoss.forward, []
+
+    def diverging(self, logits, label):
+        calls.append(0)
+        return forward(self, logits, label) * (math.inf if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(SegmentationLoss, "forward", diverging)
+    with pytest.raises(InputError, match="no longer finite"):
+        stages.run_train(run)
+    folder = run.folder.fold(0) / "checkpoints"
+    for name in ("last.ckpt", "previous.ckpt"):
+        state = torch.load(folder / name, weights_only=True)["state_dict"]
+        assert all(value.isfinite().all() for value in state.values())
 
 
 def test_two_dimensions_train_and_predict_volumes(finished_run: runs.Run, tmp_path):
@@ -108,9 +157,11 @@ def test_two_dimensions_train_and_predict_volumes(finished_run: runs.Run, tmp_pa
     assert sum(row.dice for row in scores if row.label == "liver") / 2 > 0.5
 
 
-def test_all_cases_train_and_say_that_they_validate_too(finished_run: runs.Run, tmp_path):
+def test_all_cases_train_and_say_that_they_validate_too(finished_run: runs.Run, tmp_path, capsys):
     run = begin(finished_run, tmp_path / "run", ("training.fold=all", "training.epochs=1"))
-    assert stages.run_train(run).train_is_validation
+    capsys.readouterr()
+    assert stages.run_train(run)[0].train_is_validation
+    assert f"{len(run.manifest.used)} preprocessed cases" in capsys.readouterr().err  # each held once
 
 
 def test_the_best_weights_are_the_first_highest_dice():
@@ -125,8 +176,8 @@ def test_the_best_weights_are_the_first_highest_dice():
      (["training.patience=3"], False)],
 )  # fmt: skip
 def test_limits_that_end_a_resumed_run(changes, over):
-    history = [{"dice": value} for value in (0.5, 0.8, 0.7, 0.6)]
-    saved = _Saved("id", step=500, elapsed_s=60.0, history=history)
+    history = [{"dice": value, "step": 125 * (i + 1)} for i, value in enumerate((0.5, 0.8, 0.7, 0.6))]
+    saved = Saved("id", step=500, elapsed_s=60.0, history=history)
     assert saved.is_over(change_config({"dataset": "x"}, changes, "test")) is over
 
 
@@ -139,11 +190,47 @@ def test_early_stopping_ends_training_and_keeps_the_best(finished_run: runs.Run,
     )
     run = begin(finished_run, tmp_path / "run", changes)
     stages.run_train(run)
-    rows = (run.folder.fold(0) / "training.csv").read_text().splitlines()
-    assert len(rows) - 1 < 10
+    num_rows = len(steps_of(run))
+    assert num_rows < 10
+    patient = runs.open_run(run.folder.root, run.data_root, changes=["training.patience=3"])
+    stages.run_train(patient)
+    assert len(steps_of(patient)) == num_rows + 2
+    stages.run_train(patient)
+    assert len(steps_of(patient)) == num_rows + 2
 
 
-def test_patches_are_addressed_by_epoch_and_index():
-    sampler = EpochSampler(3)
-    sampler.set_epoch(4)
-    assert list(sampler) == [(4, 0), (4, 1), (4, 2)]
+def test_patience_counts_from_the_first_highest_dice():
+    history = [{"dice": value} for value in (math.nan, 0.0, 0.8, 0.8, 0.7)]
+    assert out_of_patience(history, 2)
+    assert not out_of_patience(history, 3)
+    assert not out_of_patience(history[:2], 1)
+    assert not out_of_patience(history, None)
+
+
+def module_of(plan: Plan, run: runs.Run, changes=(), *, compiled: bool = False) -> SegmentationModule:
+    config: Config = change_config({"dataset": "phantoms"}, changes, "test")
+    compute = ComputeChoice("fp32", compile=compiled)
+    return SegmentationModule(plan, run.description, config, compute, "id")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_checkpoint_holds_the_network_once_however_it_is_computed(tiny_plan, finished_run, compiled: bool):
+    module = module_of(tiny_plan, finished_run, compiled=compiled)
+    assert {name.split(".")[0] for name in module.state_dict()} == {"network"}
+    assert "_orig_mod" not in " ".join(module.state_dict())
+
+
+def test_losses_of_a_resumed_epoch_lie_on_the_device_of_those_to_come(tiny_plan, finished_run):
+    module = module_of(tiny_plan, finished_run)
+    own = {"history": [], "elapsed_s": 1.0, "epoch_start_s": 0.0, "step_losses": torch.tensor([1.0, 2.0])}
+    module.on_load_checkpoint({"medunet": own})
+    module.to("meta")  # stands for a card
+    module.on_train_start()
+    assert {loss.device.type for loss in module.step_losses} == {"meta"}
+
+
+def test_addresses_of_patches_stay_off_the_card(tiny_plan, finished_run):
+    module = module_of(tiny_plan, finished_run)
+    batch = {"image": torch.zeros(2), "address": torch.tensor([[3, 4], [3, 5]])}
+    assert module.on_before_batch_transfer(batch, 0)["address"] == [[3, 4], [3, 5]]
+    assert module.on_before_batch_transfer({"id": "case"}, 0) == {"id": "case"}

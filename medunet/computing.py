@@ -1,0 +1,44 @@
+"""What a run computes with: a plan that fits the device, and the precision that its training began with."""
+
+from typing import Any
+
+from medunet.config import Config
+from medunet.files import hash_value
+from medunet.planning.planner import make_plan, memory_budget
+from medunet.plans import Fingerprint, Plan
+from medunet.records import Description
+from medunet.runs import Run, add_provenance, read_provenance
+
+
+def plan_for(config: Config, description: Description, fingerprint: Fingerprint, device: Any) -> Plan:
+    """Make a plan for a device, within the memory that is free on it now."""
+    from medunet.networks.devices import free_memory_gb
+
+    planning = config.planning
+    budget, why = memory_budget(
+        device.type, free_memory_gb(device), planning.memory_gb, planning.network.name
+    )
+    return make_plan(fingerprint, description, planning, memory_gb=budget, memory_why=why)
+
+
+def choose_compute_of(run: Run, device: Any) -> Any:
+    """Return how the fold began to compute by this plan on this kind of device, or find it out and write it down."""
+    from medunet.training.probe import ComputeChoice, choose_compute
+
+    training = run.config.training
+    plan = hash_value(run.plan.plain())
+    asked = [plan, training.precision, training.channels_last, training.compile, device.type]
+    before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
+    if before.get("asked") == asked:  # a resumed run computes as it began
+        return ComputeChoice(**before["compute"])
+    choice = choose_compute(training, run.plan, run.manifest.description, device)
+    entry = {"asked": asked, "compute": choice.plain(), "device": device_name(device)}
+    add_provenance(run, "folds", {str(training.fold): entry})
+    return choice
+
+
+def device_name(device: Any) -> str:
+    """Return the card's name, or CPU."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

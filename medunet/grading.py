@@ -1,0 +1,69 @@
+"""Masks scored and shown, of a run or of any tool; targets joined by name."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medunet import __version__
+from medunet.config import Config
+from medunet.errors import InputError
+from medunet.files import read_object
+from medunet.imaging.volumes import mask_ending
+from medunet.records import CaseScore, Description
+from medunet.speech import console, say
+
+
+def score_and_show(
+    pairs: Sequence[Any],
+    wanted: Mapping[str, tuple[int, ...]],
+    predicted: Mapping[str, tuple[int, ...]],
+    description: Description,
+    config: Config,
+    out: Path,
+    about: dict[str, Any],
+    *,
+    prediction_instances_as: int | None = None,
+) -> list[CaseScore]:
+    """Score pairs whose references are as described, write the tables and show them."""
+    from medunet.scoring.evaluate import score_pairs
+    from medunet.scoring.summary import score_table
+    from medunet.scoring.tables import write_scores
+
+    options = config.scoring.model_dump()
+    scores = score_pairs(
+        pairs,
+        wanted,
+        predicted,
+        reference_instances_as=description.instances_as,
+        prediction_instances_as=prediction_instances_as,
+        ignore_value=description.ignore_value,
+        **options,
+    )
+    about = {"medunet": __version__, **about, **options, "unit_of_length": description.unit}
+    write_scores(scores, out, about=about, targets=wanted, mask_ending=mask_ending(pairs[0].reference))
+    console.print(score_table(scores, description.unit))
+    say("Score", f"{len(pairs)} cases", out / "scores.csv")
+    return scores
+
+
+def choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the named targets with their label values, or all.
+
+    Raises:
+        InputError: names those that are not declared.
+    """
+    targets = description.targets
+    if unknown := [name for name in names if name not in targets]:
+        raise InputError(
+            f"{description.name} declares no {unknown}",
+            where="--target",
+            mend=f"Choose from {list(targets)}.",
+        )
+    return {name: targets[name] for name in names or targets}
+
+
+def targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:
+    """Return the targets that medunet wrote into the index.json of a folder of masks, if it did."""
+    index = folder / "index.json"
+    plain = read_object(index) if index.exists() else {}
+    return {name: tuple(values) for name, values in plain["targets"].items()} if "targets" in plain else None

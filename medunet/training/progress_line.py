@@ -1,0 +1,89 @@
+"""What a terminal shows while a fold trains: one bar, or a line an epoch; and a warning where the two losses part."""
+
+import math
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from medunet.training.module import SegmentationModule
+
+_WINDOW = 5  # epochs that are compared with as many before them
+
+
+class ProgressLine(L.Callback):
+    """One bar for the whole training, by steps or by minutes, whichever ends it first."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show the bar."""
+        self._warned = False
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("Train"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%  {task.description}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=1.0)
+        self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar."""
+        assert isinstance(pl_module, SegmentationModule)
+        if not self._console.is_terminal:
+            return
+        dice = f", Dice {pl_module.history[-1]['dice']:.3f}" if pl_module.history else ""
+        text = f"epoch {pl_module.current_epoch}{dice}"
+        self._bar.update(self._task, completed=pl_module.progress(), description=text)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Where there is no terminal, print a line an epoch for the log; warn once of overfitting."""
+        assert isinstance(pl_module, SegmentationModule)
+        if not self._console.is_terminal:
+            row = pl_module.history[-1]
+            text = f"epoch {row['epoch']}, loss {row['loss']:.3f}, Dice {row['dice']:.3f}"
+            self._console.print(f"Train {pl_module.progress():.0%}: {text}, {row['minutes']:.1f} minutes")
+        if not self._warned and (reason := parted(pl_module.history)):
+            self._warned = True
+            self._console.print(f"[yellow]{reason}[/]", highlight=False, soft_wrap=True)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the bar as it is."""
+        self._bar.stop()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the terminal back."""
+        if hasattr(self, "_bar"):
+            self._bar.stop()
+
+
+def parted(history: list[dict[str, float]]) -> str:
+    """Say that training and validation part: the one's loss falls on while the other's rises; else return "".
+
+    The last five epochs are compared with the five before: the validation loss must have risen by over 5% while the
+    training loss fell.
+    """
+    if len(history) < 2 * _WINDOW:
+        return ""
+
+    def change(key: str) -> float:
+        before = [row[key] for row in history[-2 * _WINDOW : -_WINDOW]]
+        after = [row[key] for row in history[-_WINDOW:]]
+        return (sum(after) - sum(before)) / max(1e-9, abs(sum(before)))
+
+    training, validation = change("loss"), change("validation_loss")
+    if math.isnan(validation) or not (training < 0 and validation > 0.05):
+        return ""
+    return (
+        f"Training and validation part: over the last {_WINDOW} epochs the training loss changed by {training:+.0%}, "
+        f"the validation loss by {validation:+.0%}. The network learns its cases by heart: more cases, stronger "
+        "augmentation or dropout, a smaller network or fewer epochs may help; the best weights so far are kept."
+    )

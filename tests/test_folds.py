@@ -1,0 +1,135 @@
+"""Every fold with one word: trained one after the other, each case predicted by the model that held it out."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import TINY
+from typer.testing import CliRunner
+
+from medunet import cli, runs, stages
+from medunet.config import Config
+from medunet.errors import StoppedError
+from medunet.files import read_json
+from medunet.plans import ModelCard
+from medunet.training import train
+from medunet.training.curves import Curves
+
+FOLDS = [["case_00", "case_03", "case_05"], ["case_01", "case_02", "case_04"]]
+QUICK = ("training.epochs=1", "training.steps_per_epoch=2", "training.validation_cases=1")
+
+
+def call(*arguments: object) -> str:
+    """Run `medunet ...` and return what it said."""
+    done = CliRunner().invoke(cli.app, [str(each) for each in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(autouse=True)
+def draw_no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out curves.png, which takes longer than these trainings."""
+    monkeypatch.setattr(Curves, "_draw", lambda *_: None)
+
+
+@pytest.fixture
+def begun(finished_run: runs.Run, tmp_path: Path) -> runs.Run:
+    """A run on two fixed folds, planned and not trained."""
+    (tmp_path / "folds.json").write_text(json.dumps({"folds": FOLDS}))
+    changes = (*TINY, *QUICK, f"folds_file={tmp_path}/folds.json")
+    run = runs.open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
+    stages.run_manifest(run)
+    stages.run_check(run)
+    stages.run_plan(run)
+    return run
+
+
+def each(run: runs.Run) -> runs.Run:
+    return runs.open_run(run.folder.root, run.data_root, changes=["training.fold=each", "device=cpu"])
+
+
+def check_whole(run: runs.Run) -> None:
+    """Check that every case was predicted and scored by the model that held it out."""
+    entries = read_json(run.folder.predictions / "index.json")["cases"]
+    assert set(entries) == {case for fold in FOLDS for case in fold}
+    hashes = set()
+    for fold, held_out in enumerate(FOLDS):
+        card = ModelCard.read(run.folder.model(fold) / "model.json")
+        assert set(card.training_cases) == set(FOLDS[1 - fold])
+        assert {entries[case]["model_sha256"] for case in held_out} == {card.weights_sha256}
+        hashes.add(card.weights_sha256)
+    assert len(hashes) == 2
+    scores = pd.read_csv(run.folder.scores)
+    assert sorted(scores.case.unique()) == sorted(entries)
+    assert not set(scores.status) & {"missing", "failed"}
+    assert read_json(run.folder.root / "scores.json")["about"]["folds"] == ["0", "1"]
+
+
+def test_one_command_after_the_other(begun: runs.Run):
+    root, data = begun.folder.root, begun.data_root
+    call("train", root, "--data-root", data, "--fold", "each", "--device", "cpu")
+    output = call("predict", root, "--data-root", data, "--device", "cpu")  # the run remembers its folds
+    assert output.count("3 of 3 cases") == 2
+    call("score", root, "--data-root", data)
+    call("report", root, "--data-root", data)
+    check_whole(each(begun))
+    assert len(list((begun.folder.report / "cases").glob("*.html"))) == 6
+
+
+def test_all_stages_with_every_fold(begun: runs.Run, tmp_path: Path):
+    Config.parse({**begun.config.plain(), "folds_file": str(tmp_path / "folds.json")}, "test").write(
+        tmp_path / "all.yaml"
+    )
+    arguments = (
+        "--run",
+        tmp_path / "all",
+        "--data-root",
+        begun.data_root,
+        "--fold",
+        "each",
+        "--device",
+        "cpu",
+    )
+    call("run", tmp_path / "all.yaml", *arguments)
+    check_whole(runs.open_run(tmp_path / "all", begun.data_root))
+
+
+def test_a_fold_that_is_trained_is_not_trained_again(begun: runs.Run):
+    stages.run_train(begun)
+    before = _stamps(begun, 0)
+    cards = stages.run_train(each(begun))
+    assert [card.fold for card in cards] == [0, 1]
+    assert _stamps(begun, 0) == before
+
+
+def test_stopped_between_two_folds_it_goes_on(begun: runs.Run, monkeypatch: pytest.MonkeyPatch):
+    fit, fitted = train.L.Trainer.fit, []
+
+    def stop_at_the_second(trainer, *arguments, **options):
+        fitted.append(trainer)
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        return fit(trainer, *arguments, **options)
+
+    monkeypatch.setattr(train.L.Trainer, "fit", stop_at_the_second)
+    with pytest.raises(StoppedError, match="goes on from the last checkpoint"):
+        stages.run_train(each(begun))
+    before = _stamps(begun, 0)
+    assert not (begun.folder.model(1) / "model.json").exists()
+    run = each(begun)
+    stages.run_train(run)
+    assert len(fitted) == 3
+    assert _stamps(begun, 0) == before
+    assert stages.run_predict(run) == {}
+    stages.run_score(run)
+    check_whole(run)
+
+
+def _stamps(run: runs.Run, fold: int) -> dict[str, int]:
+    """Return when each checkpoint of a fold, and its curves, were last written."""
+    folder = run.folder.fold(fold)
+    return {
+        path.name: path.stat().st_mtime_ns
+        for path in (*folder.glob("checkpoints/*"), *folder.glob("tensorboard/*"), folder / "training.csv")
+    }

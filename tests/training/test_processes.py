@@ -1,0 +1,135 @@
+"""Two processes train on one batch together: the same losses as one process, every validation case counted once."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+from conftest import TINY
+
+from medunet import runs, stages
+from medunet.config import TrainingConfig, change_config
+from medunet.errors import InputError
+from medunet.training.checkpoints import KeepCheckpoints
+from medunet.training.data import EpochSampler, FoldData
+from medunet.training.module import SegmentationModule
+from medunet.training.probe import ComputeChoice
+from medunet.training.processes import ALONE, Processes
+
+CHANGES = (
+    *TINY,
+    "training.augment=true",
+    "training.epochs=2",
+    "training.steps_per_epoch=6",
+    "training.accumulate=2",
+    "training.learning_rate=1e-3",
+    "planning.batch_size=4",
+    "seed=3",
+)
+
+
+def history(run: runs.Run) -> list[dict[str, str]]:
+    with (run.folder.fold(0) / "training.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(finished_run: runs.Run, tmp_path: Path):
+    folds = tmp_path / "folds.json"  # three cases to validate, which two processes cannot share evenly
+    folds.write_text('{"folds": [["case_00", "case_02", "case_04"], ["case_01", "case_03", "case_05"]]}')
+    changes = (*CHANGES, f'folds_file="{folds}"')
+    one, two = (begin(tmp_path / name, finished_run.data_root, changes) for name in ("one", "two"))
+    stages.run_train(one)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
+    command = (
+        *torchrun,
+        "-m",
+        "medunet.cli",
+        "train",
+        str(two.folder.root),
+        "--data-root",
+        str(two.data_root),
+    )
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(history(one)) == len(history(two)) == 2
+    for alone, shared in zip(history(one), history(two), strict=True):
+        assert float(alone["loss"]) == pytest.approx(float(shared["loss"]), abs=1e-5)
+        assert alone["step"] == shared["step"]
+        for key in ("validation_loss", "dice", "dice_liver", "precision_liver"):
+            assert float(alone[key]) == pytest.approx(float(shared[key]), abs=1e-4), key
+    assert two.folder.model(0).is_dir()
+
+
+def begin(root: Path, data_root: Path, changes: tuple[str, ...]) -> runs.Run:
+    run = runs.open_run(root, data_root, dataset="phantoms", changes=changes)
+    stages.run_manifest(run)
+    stages.run_check(run)
+    stages.run_plan(run)
+    return run
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_several_processes_save_within_an_epoch(tmp_path: Path, accumulate: int):
+    trainer: Any = SimpleNamespace(
+        accumulate_grad_batches=accumulate, is_last_batch=False, should_stop=False, world_size=2, global_step=0,
+        is_global_zero=True, strategy=SimpleNamespace(broadcast=lambda value: value), saved=[],
+    )  # fmt: skip
+    trainer.save_checkpoint = lambda path: trainer.saved.append(trainer.global_step)
+    keep = KeepCheckpoints(tmp_path, minutes=0)
+    for batch in range(30 * accumulate):
+        trainer.global_step += (batch + 1) % accumulate == 0
+        keep.on_train_batch_end(trainer, None, None, None, batch)
+    assert trainer.saved == [10, 20, 30]
+
+
+def test_processes_go_by_one_clock(tiny_plan, finished_run: runs.Run, monkeypatch: pytest.MonkeyPatch):
+    config = change_config({"dataset": "phantoms"}, ["training.max_minutes=5"], "test")
+    module = SegmentationModule(tiny_plan, finished_run.description, config, ComputeChoice("fp32"), "id")
+    module._trainer = SimpleNamespace(world_size=2, global_step=0)  # type: ignore[assignment]
+    monkeypatch.setattr(dist, "broadcast", lambda shared, src: shared.fill_(150.0))
+    module.on_train_start()
+    module.on_train_epoch_start()
+    module.on_validation_epoch_start()
+    assert module.elapsed_s == 150.0
+
+
+def test_a_process_that_waits_for_one_that_ended_says_so(monkeypatch: pytest.MonkeyPatch):
+    def broken(*_, **__):
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(dist, "barrier", broken)
+    monkeypatch.setattr(dist, "broadcast_object_list", broken)
+    for act in (Processes(2, 1, 2).wait, lambda: Processes(2, 1, 2).share(None)):
+        with pytest.raises(InputError, match="another process has ended"):
+            act()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_processes_of_a_batch_see_every_patch_once(count: int):
+    samplers = [EpochSampler(4, 6, Processes(count, rank, count)) for rank in range(count)]
+    addresses = [list(sampler) for sampler in samplers]
+    share = 6 // count
+    for batch in range(4):
+        seen = [index for rank in addresses for _, index in rank[batch * share : (batch + 1) * share]]
+        assert seen == list(range(6 * batch, 6 * batch + 6))
+
+
+def test_only_the_first_epoch_begins_where_a_run_goes_on():
+    sampler = EpochSampler(3, 2, ALONE, first_batch=2)
+    sampler.set_epoch(7)
+    assert list(sampler) == [(7, 4), (7, 5)]
+    sampler.set_epoch(8)
+    assert [index for _, index in sampler] == list(range(6))
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tiny_plan):
+    with pytest.raises(InputError, match="multiple of 4"):
+        FoldData([], [], tiny_plan, TrainingConfig(), seed=0, num_workers=0, processes=Processes(4, 0, 4))
