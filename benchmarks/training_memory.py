@@ -8,9 +8,11 @@ import resource
 
 import torch
 
+from medunet.config import NetworkConfig
 from medunet.networks.devices import autocast
 from medunet.networks.unet import UNet
-from medunet.planning.topology import plan_topology, stage_features, training_gb
+from medunet.planning.memory import NetworkShape, training_gb
+from medunet.planning.topology import plan_topology, stage_features
 
 
 def peak_gb() -> float:
@@ -41,7 +43,16 @@ def main() -> None:
         sum(output.float().square().mean() for output in outputs).backward()
         optimizer.step()
         optimizer.zero_grad()
-    estimate = training_gb(topology, features, 2, given.batch, 1, 3)
+    shape = NetworkShape(
+        network=NetworkConfig(norm="instance", upsampling="transposed"),
+        topology=topology,
+        features=features,
+        convolutions=2,
+        num_inputs=1,
+        num_outputs=3,
+        deep_supervision=supervised,
+    )
+    estimate = training_gb(shape, given.batch)
     measured = peak_gb() - before
     print(f"patch {topology.patch_size}, batch {given.batch}, {given.precision}: "
           f"measured {measured:.2f} GB, estimated {estimate:.2f} GB")  # fmt: skip
