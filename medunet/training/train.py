@@ -18,6 +18,7 @@ from medunet import __version__
 from medunet.config import Config
 from medunet.errors import InputError
 from medunet.files import RunFolder, hash_file, hash_value, whole_file
+from medunet.networks.devices import keep_freed_memory
 from medunet.plans import ModelCard, Plan
 from medunet.records import Manifest, json_number
 from medunet.training.cache import hold_in_memory, prepare_cases
@@ -65,6 +66,8 @@ def train_fold(
         InputError: the checkpoints belong to another plan, the fold does not exist, or the batch cannot be divided
             among the processes.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     fold, description = config.training.fold, manifest.description
     folder = run.fold(fold)
     checkpoints = folder / "checkpoints"

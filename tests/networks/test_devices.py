@@ -1,10 +1,18 @@
 """Devices and precision: what is asked for is used or refused, never silently replaced."""
 
+import platform
+
 import pytest
 import torch
 
 from medunet.errors import InputError
-from medunet.networks.devices import autocast, choose_device, choose_precision, free_memory_gb
+from medunet.networks.devices import (
+    autocast,
+    choose_device,
+    choose_precision,
+    free_memory_gb,
+    keep_freed_memory,
+)
 
 CPU = torch.device("cpu")
 
@@ -39,3 +47,7 @@ def test_autocast_changes_the_type_only_in_half_precision():
 
 def test_free_memory_is_a_plausible_number():
     assert 0.1 < free_memory_gb(CPU) < 10_000
+
+
+def test_freed_memory_is_kept_where_the_c_library_can():
+    assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
