@@ -172,6 +172,9 @@ class InferenceConfig(Section):
 
     overlap: float = Field(0.5, ge=0, lt=1)
     mirror: tuple[BodyAxis, ...] = ()  # average the predictions of the scan and its mirror images
+    shifts: int = Field(
+        1, ge=1, le=64
+    )  # average over so many positions of the scan below the network's strides
     postprocess: dict[str, tuple[PostprocessStep, ...]] = {}  # by target, steps in order
 
 

@@ -91,6 +91,7 @@ class Model:
             precision=self.precision,
             overlap=config.overlap,
             mirror=config.mirror,
+            shifts=config.shifts,
         )
         restored = torch.from_numpy(restore_probabilities(probabilities, case, self.chain))
         labels = to_label_map(restored, self.card.description).numpy()

@@ -230,6 +230,36 @@ def test_a_label_declared_as_255_is_written_as_255():
     assert labels.flatten().tolist() == [0, 255, 0]
 
 
+# ---- shifts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimensions", [3, 2])
+def test_predictions_are_averaged_over_the_positions_below_the_strides(tiny_plan: Plan, dimensions: int):
+    """A network that pools by 2 treats even and odd places differently: the mean of both does not."""
+    torch.manual_seed(0)
+    changes = {"strides": ((1,) * dimensions, (2,) * dimensions)}
+    if dimensions == 2:
+        changes |= {"dimensions": 2, "patch_size": (16, 16), "kernel_sizes": ((3, 3),) * 2}
+    plan = tiny_plan.model_copy(update=changes)
+    pooled = nn.AvgPool3d(2) if dimensions == 3 else nn.AvgPool2d(2)
+    kind = nn.Conv3d if dimensions == 3 else nn.Conv2d
+    network = nn.Sequential(kind(1, 2, 1), pooled, nn.Upsample(scale_factor=2))
+    image = torch.randn(1, 16, 16, 6)
+
+    def whole(volume: torch.Tensor, shifts: int = 1) -> torch.Tensor:
+        return predict_probabilities(
+            network, volume, plan, REGIONS, device=CPU, precision="fp32", shifts=shifts
+        )
+
+    pads = (1, 0, 1, 0, 1, 0) if dimensions == 3 else (0, 0, 1, 0, 1, 0)  # the last axis is the slices'
+    moved = torch.nn.functional.pad(image[None], pads, mode="replicate")[0]
+    cut = whole(moved)[:, 1:, 1:, pads[0] :]
+    both = whole(image, shifts=2)
+    assert both.shape == (2, 16, 16, 6)
+    assert torch.allclose(both, (whole(image) + cut) / 2, atol=1e-6)
+    assert not torch.allclose(both, whole(image), atol=1e-3)
+
+
 # ---- mirror images ----------------------------------------------------------------------------------------------
 
 
