@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from medunet.case_scores import HD95Mode, LesionPreset, Surface
 from medunet.errors import InputError
 from medunet.files import write_text
-from medunet.records import Surface
 from medunet.stored import Stored, number_aware, read_yaml
 
 NetworkName = Literal[
@@ -215,9 +215,12 @@ class TuningConfig(Section):
 class ScoringConfig(Section):
     """Which scores are computed."""
 
-    surface: Surface = "voxel"
+    surface: Surface = "area"
+    hd95: HD95Mode = "max"
     percentile: float = Field(95.0, gt=0, le=100)
     tolerances_mm: tuple[ToleranceMm, ...] = (1.0, 2.0)
+    lesions: dict[str, LesionPreset] = {}  # target -> the rules that its lesions are matched by
+    tubes: tuple[str, ...] = ()  # targets such as vessels, which get clDice
 
 
 class Config(Section):

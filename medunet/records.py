@@ -4,10 +4,9 @@ Those that live in files (description, manifest) are pydantic models that refuse
 memory only are dataclasses. What planning decides is in plans.py.
 """
 
-import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -23,8 +22,6 @@ from medunet.stored import Stored
 Layout = Literal["msd", "nnunet", "lits", "brats", "brats2023", "pairs", "csv", "png", "dicom"]
 Severity = Literal["error", "warning", "note"]
 Split = Literal["train", "test", "unlabelled"]
-Status = Literal["ok", "both_empty", "missed", "false_positive", "missing", "failed"]
-Surface = Literal["area", "voxel"]
 
 
 class Channel(Stored):
@@ -278,44 +275,6 @@ class Fault:
     measured: str
     expected: str
     mend: str
-
-
-@dataclass(frozen=True)
-class CaseScore:
-    """All scores of one target (label or region) of one case, on the scan's own grid.
-
-    NaN is undefined, infinity a distance to an empty mask; `nsd` is by tolerance in mm.
-    """
-
-    case: str
-    label: str
-    status: Status
-    surface: Surface
-    dice: float = math.nan
-    iou: float = math.nan
-    precision: float = math.nan
-    recall: float = math.nan
-    f1: float = math.nan
-    specificity: float = math.nan
-    accuracy: float = math.nan
-    hd_mm: float = math.nan
-    hd95_mm: float = math.nan
-    assd_mm: float = math.nan
-    masd_mm: float = math.nan
-    nsd: dict[float, float] = field(default_factory=dict)
-    reference_ml: float = math.nan
-    predicted_ml: float = math.nan
-    reason: str = ""  # why a case is missing or failed; "touches the border" and such as warnings
-    percentile: float = 95.0  # that hd95_mm is taken at
-    tp: int | None = None  # voxels in both masks; None where the case was not scored
-    fp: int | None = None
-    fn: int | None = None
-    tn: int | None = None
-
-
-def json_number(value: float) -> float | None:
-    """Return a number as JSON can hold it: undefined and infinite become null."""
-    return value if math.isfinite(value) else None
 
 
 def load_description(name: str, folder: Path) -> Description:

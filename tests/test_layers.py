@@ -10,14 +10,17 @@ import pytest
 from conftest import REPOSITORY
 
 FLOORS = {
-    **dict.fromkeys(("errors", "files", "records", "plans", "stored", "config", "progress", "speech", ""), 0),
+    **dict.fromkeys(
+        ("errors", "files", "records", "case_scores", "plans", "stored", "config", "progress", "speech", ""),
+        0,
+    ),
     "imaging": 1,
     **dict.fromkeys(("dataset", "planning"), 2),
     **dict.fromkeys(("transforms", "networks", "scoring", "postprocessing"), 3),
     "inference": 4,
     "training": 5,
     "reporting": 6,
-    **dict.fromkeys(("runs", "computing", "grading", "trials", "stages", "adhoc", "cli"), 7),
+    **dict.fromkeys(("runs", "computing", "grading", "comparing", "trials", "stages", "adhoc", "cli"), 7),
 }
 ISLAND = {
     "transforms": "transforms",

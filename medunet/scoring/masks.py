@@ -18,13 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from medunet.case_scores import HD95Mode, Status, Surface
 from medunet.errors import InputError
-from medunet.records import Status, Surface
+from medunet.scoring.bits import find_box, memory_order, pack
 from medunet.scoring.overlap import Confusion, count_confusion
 from medunet.scoring.surface import (
-    HD95Mode,
     compute_average_symmetric_distance,
     compute_hausdorff,
     compute_mean_average_distance,
@@ -38,18 +37,27 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class MaskScore:
-    """All scores of one pair of masks. NaN is undefined; `nsd` is by tolerance in mm."""
+    """All scores of one pair of masks. NaN is undefined; `nsd` is by tolerance in mm.
+
+    Specificity, accuracy, balanced accuracy, MCC and kappa count the background: they grow with the field of view,
+    and say nothing beside those of another.
+    """
 
     status: Status
     surface: Surface
+    hd95: HD95Mode
     percentile: float  # that hd95_mm is taken at
     dice: float
     iou: float
     precision: float
     recall: float
     f1: float
+    f2: float
     specificity: float
     accuracy: float
+    balanced_accuracy: float
+    mcc: float
+    kappa: float
     hd_mm: float
     hd95_mm: float
     assd_mm: float
@@ -57,6 +65,8 @@ class MaskScore:
     nsd: dict[float, float]
     reference_ml: float
     predicted_ml: float
+    difference_ml: float  # predicted less reference
+    relative_difference: float  # of the reference's volume; undefined where that is empty
     tp: int
     fp: int
     fn: int
@@ -64,39 +74,56 @@ class MaskScore:
     touches_border: bool  # either mask reaches the grid's edge, where its surface may be the scan's cut
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where a box of voxels lies in its grid, whose other voxels are background in both masks."""
+
+    start: tuple[int, ...]
+    shape: tuple[int, ...]  # the grid's
+    num_ignored: int = 0  # voxels of the grid that count for nothing
+
+
 def score_masks(
     reference: Mask,
     prediction: Mask,
     spacing_mm: tuple[float, ...],
     *,
-    surface: Surface = "voxel",
+    surface: Surface = "area",
     hd95: HD95Mode = "max",
     percentile: float = 95.0,
     tolerances_mm: tuple[float, ...] = (1.0, 2.0),
+    cut: Cut | None = None,
 ) -> MaskScore:
     """Score a prediction against a reference, both boolean `(I, J, K)` or `(I, J)`, on one grid.
 
     `spacing_mm[i]` belongs to axis i. A 3D array with a single slice is measured in 2D, in that slice's plane,
-    its volume with the slice's thickness; a 2D array has no volume, and its ml are NaN. `hd95` is "max" of the
-    two directed percentiles or "pooled".
+    its volume with the slice's thickness; a 2D array has no volume, and its ml are NaN. `surface` is "area"
+    (google-deepmind/surface-distance) or "voxel" (MONAI, MetricsReloaded, MedPy), `hd95` "max" of the two directed
+    percentiles or "pooled". `cut` says that the masks are a box of a larger grid, which is then what is scored.
 
     Raises:
         InputError: masks that are not boolean or differ in shape, or an option that cannot be used.
     """
-    _check_input(reference, prediction, spacing_mm)
+    check_masks(reference, prediction, spacing_mm)
     check_options(surface, percentile, tolerances_mm, hd95)
-    counts = count_confusion(reference, prediction)
-    status = _status(counts)
+    cut = cut or Cut((0,) * reference.ndim, reference.shape)
     voxel_ml = math.prod(spacing_mm) / 1000 if reference.ndim == 3 else math.nan
-
-    reference, prediction, spacing_mm = _drop_single_slice(reference, prediction, spacing_mm)
-    box = _joint_box(reference, prediction)
+    # The box is exact: beyond it both masks are background, as the surface's definition has it outside the grid, so
+    # every surface element keeps its neighbours and its nearest counterpart.
+    box = find_box(reference, prediction)
+    crops = [mask[box] for mask in (reference, prediction)]
+    if (flat := find_flat_axis(cut.shape)) is not None:
+        crops = [np.asarray(mask.any(axis=flat)) for mask in crops]
+        spacing_mm = spacing_mm[:flat] + spacing_mm[flat + 1 :]
+    order = memory_order(crops[0])
+    voxels = [pack(mask.transpose(order)) for mask in crops]
+    counts = count_confusion(voxels[0], voxels[1], math.prod(cut.shape) - cut.num_ignored)
+    status = _status(counts)
     if status == "ok":
-        # The crop is exact: outside the joint box both masks are background, as the surface's definition has
-        # it outside the grid, so every surface voxel keeps its neighbours and its nearest counterpart.
-        between = measure_distances(reference[box], prediction[box], spacing_mm)
+        steps_mm = tuple(spacing_mm[axis] for axis in order)
+        between = measure_distances(voxels[0], voxels[1], steps_mm, surface)
         hd_mm = compute_hausdorff(*between)
-        hd95_mm = compute_robust_hausdorff(*between, percentile, hd95)
+        hd95_mm = compute_robust_hausdorff(*between, percentile, hd95, surface)
         assd_mm = compute_average_symmetric_distance(*between)
         masd_mm = compute_mean_average_distance(*between)
         nsd = {tolerance: compute_surface_dice(*between, tolerance) for tolerance in tolerances_mm}
@@ -104,29 +131,37 @@ def score_masks(
         undefined = status == "both_empty"
         hd_mm = hd95_mm = assd_mm = masd_mm = math.nan if undefined else math.inf
         nsd = dict.fromkeys(tolerances_mm, math.nan if undefined else 0.0)
+    num_reference, num_predicted = counts.tp + counts.fn, counts.tp + counts.fp
     return MaskScore(
         status=status,
         surface=surface,
+        hd95=hd95,
         percentile=percentile,
         dice=counts.dice,
         iou=counts.iou,
         precision=counts.precision,
         recall=counts.recall,
         f1=counts.dice,
+        f2=counts.f_beta(2),
         specificity=counts.specificity,
         accuracy=counts.accuracy,
+        balanced_accuracy=counts.balanced_accuracy,
+        mcc=counts.mcc,
+        kappa=counts.kappa,
         hd_mm=hd_mm,
         hd95_mm=hd95_mm,
         assd_mm=assd_mm,
         masd_mm=masd_mm,
         nsd=nsd,
-        reference_ml=(counts.tp + counts.fn) * voxel_ml,
-        predicted_ml=(counts.tp + counts.fp) * voxel_ml,
+        reference_ml=num_reference * voxel_ml,
+        predicted_ml=num_predicted * voxel_ml,
+        difference_ml=(num_predicted - num_reference) * voxel_ml,
+        relative_difference=(num_predicted - num_reference) / num_reference if num_reference else math.nan,
         tp=counts.tp,
         fp=counts.fp,
         fn=counts.fn,
         tn=counts.tn,
-        touches_border=_touches_border(box, reference.shape),
+        touches_border=_touches_border(box, cut),
     )
 
 
@@ -140,29 +175,27 @@ def _status(counts: Confusion) -> Status:
     return "ok"
 
 
-def _drop_single_slice(
-    reference: Mask, prediction: Mask, spacing_mm: tuple[float, ...]
-) -> tuple[Mask, Mask, tuple[float, ...]]:
-    """Turn a 3D array with one slice into its plane: else each of its voxels would be a surface in 3D."""
-    if reference.ndim != 3 or 1 not in reference.shape:
-        return reference, prediction, spacing_mm
-    axis = reference.shape.index(1)
-    plane_spacing_mm = spacing_mm[:axis] + spacing_mm[axis + 1 :]
-    return reference.squeeze(axis), prediction.squeeze(axis), plane_spacing_mm
+def find_flat_axis(shape: tuple[int, ...]) -> int | None:
+    """Return the axis of a 3D grid with a single slice. It is measured in 2D: in 3D each voxel would be surface."""
+    return shape.index(1) if len(shape) == 3 and 1 in shape else None
 
 
-def _joint_box(reference: Mask, prediction: Mask) -> tuple[slice, ...]:
-    """Return the smallest box around both masks; an empty one where both are empty."""
-    boxes = ndimage.find_objects((reference | prediction).view(np.uint8), max_label=1)
-    return boxes[0] if boxes[0] is not None else (slice(0, 0),) * reference.ndim
+def _touches_border(box: tuple[slice, ...], cut: Cut) -> bool:
+    flat = find_flat_axis(cut.shape)
+    spans = [
+        (side.start + start, side.stop + start, size)
+        for axis, (side, start, size) in enumerate(zip(box, cut.start, cut.shape, strict=True))
+        if axis != flat and side.stop > side.start
+    ]
+    return any(low == 0 or high == size for low, high, size in spans)
 
 
-def _touches_border(box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
-    spans = [(side, size) for side, size in zip(box, shape, strict=True) if side.stop > side.start]
-    return any(side.start == 0 or side.stop == size for side, size in spans)
+def check_masks(reference: Mask, prediction: Mask, spacing_mm: tuple[float, ...]) -> None:
+    """Refuse masks that cannot be scored, all faults in one message.
 
-
-def _check_input(reference: Mask, prediction: Mask, spacing_mm: tuple[float, ...]) -> None:
+    Raises:
+        InputError: names each fault.
+    """
     faults = []
     if reference.dtype != np.bool_ or prediction.dtype != np.bool_:
         faults.append(
@@ -189,8 +222,8 @@ def check_options(
         InputError: names each option, its value and what is available.
     """
     faults = []
-    if surface != "voxel":
-        faults.append(f"surface '{surface}' is not available: choose 'voxel'")
+    if surface not in ("area", "voxel"):
+        faults.append(f"surface '{surface}' is not known: choose 'area' or 'voxel'")
     if hd95 not in ("max", "pooled"):
         faults.append(f"hd95 '{hd95}' is not known: choose 'max' or 'pooled'")
     if not 0 < percentile <= 100:

@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from medunet.scoring.bits import Bits
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Confusion:
         """Share of the reference that is found: sensitivity."""
         return _ratio(self.tp, self.tp + self.fn)
 
+    def f_beta(self, beta: float) -> float:
+        """Precision and recall in one, recall counting `beta` times as much: F1 is Dice."""
+        weight = beta * beta
+        return _ratio((1 + weight) * self.tp, (1 + weight) * self.tp + weight * self.fn + self.fp)
+
     @property
     def specificity(self) -> float:
         """Share of the background that is left alone; grows with the field of view."""
@@ -50,14 +56,33 @@ class Confusion:
         """Share of all voxels that are right; grows with the field of view."""
         return _ratio(self.tp + self.tn, self.tp + self.fp + self.fn + self.tn)
 
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of recall and specificity; grows with the field of view."""
+        return (self.recall + self.specificity) / 2
 
-def count_confusion(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Confusion:
-    """Count the voxels of two boolean masks of one shape."""
-    tp = int(np.count_nonzero(reference & prediction))
-    fp = int(np.count_nonzero(prediction)) - tp
-    fn = int(np.count_nonzero(reference)) - tp
-    return Confusion(tp, fp, fn, reference.size - tp - fp - fn)
+    @property
+    def mcc(self) -> float:
+        """Matthews' correlation of the two masks; grows with the field of view."""
+        sides = (self.tp + self.fp, self.tp + self.fn, self.tn + self.fp, self.tn + self.fn)
+        return _ratio(self.tp * self.tn - self.fp * self.fn, math.prod(map(math.sqrt, sides)))
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa, agreement beyond chance; grows with the field of view."""
+        total = self.tp + self.fp + self.fn + self.tn
+        inside = (self.tp + self.fn) * (self.tp + self.fp)
+        outside = (self.tn + self.fp) * (self.tn + self.fn)
+        return _ratio((self.tp + self.tn) * total - inside - outside, total * total - inside - outside)
 
 
-def _ratio(part: int, whole: int) -> float:
+def count_confusion(reference: Bits, prediction: Bits, num_voxels: int) -> Confusion:
+    """Count the voxels of two packed masks of one shape, cut from a grid of `num_voxels`."""
+    tp = int(np.bitwise_count(reference & prediction).sum())
+    fp = int(np.bitwise_count(prediction).sum()) - tp
+    fn = int(np.bitwise_count(reference).sum()) - tp
+    return Confusion(tp, fp, fn, num_voxels - tp - fp - fn)
+
+
+def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from medunet.records import Description
-from medunet.scoring.overlap import Confusion, count_confusion
-from medunet.scoring.surface import compute_robust_hausdorff, measure_distances
+from medunet.scoring.masks import score_masks
+from medunet.scoring.overlap import Confusion
 
 NUM_BINS = 200  # of the probabilities, for precision-recall curves
 
@@ -134,25 +134,11 @@ def _measure_target(
     inside: NDArray[np.bool_],
     spacing_mm: tuple[float, ...],
 ) -> TargetResult:
-    voxels = count_confusion(reference, prediction)
-    if reference.any() and prediction.any():
-        box = _bounding_box(reference | prediction)
-        hd95_mm = compute_robust_hausdorff(
-            *measure_distances(reference[box], prediction[box], spacing_mm), 95.0
-        )
-    else:
-        hd95_mm = math.inf if reference.any() or prediction.any() else math.nan
+    score = score_masks(reference, prediction, spacing_mm)
+    voxels = Confusion(score.tp, score.fp, score.fn, score.tn)
     bins = np.minimum((scores * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     histogram = np.bincount((bins + NUM_BINS * inside).ravel(), minlength=2 * NUM_BINS).reshape(2, NUM_BINS)
-    return TargetResult(voxels, hd95_mm, histogram)
-
-
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    box = []
-    for axis in range(mask.ndim):
-        rows = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(rows[0]), int(rows[-1]) + 1))
-    return tuple(box)
+    return TargetResult(voxels, score.hd95_mm, histogram)
 
 
 def _cut_slices(

@@ -38,7 +38,12 @@ def test_scores_equal_monai(seed: int) -> None:
     y, y_pred = (torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (reference, prediction))
 
     score = score_masks(
-        reference, prediction, spacing_mm, percentile=percentile, tolerances_mm=(tolerance_mm,)
+        reference,
+        prediction,
+        spacing_mm,
+        surface="voxel",
+        percentile=percentile,
+        tolerances_mm=(tolerance_mm,),
     )
     whole = {"include_background": True}
     want = {
@@ -67,7 +72,7 @@ def test_distances_equal_a_distance_transform(seed: int) -> None:
     rng = np.random.default_rng(100 + seed)
     reference, prediction = blobs(rng, (17, 12, 21))
     spacing_mm = (0.8, 3.0, 1.1)
-    score = score_masks(reference, prediction, spacing_mm, hd95="pooled")
+    score = score_masks(reference, prediction, spacing_mm, surface="voxel", hd95="pooled")
     surfaces = [
         np.pad(mask, 1) & ~ndimage.binary_erosion(np.pad(mask, 1)) for mask in (reference, prediction)
     ]

@@ -47,7 +47,7 @@ def measured(seed: int = 0, *, empty: bool = False, ignore: bool = False):
 def test_equal_to_the_scoring_room():
     result, label, prediction, _ = measured()
     for name, low in (("liver", 1), ("tumour", 2)):
-        scores = score_masks(label >= low, prediction >= low, SPACING_MM, surface="voxel")
+        scores = score_masks(label >= low, prediction >= low, SPACING_MM)
         target = result.targets[name]
         for key in ("dice", "iou", "precision", "recall"):
             assert getattr(target.voxels, key) == pytest.approx(getattr(scores, key)), (name, key)
@@ -57,7 +57,7 @@ def test_equal_to_the_scoring_room():
 def test_ignored_voxels_count_for_nothing():
     result, label, prediction, _ = measured(ignore=True)
     counted = label != 9
-    scores = score_masks((label >= 1) & counted, (prediction >= 1) & counted, SPACING_MM, surface="voxel")
+    scores = score_masks((label >= 1) & counted, (prediction >= 1) & counted, SPACING_MM)
     assert result.targets["liver"].voxels.dice == pytest.approx(scores.dice)
     assert result.targets["liver"].histogram.sum() == counted.sum()
 
