@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
+
+from medunet.case_scores import CaseScore
 from medunet.config import Config
 from medunet.dataset.manifest import case_paths, data_root_from
 from medunet.grading import choose_targets, score_and_show, targets_beside
-from medunet.records import CaseScore, Description, Manifest, load_description
+from medunet.records import Description, Manifest, load_description
 from medunet.runs import descriptions_folder
 from medunet.speech import console
 from medunet.stages import say_predicted
@@ -47,26 +50,36 @@ def score_masks_of(
     prediction_description: Description | None = None,
     targets: Sequence[str] = (),
     pairs_csv: Path | None = None,
+    data_root: Path | None = None,
+    resample: bool = False,
+    workers: int | None = None,
 ) -> list[CaseScore]:
     """Score any tool's masks, files or folders, against references described by `config.dataset`.
 
-    Labels are joined by name. The prediction's names come from its own description, else from the index.json that
-    medunet wrote beside it, else they are the reference's.
+    The reference may be a manifest.json instead, which describes itself: its labelled cases below `data_root` are
+    expected. Labels are joined by name. The prediction's names come from its own description, else from the
+    index.json that medunet wrote beside it, else they are the reference's.
 
     Raises:
         InputError: a target that is not declared, paths that do not exist, or no name in common.
     """
-    from medunet.scoring.pairs import find_pairs
+    from medunet.scoring.pairs import find_pairs, match_cases
 
-    description = load_description(config.dataset, descriptions_folder())
+    if reference.suffix == ".json":
+        listed = Manifest.read(reference)
+        description = listed.description
+        pairs, unmatched = match_cases(_labels_of(listed, data_root), prediction)
+    else:
+        description = load_description(config.dataset, descriptions_folder())
+        pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
     wanted = choose_targets(description, targets)
     predicted = targets_beside(prediction if prediction.is_dir() else prediction.parent)
     if prediction_description is not None:
         predicted = prediction_description.targets
     described = prediction_description or (description if predicted is None else None)
-    pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
     for name in unmatched:
-        console.print(f"  [yellow]unmatched prediction[/] {name}: no reference of that name", highlight=False)
+        text = f"{escape(name)}: no reference of that name"
+        console.print(f"  [yellow]unmatched prediction[/] {text}", highlight=False)
     about = {"dataset": description.name, "unmatched_predictions": unmatched}
     return score_and_show(
         pairs,
@@ -77,4 +90,13 @@ def score_masks_of(
         out,
         about,
         prediction_instances_as=described.instances_as if described else None,
+        resample=resample,
+        workers=workers,
     )
+
+
+def _labels_of(listed: Manifest, data_root: Path | None) -> dict[str, Path]:
+    """Return the label files of a manifest's cases by their id."""
+    root = data_root_from(data_root)
+    labels = {case.id: case_paths(case, listed.description, root)[1] for case in listed.used}
+    return {case_id: path for case_id, path in sorted(labels.items()) if path is not None}

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from medunet import __version__
+from medunet.case_scores import CaseScore
 from medunet.config import Config
 from medunet.errors import InputError
 from medunet.files import read_object
 from medunet.imaging.volumes import mask_ending
-from medunet.records import CaseScore, Description
+from medunet.records import Description
 from medunet.speech import console, say
 
 
@@ -23,24 +24,55 @@ def score_and_show(
     about: dict[str, Any],
     *,
     prediction_instances_as: int | None = None,
+    resample: bool = False,
+    workers: int | None = None,
 ) -> list[CaseScore]:
-    """Score pairs whose references are as described, write the tables and show them."""
+    """Score pairs whose references are as described, write the tables and show them.
+
+    A call that was stopped goes on from the cases that it finished; `resample` and `workers` as `score_pairs` has
+    them.
+
+    Raises:
+        InputError: the configuration asks for the lesions or clDice of a target that is not declared.
+    """
     from medunet.scoring.evaluate import score_pairs
+    from medunet.scoring.labels import ScoreOptions
     from medunet.scoring.summary import score_table
     from medunet.scoring.tables import write_scores
 
     options = config.scoring.model_dump()
+    for key in ("lesions", "tubes"):
+        if unknown := [name for name in options[key] if name not in description.targets]:
+            raise InputError(
+                f"{description.name} declares no {unknown}",
+                where=f"scoring.{key}",
+                mend=f"Choose from {list(description.targets)}.",
+            )
+    names = [name for name in wanted if name in predicted]
+    options["lesions"] = {name: rules for name, rules in options["lesions"].items() if name in names}
+    options["tubes"] = tuple(name for name in options["tubes"] if name in names)
+    journal = out / "scores.partial.jsonl"
     scores = score_pairs(
         pairs,
         wanted,
         predicted,
+        ScoreOptions(**options),
         reference_instances_as=description.instances_as,
         prediction_instances_as=prediction_instances_as,
         ignore_value=description.ignore_value,
-        **options,
+        resample=resample,
+        workers=workers,
+        journal=journal,
     )
-    about = {"medunet": __version__, **about, **options, "unit_of_length": description.unit}
+    about = {
+        "medunet": __version__,
+        **about,
+        **options,
+        "resample": resample,
+        "unit_of_length": description.unit,
+    }
     write_scores(scores, out, about=about, targets=wanted, mask_ending=mask_ending(pairs[0].reference))
+    journal.unlink(missing_ok=True)
     console.print(score_table(scores, description.unit))
     say("Score", f"{len(pairs)} cases", out / "scores.csv")
     return scores

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from medunet.case_scores import CaseScore
 from medunet.computing import choose_compute_of, device_name, plan_for
 from medunet.dataset.checks import check_manifest, errors_left, fault_table, write_faults
 from medunet.dataset.fingerprint import compute_fingerprint
@@ -21,7 +22,7 @@ from medunet.files import hash_value, read_object
 from medunet.grading import choose_targets, score_and_show, targets_beside
 from medunet.imaging.volumes import mask_ending
 from medunet.plans import ModelCard, Plan
-from medunet.records import CaseScore, Fault, Manifest
+from medunet.records import Fault, Manifest
 from medunet.runs import (
     Run,
     add_provenance,
@@ -222,12 +223,14 @@ def say_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:
         console.print(f"  [red]failed[/] {escape(case)}: {escape(reason)}", highlight=False, soft_wrap=True)
 
 
-def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
+def run_score(
+    run: Run, *, targets: Sequence[str] = (), resample: bool = False, workers: int | None = None
+) -> list[CaseScore]:
     """Score every labelled case that a trained fold holds out; a missing mask is a failed case.
 
     Fold "all" counts only where no numbered fold is trained. A run without a model of its own (`external_run`)
     expects all its labelled cases. Targets are joined by name with those of the model that predicted; `targets`
-    limits them.
+    limits them. `resample` and `workers` as `score_pairs` has them.
 
     Raises:
         InputError: masks are older than their model, or there is nothing to score.
@@ -266,7 +269,15 @@ def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
     seen = any(card.train_is_validation for card in cards.values())
     about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen}
     scores = score_and_show(
-        pairs, wanted, predicted, manifest.description, run.config, run.folder.root, about
+        pairs,
+        wanted,
+        predicted,
+        manifest.description,
+        run.config,
+        run.folder.root,
+        about,
+        resample=resample,
+        workers=workers,
     )
     add_provenance(run, "score", about)
     if seen:
@@ -277,10 +288,16 @@ def run_score(run: Run, *, targets: Sequence[str] = ()) -> list[CaseScore]:
 def run_report(run: Run) -> Path:
     """Write the report's pages and return the index."""
     from medunet.reporting.report import report_run
-    from medunet.scoring.tables import read_scores
+    from medunet.scoring.tables import read_lesions, read_scores
 
     scores = read_scores(run.folder.need(run.folder.scores, "score"))
-    index = report_run(run.folder, run.data_root, scores=scores)
+    lesions = run.folder.root / "lesions.csv"
+    index = report_run(
+        run.folder,
+        run.data_root,
+        scores=scores,
+        lesions=read_lesions(lesions) if lesions.exists() else None,
+    )
     say("Report", "open in a browser", index)
     return index
 

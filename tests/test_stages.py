@@ -49,7 +49,7 @@ def test_no_saved_file_holds_a_path_of_this_machine(finished_run: runs.Run):
 def test_tiny_network_learns(finished_run: runs.Run):
     scores = pd.read_csv(finished_run.folder.scores)
     assert scores[scores.label == "liver"].dice.mean() > 0.8
-    assert (scores.surface == "voxel").all()
+    assert (scores.surface == "area").all()
 
 
 def test_masks_have_their_scans_geometry(finished_run: runs.Run):

@@ -104,7 +104,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_volume(path: Path, dtype: Any = np.float32) -> Volume:
-    """Read a volume whole, its scale and intercept applied.
+    """Read a volume whole, its scale and intercept applied; `dtype` None is the file's own, float64 if it scales.
 
     Raises:
         DataError: the file is missing, not NIfTI, or its stream is truncated or corrupt.
@@ -112,7 +112,10 @@ def read_volume(path: Path, dtype: Any = np.float32) -> Volume:
     image = _open(path)
     header = _header(image, path)
     try:
-        if np.issubdtype(dtype, np.floating):
+        if dtype is None:
+            array = np.asanyarray(image.dataobj)
+            array = np.array(array) if isinstance(array, np.memmap) else array  # of an uncompressed file
+        elif np.issubdtype(dtype, np.floating):
             array = image.get_fdata(dtype=dtype, caching="unchanged")
         else:
             array = np.asarray(image.dataobj).astype(dtype, copy=False)

@@ -1,7 +1,7 @@
-"""The one way to read scans and labels and to write masks: NIfTI files and 2D pictures, told apart by their ending.
+"""The one way to read scans and labels and to write masks: NIfTI, 2D pictures and other tools' formats, by ending.
 
 Arrays are `(I, J, K)` in the file's own axis order, with an affine to RAS+ mm. A 2D picture is a volume `(I, J, 1)`
-measured in pixels (see flat_images.py).
+measured in pixels (see flat_images.py). Other tools' formats are read only (see foreign_masks.py).
 """
 
 from pathlib import Path, PurePath
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.errors import DataError
-from medunet.imaging import flat_images, nifti
+from medunet.imaging import flat_images, foreign_masks, nifti
 from medunet.imaging.flat_images import is_flat
+from medunet.imaging.foreign_masks import is_foreign
 from medunet.imaging.nifti import Header, Volume
 
 
@@ -21,6 +22,8 @@ def read_header(path: Path, *, label: bool = False) -> Header:
     Raises:
         DataError: the file is missing or is no volume or picture.
     """
+    if is_foreign(path):
+        return foreign_masks.read_header(path)
     if not is_flat(path):
         return nifti.read_header(path)
     return Header(path, flat_images.read_shape(path, label=label), flat_images.flat_affine(), None)
@@ -32,6 +35,9 @@ def read_volume(path: Path, *, label: bool = False) -> Volume:
     Raises:
         DataError: the file is missing, is no volume or picture, or is truncated or corrupt.
     """
+    if is_foreign(path):
+        volume = foreign_masks.read_volume(path)
+        return Volume(volume.array.astype(np.float32, order="K"), volume.header)
     if not is_flat(path):
         return nifti.read_volume(path)
     pixels = flat_images.read_pixels(path, label=label)
@@ -47,7 +53,16 @@ def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
     Raises:
         DataError: as `read_volume`; or values are not whole numbers or negative.
     """
-    volume = read_volume(path, label=True)
+    if is_foreign(path):
+        volume = foreign_masks.read_volume(path)
+    else:
+        volume = read_volume(path, label=True) if is_flat(path) else nifti.read_volume(path, dtype=None)
+    if volume.array.dtype == np.uint8 and instances_as is None:
+        return volume
+    if volume.array.dtype.kind not in "biuf":
+        raise DataError(
+            f"a label map cannot hold {volume.array.dtype}", where=path.name, mend="Save it as integers."
+        )
     low, high = (float(volume.array.min()), float(volume.array.max())) if volume.array.size else (0.0, 0.0)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError("label has NaN or infinite values", where=path.name)

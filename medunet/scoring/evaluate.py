@@ -1,170 +1,163 @@
-"""Scores of whole cases: label maps of any tool against reference label maps, joined by name."""
+"""Scores of whole cohorts: pairs of label files of any tool, in several processes, what fails named."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from medunet.errors import DataError, InputError, MedunetError
-from medunet.imaging.geometry import corner_displacement_mm
-from medunet.imaging.nifti import Volume
-from medunet.imaging.volumes import read_label
+from medunet.case_scores import CaseScore, Status
+from medunet.imaging.volumes import read_header
 from medunet.progress import track
-from medunet.records import CaseScore, Status, Surface
-from medunet.scoring.masks import check_options, score_masks
-from medunet.scoring.overlap import Confusion
+from medunet.scoring.journal import Journal
+from medunet.scoring.labels import (
+    ScoreOptions,
+    Targets,
+    add_reason,
+    check_names,
+    field_of_view_mm,
+    find_common_targets,
+    score_labels,
+)
 from medunet.scoring.pairs import Pair
-
-Targets = Mapping[str, tuple[int, ...]]  # label values that each target unites, by its name
-
-_GRID_TOLERANCE = 0.1  # of the smallest spacing: how far a corner may lie from the reference's
+from medunet.scoring.pool import choose_workers, run_all
+from medunet.scoring.reading import find_slice_axis, read_pair
 
 
-def score_labels(
-    reference: NDArray[np.integer],
-    prediction: NDArray[np.integer],
-    spacing_mm: tuple[float, ...],
+def _score_pair(
+    pair: Pair,
+    *,
     targets_reference: Targets,
     targets_prediction: Targets,
-    case: str,
-    *,
-    ignore_value: int | None = None,
-    surface: Surface = "voxel",
-    percentile: float = 95.0,
-    tolerances_mm: tuple[float, ...] = (1.0, 2.0),
+    options: ScoreOptions,
+    reference_instances_as: int | None,
+    prediction_instances_as: int | None,
+    ignore_value: int | None,
+    resample: bool,
 ) -> list[CaseScore]:
-    """Score every target that both label maps `(I, J, K)` declare, whatever value either writes it with.
-
-    Voxels that the reference gives `ignore_value` (see `Description.ignore_value`) are left out: they are taken from
-    both masks and from the background, so that they are neither right nor wrong. Where both masks go on into them,
-    the cut is a surface of both, at a distance of 0.
-
-    Raises:
-        InputError: no target is common, or as `score_masks`.
-    """
-    scores = []
-    ignored = None if ignore_value is None else reference == ignore_value
-    for name in find_common_targets(targets_reference, targets_prediction):
-        mask_reference = np.isin(reference, targets_reference[name])
-        mask_prediction = np.isin(prediction, targets_prediction[name])
-        if ignored is not None:
-            mask_reference &= ~ignored
-            mask_prediction &= ~ignored
-        score = asdict(
-            score_masks(
-                mask_reference,
-                mask_prediction,
-                spacing_mm,
-                surface=surface,
-                percentile=percentile,
-                tolerances_mm=tolerances_mm,
-            )
+    """Score one pair of label files as `score_pairs` does; whatever goes wrong is the reason of a failed case."""
+    unscored = partial(_unscored, pair, find_common_targets(targets_reference, targets_prediction), options)
+    try:
+        if pair.prediction is None or not pair.prediction.exists():
+            return unscored("missing", "there is no prediction file")
+        reference, prediction, note = read_pair(
+            pair.reference,
+            pair.prediction,
+            reference_instances_as=reference_instances_as,
+            prediction_instances_as=prediction_instances_as,
+            resample=resample,
         )
-        if ignored is not None:
-            left = score["tn"] - int(np.count_nonzero(ignored))
-            counts = Confusion(score["tp"], score["fp"], score["fn"], left)
-            score |= {"tn": left, "specificity": counts.specificity, "accuracy": counts.accuracy}
-        reason = "touches the border of the scan" if score.pop("touches_border") else ""
-        scores.append(CaseScore(case=case, label=name, reason=reason, **score))
-    return scores
+        scores = score_labels(
+            reference.array,
+            prediction,
+            reference.spacing_mm,
+            targets_reference,
+            targets_prediction,
+            pair.case,
+            options,
+            ignore_value=ignore_value,
+            slice_axis=find_slice_axis(reference.affine),
+        )
+    except Exception as error:  # a library's own may hold paths in its text: its kind must do
+        what = getattr(error, "what", f"scoring stopped with {type(error).__name__}")
+        return unscored("failed", what)
+    return [add_reason(score, note) for score in scores]
 
 
 def score_pairs(
     pairs: Iterable[Pair],
-    reference_targets: Targets,
-    prediction_targets: Targets,
+    targets_reference: Targets,
+    targets_prediction: Targets,
+    options: ScoreOptions | None = None,
     *,
     reference_instances_as: int | None = None,
     prediction_instances_as: int | None = None,
     ignore_value: int | None = None,
-    surface: Surface = "voxel",
-    percentile: float = 95.0,
-    tolerances_mm: tuple[float, ...] = (1.0, 2.0),
+    resample: bool = False,
+    workers: int | None = None,
+    journal: Path | None = None,
 ) -> list[CaseScore]:
     """Score pairs of label files, each on its reference's own grid, with a progress bar on stderr.
 
     Files that number objects give `..._instances_as`, the label value that each number stands for. Voxels that the
-    reference gives `ignore_value` are left out (see `score_labels`).
+    reference gives `ignore_value` are left out (see `score_labels`). With `resample` a prediction on another grid is
+    brought to the reference's, the nearest voxel's label for each, and its reason says so. `workers` processes
+    share the cases (None: as many as `choose_workers` finds). Cases that `journal` holds of an earlier, stopped
+    call are not scored again; the caller removes it when the scores are safe.
 
-    A case without a prediction is "missing", one that cannot be read or lies on another grid "failed": each
-    has a row for every target with the reason, and the other cases go on.
+    A case without a prediction is "missing"; one that cannot be read, lies on another grid or whose process is
+    ended by the system is "failed": each has a row for every target with the reason, and the other cases go on.
 
     Raises:
         InputError: no target is common, or an option cannot be used.
     """
-    names = find_common_targets(reference_targets, prediction_targets)
-    check_options(surface, percentile, tolerances_mm)  # once, so that it is not a failure of every case
-
-    def unscored(case: str, status: Status, reason: str) -> list[CaseScore]:
-        nsd = dict.fromkeys(tolerances_mm, math.nan)
-        return [
-            CaseScore(case, name, status, surface, nsd=nsd, reason=reason, percentile=percentile)
-            for name in names
-        ]
-
-    scores: list[CaseScore] = []
-    progress = track(list(pairs), "Score")
-    for pair in progress:
-        if pair.prediction is None or not pair.prediction.exists():
-            scores += unscored(pair.case, "missing", "there is no prediction file")
-            continue
-        try:
-            reference = _read(pair.reference, "reference", reference_instances_as)
-            prediction = _read(pair.prediction, "prediction", prediction_instances_as)
-            _check_grid(reference, prediction)
-            scores += score_labels(
-                reference.array,
-                prediction.array,
-                reference.spacing_mm,
-                reference_targets,
-                prediction_targets,
-                pair.case,
-                ignore_value=ignore_value,
-                surface=surface,
-                percentile=percentile,
-                tolerances_mm=tolerances_mm,
-            )
-        except MedunetError as error:
-            scores += unscored(pair.case, "failed", error.what)
-        except Exception as error:  # a library's own; its text may hold paths
-            scores += unscored(pair.case, "failed", f"scoring stopped with {type(error).__name__}")
-    return scores
+    options = options or ScoreOptions()
+    names = find_common_targets(targets_reference, targets_prediction)
+    check_names(options, names)  # once, so that it is not a failure of every case
+    score_one = partial(
+        _score_pair,
+        targets_reference=dict(targets_reference),
+        targets_prediction=dict(targets_prediction),
+        options=options,
+        reference_instances_as=reference_instances_as,
+        prediction_instances_as=prediction_instances_as,
+        ignore_value=ignore_value,
+        resample=resample,
+    )
+    expected = list(pairs)
+    done: dict[int, list[CaseScore]] = {}
+    kept = None
+    if journal is not None:
+        targets = [list(targets_reference.items()), list(targets_prediction.items())]
+        rules = [reference_instances_as, prediction_instances_as, ignore_value, resample]
+        kept = Journal(journal, [asdict(options), targets, rules])
+        found = {index: kept.find(pair) for index, pair in enumerate(expected)}
+        done = {index: scores for index, scores in found.items() if scores is not None}
+    todo = [index for index in range(len(expected)) if index not in done]
+    waiting = [expected[index] for index in todo]
+    num_workers = workers or choose_workers(len(waiting), _count_largest(waiting))
+    with closing(run_all(score_one, waiting, num_workers)) as results:
+        for _, (place, scores) in zip(track(waiting, "Score"), results, strict=True):
+            pair = waiting[place]
+            if scores is None:
+                why = "the process that scored it was ended from outside, perhaps for want of memory"
+                scores = _unscored(pair, names, options, "failed", why)
+            elif kept is not None:
+                kept.add(pair, scores)
+            done[todo[place]] = scores
+    return [score for index in range(len(expected)) for score in done[index]]
 
 
-def find_common_targets(targets_reference: Targets, targets_prediction: Targets) -> list[str]:
-    """Return the names that both sides declare, in the reference's order.
-
-    Raises:
-        InputError: there is none.
-    """
-    names = [name for name in targets_reference if name in targets_prediction]
-    if not names:
-        raise InputError(
-            f"the reference declares {list(targets_reference)} and the prediction {list(targets_prediction)}: "
-            "no name is common",
-            mend="Name the labels alike in both descriptions.",
-        )
-    return names
-
-
-def _read(path: Path, role: str, instances_as: int | None) -> Volume:
-    """Read a label map; an error names its role alone, since file names may name the patient."""
+def _unscored(
+    pair: Pair, names: list[str], options: ScoreOptions, status: Status, reason: str
+) -> list[CaseScore]:
+    """Return a row for each target of a case that has no scores."""
     try:
-        volume = read_label(path, instances_as=instances_as)
-    except DataError as error:
-        raise DataError(f"{role}: {error.what}".replace(path.name, "the file")) from error
-    if volume.array.ndim != 3:
-        raise DataError(f"{role}: shape {volume.array.shape} does not have three axes")
-    return volume
+        header = read_header(pair.reference, label=True)
+        penalty_mm = field_of_view_mm(header.shape[:3], header.spacing_mm)
+    except Exception:  # then it is not known
+        penalty_mm = math.nan
+    return [
+        CaseScore(
+            case=pair.case,
+            label=name,
+            status=status,
+            surface=options.surface,
+            nsd=dict.fromkeys(options.tolerances_mm, math.nan),
+            reason=reason,
+            hd95=options.hd95,
+            percentile=options.percentile,
+            penalty_mm=penalty_mm,
+        )
+        for name in names
+    ]
 
 
-def _check_grid(reference: Volume, prediction: Volume) -> None:
-    shape, other = reference.array.shape, prediction.array.shape
-    if other != shape:
-        raise DataError(f"the prediction's shape {other} differs from the reference's {shape}")
-    displacement_mm = corner_displacement_mm(shape, reference.affine, prediction.affine)
-    if not displacement_mm <= _GRID_TOLERANCE * min(reference.spacing_mm):  # NaN is no match either
-        raise DataError(f"the prediction's corners lie up to {displacement_mm:.4g} mm from the reference's")
+def _count_largest(pairs: list[Pair]) -> int:
+    """Return the voxels of the largest reference, by size of file; 0 where it cannot be read."""
+    try:
+        sizes = {pair.reference: pair.reference.stat().st_size for pair in pairs if pair.reference.exists()}
+        return math.prod(read_header(max(sizes, key=lambda path: sizes[path]), label=True).shape)
+    except Exception:  # its case says why
+        return 0

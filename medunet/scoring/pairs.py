@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from medunet.errors import InputError
+from medunet.imaging import foreign_masks
 from medunet.imaging.flat_images import LABEL_ENDINGS
 
-_NIFTI_ENDINGS = (".nii.gz", ".nii")
-_ENDINGS = (*_NIFTI_ENDINGS, *LABEL_ENDINGS)
+_VOLUME_ENDINGS = (".nii.gz", ".nii", *foreign_masks.ENDINGS)
+_ENDINGS = (*_VOLUME_ENDINGS, *LABEL_ENDINGS)
 _COLUMNS = ("case", "reference", "prediction")
 
 
@@ -27,7 +28,8 @@ def find_pairs(
 ) -> tuple[list[Pair], list[str]]:
     """Return the pairs to score, and the names of predictions that belong to no reference.
 
-    - Two folders are matched by name without ending; every reference is expected, prediction or not.
+    - Two folders are matched by name without ending, so that formats may differ; every reference is expected,
+      prediction or not.
     - A reference file against a prediction folder pairs each prediction with that one reference, as several
       readers of one case; against a file, that one. Cases are then named by the prediction.
     - `pairs_csv` decides instead, with columns case, reference, prediction, its paths relative to itself; a
@@ -42,7 +44,7 @@ def find_pairs(
         present = _list_volumes(prediction) if prediction.is_dir() else {}
         return pairs, [path.name for path in present.values() if path.resolve() not in named]
     if reference.is_dir() and prediction.is_dir():
-        return _match_folders(reference, prediction)
+        return _match(_list_volumes(reference), _list_volumes(prediction), prediction, "reference")
     if not reference.exists() or not prediction.exists():
         absent = reference if not reference.exists() else prediction
         raise InputError("no such file or folder", where=str(absent), mend="Check the path.")
@@ -58,14 +60,29 @@ def find_pairs(
     return [Pair(stem, reference, path) for stem, path in predictions.items()], []
 
 
-def _match_folders(reference: Path, prediction: Path) -> tuple[list[Pair], list[str]]:
-    references, predictions = _list_volumes(reference), _list_volumes(prediction)
+def match_cases(labels: dict[str, Path], prediction: Path) -> tuple[list[Pair], list[str]]:
+    """Return the pairs of cases with their label files, and the predictions that belong to none.
+
+    A prediction belongs to the case whose id is its name without ending.
+
+    Raises:
+        InputError: there is no such folder, or nothing matches.
+    """
+    if not prediction.is_dir():
+        raise InputError("no such folder", where=str(prediction), mend="Give the folder of the predictions.")
+    return _match(labels, _list_volumes(prediction), prediction, "case id")
+
+
+def _match(
+    references: dict[str, Path], predictions: dict[str, Path], folder: Path, what: str
+) -> tuple[list[Pair], list[str]]:
+    """Pair references with predictions by name; `what` says what the names of the references are."""
     if not references.keys() & predictions.keys():
         raise InputError(
-            f"no file of the prediction folder has the name of a reference: {_examples(references)} there, "
+            f"no file of the prediction folder has the name of a {what}: {_examples(references)} there, "
             f"{_examples(predictions)} here",
-            where=str(prediction),
-            mend="Name each prediction as its reference, or give a table with --pairs.",
+            where=str(folder),
+            mend="Name each prediction so, or give a table with --pairs.",
         )
     pairs = [Pair(stem, path, predictions.get(stem)) for stem, path in references.items()]
     return pairs, [path.name for stem, path in predictions.items() if stem not in references]
@@ -74,11 +91,11 @@ def _match_folders(reference: Path, prediction: Path) -> tuple[list[Pair], list[
 def _list_volumes(folder: Path) -> dict[str, Path]:
     """Return a folder's label files by stem, sorted; hidden files, such as macOS's `._*`, are no volumes.
 
-    Those are its NIfTI files; pictures in a folder that has none.
+    Those are its volumes, of whatever format; pictures in a folder that has none.
     """
     volumes: dict[str, Path] = {}
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    for path in [path for path in files if path.name.endswith(_NIFTI_ENDINGS)] or files:
+    for path in [path for path in files if path.name.lower().endswith(_VOLUME_ENDINGS)] or files:
         if not path.name.lower().endswith(_ENDINGS):
             continue
         if twin := volumes.get(_stem(path)):

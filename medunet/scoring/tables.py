@@ -1,4 +1,4 @@
-"""Scores as files: scores.csv, scores.json, and summary.json as nnU-Net v2 writes it."""
+"""Scores as files: scores.csv, lesions.csv, scores.json, and summary.json as nnU-Net v2 writes it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,16 @@ from typing import Any
 
 import pandas as pd
 
+from medunet.case_scores import CaseScore, json_number
 from medunet.errors import InputError
 from medunet.files import write_json, write_text
-from medunet.records import CaseScore, json_number
-from medunet.scoring.summary import mean_dice, metric_columns, summarise
+from medunet.scoring.summary import FIELD_OF_VIEW_COLUMNS, mean_dice, metric_columns, summarise
 
 _HEAD = ("case", "label", "status", "surface")
-_TEXT = (*_HEAD, "reason")
+_TEXT = (*_HEAD, "lesion_rules", "reason")
+_LESION_HEAD = ("case", "label", "rules", "lesion", "status", "counted")
+_LESION_TEXT = ("case", "label", "rules", "status")
+_LESION_COUNTS = ("lesion", "slice")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
 
@@ -26,27 +29,31 @@ def write_scores(
     targets: Mapping[str, tuple[int, ...]],
     mask_ending: str = ".nii.gz",
 ) -> None:
-    """Write scores.csv, scores.json and summary.json into a folder, each whole or not at all.
+    """Write scores.csv, lesions.csv, scores.json and summary.json into a folder, each whole or not at all.
 
     `about` says in scores.json how the scores were made; `targets` are the reference's label values by target,
     which summary.json is keyed by, and `mask_ending` is that of the files that it names. In the CSV undefined is
-    blank and infinite `inf`; in JSON both are null, and the status tells them apart.
+    blank and infinite `inf`; in JSON both are null, and the status tells them apart. lesions.csv has a row for each
+    lesion; one of earlier scores is removed where no score has lesions.
     """
     rows = _rows(scores)
-    table = pd.DataFrame(rows, columns=[*_HEAD, *metric_columns(scores), "reason"])
-    for name in _TEXT:
-        table[name] = table[name].map(_escape)
-    write_text(folder / "scores.csv", table.to_csv(index=False, lineterminator="\n"))
+    lesions, has_lesions = folder / "lesions.csv", any(score.lesions is not None for score in scores)
+    rules = ["lesion_rules"] if has_lesions else []
+    write_table(folder / "scores.csv", rows, [*_HEAD, *metric_columns(scores), *rules, "reason"])
+    if has_lesions:
+        write_table(lesions, _lesion_rows(scores), _lesion_columns(scores))
+    else:
+        lesions.unlink(missing_ok=True)
     write_json(
         folder / "scores.json",
         {
-            "about": dict(about),
+            "about": {**about, "depend_on_field_of_view": FIELD_OF_VIEW_COLUMNS},
             "mean_dice": json_number(mean_dice(scores)),
-            "summary": [_plain(asdict(summary)) for summary in summarise(scores)],
-            "scores": _plain(rows),
+            "summary": [plain(asdict(summary)) for summary in summarise(scores)],
+            "scores": plain(rows),
         },
     )
-    write_json(folder / "summary.json", _plain(_nnunet_summary(scores, targets, mask_ending)))
+    write_json(folder / "summary.json", plain(_nnunet_summary(scores, targets, mask_ending)))
 
 
 def read_scores(path: Path) -> pd.DataFrame:
@@ -55,19 +62,58 @@ def read_scores(path: Path) -> pd.DataFrame:
     Raises:
         InputError: the file is missing or is no score table.
     """
+    return _read_table(path, _HEAD, _TEXT, "scores")
+
+
+def read_lesions(path: Path) -> pd.DataFrame:
+    """Read lesions.csv: as `read_scores`, with `counted` as true or false, `lesion` and `slice` as whole numbers.
+
+    Raises:
+        InputError: the file is missing or is no table of lesions.
+    """
+    table = _read_table(path, (*_LESION_HEAD, "slice"), (*_LESION_TEXT, "counted"), "lesions")
+    table["counted"] = table["counted"] == "true"
+    for name in _LESION_COUNTS:
+        table[name] = table[name].astype(int)
+    return table
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Write rows as CSV, undefined blank and infinite `inf`; no text is a spreadsheet's formula."""
+    safe = [
+        {name: _escape(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in rows
+    ]
+    table = pd.DataFrame(safe, columns=None if columns is None else list(columns))
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def plain(value: Any) -> Any:
+    """Return nested data as JSON can hold it: NaN and infinity are null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return json_number(value) if isinstance(value, float) else value
+
+
+def _read_table(path: Path, needed: Sequence[str], text: Sequence[str], what: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        for name in table.columns:
-            if name in _TEXT:
-                table[name] = table[name].map(_unescape)
-            else:
-                table[name] = pd.to_numeric(table[name]).astype(float)
     except FileNotFoundError as error:
         raise InputError("no such file", where=str(path), mend="Make it with `medunet score`.") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"not a table of scores ({error})", where=str(path)) from error
-    if absent := [name for name in _HEAD if name not in table.columns]:
-        raise InputError(f"not a table of scores: it lacks the columns {absent}", where=str(path))
+        raise InputError(f"not a table of {what} ({error})", where=str(path)) from error
+    if absent := [name for name in needed if name not in table.columns]:
+        raise InputError(f"not a table of {what}: it lacks the columns {absent}", where=str(path))
+    for name in table.columns:
+        if name in text:
+            table[name] = table[name].map(_unescape)
+            continue
+        try:
+            table[name] = pd.to_numeric(table[name]).astype(float)
+        except ValueError as error:
+            raise InputError(f"not a table of {what}: {name}: {error}", where=str(path)) from error
     return table
 
 
@@ -77,10 +123,46 @@ def _rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
         {
             **{name: getattr(score, name) for name in _HEAD},
             **{name: get(score) for name, get in columns.items()},
+            "lesion_rules": score.lesions.rules if score.lesions else "",
             "reason": score.reason,
         }
         for score in scores
     ]
+
+
+def _lesion_columns(scores: Sequence[CaseScore]) -> list[str]:
+    distance = _robust_column(scores)
+    sizes = ("reference_ml", "predicted_ml", "long_axis_mm", "short_axis_mm", "slice")
+    return [*_LESION_HEAD, "dice", distance, *sizes]
+
+
+def _lesion_rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
+    distance = _robust_column(scores)
+    return [
+        {
+            "case": score.case,
+            "label": score.label,
+            "rules": score.lesions.rules,
+            "lesion": lesion.number,
+            "status": lesion.status,
+            "counted": "true" if lesion.counted else "false",
+            "dice": lesion.dice,
+            distance: lesion.hd95_mm,
+            "reference_ml": lesion.reference_ml,
+            "predicted_ml": lesion.predicted_ml,
+            "long_axis_mm": lesion.long_axis_mm,
+            "short_axis_mm": lesion.short_axis_mm,
+            "slice": lesion.slice_index,
+        }
+        for score in scores
+        if score.lesions is not None
+        for lesion in score.lesions.lesions
+    ]
+
+
+def _robust_column(scores: Sequence[CaseScore]) -> str:
+    """Return the column's name of the distance at a percentile, as scores.csv has it."""
+    return next(name for name in metric_columns(scores) if name.startswith("hd") and name != "hd_mm")
 
 
 def _escape(text: str) -> str:
@@ -89,15 +171,6 @@ def _escape(text: str) -> str:
 
 def _unescape(text: str) -> str:
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS) else text
-
-
-def _plain(value: Any) -> Any:
-    """Return nested data with NaN and infinity as null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return json_number(value) if isinstance(value, float) else value
 
 
 def _nnunet_summary(

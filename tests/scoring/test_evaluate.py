@@ -1,18 +1,29 @@
 """Whole cases: joined by name, on one grid; missing and failed ones are rows, never gaps."""
 
+import json
 import math
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from medunet.case_scores import CaseScore
 from medunet.errors import InputError
 from medunet.imaging.nifti import write_volume
-from medunet.scoring.evaluate import score_labels, score_pairs
+from medunet.scoring import evaluate
+from medunet.scoring.evaluate import score_pairs
+from medunet.scoring.labels import ScoreOptions, score_labels
+from medunet.scoring.lesions import score_lesions
+from medunet.scoring.masks import score_masks
 from medunet.scoring.pairs import Pair
 
 TARGETS = {"liver": (1, 2), "tumour": (2,)}
 AFFINE = np.diag([2.0, 1.0, 5.0, 1.0])
+SPACING_MM = (2.0, 1.0, 5.0)
+DIAGONAL_MM = math.sqrt(16**2 + 9**2 + 35**2)  # 8 × 9 × 7 voxels of 2 × 1 × 5 mm
 
 
 @pytest.fixture
@@ -45,8 +56,10 @@ def test_no_common_name_is_refused(labels: np.ndarray) -> None:
 
 
 def test_an_option_that_cannot_be_used_is_no_failed_case() -> None:
-    with pytest.raises(InputError, match="'area' is not available"):
-        score_pairs([], TARGETS, TARGETS, surface="area")
+    with pytest.raises(InputError, match="surface 'edge' is not known"):
+        score_pairs([], TARGETS, TARGETS, ScoreOptions(surface="edge"))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"no target is named \['spleen'\]"):
+        score_pairs([], TARGETS, TARGETS, ScoreOptions(lesions={"spleen": "lits"}))
 
 
 def test_one_bad_case_does_not_stop_the_others(labels: np.ndarray, tmp_path: Path) -> None:
@@ -75,7 +88,10 @@ def test_one_bad_case_does_not_stop_the_others(labels: np.ndarray, tmp_path: Pat
         "good": save("good.nii.gz", labels),
     }
     scores = score_pairs(
-        [Pair(case, reference, path) for case, path in cases.items()], TARGETS, TARGETS, tolerances_mm=(3.0,)
+        [Pair(case, reference, path) for case, path in cases.items()],
+        TARGETS,
+        TARGETS,
+        ScoreOptions(tolerances_mm=(3.0,)),
     )
     assert [score.case for score in scores] == [case for case in cases for _ in TARGETS]
     by_case = {score.case: score for score in scores if score.label == "tumour"}
@@ -98,6 +114,7 @@ def test_one_bad_case_does_not_stop_the_others(labels: np.ndarray, tmp_path: Pat
         assert not any(word in by_case[case].reason for word in ("smith", "jones", str(tmp_path)))
         assert list(by_case[case].nsd) == [3.0]
         assert math.isnan(by_case[case].dice) == (status != "ok")
+        assert by_case[case].penalty_mm == pytest.approx(DIAGONAL_MM)
 
 
 def test_an_unreadable_reference_fails_its_case(labels: np.ndarray, tmp_path: Path) -> None:
@@ -118,7 +135,7 @@ def test_ignored_voxels_are_neither_right_nor_wrong(labels: np.ndarray, tmp_path
     prediction = labels.copy()
     prediction[2, 2:7, 2:5] = 0  # missed: 15 voxels of the liver
     prediction[6, 2, 2] = 2  # made up
-    reference = labels.copy()
+    prediction, reference = np.asfortranarray(prediction), np.asfortranarray(labels)  # as files are read
     reference[2, 4:7], reference[6:] = 255, 255  # among them 9 of the missed and the one made up
     liver, tumour = score_labels(
         reference, prediction, (2.0, 1.0, 5.0), TARGETS, TARGETS, "a", ignore_value=255
@@ -143,3 +160,167 @@ def test_a_target_that_is_wholly_ignored_is_empty(labels: np.ndarray) -> None:
     )
     assert score.status == "both_empty"
     assert math.isnan(score.dice)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("surface", ["area", "voxel"])
+def test_the_crop_changes_no_score(labels: np.ndarray, order: str, surface: str) -> None:
+    reference, prediction = (np.zeros((31, 22, 19), dtype, order=order) for dtype in (np.int16, np.uint8))
+    reference[9:17, 7:16, 14:19] = labels[:, :, :5]  # the liver reaches the last slice
+    prediction[11:19, 5:14, 10:17] = labels
+    before = reference.copy(), prediction.copy()
+    options = ScoreOptions(surface=surface, hd95="pooled", percentile=90.0, tolerances_mm=(2.5,))  # type: ignore
+    targets = {**TARGETS, "all": (1, 2, 3, 4, 5)}
+    for score in score_labels(reference, prediction, SPACING_MM, targets, targets, "a", options):
+        whole = score_masks(
+            np.isin(reference, targets[score.label]),
+            np.isin(prediction, targets[score.label]),
+            SPACING_MM,
+            **{"surface": surface, "hd95": "pooled", "percentile": 90.0, "tolerances_mm": (2.5,)},
+        )
+        overlaps = ("dice", "specificity", "mcc", "tp", "tn")
+        for name in (*overlaps, "hd_mm", "hd95_mm", "assd_mm", "masd_mm", "nsd"):
+            assert getattr(score, name) == pytest.approx(getattr(whole, name), rel=1e-12), name
+        assert (score.reason != "") == whole.touches_border
+    assert np.array_equal(reference, before[0])
+    assert np.array_equal(prediction, before[1])
+
+
+def test_maps_without_any_label_are_both_empty() -> None:
+    empty = np.zeros((8, 9, 7), np.uint8)
+    liver, tumour = score_labels(empty, empty, SPACING_MM, TARGETS, TARGETS, "a")
+    assert (liver.status, tumour.status) == ("both_empty", "both_empty")
+    assert (liver.tn, liver.specificity) == (8 * 9 * 7, 1.0)
+    assert liver.penalty_mm == pytest.approx(DIAGONAL_MM)
+
+
+def test_the_penalty_of_a_single_slice_is_its_diagonal(labels: np.ndarray) -> None:
+    flat = labels[:, :, 3:4]
+    (score,) = score_labels(flat, flat, SPACING_MM, {"tumour": (2,)}, TARGETS, "a")
+    assert score.penalty_mm == pytest.approx(math.sqrt(16**2 + 9**2))
+    (plane,) = score_labels(flat[:, :, 0], flat[:, :, 0], SPACING_MM[:2], {"tumour": (2,)}, TARGETS, "a")
+    assert plane.penalty_mm == score.penalty_mm
+
+
+def test_maps_that_cannot_be_compared_are_refused(labels: np.ndarray) -> None:
+    with pytest.raises(
+        InputError, match=r"shapes \(8, 9, 7\) and \(8, 9, 6\) differ; .* integers, not uint8 and fl"
+    ):
+        score_labels(labels, labels[:, :, 1:].astype(float), SPACING_MM, TARGETS, TARGETS, "a")
+
+
+def test_lesions_are_those_of_the_whole_grid(labels: np.ndarray) -> None:
+    reference = np.zeros((20, 23, 25), np.uint8)
+    reference[6:14, 7:16, 11:18] = labels  # the tumour lies in slice 11 + 3 alone
+    prediction = np.roll(np.where(reference == 2, 2, 0), 1, axis=1)
+    options = ScoreOptions(lesions={"tumour": "lits"})
+    liver, tumour = score_labels(reference, prediction, SPACING_MM, TARGETS, TARGETS, "a", options)
+    assert liver.lesions is None
+    assert tumour.lesions is not None
+    assert [lesion.slice_index for lesion in tumour.lesions.lesions] == [14]
+    whole = score_lesions(reference == 2, prediction == 2, SPACING_MM, "lits")
+    assert tumour.lesions == whole
+    turned = reference.transpose(2, 1, 0), prediction.transpose(2, 1, 0), SPACING_MM[::-1]
+    _, other = score_labels(*turned, TARGETS, TARGETS, "a", options, slice_axis=0)
+    assert other.lesions is not None
+    assert [lesion.slice_index for lesion in other.lesions.lesions] == [14]
+
+
+def test_a_lesion_in_one_slice_of_many_is_measured_in_3d() -> None:
+    reference = np.zeros((12, 13, 9), np.uint8)
+    reference[3:7, 4:8, 8] = 1  # in the last slice
+    prediction = np.roll(reference, 2, axis=0)
+    options = ScoreOptions(lesions={"spot": "lits"})
+    (score,) = score_labels(reference, prediction, SPACING_MM, {"spot": (1,)}, {"spot": (1,)}, "a", options)
+    assert score.lesions == score_lesions(reference == 1, prediction == 1, SPACING_MM, "lits")
+
+
+def save_grids(folder: Path, labels: np.ndarray) -> tuple[Path, Path]:
+    """Write a reference, and a prediction with every voxel halved along the last axis, stored upside down."""
+    write_volume(folder / "r.nii.gz", labels, AFFINE)
+    fine = np.repeat(labels, 2, axis=2)[:, :, ::-1]  # 14 slices of 2.5 mm, of which the first is the topmost
+    affine = np.diag([2.0, 1.0, -2.5, 1.0])
+    affine[2, 3] = 6 * 5 + 1.25  # the topmost's centre: a quarter of 5 mm above that of the coarse slice 6
+    write_volume(folder / "p.nii.gz", fine, affine)
+    return folder / "r.nii.gz", folder / "p.nii.gz"
+
+
+def test_another_grid_is_refused_unless_resampled(labels: np.ndarray, tmp_path: Path) -> None:
+    pair = Pair("a", *save_grids(tmp_path, labels))
+    refused = score_pairs([pair], TARGETS, TARGETS)
+    assert {score.status for score in refused} == {"failed"}
+    assert "(8, 9, 14) differs" in refused[0].reason
+    for score in score_pairs([pair], TARGETS, TARGETS, resample=True):
+        assert (score.status, score.dice, score.reason) == ("ok", 1.0, "resampled from 2×1×2.5 mm")
+
+
+def test_a_prediction_of_another_place_is_not_resampled(labels: np.ndarray, tmp_path: Path) -> None:
+    away = AFFINE.copy()
+    away[0, 3] = 500.0
+    write_volume(tmp_path / "r.nii.gz", labels, AFFINE)
+    write_volume(tmp_path / "p.nii.gz", labels, away)
+    pair = Pair("a", tmp_path / "r.nii.gz", tmp_path / "p.nii.gz")
+    scores = score_pairs([pair], TARGETS, TARGETS, resample=True)
+    assert {(score.status, score.reason) for score in scores} == {("failed", "the two grids do not meet")}
+
+
+def save_cases(folder: Path, labels: np.ndarray, count: int) -> list[Pair]:
+    pairs = []
+    for number in range(count):
+        write_volume(folder / f"r{number}.nii", labels, AFFINE)
+        write_volume(folder / f"p{number}.nii", np.roll(labels, number % 3, axis=0), AFFINE)
+        pairs.append(Pair(f"case {number}", folder / f"r{number}.nii", folder / f"p{number}.nii"))
+    return pairs
+
+
+def exactly(scores: list[CaseScore]) -> str:
+    """Return scores as text that tells every digit and equals itself where a value is NaN."""
+    return json.dumps([asdict(score) for score in scores], default=lambda number: number.item())
+
+
+def test_processes_give_the_same_scores_in_the_same_order(labels: np.ndarray, tmp_path: Path) -> None:
+    pairs = save_cases(tmp_path, labels, 5)
+    pairs[1] = Pair("case 1", pairs[1].reference, None)
+    options = ScoreOptions(lesions={"tumour": "lits"})
+    alone = score_pairs(pairs, TARGETS, TARGETS, options, workers=1)
+    shared = score_pairs(pairs, TARGETS, TARGETS, options, workers=2)
+    assert [score.case for score in alone[::2]] == [pair.case for pair in pairs]
+    assert exactly(shared) == exactly(alone)
+
+
+def test_a_stopped_call_goes_on(labels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, journal = save_cases(tmp_path, labels, 4), tmp_path / "scores.partial.jsonl"
+    whole = score_pairs(pairs, TARGETS, TARGETS)
+    scored: list[str] = []
+    real = evaluate.score_labels
+
+    def watched(*arguments: Any, **options: Any) -> list[CaseScore]:
+        if arguments[5] == "case 2" and "case 2" not in scored:
+            scored.append("case 2")
+            raise KeyboardInterrupt
+        scored.append(arguments[5])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(evaluate, "score_labels", watched)
+    with pytest.raises(KeyboardInterrupt):
+        score_pairs(pairs, TARGETS, TARGETS, journal=journal)
+    assert scored == ["case 0", "case 1", "case 2"]
+    again = score_pairs(pairs, TARGETS, TARGETS, journal=journal)
+    assert scored[3:] == ["case 2", "case 3"]
+    assert exactly(again) == exactly(whole)
+
+
+def test_a_case_whose_process_dies_is_a_failed_case(
+    labels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = save_cases(tmp_path, labels, 2)
+    rows = score_pairs(pairs[:1], TARGETS, TARGETS)
+    monkeypatch.setattr(evaluate, "run_all", lambda work, items, workers: iter([(1, None), (0, rows)]))
+    monkeypatch.setattr(evaluate, "closing", nullcontext)
+    scores = score_pairs(pairs, TARGETS, TARGETS)
+    assert [(score.case, score.status) for score in scores] == [
+        *[("case 0", "ok")] * 2,
+        *[("case 1", "failed")] * 2,
+    ]
+    assert "was ended from outside" in scores[2].reason
+    assert scores[2].penalty_mm == pytest.approx(DIAGONAL_MM)

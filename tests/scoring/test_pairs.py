@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from medunet.errors import InputError
-from medunet.scoring.pairs import Pair, find_pairs
+from medunet.scoring.pairs import Pair, find_pairs, match_cases
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -81,3 +81,32 @@ def test_what_matches_nothing_is_refused(tmp_path: Path) -> None:
         find_pairs(reference / "segmentation-1.nii", touch(tmp_path / "empty"))
     with pytest.raises(InputError, match=r"holds both volume-1.nii and volume-1.nii.gz"):
         find_pairs(reference, touch(prediction, "volume-1.nii.gz"))
+
+
+def test_formats_may_differ(tmp_path: Path) -> None:
+    reference = touch(tmp_path / "r", "liver_1.nii.gz", "liver_2.NRRD", "liver_3.mha", "liver_4_seg.nii")
+    names = ("1.nrrd", "2.seg.nrrd", "3.mhd", "3.raw", "4.dcm", "4.seg.nii", "1.png")
+    prediction = touch(tmp_path / "p", *(f"liver_{name}" for name in names))
+    pairs, unmatched = find_pairs(reference, prediction)
+    found = {pair.case: pair.prediction.name if pair.prediction else None for pair in pairs}
+    assert found == {
+        "liver_1": "liver_1.nrrd",
+        "liver_2": "liver_2.seg.nrrd",
+        "liver_3": "liver_3.mhd",
+        "liver_4_seg": None,  # "_seg" and ".seg" are part of a name
+    }
+    assert unmatched == ["liver_4.dcm", "liver_4.seg.nii"]
+    with pytest.raises(InputError, match=r"holds both liver_2\.nrrd and liver_2\.seg\.nrrd"):
+        find_pairs(reference, touch(prediction, "liver_2.nrrd"))
+
+
+def test_the_cases_of_a_manifest_by_their_id(tmp_path: Path) -> None:
+    labels = {"a": tmp_path / "truth/seg-1.nii", "b": tmp_path / "truth/seg-2.nii"}
+    prediction = touch(tmp_path / "p", "b.nrrd", "c.nii.gz", "index.json")
+    pairs, unmatched = match_cases(labels, prediction)
+    assert pairs == [Pair("a", labels["a"], None), Pair("b", labels["b"], prediction / "b.nrrd")]
+    assert unmatched == ["c.nii.gz"]
+    with pytest.raises(InputError, match="the name of a case id: d there, b, c here"):
+        match_cases({"d": tmp_path / "d.nii"}, prediction)
+    with pytest.raises(InputError, match="no such folder"):
+        match_cases(labels, prediction / "b.nrrd")

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from medunet.case_scores import CaseLesions, CaseScore, Lesion
 from medunet.errors import InputError
-from medunet.records import CaseScore
-from medunet.scoring.evaluate import score_labels
+from medunet.scoring.labels import ScoreOptions, score_labels
 from medunet.scoring.summary import mean_dice, score_table, summarise
-from medunet.scoring.tables import read_scores, write_scores
+from medunet.scoring.tables import read_lesions, read_scores, write_scores
 
 TARGETS = {"liver": (1, 2), "tumour": (2,)}
 COLUMNS = (
     "case,label,status,surface,dice,iou,precision,recall,f1,specificity,accuracy,"
-    "hd_mm,hd95_mm,assd_mm,masd_mm,nsd_1mm,nsd_2mm,reference_ml,predicted_ml,reason"
+    "hd_mm,hd95_mm,assd_mm,masd_mm,nsd_1mm,nsd_2mm,reference_ml,predicted_ml,"
+    "f2,balanced_accuracy,mcc,kappa,difference_ml,relative_difference,reason"
 )
 
 
@@ -68,12 +69,25 @@ def test_summary_hides_nothing(scores: list[CaseScore]) -> None:
     assert (hd95.num_finite, hd95.num_undefined, hd95.num_infinite) == (2, 1, 2)
     assert liver.metrics["hd_mm"].mean == pytest.approx(0.2)  # one of five is shifted by 1 mm
 
-    zero_counted = {"dice", "iou", "recall", "f1", "nsd_1mm", "nsd_2mm"}
+    zero_counted = {"dice", "iou", "recall", "f1", "f2", "nsd_1mm", "nsd_2mm"}
     for summary in (liver, tumour):
         for name, metric in summary.metrics.items():
             total = metric.num_finite + metric.num_undefined + metric.num_infinite
             assert total == (summary.num_expected if name in zero_counted else summary.num_scored), name
             assert not math.isinf(metric.mean)
+
+
+def test_cldice_is_that_of_tubes_alone() -> None:
+    scores = [
+        CaseScore("a", "vessel", "ok", "area", cldice=0.8),
+        CaseScore("b", "vessel", "missing", "area"),
+        CaseScore("a", "liver", "ok", "area"),
+        CaseScore("b", "liver", "missing", "area"),
+    ]
+    vessel, liver = (summary.metrics["cldice"] for summary in summarise(scores))
+    assert (vessel.mean, vessel.num_finite) == (pytest.approx(0.4), 2)  # the missing case counts as 0
+    assert (liver.num_finite, liver.num_undefined) == (0, 1)
+    assert math.isnan(liver.mean)
 
 
 def test_mean_dice_is_the_mean_over_cases_of_the_mean_over_classes(scores: list[CaseScore]) -> None:
@@ -107,7 +121,8 @@ def test_csv_columns_and_round_trip(scores: list[CaseScore], tmp_path: Path) -> 
 def test_other_percentiles_and_tolerances_name_their_columns(tmp_path: Path) -> None:
     labels = label_map(tumour=True)
     scores = score_labels(
-        *(labels, labels, (1.0,) * 3, TARGETS, TARGETS, "a"), percentile=90.0, tolerances_mm=(0.5, 3.0)
+        *(labels, labels, (1.0,) * 3, TARGETS, TARGETS, "a"),
+        ScoreOptions(percentile=90.0, tolerances_mm=(0.5, 3.0)),
     )
     write_scores(scores, tmp_path, about={}, targets=TARGETS)
     columns = list(read_scores(tmp_path / "scores.csv").columns)
@@ -118,7 +133,8 @@ def test_other_percentiles_and_tolerances_name_their_columns(tmp_path: Path) -> 
 def test_json_has_null_and_status(scores: list[CaseScore], tmp_path: Path) -> None:
     write_scores(scores, tmp_path, about={"medunet_version": "1"}, targets=TARGETS)
     content = json.loads((tmp_path / "scores.json").read_text())
-    assert content["about"] == {"medunet_version": "1"}
+    of_view = ["specificity", "accuracy", "balanced_accuracy", "mcc", "kappa"]
+    assert content["about"] == {"medunet_version": "1", "depend_on_field_of_view": of_view}
     assert content["mean_dice"] == pytest.approx(mean_dice(scores))
     missed = next(row for row in content["scores"] if row["status"] == "missed")
     assert missed["hd95_mm"] is None
@@ -173,3 +189,46 @@ def test_no_scores_and_no_table(tmp_path: Path) -> None:
         read_scores(tmp_path / "other.csv")
     with pytest.raises(InputError, match=r"no such file.*medunet score"):
         read_scores(tmp_path / "none.csv")
+
+
+def with_lesions(case: str, percentile: float = 95.0) -> CaseScore:
+    found = (
+        Lesion(1, "matched", 0.8, 2.5, 1.25, 1.5, 14.0, 9.5, 31),
+        Lesion(2, "missed", 0.0, math.inf, 0.01, 0.0, 2.0, 1.0, 4, counted=False),
+        Lesion(3, "false_positive", 0.0, math.inf, 0.0, 0.3, 6.0, 5.0, 40),
+    )
+    mean = {"sensitivity": 1.0, "precision": 0.5, "f1": 2 / 3, "dice": 0.4, "hd95_mm": math.inf}
+    lesions = CaseLesions("lits", found, 1, 0, 1, **mean, rq=2 / 3, sq=math.nan, pq=0.4)
+    return CaseScore(case, "tumour", "ok", "area", dice=0.5, percentile=percentile, lesions=lesions)
+
+
+def test_lesions_have_a_table_of_their_own(scores: list[CaseScore], tmp_path: Path) -> None:
+    write_scores([with_lesions("=cmd()")], tmp_path, about={}, targets=TARGETS)
+    lines = (tmp_path / "lesions.csv").read_text().splitlines()
+    assert lines == [
+        "case,label,rules,lesion,status,counted,dice,hd95_mm,reference_ml,predicted_ml,"
+        "long_axis_mm,short_axis_mm,slice",
+        "'=cmd(),tumour,lits,1,matched,true,0.8,2.5,1.25,1.5,14.0,9.5,31",
+        "'=cmd(),tumour,lits,2,missed,false,0.0,inf,0.01,0.0,2.0,1.0,4",
+        "'=cmd(),tumour,lits,3,false_positive,true,0.0,inf,0.0,0.3,6.0,5.0,40",
+    ]
+    table = read_lesions(tmp_path / "lesions.csv")
+    assert list(table["case"]) == ["=cmd()"] * 3
+    assert list(table["counted"]) == [True, False, True]
+    assert table["slice"].tolist() == [31, 4, 40]
+    assert table["hd95_mm"].tolist() == [2.5, math.inf, math.inf]
+    with pytest.raises(InputError, match=r"not a table of lesions: it lacks the columns \['rules'"):
+        read_lesions(tmp_path / "scores.csv")
+
+    write_scores([with_lesions("a", percentile=90.0)], tmp_path, about={}, targets=TARGETS)
+    assert "hd90_mm" in read_lesions(tmp_path / "lesions.csv").columns
+    write_scores(scores, tmp_path, about={}, targets=TARGETS)
+    assert not (tmp_path / "lesions.csv").exists(), "lesions of earlier scores stand beside the new ones"
+
+
+def test_a_scan_without_lesions_has_an_empty_table(tmp_path: Path) -> None:
+    none = CaseLesions("lits", (), 0, 0, 0, *[math.nan] * 8)
+    write_scores(
+        [CaseScore("a", "tumour", "both_empty", "area", lesions=none)], tmp_path, about={}, targets=TARGETS
+    )
+    assert len(read_lesions(tmp_path / "lesions.csv")) == 0

@@ -1,0 +1,68 @@
+"""A reference and its prediction read onto one grid, the reference's own."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medunet.errors import DataError
+from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
+from medunet.imaging.nifti import Volume
+from medunet.imaging.resample import resample_labels
+from medunet.imaging.volumes import read_label
+
+_GRID_TOLERANCE = 0.1  # of the smallest spacing: how far a corner may lie from the reference's
+
+
+def read_pair(
+    reference: Path,
+    prediction: Path,
+    *,
+    reference_instances_as: int | None = None,
+    prediction_instances_as: int | None = None,
+    resample: bool = False,
+) -> tuple[Volume, NDArray[np.integer], str]:
+    """Return the reference, the prediction's labels `(I, J, K)` on its grid, and a note where they were resampled.
+
+    `..._instances_as` as `read_label` takes it. Pictures have no place in space and are never resampled.
+
+    Raises:
+        DataError: a file cannot be read, or the grids differ and `resample` is not set or of no use. Its text names
+            no file, since that may name the patient.
+    """
+    wanted = _read(reference, "reference", reference_instances_as)
+    given = _read(prediction, "prediction", prediction_instances_as)
+    difference = grid_difference(wanted, given)
+    if not difference:
+        return wanted, given.array, ""
+    if not resample or wanted.header.nifti is None or given.header.nifti is None:
+        raise DataError(f"the prediction's {difference}")
+    labels = resample_labels(given.array, given.affine, wanted.array.shape, wanted.affine)
+    spacing = "×".join(f"{step:.4g}" for step in given.spacing_mm)
+    return wanted, labels, f"resampled from {spacing} mm"
+
+
+def find_slice_axis(affine: Affine) -> int:
+    """Return the array axis that axial slices are numbered along, the one closest to the body's length."""
+    return next((axis for axis, code in enumerate(axis_codes(affine)) if code in "SI"), 2)
+
+
+def _read(path: Path, role: str, instances_as: int | None) -> Volume:
+    try:
+        volume = read_label(path, instances_as=instances_as)
+    except DataError as error:
+        raise DataError(f"{role}: {error.what}".replace(path.name, "the file")) from error
+    if volume.array.ndim != 3:
+        raise DataError(f"{role}: shape {volume.array.shape} does not have three axes")
+    return volume
+
+
+def grid_difference(first: Volume, second: Volume, whose: str = "the reference's") -> str:
+    """Say how the second volume's grid differs from the first's; nothing where it is the same."""
+    shape, other = first.array.shape, second.array.shape
+    if other != shape:
+        return f"shape {other} differs from {whose} {shape}"
+    displacement_mm = corner_displacement_mm(shape, first.affine, second.affine)
+    if not displacement_mm <= _GRID_TOLERANCE * min(first.spacing_mm):  # NaN is no match either
+        return f"corners lie up to {displacement_mm:.4g} mm from {whose}"
+    return ""

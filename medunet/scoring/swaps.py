@@ -1,0 +1,83 @@
+"""Labels that a prediction may have swapped: a warning, for the scores alone look like two misses."""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medunet.scoring.bits import memory_order
+
+Labels = NDArray[np.integer]
+
+
+def find_swaps(
+    reference: Labels,
+    prediction: Labels,
+    targets_reference: Mapping[str, tuple[int, ...]],
+    targets_prediction: Mapping[str, tuple[int, ...]],
+    *,
+    ignore_value: int | None = None,
+) -> dict[str, str]:
+    """Return a warning for each target that looks swapped with another, of two label maps of one shape.
+
+    Two targets look swapped where each overlaps the other's mask better (IoU) than either overlaps its own. Targets
+    that share a label value, as regions do, are not compared. All overlaps come from one joint histogram of the label
+    values; voxels that the reference gives `ignore_value` are left out.
+    """
+    pairs = [
+        (one, other)
+        for one, other in combinations([name for name in targets_reference if name in targets_prediction], 2)
+        if all(
+            set(targets[one]).isdisjoint(targets[other])
+            for targets in (targets_reference, targets_prediction)
+        )
+    ]
+    if not pairs:
+        return {}
+    rows = sorted({value for one in pairs for name in one for value in targets_reference[name]})
+    columns = sorted({value for one in pairs for name in one for value in targets_prediction[name]})
+    counts = _count_joint(reference, prediction, rows, columns, ignore_value)
+
+    def iou(one: str, other: str) -> float:
+        """Overlap of a target's reference with another's prediction."""
+        row = [1 + rows.index(value) for value in targets_reference[one]]
+        column = [1 + columns.index(value) for value in targets_prediction[other]]
+        both = int(counts[np.ix_(row, column)].sum())
+        either = int(counts[row].sum()) + int(counts[:, column].sum()) - both
+        return both / either if either else 0.0
+
+    warnings: dict[str, list[str]] = {}
+    for one, other in pairs:
+        crossed, own = (iou(one, other), iou(other, one)), (iou(one, one), iou(other, other))
+        if min(crossed) > max(own):
+            text = (
+                f"{one} and {other} look swapped: IoU {crossed[0]:.2f} and {crossed[1]:.2f} with each other's mask, "
+                f"{own[0]:.2f} and {own[1]:.2f} with their own"
+            )
+            for name in (one, other):
+                warnings.setdefault(name, []).append(text)
+    return {name: "; ".join(texts) for name, texts in warnings.items()}
+
+
+def _count_joint(
+    reference: Labels, prediction: Labels, rows: list[int], columns: list[int], ignore_value: int | None
+) -> NDArray[np.int64]:
+    """Count voxels by the reference's value (row) and the prediction's (column); row and column 0 are all others."""
+    order = memory_order(reference)
+    shape = (len(rows) + 1, len(columns) + 1)
+    counts = np.zeros(shape, dtype=np.int64)
+    for plane, other in zip(reference.transpose(order), prediction.transpose(order), strict=True):
+        chosen = (plane != 0) | (other != 0)
+        if ignore_value is not None:
+            chosen &= plane != ignore_value
+        codes = _code(plane[chosen], rows) * shape[1] + _code(other[chosen], columns)
+        counts += np.bincount(codes, minlength=counts.size).reshape(shape)
+    return counts
+
+
+def _code(labels: Labels, values: list[int]) -> NDArray[np.int64]:
+    """Return 1 for the first of the ascending values, 2 for the second, and so on; 0 for any other label."""
+    table = np.array(values, dtype=np.int64)
+    place = np.minimum(np.searchsorted(table, labels), len(values) - 1)
+    return np.where(table[place] == labels, place + 1, 0)
