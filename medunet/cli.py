@@ -200,7 +200,7 @@ def predict(
 @app.command()
 def score(
     reference: Annotated[
-        Path, typer.Argument(help="A run's folder; or a reference mask or folder of masks.")
+        Path, typer.Argument(help="A run's folder; or a reference mask, a folder of masks, a manifest.json.")
     ],
     prediction: Annotated[Path | None, typer.Argument(help="A mask or folder of masks.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Description of the reference's labels.")] = None,
@@ -210,6 +210,12 @@ def score(
     target: Annotated[list[str] | None, typer.Option(help="Score these labels or regions only.")] = None,
     pairs: Annotated[Path | None, typer.Option(help="CSV: case,reference,prediction.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the tables go.")] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Bring predictions on another grid to the reference's.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; else as many as cores and memory allow.")
+    ] = None,
     data_root: DataRoot = None,
     changes: Changes = None,
 ) -> None:
@@ -222,8 +228,12 @@ def score(
             "--out": out,
         }
         _refuse("a run is scored as it is described, into its own folder", given)
-        scores = stages.run_score(_open(reference, data_root, changes), targets=target or ())
+        opened = _open(reference, data_root, changes)
+        scores = stages.run_score(opened, targets=target or (), resample=resample, workers=workers)
     else:
+        if reference.suffix == ".json":
+            _refuse("a manifest names its dataset and its cases", {"--dataset": dataset, "--pairs": pairs})
+            dataset = "manifest"  # which describes itself: the name is not looked up
         if dataset is None or out is None:
             raise InputError(
                 "scoring masks needs to know what their labels mean and where the tables go",
@@ -241,8 +251,36 @@ def score(
             prediction_description=other,
             targets=target or (),
             pairs_csv=pairs,
+            data_root=data_root,
+            resample=resample,
+            workers=workers,
         )
     _end([row for row in scores if row.status in ("missing", "failed")])
+
+
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Option("--out", help="Where the tables and the plot go.")],
+    scores: Annotated[
+        list[Path] | None, typer.Argument(help="scores.csv of two or more methods, or folders that hold one.")
+    ] = None,
+    readers: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Instead: label maps of one case, a file per reader."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Description of the readers' labels.")] = None,
+) -> None:
+    """Compare methods by their scores on the same cases, or the readers of one case."""
+    from medunet import comparing
+
+    if readers is None:
+        _refuse("scores name their labels themselves", {"--dataset": dataset})
+        _end(comparing.compare_scores(scores or [], out))
+        return
+    _refuse("readers are compared among themselves", {"SCORES": scores or None})
+    if dataset is None:
+        raise InputError("label maps need a description", where="--dataset", mend="Add --dataset NAME.")
+    comparing.compare_reader_maps(readers, out, dataset)
 
 
 @app.command()

@@ -10,7 +10,9 @@ from conftest import TINY
 from medunet import cli, runs, stages
 from medunet.files import read_json
 from medunet.imaging.volumes import read_label
-from medunet.scoring.tables import read_scores
+from medunet.scoring.tables import read_lesions, read_scores
+
+LESIONS = "scoring.lesions={tumour: lits}"
 
 
 @pytest.fixture
@@ -68,6 +70,14 @@ def test_images_and_folders_and_a_manifest_can_be_predicted(call, finished_run: 
     labels = finished_run.data_root / "labelsTr"
     assert call("score", labels, tmp_path / "b", "--dataset", "phantoms", "--out", tmp_path / "s")[0] == 0
     assert len(read_scores(tmp_path / "s/scores.csv")) == 12
+    out = ("--out", tmp_path / "m", "--data-root", finished_run.data_root)
+    code, _ = call("score", manifest, tmp_path / "b", *out, "--resample", "--workers", "1", "--set", LESIONS)
+    assert code == 0
+    assert len(read_scores(tmp_path / "m/scores.csv")) == 12
+    assert set(read_lesions(tmp_path / "m/lesions.csv")["label"]) == {"tumour"}
+    about = read_json(tmp_path / "m/scores.json")["about"]
+    assert (about["resample"], about["surface"], about["lesions"]) == (True, "area", {"tumour": "lits"})
+    assert not (tmp_path / "m/scores.partial.jsonl").exists()
 
 
 def test_a_model_folder_predicts_as_its_run_was_configured(call, own_run: runs.Run, tmp_path):
@@ -131,6 +141,10 @@ def test_faults_give_exit_code_one(call, own_run: runs.Run):
          "no name is common"),
         (("predict", "{run}", "--data-root", "{data}", "--out", "{tmp}/o"), "Leave the option out"),
         (("score", "{run}", "--data-root", "{data}", "--out", "{tmp}/o"), "Leave the option out"),
+        (("score", "{run}/manifest.json", "{run}/predictions", "--dataset", "phantoms", "--out", "{tmp}/o"),
+         "Leave the option out"),
+        (("score", "{run}/manifest.json", "{run}/predictions", "--out", "{tmp}/o"), "MEDUNET_DATA_ROOT"),
+        (("score", "{run}", "--data-root", "{data}", "--set", "scoring.lesions={{spleen: lits}}"), "Choose from"),
         (("predict", "{run}/folds/0/model", "--out", "{tmp}/o"), "Add scans"),
         (("run", "{tmp}/none.yaml", "--run", "{tmp}/r", "--data-root", "{data}"), "no such file"),
         (("report", "{tmp}/empty", "--data-root", "{data}"), "medunet manifest"),

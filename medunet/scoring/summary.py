@@ -1,7 +1,8 @@
 """What a cohort's scores come to, with nothing hidden: counts stand beside every mean.
 
-A missing or failed case counts as 0 in the means of Dice, IoU, recall, F1 and NSD, and has no other value. An
-infinite distance is counted, never averaged.
+A missing or failed case counts as 0 in the means of overlaps that measure what was found (see
+`is_zero_where_unscored`), and has no other value. An infinite distance is counted, never averaged; beside the mean
+over the finite ones stands that in which each miss costs the field of view's diagonal.
 """
 
 import math
@@ -14,10 +15,23 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from medunet.records import CaseScore
+from medunet.case_scores import CaseScore
+from medunet.scoring.statistics import bootstrap_interval
+
+# They count the background: they grow with the field of view, and say nothing beside those of another.
+FIELD_OF_VIEW_COLUMNS = ("specificity", "accuracy", "balanced_accuracy", "mcc", "kappa")
 
 _OVERLAPS = ("dice", "iou", "precision", "recall", "f1", "specificity", "accuracy")
-_ZERO_WHERE_UNSCORED = ("dice", "iou", "recall", "f1")
+_OTHERS = ("f2", "balanced_accuracy", "mcc", "kappa", "difference_ml", "relative_difference")
+LESION_COLUMNS = {
+    **{f"lesion_{name}": name for name in ("sensitivity", "precision", "f1", "dice", "hd95_mm")},
+    **{name: name for name in ("rq", "sq", "pq")},
+}  # column -> field of CaseLesions
+OPTIONAL_COLUMNS = (*LESION_COLUMNS, "cldice")  # of the targets that the configuration names
+_ZERO_WHERE_UNSCORED = (
+    *("dice", "iou", "recall", "f1", "f2", "cldice"),
+    *("lesion_sensitivity", "lesion_f1", "lesion_dice", "rq", "pq"),
+)
 _NUM_WORST = 3
 
 
@@ -25,11 +39,19 @@ _NUM_WORST = 3
 class MetricSummary:
     """Mean and median of one metric over `num_finite` values (NaN where none), and what is not among them.
 
-    The zeros that stand for missing and failed cases are among the finite values.
+    The zeros that stand for missing and failed cases are among the finite values. The interval is the 95% bootstrap
+    interval of the mean, NaN for fewer than two values. The penalised mean and median are of distances only, NaN for
+    other metrics: there an infinite one and a missing or failed case count as the case's `penalty_mm`, or the
+    largest of the cohort where it has none.
     """
 
     mean: float
+    mean_low: float
+    mean_high: float
     median: float
+    mean_penalised: float
+    median_penalised: float
+    num_expected: int
     num_finite: int
     num_undefined: int
     num_infinite: int
@@ -50,10 +72,15 @@ class LabelSummary:
     metrics: dict[str, MetricSummary]
 
 
-def summarise(scores: Sequence[CaseScore]) -> list[LabelSummary]:
-    """Summarise each label, in the order of first appearance."""
+def summarise(scores: Sequence[CaseScore], names: Sequence[str] | None = None) -> list[LabelSummary]:
+    """Summarise each label, in the order of first appearance: all its metrics, or those of the named columns."""
+    columns = metric_columns(scores)
+    columns = {name: columns[name] for name in (columns if names is None else names)}
+    largest = max(
+        (score.penalty_mm for score in scores if not math.isnan(score.penalty_mm)), default=math.nan
+    )
     return [
-        _summarise_label(label, [score for score in scores if score.label == label])
+        _summarise_label(label, [score for score in scores if score.label == label], columns, largest)
         for label in dict.fromkeys(score.label for score in scores)
     ]
 
@@ -78,59 +105,98 @@ def dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
 def metric_columns(scores: Sequence[CaseScore]) -> dict[str, Callable[[CaseScore], float]]:
     """Return the metrics by their column in `scores.csv`, each with the way to its value, in that order.
 
-    A column names the percentile and the tolerances that were used: `hd95_mm`, `nsd_1mm`.
+    A column names the percentile, the way that both directions are joined unless it is their maximum, and the
+    tolerances: `hd95_mm`, `hd95_pooled_mm`, `nsd_1mm`. Columns of lesions are there where any score has lesions.
     """
-    percentiles = {score.percentile for score in scores} or {95.0}
-    assert len(percentiles) == 1, f"scores at several percentiles {percentiles} share no column"
+    kinds = {(score.percentile, score.hd95) for score in scores} or {(95.0, "max")}
+    assert len(kinds) == 1, f"scores at several percentiles or modes {kinds} share no column"
     tolerances = sorted({tolerance for score in scores for tolerance in score.nsd})
 
     def nsd(tolerance: float) -> Callable[[CaseScore], float]:
         return lambda score: score.nsd.get(tolerance, math.nan)
 
-    (percentile,) = percentiles
+    def lesion(field: str) -> Callable[[CaseScore], float]:
+        return lambda score: math.nan if score.lesions is None else getattr(score.lesions, field)
+
+    ((percentile, mode),) = kinds
+    robust = f"hd{percentile:g}_mm" if mode == "max" else f"hd{percentile:g}_{mode}_mm"
     fields = {name: name for name in (*_OVERLAPS, "hd_mm")}
-    fields |= {f"hd{percentile:g}_mm": "hd95_mm", "assd_mm": "assd_mm", "masd_mm": "masd_mm"}
+    fields |= {robust: "hd95_mm", "assd_mm": "assd_mm", "masd_mm": "masd_mm"}
     columns: dict[str, Callable[[CaseScore], float]] = {
         column: attrgetter(field) for column, field in fields.items()
     }
     columns |= {f"nsd_{tolerance:g}mm": nsd(tolerance) for tolerance in tolerances}
-    return columns | {field: attrgetter(field) for field in ("reference_ml", "predicted_ml")}
+    columns |= {field: attrgetter(field) for field in ("reference_ml", "predicted_ml", *_OTHERS)}
+    if not all(math.isnan(score.cldice) for score in scores):
+        columns["cldice"] = attrgetter("cldice")
+    if any(score.lesions is not None for score in scores):
+        columns |= {column: lesion(field) for column, field in LESION_COLUMNS.items()}
+    return columns
+
+
+def is_zero_where_unscored(column: str) -> bool:
+    """Return whether a missing or failed case counts as 0: the metric falls with what was not found."""
+    return column in _ZERO_WHERE_UNSCORED or column.startswith("nsd_")
+
+
+def is_distance(column: str) -> bool:
+    """Return whether a column holds distances in mm, which a miss makes infinite: `hd95_mm`, not `nsd_1mm`."""
+    return column.endswith("_mm")
 
 
 def score_table(scores: Sequence[CaseScore], unit: str = "mm") -> Table:
     """Return the terminal's table: a row per label, and below it the mean Dice and the worst cases.
 
-    Of the counts beside "scored", those that are zero for every label are left out. `unit` is that of the lengths:
-    mm, or px for pictures.
+    Dice has its 95% interval. Of the counts beside "scored", those that are zero for every label are left out.
+    `unit` is that of the lengths: mm, or px for pictures.
     """
     columns = metric_columns(scores)
-    hd95 = next(name for name, get in columns.items() if name.startswith("hd") and name != "hd_mm")
-    shown = ["dice", hd95, *(name for name in columns if name.startswith("nsd_"))]
-    summaries = summarise(scores)
+    robust = next(name for name in columns if name.startswith("hd") and name != "hd_mm")
+    shown = ["dice", robust, *(name for name in columns if name.startswith("nsd_"))]
+    summaries = summarise(scores, shown)
     statuses = ("both_empty", "missed", "false_positive", "missing", "failed")
     present = [name for name in statuses if any(getattr(summary, f"num_{name}") for summary in summaries)]
-    table = Table(title="Scores: mean over cases", caption=_caption(scores), caption_justify="left")
+    title = "Scores: mean over cases (95% interval)"
+    table = Table(title=title, caption=_caption(scores), caption_justify="left")
     table.add_column("label", no_wrap=True)
     for name in (*shown, "scored", *present):
         table.add_column(name.replace("_", " ").replace("mm", unit), justify="right")
     for summary in summaries:
         table.add_row(
             escape(summary.label),
-            *(_cell(summary.metrics[name]) for name in shown),
+            *(_cell(summary.metrics[name], with_interval=name == "dice") for name in shown),
             f"{summary.num_scored}/{summary.num_expected}",
             *(str(getattr(summary, f"num_{name}")) for name in present),
         )
     return table
 
 
-def _summarise_label(label: str, scores: list[CaseScore]) -> LabelSummary:
+def _summarise_label(
+    label: str,
+    scores: list[CaseScore],
+    columns: dict[str, Callable[[CaseScore], float]],
+    largest_penalty_mm: float,
+) -> LabelSummary:
     status = Counter(score.status for score in scores)
+    penalties = [largest_penalty_mm if math.isnan(score.penalty_mm) else score.penalty_mm for score in scores]
+    asked = dict.fromkeys(LESION_COLUMNS, any(score.lesions is not None for score in scores))
+    asked["cldice"] = not all(math.isnan(score.cldice) for score in scores)
     metrics = {}
-    for name, get in metric_columns(scores).items():
+    for name, get in columns.items():
         values = [get(score) for score in scores if _is_scored(score)]
-        if name in _ZERO_WHERE_UNSCORED or name.startswith("nsd_"):
+        penalised: list[float] = []
+        if not asked.get(name, True):
+            pass  # nobody asked for it of this target: an unscored case has no failure in it
+        elif is_distance(name):
+            costs = [get(score) if _is_scored(score) else math.inf for score in scores]
+            penalised = [
+                penalty if math.isinf(cost) else cost
+                for cost, penalty in zip(costs, penalties, strict=True)
+                if not math.isnan(cost)
+            ]
+        elif is_zero_where_unscored(name):
             values += [0.0] * (len(scores) - len(values))
-        metrics[name] = _summarise_metric(values)
+        metrics[name] = _summarise_metric(values, penalised, len(scores))
     return LabelSummary(
         label=label,
         num_expected=len(scores),
@@ -144,11 +210,17 @@ def _summarise_label(label: str, scores: list[CaseScore]) -> LabelSummary:
     )
 
 
-def _summarise_metric(values: list[float]) -> MetricSummary:
+def _summarise_metric(values: list[float], penalised: list[float], num_expected: int) -> MetricSummary:
     finite = [value for value in values if math.isfinite(value)]
+    low, high = bootstrap_interval(finite)
     return MetricSummary(
         mean=_mean(finite),
-        median=float(np.median(finite)) if finite else math.nan,
+        mean_low=low,
+        mean_high=high,
+        median=_median(finite),
+        mean_penalised=_mean(penalised),
+        median_penalised=_median(penalised),
+        num_expected=num_expected,
         num_finite=len(finite),
         num_undefined=sum(math.isnan(value) for value in values),
         num_infinite=sum(math.isinf(value) for value in values),
@@ -163,8 +235,14 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def _cell(metric: MetricSummary) -> str:
+def _median(values: list[float]) -> float:
+    return float(np.median(values)) if values else math.nan
+
+
+def _cell(metric: MetricSummary, *, with_interval: bool) -> str:
     mean = "–" if math.isnan(metric.mean) else f"{metric.mean:.3f}"
+    if with_interval and not math.isnan(metric.mean_low):
+        mean += f" ({metric.mean_low:.3f}–{metric.mean_high:.3f})"
     return f"{mean} ({metric.num_infinite} infinite)" if metric.num_infinite else mean
 
 

@@ -1,0 +1,277 @@
+"""Score tables of several methods compared, and readers of one case: tables, a plot, and what the terminal shows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from medunet import __version__
+from medunet.case_scores import Surface
+from medunet.errors import DataError, InputError, MedunetError
+from medunet.files import whole_file, write_json
+from medunet.imaging.nifti import Volume
+from medunet.imaging.volumes import read_label
+from medunet.records import Description, load_description
+from medunet.runs import descriptions_folder
+from medunet.scoring.agreement import ReaderPair, TargetAgreement, compare_readers
+from medunet.scoring.compare import Comparison, PairDifference, compare
+from medunet.scoring.pairs import find_pairs
+from medunet.scoring.reading import grid_difference
+from medunet.scoring.tables import plain, read_scores, write_table
+from medunet.speech import console, say
+
+_NUM_NAMED = 5
+
+
+def compare_scores(paths: Sequence[Path], out: Path) -> list[str]:
+    """Compare methods by their scores.csv, each given as that file or as a folder that holds one.
+
+    Writes comparison.csv, comparison.json, ranking.csv and comparison.png; returns the cases that a method lacks.
+
+    Raises:
+        InputError: a path without scores, or tables that cannot be compared.
+    """
+    from medunet.imaging.figures import figure_png
+    from medunet.reporting.compare_plots import draw_comparison
+
+    tables = {name: read_scores(file) for name, file in _name_tables(paths).items()}
+    comparison = compare(tables)
+    pairs = [_row(pair) for pair in comparison.pairs]
+    rankings = _ranking_rows(comparison)
+    write_table(out / "comparison.csv", pairs)
+    write_table(out / "ranking.csv", rankings)
+    about = {
+        "medunet": __version__,
+        "surface": comparison.surface,
+        "difference": "first less second; failures count as 0 in overlaps and as infinite distances",
+        "methods": comparison.letters,
+        "absent": comparison.absent,
+        "unscored": comparison.unscored,
+        "labels_left_out": comparison.left_out,
+    }
+    write_json(out / "comparison.json", plain({"about": about, "pairs": pairs, "ranking": rankings}))
+    if (figure := draw_comparison(comparison)) is not None:
+        _write_picture(out / "comparison.png", figure_png(figure))
+    console.print(comparison_table(comparison))
+    _say_gaps(comparison)
+    say("Compare", f"{len(tables)} methods, {len(comparison.labels)} labels", out / "comparison.csv")
+    return sorted({case for cases in comparison.absent.values() for case in cases})
+
+
+def compare_reader_maps(
+    folder: Path, out: Path, dataset: str, surface: Surface = "area"
+) -> list[TargetAgreement]:
+    """Compare all label maps of a folder, several readers of one case on one grid; readers are named by their file.
+
+    Writes readers.csv, readers.json and readers.png.
+
+    Raises:
+        InputError: no such folder, or fewer than two label maps.
+        DataError: a file that cannot be read, or lies on another grid than the first; all in one message.
+    """
+    from medunet.imaging.figures import figure_png
+    from medunet.reporting.compare_plots import draw_readers
+
+    description = load_description(dataset, descriptions_folder())
+    volumes = _read_readers(folder, description)
+    first = next(iter(volumes.values()))
+    maps = {reader: volume.array for reader, volume in volumes.items()}
+    pairs, agreements = compare_readers(maps, first.spacing_mm, description.targets, surface=surface)
+    write_table(out / "readers.csv", [asdict(pair) for pair in pairs])
+    about = {
+        "medunet": __version__,
+        "dataset": description.name,
+        "surface": surface,
+        "readers": list(volumes),
+        "unit_of_length": description.unit,
+        "kappa": "Fleiss' over all voxels, grows with the field of view; kappa_in_box over the box of all masks",
+    }
+    write_json(
+        out / "readers.json", plain({"about": about, "targets": [asdict(entry) for entry in agreements]})
+    )
+    if (figure := draw_readers(pairs, agreements)) is not None:
+        _write_picture(out / "readers.png", figure_png(figure))
+    console.print(readers_table(pairs, agreements, description.unit))
+    say("Compare", f"{len(volumes)} readers, {len(agreements)} targets", out / "readers.csv")
+    return agreements
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the terminal's table of Dice and the robust Hausdorff distance: a row per label, metric and pair."""
+    letters = comparison.letters
+    caption = "\n".join(f"{letter}: {escape(method)}" for method, letter in letters.items())
+    table = Table(
+        title="Comparison: first less second, 95% interval",
+        caption=f"{caption}\np: Wilcoxon's signed-rank test, corrected by Holm's method\n"
+        "w/t/l: cases that the first won, tied and lost",
+        caption_justify="left",
+    )
+    table.add_column("label", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    table.add_column("pair", no_wrap=True)
+    for heading in ("difference", "p", "w/t/l"):
+        table.add_column(heading, justify="right")
+    for pair in comparison.pairs:
+        if pair.metric in comparison.main_metrics[:2]:
+            infinite = f" ({pair.num_infinite} infinite)" if pair.num_infinite else ""
+            table.add_row(
+                escape(pair.label),
+                pair.metric.replace("_", " "),
+                f"{letters[pair.first]}−{letters[pair.second]}",
+                _with_interval(pair) + infinite,
+                "<0.001" if pair.p_holm < 0.001 else _number(pair.p_holm),
+                f"{pair.wins}/{pair.ties}/{pair.losses}",
+            )
+    return table
+
+
+def readers_table(
+    pairs: Sequence[ReaderPair], agreements: Sequence[TargetAgreement], unit: str = "mm"
+) -> Table:
+    """Return the terminal's table: a row per target with kappa, and Dice and the largest HD95 over the pairs."""
+    table = Table(
+        title="Agreement of readers",
+        caption="kappa depends on the field of view; in box: within the box around all masks",
+        caption_justify="left",
+    )
+    table.add_column("target", no_wrap=True)
+    for heading in ("outlined", "kappa", "in box", "mean Dice", "lowest Dice", f"largest hd95 {unit}"):
+        table.add_column(heading, justify="right")
+    for entry in agreements:
+        distances = [pair.hd95_mm for pair in pairs if pair.target == entry.target]
+        largest = max((value for value in distances if not math.isnan(value)), default=math.nan)
+        table.add_row(
+            escape(entry.target),
+            f"{entry.num_outlined}/{entry.num_readers}",
+            *(
+                _number(value)
+                for value in (entry.kappa, entry.kappa_in_box, entry.mean_dice, entry.lowest_dice)
+            ),
+            "∞" if math.isinf(largest) else _number(largest),
+        )
+    return table
+
+
+def _name_tables(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return the score tables by the name of their method: the folder's, or the file's own where it has one.
+
+    Names that are alike get the folder above in front.
+    """
+    files = [path / "scores.csv" if path.is_dir() else path for path in paths]
+    if len(files) < 2:
+        raise InputError(
+            "one method alone leaves nothing to compare", where="medunet compare", mend="Name two or more."
+        )
+    if absent := [str(path) for path, file in zip(paths, files, strict=True) if not file.is_file()]:
+        raise InputError(
+            "there is no scores.csv", where=", ".join(absent), mend="Make it with `medunet score`."
+        )
+    whole = [file.resolve() for file in files]
+    if twice := [str(path) for path, file in zip(paths, whole, strict=True) if whole.count(file) > 1]:
+        raise InputError(
+            "the same scores are named more than once", where=", ".join(twice), mend="Leave one."
+        )
+    parts = [
+        file.parent.parts if file.name == "scores.csv" else (*file.parent.parts, file.name) for file in whole
+    ]
+    for depth in range(1, max(len(each) for each in parts) + 1):
+        names = ["/".join(each[-depth:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(names, whole, strict=True))
+
+
+def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
+    """Return the label maps of a folder by their file's name without ending, all on the first one's grid."""
+    if not folder.is_dir():
+        raise InputError(
+            "no such folder", where=str(folder), mend="Name the folder of the readers' label maps."
+        )
+    pairs, _ = find_pairs(folder, folder)  # each with itself: a listing
+    files = {pair.case: pair.reference for pair in pairs}
+    if len(files) < 2:
+        raise InputError(
+            f"holds {len(files)} label map(s)", where=str(folder), mend="Put two or more readers' maps there."
+        )
+    volumes: dict[str, Volume] = {}
+    faults = []
+    for reader, path in files.items():
+        try:
+            volumes[reader] = read_label(path, instances_as=description.instances_as)
+        except MedunetError as error:
+            faults.append(f"{reader}: {error.what}")
+    if volumes:
+        (name, first), *others = volumes.items()
+        differences = {reader: grid_difference(first, volume, f"{name}'s") for reader, volume in others}
+        faults += [f"{reader}: its {text}" for reader, text in differences.items() if text]
+    if faults:
+        raise DataError("; ".join(faults), where=folder.name, mend="Resample the label maps to one grid.")
+    declared = {0, *description.labels.values()}
+    for reader, volume in volumes.items():
+        if unknown := sorted({int(value) for value in np.unique(volume.array)} - declared):
+            text = f"{reader} has label values {unknown} that {description.name} does not declare"
+            console.print(f"  [yellow]undeclared[/] {escape(text)}", highlight=False, soft_wrap=True)
+    return volumes
+
+
+def _say_gaps(comparison: Comparison) -> None:
+    """Name what methods lack: nothing is left out silently."""
+    for kind, gaps in (("absent", comparison.absent), ("missing or failed", comparison.unscored)):
+        for method, cases in gaps.items():
+            if cases:
+                named = ", ".join(cases[:_NUM_NAMED]) + (" ..." if len(cases) > _NUM_NAMED else "")
+                text = f"{method}: {len(cases)} case(s) that count as failures: {named}"
+                console.print(f"  [yellow]{kind}[/] {escape(text)}", highlight=False, soft_wrap=True)
+    for label, methods in comparison.left_out.items():
+        text = f"{label}: only {', '.join(methods)} scored it"
+        console.print(f"  [yellow]label left out[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _row(pair: PairDifference) -> dict[str, Any]:
+    row = asdict(pair)
+    del row["differences"]
+    return row
+
+
+def _ranking_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return a row for each ranking and method, with the share of resamples in which it has each rank."""
+    rows = []
+    for ranking in comparison.rankings:
+        stability = ranking.stability
+        for index, method in enumerate(comparison.methods):
+            shares = {f"share_rank_{rank}": share for rank, share in enumerate(stability.shares[index], 1)}
+            rows.append(
+                {
+                    "label": ranking.label,
+                    "metric": ranking.metric,
+                    "scheme": ranking.scheme,
+                    "method": method,
+                    "num_cases": ranking.num_cases,
+                    "score": stability.scores[index],
+                    "rank": stability.ranks[index],
+                    **shares,
+                    "tau_mean": stability.tau_mean,
+                    "tau_low": stability.tau_low,
+                }
+            )
+    return rows
+
+
+def _write_picture(path: Path, png: bytes) -> None:
+    with whole_file(path, suffix=".png") as temporary:
+        temporary.write_bytes(png)
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _with_interval(pair: PairDifference) -> str:
+    if math.isnan(pair.low):
+        return _number(pair.mean_difference)
+    return f"{pair.mean_difference:.3f} ({pair.low:.3f} to {pair.high:.3f})"

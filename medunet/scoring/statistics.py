@@ -1,0 +1,159 @@
+"""Intervals, tests and rankings over cases. Every draw is seeded: the same scores give the same numbers."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap, rankdata, wilcoxon
+
+Scheme = Literal["mean_then_rank", "rank_then_mean"]
+
+MIN_PAIRS = 6  # of fewer, the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06
+DECIMALS = 9  # values that differ by less are equal but for rounding
+_NUM_RESAMPLES = 2000
+_NUM_RANKINGS = 1000  # as challengeR
+_BATCH = 4_000_000  # values drawn at once
+_CONSTANT = 1e-12  # relative: samples that spread by less are one value
+
+
+def bootstrap_interval(
+    values: Sequence[float] | NDArray[np.float64],
+    statistic: Callable[..., Any] = np.mean,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the bootstrap interval of a statistic of finite values, resampled as cases are, with replacement.
+
+    `statistic` takes `axis`, so that it does all resamples at once. The mean gets the bias-corrected and accelerated
+    interval (BCa, Efron 1987), which follows skewed samples such as Dice; any other statistic, whose jackknife may
+    be constant as a median's is, that of the percentiles. Fewer than two values have none: NaN, NaN. A constant
+    sample has the interval of no width.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.size < 2:
+        return math.nan, math.nan
+    if np.ptp(sample) <= _CONSTANT * np.abs(sample).max():
+        value = float(statistic(sample, axis=-1))
+        return value, value
+    interval = bootstrap(
+        (sample,),
+        statistic,
+        n_resamples=_NUM_RESAMPLES,
+        batch=max(1, min(_NUM_RESAMPLES, _BATCH // sample.size)),
+        vectorized=True,
+        axis=-1,
+        confidence_level=level,
+        method="BCa" if statistic is np.mean else "percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return np.asarray(interval.low).item(), np.asarray(interval.high).item()
+
+
+def signed_rank_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
+    """Return the two-sided p of Wilcoxon's signed-rank test that paired differences lie around 0.
+
+    Exact for up to 50 differences, 13 where some tie, else by the normal distribution (as SciPy). Zeros are dropped,
+    as Wilcoxon did; differences of nothing but zeros have p = 1. An infinite one has the largest rank. NaN for fewer
+    than `MIN_PAIRS` differences, zeros counted: no p below 0.05 could come of them.
+    """
+    rounded = np.round(np.asarray(differences, dtype=np.float64), DECIMALS)
+    if rounded.size < MIN_PAIRS:
+        return math.nan
+    nonzero = rounded[rounded != 0]
+    if not nonzero.size:
+        return 1.0
+    infinite = np.isinf(nonzero)
+    beyond = float(np.abs(nonzero[~infinite]).max(initial=0.0)) + 1
+    return np.asarray(wilcoxon(np.where(infinite, np.sign(nonzero) * beyond, nonzero)).pvalue).item()
+
+
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number (Holm 1979), in their order; NaN stays and is not counted."""
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(known.size, 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted.tolist()
+
+
+@dataclass(frozen=True)
+class RankStability:
+    """How methods rank over cases, and how often in resampled cases; each tuple is by method.
+
+    Methods that tie share the better rank. `tau_mean` and `tau_low` (2.5%) are of Kendall's tau-b between the
+    ranking of a resample and that of all cases: 1 where they agree. Resamples in which all tie have none.
+    """
+
+    scores: tuple[float, ...]  # mean over the cases with a finite value, or mean rank within a case
+    ranks: tuple[int, ...]
+    shares: tuple[tuple[float, ...], ...]  # of the resamples in which the method has rank 1, 2, ...
+    tau_mean: float
+    tau_low: float
+
+
+def rank_stability(
+    values: NDArray[np.float64], scheme: Scheme, *, higher_is_better: bool, seed: int = 0
+) -> RankStability:
+    """Rank methods by `values` `(cases, methods)`, and again in resampled cases (Wiesenfarth et al. 2021).
+
+    "mean_then_rank" ranks the means over cases, "rank_then_mean" the mean of the ranks within each case, where those
+    that tie share their mean rank (in challengeR the better one). Values are not NaN; an infinite one is worse than
+    any finite: a mean with more of them ranks behind, whatever its others.
+    """
+    num_cases, num_methods = values.shape
+    costs = -values if higher_is_better else values
+    within = rankdata(np.round(costs, DECIMALS), axis=1)
+    weights = np.random.default_rng(seed).multinomial(
+        num_cases, np.full(num_cases, 1 / num_cases), size=_NUM_RANKINGS
+    )
+    once = np.ones((1, num_cases), dtype=np.int64)
+    if scheme == "rank_then_mean":
+        full, resampled = _rank(once @ within), _rank(weights @ within)
+        scores = within.mean(axis=0)
+    else:
+        full, resampled = _rank(_mean_cost(once, costs)), _rank(_mean_cost(weights, costs))
+        finite = np.isfinite(values)
+        totals, counts = np.where(finite, values, 0.0).sum(axis=0), finite.sum(axis=0)
+        scores = np.divide(totals, counts, out=np.full(num_methods, np.nan), where=counts > 0)
+    taus = _kendall_tau(resampled, full)
+    taus = taus[~np.isnan(taus)]
+    return RankStability(
+        scores=tuple(scores.tolist()),
+        ranks=tuple(full[0].tolist()),
+        shares=tuple(
+            tuple(float(np.mean(column == rank)) for rank in range(1, num_methods + 1))
+            for column in resampled.T
+        ),
+        tau_mean=float(taus.mean()) if taus.size else math.nan,
+        tau_low=float(np.percentile(taus, 2.5)) if taus.size else math.nan,
+    )
+
+
+def _mean_cost(weights: NDArray[np.int64], costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the means rank by, `(resamples, methods)`: first the number of infinite values, then the mean."""
+    infinite = np.isinf(costs)
+    finite = np.where(infinite, 0.0, costs)
+    counts = weights @ (~infinite).astype(np.int64)
+    means = np.divide(weights @ finite, counts, out=np.zeros(counts.shape), where=counts > 0)
+    beyond = 2 * float(np.abs(finite).max()) + 1  # more than two means can differ by
+    return np.asarray(beyond * (weights @ infinite.astype(np.int64)) + means, dtype=np.float64)
+
+
+def _rank(costs: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return ranks 1, 2, ... within each row, the lowest cost first; equal costs share the better rank."""
+    rounded = np.round(costs, DECIMALS)
+    return 1 + np.count_nonzero(rounded[:, None, :] < rounded[:, :, None], axis=2)
+
+
+def _kendall_tau(ranks: NDArray[np.int64], full: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return tau-b of each row of ranks `(R, methods)` with `full` `(1, methods)`; NaN where a ranking is one tie."""
+    first, second = np.triu_indices(full.shape[1], 1)
+    order, wanted = (np.sign(each[:, first] - each[:, second]) for each in (ranks, full))
+    norm = np.sqrt((order**2).sum(axis=1) * (wanted**2).sum())
+    return np.divide((order * wanted).sum(axis=1), norm, out=np.full(len(ranks), np.nan), where=norm > 0)

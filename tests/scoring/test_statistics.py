@@ -1,0 +1,135 @@
+"""Intervals, tests and rankings: answers worked out by hand, and the degenerate samples."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from medunet.scoring.statistics import (
+    _kendall_tau,
+    adjust_holm,
+    bootstrap_interval,
+    rank_stability,
+    signed_rank_p,
+)
+
+
+@pytest.mark.parametrize("values", [[], [0.7]])
+def test_fewer_than_two_values_have_no_interval(values: list[float]) -> None:
+    assert all(math.isnan(bound) for bound in bootstrap_interval(values))
+
+
+def test_a_constant_sample_has_an_interval_of_no_width() -> None:
+    assert bootstrap_interval([0.5] * 4) == (0.5, 0.5)
+    assert bootstrap_interval([0.0, 0.0]) == (0.0, 0.0)
+    rounded = bootstrap_interval([0.1 + 0.2, 0.3])  # equal but for rounding
+    assert rounded == (pytest.approx(0.3), pytest.approx(0.3))
+
+
+def test_the_mean_of_a_normal_sample_has_the_interval_of_theory() -> None:
+    values = np.random.default_rng(1).normal(10.0, 2.0, 200)
+    half = 1.96 * values.std(ddof=1) / math.sqrt(200)
+    low, high = bootstrap_interval(values)
+    assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
+
+
+def test_the_interval_is_seeded_and_follows_a_skewed_sample() -> None:
+    values = [1.0] * 19 + [0.0]  # mean 0.95: far below is likelier than far above
+    low, high = bootstrap_interval(values)
+    assert (low, high) == bootstrap_interval(values)
+    assert low < 0.95 < high <= 1
+    assert 0.95 - low > high - 0.95
+    narrow = bootstrap_interval(np.random.default_rng(2).normal(size=30), level=0.5)
+    wide = bootstrap_interval(np.random.default_rng(2).normal(size=30))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_any_statistic_has_an_interval() -> None:
+    # Two of {0, 1} drawn with replacement have the largest value 0 in a quarter of the draws: 2.5% lie at 0.
+    assert bootstrap_interval([0.0, 1.0], np.max) == (0.0, 1.0)
+    # Five of {0, 0, 0, 0, 9} have the median 9 where three or more are: 10·0.2³·0.8² + 5·0.2⁴·0.8 + 0.2⁵ = 5.8%.
+    assert bootstrap_interval([0.0, 0.0, 0.0, 0.0, 9.0], np.median) == (0.0, 9.0)
+
+
+def test_signed_ranks_by_hand() -> None:
+    # Of 2⁶ sign patterns only all plus and all minus are as far out.
+    assert signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2 / 64)
+    assert signed_rank_p([0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2 / 64)
+    # Rank sum 6 against: of {1..6}, 1 + 1 + 1 + 2 + 2 + 3 + 4 = 14 subsets sum to 0, 1, ... 6.
+    assert signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0, -6.0]) == pytest.approx(28 / 64)
+    assert signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0, -math.inf]) == pytest.approx(28 / 64)
+    tied = signed_rank_p([1, -9, 3, 4, 5, 9])
+    assert signed_rank_p([1.0, -math.inf, 3.0, 4.0, 5.0, math.inf]) == pytest.approx(tied)
+
+
+def test_differences_that_prove_nothing() -> None:
+    assert math.isnan(signed_rank_p([]))
+    assert math.isnan(signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert signed_rank_p([0.0] * 6) == 1.0
+    assert signed_rank_p([1e-12, -1e-13, 0.0, 0.0, 0.0, 0.0]) == 1.0  # rounding is no difference
+
+
+def test_holm_by_hand() -> None:
+    # 0.01·3, 0.03·2 and 0.04·1, which may not fall below 0.06 again; NaN is no fourth one.
+    adjusted = adjust_holm([0.01, 0.04, math.nan, 0.03])
+    assert adjusted == pytest.approx([0.03, 0.06, math.nan, 0.06], nan_ok=True)
+    assert adjust_holm([0.6, 0.7]) == [1.0, 1.0]
+    assert adjust_holm([]) == []
+
+
+def test_a_method_that_always_wins_is_always_first() -> None:
+    values = np.array([[0.9, 0.8], [0.7, 0.6], [0.8, 0.1]])
+    stability = rank_stability(values, "mean_then_rank", higher_is_better=True)
+    assert stability.scores == pytest.approx((0.8, 0.5))
+    assert stability.ranks == (1, 2)
+    assert stability.shares == ((1.0, 0.0), (0.0, 1.0))
+    assert (stability.tau_mean, stability.tau_low) == (1.0, 1.0)
+    turned = rank_stability(values, "rank_then_mean", higher_is_better=False)
+    assert turned.ranks == (2, 1)
+    assert turned.scores == (2.0, 1.0)
+
+
+def test_means_and_ranks_can_disagree() -> None:
+    # The first is better in three cases by 0.1 and fails in one: means 0.675 and 0.8, mean ranks 1.25 and 1.75.
+    values = np.array([[0.9, 0.8], [0.9, 0.8], [0.9, 0.8], [0.0, 0.8]])
+    assert rank_stability(values, "mean_then_rank", higher_is_better=True).ranks == (2, 1)
+    by_rank = rank_stability(values, "rank_then_mean", higher_is_better=True)
+    assert by_rank.ranks == (1, 2)
+    assert by_rank.scores == (1.25, 1.75)
+
+
+def test_shares_and_tau_of_an_unstable_ranking() -> None:
+    # The second leads by 0.2 in one case and trails by 0.1 in the other: only a resample of twice the latter, one in
+    # four, turns the ranks. Kendall's tau is then -1, else 1: 0.75 - 0.25 in the mean.
+    stability = rank_stability(np.array([[0.5, 0.7], [0.5, 0.4]]), "mean_then_rank", higher_is_better=True)
+    assert stability.ranks == (2, 1)
+    assert stability.shares[0][0] == pytest.approx(0.25, abs=0.05)
+    assert sum(stability.shares[0]) == pytest.approx(1)
+    assert stability.tau_mean == pytest.approx(0.5, abs=0.1)
+    assert stability.tau_low == -1.0
+
+
+def test_infinite_distances_rank_behind_finite_ones() -> None:
+    values = np.array([[1.0, 50.0, math.inf], [1.0, 60.0, math.inf], [math.inf, 70.0, math.inf]])
+    by_mean = rank_stability(values, "mean_then_rank", higher_is_better=False)
+    assert by_mean.ranks == (2, 1, 3)
+    assert by_mean.scores == pytest.approx((1.0, 60.0, math.nan), nan_ok=True)
+    by_rank = rank_stability(values, "rank_then_mean", higher_is_better=False)
+    assert by_rank.scores == pytest.approx(((1 + 1 + 2.5) / 3, (2 + 2 + 1) / 3, (3 + 3 + 2.5) / 3))
+    assert by_rank.ranks == (1, 2, 3)
+
+
+def test_methods_that_tie_share_the_better_rank() -> None:
+    stability = rank_stability(np.full((5, 2), 0.3), "mean_then_rank", higher_is_better=True)
+    assert stability.ranks == (1, 1)
+    assert stability.shares == ((1.0, 0.0), (1.0, 0.0))
+    assert math.isnan(stability.tau_mean)
+
+
+def test_tau_is_kendalls() -> None:
+    generator = np.random.default_rng(3)
+    ranks, full = generator.integers(1, 4, (50, 5)), np.array([[1, 2, 2, 4, 5]])
+    expected = [kendalltau(row, full[0]).statistic for row in ranks]
+    assert _kendall_tau(ranks, full) == pytest.approx(np.array(expected), nan_ok=True)

@@ -1,0 +1,198 @@
+"""The command's work: files written, gaps named, unlike inputs refused, and the five readers of a real case."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from medunet.case_scores import CaseScore
+from medunet.comparing import compare_reader_maps, compare_scores
+from medunet.errors import DataError, InputError
+from medunet.files import read_json
+from medunet.imaging.nifti import write_volume
+from medunet.imaging.volumes import read_label
+from medunet.scoring.tables import write_scores
+
+TARGETS = {"liver": (1, 2), "tumour": (2,)}
+AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
+
+
+def write_method(folder: Path, dice: dict[str, float], missed: str = "") -> Path:
+    """Write the scores of a method: Dice by case, the liver's a tenth above the tumour's; one may be missed."""
+    scores = []
+    for case, tumour in dice.items():
+        for label, value in (("liver", tumour + 0.1), ("tumour", tumour)):
+            lost = label == "tumour" and case == missed
+            scores.append(
+                CaseScore(
+                    case,
+                    label,
+                    "missed" if lost else "ok",
+                    "area",
+                    dice=0.0 if lost else value,
+                    hd95_mm=math.inf if lost else 10 * (1 - value),
+                    nsd={1.0: value},
+                    reference_ml=50.0,
+                    difference_ml=5 * (value - 0.5),
+                )
+            )
+    write_scores(scores, folder, about={}, targets=TARGETS)
+    return folder
+
+
+@pytest.fixture
+def methods(tmp_path: Path) -> list[Path]:
+    cases = [f"case_{number}" for number in range(7)]
+    best = {case: 0.70 + 0.02 * number for number, case in enumerate(cases)}
+    second = {case: dice - 0.01 * (number + 1) for number, (case, dice) in enumerate(best.items())}
+    third = {case: dice - 0.1 for case, dice in best.items() if case != "case_6"}
+    return [
+        write_method(tmp_path / "runs" / "best", best),
+        write_method(tmp_path / "runs" / "second", second, missed="case_0"),
+        write_method(tmp_path / "runs" / "=third", third),
+    ]
+
+
+def test_files_say_what_was_compared(methods: list[Path], tmp_path: Path, capsys) -> None:
+    absent = compare_scores([methods[0], methods[1] / "scores.csv", methods[2]], tmp_path / "out")
+    assert absent == ["case_6"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("comparison.csv", "comparison.json", "comparison.png", "ranking.csv")
+    ]
+    pairs = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    tumour = pairs[(pairs["label"] == "tumour") & (pairs["metric"] == "dice")].iloc[0]
+    assert (tumour["first"], tumour["second"], tumour["num_cases"]) == ("best", "second", 7)
+    # case_0 is missed at 0.7, the others trail by 0.02 to 0.07.
+    assert tumour["mean_difference"] == pytest.approx((0.7 + 0.27) / 7)
+    assert (tumour["wins"], tumour["ties"], tumour["losses"]) == (7, 0, 0)
+    assert tumour["p"] == pytest.approx(2 / 2**7)
+    assert tumour["p_holm"] == pytest.approx(6 * 2 / 2**7)  # two labels, three pairs
+    assert "'=third" in set(pairs["second"])  # no formula
+
+    text = (tmp_path / "out" / "comparison.json").read_text()
+    assert str(tmp_path) not in text
+    content = read_json(tmp_path / "out" / "comparison.json")
+    assert content["about"]["absent"] == {"best": [], "second": [], "=third": ["case_6"]}
+    assert content["about"]["methods"] == {"best": "A", "second": "B", "=third": "C"}
+    assert len(content["pairs"]) == len(pairs)
+    assert all("differences" not in pair for pair in content["pairs"])
+
+    ranking = pd.read_csv(tmp_path / "out" / "ranking.csv")
+    first = ranking[(ranking["method"] == "best") & (ranking["metric"] == "dice")]
+    assert set(first["scheme"]) == {"mean_then_rank", "rank_then_mean"}
+    assert (first["rank"] == 1).all()
+    assert first[["share_rank_1", "share_rank_2", "share_rank_3"]].sum(axis=1).to_numpy() == pytest.approx(1)
+    assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert "absent =third: 1 case(s) that count as failures: case_6" in said
+    assert "A: best" in said
+
+
+def test_the_same_tables_give_the_same_bytes(methods: list[Path], tmp_path: Path) -> None:
+    for out in ("one", "two"):
+        compare_scores(methods, tmp_path / out)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+def test_methods_of_one_name_are_told_apart_by_the_folder_above(tmp_path: Path) -> None:
+    folders = [write_method(tmp_path / name / "run", {"a": 0.5, "b": 0.6}) for name in ("old", "new")]
+    compare_scores(folders, tmp_path / "out")
+    assert list(read_json(tmp_path / "out" / "comparison.json")["about"]["methods"]) == ["old/run", "new/run"]
+
+
+def test_paths_that_cannot_be_compared_are_refused(methods: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to compare"):
+        compare_scores(methods[:1], tmp_path / "out")
+    with pytest.raises(InputError, match=r"runs/none.*no scores\.csv.*medunet score"):
+        compare_scores([methods[0], tmp_path / "runs" / "none"], tmp_path / "out")
+    with pytest.raises(InputError, match="named more than once"):
+        compare_scores([methods[0], methods[0] / "scores.csv"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def write_reader(path: Path, *voxels: tuple[int, int, int], value: int = 1, affine: NDArray = AFFINE) -> None:
+    labels = np.zeros((4, 5, 6), dtype=np.uint8)
+    for voxel in voxels:
+        labels[voxel] = value
+    write_volume(path, labels, affine)
+
+
+def test_readers_are_compared_by_their_files(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "raters"
+    write_reader(folder / "anna.nii.gz", (1, 1, 1), (1, 2, 1))
+    write_reader(folder / "ben.nii.gz", (1, 1, 1), value=2)
+    write_reader(folder / "cleo.nii.gz", (1, 1, 1), (1, 2, 1), value=7)
+    compare_reader_maps(folder, tmp_path / "out", "phantoms")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("readers.csv", "readers.json", "readers.png")
+    ]
+    table = pd.read_csv(tmp_path / "out" / "readers.csv")
+    assert list(table.columns) == ["target", "first", "second", "status", "surface", "dice", "hd95_mm"]
+    assert len(table) == 2 * 3
+    of_pair = (table["first"] == "anna") & (table["second"] == "ben")
+    liver = table[(table["target"] == "liver") & of_pair].iloc[0]
+    assert liver["dice"] == pytest.approx(2 / 3)
+    assert np.isinf(table.loc[table["status"] == "missed", "hd95_mm"]).all()
+
+    content = read_json(tmp_path / "out" / "readers.json")
+    assert content["about"]["readers"] == ["anna", "ben", "cleo"]
+    (whole, tumour) = content["targets"]
+    assert (whole["num_outlined"], tumour["num_outlined"]) == (2, 1)
+    assert whole["dice_by_reader"]["cleo"] == 0.0
+    assert (tmp_path / "out" / "readers.png").read_bytes().startswith(b"\x89PNG")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cleo has label values [7] that phantoms does not declare" in said
+
+
+def test_readers_on_other_grids_are_all_named(tmp_path: Path) -> None:
+    folder, moved = tmp_path / "raters", AFFINE.copy()
+    moved[0, 3] = 0.5
+    write_reader(folder / "anna.nii.gz", (1, 1, 1))
+    write_reader(folder / "ben.nii.gz", (1, 1, 1), affine=moved)
+    write_volume(folder / "cleo.nii.gz", np.zeros((4, 5, 7), dtype=np.uint8), AFFINE)
+    with pytest.raises(DataError) as caught:
+        compare_reader_maps(folder, tmp_path / "out", "phantoms")
+    assert "ben: its corners lie up to 0.5 mm from anna's" in str(caught.value)
+    assert "cleo: its shape (4, 5, 7) differs from anna's (4, 5, 6)" in str(caught.value)
+    (folder / "dora.nii.gz").write_bytes(b"no volume")
+    with pytest.raises(DataError, match=r"dora: .*ben: "):
+        compare_reader_maps(folder, tmp_path / "out", "phantoms")
+
+
+def test_too_few_readers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        compare_reader_maps(tmp_path / "none", tmp_path / "out", "phantoms")
+    write_reader(tmp_path / "raters" / "anna.nii.gz", (1, 1, 1))
+    with pytest.raises(InputError, match=r"holds 1 label map\(s\)"):
+        compare_reader_maps(tmp_path / "raters", tmp_path / "out", "phantoms")
+
+
+@pytest.mark.real_data
+def test_five_readers_of_a_glioma(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "brats" / "TCGA-FG-6692" / "raters"
+    agreements = compare_reader_maps(folder, tmp_path, "brats_2018_2021")
+    assert [entry.target for entry in agreements] == ["whole_tumour", "tumour_core", "enhancing_tumour"]
+    table = pd.read_csv(tmp_path / "readers.csv")
+    assert len(table) == 3 * 10
+    masks = {
+        path.name.removesuffix(".nii.gz"): np.isin(read_label(path).array, (1, 2, 4))
+        for path in folder.glob("*.nii.gz")
+    }
+    whole = table[table["target"] == "whole_tumour"].set_index(["first", "second"])["dice"]
+    for first, second in itertools.combinations(sorted(masks), 2):
+        shared = np.count_nonzero(masks[first] & masks[second])
+        total = np.count_nonzero(masks[first]) + np.count_nonzero(masks[second])
+        assert whole[first, second] == pytest.approx(2 * shared / total)
+    # Kappa once more, from the votes of all voxels one by one.
+    votes = np.stack([mask.ravel() for mask in masks.values()], axis=1).sum(axis=1)
+    share = votes.mean() / 5
+    agreement = ((votes**2 + (5 - votes) ** 2 - 5) / 20).mean()
+    chance = share**2 + (1 - share) ** 2
+    assert agreements[0].kappa == pytest.approx((agreement - chance) / (1 - chance))
+    assert agreements[0].kappa_in_box < agreements[0].kappa
