@@ -25,8 +25,10 @@ from medunet.imaging.nifti import Header
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records import Accepted, Case, Description, Fault
+from medunet.reporting.lesions import describe_rules, tabulate_case
 from medunet.reporting.page import data_uri, flat_items, number_text, render
 from medunet.reporting.scores import SIZE, Measure, Unit, measures, verdict
+from medunet.reporting.sentences import conventions, row_reason, score_notes, trained_on
 
 _MOST_CONTOURS = 6  # a picture shows the contours of all targets up to here, else of its own target alone
 _MOST_PICTURED = 24  # targets that get pictures
@@ -125,6 +127,7 @@ def case_html(
     scan: Scan | str,
     links: Links,
     *,
+    lesions: pd.DataFrame | None = None,
     fold: int | None = None,
     faults: Sequence[Fault] = (),
     accepted: Sequence[Accepted] = (),
@@ -139,6 +142,7 @@ def case_html(
         description: what the dataset is: targets and modality.
         scan: the case's volumes, or why they cannot be shown.
         links: the neighbouring pages.
+        lesions: its rows of the table of lesions, where there is one.
         fold: the fold that held the case out.
         faults: what the data check said of this case.
         accepted: which of its faults the user accepted, and why.
@@ -150,6 +154,7 @@ def case_html(
     targets = {name: values for name, values in description.targets.items() if name in set(rows["label"])}
     pictures = _pictures(scan, targets) if isinstance(scan, Scan) else []
     pictured = {picture.target for picture in pictures}
+    tables = [] if lesions is None else tabulate_case(lesions, rows, description.unit)
     origin = {"fold": fold, **(prediction_entry or {})}
     return render(
         "case.html",
@@ -160,12 +165,19 @@ def case_html(
         columns=[measure.heading for measure in shown],
         size_unit=SIZE[description.unit][0],
         rows=[_row(row, shown, description.unit) for _, row in rows.iterrows()],
+        notes=score_notes(rows),
         faults=faults,
         accepted={entry.code: entry.reason for entry in accepted},
         warnings=[
             *([trained_on(provenance)] if trained_on(provenance) else []),
             *([*_border_warnings(scan, targets), *scan.warnings] if isinstance(scan, Scan) else []),
         ],
+        lesions=tables,
+        lesion_rules=[
+            describe_rules(rules, description.unit)
+            for rules in dict.fromkeys(table.rules for table in tables)
+        ],
+        unit=description.unit,
         scan=scan if isinstance(scan, Scan) else None,
         no_scan=scan if isinstance(scan, str) else "",
         pictures=pictures,
@@ -177,42 +189,12 @@ def case_html(
     )
 
 
-def trained_on(provenance: Mapping[str, Any] | None) -> str:
-    """Return a warning where the scored cases are those that the model was trained on, else ""."""
-    if not (provenance or {}).get("score", {}).get("train_is_validation"):
-        return ""
-    return "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
-
-
 def thumbnail(scan: Scan, rows: pd.DataFrame, description: Description) -> str:
     """Return a small picture (axial), as a data URI, of the target that does worst."""
     known = rows[rows["label"].isin(list(description.targets))]
     worst = known.sort_values("dice", kind="stable")["label"].head(1)
     targets = {label: description.targets[label] for label in worst}
     return data_uri(figure_png(draw_thumbnail(scan.image, scan.affine, targets=targets, **_shown(scan))))
-
-
-def conventions(scores: pd.DataFrame, unit: Unit) -> str:
-    """Say how the scores of a table were measured and how to read them."""
-    modes = {"voxel": "between surface voxels", "area": "between surfaces weighted by area"}
-    found = sorted(set(scores["surface"]) - {""})
-    how = "; ".join(f"surface “{mode}”: {modes.get(mode, mode)}" for mode in found)
-    lengths, sizes = ("mm", "volumes in ml")
-    if unit == "px":
-        lengths, sizes = ("pixels, since a picture has no spacing", "areas in pixels")
-    percentiles = [
-        f"{measure.heading[:-3]} is percentile {measure.heading[2:-3]} of the distances"
-        for measure in measures(scores, unit)
-        if measure.column.startswith("hd") and measure.column != "hd_mm"
-    ]
-    return " ".join(
-        [
-            "Scores are on the scan's own grid against the untouched reference.",
-            f"Distances are in {lengths} ({how or 'surface convention not recorded'}), {sizes}.",
-            *(f"{sentence}." for sentence in percentiles),
-            "– is undefined: nothing to compare. ∞ is a distance to an empty mask.",
-        ]
-    )
 
 
 def _load_labels(
@@ -330,7 +312,7 @@ def _row(row: pd.Series, columns: Sequence[Measure], unit: Unit) -> dict[str, An
     return {
         "label": row["label"],
         "status": row["status"],
-        "reason": row["reason"],
+        "reason": row_reason(row),
         "values": [number_text(row[measure.column], measure.decimals) for measure in columns],
         "reference": number_text(reference, decimals),
         "predicted": number_text(predicted, decimals),

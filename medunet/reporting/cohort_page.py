@@ -1,5 +1,6 @@
-"""The index of a report: failed cases by name, the worst first, summaries, plots, the data check."""
+"""The index of a report: failed cases by name, the worst first, summaries, lesions, plots, the data check."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +10,22 @@ from matplotlib.figure import Figure
 
 from medunet.imaging.figures import figure_png
 from medunet.records import Fault, Manifest
-from medunet.reporting.case_page import conventions, trained_on
 from medunet.reporting.cohort_plots import MOST_TARGETS, draw_dice, draw_volumes
-from medunet.reporting.page import data_uri, flat_items, number_text, render
+from medunet.reporting.lesions import cohort_measures, describe_rules, summarise_lesions
+from medunet.reporting.page import data_uri, flat_items, interval_text, number_text, render
 from medunet.reporting.scores import (
     UNSCORED,
     Measure,
+    Penalised,
     Unit,
-    mean_dice,
+    average_of,
+    dice_by_case,
     measures,
     rank_cases,
     summarise_targets,
     verdict,
 )
+from medunet.reporting.sentences import conventions, trained_on
 
 
 @dataclass(frozen=True)
@@ -39,28 +43,36 @@ def cohort_html(
     manifest: Manifest,
     pages: Mapping[str, PageMade],
     *,
+    lesions: pd.DataFrame | None,
+    penalised: Penalised,
     faults: Sequence[Fault] | None,
     provenance: Mapping[str, Any] | None,
 ) -> str:
-    """Return the index page; `pages` has one entry for each case of `scores`, `faults` None if unchecked."""
+    """Return the index page.
+
+    `pages` has one entry for each case of `scores`; `lesions` is None where none were scored, `faults` where the data
+    were not checked; `penalised` as `penalised_means` returns it.
+    """
     description = manifest.description
     ranked = rank_cases(scores)
     unscored = set(scores.loc[scores["status"].isin(UNSCORED), "case"])
     targets = list(scores["label"].drop_duplicates())
-    average, num_averaged = mean_dice(scores)
+    by_case = dice_by_case(scores)
+    average = average_of(by_case)
     entries = [
         _entry(case, scores[scores["case"] == case], pages[case], targets, description.unit)
         for case in ranked
     ]
-    summaries = summarise_targets(scores, description.unit)
+    summaries = summarise_targets(scores, description.unit, penalised)
     return render(
         "index.html",
         title=description.title or description.name,
         run_name=run_name,
         num_cases=len(ranked),
         num_unscored=len(unscored),
-        mean_dice=number_text(average, 3),
-        num_averaged=num_averaged,
+        mean_dice=number_text(average.mean, 3),
+        dice_interval="" if math.isnan(average.low) else interval_text(average.low, average.high, 3),
+        num_averaged=len(by_case),
         trained_on=trained_on(provenance),
         unscored=[entry for entry in entries if entry["case"] in unscored],
         ranked=[entry for entry in entries if entry["case"] not in unscored],
@@ -68,6 +80,8 @@ def cohort_html(
         targets=targets,
         distance=_table_distance(scores, description.unit),
         summaries={label: [summary for summary in summaries if summary.label == label] for label in targets},
+        has_penalised=any(summary.mean_penalised is not None for summary in summaries),
+        **_lesion_values(lesions, scores, description.unit),
         dice_plot=_uri(draw_dice(scores)),
         volume_plot=_uri(draw_volumes(scores, description.unit)),
         most_plotted=MOST_TARGETS,
@@ -101,6 +115,21 @@ def _entry(
             }
         )
     return {"case": case, "page": page, "gravity": gravity, "verdict": sentence, "cells": cells}
+
+
+def _lesion_values(lesions: pd.DataFrame | None, scores: pd.DataFrame, unit: Unit) -> dict[str, Any]:
+    """Return what the page says of lesions; nothing where none were scored or there are none."""
+    found = [] if lesions is None else summarise_lesions(lesions, scores, unit)
+    if lesions is None or not found:
+        return {"lesions": [], "lesion_measures": [], "lesion_rules": [], "sized": []}
+    return {
+        "lesions": found,
+        "lesion_measures": cohort_measures(lesions, found, unit),
+        "lesion_rules": [
+            describe_rules(name, unit) for name in dict.fromkeys(summary.rules for summary in found)
+        ],
+        "sized": [summary for summary in found if any(size.num_lesions for size in summary.sizes)],
+    }
 
 
 def _table_distance(scores: pd.DataFrame, unit: Unit) -> Measure | None:

@@ -24,6 +24,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number_text
+    environment.filters["interval"] = interval_text
     environment.globals["medunet_version"] = medunet.__version__
     return environment
 
@@ -42,6 +43,11 @@ def number_text(value: float, decimals: int = 2, *, signed: bool = False) -> str
     text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
     zero = f"{0:.{decimals}f}"
     return zero if text.lstrip("+-") == zero else text.replace("-", "−")
+
+
+def interval_text(low: float, high: float, decimals: int = 2) -> str:
+    """Return an interval as reports show it, "–" where there is none."""
+    return "–" if math.isnan(low) else f"{number_text(low, decimals)} to {number_text(high, decimals)}"
 
 
 def data_uri(png: bytes) -> str:

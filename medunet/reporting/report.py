@@ -7,25 +7,28 @@ import pandas as pd
 
 from medunet.dataset.checks import read_faults
 from medunet.errors import MedunetError
-from medunet.files import RunFolder, read_json, write_text
+from medunet.files import RunFolder, read_json, read_object, write_text
 from medunet.imaging.volumes import mask_ending
 from medunet.progress import track
 from medunet.records import Case, Manifest
 from medunet.reporting.case_page import Links, Scan, case_html, load_scan, thumbnail
 from medunet.reporting.cohort_page import PageMade, cohort_html
 from medunet.reporting.page import page_names
-from medunet.reporting.scores import rank_cases
+from medunet.reporting.scores import penalised_means, rank_cases
 
 
-def report_run(run: RunFolder, data_root: Path, *, scores: pd.DataFrame) -> Path:
+def report_run(
+    run: RunFolder, data_root: Path, *, scores: pd.DataFrame, lesions: pd.DataFrame | None = None
+) -> Path:
     """Write `report/index.html` and `report/cases/*.html` of a run and return the index's path.
 
     A case whose scan or masks cannot be read still gets its page, with the reason, and is named on the index.
 
     Args:
-        run: folder with manifest.json, and checks.json, predictions/ and provenance.json where they exist.
+        run: folder with manifest.json, and checks.json, predictions/, scores.json and provenance.json if there are.
         data_root: folder that the manifest's paths start from.
         scores: the table of scores.csv (see `medunet.scoring.tables.read_scores`).
+        lesions: the table of lesions.csv (`read_lesions`), where lesions were scored.
 
     Raises:
         InputError: manifest.json is missing, or one of the run's files cannot be used.
@@ -56,6 +59,7 @@ def report_run(run: RunFolder, data_root: Path, *, scores: pd.DataFrame) -> Path
                 worse=names[ranked[place - 1]] if place else None,
                 better=names[ranked[place + 1]] if place + 1 < len(ranked) else None,
             ),
+            lesions=None if lesions is None else lesions[lesions["case"] == case_id],
             fold=case.fold if case else None,
             faults=[fault for fault in faults or () if fault.case == case_id],
             accepted=[entry for entry in manifest.accepted if entry.case == case_id],
@@ -68,8 +72,18 @@ def report_run(run: RunFolder, data_root: Path, *, scores: pd.DataFrame) -> Path
             thumbnail=thumbnail(scan, rows, manifest.description) if isinstance(scan, Scan) else None,
             trouble=scan if isinstance(scan, str) else "",
         )
+    told = run.root / "scores.json"
     page = run.report / "index.html"
-    html = cohort_html(run.root.name, scores, manifest, pages, faults=faults, provenance=provenance)
+    html = cohort_html(
+        run.root.name,
+        scores,
+        manifest,
+        pages,
+        lesions=lesions,
+        penalised=penalised_means(read_object(told)) if told.exists() else {},
+        faults=faults,
+        provenance=provenance,
+    )
     write_text(page, html)
     for stale in set((run.report / "cases").glob("*.html")) - {
         run.report / "cases" / name for name in names.values()

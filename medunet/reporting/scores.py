@@ -6,19 +6,24 @@ infinite distance is counted, never averaged.
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from medunet.scoring.statistics import bootstrap_interval
+from medunet.scoring.summary import is_zero_where_unscored
+
 UNSCORED = ("missing", "failed")
+SWAPPED = "look swapped"  # in the reason of targets whose labels a prediction may have swapped
 Unit = Literal["mm", "px"]
 SIZE = {
     "mm": ("ml", 1.0),
     "px": ("px", 1000.0),
 }  # unit of the ml columns as pages show them, and their factor
-_ZERO_WHERE_UNSCORED = ("dice", "nsd")
+Penalised = Mapping[tuple[str, str], tuple[float, float]]  # see `penalised_means`
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,15 @@ class Measure:
     column: str
     heading: str
     decimals: int
+
+
+@dataclass(frozen=True)
+class Average:
+    """A mean over cases with its 95% bootstrap interval, which fewer than two values do not have: NaN."""
+
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,9 @@ class Summary:
     infinite: int
     missing: int
     failed: int
-    mean: float
+    average: Average
     median: float
+    mean_penalised: float | None  # of distances, with failures at their penalty; None where it is not known
 
 
 def measures(scores: pd.DataFrame, unit: Unit = "mm") -> tuple[Measure, ...]:
@@ -52,8 +67,9 @@ def measures(scores: pd.DataFrame, unit: Unit = "mm") -> tuple[Measure, ...]:
     for column in scores.columns:
         if column == "dice":
             shown.append((0, Measure(column, "Dice", 3)))
-        elif match := re.fullmatch(r"hd([\d.]*)_mm", column):
-            shown.append((1, Measure(column, f"HD{match.group(1)} {unit}", 2)))
+        elif match := re.fullmatch(r"hd([\d.]*)(_pooled)?_mm", column):
+            pooled = " pooled" if match.group(2) else ""
+            shown.append((1, Measure(column, f"HD{match.group(1)}{pooled} {unit}", 2)))
         elif column == "assd_mm":
             shown.append((2, Measure(column, f"ASSD {unit}", 2)))
         elif match := re.fullmatch(r"nsd_([\d.]+)mm", column):
@@ -61,43 +77,75 @@ def measures(scores: pd.DataFrame, unit: Unit = "mm") -> tuple[Measure, ...]:
     return tuple(measure for _, measure in sorted(shown, key=lambda entry: entry[0]))
 
 
-def summarise_targets(scores: pd.DataFrame, unit: Unit = "mm") -> list[Summary]:
-    """Return every measure's summary for every target, in the order in which the table names them."""
+def summarise_targets(
+    scores: pd.DataFrame, unit: Unit = "mm", penalised: Penalised | None = None
+) -> list[Summary]:
+    """Return every measure's summary for every target, in the order in which the table names them.
+
+    A penalised mean is taken only where the mean beside it is that of this table: else it is of other scores.
+    """
     rows = []
     for label in scores["label"].drop_duplicates():
         cases = scores[scores["label"] == label]
-        scored = cases[~cases["status"].isin(UNSCORED)]
         for measure in measures(scores, unit):
-            values = scored[measure.column]
-            finite = values[values.map(math.isfinite)]
-            averaged = list(finite)
-            if measure.column.startswith(_ZERO_WHERE_UNSCORED):
-                averaged += [0.0] * (len(cases) - len(scored))
+            scored = cases.loc[~cases["status"].isin(UNSCORED), measure.column]
+            averaged = averaged_values(cases, measure.column)
+            average = average_of(averaged)
+            mean, mean_penalised = (penalised or {}).get((label, measure.column), (math.nan, None))
             rows.append(
                 Summary(
                     label=label,
                     measure=measure,
                     expected=len(cases),
-                    finite=len(finite),
-                    undefined=int(values.isna().sum()),
-                    infinite=int(values.map(math.isinf).sum()),
+                    finite=int(scored.map(math.isfinite).sum()),
+                    undefined=int(scored.isna().sum()),
+                    infinite=int(scored.map(math.isinf).sum()),
                     missing=int((cases["status"] == "missing").sum()),
                     failed=int((cases["status"] == "failed").sum()),
-                    mean=float(np.mean(averaged)) if averaged else math.nan,
+                    average=average,
                     median=float(np.median(averaged)) if averaged else math.nan,
+                    mean_penalised=mean_penalised if np.isclose(mean, average.mean, equal_nan=True) else None,
                 )
             )
     return rows
 
 
-def mean_dice(scores: pd.DataFrame) -> tuple[float, int]:
-    """Return the mean over cases of the mean over targets, and the number of cases it is taken over.
+def averaged_values(cases: pd.DataFrame, column: str) -> list[float]:
+    """Return what the mean of a target's rows is taken over: the finite values, and each 0 of an unscored case."""
+    scored = cases.loc[~cases["status"].isin(UNSCORED), column]
+    zeros = [0.0] * (len(cases) - len(scored)) if is_zero_where_unscored(column) else []
+    return [float(value) for value in scored if math.isfinite(value)] + zeros
+
+
+def average_of(values: list[float]) -> Average:
+    """Return the mean of finite values with its interval; NaN where there are none."""
+    return Average(float(np.mean(values)) if values else math.nan, *bootstrap_interval(values))
+
+
+def penalised_means(told: Mapping[str, Any]) -> Penalised:
+    """Return what scores.json tells of distances, by target and column.
+
+    The first number is the mean over the finite ones (NaN where there are none), the second that in which each
+    failure counts as the diagonal of the field of view.
+    """
+    return {
+        (entry["label"], column): (
+            math.nan if metric["mean"] is None else metric["mean"],
+            metric["mean_penalised"],
+        )
+        for entry in told.get("summary", [])
+        for column, metric in entry["metrics"].items()
+        if metric.get("mean_penalised") is not None
+    }
+
+
+def dice_by_case(scores: pd.DataFrame) -> list[float]:
+    """Return each case's mean Dice over its targets, without the cases that have none.
 
     Targets that both masks lack are left out; a missing or failed case counts as 0.
     """
     dice = scores["dice"].where(~scores["status"].isin(UNSCORED), 0.0)
-    by_case = dice.groupby(scores["case"]).mean().dropna()
-    return float(by_case.mean()), len(by_case)
+    return [float(value) for value in dice.groupby(scores["case"]).mean().dropna()]
 
 
 def rank_cases(scores: pd.DataFrame) -> list[str]:
@@ -131,16 +179,18 @@ def verdict(rows: pd.DataFrame) -> tuple[str, str]:
         reasons = [reason for reason in rows.loc[rows["status"] == status, "reason"].unique() if reason]
         default = "the case could not be scored" if status == "failed" else "there is no prediction"
         return "bad", f"{status.capitalize()}: {'; '.join(reasons) or default}"
-    parts = []
-    if "missed" in by_status:
-        parts.append(f"Missed: {', '.join(by_status['missed'])}")
-    if "false_positive" in by_status:
-        parts.append(f"False positive: {', '.join(by_status['false_positive'])}")
+    faults = {
+        "Labels look swapped": list(rows.loc[rows["reason"].str.contains(SWAPPED, regex=False), "label"]),
+        "Missed": by_status.get("missed", []),
+        "False positive": by_status.get("false_positive", []),
+    }
+    parts = [f"{fault}: {', '.join(labels)}" for fault, labels in faults.items() if labels]
+    is_bad = bool(parts)
     defined = rows[(rows["status"] == "ok") & rows["dice"].notna()]
     if not defined.empty:
         lowest = defined.sort_values("dice", kind="stable").iloc[0]
-        which = "Lowest other Dice" if parts else "Lowest Dice"
-        parts.append(f"{which} {lowest['dice']:.3f} ({lowest['label']})")
+        others = "missed" in by_status or "false_positive" in by_status
+        parts.append(f"Lowest {'other ' if others else ''}Dice {lowest['dice']:.3f} ({lowest['label']})")
     if not parts:
         return "none", "Nothing to find, and nothing was predicted"
-    return ("bad" if "missed" in by_status or "false_positive" in by_status else "fair"), ". ".join(parts)
+    return ("bad" if is_bad else "fair"), ". ".join(parts)

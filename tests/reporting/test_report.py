@@ -94,6 +94,9 @@ def test_the_index_names_failures_first_then_the_worst(index: str) -> None:
     assert text.index("Failed and missing") < places[0] < text.index("worst first") < places[1]
     assert "Missing: the prediction failed: the scan has a hole" in text
     assert "4 of 5" in text
+    assert re.search(
+        r"mean Dice over 5 cases, failed and missing ones as 0; 95% interval 0\.\d{3} to 0\.\d{3}", text
+    )
 
 
 def test_case_pages_show_what_is_undefined_infinite_missed(pages: dict[str, str]) -> None:
@@ -127,7 +130,7 @@ def test_provenance_is_shown(pages: dict[str, str]) -> None:
     assert re.search(r"fold ?0", text)
     assert re.search(r"seed ?7", text)
     assert re.search(r"model_sha256 ?0123abcd", text)
-    assert "surface “voxel”" in text
+    assert "surface “area”" in text
     assert "HD95 is percentile 95" in text
 
 

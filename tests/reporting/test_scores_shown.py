@@ -9,8 +9,17 @@ from tiny_run import DESCRIPTION, make_run
 
 from medunet.records import Case, Description
 from medunet.reporting.case_page import load_scan, shown_channel
-from medunet.reporting.page import flat_items, number_text, page_names
-from medunet.reporting.scores import mean_dice, measures, rank_cases, summarise_targets, verdict
+from medunet.reporting.page import flat_items, interval_text, number_text, page_names
+from medunet.reporting.scores import (
+    average_of,
+    dice_by_case,
+    measures,
+    penalised_means,
+    rank_cases,
+    summarise_targets,
+    verdict,
+)
+from medunet.scoring.statistics import bootstrap_interval
 from medunet.scoring.tables import read_scores
 
 
@@ -46,16 +55,46 @@ def test_summaries_count_everything_and_average_nothing_infinite() -> None:
         assert parts == row.expected == 6
     tumour = summaries["tumour", "hd_mm"]
     assert (tumour.finite, tumour.undefined, tumour.infinite) == (1, 2, 1)
-    assert (tumour.mean, tumour.median) == (50.0, 50.0)
+    assert (tumour.average.mean, tumour.median) == (50.0, 50.0)
+    assert math.isnan(tumour.average.low)  # one value has no interval
     # A missing and a failed case count as 0 in Dice: (0.9 + 0.95 + 0.5 + 0 + 0) / 5.
-    assert summaries["liver", "dice"].mean == pytest.approx(0.47)
-    assert summaries["liver", "dice"].median == pytest.approx(0.5)
+    liver = summaries["liver", "dice"]
+    assert liver.average.mean == pytest.approx(0.47)
+    assert (liver.average.low, liver.average.high) == bootstrap_interval([0.9, 0.95, 0.5, 0.0, 0.0])
+    assert 0 <= liver.average.low < 0.47 < liver.average.high <= 0.95
+    assert liver.median == pytest.approx(0.5)
 
 
-def test_mean_dice_is_the_mean_over_cases_of_the_mean_over_targets() -> None:
-    average, num_cases = mean_dice(SCORES)
-    assert num_cases == 5  # `empty` has no defined Dice
-    assert average == pytest.approx((0.9 + 0 + 0 + 0.475 + 0.25) / 5)
+def test_penalised_means_are_those_of_the_same_scores() -> None:
+    told = {("tumour", "hd_mm"): (50.0, 70.0), ("liver", "hd_mm"): (1.0, 9.0)}
+    summaries = {
+        (row.label, row.measure.column): row.mean_penalised for row in summarise_targets(SCORES, "mm", told)
+    }
+    # The liver's mean is (4 + 2 + 60) / 3 = 22, not 1: that file is of other scores. Dice has no penalty.
+    assert summaries == {
+        ("liver", "dice"): None,
+        ("liver", "hd_mm"): None,
+        ("tumour", "dice"): None,
+        ("tumour", "hd_mm"): 70.0,
+    }
+
+
+def test_penalised_means_are_read_where_all_are_missed() -> None:
+    metrics = {
+        "hd_mm": {"mean": None, "mean_penalised": 80.0},
+        "dice": {"mean": 0.0, "mean_penalised": None},
+    }
+    assert penalised_means({}) == {}
+    told = penalised_means({"summary": [{"label": "tumour", "metrics": metrics}]})
+    assert list(told) == [("tumour", "hd_mm")]
+    missed = _table(("a", "tumour", "missed", 0.0, math.inf), ("b", "tumour", "missed", 0.0, math.inf))
+    assert [row.mean_penalised for row in summarise_targets(missed, "mm", told)] == [None, 80.0]
+
+
+def test_dice_of_a_case_is_the_mean_over_its_targets() -> None:
+    # apart, broken, gone, good, missed; `empty` has no defined Dice.
+    assert dice_by_case(SCORES) == pytest.approx([0.25, 0.0, 0.0, 0.9, 0.475])
+    assert math.isnan(average_of([]).mean)
 
 
 def test_means_agree_with_the_scores_own_summary(tmp_path: Path) -> None:
@@ -64,13 +103,25 @@ def test_means_agree_with_the_scores_own_summary(tmp_path: Path) -> None:
     run, _ = make_run(tmp_path)
     scores = read_scores(run.scores)
     written = read_json(run.root / "scores.json")
-    assert mean_dice(scores)[0] == pytest.approx(written["mean_dice"])
-    ours = {(row.label, row.measure.column): row for row in summarise_targets(scores)}
+    assert average_of(dice_by_case(scores)).mean == pytest.approx(written["mean_dice"])
+    summaries = summarise_targets(scores, "mm", penalised_means(written))
+    ours = {(row.label, row.measure.column): row for row in summaries}
     theirs = {entry["label"]: entry["metrics"] for entry in written["summary"]}
     for (label, column), row in ours.items():
-        assert row.mean == pytest.approx(theirs[label][column]["mean"])
-        assert row.median == pytest.approx(theirs[label][column]["median"])
-        assert row.infinite == theirs[label][column]["num_infinite"]
+        told = theirs[label][column]
+        assert row.average.mean == pytest.approx(told["mean"])
+        assert row.median == pytest.approx(told["median"])
+        assert row.infinite == told["num_infinite"]
+        assert row.mean_penalised == told["mean_penalised"]
+        if told["mean_low"] is None:
+            assert math.isnan(row.average.low)
+        else:
+            assert [row.average.low, row.average.high] == pytest.approx([told["mean_low"], told["mean_high"]])
+    assert {column for _, column in ours if ours["tumour", column].mean_penalised} == {
+        "hd_mm",
+        "hd95_mm",
+        "assd_mm",
+    }
 
 
 @pytest.mark.parametrize(
@@ -87,10 +138,20 @@ def test_verdicts(case: str, expected: tuple[str, str]) -> None:
     assert verdict(SCORES[SCORES["case"] == case]) == expected
 
 
+def test_swapped_labels_are_a_verdict() -> None:
+    rows = _table(("one", "L5", "ok", 0.1, 9.0), ("one", "L6", "ok", 0.2, 9.0), ("one", "L7", "ok", 0.9, 1.0))
+    swapped = "L5 and L6 look swapped: IoU 0.90 and 0.85 with each other's mask, 0.05 and 0.10 with their own"
+    rows["reason"] = [swapped, swapped, ""]
+    assert verdict(rows) == ("bad", "Labels look swapped: L5, L6. Lowest Dice 0.100 (L5)")
+
+
 def test_measures_follow_the_columns_with_their_own_percentile_and_tolerance() -> None:
     columns = ["nsd_3mm", "iou", "assd_mm", "dice", "hd_mm", "hd90_mm", "reference_ml"]
     headings = [measure.heading for measure in measures(pd.DataFrame(columns=columns))]
     assert headings == ["Dice", "HD mm", "HD90 mm", "ASSD mm", "NSD 3 mm"]
+    pooled = pd.DataFrame(columns=["hd_mm", "hd95_pooled_mm", "lesion_hd95_mm", "masd_mm"])
+    assert [measure.heading for measure in measures(pooled)] == ["HD mm", "HD95 pooled mm"]
+    assert measures(pooled, "px")[1].heading == "HD95 pooled px"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +165,11 @@ def test_numbers(value: float, text: str) -> None:
 def test_signed_numbers() -> None:
     assert number_text(1.234, signed=True) == "+1.23"
     assert number_text(-0.0, signed=True) == "0.00"
+
+
+def test_intervals() -> None:
+    assert interval_text(0.25, 1.0, 3) == "0.250 to 1.000"
+    assert interval_text(math.nan, math.nan) == "–"
 
 
 def test_page_names_are_safe_and_unique() -> None:

@@ -1,0 +1,254 @@
+"""Lesions as the pages need them: those of a case as a table, those of a cohort counted and by size."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from medunet.case_scores import Lesion
+from medunet.reporting.page import number_text
+from medunet.reporting.scores import (
+    SIZE,
+    UNSCORED,
+    Average,
+    Measure,
+    Unit,
+    average_of,
+    averaged_values,
+    measures,
+)
+from medunet.scoring.lesion_presets import PRESETS
+from medunet.scoring.lesions import SizeClassDetection, detection_by_size
+
+_MOST_SHOWN = 100  # lesions of a target that a case's page lists
+_MATCHING = {
+    "touch": "any prediction that touches a lesion finds it",
+    "iou": "found at an IoU above {min_iou:g}",
+    "one_to_one": "found one to one at an IoU above {min_iou:g}",
+}
+
+
+@dataclass(frozen=True)
+class LesionCounts:
+    """Lesions of the reference that count, found or missed, predicted ones that are none, and what comes of them.
+
+    Rates are undefined, NaN, where nothing could be found.
+    """
+
+    num_found: int
+    num_missed: int
+    num_false_positive: int
+    num_uncounted: int
+
+    @property
+    def num_lesions(self) -> int:
+        return self.num_found + self.num_missed
+
+    @property
+    def sensitivity(self) -> float:
+        return _ratio(self.num_found, self.num_lesions)
+
+    @property
+    def precision(self) -> float:
+        return _ratio(self.num_found, self.num_found + self.num_false_positive)
+
+    @property
+    def f1(self) -> float:
+        return _ratio(2 * self.num_found, 2 * self.num_found + self.num_missed + self.num_false_positive)
+
+    @property
+    def text(self) -> str:
+        plural = "" if self.num_false_positive == 1 else "s"
+        text = f"{self.num_found} found, {self.num_missed} missed, {self.num_false_positive} false positive{plural}"
+        return f"{text}, {self.num_uncounted} too small to count" if self.num_uncounted else text
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """The lesions of one target of one case, every cell as text."""
+
+    label: str
+    rules: str
+    counts: LesionCounts
+    scores: list[str]  # the case's own scores over lesions, each with its name
+    distance: str  # heading of the distances' column
+    rows: list[dict[str, Any]]
+    num_hidden: int  # the smallest, where there are too many to list
+
+
+@dataclass(frozen=True)
+class CohortLesions:
+    """The lesions of one target over all scored cases, and the means over cases of the scores over lesions."""
+
+    label: str
+    rules: str
+    counts: LesionCounts
+    means: dict[str, Average]  # by column of scores.csv
+    num_cases: int
+    num_unscored: int  # cases whose lesions are not known
+    sizes: list[SizeClassDetection]  # none of pictures, whose lesions have no volume
+
+
+def tabulate_case(lesions: pd.DataFrame, rows: pd.DataFrame, unit: Unit) -> list[CaseTable]:
+    """Return a table for each target of a case that has lesions.
+
+    `lesions` are the case's rows of lesions.csv, `rows` those of scores.csv.
+    """
+    tables = []
+    for label in lesions["label"].drop_duplicates():
+        own = lesions[lesions["label"] == label]
+        rules, distance = _rules_of(own), _distance(own, unit)
+        records = _records(own, distance)
+        largest = sorted(records, key=lambda lesion: -max(lesion.reference_ml, lesion.predicted_ml))
+        shown = sorted(largest[:_MOST_SHOWN], key=lambda lesion: lesion.number)
+        scored = rows[rows["label"] == label]
+        tables.append(
+            CaseTable(
+                label=label,
+                rules=rules,
+                counts=_count(records),
+                scores=[
+                    _name_value(measure, float(value), unit)
+                    for measure in lesion_measures([rules], distance)
+                    if measure.column in scored
+                    for value in scored[measure.column]
+                ],
+                distance=distance.heading,
+                rows=[_cells(lesion, distance, unit) for lesion in shown],
+                num_hidden=len(records) - len(shown),
+            )
+        )
+    return tables
+
+
+def summarise_lesions(lesions: pd.DataFrame, scores: pd.DataFrame, unit: Unit) -> list[CohortLesions]:
+    """Return the lesions of every target that has any: all together, by size, and as means over cases.
+
+    In the means an unscored case counts as `medunet.scoring.summary` has it: 0 in sensitivity, F1, Dice and PQ.
+    """
+    summaries = []
+    for label in scores["label"].drop_duplicates():
+        own = lesions[lesions["label"] == label]
+        if own.empty:
+            continue
+        cases = scores[scores["label"] == label]
+        rules, distance = _rules_of(own), _distance(own, unit)
+        records = _records(own, distance)
+        summaries.append(
+            CohortLesions(
+                label=label,
+                rules=rules,
+                counts=_count(records),
+                means={
+                    measure.column: average_of(averaged_values(cases, measure.column))
+                    for measure in lesion_measures([rules], distance)
+                    if measure.column in cases
+                },
+                num_cases=len(cases),
+                num_unscored=int(cases["status"].isin(UNSCORED).sum()),
+                sizes=detection_by_size(records) if unit == "mm" else [],
+            )
+        )
+    return summaries
+
+
+def cohort_measures(lesions: pd.DataFrame, summaries: Sequence[CohortLesions], unit: Unit) -> list[Measure]:
+    """Return the scores over lesions that a cohort's table shows."""
+    return lesion_measures([summary.rules for summary in summaries], _distance(lesions, unit))
+
+
+def lesion_measures(rules: Sequence[str], distance: Measure) -> list[Measure]:
+    """Return the scores over lesions that pages show; qualities of matches where the rules are panoptic."""
+    shown = [
+        Measure("lesion_sensitivity", "Sensitivity", 3),
+        Measure("lesion_precision", "Precision", 3),
+        Measure("lesion_f1", "F1", 3),
+        Measure("lesion_dice", "Dice", 3),
+        Measure("lesion_hd95_mm", distance.heading, distance.decimals),
+    ]
+    return [*shown, Measure("sq", "SQ", 3), Measure("pq", "PQ", 3)] if "panoptic" in rules else shown
+
+
+def describe_rules(name: str, unit: Unit) -> str:
+    """Return the rules' name with what they are: which voxels are one lesion, what finds it, what counts."""
+    rules = next((rules for preset, rules in PRESETS.items() if preset == name), None)
+    if rules is None:
+        return f"“{name}”"
+    connectivity = rules.connectivity if unit == "mm" else 4 if rules.connectivity == 6 else 8  # of pixels
+    parts = [f"{connectivity}-connected", _MATCHING[rules.matching].format(min_iou=rules.min_iou)]
+    if rules.num_dilations:
+        plural = "" if rules.num_dilations == 1 else "s"
+        parts.append(f"parts that {rules.num_dilations} dilation{plural} would join are one lesion")
+    if rules.ignored_mm3:
+        parts.append(f"lesions up to {rules.ignored_mm3:g} {unit}³ do not count")
+    if rules.penalty_mm is None:
+        parts.append("Dice and distance are means over the lesions found")
+    else:
+        parts.append(
+            f"each miss and false positive counts as Dice 0 and {rules.penalty_mm:g} {unit} in the means"
+        )
+    return f"“{name}”: {'; '.join(parts)}"
+
+
+def _rules_of(lesions: pd.DataFrame) -> str:
+    return ", ".join(lesions["rules"].drop_duplicates())
+
+
+def _distance(lesions: pd.DataFrame, unit: Unit) -> Measure:
+    """Return the distance's column, whose name says its percentile and how both directions are joined."""
+    return next(measure for measure in measures(lesions, unit) if measure.column.startswith("hd"))
+
+
+def _records(lesions: pd.DataFrame, distance: Measure) -> list[Lesion]:
+    return [
+        Lesion(
+            number=row["lesion"],
+            status=row["status"],
+            dice=row["dice"],
+            hd95_mm=row[distance.column],
+            reference_ml=row["reference_ml"],
+            predicted_ml=row["predicted_ml"],
+            long_axis_mm=row["long_axis_mm"],
+            short_axis_mm=row["short_axis_mm"],
+            slice_index=row["slice"],
+            counted=row["counted"],
+        )
+        for row in lesions.to_dict("records")
+    ]
+
+
+def _count(lesions: Sequence[Lesion]) -> LesionCounts:
+    statuses = [lesion.status for lesion in lesions if lesion.counted]
+    return LesionCounts(
+        num_found=statuses.count("matched"),
+        num_missed=statuses.count("missed"),
+        num_false_positive=statuses.count("false_positive"),
+        num_uncounted=len(lesions) - len(statuses),
+    )
+
+
+def _name_value(measure: Measure, value: float, unit: Unit) -> str:
+    """Return such as 'F1 0.500' or 'HD95 2.50 mm'."""
+    name = measure.heading.removesuffix(f" {unit}")
+    return f"{name} {number_text(value, measure.decimals)}{f' {unit}' if name != measure.heading else ''}"
+
+
+def _cells(lesion: Lesion, distance: Measure, unit: Unit) -> dict[str, Any]:
+    scale, decimals = SIZE[unit][1], 3 if unit == "mm" else 0
+    return {
+        "number": lesion.number,
+        "status": lesion.status,
+        "counted": lesion.counted,
+        "reference": number_text(scale * lesion.reference_ml, decimals),
+        "predicted": number_text(scale * lesion.predicted_ml, decimals),
+        "dice": number_text(lesion.dice, 3),
+        "distance": number_text(lesion.hd95_mm, distance.decimals),
+        "axes": f"{number_text(lesion.long_axis_mm, 1)} × {number_text(lesion.short_axis_mm, 1)}",
+        "slice": lesion.slice_index,
+    }
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan

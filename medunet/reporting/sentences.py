@@ -1,0 +1,90 @@
+"""What pages say of how scores were made, and what to beware of in them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from medunet.reporting.scores import SWAPPED, UNSCORED, Unit, measures
+
+_SURFACES = {
+    "mm": {"area": "between surfaces weighted by area", "voxel": "between surface voxels"},
+    "px": {"area": "between outlines weighted by length", "voxel": "between the pixels of outlines"},
+}
+_BORDER = "touches the border"  # pages name the faces themselves
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark that heads a case's page; an error is one that the scores cannot be trusted without."""
+
+    severity: Literal["error", "warning"]
+    heading: str
+    text: str
+
+
+def conventions(scores: pd.DataFrame, unit: Unit) -> str:
+    """Say how the scores of a table were measured and how to read them."""
+    found = sorted(set(scores["surface"]) - {""})
+    how = "; ".join(f"surface “{mode}”: {_SURFACES[unit].get(mode, mode)}" for mode in found)
+    lengths, sizes = ("mm", "volumes in ml")
+    if unit == "px":
+        lengths, sizes = ("pixels, since a picture has no spacing", "areas in pixels")
+    percentiles = [_describe_percentile(measure.column) for measure in measures(scores, unit)]
+    return " ".join(
+        [
+            "Scores are on the scan's own grid against the untouched reference.",
+            f"Distances are in {lengths} ({how or 'surface convention not recorded'}), {sizes}.",
+            *filter(None, percentiles),
+            "– is undefined: nothing to compare. ∞ is a distance to an empty mask.",
+        ]
+    )
+
+
+def trained_on(provenance: Mapping[str, Any] | None) -> str:
+    """Return a warning where the scored cases are those that the model was trained on, else ""."""
+    if not (provenance or {}).get("score", {}).get("train_is_validation"):
+        return ""
+    return "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
+
+
+def score_notes(rows: pd.DataFrame) -> list[Note]:
+    """Return what the scores remark of a case, each remark once: labels that look swapped first.
+
+    `rows` are the case's; the reason of an unscored one is its verdict, and no remark. Masks at the border are left
+    out, since the page names the faces that they reach.
+    """
+    reasons = rows.loc[~rows["status"].isin(UNSCORED), "reason"]
+    texts = dict.fromkeys(text for reason in reasons for text in reason.split("; ") if text)
+    notes = [_note(text) for text in texts if not text.startswith(_BORDER)]
+    return sorted(notes, key=lambda note: note.severity != "error")
+
+
+def row_reason(row: pd.Series) -> str:
+    """Return what the table says of a row: why it is not scored, else what does not head the page."""
+    if row["status"] in UNSCORED:
+        return row["reason"]
+    return "; ".join(text for text in row["reason"].split("; ") if text.startswith(_BORDER))
+
+
+def _note(text: str) -> Note:
+    if SWAPPED in text:
+        return Note("error", "Check the labels", text)
+    if text.startswith("resampled"):
+        return Note(
+            "warning", "Another grid", f"the prediction was {text} to the reference's grid to be scored"
+        )
+    return Note("warning", "Scores", text)
+
+
+def _describe_percentile(column: str) -> str:
+    """Say what a column such as hd95_mm or hd95_pooled_mm is; "" of any other."""
+    match = re.fullmatch(r"hd([\d.]+)(_pooled)?_mm", column)
+    if match is None:
+        return ""
+    number, pooled = match.groups()
+    if pooled:
+        return f"HD{number} pooled is percentile {number} of the distances of both directions together."
+    return f"HD{number} is percentile {number} of the distances, the larger of the two directions."
