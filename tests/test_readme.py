@@ -15,7 +15,14 @@ import yaml
 from conftest import REPOSITORY
 
 from medunet.cli import app
-from medunet.config import NetworkConfig, NetworkName, PostprocessStep, TrainingConfig, change_config
+from medunet.config import (
+    NetworkConfig,
+    NetworkName,
+    PostprocessStep,
+    ScoringConfig,
+    TrainingConfig,
+    change_config,
+)
 from medunet.planning.architectures import choose_architecture
 from medunet.records import Description
 
@@ -98,7 +105,14 @@ def test_tables_name_every_network_and_key():
         "planning.network.name"
     }
     assert keys_of_table("key below `training`") == set(TrainingConfig.model_fields) - OPTIONS_NOT_KEYS
+    assert keys_of_table("key below `scoring`") == set(ScoringConfig.model_fields)
     assert keys_of_table("step") == set(PostprocessStep.model_fields)
+
+
+@pytest.mark.parametrize("text", BLOCKS["python"])
+def test_python_runs(text, capsys):
+    exec(compile(text, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("name", re.findall(r"`(medunet\.[a-z_.]+\.\w+)`", TEXT))
