@@ -24,7 +24,7 @@ def blobs(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray,
     return field > level * field.std(), other > level * other.std()
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(150))
 def test_scores_equal_monai(seed: int) -> None:
     rng = np.random.default_rng(seed)
     num_axes = 2 if seed % 3 == 0 else 3
@@ -59,7 +59,8 @@ def test_scores_equal_monai(seed: int) -> None:
     ]
     nsd = SurfaceDiceMetric(class_thresholds=[tolerance_mm], **whole)(y_pred, y, spacing=spacing_mm)
     for name, value in want.items():
-        assert getattr(score, name) == pytest.approx(value.item(), rel=1e-5, abs=1e-5), name
+        within = 1e-4 if name == "hd95_mm" else 1e-5  # MONAI interpolates percentiles in float32
+        assert getattr(score, name) == pytest.approx(value.item(), rel=within, abs=within), name
     assert score.masd_mm == pytest.approx(sum(directed) / 2, rel=1e-5)
     assert score.nsd[tolerance_mm] == pytest.approx(nsd.item(), abs=1e-6)
     counts = get_confusion_matrix(y_pred, y)[0, 0].tolist()
