@@ -80,7 +80,7 @@ def score_masks_of(
     for name in unmatched:
         text = f"{escape(name)}: no reference of that name"
         console.print(f"  [yellow]unmatched prediction[/] {text}", highlight=False)
-    about = {"dataset": description.name, "unmatched_predictions": unmatched}
+    about = {"dataset": description.name, "num_unmatched_predictions": len(unmatched)}
     return score_and_show(
         pairs,
         wanted,

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -197,13 +196,6 @@ def figure_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
     return stream.getvalue()
-
-
-def figure_array(figure: Figure) -> NDArray[np.uint8]:
-    """Return a figure as RGB pixels (height, width, 3), top row first."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 class _Scene:

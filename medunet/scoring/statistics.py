@@ -1,9 +1,9 @@
 """Intervals, tests and rankings over cases. Every draw is seeded: the same scores give the same numbers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,42 +13,34 @@ Scheme = Literal["mean_then_rank", "rank_then_mean"]
 
 MIN_PAIRS = 6  # of fewer, the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06
 DECIMALS = 9  # values that differ by less are equal but for rounding
+_SEED = 0
 _NUM_RESAMPLES = 2000
 _NUM_RANKINGS = 1000  # as challengeR
 _BATCH = 4_000_000  # values drawn at once
 _CONSTANT = 1e-12  # relative: samples that spread by less are one value
 
 
-def bootstrap_interval(
-    values: Sequence[float] | NDArray[np.float64],
-    statistic: Callable[..., Any] = np.mean,
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the bootstrap interval of a statistic of finite values, resampled as cases are, with replacement.
+def bootstrap_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95% bootstrap interval of the mean of finite values, resampled as cases are, with replacement.
 
-    `statistic` takes `axis`, so that it does all resamples at once. The mean gets the bias-corrected and accelerated
-    interval (BCa, Efron 1987), which follows skewed samples such as Dice; any other statistic, whose jackknife may
-    be constant as a median's is, that of the percentiles. Fewer than two values have none: NaN, NaN. A constant
-    sample has the interval of no width.
+    Bias-corrected and accelerated (BCa, Efron 1987), which follows skewed samples such as Dice. Fewer than two values
+    have none: NaN, NaN. A constant sample has the interval of no width.
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.size < 2:
         return math.nan, math.nan
     if np.ptp(sample) <= _CONSTANT * np.abs(sample).max():
-        value = float(statistic(sample, axis=-1))
+        value = float(sample.mean())
         return value, value
     interval = bootstrap(
         (sample,),
-        statistic,
+        np.mean,
         n_resamples=_NUM_RESAMPLES,
         batch=max(1, min(_NUM_RESAMPLES, _BATCH // sample.size)),
         vectorized=True,
         axis=-1,
-        confidence_level=level,
-        method="BCa" if statistic is np.mean else "percentile",
-        rng=np.random.default_rng(seed),
+        method="BCa",
+        rng=np.random.default_rng(_SEED),
     ).confidence_interval
     return np.asarray(interval.low).item(), np.asarray(interval.high).item()
 
@@ -97,9 +89,7 @@ class RankStability:
     tau_low: float
 
 
-def rank_stability(
-    values: NDArray[np.float64], scheme: Scheme, *, higher_is_better: bool, seed: int = 0
-) -> RankStability:
+def rank_stability(values: NDArray[np.float64], scheme: Scheme, *, higher_is_better: bool) -> RankStability:
     """Rank methods by `values` `(cases, methods)`, and again in resampled cases (Wiesenfarth et al. 2021).
 
     "mean_then_rank" ranks the means over cases, "rank_then_mean" the mean of the ranks within each case, where those
@@ -109,7 +99,7 @@ def rank_stability(
     num_cases, num_methods = values.shape
     costs = -values if higher_is_better else values
     within = rankdata(np.round(costs, DECIMALS), axis=1)
-    weights = np.random.default_rng(seed).multinomial(
+    weights = np.random.default_rng(_SEED).multinomial(
         num_cases, np.full(num_cases, 1 / num_cases), size=_NUM_RANKINGS
     )
     once = np.ones((1, num_cases), dtype=np.int64)

@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from figure_pixels import figure_array
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from medunet.imaging.figures import (
     draw_errors,
     draw_planes,
     draw_thumbnail,
-    figure_array,
     figure_png,
     largest_cross_sections,
     window_limits,

@@ -7,11 +7,12 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from figure_pixels import figure_array
 from numpy.typing import NDArray
 from tiny_run import ODD_ID, make_run
 
 from medunet.errors import InputError
-from medunet.imaging.figures import TARGET_COLOURS, figure_array, figure_png
+from medunet.imaging.figures import TARGET_COLOURS, figure_png
 from medunet.reporting.case_page import Scan
 from medunet.reporting.triptych import _dice_text, draw_triptych, save_triptychs
 from medunet.scoring.tables import read_scores
