@@ -5,12 +5,12 @@ import math
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
-from medunet.case_scores import CaseScore
+from medunet.case_scores import CaseScore, Surface
 from medunet.errors import InputError
 from medunet.imaging.nifti import write_volume
 from medunet.scoring import evaluate
@@ -164,12 +164,12 @@ def test_a_target_that_is_wholly_ignored_is_empty(labels: np.ndarray) -> None:
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("surface", ["area", "voxel"])
-def test_the_crop_changes_no_score(labels: np.ndarray, order: str, surface: str) -> None:
+def test_the_crop_changes_no_score(labels: np.ndarray, order: Literal["C", "F"], surface: Surface) -> None:
     reference, prediction = (np.zeros((31, 22, 19), dtype, order=order) for dtype in (np.int16, np.uint8))
     reference[9:17, 7:16, 14:19] = labels[:, :, :5]  # the liver reaches the last slice
     prediction[11:19, 5:14, 10:17] = labels
     before = reference.copy(), prediction.copy()
-    options = ScoreOptions(surface=surface, hd95="pooled", percentile=90.0, tolerances_mm=(2.5,))  # type: ignore
+    options = ScoreOptions(surface=surface, hd95="pooled", percentile=90.0, tolerances_mm=(2.5,))
     targets = {**TARGETS, "all": (1, 2, 3, 4, 5)}
     for score in score_labels(reference, prediction, SPACING_MM, targets, targets, "a", options):
         whole = score_masks(
