@@ -33,15 +33,10 @@ def find_box(*arrays: NDArray[np.generic]) -> tuple[slice, ...]:
     first = arrays[0]
     order = memory_order(first)
     views = [array.transpose(order) for array in arrays]
-    size = views[0].shape[0]
-
-    def occupied(plane: int) -> bool:
-        return any(view[plane].any() for view in views)
-
-    low = next((plane for plane in range(size) if occupied(plane)), None)
-    if low is None:
+    planes = np.flatnonzero(np.any([view.any(axis=tuple(range(1, view.ndim))) for view in views], axis=0))
+    if not planes.size:
         return (slice(0, 0),) * first.ndim
-    high = next(plane for plane in range(size - 1, low - 1, -1) if occupied(plane)) + 1
+    low, high = int(planes[0]), int(planes[-1]) + 1
     spans = [slice(low, high)]
     if first.ndim > 1:
         shadow = np.zeros(views[0].shape[1:], dtype=bool)
@@ -104,17 +99,20 @@ def unpack(bits: Bits) -> NDArray[np.bool_]:
 
 def read_patterns(voxels: Bits, cells: Bits) -> tuple[Places, NDArray[np.uint8]]:
     """Return the places of cells and which of their voxels are inside (see `areas.measure_cells`)."""
-    words = np.flatnonzero(cells)
-    row, bit = _find_bits(cells.reshape(-1)[words])
-    *rims, word = np.unravel_index(words, cells.shape)
-    shift, sides = bit.astype(np.uint64), (_next_lower(voxels), voxels)
-    patterns = np.zeros(row.size, dtype=np.uint8)
-    for steps in product((0, 1), repeat=len(rims)):
-        place = (*(index + step for index, step in zip(rims, steps, strict=True)), word)
-        for side in sides:
+    places, num_rims = list_places(cells), voxels.ndim - 1
+    row = 64 * voxels.shape[-1]
+    at = places
+    if num_rims == 2:  # the voxels' planes hold one row more
+        at = places + places // (cells.shape[1] * row) * row
+    strides = (voxels.shape[1] * row, row)[-num_rims:]
+    inside = unpack(voxels).view(np.uint8)
+    patterns = np.zeros(places.size, dtype=np.uint8)
+    for steps in product((0, 1), repeat=num_rims):
+        corner = at + sum(step * stride for step, stride in zip(steps, strides, strict=True))
+        for behind in (1, 0):
             patterns <<= 1
-            patterns |= (side[place][row] >> shift & _ONE).astype(np.uint8)
-    return words[row] * 64 + bit, patterns
+            patterns |= inside[corner - behind]
+    return places, patterns
 
 
 def _find_bits(words: Bits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

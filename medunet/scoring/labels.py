@@ -1,11 +1,12 @@
 """Scores of one case: a label map of any tool against a reference label map, target by target, joined by name."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medunet.case_scores import CaseLesions, CaseScore, HD95Mode, LesionPreset, Surface
 from medunet.errors import InputError
@@ -17,7 +18,10 @@ from medunet.scoring.tubes import check_available, compute_cldice
 
 Targets = Mapping[str, tuple[int, ...]]  # label values that each target unites, by its name
 Labels = NDArray[np.integer]
+Box = tuple[slice, ...]
 
+_MANY_TARGETS = 8  # from here on one pass that finds all their boxes is quicker
+_LARGEST_LISTED = 65_535
 _NUM_COMPARED = 4  # label values of a target: for more a table is quicker
 _SURE = 0.5  # an IoU above which no other mask can overlap better
 
@@ -64,12 +68,20 @@ def score_labels(
     inside, found = reference[box], prediction[box]
     kept = None if ignore_value is None else inside != ignore_value
     num_ignored = 0 if ignore_value is None else _count_value(reference, inside, ignore_value)
-    cut = Cut(tuple(side.start for side in box), reference.shape, num_ignored)
     penalty_mm = field_of_view_mm(reference.shape, spacing_mm)
+    enclose = _find_boxes(inside, found) if len(names) >= _MANY_TARGETS else None
     scores = []
     for name in names:
-        mask_reference = _mask_of(inside, targets_reference[name], kept)
-        mask_prediction = _mask_of(found, targets_prediction[name], kept)
+        values = targets_reference[name], targets_prediction[name]
+        part = enclose(*values) if enclose else tuple(slice(0, size) for size in inside.shape)
+        part_kept = None if kept is None else kept[part]
+        mask_reference = _mask_of(inside[part], values[0], part_kept)
+        mask_prediction = _mask_of(found[part], values[1], part_kept)
+        cut = Cut(
+            tuple(outer.start + inner.start for outer, inner in zip(box, part, strict=True)),
+            reference.shape,
+            num_ignored,
+        )
         score = asdict(
             score_masks(
                 mask_reference,
@@ -157,7 +169,7 @@ def field_of_view_mm(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> f
     return math.hypot(*sides)
 
 
-def _widen(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+def _widen(box: Box, shape: tuple[int, ...]) -> Box:
     """Return a box at least two voxels wide where the grid is: lesions in a box of one slice are measured in 2D."""
     sides = []
     for side, size in zip(box, shape, strict=True):
@@ -166,6 +178,36 @@ def _widen(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
             start, stop = (start, stop + 1) if stop < size else (start - 1, stop)
         sides.append(slice(start, stop))
     return tuple(sides)
+
+
+def _find_boxes(
+    reference: Labels, prediction: Labels
+) -> Callable[[tuple[int, ...], tuple[int, ...]], Box] | None:
+    """Return what gives the box around some values of each map, each map read once; None where values are too high.
+
+    With many targets, looking for each in the whole map takes longer than all of its scores.
+    """
+    found = []
+    for labels in (reference, prediction):
+        if labels.min(initial=0) < 0 or labels.max(initial=0) > _LARGEST_LISTED:  # SciPy's list is as long
+            return None
+        order = memory_order(labels)
+        boxes = ndimage.find_objects(labels.transpose(order).astype(np.int32, copy=False))
+        back = np.argsort(order)
+        found.append([box and tuple(box[axis] for axis in back) for box in boxes])
+
+    def enclose(*values: tuple[int, ...]) -> Box:
+        boxes = [
+            listed[value - 1]
+            for listed, wanted in zip(found, values, strict=True)
+            for value in wanted
+            if 0 < value <= len(listed) and listed[value - 1]
+        ]
+        sides = zip(*boxes, strict=True) if boxes else [[slice(0, 0)]] * reference.ndim
+        joined = [slice(min(side.start for side in each), max(side.stop for side in each)) for each in sides]
+        return _widen(tuple(joined), reference.shape)
+
+    return enclose
 
 
 def _mask_of(labels: Labels, values: tuple[int, ...], kept: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

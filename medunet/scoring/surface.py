@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
 
 from medunet.case_scores import HD95Mode, Surface
 from medunet.scoring.areas import measure_cells
@@ -31,7 +32,11 @@ from medunet.scoring.bits import (
 # Relative: a spacing stored in float32 must not push a shift of exactly one voxel beyond its tolerance.
 _TOLERANCE_SLACK = 1e-6
 _ROUNDING = 1e-12  # relative: sums of areas that should be equal differ by so much
-_NUM_OFFSETS = 160  # about how many are walked: then the tree is quicker
+_NUM_NEAR = 160  # offsets walked from all places: beyond, the tree is quicker ...
+_NUM_FAR = 2560  # ... but for few places a longer walk is, since a tree is built of all points
+_PLACES_PER_FAR = 16  # few: one in so many of the other surface's
+_FEWEST = 16  # places for which no tree is worth building
+_AT_ONCE = 65_536  # flags looked up in one go
 
 
 @dataclass(frozen=True)
@@ -145,8 +150,14 @@ class _Side:
 
     def indices(self, places: Places) -> NDArray[np.int64]:
         """Return places as indices `(N, axes)`."""
-        shape = (*self.bits.shape[:-1], 64 * self.bits.shape[-1])
-        return np.stack(np.unravel_index(places, shape), axis=1)
+        index = np.empty((places.size, self.bits.ndim), dtype=np.int64)
+        sizes = (*self.bits.shape[1:-1], 64 * self.bits.shape[-1])
+        for axis in range(self.bits.ndim - 1, 0, -1):
+            rest = places // sizes[axis - 1]
+            index[:, axis] = places - rest * sizes[axis - 1]
+            places = rest
+        index[:, 0] = places
+        return index
 
 
 def _measure(own: _Side, other: _Side, spacing_mm: tuple[float, ...]) -> Distances:
@@ -155,55 +166,107 @@ def _measure(own: _Side, other: _Side, spacing_mm: tuple[float, ...]) -> Distanc
     mm, weights = [np.zeros(1)], [own.weight[shared].sum(keepdims=True)]
     index, weight = own.indices(own.places[~shared]), own.weight[~shared]
 
-    shells = _shells_within_reach(spacing_mm)
-    reach = np.abs(np.concatenate([offsets for _, offsets in shells])).max(axis=0)
-    taken, shape = _pad(other.bits, reach)
-    at = np.ravel_multi_index(tuple((index + np.append(reach[:-1], 0)).T), shape)
-    origin = np.ravel_multi_index(tuple(reach), shape)
-    left = np.arange(at.size)
-    for length_mm, offsets in shells:
+    near_mm, offsets = _list_offsets(spacing_mm, _NUM_NEAR)
+    field = _Field.of(other.bits, offsets)
+    at, left = field.find(index), np.arange(len(index))
+    shell_ends = np.flatnonzero(np.diff(near_mm) > _ROUNDING * near_mm[1:]) + 1
+    for steps, length_mm in zip(
+        np.split(field.steps(offsets), shell_ends), near_mm[np.append(0, shell_ends)], strict=True
+    ):
         if not left.size:
             break
-        first, *others = (np.ravel_multi_index(tuple((offsets + reach).T), shape) - origin).tolist()
-        found = taken[at + first]
+        first, *others = steps.tolist()
+        found = field.taken[at + first]
         for step in others:
-            found |= taken[at + step]
+            found |= field.taken[at + step]
         mm.append(np.array([length_mm]))
         weights.append(weight[left[found]].sum(keepdims=True))
         at, left = at[~found], left[~found]
+    if left.size and left.size * _PLACES_PER_FAR <= other.places.size:
+        far_mm, offsets = _list_offsets(spacing_mm, _NUM_FAR)
+        beyond = far_mm > near_mm[-1] * (1 + _ROUNDING)
+        lengths_mm, found = _walk_far(other.bits, index[left], far_mm[beyond], offsets[beyond])
+        mm.append(lengths_mm)
+        weights.append(weight[left[found]])
+        left = left[~found]
     if left.size:
-        points = other.indices(other.places) * spacing_mm
-        # The quickest of the trees that were tried.
-        tree = KDTree(points, leafsize=64, compact_nodes=False, balanced_tree=False)
-        mm.append(np.asarray(tree.query(index[left] * spacing_mm)[0]))
+        step_mm = np.asarray(spacing_mm, dtype=np.float64)
+        points = other.indices(other.places) * step_mm
+        mm.append(_search(points, index[left] * step_mm))
         weights.append(weight[left])
     return _sort(np.concatenate(mm), np.concatenate(weights))
 
 
+def _walk_far(
+    bits: Bits, index: NDArray[np.int64], lengths_mm: NDArray[np.float64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Walk the offsets from few places: return the lengths of those that arrive, and which do."""
+    field = _Field.of(bits, offsets)
+    steps, at, left = field.steps(offsets), field.find(index), np.arange(len(index))
+    nearest_mm = np.full(len(index), np.inf)
+    begin = 0
+    while left.size and begin < steps.size:
+        end = begin + max(1, _AT_ONCE // left.size)
+        hits = field.taken.take(at[:, None] + steps[begin:end])
+        first = hits.argmax(axis=1)
+        found = hits[np.arange(left.size), first]
+        nearest_mm[left[found]] = lengths_mm[begin:end][first[found]]
+        at, left, begin = at[~found], left[~found], end
+    found = np.isfinite(nearest_mm)
+    return nearest_mm[found], found
+
+
+def _search(points: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distance from each place `(N, axes)` to the nearest of the points."""
+    if len(places) <= _FEWEST:
+        return cdist(places, points).min(axis=1)
+    # The quickest of the trees that were tried.
+    tree = KDTree(points, leafsize=64, compact_nodes=False, balanced_tree=False)
+    return np.asarray(tree.query(places)[0])
+
+
 @lru_cache(maxsize=64)
-def _shells_within_reach(spacing: tuple[float, ...]) -> list[tuple[float, NDArray[np.int64]]]:
-    """Return every offset within a distance: each length in mm, the shortest first, with its offsets `(N, axes)`."""
+def _list_offsets(spacing: tuple[float, ...], number: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return about so many offsets, all within a distance: their lengths in mm, ascending, and `(N, axes)`."""
     num_axes, spacing_mm = len(spacing), np.array(spacing)
     ball = {2: np.pi, 3: 4 / 3 * np.pi}[num_axes]
-    reach_mm = (_NUM_OFFSETS * np.prod(spacing_mm) / ball) ** (1 / num_axes)
+    reach_mm = (number * np.prod(spacing_mm) / ball) ** (1 / num_axes)
     sides = [np.arange(-n, n + 1) for n in np.minimum(reach_mm // spacing_mm, 62).astype(int)]
     offsets = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, num_axes)
     lengths_mm = np.linalg.norm(offsets * spacing_mm, axis=1)
     complete_mm = min([reach_mm, *((np.abs(offsets).max(axis=0) + 1) * spacing_mm * (1 - _ROUNDING))])
     order = np.argsort(lengths_mm, kind="stable")
     order = order[lengths_mm[order] <= complete_mm][1:]  # the first is that to the place itself
-    sorted_mm = lengths_mm[order]
-    ends = np.flatnonzero(np.diff(sorted_mm) > _ROUNDING * sorted_mm[1:]) + 1
-    return [(float(lengths_mm[shell[0]]), offsets[shell]) for shell in np.split(order, ends)]
+    return lengths_mm[order], offsets[order]
 
 
-def _pad(bits: Bits, reach: NDArray[np.int64]) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
-    """Return a flag for every place, with empty ones around so that no offset runs out, and their shape.
+@dataclass(frozen=True)
+class _Field:
+    """A flag for every place of a surface, with empty ones around so that no offset runs out."""
 
-    A word behind each row is room for the last axis both ways: what runs out in front lands behind the row before.
-    """
-    padded = np.pad(bits, [*((int(n), int(n)) for n in reach[:-1]), (0, 1)])
-    return unpack(padded), (*padded.shape[:-1], 64 * padded.shape[-1])
+    taken: NDArray[np.bool_]  # flat
+    shape: tuple[int, ...]
+    reach: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, bits: Bits, offsets: NDArray[np.int64]) -> "_Field":
+        """Make room for these offsets.
+
+        A word behind each row is room for the last axis both ways: what runs out in front lands behind the row
+        before.
+        """
+        reach = np.abs(offsets).max(axis=0, initial=0)
+        padded = np.pad(bits, [*((int(n), int(n)) for n in reach[:-1]), (0, 1)])
+        return cls(unpack(padded), (*padded.shape[:-1], 64 * padded.shape[-1]), reach)
+
+    def find(self, index: NDArray[np.int64]) -> Places:
+        """Return where indices `(N, axes)` of the surface's own grid lie."""
+        return np.ravel_multi_index(tuple((index + np.append(self.reach[:-1], 0)).T), self.shape)
+
+    def steps(self, offsets: NDArray[np.int64]) -> Places:
+        """Return by how much a place moves for each offset `(N, axes)`."""
+        origin = np.ravel_multi_index(tuple(self.reach), self.shape)
+        return np.ravel_multi_index(tuple((offsets + self.reach).T), self.shape) - origin
 
 
 def _pool(first: Distances, second: Distances) -> Distances:

@@ -3,7 +3,7 @@
 import json
 import math
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -233,6 +233,27 @@ def test_a_lesion_in_one_slice_of_many_is_measured_in_3d() -> None:
     options = ScoreOptions(lesions={"spot": "lits"})
     (score,) = score_labels(reference, prediction, SPACING_MM, {"spot": (1,)}, {"spot": (1,)}, "a", options)
     assert score.lesions == score_lesions(reference == 1, prediction == 1, SPACING_MM, "lits")
+
+
+@pytest.mark.parametrize("highest", [11, 70_000])
+def test_many_targets_are_scored_as_each_by_itself(highest: int) -> None:
+    rng = np.random.default_rng(3)
+    reference = rng.integers(0, 10, (9, 11, 8)).astype(np.int32, order="F")
+    reference[reference == 5] = 0
+    prediction = np.roll(reference, 1, axis=1)
+    prediction[2, 3, 4] = 5  # a false positive of one voxel
+    reference[0, 0, 0] = highest  # missed; SciPy lists no value as high as the second one
+    targets = {f"part {value}": (value,) for value in (*range(1, 11), highest)} | {"two": (1, 2), "none": ()}
+    options = ScoreOptions(lesions={"part 5": "lits"})
+    scores = score_labels(reference, prediction, SPACING_MM, targets, targets, "a", options)
+    for score in scores:
+        alone = {score.label: targets[score.label]}
+        rules = ScoreOptions(lesions=options.lesions if score.label == "part 5" else {})
+        expected = score_labels(reference, prediction, SPACING_MM, alone, alone, "a", rules)
+        assert repr(replace(score, reason="")) == repr(
+            replace(expected[0], reason="")
+        )  # NaN is no NaN's equal
+    assert [score.status for score in scores[4:5]] == ["false_positive"]
 
 
 def save_grids(folder: Path, labels: np.ndarray) -> tuple[Path, Path]:
