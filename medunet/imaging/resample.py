@@ -1,5 +1,6 @@
 """Label maps brought to another grid: each new voxel takes the value of the old one nearest to its centre."""
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -24,9 +25,7 @@ def resample_labels(
         if not np.isfinite(matrix).all() or np.linalg.cond(matrix[:3, :3]) > _WORST_CONDITION:
             raise DataError("a grid's affine spans no volume", mend="Export the file again.")
     to_index = np.linalg.inv(affine) @ onto  # from an index of the new grid to one of the old
-    reached = corners(shape, to_index)
-    beyond = reached > np.array(labels.shape) - 0.5
-    if ((reached < -0.5).all(axis=0) | beyond.all(axis=0)).any():
+    if _lie_apart(labels.shape, shape, to_index):
         raise DataError("the two grids do not meet", mend="Check that both belong to one scan.")
     resampled = np.zeros(shape, dtype=labels.dtype, order="F")
     ndimage.affine_transform(
@@ -40,3 +39,16 @@ def resample_labels(
         prefilter=False,
     )
     return resampled
+
+
+def _lie_apart(old: tuple[int, ...], new: tuple[int, ...], to_old: Affine) -> bool:
+    """Say whether the new voxels' centres all lie beyond one face of the old grid, or the old grid beyond them.
+
+    Both are asked, since a turned grid beside a corner of the other can lie beyond none of its faces.
+    """
+    to_corner = nib.affines.from_matvec(np.eye(3), (-0.5,) * 3)  # of a voxel, from its centre
+    hull = corners(tuple(size + 1 for size in old), np.linalg.inv(to_old) @ to_corner)
+    sides = ((corners(new, to_old), -0.5, np.array(old) - 0.5), (hull, 0.0, np.array(new) - 1.0))
+    return any(
+        bool(((points < low).all(axis=0) | (points > high).all(axis=0)).any()) for points, low, high in sides
+    )

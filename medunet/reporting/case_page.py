@@ -21,7 +21,7 @@ from medunet.imaging.figures import (
     window_limits,
 )
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
-from medunet.imaging.nifti import Header
+from medunet.imaging.nifti import Header, Volume
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records import Accepted, Case, Description, Fault
@@ -29,6 +29,7 @@ from medunet.reporting.lesions import describe_rules, tabulate_case
 from medunet.reporting.page import data_uri, flat_items, number_text, render
 from medunet.reporting.scores import SIZE, Measure, Unit, measures, verdict
 from medunet.reporting.sentences import conventions, row_reason, score_notes, trained_on
+from medunet.scoring.reading import read_pair
 
 _MOST_CONTOURS = 6  # a picture shows the contours of all targets up to here, else of its own target alone
 _MOST_PICTURED = 24  # targets that get pictures
@@ -48,6 +49,7 @@ class Scan:
     prediction: NDArray | None
     warnings: tuple[str, ...]
     unit: Unit  # px: a 2D picture
+    is_resampled: bool = False  # the prediction, from another grid to the reference's
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,17 @@ def load_scan(
     data_root: Path,
     prediction: Path,
     predicted_targets: Mapping[str, Sequence[int]] | None = None,
+    *,
+    resample: bool = False,
 ) -> Scan:
     """Read a case's shown channel and its label maps, those that exist.
 
-    `predicted_targets` are the prediction's own label values by name, where they are not the description's.
+    `predicted_targets` are the prediction's own label values by name, where they are not the description's. With
+    `resample` a prediction on another grid is brought to the reference's by the very call that scoring makes.
 
     Raises:
-        DataError: a file cannot be read, has a singular affine, or a label map has another shape than the scan.
+        DataError: a file cannot be read, has a singular affine, or a label map has another shape than the scan; or a
+            prediction cannot be resampled.
     """
     channel = shown_channel(description)
     if channel not in case.images:
@@ -99,12 +105,11 @@ def load_scan(
     shown = volume.array if coloured else volume.array[frames.index(channel)][None]
     image, affine = to_ras(shown, header.affine)
     warnings: list[str] = []
-    reference, predicted = None, None
-    if case.label:
-        numbers = description.instances_as
-        reference = _load_labels(data_root / case.label, "reference", header, warnings, instances_as=numbers)
-    if prediction.exists():
-        predicted = _load_labels(prediction, "prediction", header, warnings)
+    label = data_root / case.label if case.label else None
+    truth, found, is_resampled = _read_masks(label, prediction, description.instances_as, resample=resample)
+    reference = None if truth is None else _match(truth, "reference", header, warnings)
+    told = [] if is_resampled else warnings  # it lies where the reference does
+    predicted = None if found is None else _match(found, "prediction", header, told)
     if predicted is not None and predicted_targets is not None:
         predicted = _join_by_name(predicted, predicted_targets, description)
     return Scan(
@@ -117,6 +122,7 @@ def load_scan(
         prediction=predicted,
         warnings=tuple(warnings),
         unit=description.unit,
+        is_resampled=is_resampled,
     )
 
 
@@ -197,13 +203,28 @@ def thumbnail(scan: Scan, rows: pd.DataFrame, description: Description) -> str:
     return data_uri(figure_png(draw_thumbnail(scan.image, scan.affine, targets=targets, **_shown(scan))))
 
 
-def _load_labels(
-    path: Path, name: str, scan: Header, warnings: list[str], *, instances_as: int | None = None
-) -> NDArray:
-    volume = read_label(path, instances_as=instances_as)
+def _read_masks(
+    label: Path | None, prediction: Path, instances_as: int | None, *, resample: bool
+) -> tuple[Volume | None, Volume | None, bool]:
+    """Return reference and prediction, those that exist, and whether the prediction was resampled."""
+    if resample and label is not None and prediction.exists():
+        truth, labels, note = read_pair(label, prediction, reference_instances_as=instances_as, resample=True)
+        return truth, Volume(labels, truth.header), bool(note)
+    return (
+        None if label is None else read_label(label, instances_as=instances_as),
+        read_label(prediction) if prediction.exists() else None,
+        False,
+    )
+
+
+def _match(volume: Volume, name: str, scan: Header, warnings: list[str]) -> NDArray:
+    """Return a label map in RAS+ axis order, matched with the scan voxel by voxel; add a warning if it lies apart."""
     if volume.array.shape != scan.shape:
+        can_resample = name == "prediction" and scan.nifti is not None
         raise DataError(
-            f"{name} shape {volume.array.shape} differs from the scan's {scan.shape}", where=path.name
+            f"{name} shape {volume.array.shape} differs from the scan's {scan.shape}",
+            where=volume.header.path.name,
+            mend="Score it with `--resample` to see it on the reference's grid." if can_resample else "",
         )
     moved_mm = corner_displacement_mm(scan.shape, scan.affine, volume.affine)
     if moved_mm > 0.01 * min(scan.spacing_mm):
@@ -274,6 +295,8 @@ def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Pictu
         text = f"At the largest cross-sections of {name} in the {owner}. Right of the patient is left in the picture."
         if scan.unit == "px":
             text = f"The whole picture with the outlines of {name}."
+        if scan.is_resampled:
+            text += " The prediction is shown as it was scored: resampled to the reference's grid."
         pictures.append(_Picture(name, data_uri(figure_png(planes)), errors, text))
     return pictures
 

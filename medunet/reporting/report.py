@@ -14,7 +14,7 @@ from medunet.records import Case, Manifest
 from medunet.reporting.case_page import Links, Scan, case_html, load_scan, thumbnail
 from medunet.reporting.cohort_page import PageMade, cohort_html
 from medunet.reporting.page import page_names
-from medunet.reporting.scores import penalised_means, rank_cases
+from medunet.reporting.scores import is_resampled, penalised_means, rank_cases
 
 
 def report_run(
@@ -22,7 +22,8 @@ def report_run(
 ) -> Path:
     """Write `report/index.html` and `report/cases/*.html` of a run and return the index's path.
 
-    A case whose scan or masks cannot be read still gets its page, with the reason, and is named on the index.
+    A case whose scan or masks cannot be read still gets its page, with the reason, and is named on the index. A mask
+    that was resampled to be scored is shown so.
 
     Args:
         run: folder with manifest.json, and checks.json, predictions/, scores.json and provenance.json if there are.
@@ -49,7 +50,7 @@ def report_run(
         case = cases.get(case_id)
         ending = mask_ending(next(iter(case.images.values()))) if case else ""
         prediction = run.predictions / f"{case_id}{ending}"
-        scan = _load(case, manifest, data_root, prediction, predicted_targets)
+        scan = _load(case, manifest, data_root, prediction, predicted_targets, resample=is_resampled(rows))
         html = case_html(
             case_id,
             rows,
@@ -98,12 +99,16 @@ def _load(
     data_root: Path,
     prediction: Path,
     predicted_targets: Mapping[str, Sequence[int]] | None,
+    *,
+    resample: bool,
 ) -> Scan | str:
     """Return a case's volumes, or why they cannot be shown."""
     if case is None:
         return "the case is not in manifest.json, so its scan is not known"
     try:
-        return load_scan(case, manifest.description, data_root, prediction, predicted_targets)
+        return load_scan(
+            case, manifest.description, data_root, prediction, predicted_targets, resample=resample
+        )
     except MedunetError as error:
         return str(error)
     except (OSError, MemoryError) as error:  # its message may hold a path of this machine

@@ -18,6 +18,7 @@ from medunet.scoring.summary import is_zero_where_unscored
 
 UNSCORED = ("missing", "failed")
 SWAPPED = "look swapped"  # in the reason of targets whose labels a prediction may have swapped
+RESAMPLED = "resampled from"  # in the reason of targets whose prediction was brought to the reference's grid
 Unit = Literal["mm", "px"]
 SIZE = {
     "mm": ("ml", 1.0),
@@ -169,6 +170,11 @@ def rank_cases(scores: pd.DataFrame) -> list[str]:
         )
 
     return sorted(scores["case"].drop_duplicates(), key=badness)
+
+
+def is_resampled(rows: pd.DataFrame) -> bool:
+    """Say whether a case's prediction was brought to the reference's grid to be scored."""
+    return "reason" in rows and bool(rows["reason"].str.contains(RESAMPLED, regex=False).any())
 
 
 def verdict(rows: pd.DataFrame) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from medunet.reporting.scores import SWAPPED, UNSCORED, Unit, measures
+from medunet.reporting.scores import RESAMPLED, SWAPPED, UNSCORED, Unit, measures
 
 _SURFACES = {
     "mm": {"area": "between surfaces weighted by area", "voxel": "between surface voxels"},
@@ -72,7 +72,7 @@ def row_reason(row: pd.Series) -> str:
 def _note(text: str) -> Note:
     if SWAPPED in text:
         return Note("error", "Check the labels", text)
-    if text.startswith("resampled"):
+    if text.startswith(RESAMPLED):
         return Note(
             "warning", "Another grid", f"the prediction was {text} to the reference's grid to be scored"
         )

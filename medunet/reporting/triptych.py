@@ -1,7 +1,7 @@
 """One picture for each predicted case: image, reference and prediction side by side, in three planes.
 
 Columns are one or more channels, then each mask as a coloured overlay on the first of them. Rows are the planes
-through the largest cross-sections of all targets; nothing is resampled.
+through the largest cross-sections of all targets; only a mask that was resampled to be scored is resampled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ from medunet.progress import track
 from medunet.records import Case, Description, Manifest
 from medunet.reporting.case_page import Scan, load_scan
 from medunet.reporting.page import number_text
+from medunet.reporting.scores import is_resampled
 
 _COLUMN_INCH, _GAP_INCH, _DPI = 3.2, 0.08, 110
 _TITLE_INCH, _HEADER_INCH, _FOOTER_INCH = 0.62, 0.3, 0.4
@@ -44,7 +45,8 @@ def save_triptychs(
     Args:
         run: folder with manifest.json and predictions/.
         data_root: folder that the manifest's paths start from.
-        scores: the table of scores.csv, for the Dice in the titles and for cases without a prediction.
+        scores: the table of scores.csv, for the Dice in the titles, for cases without a prediction and masks that
+            were resampled.
         channels: which to show, the overlays on the first; by default the one that the report shows.
 
     Returns:
@@ -59,19 +61,26 @@ def save_triptychs(
         raise InputError(f"there is no channel {unknown}", where="pictures", mend=f"Choose from {known}.")
     index_file = run.predictions / "index.json"
     predicted_targets = read_json(index_file).get("targets") if index_file.exists() else None
-    scored = set() if scores is None else set(scores["case"])
+    scored = {} if scores is None else dict(list(scores.groupby("case")))
     failed = {}
     for case in track(manifest.used, "Pictures"):
         prediction = run.predictions / f"{case.id}{mask_ending(next(iter(case.images.values())))}"
         if not prediction.exists() and case.id not in scored:
             continue
         try:
-            scan = load_scan(case, manifest.description, data_root, prediction, predicted_targets)
+            scan = load_scan(
+                case,
+                manifest.description,
+                data_root,
+                prediction,
+                predicted_targets,
+                resample=case.id in scored and is_resampled(scored[case.id]),
+            )
             images = {name: _load_channel(case, name, manifest.description, data_root) for name in channels}
         except MedunetError as error:
             failed[case.id] = str(error)
             continue
-        title = case.id if scores is None else f"{case.id}    {_dice_text(scores[scores['case'] == case.id])}"
+        title = f"{case.id}    {_dice_text(scored[case.id])}" if case.id in scored else case.id
         figure = draw_triptych(scan, manifest.description.targets, images=images, title=title)
         with whole_file(run.root / "pictures" / f"{case.id}.png") as temporary:
             temporary.write_bytes(figure_png(figure))
@@ -99,6 +108,8 @@ def draw_triptych(
     colours = {name: TARGET_COLOURS[i % len(TARGET_COLOURS)] for i, name in enumerate(targets)}
     columns = [*images, *masks]
     headings = {name: f"no {name}" if name in masks and masks[name] is None else name for name in columns}
+    if scan.is_resampled:
+        headings["prediction"] = "prediction, resampled"
     background = next(iter(images))
     centre, box = _centre(scan, targets), _filled_box(images[background])
     spacing_mm = spacing_of(scan.affine)

@@ -1,14 +1,14 @@
 """Scores as files: scores.csv, lesions.csv, scores.json, and summary.json as nnU-Net v2 writes it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
-from medunet.case_scores import CaseScore, json_number
+from medunet.case_scores import CaseScore, LesionStatus, json_number
 from medunet.errors import InputError
 from medunet.files import write_json, write_text
 from medunet.scoring.summary import FIELD_OF_VIEW_COLUMNS, mean_dice, metric_columns, summarise
@@ -16,9 +16,9 @@ from medunet.scoring.summary import FIELD_OF_VIEW_COLUMNS, mean_dice, metric_col
 _HEAD = ("case", "label", "status", "surface")
 _TEXT = (*_HEAD, "lesion_rules", "reason")
 _LESION_HEAD = ("case", "label", "rules", "lesion", "status", "counted")
-_LESION_TEXT = ("case", "label", "rules", "status")
-_LESION_COUNTS = ("lesion", "slice")
+_LESION_SIZES = ("reference_ml", "predicted_ml", "long_axis_mm", "short_axis_mm", "slice")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
+_MOST_NAMED = 20  # cells that cannot be used, in one message
 
 
 def write_scores(
@@ -60,22 +60,25 @@ def read_scores(path: Path) -> pd.DataFrame:
     """Read scores.csv: text columns as text, blank numbers as NaN, `inf` as infinity.
 
     Raises:
-        InputError: the file is missing or is no score table.
+        InputError: the file is missing or is no score table; names every cell that cannot be used.
     """
-    return _read_table(path, _HEAD, _TEXT, "scores")
+    return _read_table(path, _HEAD, dict.fromkeys(_TEXT, _TEXTS), "scores")
 
 
 def read_lesions(path: Path) -> pd.DataFrame:
     """Read lesions.csv: as `read_scores`, with `counted` as true or false, `lesion` and `slice` as whole numbers.
 
     Raises:
-        InputError: the file is missing or is no table of lesions.
+        InputError: the file is missing or is no table of lesions; names every cell that cannot be used.
     """
-    table = _read_table(path, (*_LESION_HEAD, "slice"), (*_LESION_TEXT, "counted"), "lesions")
-    table["counted"] = table["counted"] == "true"
-    for name in _LESION_COUNTS:
-        table[name] = table[name].astype(int)
-    return table
+    kinds = {
+        **dict.fromkeys(("case", "label", "rules"), _TEXTS),
+        "lesion": _COUNTS,
+        "slice": _COUNTS,  # of missed lesions and of false positives too
+        "status": _FINDINGS,
+        "counted": _FLAGS,
+    }
+    return _read_table(path, (*_LESION_HEAD, "dice", *_LESION_SIZES), kinds, "lesions")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
@@ -97,24 +100,72 @@ def plain(value: Any) -> Any:
     return json_number(value) if isinstance(value, float) else value
 
 
-def _read_table(path: Path, needed: Sequence[str], text: Sequence[str], what: str) -> pd.DataFrame:
+class _Kind(NamedTuple):
+    """How a column's cells are read: `read` returns their values, and which of them are none."""
+
+    expected: str
+    read: Callable[[pd.Series], tuple[pd.Series, pd.Series]]
+
+
+def _read_numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    numbers = pd.to_numeric(cells, errors="coerce").astype(float)
+    return numbers, numbers.isna() & (cells != "")
+
+
+def _read_counts(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    numbers = pd.to_numeric(cells, errors="coerce").astype(float)
+    is_whole = (numbers >= 0) & (numbers % 1 == 0)
+    return numbers.where(is_whole, 0).astype(int), ~is_whole
+
+
+def _read_flags(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    flags = cells.str.lower()  # a spreadsheet saves TRUE
+    return flags == "true", ~flags.isin(["true", "false"])
+
+
+def _read_findings(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    return cells, ~cells.isin(get_args(LesionStatus))
+
+
+def _read_texts(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    return cells.map(_unescape), pd.Series(False, index=cells.index)
+
+
+_NUMBERS = _Kind("a number or blank", _read_numbers)
+_COUNTS = _Kind("a whole number of 0 or more", _read_counts)
+_FLAGS = _Kind("true or false", _read_flags)
+_FINDINGS = _Kind(" or ".join(get_args(LesionStatus)), _read_findings)
+_TEXTS = _Kind("text", _read_texts)
+
+
+def _read_table(path: Path, needed: Sequence[str], kinds: Mapping[str, _Kind], what: str) -> pd.DataFrame:
+    """Read a table whose columns are of `kinds`, or numbers; rows without any text are left out."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except FileNotFoundError as error:
         raise InputError("no such file", where=str(path), mend="Make it with `medunet score`.") from error
     except (OSError, ValueError) as error:
         raise InputError(f"not a table of {what} ({error})", where=str(path)) from error
     if absent := [name for name in needed if name not in table.columns]:
         raise InputError(f"not a table of {what}: it lacks the columns {absent}", where=str(path))
-    for name in table.columns:
-        if name in text:
-            table[name] = table[name].map(_unescape)
-            continue
-        try:
-            table[name] = pd.to_numeric(table[name]).astype(float)
-        except ValueError as error:
-            raise InputError(f"not a table of {what}: {name}: {error}", where=str(path)) from error
-    return table
+    table.index += 2  # as a spreadsheet numbers rows, the header being the first
+    table = table[(table != "").any(axis=1)]
+    values, faults = {}, []
+    for place, name in enumerate(table.columns):
+        kind = kinds.get(name, _NUMBERS)
+        values[name], is_wrong = kind.read(table[name])
+        for row, cell in table.loc[is_wrong, name].items():
+            measured = f"'{cell}' is" if cell else "blank is"
+            faults.append((row, place, f"row {row}, column {name}: {measured} not {kind.expected}"))
+    if faults:
+        named = [text for *_, text in sorted(faults)[:_MOST_NAMED]]
+        more = f" and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
+        raise InputError(
+            f"not a table of {what}: {'; '.join(named)}{more}",
+            where=str(path),
+            mend="Mend these cells, or make the file anew with `medunet score`.",
+        )
+    return pd.DataFrame(values).reset_index(drop=True)
 
 
 def _rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
@@ -132,8 +183,7 @@ def _rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
 
 def _lesion_columns(scores: Sequence[CaseScore]) -> list[str]:
     distance = _robust_column(scores)
-    sizes = ("reference_ml", "predicted_ml", "long_axis_mm", "short_axis_mm", "slice")
-    return [*_LESION_HEAD, "dice", distance, *sizes]
+    return [*_LESION_HEAD, "dice", distance, *_LESION_SIZES]
 
 
 def _lesion_rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -224,6 +225,79 @@ def test_lesions_have_a_table_of_their_own(scores: list[CaseScore], tmp_path: Pa
     assert "hd90_mm" in read_lesions(tmp_path / "lesions.csv").columns
     write_scores(scores, tmp_path, about={}, targets=TARGETS)
     assert not (tmp_path / "lesions.csv").exists(), "lesions of earlier scores stand beside the new ones"
+
+
+def test_every_cell_of_lesions_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    write_scores([with_lesions("a")], tmp_path, about={}, targets=TARGETS)
+    path = tmp_path / "lesions.csv"
+    head, first, second, third = path.read_text().splitlines()
+    rows = [
+        first.replace("1,matched,true,0.8", '1,matched,yes,"0,8"'),
+        "",
+        second.replace(",2,missed", ",,missed").removesuffix("4"),
+        third.replace("false_positive", "invented").replace("40", "40.5"),
+    ]
+    path.write_text("\n".join([head, *rows, ""]))
+    with pytest.raises(InputError) as caught:
+        read_lesions(path)
+    assert str(caught.value) == (
+        f"{path}: not a table of lesions: "
+        "row 2, column counted: 'yes' is not true or false; "
+        "row 2, column dice: '0,8' is not a number or blank; "
+        "row 4, column lesion: blank is not a whole number of 0 or more; "
+        "row 4, column slice: blank is not a whole number of 0 or more; "
+        "row 5, column status: 'invented' is not matched or missed or false_positive; "
+        "row 5, column slice: '40.5' is not a whole number of 0 or more. "
+        "Mend these cells, or make the file anew with `medunet score`."
+    )
+
+
+@pytest.mark.parametrize("cell", ["", "-1", "inf", "1.5", "nan", "x"])
+@pytest.mark.parametrize("column", ["lesion", "slice"])
+def test_a_lesion_without_number_or_slice_is_refused(tmp_path: Path, column: str, cell: str) -> None:
+    write_scores([with_lesions("a")], tmp_path, about={}, targets=TARGETS)
+    path = tmp_path / "lesions.csv"
+    table = pd.read_csv(path, dtype=str)
+    table.loc[1, column] = cell  # of the missed one
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=rf"lesions: row 3, column {column}: .* is not a whole number of 0"):
+        read_lesions(path)
+
+
+def test_lesions_that_a_spreadsheet_saved_are_the_same(tmp_path: Path) -> None:
+    write_scores([with_lesions("a")], tmp_path, about={}, targets=TARGETS)
+    path = tmp_path / "lesions.csv"
+    before = read_lesions(path)
+    text = path.read_text().replace("true", "TRUE").replace("false,", "FALSE,").replace(",31\n", ",31.0\n")
+    path.write_text(text.replace("\n", "\r\n") + f"{',' * 12}\r\n\r\n")
+    pd.testing.assert_frame_equal(read_lesions(path), before)
+
+
+def test_what_may_be_undefined_of_a_lesion_may_be_blank(tmp_path: Path) -> None:
+    write_scores([with_lesions("a")], tmp_path, about={}, targets=TARGETS)
+    path = tmp_path / "lesions.csv"
+    path.write_text(path.read_text().replace("missed,false,0.0,inf", "missed,false,,"))
+    table = read_lesions(path)
+    assert table.loc[1, ["dice", "hd95_mm"]].isna().all()
+    assert table.loc[1, "slice"] == 4
+
+
+def test_scores_that_are_no_numbers_are_named_each_up_to_twenty(
+    scores: list[CaseScore], tmp_path: Path
+) -> None:
+    write_scores(scores, tmp_path, about={}, targets=TARGETS)
+    path = tmp_path / "scores.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[0, "dice"] = table.loc[2, "hd_mm"] = "?"
+    table.to_csv(path, index=False)
+    with pytest.raises(
+        InputError, match=r"row 2, column dice: '\?' is not .*; row 4, column hd_mm: '\?' is not a number"
+    ):
+        read_scores(path)
+    table["dice"] = table["iou"] = "?"
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"row 11, column dice: [^;]* and 9 more\. Mend these cells"):
+        read_scores(path)
 
 
 def test_a_scan_without_lesions_has_an_empty_table(tmp_path: Path) -> None:
