@@ -53,12 +53,13 @@ def score_masks_of(
     data_root: Path | None = None,
     resample: bool = False,
     workers: int | None = None,
+    keep_journal: bool = False,
 ) -> list[CaseScore]:
     """Score any tool's masks, files or folders, against references described by `config.dataset`.
 
     The reference may be a manifest.json instead, which describes itself: its labelled cases below `data_root` are
     expected. Labels are joined by name. The prediction's names come from its own description, else from the
-    index.json that medunet wrote beside it, else they are the reference's.
+    index.json that medunet wrote beside it, else they are the reference's. `keep_journal` as `score_and_show` has it.
 
     Raises:
         InputError: a target that is not declared, paths that do not exist, or no name in common.
@@ -92,6 +93,7 @@ def score_masks_of(
         prediction_instances_as=described.instances_as if described else None,
         resample=resample,
         workers=workers,
+        keep_journal=keep_journal,
     )
 
 

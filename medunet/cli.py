@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from medunet import __version__, adhoc, runs, stages
+from medunet import __version__, adhoc, grading, runs, stages
 from medunet.config import change_config
 from medunet.errors import InputError, MedunetError
 from medunet.records import Description, load_description
@@ -231,9 +231,7 @@ def score(
         opened = _open(reference, data_root, changes)
         scores = stages.run_score(opened, targets=target or (), resample=resample, workers=workers)
     else:
-        if reference.suffix == ".json":
-            _refuse("a manifest names its dataset and its cases", {"--dataset": dataset, "--pairs": pairs})
-            dataset = "manifest"  # which describes itself: the name is not looked up
+        dataset = grading.dataset_of(reference, dataset, data_root, pairs)
         if dataset is None or out is None:
             raise InputError(
                 "scoring masks needs to know what their labels mean and where the tables go",
@@ -262,22 +260,32 @@ def score(
 def compare(
     out: Annotated[Path, typer.Option("--out", help="Where the tables and the plot go.")],
     scores: Annotated[
-        list[Path] | None, typer.Argument(help="scores.csv of two or more methods, or folders that hold one.")
+        list[Path] | None,
+        typer.Argument(help="scores.csv of two or more methods, folders that hold one, or folders of masks."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Reference masks, a folder or manifest.json, for methods without scores.csv."),
     ] = None,
     readers: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Instead: label maps of one case, a file per reader."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Description of the readers' labels.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Description of the reference's or the readers' labels.")
+    ] = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Compare methods by their scores on the same cases, or the readers of one case."""
     from medunet import comparing
 
+    given = {"--reference": reference, "--data-root": data_root}
     if readers is None:
-        _refuse("scores name their labels themselves", {"--dataset": dataset})
-        _end(comparing.compare_scores(scores or [], out))
+        if reference is None:
+            _refuse("scores name their labels themselves", {"--dataset": dataset, **given})
+        _end(comparing.compare_scores(scores or [], out, reference, dataset, data_root))
         return
-    _refuse("readers are compared among themselves", {"SCORES": scores or None})
+    _refuse("readers are compared among themselves", {"SCORES": scores or None, **given})
     if dataset is None:
         raise InputError("label maps need a description", where="--dataset", mend="Add --dataset NAME.")
     comparing.compare_reader_maps(readers, out, dataset)

@@ -1,7 +1,7 @@
 """Score tables of several methods compared, and readers of one case: tables, a plot, and what the terminal shows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from medunet import __version__
+from medunet import __version__, adhoc
 from medunet.case_scores import Surface
+from medunet.config import change_config
 from medunet.errors import DataError, InputError, MedunetError
 from medunet.files import whole_file, write_json
+from medunet.grading import dataset_of
 from medunet.imaging.nifti import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records import Description, load_description
@@ -28,18 +30,34 @@ from medunet.speech import console, say
 _NUM_NAMED = 5
 
 
-def compare_scores(paths: Sequence[Path], out: Path) -> list[str]:
+def compare_scores(
+    paths: Sequence[Path],
+    out: Path,
+    reference: Path | None = None,
+    dataset: str | None = None,
+    data_root: Path | None = None,
+) -> list[str]:
     """Compare methods by their scores.csv, each given as that file or as a folder that holds one.
 
-    Writes comparison.csv, comparison.json, ranking.csv and comparison.png; returns the cases that a method lacks.
+    With a `reference`, a folder of masks that `dataset` describes or a manifest.json, a method may also be a folder
+    of masks without a scores.csv: it is scored first, into `out`/scores/<method>/.
+
+    Writes comparison.csv, comparison.json, ranking.csv and comparison.png; returns the cases that a method lacks, and
+    those that could not be scored here.
 
     Raises:
-        InputError: a path without scores, or tables that cannot be compared.
+        InputError: a path without scores, tables that cannot be compared, or an option that would be ignored.
     """
     from medunet.imaging.figures import figure_png
     from medunet.reporting.compare_plots import draw_comparison
 
-    tables = {name: read_scores(file) for name, file in _name_tables(paths).items()}
+    files = _name_tables(paths, with_masks=reference is not None)
+    unscored: list[str] = []
+    if reference is not None:
+        masks = {name: file.parent for name, file in files.items() if not file.is_file()}
+        unscored = _score_masks(masks, reference, out / "scores", dataset, data_root)
+        files |= {name: out / "scores" / name / "scores.csv" for name in masks}
+    tables = {name: read_scores(file) for name, file in files.items()}
     comparison = compare(tables)
     pairs = [_row(pair) for pair in comparison.pairs]
     rankings = _ranking_rows(comparison)
@@ -60,7 +78,7 @@ def compare_scores(paths: Sequence[Path], out: Path) -> list[str]:
     console.print(comparison_table(comparison))
     _say_gaps(comparison)
     say("Compare", f"{len(tables)} methods, {len(comparison.labels)} labels", out / "comparison.csv")
-    return sorted({case for cases in comparison.absent.values() for case in cases})
+    return sorted({case for cases in comparison.absent.values() for case in cases} | set(unscored))
 
 
 def compare_reader_maps(
@@ -157,19 +175,50 @@ def readers_table(
     return table
 
 
-def _name_tables(paths: Sequence[Path]) -> dict[str, Path]:
+def _score_masks(
+    masks: Mapping[str, Path], reference: Path, out: Path, dataset: str | None, data_root: Path | None
+) -> list[str]:
+    """Score methods' folders of masks, as `medunet score` does unless told otherwise; return the unscored cases.
+
+    A call that is repeated goes on where it was stopped, and scores again only what has changed since.
+    """
+    if not masks:
+        raise InputError(
+            "every method has a scores.csv already", where="--reference", mend="Leave the option out."
+        )
+    named = dataset_of(reference, dataset, data_root)
+    if named is None:
+        raise InputError("masks need a description", where="--dataset", mend="Add --dataset NAME.")
+    config = change_config({"dataset": named}, [], "--dataset")
+    unscored = []
+    for name, folder in masks.items():
+        console.print(f"[bold]{escape(name)}[/]", highlight=False)
+        scores = adhoc.score_masks_of(
+            reference, folder, out / name, config, data_root=data_root, keep_journal=True
+        )
+        unscored += [score.case for score in scores if score.status in ("missing", "failed")]
+    return unscored
+
+
+def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:
     """Return the score tables by the name of their method: the folder's, or the file's own where it has one.
 
-    Names that are alike get the folder above in front.
+    Names that are alike get the folder above in front. `with_masks` says that a folder need not have its table yet.
     """
     files = [path / "scores.csv" if path.is_dir() else path for path in paths]
     if len(files) < 2:
         raise InputError(
             "one method alone leaves nothing to compare", where="medunet compare", mend="Name two or more."
         )
-    if absent := [str(path) for path, file in zip(paths, files, strict=True) if not file.is_file()]:
+    if absent := [
+        str(path)
+        for path, file in zip(paths, files, strict=True)
+        if not file.is_file() and not (with_masks and path.is_dir())
+    ]:
         raise InputError(
-            "there is no scores.csv", where=", ".join(absent), mend="Make it with `medunet score`."
+            "there is no scores.csv",
+            where=", ".join(absent),
+            mend="Make it with `medunet score`, or score folders of masks here with --reference.",
         )
     whole = [file.resolve() for file in files]
     if twice := [str(path) for path, file in zip(paths, whole, strict=True) if whole.count(file) > 1]:
@@ -192,8 +241,9 @@ def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
         raise InputError(
             "no such folder", where=str(folder), mend="Name the folder of the readers' label maps."
         )
-    pairs, _ = find_pairs(folder, folder)  # each with itself: a listing
-    files = {pair.case: pair.reference for pair in pairs}
+    entries = sorted(path for path in folder.iterdir() if path.is_file())
+    pairs, _ = find_pairs(entries[0], folder) if entries else ([], [])  # each with the first: a listing
+    files = {pair.case: pair.prediction for pair in pairs if pair.prediction is not None}
     if len(files) < 2:
         raise InputError(
             f"holds {len(files)} label map(s)", where=str(folder), mend="Put two or more readers' maps there."

@@ -26,11 +26,12 @@ def score_and_show(
     prediction_instances_as: int | None = None,
     resample: bool = False,
     workers: int | None = None,
+    keep_journal: bool = False,
 ) -> list[CaseScore]:
     """Score pairs whose references are as described, write the tables and show them.
 
-    A call that was stopped goes on from the cases that it finished; `resample` and `workers` as `score_pairs` has
-    them.
+    A call that was stopped goes on from the cases that it finished, with `keep_journal` one that was not, too: it
+    scores again what has changed. `resample` and `workers` as `score_pairs` has them.
 
     Raises:
         InputError: the configuration asks for the lesions or clDice of a target that is not declared.
@@ -72,10 +73,30 @@ def score_and_show(
         "unit_of_length": description.unit,
     }
     write_scores(scores, out, about=about, targets=wanted, mask_ending=mask_ending(pairs[0].reference))
-    journal.unlink(missing_ok=True)
+    if not keep_journal:
+        journal.unlink(missing_ok=True)
     console.print(score_table(scores, description.unit))
     say("Score", f"{len(pairs)} cases", out / "scores.csv")
     return scores
+
+
+def dataset_of(
+    reference: Path, dataset: str | None, data_root: Path | None, pairs_csv: Path | None = None
+) -> str | None:
+    """Return the name of the dataset that describes a reference; a manifest's own is not looked up.
+
+    Raises:
+        InputError: names the options that would be ignored.
+    """
+    is_manifest = reference.suffix == ".json"
+    if is_manifest:
+        why = "a manifest names its dataset and its cases"
+        options: dict[str, object] = {"--dataset": dataset, "--pairs": pairs_csv}
+    else:
+        why, options = "only a manifest's cases lie below a data root", {"--data-root": data_root}
+    if used := [name for name, value in options.items() if value is not None]:
+        raise InputError(why, where=", ".join(used), mend="Leave the option out.")
+    return "manifest" if is_manifest else dataset
 
 
 def choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -80,6 +80,22 @@ def test_images_and_folders_and_a_manifest_can_be_predicted(call, finished_run: 
     assert not (tmp_path / "m/scores.partial.jsonl").exists()
 
 
+def test_masks_are_compared_with_a_manifest_as_reference(call, own_run: runs.Run, tmp_path):
+    stages.run_score(own_run)
+    run, predictions = own_run.folder, own_run.folder.predictions
+    shutil.copytree(predictions, tmp_path / "masks")
+    options = ("--out", tmp_path / "o", "--reference", run.manifest, "--data-root", own_run.data_root)
+    code, text = call("compare", run.root, tmp_path / "masks", *options)
+    # The run was scored on its held-out cases, the folder is asked for all.
+    assert code == 1
+    assert "count as failures" in text
+    assert (tmp_path / "o/comparison.csv").exists()
+    held_out = read_scores(run.scores)
+    scores = read_scores(tmp_path / "o/scores/masks/scores.csv").set_index(["case", "label"])
+    for row in held_out.itertuples():
+        assert scores.loc[(row.case, row.label), "dice"] == pytest.approx(row.dice, nan_ok=True)
+
+
 def test_a_model_folder_predicts_as_its_run_was_configured(call, own_run: runs.Run, tmp_path):
     changes = ["inference.overlap=0.25", "inference.postprocess.tumour=[min_volume_ml: 1000000]"]
     run = runs.open_run(own_run.folder.root, own_run.data_root, changes=changes)
@@ -145,6 +161,19 @@ def test_faults_give_exit_code_one(call, own_run: runs.Run):
          "Leave the option out"),
         (("score", "{run}/manifest.json", "{run}/predictions", "--out", "{tmp}/o"), "MEDUNET_DATA_ROOT"),
         (("score", "{run}", "--data-root", "{data}", "--set", "scoring.lesions={{spleen: lits}}"), "Choose from"),
+        (("score", "{data}/labelsTr", "{run}/predictions", "--dataset", "phantoms", "--out", "{tmp}/o",
+          "--data-root", "{data}"), "--data-root: only a manifest's cases lie below a data root"),
+        (("compare", "{run}", "{tmp}", "--out", "{tmp}/o"), "score folders of masks here with --reference"),
+        (("compare", "{run}", "{run}/predictions", "--out", "{tmp}/o", "--data-root", "{data}",
+          "--dataset", "phantoms"),
+         "--dataset, --data-root: scores name their labels themselves"),
+        (("compare", "{run}", "{run}/predictions", "--out", "{tmp}/o", "--reference", "{data}/labelsTr"),
+         "Add --dataset NAME"),
+        (("compare", "{run}", "{run}/predictions", "--out", "{tmp}/o", "--reference", "{run}/manifest.json",
+          "--dataset", "phantoms"), "a manifest names its dataset"),
+        (("compare", "--readers", "{run}/predictions", "--out", "{tmp}/o", "--dataset", "phantoms",
+          "--reference", "{data}/labelsTr"), "--reference: readers are compared among themselves"),
+        (("compare", "--readers", "{tmp}/empty", "--out", "{tmp}/o", "--dataset", "phantoms"), "holds 0 label map"),
         (("predict", "{run}/folds/0/model", "--out", "{tmp}/o"), "Add scans"),
         (("run", "{tmp}/none.yaml", "--run", "{tmp}/r", "--data-root", "{data}"), "no such file"),
         (("report", "{tmp}/empty", "--data-root", "{data}"), "medunet manifest"),

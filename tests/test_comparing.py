@@ -15,6 +15,7 @@ from medunet.errors import DataError, InputError
 from medunet.files import read_json
 from medunet.imaging.nifti import write_volume
 from medunet.imaging.volumes import read_label
+from medunet.scoring import evaluate, labels
 from medunet.scoring.tables import write_scores
 
 TARGETS = {"liver": (1, 2), "tumour": (2,)}
@@ -113,6 +114,17 @@ def test_paths_that_cannot_be_compared_are_refused(methods: list[Path], tmp_path
         compare_scores([methods[0], tmp_path / "runs" / "none"], tmp_path / "out")
     with pytest.raises(InputError, match="named more than once"):
         compare_scores([methods[0], methods[0] / "scores.csv"], tmp_path / "out")
+    with pytest.raises(InputError, match=r"--reference.*a scores\.csv already"):
+        compare_scores(methods, tmp_path / "out", reference=tmp_path, dataset="phantoms")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_without_a_common_metric_leave_no_files(methods: list[Path], tmp_path: Path) -> None:
+    for folder, kept in zip(methods, (["dice"], ["nsd_1mm"]), strict=False):
+        table = pd.read_csv(folder / "scores.csv")[["case", "label", "status", "surface", *kept]]
+        table.to_csv(folder / "scores.csv", index=False)
+    with pytest.raises(InputError, match=r"no metric is common to all \(dice in best; nsd_1mm in second\)"):
+        compare_scores(methods[:2], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -171,6 +183,72 @@ def test_too_few_readers_are_refused(tmp_path: Path) -> None:
     write_reader(tmp_path / "raters" / "anna.nii.gz", (1, 1, 1))
     with pytest.raises(InputError, match=r"holds 1 label map\(s\)"):
         compare_reader_maps(tmp_path / "raters", tmp_path / "out", "phantoms")
+
+
+def test_a_folder_without_label_maps_is_named_for_what_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "raters"
+    (folder / "old").mkdir(parents=True)
+    write_reader(folder / "old" / "anna.nii.gz", (1, 1, 1))
+    with pytest.raises(
+        InputError, match=r"raters: holds 0 label map\(s\)\. Put two or more readers' maps there"
+    ):
+        compare_reader_maps(folder, tmp_path / "out", "phantoms")
+    (folder / "notes.txt").write_text("no map")
+    with pytest.raises(InputError, match=r"raters: holds no \.nii\.gz or"):
+        compare_reader_maps(folder, tmp_path / "out", "phantoms")
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    """Return a folder of references and of two methods' masks; the second lacks the last case."""
+    for number in range(3):
+        for folder, size in (("reference", 3), ("ours", 3), ("theirs", 2)):
+            voxels = [(1, step, 1 + number) for step in range(size)]
+            if (folder, number) != ("theirs", 2):
+                write_reader(tmp_path / folder / f"case_{number}.nii.gz", *voxels)
+    return tmp_path
+
+
+def test_folders_of_masks_are_scored_first(masks: Path, methods: list[Path], capsys) -> None:
+    out = masks / "out"
+    unscored = compare_scores([masks / "ours", masks / "theirs"], out, masks / "reference", "phantoms")
+    assert unscored == ["case_2"]
+    pairs = pd.read_csv(out / "comparison.csv")
+    dice = pairs[(pairs["label"] == "liver") & (pairs["metric"] == "dice")].iloc[0]
+    assert (dice["first"], dice["second"], dice["num_cases"]) == ("ours", "theirs", 3)
+    assert dice["mean_difference"] == pytest.approx((0.2 + 0.2 + 1.0) / 3)  # 2 of 3 voxels: Dice 4/5
+    assert read_json(out / "comparison.json")["about"]["unscored"]["theirs"] == ["case_2"]
+    assert "theirs: 1 case(s) that count as failures: case_2" in " ".join(capsys.readouterr().out.split())
+
+    scored = pd.read_csv(out / "scores" / "theirs" / "scores.csv")
+    assert sorted(scored["status"].unique()) == ["both_empty", "missing", "ok"]
+    # A table and a folder of masks: scored against the same references, or refused.
+    table = scored.assign(reference_ml=scored["reference_ml"] + 1)
+    table.to_csv(methods[0] / "scores.csv", index=False)
+    with pytest.raises(InputError, match="references of different volume"):
+        compare_scores([methods[0], masks / "ours"], out, masks / "reference", "phantoms")
+
+
+def test_a_repeated_comparison_scores_only_what_has_changed(masks: Path, monkeypatch) -> None:
+    folders, out = [masks / "ours", masks / "theirs"], masks / "out"
+    write_reader(masks / "theirs" / "case_2.nii.gz", (1, 1, 3))
+    assert compare_scores(folders, out, masks / "reference", "phantoms") == []
+    tables = {path.parent.name: path.read_bytes() for path in (out / "scores").glob("*/scores.csv")}
+    assert sorted(tables) == ["ours", "theirs"]
+
+    scored: list[str] = []
+
+    def score_labels(*given, **options):
+        scored.append(given[5])
+        return labels.score_labels(*given, **options)
+
+    monkeypatch.setattr(evaluate, "score_labels", score_labels)
+    assert compare_scores(folders, out, masks / "reference", "phantoms") == []
+    assert scored == []
+    assert {path.parent.name: path.read_bytes() for path in (out / "scores").glob("*/scores.csv")} == tables
+    write_reader(masks / "theirs" / "case_1.nii.gz", *((1, step, 2) for step in range(4)))
+    assert compare_scores(folders, out, masks / "reference", "phantoms") == []
+    assert scored == ["case_1"]
 
 
 @pytest.mark.real_data

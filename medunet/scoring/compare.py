@@ -108,7 +108,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
     """Compare the score tables (see `medunet.scoring.tables.read_scores`) of two or more methods, by their name.
 
     Raises:
-        InputError: the tables were not made alike, or have no label in common; all faults at once.
+        InputError: the tables were not made alike, or have no label or no metric in common.
     """
     _check_tables(tables)
     methods = tuple(tables)
@@ -141,6 +141,15 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
                 pairs.append(_difference(label, metric, methods[first], methods[second], both, cases))
             if metric in main:
                 rankings += _rankings(label, metric, _count_right_empties(values, empty, metric))
+    if not pairs:
+        have_metrics = [
+            f"{', '.join(_metrics_of(table)) or 'none'} in {name}" for name, table in tables.items()
+        ]
+        raise InputError(
+            f"no metric is common to all ({'; '.join(have_metrics)})",
+            where="medunet compare",
+            mend="Score all methods with the same metrics.",
+        )
     return Comparison(
         methods=methods,
         labels=labels,
@@ -161,6 +170,16 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
 def higher_is_better(metric: str) -> bool:
     """Return whether more of a compared metric is better; less of a distance or a volume's error is."""
     return metric in _HIGHER or metric.startswith("nsd_")
+
+
+def _metrics_of(table: pd.DataFrame) -> list[str]:
+    """Return the metrics that a table holds; those that few ask for only where any row has one."""
+    names = {column: _metric_of(column) for column in map(str, table)}
+    return [
+        name
+        for column, name in names.items()
+        if name and not (column in OPTIONAL_COLUMNS and table[column].isna().all())
+    ]
 
 
 def _metric_of(column: str) -> str:

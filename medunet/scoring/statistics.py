@@ -7,50 +7,69 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, rankdata, wilcoxon
+from scipy.special import ndtr, ndtri
+from scipy.stats import rankdata, wilcoxon
 
 Scheme = Literal["mean_then_rank", "rank_then_mean"]
 
 MIN_PAIRS = 6  # of fewer, the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06
 DECIMALS = 9  # values that differ by less are equal but for rounding
+_MOST_EXACT = 50  # pairs whose signed-rank test is exact, as SciPy has it
 _SEED = 0
+_ENDS = (0.025, 0.975)
 _NUM_RESAMPLES = 2000
 _NUM_RANKINGS = 1000  # as challengeR
 _BATCH = 4_000_000  # values drawn at once
 _CONSTANT = 1e-12  # relative: samples that spread by less are one value
 
 
-def bootstrap_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of the mean of finite values, resampled as cases are, with replacement.
+@dataclass(frozen=True)
+class Intervals:
+    """The 95% bootstrap intervals of a sample's mean and median; NaN, NaN where there are none."""
 
-    Bias-corrected and accelerated (BCa, Efron 1987), which follows skewed samples such as Dice. Fewer than two values
-    have none: NaN, NaN. A constant sample has the interval of no width.
+    mean: tuple[float, float]
+    median: tuple[float, float]
+
+
+def bootstrap_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95% bootstrap interval of the mean of finite values, as `bootstrap_intervals` has it."""
+    return bootstrap_intervals(values).mean
+
+
+def bootstrap_intervals(values: Sequence[float] | NDArray[np.float64]) -> Intervals:
+    """Return the 95% bootstrap intervals of mean and median of finite values, both from the same resamples.
+
+    Values are resampled as cases are, with replacement. The mean's interval is bias-corrected and accelerated (BCa,
+    Efron 1987), which follows skewed samples such as Dice. The median's lies between the percentiles of the
+    resamples' medians: BCa's acceleration comes from leaving out one value at a time, which moves a median to two or
+    three places only. Fewer than two values have no intervals; those of a constant sample have no width.
     """
     sample = np.asarray(values, dtype=np.float64)
-    if sample.size < 2:
-        return math.nan, math.nan
+    size = sample.size
+    if size < 2:
+        return Intervals((math.nan, math.nan), (math.nan, math.nan))
     if np.ptp(sample) <= _CONSTANT * np.abs(sample).max():
         value = float(sample.mean())
-        return value, value
-    interval = bootstrap(
-        (sample,),
-        np.mean,
-        n_resamples=_NUM_RESAMPLES,
-        batch=max(1, min(_NUM_RESAMPLES, _BATCH // sample.size)),
-        vectorized=True,
-        axis=-1,
-        method="BCa",
-        rng=np.random.default_rng(_SEED),
-    ).confidence_interval
-    return np.asarray(interval.low).item(), np.asarray(interval.high).item()
+        return Intervals((value, value), (value, value))
+    generator = np.random.default_rng(_SEED)
+    means, medians = np.empty(_NUM_RESAMPLES), np.empty(_NUM_RESAMPLES)
+    step = max(1, _BATCH // size)
+    for start in range(0, _NUM_RESAMPLES, step):
+        rows = slice(start, min(start + step, _NUM_RESAMPLES))
+        resamples = sample[generator.integers(0, size, (rows.stop - start, size))]
+        means[rows] = resamples.mean(axis=1)
+        resamples.sort(axis=1)  # quicker than NumPy's median
+        medians[rows] = (resamples[:, (size - 1) // 2] + resamples[:, size // 2]) / 2
+    low, high = np.quantile(medians, _ENDS).tolist()
+    return Intervals(_accelerate(sample, means), (low, high))
 
 
 def signed_rank_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
     """Return the two-sided p of Wilcoxon's signed-rank test that paired differences lie around 0.
 
-    Exact for up to 50 differences, 13 where some tie, else by the normal distribution (as SciPy). Zeros are dropped,
-    as Wilcoxon did; differences of nothing but zeros have p = 1. An infinite one has the largest rank. NaN for fewer
-    than `MIN_PAIRS` differences, zeros counted: no p below 0.05 could come of them.
+    Exact for up to 50 differences, whether some tie or not, else by the normal distribution (as SciPy). Zeros are
+    dropped, as Wilcoxon did; differences of nothing but zeros have p = 1. An infinite one has the largest rank. NaN
+    for fewer than `MIN_PAIRS` differences, zeros counted: no p below 0.05 could come of them.
     """
     rounded = np.round(np.asarray(differences, dtype=np.float64), DECIMALS)
     if rounded.size < MIN_PAIRS:
@@ -60,7 +79,10 @@ def signed_rank_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
         return 1.0
     infinite = np.isinf(nonzero)
     beyond = float(np.abs(nonzero[~infinite]).max(initial=0.0)) + 1
-    return np.asarray(wilcoxon(np.where(infinite, np.sign(nonzero) * beyond, nonzero)).pvalue).item()
+    finite = np.where(infinite, np.sign(nonzero) * beyond, nonzero)
+    if finite.size <= _MOST_EXACT:
+        return _exact_signed_rank_p(finite)
+    return np.asarray(wilcoxon(finite, method="asymptotic").pvalue).item()
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
@@ -123,6 +145,32 @@ def rank_stability(values: NDArray[np.float64], scheme: Scheme, *, higher_is_bet
         tau_mean=float(taus.mean()) if taus.size else math.nan,
         tau_low=float(np.percentile(taus, 2.5)) if taus.size else math.nan,
     )
+
+
+def _accelerate(sample: NDArray[np.float64], means: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the BCa interval of a sample's mean from the means of its resamples (Efron, Tibshirani 1993, 14.3)."""
+    mean = sample.mean()
+    share_below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * means.size)
+    bias = ndtri(share_below)
+    apart = sample - mean  # what leaving out each value comes to
+    acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
+    ends = bias + ndtri(np.array(_ENDS))
+    low, high = np.quantile(means, ndtr(bias + ends / (1 - acceleration * ends))).tolist()
+    return low, high
+
+
+def _exact_signed_rank_p(differences: NDArray[np.float64]) -> float:
+    """Return the share of all 2ⁿ signs whose sum of ranks is as far out as that of n differences, none of them 0.
+
+    Those that tie share their mean rank. SciPy's own way with ties tries every sign: 0.6 s for 13 differences.
+    """
+    ranks = np.rint(2 * rankdata(np.abs(differences))).astype(np.int64)  # doubled: a mean rank may be a half
+    ways = np.zeros(ranks.sum() + 1)  # of choosing some of the ranks, by their sum
+    ways[0] = 1
+    for rank in ranks.tolist():
+        ways[rank:] += ways[:-rank].copy()
+    smaller = min(ranks[differences > 0].sum(), ranks[differences < 0].sum())
+    return min(1.0, 2 * float(ways[: smaller + 1].sum()) / 2.0**differences.size)
 
 
 def _mean_cost(weights: NDArray[np.int64], costs: NDArray[np.float64]) -> NDArray[np.float64]:

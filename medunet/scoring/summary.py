@@ -2,13 +2,16 @@
 
 A missing or failed case counts as 0 in the means of overlaps that measure what was found (see
 `is_zero_where_unscored`), and has no other value. An infinite distance is counted, never averaged; beside the mean
-over the finite ones stands that in which each miss costs the field of view's diagonal.
+over the finite ones stands that with failures at a penalty. That of a mask's distances is the field of view's
+diagonal, for each miss and each missing or failed case. Lesions have their rules' own, 374 mm in BraTS 2023, which is
+in every case's mean over lesions already and so is added for missing and failed cases only; rules without a penalty
+(LiTS, panoptic) have no penalised mean.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
@@ -16,7 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from medunet.case_scores import CaseScore
-from medunet.scoring.statistics import bootstrap_interval
+from medunet.scoring.lesion_presets import PRESETS
+from medunet.scoring.statistics import bootstrap_intervals
 
 # They count the background: they grow with the field of view, and say nothing beside those of another.
 FIELD_OF_VIEW_COLUMNS = ("specificity", "accuracy", "balanced_accuracy", "mcc", "kappa")
@@ -32,25 +36,34 @@ _ZERO_WHERE_UNSCORED = (
     *("dice", "iou", "recall", "f1", "f2", "cldice"),
     *("lesion_sensitivity", "lesion_f1", "lesion_dice", "rq", "pq"),
 )
+_LESION_PENALTIES_MM: dict[str, float | None] = {name: rules.penalty_mm for name, rules in PRESETS.items()}
 _NUM_WORST = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MetricSummary:
     """Mean and median of one metric over `num_finite` values (NaN where none), and what is not among them.
 
-    The zeros that stand for missing and failed cases are among the finite values. The interval is the 95% bootstrap
-    interval of the mean, NaN for fewer than two values. The penalised mean and median are of distances only, NaN for
-    other metrics: there an infinite one and a missing or failed case count as the case's `penalty_mm`, or the
-    largest of the cohort where it has none.
+    The zeros that stand for missing and failed cases are among the finite values. `..._low` and `..._high` are the
+    95% bootstrap interval (see `bootstrap_intervals`), NaN for fewer than two values. The penalised mean and median
+    are of distances only, NaN for other metrics: there an infinite one and a missing or failed case count as
+    `penalty` says, "" where there is none. That is the diagonal of the case's field of view, or the largest of the
+    cohort where it is not known; of lesions' distances what their rules set.
     """
 
     mean: float
     mean_low: float
     mean_high: float
     median: float
-    mean_penalised: float
-    median_penalised: float
+    median_low: float
+    median_high: float
+    mean_penalised: float = math.nan
+    mean_penalised_low: float = math.nan
+    mean_penalised_high: float = math.nan
+    median_penalised: float = math.nan
+    median_penalised_low: float = math.nan
+    median_penalised_high: float = math.nan
+    penalty: str = ""
     num_expected: int
     num_finite: int
     num_undefined: int
@@ -70,6 +83,14 @@ class LabelSummary:
     num_missing: int
     num_failed: int
     metrics: dict[str, MetricSummary]
+
+
+@dataclass(frozen=True)
+class _Penalty:
+    """What a failure costs in a metric, case by case, and where that is from."""
+
+    name: str
+    costs_mm: list[float]
 
 
 def summarise(scores: Sequence[CaseScore], names: Sequence[str] | None = None) -> list[LabelSummary]:
@@ -178,25 +199,25 @@ def _summarise_label(
     largest_penalty_mm: float,
 ) -> LabelSummary:
     status = Counter(score.status for score in scores)
-    penalties = [largest_penalty_mm if math.isnan(score.penalty_mm) else score.penalty_mm for score in scores]
+    diagonals = [largest_penalty_mm if math.isnan(score.penalty_mm) else score.penalty_mm for score in scores]
+    of_view = _Penalty("diagonal of the field of view", diagonals)
+    of_lesions = _lesion_penalty(scores)
     asked = dict.fromkeys(LESION_COLUMNS, any(score.lesions is not None for score in scores))
     asked["cldice"] = not all(math.isnan(score.cldice) for score in scores)
     metrics = {}
     for name, get in columns.items():
         values = [get(score) for score in scores if _is_scored(score)]
-        penalised: list[float] = []
+        penalty = None
         if not asked.get(name, True):
             pass  # nobody asked for it of this target: an unscored case has no failure in it
         elif is_distance(name):
-            costs = [get(score) if _is_scored(score) else math.inf for score in scores]
-            penalised = [
-                penalty if math.isinf(cost) else cost
-                for cost, penalty in zip(costs, penalties, strict=True)
-                if not math.isnan(cost)
-            ]
+            penalty = of_lesions if name in LESION_COLUMNS else of_view
         elif is_zero_where_unscored(name):
             values += [0.0] * (len(scores) - len(values))
-        metrics[name] = _summarise_metric(values, penalised, len(scores))
+        metrics[name] = _summarise_metric(values, len(scores))
+        if penalty is not None:
+            costs_mm = [get(score) if _is_scored(score) else math.inf for score in scores]
+            metrics[name] = _penalise(metrics[name], costs_mm, penalty)
     return LabelSummary(
         label=label,
         num_expected=len(scores),
@@ -210,20 +231,51 @@ def _summarise_label(
     )
 
 
-def _summarise_metric(values: list[float], penalised: list[float], num_expected: int) -> MetricSummary:
+def _summarise_metric(values: list[float], num_expected: int) -> MetricSummary:
     finite = [value for value in values if math.isfinite(value)]
-    low, high = bootstrap_interval(finite)
+    intervals = bootstrap_intervals(finite)
     return MetricSummary(
         mean=_mean(finite),
-        mean_low=low,
-        mean_high=high,
+        mean_low=intervals.mean[0],
+        mean_high=intervals.mean[1],
         median=_median(finite),
-        mean_penalised=_mean(penalised),
-        median_penalised=_median(penalised),
+        median_low=intervals.median[0],
+        median_high=intervals.median[1],
         num_expected=num_expected,
         num_finite=len(finite),
         num_undefined=sum(math.isnan(value) for value in values),
         num_infinite=sum(math.isinf(value) for value in values),
+    )
+
+
+def _penalise(metric: MetricSummary, costs_mm: list[float], penalty: _Penalty) -> MetricSummary:
+    """Return a metric with its penalised mean and median; of `costs_mm`, by case, those of failures are infinite."""
+    penalised = [
+        price if math.isinf(cost) else cost
+        for cost, price in zip(costs_mm, penalty.costs_mm, strict=True)
+        if not math.isnan(cost)
+    ]
+    if any(math.isnan(cost) for cost in penalised):
+        return metric  # nobody knows what a failure costs
+    intervals = bootstrap_intervals(penalised)
+    return replace(
+        metric,
+        mean_penalised=_mean(penalised),
+        mean_penalised_low=intervals.mean[0],
+        mean_penalised_high=intervals.mean[1],
+        median_penalised=_median(penalised),
+        median_penalised_low=intervals.median[0],
+        median_penalised_high=intervals.median[1],
+        penalty=penalty.name,
+    )
+
+
+def _lesion_penalty(scores: Sequence[CaseScore]) -> _Penalty | None:
+    """Return what the rules of a target's lesions set for a failure; None where they set nothing."""
+    rules = next((score.lesions.rules for score in scores if score.lesions is not None), "")
+    penalty_mm = _LESION_PENALTIES_MM.get(rules)
+    return (
+        None if penalty_mm is None else _Penalty(f"{penalty_mm:g} mm ({rules})", [penalty_mm] * len(scores))
     )
 
 

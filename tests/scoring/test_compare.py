@@ -220,6 +220,19 @@ def test_what_leaves_nothing_to_compare_is_refused() -> None:
         compare({"a": A, "b": B[:0]})
 
 
+def test_tables_without_a_common_metric_are_refused() -> None:
+    bare = B.drop(columns=["dice", "hd95_mm"])
+    with pytest.raises(InputError, match=r"robust Hausdorff distance differs \(hd95_mm in a; none in b\)"):
+        compare({"a": A, "b": bare.assign(nsd_1mm=0.5)})
+    with pytest.raises(
+        InputError, match=r"no metric is common to all \(dice in a; nsd_1mm, lesion_f1 in b\)"
+    ):
+        compare({"a": A.drop(columns="hd95_mm"), "b": bare.assign(nsd_1mm=0.5, lesion_f1=0.5)})
+    blank = bare.assign(cldice=NAN)  # a column, but nobody was asked for it
+    with pytest.raises(InputError, match=r"\(none in a; none in b\)"):
+        compare({"a": blank, "b": blank})
+
+
 def test_other_references_are_refused() -> None:
     first, second = A.assign(reference_ml=[5.0, 6.0, 7.0]), A.assign(reference_ml=[5.0, 6.3, 7.0])
     with pytest.raises(InputError, match="c2 was scored against references of different volume"):

@@ -1,15 +1,18 @@
 """Intervals, tests and rankings: answers worked out by hand, and the degenerate samples."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
+from scipy.stats import bootstrap, kendalltau, rankdata, wilcoxon
 
+from medunet.scoring import statistics
 from medunet.scoring.statistics import (
     _kendall_tau,
     adjust_holm,
     bootstrap_interval,
+    bootstrap_intervals,
     rank_stability,
     signed_rank_p,
 )
@@ -17,7 +20,8 @@ from medunet.scoring.statistics import (
 
 @pytest.mark.parametrize("values", [[], [0.7]])
 def test_fewer_than_two_values_have_no_interval(values: list[float]) -> None:
-    assert all(math.isnan(bound) for bound in bootstrap_interval(values))
+    intervals = bootstrap_intervals(values)
+    assert all(math.isnan(bound) for bound in (*intervals.mean, *intervals.median))
 
 
 def test_a_constant_sample_has_an_interval_of_no_width() -> None:
@@ -25,6 +29,7 @@ def test_a_constant_sample_has_an_interval_of_no_width() -> None:
     assert bootstrap_interval([0.0, 0.0]) == (0.0, 0.0)
     rounded = bootstrap_interval([0.1 + 0.2, 0.3])  # equal but for rounding
     assert rounded == (pytest.approx(0.3), pytest.approx(0.3))
+    assert bootstrap_intervals([0.5] * 4).median == (0.5, 0.5)
 
 
 def test_the_mean_of_a_normal_sample_has_the_interval_of_theory() -> None:
@@ -43,6 +48,41 @@ def test_the_interval_is_seeded_and_follows_a_skewed_sample() -> None:
     assert 0.95 - low > high - 0.95
 
 
+@pytest.mark.parametrize("size", [2, 7, 40, 301])
+def test_intervals_are_scipys(size: int) -> None:
+    values = np.random.default_rng(size).lognormal(0.0, 1.5, size)
+    intervals = bootstrap_intervals(values)
+    for statistic, method, ours in (
+        (np.mean, "BCa", intervals.mean),
+        (np.median, "percentile", intervals.median),
+    ):
+        theirs = bootstrap(
+            (values,),
+            statistic,
+            n_resamples=2000,
+            vectorized=True,
+            method=method,
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        assert ours == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+
+
+def test_resamples_drawn_in_batches_are_as_many(monkeypatch) -> None:
+    values = np.random.default_rng(2).normal(10.0, 2.0, 90)
+    whole = bootstrap_intervals(values)
+    monkeypatch.setattr(statistics, "_BATCH", 90 * 300)  # the last batch is of 200
+    batched = bootstrap_intervals(values)
+    assert batched.mean == pytest.approx(whole.mean, abs=0.05)
+    assert batched.median == pytest.approx(whole.median, abs=0.1)
+
+
+def test_the_interval_of_a_median_ignores_a_tail() -> None:
+    values = [*np.linspace(1.0, 2.0, 30), 1000.0]
+    intervals = bootstrap_intervals(values)
+    assert 1 < intervals.median[0] < 1.5 < intervals.median[1] < 2
+    assert intervals.mean[1] > 50
+
+
 def test_signed_ranks_by_hand() -> None:
     # Of 2⁶ sign patterns only all plus and all minus are as far out.
     assert signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2 / 64)
@@ -52,6 +92,23 @@ def test_signed_ranks_by_hand() -> None:
     assert signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0, -math.inf]) == pytest.approx(28 / 64)
     tied = signed_rank_p([1, -9, 3, 4, 5, 9])
     assert signed_rank_p([1.0, -math.inf, 3.0, 4.0, 5.0, math.inf]) == pytest.approx(tied)
+
+
+@pytest.mark.parametrize("size", [6, 9, 12])
+def test_signed_ranks_that_tie_are_exact(size: int) -> None:
+    generator = np.random.default_rng(size)
+    for _ in range(5):
+        differences = generator.choice([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0], size)
+        ranks = rankdata(np.abs(differences))
+        sums = np.array(list(itertools.product((-1, 1), repeat=size))) @ ranks
+        share = np.mean(np.abs(sums) >= abs(np.sign(differences) @ ranks) - 1e-9)
+        assert signed_rank_p(differences) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("size", [20, 50, 51])
+def test_signed_ranks_are_scipys(size: int) -> None:
+    differences = np.random.default_rng(size).normal(0.2, 1.0, size)
+    assert signed_rank_p(differences) == pytest.approx(wilcoxon(differences).pvalue)
 
 
 def test_differences_that_prove_nothing() -> None:
