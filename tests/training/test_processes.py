@@ -63,8 +63,9 @@ def test_two_processes_train_as_one(finished_run: runs.Run, tmp_path: Path):
     for alone, shared in zip(history(one), history(two), strict=True):
         assert float(alone["loss"]) == pytest.approx(float(shared["loss"]), abs=1e-5)
         assert alone["step"] == shared["step"]
-        for key in ("validation_loss", "dice", "dice_liver", "precision_liver"):
-            assert float(alone[key]) == pytest.approx(float(shared[key]), abs=1e-4), key
+        assert float(alone["validation_loss"]) == pytest.approx(float(shared["validation_loss"]), abs=1e-4)
+        for key in ("dice", "dice_liver", "precision_liver"):  # rounding may turn a voxel or two
+            assert float(alone[key]) == pytest.approx(float(shared[key]), abs=1e-3), key
     assert two.folder.model(0).is_dir()
 
 
