@@ -201,8 +201,13 @@ def _walk_far(
     bits: Bits, index: NDArray[np.int64], lengths_mm: NDArray[np.float64], offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Walk the offsets from few places: return the lengths of those that arrive, and which do."""
-    field = _Field.of(bits, offsets)
-    steps, at, left = field.steps(offsets), field.find(index), np.arange(len(index))
+    reach = np.abs(offsets).max(axis=0)
+    size = np.array([1] * (bits.ndim - 1) + [64])  # of a word
+    first_word = np.maximum(index.min(axis=0) - reach, 0) // size
+    last_word = (index.max(axis=0) + reach) // size
+    around = bits[tuple(slice(low, high + 1) for low, high in zip(first_word, last_word, strict=True))]
+    field = _Field.of(around, offsets)
+    steps, at, left = field.steps(offsets), field.find(index - first_word * size), np.arange(len(index))
     nearest_mm = np.full(len(index), np.inf)
     begin = 0
     while left.size and begin < steps.size:
