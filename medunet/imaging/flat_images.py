@@ -25,6 +25,10 @@ _COLOUR = ("RGB", "RGBA", "RGBa", "RGBX")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
+class ColourError(DataError):
+    """A label in colours that are no values."""
+
+
 def is_flat(path: PurePath) -> bool:
     """Say by a file's ending whether it is a picture rather than a volume."""
     return path.name.lower().endswith(IMAGE_ENDINGS)
@@ -66,7 +70,7 @@ def read_pixels(path: Path, *, label: bool = False) -> NDArray[Any]:
             ) from error
     if label and pixels.ndim == 3:
         if not (pixels == pixels[..., :1]).all():
-            raise DataError(
+            raise ColourError(
                 "has colours where label values should be",
                 where=path.name,
                 mend="Save the label as a grey or palette image of its values.",

@@ -1,12 +1,22 @@
 """Where voxels lie: spacing, orientation and distances between grids, from RAS+ affines in mm."""
 
 import itertools
+import math
+import os
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from medunet.errors import InputError
+
 Affine = NDArray[np.float64]
+
+DISPLACED_VOXELS = (
+    0.1  # of the smallest spacing: two files whose corners lie further apart are not on one grid
+)
+_CAP_VARIABLE = "MEDUNET_MAX_VOLUME_GB"
+_DEFAULT_CAP_GB = 16.0
 
 
 def spacing_of(affine: Affine) -> tuple[float, ...]:
@@ -35,3 +45,23 @@ def shear_degrees(affine: Affine) -> float:
     unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = np.abs(unit.T @ unit - np.eye(3)).max()
     return float(np.rad2deg(np.arcsin(min(1.0, cosines))))
+
+
+def max_volume_bytes() -> int:
+    """Return how many bytes of voxels a file may hold: `MEDUNET_MAX_VOLUME_GB`, by default 16 GB.
+
+    Raises:
+        InputError: the variable is set to no positive number.
+    """
+    text = os.environ.get(_CAP_VARIABLE, "") or str(_DEFAULT_CAP_GB)
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = math.nan
+    if not 0 < gigabytes < math.inf:
+        raise InputError(
+            f"{text!r} is no number of gigabytes",
+            where=_CAP_VARIABLE,
+            mend="Set it to a number above 0, such as 16.",
+        )
+    return int(gigabytes * 1e9)

@@ -4,19 +4,30 @@ Axes keep the file's own order. A mask is written with the very header geometry 
 of the scan that it belongs to, so that any viewer overlays the two exactly.
 """
 
+import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from medunet.errors import DataError
 from medunet.files import whole_file
-from medunet.imaging.geometry import Affine, spacing_of
+from medunet.imaging.geometry import Affine, max_volume_bytes, spacing_of
+from medunet.imaging.packed import is_packed, read_span, read_start
 
-_MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # by the header's code: metre, mm, micrometre
+_HEADERS = (  # bytes of each version's header, where its magic bytes stand, and what they say
+    (348, 344, {b"n+1\0": nib.Nifti1Header, b"ni1\0": nib.nifti1.Nifti1PairHeader}),
+    (540, 4, {b"n+2\0": nib.Nifti2Header, b"ni2\0": nib.nifti2.Nifti2PairHeader}),
+)
+_LONGEST_HEADER = 540
+_SILENT = logging.getLogger(f"{__name__}.header")  # for what NiBabel mends in a header
+_SILENT.disabled = True
 _GEOMETRY_FIELDS = (
     *("sform_code", "qform_code", "srow_x", "srow_y", "srow_z"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -40,6 +51,37 @@ class Header:
         """Voxel size in mm along each array axis."""
         return spacing_of(self.affine)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all voxels as the header promises them; of a picture one for each value."""
+        return math.prod(self.shape) * (self.nifti.get_data_dtype().itemsize if self.nifti else 1)
+
+
+@dataclass(frozen=True)
+class StoredVoxels:
+    """Voxels as a file stores them, `(I, J, K)` or `(I, J, K, frames)`; values are `array * slope + intercept`."""
+
+    array: NDArray[Any]
+    slope: float = 1.0
+    intercept: float = 0.0
+    num_surplus: int = 0  # bytes that follow the last voxel
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether values are others than the stored ones."""
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+    def values(self, dtype: Any = np.float32) -> NDArray[Any]:
+        """Return the values as `dtype`; None is the stored type, or float64 where they are scaled."""
+        scaled = self.array
+        if self.is_scaled:
+            with np.errstate(over="ignore", invalid="ignore"):
+                scaled = apply_read_scaling(scaled, np.float64(self.slope), np.float64(self.intercept))
+        if dtype is None:
+            return scaled
+        with np.errstate(over="ignore"):  # what is beyond the type becomes infinite
+            return scaled.astype(dtype, order="K", copy=False)
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -59,79 +101,138 @@ class Volume:
         return self.header.spacing_mm
 
 
-def _open(path: Path) -> nib.Nifti1Image:
-    try:
-        image = nib.load(path)
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=path.name) from error
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
-        raise DataError(
-            f"not a readable NIfTI file ({error})".replace(str(path), path.name),
-            where=path.name,
-            mend="Export it again.",
-        ) from error
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(
-            f"cannot be read ({_short(error, path)})", where=path.name, mend="Copy or export it again."
-        ) from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise DataError(
-            f"is {type(image).__name__}, not NIfTI", where=path.name, mend="Convert it to .nii.gz."
-        )
-    return image
-
-
-def _short(error: Exception, path: Path) -> str:
-    return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
-
-
-def _header(image: nib.Nifti1Image, path: Path) -> Header:
-    shape = tuple(int(n) for n in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    affine = np.array(image.affine, dtype=np.float64)
-    affine[:3] *= _MM_PER_UNIT[image.header.get_xyzt_units()[0]]
-    return Header(path, shape, affine, image.header)
-
-
 def read_header(path: Path) -> Header:
-    """Read a volume's grid without its voxels.
+    """Read a volume's grid without its voxels, NIfTI-1 or NIfTI-2, one file or a pair of .hdr and .img.
 
     Raises:
-        DataError: the file is missing or is not NIfTI.
+        DataError: the file is missing, may not be opened or is not NIfTI.
     """
-    return _header(_open(path), path)
+    header_path, _ = _paths_of(path)
+    try:
+        start = read_start(header_path, _LONGEST_HEADER)
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=header_path.name) from error
+    except OSError as error:
+        raise _unreadable(header_path, error) from error
+    named_packed = header_path.suffix.lower() == ".gz"
+    if named_packed and start and not is_packed(header_path):
+        raise _not_nifti(path, "its name ends in .gz, and it is not compressed")
+    if not named_packed and is_packed(header_path):
+        raise _not_nifti(path, "it is compressed, and its name does not end in .gz")
+    try:
+        nifti = _parse(start)
+        shape = tuple(int(n) for n in nifti.get_data_shape())
+        affine = np.array(nifti.get_best_affine(), dtype=np.float64)
+    except (nib.spatialimages.HeaderDataError, ValueError, OverflowError) as error:
+        raise _not_nifti(path, str(error)) from error
+    if any(n < 0 for n in shape):
+        raise _not_nifti(path, f"its dimensions are {shape}")
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    affine[:3] *= _MM_PER_UNIT.get(unit_code(nifti), 1.0)
+    return Header(path, shape, affine, nifti)
+
+
+def unit_code(nifti: nib.Nifti1Header) -> int:
+    """Return the code of the header's unit of length: 0 unknown, 1 metre, 2 mm, 3 micrometre; others mean nothing."""
+    return int(nifti["xyzt_units"]) & 7
+
+
+def read_stored(header: Header) -> StoredVoxels:
+    """Read the voxels of a NIfTI file as they are stored; each byte is decoded once, to the stream's checksum.
+
+    Raises:
+        StreamError: the compressed stream is cut off or corrupt.
+        SizeError: the file holds less than its header promises, or far more.
+        DataError: it would exceed the cap on memory, its voxels are complex numbers or colours, its scale is not
+            finite, or it cannot be read.
+    """
+    assert header.nifti is not None, "a picture is no NIfTI file"
+    nifti, dtype = header.nifti, header.nifti.get_data_dtype()
+    if dtype.kind not in "biuf":
+        raise DataError(
+            f"its voxels are of type {dtype_name(nifti)}, which is no number to segment",
+            where=header.path.name,
+            mend="Convert it to whole or real numbers.",
+        )
+    if header.num_bytes > (cap := max_volume_bytes()):
+        raise DataError(
+            f"its voxels take {header.num_bytes / 1e9:.3g} GB, more than the cap of {cap / 1e9:g} GB",
+            where=header.path.name,
+            mend="Crop it, or set MEDUNET_MAX_VOLUME_GB.",
+        )
+    try:
+        slope, intercept = nifti.get_slope_inter()
+        offset = int(nifti.get_data_offset())
+        data, num_surplus = read_span(_paths_of(header.path)[1], offset, header.num_bytes)
+    except (nib.spatialimages.HeaderDataError, ValueError, OverflowError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise _not_nifti(header.path, str(error)) from error
+    except (OSError, MemoryError) as error:
+        raise _unreadable(header.path, error) from error
+    array = data.view(dtype)
+    if not dtype.isnative:
+        array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+    array = array.reshape(header.shape, order="F")
+    return StoredVoxels(array, 1.0 if slope is None else slope, intercept or 0.0, num_surplus)
 
 
 def read_volume(path: Path, dtype: Any = np.float32) -> Volume:
     """Read a volume whole, its scale and intercept applied; `dtype` None is the file's own, float64 if it scales.
 
     Raises:
-        DataError: the file is missing, not NIfTI, or its stream is truncated or corrupt.
+        DataError: as `read_header` and `read_stored`.
     """
-    image = _open(path)
-    header = _header(image, path)
-    try:
-        if dtype is None:
-            array = np.asanyarray(image.dataobj)
-            array = np.array(array) if isinstance(array, np.memmap) else array  # of an uncompressed file
-        elif np.issubdtype(dtype, np.floating):
-            array = image.get_fdata(dtype=dtype, caching="unchanged")
-        else:
-            array = np.asarray(image.dataobj).astype(dtype, copy=False)
-    except (OSError, EOFError, ValueError, OverflowError, MemoryError) as error:
-        raise DataError(
-            f"the voxels cannot be read ({_short(error, path)}): the file is truncated or corrupt",
-            where=path.name,
-            mend="Copy or export it again.",
-        ) from error
-    except Exception as error:  # zlib.error has no base class but Exception
-        if type(error).__name__ != "error":
-            raise
-        raise DataError(
-            f"the compressed stream is corrupt ({error})", where=path.name, mend="Copy or export it again."
-        ) from error
-    return Volume(array.reshape(header.shape), header)
+    header = read_header(path)
+    return Volume(read_stored(header).values(dtype), header)
+
+
+def dtype_name(nifti: nib.Nifti1Header) -> str:
+    """Return the name of the header's type of voxel, such as 'int16' or 'RGB'."""
+    return str(nifti.get_value_label("datatype"))
+
+
+def _paths_of(path: Path) -> tuple[Path, Path]:
+    """Return where header and voxels lie: two files where the name ends in .hdr or .img, else one."""
+    packing = path.suffix if path.suffix.lower() == ".gz" else ""
+    stem = path.name.removesuffix(packing)
+    kind = Path(stem).suffix
+    if kind.lower() not in (".hdr", ".img"):
+        return path, path
+    stem = stem.removesuffix(kind)
+    header, voxels = (".HDR", ".IMG") if kind.isupper() else (".hdr", ".img")
+    return path.with_name(stem + header + packing), path.with_name(stem + voxels + packing)
+
+
+def _parse(start: bytes) -> nib.Nifti1Header:
+    """Return the header that a file begins with; of one file or a pair, of either version and byte order."""
+    for size, place, magics in _HEADERS:
+        for magic, header_type in magics.items():
+            if len(start) >= size and start[place : place + len(magic)] == magic:
+                header = header_type(start[:size], check=False)
+                _check_layout(header)
+                header.check_fix(logger=_SILENT)
+                return header
+    raise ValueError("it does not begin with a NIfTI header")
+
+
+def _check_layout(header: nib.Nifti1Header) -> None:
+    """Refuse what NiBabel passes: no sensible number of axes, and voxels that begin within the header."""
+    if not 1 <= int(header["dim"][0]) <= 7:
+        raise ValueError("its number of axes is none from 1 to 7")
+    offset = float(header["vox_offset"])
+    if not (header.single_vox_offset if header.is_single else 0) <= offset < math.inf:  # true for NaN
+        raise ValueError(f"its voxels cannot begin at byte {offset:g}")
+
+
+def _not_nifti(path: Path, reason: str) -> DataError:
+    return DataError(f"not a readable NIfTI file ({reason})", where=path.name, mend="Export it again.")
+
+
+def _unreadable(path: Path, error: BaseException) -> DataError:
+    reason = getattr(error, "strerror", None) or type(error).__name__  # its own text may hold the folder
+    return DataError(f"cannot be read ({reason})", where=path.name, mend="Copy or export it again.")
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:

@@ -1,4 +1,6 @@
-"""Label maps brought to another grid: each new voxel takes the value of the old one nearest to its centre."""
+"""Volumes brought to another grid: labels take the value of the nearest voxel, images are interpolated."""
+
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -21,28 +23,43 @@ def resample_labels(
     Raises:
         DataError: an affine spans no volume, or the grids do not meet.
     """
+    resampled = np.zeros(shape, dtype=labels.dtype, order="F")
+    # Plain "constant" would lose the outer half of the border's voxels.
+    _resample(labels, affine, onto, resampled, order=0, mode="grid-constant", cval=0)
+    return resampled
+
+
+def resample_image(
+    image: NDArray[np.float32], affine: Affine, shape: tuple[int, ...], onto: Affine
+) -> NDArray[np.float32]:
+    """Return an image `(I, J, K)` that lies at `affine` on the grid of `shape` at `onto`, linearly interpolated.
+
+    Outside it has its darkest value. Affines and errors as `resample_labels` has them.
+    """
+    resampled = np.empty(shape, dtype=np.float32, order="F")
+    _resample(image, affine, onto, resampled, order=1, mode="constant", cval=float(image.min()))
+    return resampled
+
+
+def _resample(
+    volume: NDArray[Any], affine: Affine, onto: Affine, resampled: NDArray[Any], **options: Any
+) -> None:
+    """Fill the new grid's voxels by SciPy's affine transform."""
     for matrix in (affine, onto):
         if not np.isfinite(matrix).all() or np.linalg.cond(matrix[:3, :3]) > _WORST_CONDITION:
             raise DataError("a grid's affine spans no volume", mend="Export the file again.")
     to_index = np.linalg.inv(affine) @ onto  # from an index of the new grid to one of the old
-    if _lie_apart(labels.shape, shape, to_index):
+    if lie_apart(volume.shape, resampled.shape, to_index):
         raise DataError("the two grids do not meet", mend="Check that both belong to one scan.")
-    resampled = np.zeros(shape, dtype=labels.dtype, order="F")
     ndimage.affine_transform(
-        labels,
-        to_index[:3, :3],
-        to_index[:3, 3],
-        output=resampled,
-        order=0,
-        mode="grid-constant",  # plain "constant" would lose the outer half of the border's voxels
-        cval=0,
-        prefilter=False,
+        volume, to_index[:3, :3], to_index[:3, 3], output=resampled, prefilter=False, **options
     )
-    return resampled
 
 
-def _lie_apart(old: tuple[int, ...], new: tuple[int, ...], to_old: Affine) -> bool:
-    """Say whether the new voxels' centres all lie beyond one face of the old grid, or the old grid beyond them.
+def lie_apart(old: tuple[int, ...], new: tuple[int, ...], to_old: Affine) -> bool:
+    """Say whether two grids do not meet; `to_old` leads from an index of the new one to an index of the old.
+
+    The new voxels' centres then all lie beyond one face of the old grid, or the old grid beyond them.
 
     Both are asked, since a turned grid beside a corner of the other can lie beyond none of its faces.
     """

@@ -13,7 +13,9 @@ from medunet.errors import DataError
 from medunet.imaging import flat_images, foreign_masks, nifti
 from medunet.imaging.flat_images import is_flat
 from medunet.imaging.foreign_masks import is_foreign
-from medunet.imaging.nifti import Header, Volume
+from medunet.imaging.geometry import DISPLACED_VOXELS, corner_displacement_mm
+from medunet.imaging.nifti import Header, StoredVoxels, Volume
+from medunet.imaging.resample import resample_image
 
 
 def read_header(path: Path, *, label: bool = False) -> Header:
@@ -27,6 +29,21 @@ def read_header(path: Path, *, label: bool = False) -> Header:
     if not is_flat(path):
         return nifti.read_header(path)
     return Header(path, flat_images.read_shape(path, label=label), flat_images.flat_affine(), None)
+
+
+def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
+    """Read the voxels of a file whose header was read as they are stored, each byte decoded once.
+
+    Raises:
+        StreamError: a compressed NIfTI stream is cut off or corrupt.
+        SizeError: a NIfTI file holds less than its header promises, or far more.
+        DataError: as `read_volume`.
+    """
+    if is_foreign(header.path):
+        return StoredVoxels(foreign_masks.read_volume(header.path).array)
+    if is_flat(header.path):
+        return StoredVoxels(flat_images.read_pixels(header.path, label=label))
+    return nifti.read_stored(header)
 
 
 def read_volume(path: Path, *, label: bool = False) -> Volume:
@@ -67,7 +84,8 @@ def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError("label has NaN or infinite values", where=path.name)
     dtype = np.uint8 if low >= 0 and high <= 255 else np.int32
-    labels: NDArray[np.integer] = volume.array.astype(dtype)
+    with np.errstate(invalid="ignore"):  # what is beyond the type then differs
+        labels: NDArray[np.integer] = volume.array.astype(dtype)
     if not np.array_equal(labels, volume.array) or low < 0:
         raise DataError(
             "label values are not whole numbers of 0 or more",
@@ -79,14 +97,14 @@ def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
     return Volume(labels, volume.header)
 
 
-def read_channels(paths: list[Path]) -> Volume:
+def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
     """Read one scan's channels as float32 `(C, I, J, K)`; the first file's header stands for all.
 
     A path given n times is one 4D file whose n frames are those channels, in their order, or a colour picture; a
-    grey picture is repeated.
+    grey picture is repeated. With `resample`, files on another grid than the first are brought to its.
 
     Raises:
-        DataError: as `read_volume`; or the files differ in shape, or have frames that nobody asked for.
+        DataError: as `read_volume`; or the files lie on several grids, or have frames that nobody asked for.
     """
     frames: list[NDArray[np.float32]] = []
     first: Header | None = None
@@ -102,18 +120,32 @@ def read_channels(paths: list[Path]) -> Volume:
                 where=path.name,
                 mend="Name one channel for each frame, or split the file.",
             )
-        if first is not None and array.shape[:3] != first.shape[:3]:
-            raise DataError(
-                f"shape {array.shape[:3]} differs from {first.shape[:3]} of {first.path.name}",
-                where=path.name,
-                mend="Register the modalities to one grid first.",
-            )
+        if first is not None and (apart := _tell_grids_apart(volume.header, first)):
+            if not resample:
+                raise DataError(
+                    f"{apart} of {first.path.name}",
+                    where=path.name,
+                    mend="Register the modalities to one grid first, or accept `medunet check --allow-resample`.",
+                )
+            onto = first.shape[:3], first.affine
+            moved = [resample_image(array[..., n], volume.affine, *onto) for n in range(num_wanted)]
+            array = np.stack(moved, axis=-1)
         first = first or volume.header
         frames.extend(array[..., index] for index in range(num_wanted))
     if first is None:
         raise DataError("no image is named for this case")
     header = Header(first.path, first.shape[:3], first.affine, first.nifti)
     return Volume(np.stack(frames), header)
+
+
+def _tell_grids_apart(header: Header, first: Header) -> str:
+    """Say how a grid differs from the first one's by more than a tenth of a voxel; "" where it does not."""
+    if header.shape[:3] != first.shape[:3]:
+        return f"shape {header.shape[:3]} differs from {first.shape[:3]}"
+    apart_mm = corner_displacement_mm(first.shape, first.affine, header.affine)
+    if apart_mm > DISPLACED_VOXELS * min(first.spacing_mm[:3]):
+        return f"its farthest corner lies {apart_mm:.3g} mm from that"
+    return ""
 
 
 def mask_ending(image: str | PurePath) -> str:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medunet.errors import DataError
+from medunet.errors import DataError, InputError
 from medunet.imaging.geometry import axis_codes, corner_displacement_mm, shear_degrees
+from medunet.imaging.nifti import StoredVoxels
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import read_channels, read_header, read_label, read_volume, write_mask
 
@@ -97,12 +98,62 @@ def test_truncated_files_are_named(tmp_path):
         assert str(tmp_path) not in str(caught.value)
 
 
+def test_what_nibabel_mends_in_a_header_is_not_logged(tmp_path, caplog):
+    whole = bytearray(write_scan(tmp_path / "scan.nii").read_bytes())
+    whole[252:254] = (-5).to_bytes(2, "little", signed=True)  # the qform's code
+    (tmp_path / "scan.nii").write_bytes(whole)
+    assert read_header(tmp_path / "scan.nii").nifti["qform_code"] == 0
+    assert caplog.records == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_beyond_a_type_raise_no_warning(tmp_path):
+    stored = StoredVoxels(np.full(SHAPE, 1e300), slope=1e30)
+    assert np.isinf(stored.values()).all()
+    write_scan(tmp_path / "label.nii", np.full(SHAPE, 1e30, np.float32))
+    with pytest.raises(DataError, match="not whole numbers"):
+        read_label(tmp_path / "label.nii")
+
+
 def test_files_that_are_not_nifti_are_named(tmp_path):
     (tmp_path / "text.nii.gz").write_text("hello")
     with pytest.raises(DataError, match=r"text\.nii\.gz"):
         read_header(tmp_path / "text.nii.gz")
     with pytest.raises(DataError, match="no such file"):
         read_header(tmp_path / "none.nii.gz")
+
+
+def test_names_must_say_whether_a_file_is_compressed(tmp_path):
+    packed = write_scan(tmp_path / "packed.nii.gz").read_bytes()
+    (tmp_path / "packed.nii").write_bytes(packed)
+    (tmp_path / "plain.nii.gz").write_bytes(gzip.decompress(packed))
+    with pytest.raises(DataError, match=r"packed\.nii: .*its name does not end in \.gz"):
+        read_header(tmp_path / "packed.nii")
+    with pytest.raises(DataError, match=r"plain\.nii\.gz: .*it is not compressed"):
+        read_header(tmp_path / "plain.nii.gz")
+
+
+def test_pairs_of_files_are_read_by_either_name(tmp_path):
+    array = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    nib.save(nib.Nifti1Pair(array, oblique_affine()), tmp_path / "x.hdr")
+    for name in ("x.hdr", "x.img"):
+        volume = read_volume(tmp_path / name)
+        assert np.array_equal(volume.array, array)
+        assert np.allclose(volume.affine, oblique_affine())
+    (tmp_path / "x.img").unlink()
+    with pytest.raises(DataError, match="No such file") as caught:
+        read_volume(tmp_path / "x.hdr")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_the_cap_on_memory_holds_wherever_a_file_is_read(tmp_path, monkeypatch):
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    monkeypatch.setenv("MEDUNET_MAX_VOLUME_GB", "5e-7")
+    with pytest.raises(DataError, match=r"6\.3e-07 GB, more than the cap of 5e-07 GB"):
+        read_volume(scan)
+    monkeypatch.setenv("MEDUNET_MAX_VOLUME_GB", "much")
+    with pytest.raises(InputError, match="MEDUNET_MAX_VOLUME_GB: 'much' is no number"):
+        read_volume(scan)
 
 
 def test_labels_must_be_whole_numbers(tmp_path):
