@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medunet.case_scores import CaseScore, Status
 from medunet.imaging.volumes import read_header
+from medunet.pool import choose_workers, run_all
 from medunet.progress import track
 from medunet.scoring.journal import Journal
 from medunet.scoring.labels import (
@@ -21,7 +22,6 @@ from medunet.scoring.labels import (
     score_labels,
 )
 from medunet.scoring.pairs import Pair
-from medunet.scoring.pool import choose_workers, run_all
 from medunet.scoring.reading import find_slice_axis, read_pair
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from medunet.errors import InputError
-from medunet.scoring.pool import choose_workers, run_all
+from medunet.pool import choose_workers, run_all
 
 
 def number_and_process(number: int) -> tuple[int, int]:

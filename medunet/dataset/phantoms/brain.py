@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medunet.dataset.phantom_cohort import open_cohort
-from medunet.dataset.phantom_fields import Array, draw_field, grid_points
-from medunet.dataset.phantom_glioma import Kind, draw_glioma, paint_glioma, push_aside
-from medunet.dataset.phantom_head import Canvas, Tissue, draw_head, paint_head, to_template
+from medunet.dataset.phantoms.cohort import open_cohort
+from medunet.dataset.phantoms.fields import Array, draw_field, grid_points
+from medunet.dataset.phantoms.glioma import Kind, draw_glioma, paint_glioma, push_aside
+from medunet.dataset.phantoms.head import Canvas, Tissue, draw_head, paint_head, to_template
 from medunet.errors import InputError
 from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import write_volume
@@ -73,7 +73,7 @@ def make_brain(
         seed: Decides head, glioma and contrasts and, with the grid, the noise.
         spacing_mm: Voxel size along each array axis (L, P, S).
         field_of_view_mm: Size of the grid; (240, 240, 155) at 1 mm is BraTS's own.
-        kind: What the glioma is like, see `medunet.dataset.phantom_glioma.Focus`.
+        kind: What the glioma is like, see `medunet.dataset.phantoms.glioma.Focus`.
         num_foci: In how many places it grows, 1 to 3.
     """
     head_rng, glioma_rng, contrast_rng, noise_rng = np.random.default_rng(seed).spawn(4)

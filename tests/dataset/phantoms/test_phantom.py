@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
-from medunet.dataset.phantom import Phantom, make_phantom, write_cohort
-from medunet.dataset.phantom_body import MAX_TUMOURS
+from medunet.dataset.phantoms.body import MAX_TUMOURS
+from medunet.dataset.phantoms.phantom import Phantom, make_phantom, write_cohort
 from medunet.errors import InputError
 from medunet.imaging.geometry import axis_codes, shear_degrees, spacing_of
 from medunet.imaging.nifti import read_volume

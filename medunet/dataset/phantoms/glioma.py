@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from medunet.dataset.phantom_fields import Array, Place, Points, SmoothField, draw_field
-from medunet.dataset.phantom_head import Canvas, Tissue, hemisphere_depth
+from medunet.dataset.phantoms.fields import Array, Place, Points, SmoothField, draw_field
+from medunet.dataset.phantoms.head import Canvas, Tissue, hemisphere_depth
 
 Kind = Literal["ring", "patchy", "diffuse"]
 

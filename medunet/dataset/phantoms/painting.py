@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medunet.dataset.phantom_body import Array, Body, Organ, Segment, Tissue, Tumour, Vector
+from medunet.dataset.phantoms.body import Array, Body, Organ, Segment, Tissue, Tumour, Vector
 from medunet.imaging.geometry import Affine
 
 Window = tuple[slice, slice, slice]

@@ -11,9 +11,9 @@ from conftest import REPOSITORY
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medunet.dataset.checks import check_manifest
+from medunet.dataset.checks.manifest_checks import check_manifest
 from medunet.dataset.manifest import make_manifest
-from medunet.dataset.phantom_brain import MODALITIES, BrainPhantom, make_brain, write_brain_cohort
+from medunet.dataset.phantoms.brain import MODALITIES, BrainPhantom, make_brain, write_brain_cohort
 from medunet.errors import InputError
 from medunet.imaging.geometry import axis_codes, spacing_of
 from medunet.imaging.nifti import read_volume

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.dataset.phantom_fields import (
+from medunet.dataset.phantoms.fields import (
     Array,
     Place,
     Points,

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medunet.dataset.phantom_body import MAX_TUMOURS, Array, Tissue, draw_body, fill_liver
-from medunet.dataset.phantom_cohort import open_cohort
-from medunet.dataset.phantom_painting import find_liver, paint, scan_grid
+from medunet.dataset.phantoms.body import MAX_TUMOURS, Array, Tissue, draw_body, fill_liver
+from medunet.dataset.phantoms.cohort import open_cohort
+from medunet.dataset.phantoms.painting import find_liver, paint, scan_grid
 from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import write_volume
 from medunet.progress import track

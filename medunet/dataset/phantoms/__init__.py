@@ -1,0 +1,1 @@
+"""Synthetic patients, drawn with known outlines."""
