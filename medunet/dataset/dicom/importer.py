@@ -1,0 +1,323 @@
+"""A tree of DICOM files made into NIfTI volumes and a manifest, under pseudonyms.
+
+    out/images/<case>.nii.gz   series.csv   series.json   checks.json   checks.csv   manifest.json   originals.csv
+
+Only originals.csv, readable by the user alone, says whom and what the cases were made of. An import that was stopped
+goes on: volumes whose files have not changed are kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from medunet.dataset.checks.fault_codes import make_fault
+from medunet.dataset.checks.manifest_checks import read_faults, write_faults
+from medunet.dataset.dicom.pseudonyms import ORIGINALS, Names
+from medunet.dataset.dicom.repair import repair_stack
+from medunet.dataset.dicom.series import Tree, fingerprint_files, read_tree
+from medunet.dataset.dicom.series_checks import Part, check_series, hounsfield_fault, name_slice
+from medunet.dataset.dicom.tables import (
+    Journal,
+    SeriesRow,
+    Status,
+    find_written,
+    make_manifests,
+    write_manifests,
+    write_rows,
+)
+from medunet.errors import InputError
+from medunet.imaging.dicom_pixels import NoDecoderError, SliceError, Voxels, read_slices, store
+from medunet.imaging.geometry import Affine, spacing_of
+from medunet.imaging.nifti import write_volume
+from medunet.pool import choose_workers, run_all
+from medunet.progress import track
+from medunet.records import Description, Fault, Manifest
+
+_VERSION = 1  # of what an import makes of the same files: a change redoes them all
+_ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an output folder holds now, of this tree and of those imported before."""
+
+    rows: tuple[SeriesRow, ...]
+    faults: tuple[Fault, ...]
+    manifests: dict[str, Manifest]  # by file name
+    num_others: int  # files of this tree that are not DICOM images
+
+
+@dataclass(frozen=True)
+class Job:
+    """A volume to be made."""
+
+    case: str
+    patient: str
+    part: Part
+    path: Path
+    repair: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job."""
+
+    row: SeriesRow
+    faults: tuple[Fault, ...]
+    unwritable: str = ""  # why the volume could be read but not be written
+
+
+def import_tree(
+    tree: Path,
+    out: Path,
+    *,
+    description: Description | None = None,
+    repair: bool = False,
+    workers: int | None = None,
+) -> Imported:
+    """Import every series below `tree` into `out`, with progress bars on stderr.
+
+    A series that cannot be imported has its fault, and the others go on. `description` says what channel and labels
+    the manifest declares; None: a channel named by its modality, and one label. With `repair` gaps and tilt are
+    resampled away. `workers` processes share the series (None: by cores and memory).
+
+    Raises:
+        InputError: no such folder, an output folder that cannot be written or holds the files of something else,
+            or a description of several channels.
+    """
+    if not tree.is_dir():
+        what = "it is no folder" if tree.exists() else "no such folder"
+        raise InputError(what, where=str(tree), mend="Check the path.")
+    if tree.resolve() == out.resolve():
+        raise InputError("the tree cannot be its own output", where=str(out), mend="Choose another folder.")
+    if description is not None and len(description.channels) != 1:
+        raise InputError(
+            f"{description.name} has {len(description.channels)} channels, but a series is one",
+            where="--dataset",
+            mend="Leave it out; name the imported series of each case in a CSV (layout csv).",
+        )
+    names = _read_names(out)
+    journal = Journal(out)
+    earlier = read_faults(out / "checks.json") if (out / "checks.json").exists() else []
+    found = read_tree(tree, leave_out=out, workers=workers)
+    if not found.series and not found.unreadable:
+        raise InputError(
+            f"no DICOM image among its {found.num_others} files", where=str(tree), mend="Check the path."
+        )
+    _remove_leftovers(out)
+    jobs, changed = _name_jobs(found, names, tree, out, repair)
+    faults = _unreadable_faults(found, names, tree)
+    for case in changed:  # before the new fingerprints are kept, so that a kill between leaves nothing stale
+        _image(out, case).unlink(missing_ok=True)
+        journal.rows.pop(case, None)
+    names.write(out)
+    rows = {
+        case: row
+        for case, row in journal.rows.items()
+        if row.status != "imported" or _image(out, case).exists()
+    }
+    current = {job.case for job in jobs}
+    faults += [fault for fault in earlier if fault.case in rows and fault.case not in current]
+    for outcome in _do(jobs, rows, journal, out, workers):
+        rows[outcome.row.case] = outcome.row
+        faults += outcome.faults
+    imported = Imported(
+        rows=tuple(rows[case] for case in sorted(rows)),
+        faults=tuple(sorted(faults, key=_rank)),
+        manifests=make_manifests((rows[case] for case in sorted(rows)), description),
+        num_others=found.num_others,
+    )
+    write_manifests(imported.manifests, out)
+    write_faults(imported.faults, out)
+    write_rows(imported.rows, out)
+    journal.remove()
+    return imported
+
+
+def _read_names(out: Path) -> Names:
+    """Read the names that `out` has given; without them an image there could pass for another patient's."""
+    if out.exists() and not out.is_dir():
+        raise InputError("it is no folder", where=str(out), mend="Choose another path.")
+    names = Names.read(out)
+    if not names.entries and (written := find_written(out)):
+        raise InputError(
+            f"it holds {', '.join(written)}, but no {ORIGINALS} that says whose they are",
+            where=str(out),
+            mend=f"Choose a new folder, or restore {ORIGINALS}.",
+        )
+    return names
+
+
+def convert(job: Job) -> Outcome:
+    """Make one volume, or say what prevents it; every slice's own rescale is applied.
+
+    What is found beyond the headers' faults: no decoder, damaged pixels, values that are no numbers, a CT not in HU.
+    """
+    part, stack = job.part, job.part.stack
+    if part.is_refused or stack is None:
+        return _outcome(job, "refused" if part.is_refused else "left out")
+    subject = part.modality
+    try:
+        voxels, affine = read_slices(stack.slices), stack.affine()
+    except NoDecoderError as error:
+        return _outcome(job, "refused", make_fault("D008", job.case, subject, error.what))
+    except SliceError as error:
+        text = f"{name_slice(stack.slices, error.place)}: {error.what}"
+        return _outcome(job, "refused", make_fault("D009", job.case, subject, text))
+    if not np.isfinite([voxels.smallest, voxels.largest]).all():
+        return _outcome(job, "refused", make_fault("N004", job.case, subject, "values that are no numbers"))
+    if _repaired(part):
+        array, affine = repair_stack(voxels.array.astype(np.float32), stack)
+        voxels = store(array, bool(np.array_equal(array, np.rint(array))))
+    try:
+        write_volume(job.path, voxels.array, affine)
+    except InputError as error:
+        return replace(_outcome(job, "refused"), unwritable=error.what)
+    return _outcome(job, "imported", *_hounsfield(job, voxels.smallest), voxels=voxels, affine=affine)
+
+
+def _name_jobs(found: Tree, names: Names, tree: Path, out: Path, repair: bool) -> tuple[list[Job], list[str]]:
+    """Return a job for each volume, and the cases whose volume in `out` was made of other files than now."""
+    jobs: list[Job] = []
+    changed: list[str] = []
+    for series in found.series:
+        parts = check_series(series, repair=repair)
+        for part in parts:
+            given = names.find(series.key, part.number)
+            entry = names.name_volume(series.patient_key, series.key, part.number)
+            files = series.files
+            if part.stack is not None:
+                files = tuple({one.file.path: one.file for one in part.stack.slices}.values())
+            digest = fingerprint_files(files, [_VERSION, repair])
+            if given is not None and (given.case != entry.case or given.digest != digest):
+                changed.append(given.case)
+            first = files[0]
+            entry = replace(
+                entry,
+                patient_name=first.patient_name,
+                study_date=first.study_date,
+                folder=first.path.parent.relative_to(tree).as_posix(),
+                digest=digest,
+            )
+            names.keep(entry)
+            jobs.append(Job(entry.case, entry.patient, part, _image(out, entry.case), repair))
+        changed += [entry.case for entry in names.beyond(series.key, len(parts))]
+    return jobs, changed
+
+
+def _unreadable_faults(found: Tree, names: Names, tree: Path) -> list[Fault]:
+    """Name the files that cannot be read, and return the fault of each."""
+    faults = []
+    for file in found.unreadable:
+        entry = names.name_file(file.path.relative_to(tree).as_posix())
+        faults.append(make_fault("D009", entry.case, "file", f"{file.why} (named in originals.csv)"))
+    return faults
+
+
+def _do(
+    jobs: Sequence[Job], rows: dict[str, SeriesRow], journal: Journal, out: Path, workers: int | None
+) -> Iterator[Outcome]:
+    """Yield what becomes of each job; volumes that have a row are there already, and are kept."""
+    waiting: list[Job] = []
+    for job in jobs:
+        row = rows.get(job.case)
+        if job.part.stack is None or job.part.is_refused:
+            yield convert(job)
+        elif row is not None and row.status == "imported":
+            faults = (*_own_faults(job), *_hounsfield(job, row.smallest))
+            yield Outcome(replace(row, faults=_codes(faults)), faults)
+        else:
+            waiting.append(job)
+    largest = max((int(np.prod(job.part.stack.shape)) for job in waiting if job.part.stack), default=0)
+    num_workers = workers or choose_workers(len(waiting), largest)
+    with closing(run_all(_convert_whatever_happens, waiting, num_workers)) as results:
+        for _, (place, outcome) in zip(track(waiting, "Import"), results, strict=True):
+            if outcome is None:
+                why = "the process was ended from outside, perhaps for lack of memory"
+                outcome = _outcome(
+                    waiting[place], "refused", make_fault("N099", waiting[place].case, "", why)
+                )
+            if outcome.unwritable:
+                raise InputError(
+                    outcome.unwritable,
+                    where=str(out),
+                    mend="Free disk space or choose a folder that you may write to.",
+                )
+            if outcome.row.status == "imported":
+                journal.add(outcome.row)
+            yield outcome
+
+
+def _convert_whatever_happens(job: Job) -> Outcome:
+    try:
+        return convert(job)
+    except Exception as error:  # the other series go on; the text of the error may name the patient
+        return _outcome(job, "refused", make_fault("N099", job.case, "", type(error).__name__))
+
+
+def _outcome(
+    job: Job,
+    status: Status,
+    *more: Fault,
+    voxels: Voxels | None = None,
+    affine: Affine | None = None,
+) -> Outcome:
+    stack = job.part.stack
+    faults = (*_own_faults(job), *more)
+    row = SeriesRow(
+        case=job.case,
+        patient=job.patient,
+        modality=job.part.modality,
+        status=status,
+        num_slices=len(stack.slices) if stack else sum(len(file.frames) for file in job.part.series.files),
+        faults=_codes(faults),
+    )
+    if voxels is None or affine is None:
+        return Outcome(row, faults)
+    row = replace(
+        row,
+        shape=voxels.array.shape,
+        spacing_mm=spacing_of(affine),
+        voxel_type=voxels.array.dtype.name,
+        smallest=voxels.smallest,
+        repaired=_repaired(job.part),
+    )
+    return Outcome(row, faults)
+
+
+def _own_faults(job: Job) -> tuple[Fault, ...]:
+    return tuple(replace(fault, case=job.case) for fault in job.part.faults)
+
+
+def _hounsfield(job: Job, smallest: float | None) -> tuple[Fault, ...]:
+    if job.part.modality != "CT" or job.part.stack is None or smallest is None:
+        return ()
+    fault = hounsfield_fault(job.part.stack, smallest)
+    return () if fault is None else (replace(fault, case=job.case),)
+
+
+def _repaired(part: Part) -> str:
+    """Return what of a volume is to be repaired: the faults that only `repair` makes warnings."""
+    what = {"D002": "gaps", "D005": "tilt"}
+    return " and ".join(what[fault.code] for fault in part.faults if fault.code in what)
+
+
+def _codes(faults: Sequence[Fault]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(fault.code for fault in faults))
+
+
+def _image(out: Path, case: str) -> Path:
+    return out / "images" / f"{case}.nii.gz"
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what a killed import had not finished writing."""
+    for path in (*(out / "images").glob(".*.nii.gz"), *out.glob(".originals.csv.*")):
+        path.unlink(missing_ok=True)
+
+
+def _rank(fault: Fault) -> tuple[int, str, str]:
+    return _ORDER[fault.severity], fault.code, fault.case

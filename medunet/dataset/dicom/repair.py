@@ -1,0 +1,72 @@
+"""Stacks with gaps or tilt resampled to an upright grid of even slices, by linear interpolation.
+
+Slices that lie where the new grid wants one keep their voxels; a tilt is sheared away within the slices' own plane,
+and the grid grows so that nothing is cut off. Voxels outside the scan get its smallest value.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import affine_transform
+
+from medunet.dataset.dicom.stacks import Stack
+from medunet.imaging.geometry import Affine
+
+Array = NDArray[np.float32]
+
+
+def repair_stack(array: Array, stack: Stack) -> tuple[Array, Affine]:
+    """Return the voxels `(I, J, K)` of a stack on an upright grid of even slices, and its affine to RAS+ mm."""
+    heights = stack.heights_mm
+    num_slices = 1 + round((heights[-1] - heights[0]) / stack.usual_mm)
+    even = np.linspace(heights[0], heights[-1], num_slices)
+    if stack.gaps() or stack.uneven():
+        array = interpolate_slices(array, heights, even, stack.tolerance_mm)
+    origin = stack.positions_mm[0]
+    step = (heights[-1] - heights[0]) / (num_slices - 1)
+    if not stack.is_tilted:
+        last = stack.positions_mm[-1]
+        return array, stack.affine_of(origin, (last - origin) / (num_slices - 1))
+    between_rows, between_columns = stack.pixel_spacing_mm
+    voxels_per_mm = stack.orientation @ stack.drift / (between_columns, between_rows)
+    shifts = (even - heights[0])[:, None] * voxels_per_mm
+    array, first = shift_slices(array, shifts)
+    in_plane = first * (between_columns, between_rows) @ stack.orientation
+    return array, stack.affine_of(origin + in_plane, step * stack.normal)
+
+
+def interpolate_slices(
+    array: Array, heights_mm: NDArray[np.float64], wanted_mm: NDArray[np.float64], tolerance_mm: float
+) -> Array:
+    """Return slices at the heights `wanted_mm`, linear between neighbours; one within the tolerance is kept."""
+    result = np.empty((*array.shape[:2], len(wanted_mm)), np.float32, order="F")
+    for index, height in enumerate(wanted_mm):
+        nearest = int(np.abs(heights_mm - height).argmin())
+        if abs(heights_mm[nearest] - height) <= tolerance_mm:
+            result[:, :, index] = array[:, :, nearest]
+            continue
+        above = int(np.searchsorted(heights_mm, height))
+        share = (height - heights_mm[above - 1]) / (heights_mm[above] - heights_mm[above - 1])
+        result[:, :, index] = (1 - share) * array[:, :, above - 1] + share * array[:, :, above]
+    return result
+
+
+def shift_slices(array: Array, shifts: NDArray[np.float64]) -> tuple[Array, NDArray[np.float64]]:
+    """Shift each slice within its plane by `shifts` voxels, (K, 2), linear between voxels.
+
+    Returns the voxels on the grid that holds all of them, and that grid's first voxel in the old one's indices.
+    """
+    first, last = np.floor(shifts.min(axis=0)), np.ceil(shifts.max(axis=0))
+    size = tuple(int(count) for count in array.shape[:2] + last - first)
+    outside = float(array.min())
+    result = np.empty((*size, array.shape[2]), np.float32, order="F")
+    for index, shift in enumerate(shifts):
+        result[:, :, index] = affine_transform(
+            array[:, :, index],
+            np.ones(2),
+            offset=first - shift,
+            output_shape=size,
+            order=1,
+            mode="constant",
+            cval=outside,
+        )
+    return result, first

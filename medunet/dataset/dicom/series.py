@@ -1,0 +1,145 @@
+"""DICOM files of a tree, told by their content, gathered into series.
+
+A series is what shares a SeriesInstanceUID; where an archive has emptied it, what shares patient, study, frame of
+reference, series number and folder.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from medunet.errors import DataError
+from medunet.files import hash_value
+from medunet.imaging.dicom import DicomFile, is_dicom, read_file
+from medunet.pool import choose_workers, run_all
+from medunet.progress import track
+
+_FILES_AT_ONCE = 256
+_LIKE_VOXELS = 2_000_000  # what reading so many headers costs, in voxels of other work
+
+
+@dataclass(frozen=True)
+class UnreadableFile:
+    """A file that should be DICOM and cannot be read, or a folder that cannot be opened, and why."""
+
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files of one series. The keys are made of identities: they belong into the private map alone."""
+
+    key: str
+    patient_key: str
+    files: tuple[DicomFile, ...]
+
+    @property
+    def patient_is_named(self) -> bool:
+        """Whether there is a PatientID; without one a study, or a folder, stands for a patient."""
+        return self.patient_key.startswith("id ")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a folder and those below it hold."""
+
+    series: tuple[Series, ...]  # ordered by patient, study date, series number and key
+    unreadable: tuple[UnreadableFile, ...]
+    num_others: int  # files that are not DICOM, and DICOMDIRs
+
+
+def read_tree(root: Path, *, leave_out: Path | None = None, workers: int | None = None) -> Tree:
+    """Read the headers of all files below `root`, but for those below `leave_out`, with a progress bar on stderr."""
+    unreadable: list[UnreadableFile] = []
+    paths = sorted(_regular_files(root, leave_out, unreadable))
+    chunks = [paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
+    num_workers = min(workers or os.cpu_count() or 1, choose_workers(len(chunks), _LIKE_VOXELS))
+    files: list[DicomFile] = []
+    num_others = len(paths)
+    with closing(run_all(read_headers, chunks, num_workers)) as results:
+        for _, (place, found) in zip(track(chunks, "Read headers"), results, strict=True):
+            if found is None:
+                why = "the process that read it was ended from outside"
+                found = [UnreadableFile(path, why) for path in chunks[place]]
+            num_others -= len(found)
+            files += [entry for entry in found if isinstance(entry, DicomFile)]
+            unreadable += [entry for entry in found if isinstance(entry, UnreadableFile)]
+    return Tree(
+        series=tuple(gather_series(files, root)),
+        unreadable=tuple(sorted(unreadable, key=lambda file: file.path)),
+        num_others=num_others,
+    )
+
+
+def read_headers(paths: Sequence[Path]) -> list[DicomFile | UnreadableFile]:
+    """Read the headers of the DICOM files among `paths`; others are left out."""
+    found: list[DicomFile | UnreadableFile] = []
+    for path in paths:
+        try:
+            file = read_file(path) if is_dicom(path) else None
+        except DataError as error:
+            found.append(UnreadableFile(path, error.what))
+            continue
+        if file is not None:
+            found.append(file)
+    return found
+
+
+def gather_series(files: Iterable[DicomFile], root: Path) -> list[Series]:
+    """Gather files into series; `root` is the folder that they were found in."""
+    gathered: dict[str, list[DicomFile]] = {}
+    for file in files:
+        gathered.setdefault(_series_key(file, root), []).append(file)
+    series = [
+        Series(key, _patient_key(held[0], root), tuple(sorted(held, key=lambda file: file.path)))
+        for key, held in gathered.items()
+    ]
+    return sorted(series, key=_rank)
+
+
+def fingerprint_files(files: Iterable[DicomFile], how: object) -> str:
+    """Return a hash of what the files are known by without their pixels, and of `how` they are imported."""
+    return hash_value([sorted([file.instance_uid, file.size, file.modified_ns] for file in files), how])
+
+
+def _regular_files(root: Path, leave_out: Path | None, unreadable: list[UnreadableFile]) -> Iterator[Path]:
+    """Yield the files below `root`; what may not be looked into joins `unreadable`."""
+
+    def keep(error: OSError) -> None:
+        unreadable.append(UnreadableFile(Path(error.filename), error.strerror or "cannot be opened"))
+
+    avoided = leave_out.resolve() if leave_out else None
+    for folder, folders, names in os.walk(root, onerror=keep):
+        folders[:] = [name for name in folders if (Path(folder) / name).resolve() != avoided]
+        for path in (Path(folder) / name for name in names):
+            try:
+                if path.is_file():
+                    yield path
+            except OSError as error:
+                keep(error)
+
+
+def _series_key(file: DicomFile, root: Path) -> str:
+    if file.series_uid:
+        return f"uid {file.series_uid}"
+    parts = (_patient_key(file, root), file.study_uid, file.frame_of_reference, file.series_number)
+    return " ".join(("no uid", *parts, _folder(file, root)))
+
+
+def _patient_key(file: DicomFile, root: Path) -> str:
+    if file.patient_id:
+        return f"id {file.patient_id}"
+    return f"study {file.study_uid}" if file.study_uid else f"folder {_folder(file, root)}"
+
+
+def _folder(file: DicomFile, root: Path) -> str:
+    return file.path.parent.relative_to(root).as_posix()
+
+
+def _rank(series: Series) -> tuple[str, str, int, str, str]:
+    first = series.files[0]
+    number = first.series_number
+    return series.patient_key, first.study_date, len(number), number, series.key
