@@ -8,18 +8,20 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
     Field,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from medunet.errors import InputError
 from medunet.stored import Stored
 
-Layout = Literal["msd", "nnunet", "lits", "brats", "brats2023", "pairs", "csv", "png", "dicom"]
+Layout = Literal["msd", "nnunet", "lits", "brats", "brats2023", "pairs", "csv", "png", "bids", "dicom"]
 Severity = Literal["error", "warning", "note"]
 Split = Literal["train", "test", "unlabelled"]
 
@@ -32,7 +34,11 @@ class Channel(Stored):
 
 
 class FilePatterns(Stored):
-    """Regular expressions over POSIX paths below the data root, each with a group `id`."""
+    """Regular expressions over POSIX paths below the data root, each with a group `id`.
+
+    Where the image's has a group `channel`, that is one of the channels' file endings; where a group `test` takes
+    part in a match, the case is one of the test split.
+    """
 
     image: str
     label: str
@@ -47,7 +53,8 @@ class Description(Stored):
     source: str = ""
     licence: str = ""
     layout: Layout
-    files: FilePatterns | None = None  # for layout "pairs" with other names than imagesTr/labelsTr
+    files: FilePatterns | None = None  # for layouts "pairs", "png" and "bids" with other names than usual
+    table: str = ""  # CSV of cases below the data root: layouts "csv" and, of pictures, "png"
     channels: dict[str, Channel] = Field(min_length=1)
     labels: dict[str, int]
     regions: dict[str, tuple[str, ...]] = {}
@@ -55,7 +62,13 @@ class Description(Stored):
     instances: bool = False  # label files number the objects: every value above 0 is the one foreground label
     sided: bool = False
     patient: str = ""  # regular expression whose first group is the patient's part of a case id
+    site: str = ""  # regular expression whose first group is the hospital's or scanner's part of a case id
     folds: int = Field(5, ge=1)
+
+    @model_serializer(mode="wrap")
+    def _given_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what earlier versions did not know, where it is not used: hashes of their runs stay valid."""
+        return {key: value for key, value in handler(self).items() if value or key not in ("table", "site")}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -96,11 +109,16 @@ class Description(Stored):
             faults.append(
                 f"channels: a picture has 1 (grey) or 3 (red, green, blue), not {len(self.channels)}"
             )
-        try:
-            if self.patient and re.compile(self.patient).groups != 1:
-                faults.append("patient: the expression needs exactly one group")
-        except re.error as error:
-            faults.append(f"patient: not a regular expression ({error})")
+        if self.layout == "csv" and not self.table:
+            faults.append("table: layout csv needs the name of the CSV below the data root")
+        if self.table and self.layout not in ("csv", "png"):
+            faults.append(f"table: is read by layouts csv and png, not by {self.layout}")
+        for key, text in (("patient", self.patient), ("site", self.site)):
+            try:
+                if text and re.compile(text).groups != 1:
+                    faults.append(f"{key}: the expression needs exactly one group")
+            except re.error as error:
+                faults.append(f"{key}: not a regular expression ({error})")
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -155,6 +173,11 @@ class Description(Stored):
         match = re.search(self.patient, case_id) if self.patient else None
         return match.group(1) if match else case_id
 
+    def site_of(self, case_id: str) -> str | None:
+        """Return the site's part of a case id; None where the description gives no pattern that fits."""
+        match = re.search(self.site, case_id) if self.site else None
+        return match.group(1) if match else None
+
 
 class Case(Stored):
     """One scan: its images by channel and its label, as POSIX paths relative to the data root.
@@ -169,6 +192,8 @@ class Case(Stored):
     label: str | None = None
     fold: int | None = Field(None, ge=0)
     split: Split = "train"
+    # Images on another grid than the first are brought to its when they are read: P004 or P005 are accepted.
+    resample: bool = Field(False, exclude_if=lambda allowed: not allowed)
 
     @field_validator("id")
     @classmethod
@@ -275,6 +300,7 @@ class Fault:
     measured: str
     expected: str
     mend: str
+    accepted: str = ""  # the user's reason to live with it
 
 
 def load_description(name: str, folder: Path) -> Description:
@@ -284,5 +310,7 @@ def load_description(name: str, folder: Path) -> Description:
         return Description.read(path)
     if not (folder / f"{name}.yaml").exists():
         known = ", ".join(sorted(entry.stem for entry in folder.glob("*.yaml")))
-        raise InputError(f"no dataset description '{name}'", mend=f"Give a .yaml file or one of: {known}.")
+        raise InputError(
+            f"no dataset description '{name}'", mend=f"Give a folder, a .yaml file or one of: {known}."
+        )
     return Description.read(folder / f"{name}.yaml")

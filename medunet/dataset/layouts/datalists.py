@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medunet.dataset.layouts import Listing, stem, volume_files
+from medunet.dataset.layouts.patterns import Listing, stem, volume_files
 from medunet.errors import InputError
 from medunet.files import read_json
 from medunet.records import Case, Description, Split, Unmatched
@@ -94,6 +94,7 @@ def _read_cases(
                 {
                     "id": case_id,
                     "patient": description.patient_of(case_id),
+                    "site": description.site_of(case_id),
                     "images": entry.images,
                     "label": entry.label,
                     "fold": fold,
@@ -179,8 +180,8 @@ def _case_id(images: list[str]) -> str:
 
 def _label_faults(labels: Any, description: Description) -> list[str]:
     """Compare label names and values, from `{"1": "liver"}` or `{"liver": 1}`, with the description's."""
-    if not isinstance(labels, dict):
-        return []
+    if not isinstance(labels, dict) or any(isinstance(value, list) for value in labels.values()):
+        return []  # nnU-Net's regions name no single values
     named: dict[str, int] = {}
     for key, value in labels.items():
         if isinstance(value, str) and str(key).isdigit():

@@ -1,11 +1,12 @@
 """Layouts, each read from a tiny tree of empty files."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medunet.dataset.layouts import Listing, scan_folder
+from medunet.dataset.layouts.patterns import Listing, scan_folder
 from medunet.errors import InputError
 from medunet.records import Description
 
@@ -167,10 +168,87 @@ def test_links_that_lead_back_are_followed_once(tmp_path: Path) -> None:
     assert len(scan_folder(describe("msd"), tmp_path).cases) == 1
 
 
-@pytest.mark.parametrize("layout", ["nnunet", "csv", "dicom"])
-def test_layouts_of_later(tmp_path: Path, layout: str) -> None:
-    with pytest.raises(InputError, match=f"'{layout}' is not read yet.*msd, pairs, lits, brats, brats2023"):
-        scan_folder(describe(layout), tmp_path)
+def test_links_to_the_folders_above_are_not_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "data/imagesTr/a.nii.gz", "data/labelsTr/a.nii.gz", "other/b.nii.gz")
+    (tmp_path / "data/up").symlink_to(tmp_path)
+    listing = scan_folder(describe("msd"), tmp_path / "data")
+    assert [case.id for case in listing.cases] == ["a"]
+    assert listing.unmatched == ()
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "locked/b.nii.gz")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"locked: cannot be listed \(Permission denied\)"):
+        scan_folder(describe("msd"), tmp_path)
+
+
+def test_dicom_is_to_be_imported_first(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'dicom' is not trained on as it is.*import-dicom TREE OUT"):
+        scan_folder(describe("dicom"), tmp_path)
+
+
+def test_nnunet(tmp_path: Path) -> None:
+    channels = {"T1": {"modality": "MR"}, "FLAIR": {"modality": "MR"}}
+    touch(
+        tmp_path,
+        *("imagesTr/a_0000.nrrd", "imagesTr/a_0001.nrrd", "labelsTr/a.nrrd"),
+        *("imagesTr/b_0000_0000.nii.gz", "imagesTr/b_0000_0001.nii.gz", "labelsTr/b_0000.nii.gz"),
+        *("imagesTr/c_0000.nii.gz", "labelsTr/c.nii.gz", "imagesTr/a_0002.nrrd"),
+        *("imagesTs/d_0000.mha", "imagesTs/d_0001.mha"),
+    )
+    listing = scan_folder(describe("nnunet", channels=channels), tmp_path)
+    assert {case.id: case.split for case in listing.cases} == {"a": "train", "b_0000": "train", "d": "test"}
+    assert listing.cases[0].images == {"T1": "imagesTr/a_0000.nrrd", "FLAIR": "imagesTr/a_0001.nrrd"}
+    assert reasons(listing) == {
+        "imagesTr/c_0000.nii.gz": "its case lacks channel FLAIR",
+        "labelsTr/c.nii.gz": "its case lacks channel FLAIR",
+        "imagesTr/a_0002.nrrd": "belongs to no case",
+    }
+
+
+def test_patterns_name_channels_and_test_cases(tmp_path: Path) -> None:
+    files = {
+        "image": r"(train|(?P<test>test))/(?P<id>[^/]+)/(?P<channel>t1|t2)\.nii",
+        "label": r"(train|test)/(?P<id>[^/]+)/mask\.nii",
+    }
+    channels = {"T1": {"modality": "MR", "endings": ["t1"]}}
+    touch(tmp_path, "train/a/t1.nii", "train/a/mask.nii", "train/a/t2.nii", "test/b/t1.nii")
+    listing = scan_folder(describe("pairs", files=files, channels=channels), tmp_path)
+    assert summary(listing) == {
+        "a": ("train/a/t1.nii", "train/a/mask.nii", "train"),
+        "b": ("test/b/t1.nii", None, "test"),
+    }
+    assert reasons(listing) == {"train/a/t2.nii": "belongs to no channel"}
+
+
+def test_the_site_is_a_part_of_the_case_id(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/x_ucl_1.nii", "labelsTr/x_ucl_1.nii", "imagesTr/y1.nii", "labelsTr/y1.nii")
+    cases = scan_folder(describe("msd", site=r"_([a-z]+)_"), tmp_path).cases
+    assert [case.site for case in cases] == ["ucl", None]
+    assert "site" not in describe("msd").plain()  # hashes of earlier runs stay valid
+
+
+@pytest.mark.parametrize(
+    ("layout", "others", "message"),
+    [
+        ("csv", {}, "table: layout csv needs"),
+        ("msd", {"table": "a.csv"}, "table: is read by layouts csv and png"),
+        ("msd", {"site": "x"}, "site: the expression needs exactly one group"),
+    ],
+)
+def test_descriptions_that_cannot_be(layout: str, others: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        describe(layout, **others)
 
 
 def test_brats_needs_endings(tmp_path: Path) -> None:

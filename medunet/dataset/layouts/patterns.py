@@ -2,24 +2,30 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NoReturn
 
 from medunet.errors import InputError
 from medunet.imaging.flat_images import IMAGE_ENDINGS, LABEL_ENDINGS
 from medunet.records import Case, Description, Split, Unmatched
 
 _NIFTI = r"\.nii(\.gz)?"
+READABLE_VOLUME = r"(?i:\.nii(\.gz)?|\.nrrd|\.mha|\.mhd)"  # what imaging reads as a scan
 _VOLUME_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".dcm", ".mgz")
+_LONGEST_NAME_BYTES = 255  # of a file, on all common disks
+IMPORT_FIRST = "Import the series first, with `medunet import-dicom TREE OUT`, and give the folder OUT."
 _EXPECTED = {
     "msd": "imagesTr/CASE.nii.gz with labelsTr/CASE.nii.gz, test images in imagesTs/",
     "pairs": "images/CASE.nii.gz with labels/CASE.nii.gz (or imagesTr/, labelsTr/), or the `files` described",
     "lits": "volume-N.nii with segmentation-N.nii, in any sub-folder",
     "brats": "CASE_t1.nii.gz and so on with CASE_seg.nii.gz, in any sub-folder",
     "brats2023": "CASE-t1n.nii.gz and so on with CASE-seg.nii.gz, in any sub-folder",
-    "png": "images/CASE.png with labels/CASE.png; .tif and .tiff too, images .jpg as well",
+    "png": "images/CASE.png with labels/CASE.png; .tif and .tiff too, images .jpg as well; or the `files` described",
+    "nnunet": "imagesTr/CASE_0000.nii.gz, one file a channel, with labelsTr/CASE.nii.gz, test images in imagesTs/",
+    "bids": "sub-*/[ses-*/]anat/*_T1w.nii.gz with derivatives/**/*_dseg.nii.gz or *_mask.nii.gz",
+    "csv": "the table described",
 }
 
 
@@ -30,13 +36,20 @@ class Listing:
     cases: tuple[Case, ...]
     unmatched: tuple[Unmatched, ...]
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """Every file of every case."""
+        files = {path for case in self.cases for path in case.images.values()}
+        return frozenset(files | {case.label for case in self.cases if case.label is not None})
+
 
 @dataclass(frozen=True)
 class FilePattern:
     """What a whole relative path must look like to be an image or label of the case in group `id`.
 
     Group `channel`, where there is one, is the channel's file ending; without it one file holds all channels.
-    An image of split "train" needs a label; with split None it is of "train" or, lacking one, "unlabelled".
+    An image of split "train" needs a label; with split None it is of "train" or, lacking one, "unlabelled", or of
+    "test" where a group of that name takes part in the match.
     """
 
     role: Literal["image", "label"]
@@ -61,9 +74,7 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
         InputError: the layout is not read yet, or the description's patterns cannot be used.
     """
     patterns = _patterns(description)
-    channel_of = {
-        ending: name for name, channel in description.channels.items() for ending in channel.endings
-    }
+    channel_of = _channel_endings(description)
     found: dict[str, _Files] = {}
     unmatched: list[Unmatched] = []
     for path in volume_files(description, data_root):
@@ -82,10 +93,13 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
                 continue
         else:
             ending = groups.get("channel")
+            if ending and ending not in channel_of:
+                unmatched.append(Unmatched(path=path, reason="belongs to no channel"))
+                continue
             names = [channel_of[ending]] if ending else list(description.channels)
             if not any(name in files.images for name in names):
                 files.images.update(dict.fromkeys(names, path))
-                files.split = pattern.split
+                files.split = "test" if groups.get("test") else pattern.split
                 continue
         unmatched.append(Unmatched(path=path, reason=f"a second {pattern.role} of one case"))
     cases = []
@@ -104,8 +118,17 @@ def volume_files(description: Description, data_root: Path) -> list[str]:
     Pictures count where the layout is of pictures; beside volumes they are previews and such.
     """
     endings = _VOLUME_ENDINGS + (IMAGE_ENDINGS if description.layout == "png" else ())
-    files, seen = [], set()
-    for folder, names, file_names in os.walk(data_root, followlinks=True):
+    return sorted(path for path in walk_files(data_root) if path.lower().endswith(endings))
+
+
+def walk_files(data_root: Path) -> Iterator[str]:
+    """Yield every file below a folder as a POSIX path; hidden ones are left out, and links are followed once.
+
+    Raises:
+        InputError: a folder below cannot be listed: its cases would be missed.
+    """
+    seen = {str(folder) for folder in Path(os.path.realpath(data_root)).parents}
+    for folder, names, file_names in os.walk(data_root, followlinks=True, onerror=_refuse_unlisted):
         resolved = os.path.realpath(folder)
         if resolved in seen:  # a link that leads back
             names.clear()
@@ -113,12 +136,13 @@ def volume_files(description: Description, data_root: Path) -> list[str]:
         seen.add(resolved)
         names[:] = sorted(name for name in names if not name.startswith("."))
         relative = Path(folder).relative_to(data_root)
-        files += [
-            (relative / name).as_posix()
-            for name in file_names
-            if not name.startswith(".") and name.lower().endswith(endings)
-        ]
-    return sorted(files)
+        yield from ((relative / name).as_posix() for name in file_names if not name.startswith("."))
+
+
+def can_be_path(text: str) -> bool:
+    """Say whether a text can be a path at all: no part of it is too long for a disk, and it has no zero byte."""
+    longest = max(map(len, re.split(rb"[/\\]", text.encode(errors="surrogatepass"))))
+    return "\0" not in text and longest <= _LONGEST_NAME_BYTES
 
 
 def expected_files(description: Description) -> str:
@@ -127,8 +151,16 @@ def expected_files(description: Description) -> str:
 
 
 def stem(path: str) -> str:
-    """Return a path's file name without .nii, .nii.gz or a picture's ending."""
-    return re.sub(rf"({_NIFTI}|{_one_of(IMAGE_ENDINGS)})$", "", PurePosixPath(path).name)
+    """Return a path's file name without the ending of a volume or picture that is read."""
+    return re.sub(rf"({READABLE_VOLUME}|{_one_of(IMAGE_ENDINGS)})$", "", PurePosixPath(path).name)
+
+
+def _refuse_unlisted(error: OSError) -> NoReturn:
+    raise InputError(
+        f"cannot be listed ({error.strerror})",
+        where=str(error.filename),
+        mend="Get leave to read this folder, or move it out of the data root.",
+    ) from error
 
 
 def _assemble(
@@ -150,6 +182,7 @@ def _assemble(
         {
             "id": case_id,
             "patient": description.patient_of(case_id),
+            "site": description.site_of(case_id),
             "images": {name: files.images[name] for name in description.channels},
             "label": files.label,
             "split": files.split or ("train" if files.label else "unlabelled"),
@@ -159,10 +192,20 @@ def _assemble(
     return case, []
 
 
+def _channel_endings(description: Description) -> dict[str, str]:
+    """Return the channel of each file ending; nnU-Net's, where none is described, are _0000, _0001, ..."""
+    numbered = description.layout == "nnunet"
+    return {
+        ending: name
+        for number, (name, channel) in enumerate(description.channels.items())
+        for ending in channel.endings or ((f"_{number:04d}",) if numbered else ())
+    }
+
+
 def _patterns(description: Description) -> tuple[FilePattern, ...]:
     case_file = rf"(?P<id>[^/]+?){_NIFTI}"
     match description.layout:
-        case "pairs" if description.files is not None:
+        case "pairs" | "png" | "bids" if description.files is not None:
             return (
                 FilePattern("image", _user_pattern(description.files.image, "files.image")),
                 FilePattern("label", _user_pattern(description.files.label, "files.label")),
@@ -179,6 +222,18 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
             return (
                 FilePattern("image", re.compile(rf"images/(?P<id>[^/]+){_one_of(IMAGE_ENDINGS)}"), "train"),
                 FilePattern("label", re.compile(rf"labels/(?P<id>[^/]+){_one_of(LABEL_ENDINGS)}")),
+            )
+        case "nnunet":
+            channel = "|".join(re.escape(ending) for ending in _channel_endings(description))
+            image, label = (
+                rf"(?P<id>[^/]+)(?P<channel>{channel}){READABLE_VOLUME}",
+                rf"(?P<id>[^/]+?){READABLE_VOLUME}",
+            )
+            return (
+                FilePattern("image", re.compile(f"imagesTr/{image}"), "train"),
+                FilePattern("label", re.compile(f"labelsTr/{label}")),
+                FilePattern("image", re.compile(f"imagesTs/{image}"), "test"),
+                FilePattern("label", re.compile(f"labelsTs/{label}")),
             )
         case "lits":
             number = rf"(?P<id>\d+){_NIFTI}"
@@ -201,6 +256,12 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
             return (
                 FilePattern("label", re.compile(rf"(.*/)?(?P<id>[^/]+?)[_-]seg{_NIFTI}")),
                 FilePattern("image", re.compile(rf"(.*/)?(?P<id>[^/]+?)(?P<channel>{alternatives}){_NIFTI}")),
+            )
+        case "dicom":
+            raise InputError(
+                "layout 'dicom' is not trained on as it is",
+                where=f"description {description.name}",
+                mend=IMPORT_FIRST,
             )
         case other:
             raise InputError(

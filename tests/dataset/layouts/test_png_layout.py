@@ -11,9 +11,9 @@ from PIL import Image
 from tiny_pictures import SIZES, describe_pictures, draw_discs, write_pictures
 
 from medunet.config import PlanningConfig
-from medunet.dataset.checks import check_manifest
+from medunet.dataset.checks.manifest_checks import check_manifest
 from medunet.dataset.fingerprint import compute_fingerprint
-from medunet.dataset.layouts import scan_folder
+from medunet.dataset.layouts.patterns import scan_folder
 from medunet.dataset.manifest import make_manifest
 from medunet.dataset.splits import read_folds
 from medunet.errors import InputError
@@ -21,7 +21,7 @@ from medunet.planning.planner import make_plan
 from medunet.plans import Plan
 from medunet.records import Description, Fault, load_description
 
-DESCRIPTIONS = Path(__file__).parents[2] / "data_manifests"
+DESCRIPTIONS = Path(__file__).parents[3] / "data_manifests"
 MASKS = {"instances": False, "labels": {"background": 0, "disc": 255}}
 
 

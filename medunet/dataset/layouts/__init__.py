@@ -1,0 +1,1 @@
+"""Which file of a folder is which, in the layouts that datasets come in."""

@@ -1,0 +1,64 @@
+"""BIDS: scans of sub-*/[ses-*]/anat/ and the label maps that a pipeline wrote below derivatives/.
+
+By the names alone, `sub-01_ses-1_acq-3D_T1w.nii.gz`: what stands between the session and the ending tells channels
+apart, and kinds of label maps.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from medunet.records import FilePatterns
+
+_ID = r"(?P<id>sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)"
+_ENTITIES = r"(?:_(?!ses-)[a-z]+-[A-Za-z0-9]+)*"
+_NIFTI = r"\.nii(?:\.gz)?"
+_SCANS = "T1w|T2w|T1rho|T1map|T2map|T2star|T2starw|PDw|PDT2|FLAIR|FLASH|inplaneT1|inplaneT2|angio|UNIT1|dwi|ct|CT|pet"
+_LABELS = "dseg|mask|roi"
+_FOLDERS = r"sub-[A-Za-z0-9]+/(?:ses-[A-Za-z0-9]+/)?(?:[a-z]+/)?"
+
+IMAGE = rf"{_FOLDERS}{_ID}(?P<channel>{_ENTITIES}_(?:{_SCANS})){_NIFTI}"
+LABEL = (
+    rf"derivatives/(?P<pipeline>(?:.*?/)??)(?:{_FOLDERS})?{_ID}(?P<kind>{_ENTITIES}_(?:{_LABELS})){_NIFTI}"
+)
+PATIENT = r"^sub-([A-Za-z0-9]+)"
+CT_ENDINGS = ("ct", "CT")
+
+
+@dataclass(frozen=True)
+class LabelKind:
+    """One kind of label map: the pipeline's folder, such as 'derivatives/manual/', and the names' common part."""
+
+    folder: str
+    ending: str  # such as _label-lesion_mask
+    cases: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.folder}…{self.ending} ({len(self.cases)} cases)"
+
+    @property
+    def patterns(self) -> FilePatterns:
+        """The patterns of the scans and of this kind of label map."""
+        label = rf"{re.escape(self.folder)}(?:{_FOLDERS})?{_ID}{re.escape(self.ending)}{_NIFTI}"
+        return FilePatterns(image=IMAGE, label=label)
+
+
+def find_label_kinds(paths: Iterable[str]) -> list[LabelKind]:
+    """Return the kinds of label maps among relative paths, those of most cases first."""
+    cases: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for path in paths:
+        if match := re.fullmatch(LABEL, path):
+            cases[f"derivatives/{match['pipeline']}", match["kind"]].add(match["id"])
+    kinds = [LabelKind(folder, ending, frozenset(found)) for (folder, ending), found in cases.items()]
+    return sorted(kinds, key=lambda kind: (-len(kind.cases), kind.folder, kind.ending))
+
+
+def find_channels(paths: Iterable[str], labelled: frozenset[str]) -> tuple[str, ...]:
+    """Return the endings of the scans that every labelled case has, or else the one that most have."""
+    endings: Counter[str] = Counter()
+    for path in paths:
+        if (match := re.fullmatch(IMAGE, path)) and match["id"] in labelled:
+            endings[match["channel"]] += 1
+    everywhere = sorted(ending for ending, count in endings.items() if count >= len(labelled))
+    return tuple(everywhere) or tuple(ending for ending, _ in endings.most_common(1))

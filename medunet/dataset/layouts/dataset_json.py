@@ -1,0 +1,151 @@
+"""A description made of a `dataset.json`, nnU-Net's or the Decathlon's, so that its user writes none."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from medunet.errors import InputError
+from medunet.records import Description, Layout
+
+Modality = Literal["CT", "MR", "PET", "other"]
+
+_MR_NAMES = re.compile(r"mri?|t[12].*|.*flair|pd|pdw|dwi|adc|dce|swi|swan|dti|asl|cine|lge|bssfp|.*gre", re.I)
+_PET_NAMES = re.compile(r"pet|pt|suv", re.I)
+
+
+def modality_of(name: str) -> Modality:
+    """Return what a channel's name says: CT by nnU-Net's own rule (the name is CT), MR by the common names."""
+    plain = name.strip().replace("-", "").replace("_", "")
+    if plain.casefold() == "ct":
+        return "CT"
+    if _PET_NAMES.fullmatch(plain):
+        return "PET"
+    return "MR" if _MR_NAMES.fullmatch(plain) else "other"
+
+
+def describe_json(plain: Mapping[str, Any], name: str, layout: Layout, **others: Any) -> Description:
+    """Make a description of what a `dataset.json` says of channels, labels and regions.
+
+    Labels are read as nnU-Net writes them, `{"liver": 1}` or `{"liver": [1, 2]}` with `regions_class_order`, and as
+    the Decathlon does, `{"1": "liver"}`. A label that only stands in regions is named after its value, label_1.
+
+    Args:
+        name: of the dataset, such as its folder's.
+        others: further keys of the description.
+
+    Raises:
+        InputError: labels or channels are missing or contradict themselves; names every fault.
+    """
+    faults: list[str] = []
+    table = _read_labels(plain.get("labels"), faults)
+    channels = read_channel_names(plain, faults)
+    if faults:
+        raise InputError("; ".join(faults), where="dataset.json", mend="Mend these keys.")
+    numbered = layout == "nnunet"
+    description = Description.parse(
+        {
+            "name": plain_name(name),
+            "title": _text(plain, "description") or _text(plain, "name"),
+            "source": _text(plain, "reference"),
+            "licence": _text(plain, "licence", "license"),
+            "layout": layout,
+            "channels": {
+                channel: {
+                    "modality": modality_of(re.sub(r"_\d+$", "", channel)),
+                    "endings": [f"_{number:04d}"] if numbered else [],
+                }
+                for number, channel in enumerate(channels)
+            },
+            "sided": has_sides(set(table)),
+            **_as_labels(table),
+            **others,
+        },
+        where="dataset.json",
+    )
+    if description.regions:
+        _check_order(description, plain.get("regions_class_order"))
+    return description
+
+
+def read_channel_names(plain: Mapping[str, Any], faults: list[str]) -> list[str]:
+    """Return the channels' names in order; names that stand several times get their number."""
+    table = plain.get("channel_names", plain.get("modality"))
+    if isinstance(table, list):
+        table = dict(enumerate(table))
+    if (
+        not isinstance(table, dict)
+        or not table
+        or sorted(map(str, table)) != sorted(map(str, range(len(table))))
+    ):
+        faults.append('channel_names: write {"0": "CT", "1": ...}, a name for each of the channels')
+        return []
+    names = [str(table[key]).strip() for key in sorted(table, key=int)]
+    if empty := [str(number) for number, name in enumerate(names) if not name]:
+        faults.append(f"channel_names: {', '.join(empty)} has no name")
+    return [f"{name}_{number}" if names.count(name) > 1 else name for number, name in enumerate(names)]
+
+
+def has_sides(labels: set[str]) -> bool:
+    """Say whether a label stands for the left side and another for the right of the same thing."""
+    lower = {label.casefold() for label in labels}
+    return any("left" in label and label.replace("left", "right") in lower for label in lower)
+
+
+def plain_name(text: str) -> str:
+    """Return a name that a description can have."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.") or "dataset"
+
+
+def _read_labels(labels: Any, faults: list[str]) -> dict[str, tuple[int, ...]]:
+    """Return the values of each name, in the file's order; a value of 0 is the background's."""
+    table: dict[str, tuple[int, ...]] = {}
+    if not isinstance(labels, dict) or not labels:
+        faults.append('labels: write {"background": 0, "liver": 1}')
+        return table
+    for key, entry in labels.items():
+        name, parts = str(key).strip(), entry if isinstance(entry, list) else [entry]
+        if isinstance(entry, str) and name.isdigit():
+            name, parts = entry.strip(), [int(key)]
+        if not parts or not all(type(part) is int or str(part).isdigit() for part in parts):
+            faults.append(f"labels.{key}: {entry!r} is no value, list of values or name")
+            continue
+        values = tuple(int(part) for part in parts)
+        name = "background" if values == (0,) else name
+        if name in table:
+            faults.append(f"labels: {name!r} stands twice")
+        table[name] = values
+    return {"background": (0,), **table}
+
+
+def _as_labels(table: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return the description's labels and, where a name unites several values, regions, one of each name."""
+    if all(len(values) == 1 for values in table.values()):
+        return {"labels": {name: values[0] for name, values in table.items()}}
+    alone = {values[0]: name for name, values in table.items() if len(values) == 1}
+    occurring = {value for values in table.values() for value in values}
+    name_of = {value: alone.get(value, f"label_{value}") for value in sorted(occurring)}
+    regions = {name: values for name, values in table.items() if name not in ("background", "ignore")}
+    return {
+        "labels": {name: value for value, name in name_of.items()},
+        "regions": {name: [name_of[value] for value in values] for name, values in regions.items()},
+        "region_order": list(regions),
+    }
+
+
+def _check_order(description: Description, order: Any) -> None:
+    """Refuse a `regions_class_order` that writes other values than the description will.
+
+    nnU-Net writes value i of it for region i, later ones over earlier ones.
+    """
+    written = description.written_values
+    if not isinstance(order, list) or order != list(written.values()):
+        raise InputError(
+            f"regions_class_order {order} does not write each region as the label that no later region holds: "
+            + ", ".join(f"{region} as {value}" for region, value in written.items()),
+            where="dataset.json",
+            mend=f"Write {list(written.values())} if that is meant, or describe the dataset in a YAML.",
+        )
+
+
+def _text(plain: Mapping[str, Any], *keys: str) -> str:
+    return next((plain[key] for key in keys if isinstance(plain.get(key), str)), "")

@@ -1,0 +1,199 @@
+"""What a folder is: one reading of its files, with the evidence, completed by what no name tells."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medunet.dataset.layouts.file_guesses import count_frames, guess_modality, read_label_values
+from medunet.dataset.layouts.folder_readings import Candidate, find_candidates, table_candidate
+from medunet.dataset.layouts.patterns import IMPORT_FIRST, READABLE_VOLUME, Listing, walk_files
+from medunet.dataset.manifest import file_path, list_cases
+from medunet.errors import InputError
+from medunet.records import Description
+
+_IMPORTED = r"^(p\d{4,})_s\d{2,}"  # a case of dicom/pseudonyms.py
+_DICOM_MAGIC = b"DICM"
+_MOST_SUBFOLDERS = 50
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a folder was taken for, and why; `left_out` counts its other files by reason."""
+
+    what: str
+    evidence: str
+    description: Description
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def recognise(place: Path, data_root: Path, shipped: Sequence[Description]) -> Recognised:
+    """Say what a folder, or a CSV of cases, is, and describe it.
+
+    A `dataset.json` or a CSV of paths decides; else the file names, known datasets before plain pairs. Labels that no
+    name tells are read from a sample of label files and named after their values.
+
+    Args:
+        place: the folder, or the CSV within the data root.
+        data_root: what the CSV's paths lie below; a folder is described by its own files.
+        shipped: the descriptions known by name.
+
+    Raises:
+        InputError: nothing is recognised, or the files can be read in two ways; names what was found and the mend.
+    """
+    left_aside: list[str] = []
+    if place.is_file():
+        candidates = [table_candidate(place, data_root)]
+    else:
+        candidates = find_candidates(place, shipped, left_aside)
+    if not candidates:
+        raise _unrecognised(place, shipped, left_aside)
+    if len(candidates) > 1:
+        ways = "; ".join(f"{each.what} ({each.evidence}; {each.count})" for each in candidates)
+        raise InputError(
+            f"can be read in {len(candidates)} ways: {ways}",
+            where=place.absolute().name,
+            mend="Give the folder or CSV of one of them, or a description (YAML) whose `files` say which is meant.",
+        )
+    return _complete(candidates[0], data_root if place.is_file() else place, shipped)
+
+
+def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Description]) -> Recognised:
+    """Read from the files what the names do not tell."""
+    description, notes = candidate.description, list(candidate.notes)
+    cases = candidate.listing.cases
+    labels = [file_path(case.label, data_root, f"case {case.id}") for case in cases if case.label is not None]
+    if not candidate.complete:
+        if not labels:
+            raise InputError(
+                f"is {candidate.what} ({candidate.evidence}), but without labels",
+                where=data_root.absolute().name,
+                mend="Add the label maps (to a table, as a column 'label'), or describe the dataset in a YAML.",
+            )
+        found = read_label_values(labels)
+        notes += [f"{name} cannot be read: left to the check" for name in found.unreadable]
+        known = {"background": 0} | {f"label_{value}": value for value in found.values}
+        told = f"labels by {found}"
+        if found.instances:
+            known, told = {"background": 0, "object": 1}, f"values number objects of one label: {found}"
+        notes.append(told)
+        plain = {**description.plain(), "labels": known, "instances": found.instances}
+        plain["channels"] = _read_channels(candidate, data_root, notes)
+        if not description.patient and all(re.match(_IMPORTED, case.id) for case in cases):
+            plain["patient"] = _IMPORTED
+            notes.append("cases named by `medunet import-dicom`: what stands before _s is the patient")
+        description = Description.parse(plain, where=candidate.what)
+        notes.append(
+            "to name labels and channels: write the description with --describe FILE.yaml, name them there, and "
+            "give FILE.yaml instead of the folder"
+        )
+    listing = list_cases(description, data_root)
+    notes += _shipped_fits(description, listing, shipped)
+    return Recognised(
+        candidate.what,
+        f"{candidate.evidence}; {candidate.count}",
+        description,
+        _left_out(listing, data_root),
+        tuple(notes),
+    )
+
+
+def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> dict[str, Any]:
+    """Return the channels, named as far as they are by file endings or columns, with a modality for each."""
+    description = candidate.description
+    channels = {name: channel.plain() for name, channel in description.channels.items()}
+    if description.layout != "png":
+        if list(channels) == ["image"]:
+            files = _image_files(candidate, "image", data_root)
+            modality, why = guess_modality(files)
+            notes.append(f"images {why}")
+            count = count_frames(files)
+            names = [modality] if count == 1 else [f"channel_{number}" for number in range(count)]
+            return {name: {"modality": modality} for name in names}
+        for name, channel in channels.items():
+            if channel["modality"] == "other":
+                channel["modality"], why = guess_modality(_image_files(candidate, name, data_root))
+                notes.append(f"channel {name} {why}")
+        return channels
+    if list(channels) != ["image"]:
+        return channels
+    count = count_frames(_image_files(candidate, "image", data_root))
+    colours = ("red", "green", "blue") if count == 3 else ("grey",)
+    return {name: {"modality": "other"} for name in colours}
+
+
+def _image_files(candidate: Candidate, channel: str, data_root: Path) -> list[Path]:
+    """Return the files of a channel, refusing those that lie outside the data root."""
+    return [file_path(case.images[channel], data_root, f"case {case.id}") for case in candidate.listing.cases]
+
+
+def _shipped_fits(
+    description: Description, listing: Listing, shipped: Sequence[Description]
+) -> Iterator[str]:
+    """Yield a hint for each shipped description whose case names and label values are these."""
+    values, ids = set(description.labels.values()), [case.id for case in listing.cases]
+    for other in shipped:
+        fits = ids and other.patient and all(re.fullmatch(other.patient, name) for name in ids)
+        if other.layout == "msd" and fits and values <= set(other.labels.values()):
+            yield f"`medunet manifest {other.name}` knows such cases and names their labels {list(other.foreground)}"
+
+
+def _left_out(listing: Listing, data_root: Path) -> tuple[str, ...]:
+    """Count the files that belong to no case by reason, and those of other kinds by ending."""
+    known = listing.paths | {item.path for item in listing.unmatched}
+    reasons = Counter(item.reason for item in listing.unmatched)
+    kinds = Counter(
+        f"of kind {PurePosixPath(path).suffix.lower() or 'without ending'}"
+        for path in walk_files(data_root)
+        if path not in known
+    )
+    return tuple(f"{count} {reason}" for reason, count in (*reasons.most_common(), *kinds.most_common(8)))
+
+
+def _unrecognised(folder: Path, shipped: Sequence[Description], left_aside: Sequence[str]) -> InputError:
+    """Return what to say of a folder that no layout fits, and of the tables in it that could have been its list."""
+    name, paths = folder.absolute().name, sorted(walk_files(folder))
+    volumes = [path for path in paths if re.search(f"{READABLE_VOLUME}$", path)]
+    if series := {str(PurePosixPath(path).parent) for path in paths if _is_dicom(folder / path)}:
+        return InputError(f"holds DICOM files in {len(series)} folder(s)", where=name, mend=IMPORT_FIRST)
+    below = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    known = [text for child in below[:_MOST_SUBFOLDERS] if (text := _say_what(child, shipped))]
+    if known:
+        return InputError(
+            f"is no dataset itself, but folders in it are: {', '.join(known)}",
+            where=name,
+            mend="Give one of those.",
+        )
+    if left_aside:
+        return InputError(
+            f"is of no layout that is recognised, nor by its tables: {'; '.join(left_aside)}",
+            where=name,
+            mend="Mend the table that lists the cases: columns case, image (or one for each channel) and label.",
+        )
+    examples = f", such as {', '.join(volumes[:4] or paths[:4])}" if paths else ""
+    return InputError(
+        f"is of no layout that is recognised: {len(volumes)} volumes among {len(paths)} files{examples}",
+        where=name,
+        mend="Lay images and labels of one name in images/ and labels/, list their paths in a CSV "
+        "(case, image, label), or describe the dataset in a YAML.",
+    )
+
+
+def _say_what(folder: Path, shipped: Sequence[Description]) -> str:
+    """Return a sub-folder's name with what it is; "" where that is nothing."""
+    try:
+        found = find_candidates(folder, shipped, [])
+    except InputError as error:
+        return f"{folder.name} (which cannot be used: {error})"
+    return f"{folder.name} ({found[0].what})" if found else ""
+
+
+def _is_dicom(path: Path) -> bool:
+    if not (path.is_file() and os.access(path, os.R_OK)):  # a link that leads nowhere
+        return False
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == _DICOM_MAGIC

@@ -1,0 +1,122 @@
+"""What no file name tells, read from a sample of the files: label values, instances, channels, CT or MR."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medunet.dataset.layouts.dataset_json import Modality
+from medunet.errors import DataError, InputError
+from medunet.imaging.flat_images import is_flat
+from medunet.imaging.volumes import read_header, read_label, read_volume
+from medunet.progress import track
+
+_MOST_LABELS, _MOST_IMAGES = 20, 3
+_MANY_OBJECTS = 8  # fewer numbers in a picture may as well be classes
+_AIR_HU = -500  # no MR image has such values, and every CT has air
+
+
+@dataclass(frozen=True)
+class LabelValues:
+    """The values above 0 that occur in a sample of label files."""
+
+    values: tuple[int, ...]
+    num_read: int
+    num_files: int
+    instances: bool  # values number the objects
+    unreadable: tuple[str, ...]  # file names, left to the check
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.values[:8])) + (", …" if len(self.values) > 8 else "")
+        return f"values {shown} in {self.num_read} of {self.num_files} label files"
+
+
+def read_label_values(paths: Sequence[Path]) -> LabelValues:
+    """Read the values of up to 20 label files, evenly taken.
+
+    Values of pictures are taken for the numbers of objects where each file's run from 1 without a gap, many in one
+    file and not as many in all, or where they exceed 255.
+
+    Raises:
+        InputError: none of the files can be read, none has a value above 0, or a volume's exceed 255.
+    """
+    found: list[frozenset[int]] = []
+    unreadable, trouble = [], ""
+    for path in track(_sample(paths, _MOST_LABELS), "Read labels"):
+        try:
+            found.append(frozenset(int(value) for value in np.unique(read_label(path).array) if value > 0))
+        except DataError as error:
+            unreadable.append(path.name)
+            trouble = str(error)
+    if not found:
+        raise InputError(
+            f"none of {len(unreadable)} label files can be read: {trouble}",
+            mend="Mend the files, or their paths in the list of cases.",
+        )
+    values = tuple(sorted(frozenset().union(*found)))
+    if not values:
+        raise InputError(
+            f"no label value above 0 in {len(found)} label files; {len(unreadable)} cannot be read: {trouble}"
+            if unreadable
+            else f"no label value above 0 in {len(found)} label files",
+            mend="Describe the dataset in a YAML that names its labels.",
+        )
+    pictures = all(is_flat(path) for path in paths)
+    most = max(len(each) for each in found)
+    numbered = all(each == frozenset(range(1, len(each) + 1)) for each in found)
+    varied = len(found) == 1 or len({len(each) for each in found}) > 1
+    instances = pictures and (values[-1] > 255 or (numbered and varied and most >= _MANY_OBJECTS))
+    if values[-1] > 255 and not instances:
+        raise InputError(
+            f"label values up to {values[-1]}, but a label map's classes lie in 0..255",
+            mend="If they number objects, describe the dataset in a YAML with `instances: true`.",
+        )
+    return LabelValues(values, len(found), len(paths), instances, tuple(unreadable))
+
+
+def count_frames(paths: Sequence[Path]) -> int:
+    """Return how many channels each image file holds: a 4D volume's frames, a colour picture's 3; by a sample.
+
+    Of pictures, one in colour decides: grey ones among them are read as such.
+
+    Raises:
+        InputError: none of the files can be read.
+    """
+    counts, trouble = [], ""
+    for path in _sample(paths, _MOST_LABELS):
+        try:
+            counts.append((*read_header(path).shape, 1, 1)[3])
+        except DataError as error:
+            trouble = str(error)
+    if not counts:
+        raise InputError(f"no image can be read: {trouble}")
+    return max(counts) if is_flat(paths[0]) else counts[0]
+
+
+def guess_modality(paths: Sequence[Path]) -> tuple[Modality, str]:
+    """Return CT where the images reach down to air in HU, else MR, and the evidence; by a sample of files.
+
+    Raises:
+        InputError: none of the files can be read.
+    """
+    lowest, trouble = [], ""
+    for path in _sample(paths, _MOST_IMAGES):
+        try:
+            lowest.append(float(read_volume(path).array.min()))
+        except DataError as error:
+            trouble = str(error)
+    if not lowest:
+        raise InputError(f"no image can be read: {trouble}")
+    low = float(np.median(lowest))
+    modality: Modality = "CT" if low <= _AIR_HU else "MR"
+    return (
+        modality,
+        f"taken for {modality}: the lowest intensity is {low:.4g}, and CT reaches {_AIR_HU} HU in air",
+    )
+
+
+def _sample(paths: Sequence[Path], most: int) -> list[Path]:
+    """Return up to `most` of the paths, evenly taken, first and last among them."""
+    places = np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)
+    return [paths[place] for place in places]

@@ -1,0 +1,159 @@
+"""Images and labels that belong together by plain names: in two folders, side by side, or in a folder a case."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from medunet.dataset.layouts.patterns import stem
+from medunet.records import FilePatterns
+
+_IMAGE_FOLDERS = (
+    *("images", "imagestr", "image", "img", "imgs", "scans", "scan", "volumes", "volume", "ct", "mr", "mri"),
+    *("raw", "data", "inputs", "input"),
+)
+_LABEL_FOLDERS = (
+    *("labels", "labelstr", "label", "masks", "mask", "segmentations", "segmentation", "segs", "seg"),
+    *("annotations", "annotation", "gt", "groundtruth", "ground_truth", "targets", "target"),
+)
+_IMAGE_FILES = (
+    "image",
+    "imaging",
+    "img",
+    "scan",
+    "volume",
+    "ct",
+    "mr",
+    "mri",
+    "t1",
+    "t1c",
+    "t1ce",
+    "t2",
+    "flair",
+)
+_LABEL_FILES = ("label", "labels", "mask", "seg", "segmentation", "gt", "groundtruth", "ground_truth")
+_MOST_SHOWN = 4
+_LABEL_SUFFIX = r"(?i:[_.-](?:segmentation|seg|masks?|labels?|lbl|gt|roi))"
+_IMAGE_SUFFIX = r"(?i:[_.-](?:image|img|scan|ct|mri?))"
+
+
+@dataclass(frozen=True)
+class PairNames:
+    """A way in which files pair up, with the words for it and the files that it pairs."""
+
+    evidence: str
+    patterns: FilePatterns
+    pairs: tuple[tuple[str, str], ...]  # image and label
+    channels: tuple[str, ...] = ()  # of several image files a case, their names
+
+
+def find_pairs(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
+    """Yield the ways in which relative paths pair up; `ending` is the expression of the files' endings.
+
+    A way counts only where no name stands for two cases.
+    """
+    yield from _two_folders(paths, ending)
+    yield from _side_by_side(paths, ending)
+    yield from _case_folders(paths, ending)
+
+
+def _two_folders(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
+    """images/ and labels/ below one folder, or several such pairs below folders such as train/ and test/."""
+    files: dict[PurePosixPath, list[str]] = defaultdict(list)
+    for path in paths:
+        files[PurePosixPath(path).parent].append(path)
+    by_names: dict[tuple[str, str], list[PurePosixPath]] = defaultdict(list)
+    for folder in files:
+        if folder.name.casefold() not in _IMAGE_FOLDERS:
+            continue
+        for other in files:
+            if other.parent == folder.parent and other.name.casefold() in _LABEL_FOLDERS:
+                by_names[folder.name, other.name].append(folder.parent)
+    for (images, labels), parents in by_names.items():
+        flat = parents == [PurePosixPath(".")]
+        above = "" if flat else r"(?:(?P<test>(?:.*/)?(?i:test|testing)/)|(?:.*/)?)"
+        plain_above = "" if flat else "(?:.*/)?"
+        found = _best_suffixes(
+            paths, f"{above}{re.escape(images)}/", f"{plain_above}{re.escape(labels)}/", ending
+        )
+        if found:
+            patterns, pairs = found
+            shown = ", ".join(f"{parent}/" for parent in sorted(parents)[:_MOST_SHOWN])
+            below = "" if flat else f" below {shown}{', ...' * (len(parents) > _MOST_SHOWN)}"
+            yield PairNames(f"{images}/ with {labels}/{below}, matched by stem", patterns, pairs)
+
+
+def _side_by_side(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
+    """CASE.nii.gz beside CASE_seg.nii.gz."""
+    above = "(?:.*/)?"
+    label = rf"{above}(?P<id>[^/]+?){_LABEL_SUFFIX}{ending}"
+    for suffix in ("", rf"{_IMAGE_SUFFIX}"):
+        image = rf"(?!.*{_LABEL_SUFFIX}{ending}$){above}(?P<id>[^/]+?){suffix}{ending}"
+        patterns = FilePatterns(image=image, label=label)
+        pairs = _match(paths, patterns)
+        if pairs and all(PurePosixPath(a).parent == PurePosixPath(b).parent for a, b in pairs):
+            endings = Counter(stem(b)[len(stem(a)) :] if not suffix else stem(b) for a, b in pairs)
+            example = endings.most_common(1)[0][0]
+            yield PairNames(
+                f"CASE beside CASE{example}" if not suffix else "CASE_… beside its label", patterns, pairs
+            )
+            return
+
+
+def _case_folders(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
+    """CASE/image.nii.gz with CASE/label.nii.gz; several images in a folder are channels."""
+    names: dict[PurePosixPath, set[str]] = defaultdict(set)
+    for path in paths:
+        names[PurePosixPath(path).parent].add(stem(path))
+    combinations: Counter[tuple[tuple[str, ...], str]] = Counter()
+    for found in names.values():
+        images = tuple(sorted(name for name in found if name.casefold() in _IMAGE_FILES))
+        labels = sorted(name for name in found if name.casefold() in _LABEL_FILES)
+        if images and len(labels) == 1:
+            combinations[images, labels[0]] += 1
+    if not combinations:
+        return
+    (images, label), _ = combinations.most_common(1)[0]
+    above = r"(?:(?:.*/)?(?P<id>[^/]+)/)?"
+    several = len(images) > 1
+    one = f"(?P<channel>{'|'.join(map(re.escape, images))})" if several else re.escape(images[0])
+    patterns = FilePatterns(image=f"{above}{one}{ending}", label=f"{above}{re.escape(label)}{ending}")
+    pairs = _match(paths, patterns)
+    if pairs:
+        evidence = f"CASE/{', '.join(images)} with CASE/{label}"
+        yield PairNames(evidence, patterns, pairs, images if several else ())
+
+
+def _best_suffixes(
+    paths: Sequence[str], images: str, labels: str, ending: str
+) -> tuple[FilePatterns, tuple[tuple[str, str], ...]] | None:
+    """Return the patterns that pair most files, the plain ones if they do as well."""
+    best: tuple[FilePatterns, tuple[tuple[str, str], ...]] | None = None
+    for image_suffix in ("", f"{_IMAGE_SUFFIX}?"):
+        for label_suffix in ("", f"{_LABEL_SUFFIX}?"):
+            patterns = FilePatterns(
+                image=rf"{images}(?P<id>[^/]+?){image_suffix}{ending}",
+                label=rf"{labels}(?P<id>[^/]+?){label_suffix}{ending}",
+            )
+            pairs = _match(paths, patterns)
+            if len(pairs) > (len(best[1]) if best else 0):
+                best = patterns, pairs
+    return best
+
+
+def _match(paths: Sequence[str], patterns: FilePatterns) -> tuple[tuple[str, str], ...]:
+    """Return the pairs that two patterns find, none where one name stands for cases in two folders."""
+    image, label = re.compile(patterns.image), re.compile(patterns.label)
+    images: dict[tuple[str, str], str] = {}
+    labels: dict[tuple[str, str], str] = {}
+    for path in paths:
+        for expression, found in ((image, images), (label, labels)):
+            if match := expression.fullmatch(path):
+                first = found.setdefault((match["id"] or "", match.groupdict().get("channel") or ""), path)
+                if PurePosixPath(first).parent != PurePosixPath(path).parent:
+                    return ()
+                break
+    return tuple(
+        (path, labels[name, ""]) for (name, _), path in sorted(images.items()) if (name, "") in labels
+    )

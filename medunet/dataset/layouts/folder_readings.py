@@ -1,0 +1,268 @@
+"""The ways in which a folder's files can be read as a dataset: by a list of cases in it, else by their names."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medunet.dataset.layouts import bids
+from medunet.dataset.layouts.csv_lists import read_table
+from medunet.dataset.layouts.datalists import has_cases
+from medunet.dataset.layouts.dataset_json import describe_json, modality_of, plain_name
+from medunet.dataset.layouts.folder_pairs import PairNames, find_pairs
+from medunet.dataset.layouts.nnunet import compare_count, has_file_list
+from medunet.dataset.layouts.patterns import READABLE_VOLUME, Listing, can_be_path, scan_folder, walk_files
+from medunet.dataset.manifest import list_cases
+from medunet.errors import DataError, InputError
+from medunet.files import read_json
+from medunet.imaging.flat_images import IMAGE_ENDINGS
+from medunet.imaging.volumes import read_header
+from medunet.records import Description
+
+_PICTURE = f"(?i:{'|'.join(re.escape(ending) for ending in IMAGE_ENDINGS)})"
+_UNKNOWN = {"labels": {"background": 0, "label_1": 1}, "channels": {"image": {"modality": "other"}}}
+_NAMED = ("brats", "brats2023", "lits")  # layouts whose file names say which dataset it is
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One reading of a folder."""
+
+    what: str
+    evidence: str
+    description: Description
+    listing: Listing
+    complete: bool = True  # else labels, and channels unless they have file endings, are read from the files
+    notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> str:
+        """Its cases in words."""
+        labelled = sum(case.label is not None for case in self.listing.cases)
+        num = len(self.listing.cases)
+        return f"{num} case{'s' * (num != 1)}, {labelled} with a label"
+
+
+def find_candidates(folder: Path, shipped: Sequence[Description], left_aside: list[str]) -> list[Candidate]:
+    """Return the readings of a folder, such whose files another reading explains as well left out.
+
+    Tables that could be meant as lists of cases but are none are added to `left_aside`, with the reason.
+
+    Raises:
+        InputError: a `dataset.json` or a table of images and labels is there but cannot be used.
+    """
+    listed = []
+    if (folder / "dataset.json").is_file() and (found := _json_candidate(folder)):
+        return [found]
+    for path in (folder / name for name in _names(folder) if name.lower().endswith((".csv", ".tsv"))):
+        try:
+            table = read_table(path, path.name)
+        except InputError as error:
+            left_aside.append(str(error))
+            continue
+        if table is not None and "label" in table.rows[0]:
+            listed.append(table_candidate(path, folder))
+        elif table is not None:
+            left_aside.append(f"{path.name} names files, but has no column 'label'")
+    if listed:
+        return listed
+    kept: list[Candidate] = []
+    for candidate in _by_names(folder, shipped):
+        files = candidate.listing.paths
+        if candidate.listing.cases and not any(files <= other.listing.paths for other in kept):
+            kept.append(candidate)
+    notes = [f"left aside as a list of cases: {text}" for text in left_aside]
+    return [replace(each, notes=(*each.notes, *notes)) for each in kept]
+
+
+def _json_candidate(folder: Path) -> Candidate | None:
+    """Read a `dataset.json`: the Decathlon's lists its cases; nnU-Net's names channels, in the first version too."""
+    path = folder / "dataset.json"
+    plain = read_json(path)
+    if not isinstance(plain, dict) or not plain.keys() & {"training", "channel_names", "modality"}:
+        return None
+    numbered = any(re.fullmatch(r".+_0000\.\w+(\.gz)?", name) for name in _names(folder / "imagesTr"))
+    if has_cases(path) and not (numbered and "file_ending" not in plain and _lists_absent(plain, folder)):
+        description = describe_json(plain, folder.absolute().name, "msd")
+        listing = list_cases(description, folder)
+        return Candidate("a Decathlon task", "dataset.json with a training list", description, listing)
+    key = "channel_names" if "channel_names" in plain else "modality"
+    return _nnunet_candidate(plain, folder, f"dataset.json with {key}")
+
+
+def _nnunet_candidate(plain: dict[str, Any], folder: Path, evidence: str) -> Candidate:
+    ending = str(plain.get("file_ending", ".nii.gz"))
+    name, pictures = folder.absolute().name, ending.lower() in IMAGE_ENDINGS
+    if not pictures and not re.fullmatch(READABLE_VOLUME, ending):
+        raise InputError(
+            f"file_ending {ending!r} is of no image that is read",
+            where="dataset.json",
+            mend="Convert the files to .nii.gz, with the same names, and write that ending.",
+        )
+    layout: Any = "nnunet"
+    others: dict[str, Any] = {}
+    if pictures:
+        layout, others = "png", {"files": _numbered_pictures(plain, folder, ending)}
+    description = describe_json(plain, name, layout, **others)
+    listing = list_cases(description, folder)
+    notes = [note] if (note := compare_count(plain, listing)) else []
+    if other := [name for name, channel in description.channels.items() if channel.modality == "other"]:
+        notes.append(f"channels {', '.join(other)} are neither CT, MR nor PET by name: normalised as MR is")
+    explicit = "its own file lists" if has_file_list(plain) else f"imagesTr/CASE_0000{ending}"
+    return Candidate(
+        "an nnU-Net raw dataset", f"{evidence}, {explicit}", description, listing, notes=tuple(notes)
+    )
+
+
+def _numbered_pictures(plain: dict[str, Any], folder: Path, ending: str) -> dict[str, str]:
+    """Return the patterns of nnU-Net's pictures, which hold all colours in one file."""
+    names = [name for name in _names(folder / "imagesTr") if name.lower().endswith(ending.lower())]
+    fault = ""
+    if has_file_list(plain):
+        fault, mend = "lists its pictures one by one", "Write the list as a CSV: case, image, label."
+    elif any(re.search(r"_000[1-9]\.", name) for name in names):
+        fault, mend = "has several pictures a case", "Save the channels as red, green and blue of one file."
+    elif names and ending.lower() in (".tif", ".tiff"):
+        try:
+            read_header(folder / "imagesTr" / names[0])
+        except DataError as error:
+            fault, mend = error.what, "Convert stacks of slices to .nii.gz with their spacing."
+    if fault:
+        raise InputError(fault, where="dataset.json", mend=mend)
+    file = rf"(?P<id>[^/]+){{}}(?i:{re.escape(ending)})"
+    return {
+        "image": f"images(?:Tr|(?P<test>Ts))/{file.format('_0000')}",
+        "label": f"labelsT[rs]/{file.format('')}",
+    }
+
+
+def table_candidate(path: Path, data_root: Path) -> Candidate:
+    """Return the reading of a CSV of cases.
+
+    Raises:
+        InputError: it lies outside the data root, or names no images.
+    """
+    try:
+        place = path.resolve().relative_to(data_root.resolve()).as_posix()
+    except ValueError as error:
+        raise InputError(
+            "lies outside the data root", where=path.name, mend="Give a --data-root that holds it."
+        ) from error
+    table = read_table(path, place)
+    if table is None:
+        raise InputError(
+            "names no image files",
+            where=path.name,
+            mend="Write columns case, image (or one for each channel) and label, with a row for each case.",
+        )
+    channels = {name: {"modality": modality_of(name)} for name in table.channels} or _UNKNOWN["channels"]
+    description = Description.parse(
+        {
+            **_UNKNOWN,
+            "name": plain_name(data_root.absolute().name),
+            "layout": "png" if table.has_pictures else "csv",
+            "table": place,
+            "channels": channels,
+        },
+        where=path.name,
+    )
+    columns = ", ".join(table.channels) or "image"
+    notes = (f"columns of {place} not used: {', '.join(table.unused)}",) if table.unused else ()
+    evidence = f"{place} with {len(table.rows)} rows and image columns {columns}"
+    return Candidate(
+        "a table of cases", evidence, description, list_cases(description, data_root), False, notes
+    )
+
+
+def _by_names(folder: Path, shipped: Sequence[Description]) -> Iterator[Candidate]:
+    """Yield the readings by file names alone, those of known datasets first."""
+    paths = sorted(walk_files(folder))
+    volumes = [path for path in paths if re.search(f"{READABLE_VOLUME}$", path)]
+    pictures = [path for path in paths if path.lower().endswith(IMAGE_ENDINGS)]
+    for description in shipped:
+        if volumes and (description.layout in _NAMED or description.files is not None):
+            listing = scan_folder(description, folder)
+            if description.files is not None and not _names_itself(description, listing):
+                continue
+            yield Candidate(description.title, _example(listing), description, listing)
+    yield from _bids_candidates(folder, volumes)
+    name = plain_name(folder.absolute().name)
+    numbers = {int(match[1]) for path in volumes if (match := re.fullmatch(r"imagesTr/.+_(\d{4})\..+", path))}
+    if numbers and all(re.search(r"_\d{4}\.", path) for path in volumes if path.startswith("imagesTr/")):
+        channels = {f"channel_{n}": {"modality": "other", "endings": [f"_{n:04d}"]} for n in sorted(numbers)}
+        description = _draft(name, "nnunet", channels=channels)
+        listing = scan_folder(description, folder)
+        if any(case.label for case in listing.cases):
+            evidence = f"imagesTr/CASE_0000 with labelsTr/CASE, {len(numbers)} channel(s), no dataset.json"
+            yield Candidate("an nnU-Net raw dataset", evidence, description, listing, False)
+    for names in find_pairs(volumes, READABLE_VOLUME):
+        yield _pairs_candidate(name, names, folder, "pairs", "pairs of volumes")
+    for names in find_pairs(pictures, _PICTURE):
+        yield _pairs_candidate(name, names, folder, "png", "pairs of 2D pictures")
+
+
+def _bids_candidates(folder: Path, volumes: Sequence[str]) -> Iterator[Candidate]:
+    """Yield a reading for each kind of label map."""
+    for kind in bids.find_label_kinds(volumes):
+        endings = bids.find_channels(volumes, kind.cases)
+        channels = {
+            ending.strip("_"): {
+                "modality": "CT"
+                if ending.endswith(bids.CT_ENDINGS)
+                else modality_of(ending.rpartition("_")[2]),
+                "endings": [ending],
+            }
+            for ending in endings
+        }
+        if channels:
+            files = kind.patterns.plain()
+            name = plain_name(folder.absolute().name)
+            description = _draft(name, "bids", channels=channels, files=files, patient=bids.PATIENT)
+            listing = scan_folder(description, folder)
+            yield Candidate("BIDS", f"sub-*{', '.join(endings)} with {kind}", description, listing, False)
+
+
+def _pairs_candidate(name: str, names: PairNames, folder: Path, layout: str, what: str) -> Candidate:
+    """Return the reading of plain pairs, by the layout's own names where those find all of them."""
+    if not names.channels:
+        usual = _draft(name, layout)
+        listing = scan_folder(usual, folder)
+        found = {(path, case.label) for case in listing.cases for path in case.images.values()}
+        if found.issuperset(names.pairs):
+            return Candidate(what, names.evidence, usual, listing, False)
+    channels = {each: {"modality": modality_of(each), "endings": [each]} for each in names.channels}
+    described = _draft(name, layout, files=names.patterns.plain(), channels=channels or _UNKNOWN["channels"])
+    return Candidate(what, names.evidence, described, scan_folder(described, folder), False)
+
+
+def _draft(name: str, layout: str, **others: Any) -> Description:
+    return Description.parse({**_UNKNOWN, "name": name, "layout": layout, **others}, where=name)
+
+
+def _names_itself(description: Description, listing: Listing) -> bool:
+    """Say whether label files bear the description's name: its patterns may be those of any dataset."""
+    return any(description.name in (case.label or "") for case in listing.cases)
+
+
+def _example(listing: Listing) -> str:
+    """Return the first case's files as evidence."""
+    if not listing.cases:
+        return ""
+    case = next((case for case in listing.cases if case.label), listing.cases[0])
+    names = [PurePosixPath(path).name for path in dict.fromkeys((*case.images.values(), case.label)) if path]
+    return f"files such as {', '.join(names)}"
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of a folder's files, sorted; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _lists_absent(plain: dict[str, Any], folder: Path) -> bool:
+    """Say whether a list of cases names no image that is there, as that of nnU-Net's first version does."""
+    entries = [entry["image"] for entry in plain["training"] if isinstance(entry, dict) and "image" in entry]
+    paths = [path for path in entries if isinstance(path, str) and can_be_path(path)]
+    return not any((folder / path).exists() for path in paths)

@@ -1,0 +1,130 @@
+"""Tables of cases: columns found by name, paths below the data root, every row at fault named at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medunet.dataset.layouts.csv_lists import list_table, read_table
+from medunet.dataset.manifest import make_manifest
+from medunet.errors import InputError
+from medunet.records import Description
+
+
+def describe(*channels: str, **others: Any) -> Description:
+    plain = {
+        "name": "tiny",
+        "layout": "csv",
+        "table": "lists/cases.csv",
+        "channels": {name: {"modality": "MR"} for name in channels or ("MR",)},
+        "labels": {"background": 0, "liver": 1},
+    }
+    return Description.parse({**plain, **others}, "test")
+
+
+def write(root: Path, text: str) -> Path:
+    (root / "lists").mkdir(exist_ok=True)
+    (root / "lists/cases.csv").write_text(text, encoding="utf-8-sig")
+    return root
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_columns_and_delimiters(tmp_path: Path, delimiter: str) -> None:
+    rows = (
+        "Case ID,Image,Mask,Patient ID,Centre,Fold,Split,age",
+        "b,b.nii.gz,b_seg.nii.gz,p1,ucl,1,train,60",
+        "a,a.nii.gz,a_seg.nii.gz,p1,,0,,61",
+        "t,t.nii.gz,,,,,test,62",
+        "",
+    )
+    write(tmp_path, "\n".join(rows).replace(",", delimiter))
+    for name in ("a.nii.gz", "a_seg.nii.gz", "stray.nii.gz"):
+        (tmp_path / name).touch()
+    (tmp_path / "lists/b.nii.gz").touch()
+    listing = list_table(describe(), tmp_path)
+    assert [(case.id, case.patient, case.site, case.fold, case.split) for case in listing.cases] == [
+        ("a", "p1", None, 0, "train"),
+        ("b", "p1", "ucl", 1, "train"),
+        ("t", "t", None, None, "test"),
+    ]
+    # Relative to the table's folder, or to the data root; the check names what is in neither.
+    assert [case.images["MR"] for case in listing.cases] == ["a.nii.gz", "lists/b.nii.gz", "lists/t.nii.gz"]
+    assert [item.path for item in listing.unmatched] == ["stray.nii.gz"]
+    table = read_table(tmp_path / "lists/cases.csv", "lists/cases.csv")
+    assert table is not None
+    assert table.unused == ("age",)
+    manifest = make_manifest(describe(), tmp_path)
+    assert [case.fold for case in manifest.cases] == [0, 1, None]
+
+
+def test_a_column_for_each_channel(tmp_path: Path) -> None:
+    write(tmp_path, "case,T1,flair,label\nx,x_t1.nii,x_fl.nii,x.nii\n")
+    (case,) = list_table(describe("FLAIR", "T1"), tmp_path).cases
+    assert case.images == {"FLAIR": "lists/x_fl.nii", "T1": "lists/x_t1.nii"}
+    with pytest.raises(InputError, match=r"no column for channel T2; image columns are \['T1', 'flair'\]"):
+        list_table(describe("T1", "T2"), tmp_path)
+
+
+def test_a_validation_set_is_fold_0(tmp_path: Path) -> None:
+    write(tmp_path, "image,label,split\na.nii,la.nii,train\nb.nii,lb.nii,val\n")
+    assert {case.id: case.fold for case in list_table(describe(), tmp_path).cases} == {"a": 1, "b": 0}
+
+
+def test_all_rows_at_fault_are_named_at_once(tmp_path: Path) -> None:
+    rows = (
+        "case,image,label,split",
+        "a,../../a.nii,a.nii,",
+        "b,/elsewhere/b.nii,b.nii,",
+        "b,b.nii,b.nii,",
+        "c,,c.nii,",
+        "d,d.nii,,train",
+        "e,e.nii,e.nii,some",
+        "f/g,f.nii,f.nii,",
+    )
+    write(tmp_path, "\n".join(rows))
+    with pytest.raises(InputError) as caught:
+        list_table(describe(), tmp_path)
+    text = str(caught.value)
+    for fault in (
+        "row 2: image leads out of the data root",
+        "row 3: image leads out of the data root",
+        "row 4: case b stands in row 3 already",
+        "row 5: image is empty",
+        "row 6: a training case needs a label",
+        "row 7: split 'some' is none of train",
+        "row 8: id:",
+    ):
+        assert fault in text
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("case,image,label,fold\na,a.nii,a.nii,0\nb,b.nii,b.nii,x\n", "row 3: fold 'x' is no whole number"),
+        ("case,image,label,fold,split\na,a.nii,,0,test\n", "row 2: has fold 0 although its split is test"),
+        ("case,id,image\na,a,a.nii\n", "columns stand twice: case"),
+        ('case,image\n"a,a.nii\n', "is no table"),
+        ("case,image\n\na,\n\nb,b.nii\n", "row 3: image is empty"),
+        ("case,image,label\na,a.nii,l,1.nii\nb,b.nii,lb.nii\n", "cells without a named column in row 2"),
+        ("case,image,,label\na,a.nii,x,la.nii\n", "cells without a named column in row 2"),
+        ("a,a.nii,la.nii\nb,b.nii,lb.nii\n", "first line names files, not columns"),
+        (
+            f"case,image\na,{'x' * 300}.nii\nb,b\0.nii\n",
+            r"row 2: image is no path: 'xx.*row 3: image is no path",
+        ),
+        ("name,age\na,60\n", "names no image files"),
+        ("", "names no image files"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        list_table(describe(), write(tmp_path, text))
+
+
+@pytest.mark.parametrize("head", ["sep=;\n", '"sep=;"\n', "\n \n"])
+def test_what_excel_writes_around_a_table(tmp_path: Path, head: str) -> None:
+    write(tmp_path, f"{head}case;image;label;;\na;a,1.nii;la.nii;;\n;;;;\nb;;lb.nii;;\n")
+    number = head.count("\n") + 3  # of the last row, the empty one before it counted
+    with pytest.raises(InputError, match=rf"cases.csv: row {number + 1}: image is empty\. Mend"):
+        list_table(describe(), tmp_path)
