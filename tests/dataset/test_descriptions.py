@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medunet.dataset.case_checks import check_case
-from medunet.dataset.layouts import scan_folder
+from medunet.dataset.checks.case_checks import check_case
+from medunet.dataset.layouts.patterns import scan_folder
 from medunet.errors import InputError
 from medunet.imaging.nifti import write_volume
 from medunet.records import Description, load_description
@@ -24,8 +24,15 @@ def test_expected_descriptions_are_shipped() -> None:
         "dsb2018_nuclei",
         "lits_2017",
         "msd_task01_brain_tumour",
+        "msd_task02_heart",
         "msd_task03_liver",
         "msd_task04_hippocampus",
+        "msd_task05_prostate",
+        "msd_task06_lung",
+        "msd_task07_pancreas",
+        "msd_task08_hepatic_vessel",
+        "msd_task09_spleen",
+        "msd_task10_colon",
         "phantoms",
         "totalsegmentator",
     ]

@@ -1,0 +1,106 @@
+"""What the parts of a split should have alike: each label's presence, absence and volume, and the site."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medunet.errors import DataError, InputError
+from medunet.imaging.volumes import read_header, read_label
+from medunet.pool import choose_workers, run_all
+from medunet.progress import track
+from medunet.records import Description
+
+_SIZES = ("small", "medium", "large")  # thirds of the cases in which a label is present
+
+
+@dataclass(frozen=True)
+class _LabelFile:
+    """One label map to measure, with what its values mean."""
+
+    path: Path
+    values: dict[str, int]
+    instances_as: int | None
+
+
+def measure_labels(
+    labels: Mapping[str, Path], description: Description, may_fail: Collection[str] = ()
+) -> dict[str, dict[str, float]]:
+    """Return each case's volume in ml of every foreground label (of pictures: thousands of pixels), 0 if absent.
+
+    Args:
+        labels: label file of each case id.
+        may_fail: ids of cases that are left out of the result where their label cannot be read.
+
+    Raises:
+        InputError: names every other case whose label cannot be read.
+    """
+    values = {name: description.labels[name] for name in description.foreground}
+    ids = sorted(labels)
+    files = [_LabelFile(labels[case_id], values, description.instances_as) for case_id in ids]
+    num_voxels = max((_count_voxels(file.path) for file in files), default=0)
+    work = run_all(_measure, files, choose_workers(len(files), num_voxels))
+    volumes, faults = {}, []
+    for _ in track(files, "Label volumes"):
+        index, result = next(work)
+        if isinstance(result, dict):
+            volumes[ids[index]] = result
+        elif ids[index] not in may_fail:
+            faults.append(
+                f"case {ids[index]}: {result or 'its process was ended, perhaps for lack of memory'}"
+            )
+    if faults:
+        raise InputError(
+            f"{len(faults)} label(s) cannot be read: {'; '.join(sorted(faults))}",
+            where="stratify",
+            mend="Mend the files or exclude the cases; without --stratify `medunet check` says more of them.",
+        )
+    return volumes
+
+
+def make_strata(
+    volumes: Mapping[str, Mapping[str, float]], sites: Mapping[str, str | None]
+) -> dict[str, frozenset[str]]:
+    """Return each case's strata: of every label absent, or its third by volume; and its site, where any is known.
+
+    Thirds are those of the cases that have the label; equal volumes are in the same one. The order of the cases does
+    not matter.
+
+    Args:
+        volumes: case id to label to volume, 0 where absent.
+        sites: case id to site.
+    """
+    strata: dict[str, set[str]] = defaultdict(set)
+    for label in sorted({name for sizes in volumes.values() for name in sizes}):
+        present = [sizes[label] for sizes in volumes.values() if sizes[label] > 0]
+        bounds = np.quantile(present, (1 / 3, 2 / 3)) if present else np.zeros(2)
+        for case_id, sizes in volumes.items():
+            third = _SIZES[int(np.searchsorted(bounds, sizes[label]))]
+            strata[case_id].add(f"{label} {third if sizes[label] > 0 else 'absent'}")
+    if any(site is not None for site in sites.values()):
+        for case_id, site in sites.items():
+            strata[case_id].add(f"site {site or 'unknown'}")
+    return {case_id: frozenset(names) for case_id, names in strata.items()}
+
+
+def _count_voxels(path: Path) -> int:
+    """Return a label map's number of voxels, 0 where its header cannot be read: measuring it says why."""
+    try:
+        return int(np.prod(read_header(path, label=True).shape))
+    except DataError:
+        return 0
+
+
+def _measure(file: _LabelFile) -> dict[str, float] | str:
+    """Return the volume of each label in ml, or why the file cannot be read."""
+    try:
+        label = read_label(file.path, instances_as=file.instances_as)
+    except DataError as error:
+        return error.what
+    counts = np.zeros(256, dtype=np.int64)
+    for part in label.array.T:  # one slice at a time: bincount widens its input to 8 bytes a voxel
+        counts += np.bincount(part[part < 256], minlength=256)
+    voxel_ml = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
+    return {name: float(counts[value] * voxel_ml) for name, value in file.values.items()}
