@@ -47,7 +47,7 @@ def compute_fingerprint(
     samples: list[NDArray[np.float32]] = []
     for index, case in enumerate(track(labelled, "Fingerprint")):
         image_paths, label_path = case_paths(case, description, data_root)
-        image = read_channels(image_paths)
+        image = read_channels(image_paths, resample=case.resample)
         assert label_path is not None
         label = read_label(label_path).array
         array, affine = to_ras(image.array, image.affine)

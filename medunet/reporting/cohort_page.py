@@ -147,7 +147,14 @@ def _count_faults(faults: Sequence[Fault]) -> list[dict[str, Any]]:
         same = [fault for fault in faults if (fault.code, fault.severity) == (code, severity)]
         cases = list(dict.fromkeys(fault.case or fault.subject for fault in same))
         rows.append(
-            {"code": code, "severity": severity, "count": len(same), "cases": cases, "mend": same[0].mend}
+            {
+                "code": code,
+                "severity": severity,
+                "count": len(same),
+                "num_accepted": sum(bool(fault.accepted) for fault in same),
+                "cases": cases,
+                "mend": same[0].mend,
+            }
         )
     return rows
 

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from medunet.dataset.checks import read_faults
+from medunet.dataset.checks.manifest_checks import read_faults
 from medunet.errors import MedunetError
 from medunet.files import RunFolder, read_json, read_object, write_text
 from medunet.imaging.volumes import mask_ending
 from medunet.progress import track
 from medunet.records import Case, Manifest
-from medunet.reporting.case_page import Links, Scan, case_html, load_scan, thumbnail
+from medunet.reporting.case_page import Links, case_html, thumbnail
 from medunet.reporting.cohort_page import PageMade, cohort_html
 from medunet.reporting.page import page_names
+from medunet.reporting.scans import Scan, load_scan
 from medunet.reporting.scores import is_resampled, penalised_means, rank_cases
 
 

@@ -22,11 +22,11 @@ from medunet.imaging.figures import TARGET_COLOURS, figure_png, largest_cross_se
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.planes import INK, PLANES, Box, Plane, annotate, footer, limit, outline, paint
-from medunet.imaging.volumes import mask_ending, read_channels
+from medunet.imaging.volumes import mask_ending
 from medunet.progress import track
 from medunet.records import Case, Description, Manifest
-from medunet.reporting.case_page import Scan, load_scan
 from medunet.reporting.page import number_text
+from medunet.reporting.scans import Scan, load_scan, read_shown
 from medunet.reporting.scores import is_resampled
 
 _COLUMN_INCH, _GAP_INCH, _DPI = 3.2, 0.08, 110
@@ -97,7 +97,7 @@ def draw_triptych(
     """Draw image, reference and prediction side by side; later targets are painted over earlier ones.
 
     Args:
-        scan: volumes in RAS+ axis order, as `medunet.reporting.case_page.load_scan` returns them.
+        scan: volumes in RAS+ axis order, as `medunet.reporting.scans.load_scan` returns them.
         targets: name to the label values that it unites; their order gives the colours.
         images: channels on the scan's grid to show instead of the scan's own, by name.
         title: stands above all.
@@ -215,8 +215,7 @@ def _load_channel(case: Case, name: str, description: Description, data_root: Pa
     Raises:
         DataError: a file cannot be read.
     """
-    frames = [other for other in description.channels if case.images[other] == case.images[name]]
-    volume = read_channels([data_root / case.images[name]] * len(frames))
+    volume, frames = read_shown(case, name, description, data_root)
     return to_ras(volume.array[frames.index(name)][None], volume.affine)[0][0]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medunet.dataset.manifest import case_paths, data_root_from, make_manifest
+from medunet.dataset.manifest import case_paths, data_root_from, file_path, make_manifest
 from medunet.dataset.splits import read_folds
 from medunet.errors import InputError
 from medunet.records import Case, Description, Manifest, load_description
@@ -77,6 +77,9 @@ def test_paths_must_stay_in_the_data_root(root: Path, liver: Description, tmp_pa
         InputError, match=r"case liver_0: .*imagesTr/liver_0.nii.gz leads out of the data root"
     ):
         make_manifest(liver, root)
+    inside.unlink()
+    inside.symlink_to(inside)  # which the check finds missing
+    assert len(make_manifest(liver, root).cases) == 13
     for path in ("../secret.nii.gz", str(outside), "imagesTr/../../secret.nii.gz"):
         case = Case(id="x", patient="x", images={"CT": path})
         with pytest.raises(InputError, match="leads out of the data root"):
@@ -143,3 +146,30 @@ def test_a_label_map_in_the_root_itself(shared_data: Path) -> None:
     (case,) = make_manifest(description, shared_data / "ct_abdomen").cases
     assert (case.id, case.images, case.fold) == ("ct", {"CT": "ct.nii.gz"}, 0)
     assert case.label == "totalsegmentator_labels.nii.gz"
+
+
+def test_folds_of_a_list_begin_at_0(root: Path, liver: Description, tmp_path: Path) -> None:
+    entries = [
+        {"image": f"imagesTr/liver_{i}.nii.gz", "label": f"labelsTr/liver_{i}.nii.gz", "fold": 1 + i % 3}
+        for i in range(6)
+    ]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
+    with pytest.raises(InputError, match=r"no case is in fold 0; folds are 1, 2, 3\. Number the folds 0, 1"):
+        make_manifest(liver, root, datalist=tmp_path / "list.json")
+
+
+@pytest.mark.parametrize("others", [{}, {"test_names": ["liver_3"]}])
+def test_a_case_to_train_on_must_be_left(
+    root: Path, liver: Description, others: dict[str, list[str]]
+) -> None:
+    kept = others.get("test_names", [])
+    exclude = {f"liver_{i}": "motion" for i in range(12) if f"liver_{i}" not in kept}
+    with pytest.raises(
+        InputError, match=f"of 12, {len(kept)} are for the test and {12 - len(kept)} are excluded"
+    ):
+        make_manifest(liver, root, exclude=exclude, **others)
+
+
+def test_paths_that_no_disk_can_hold(root: Path) -> None:
+    with pytest.raises(InputError, match="leads out of the data root"):
+        file_path(f"{'x' * 300}.nii", root, "case a")

@@ -10,8 +10,8 @@ from tiny_pictures import describe_pictures, draw_discs, write_pictures
 
 from medunet.dataset.manifest import make_manifest
 from medunet.files import RunFolder
-from medunet.reporting.case_page import load_scan
 from medunet.reporting.report import report_run
+from medunet.reporting.scans import load_scan
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair
 from medunet.scoring.tables import read_scores, write_scores

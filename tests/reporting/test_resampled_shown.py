@@ -14,8 +14,8 @@ from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import write_volume
 from medunet.imaging.volumes import read_label
 from medunet.records import Manifest
-from medunet.reporting.case_page import load_scan
 from medunet.reporting.report import report_run
+from medunet.reporting.scans import load_scan
 from medunet.reporting.scores import is_resampled
 from medunet.reporting.triptych import draw_triptych, save_triptychs
 from medunet.scoring.evaluate import score_pairs

@@ -8,8 +8,8 @@ import pytest
 from tiny_run import DESCRIPTION, make_run
 
 from medunet.records import Case, Description
-from medunet.reporting.case_page import load_scan, shown_channel
 from medunet.reporting.page import flat_items, interval_text, number_text, page_names
+from medunet.reporting.scans import load_scan, shown_channel
 from medunet.reporting.scores import (
     average_of,
     dice_by_case,

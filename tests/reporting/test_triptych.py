@@ -13,7 +13,7 @@ from tiny_run import ODD_ID, make_run
 
 from medunet.errors import InputError
 from medunet.imaging.figures import TARGET_COLOURS, figure_png
-from medunet.reporting.case_page import Scan
+from medunet.reporting.scans import Scan
 from medunet.reporting.triptych import _dice_text, draw_triptych, save_triptychs
 from medunet.scoring.tables import read_scores
 

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from medunet.config import LossName, change_config
-from medunet.dataset.loss_fit import check_loss, check_mirroring, resolve_loss
+from medunet.dataset.checks.loss_fit import check_loss, check_mirroring, resolve_loss
 from medunet.errors import InputError
 from medunet.records import Description
 

@@ -1,0 +1,147 @@
+"""Time and memory of `medunet check` of one case after the other, beside reading and decoding the same files alone.
+
+python benchmarks/check.py [--data ../shared/data] [--rounds 3]
+
+One thread, files in the system's cache. Each round reads a cohort and then checks it, so that what else the machine
+does falls on both alike; the best of the rounds counts.
+
+- "read": `numpy.asarray(nibabel.load(path).dataobj)` of each file, in its stored type; "as float32": `get_fdata`.
+- "check": `check_case` of each case, with every check of its files, without those of the whole set.
+- "times": check against read.
+- "MB": the most that arrays and objects take at once while a process of its own checks (`tracemalloc`), and the
+  bytes of the cohort's largest volume as stored.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+os.environ.update(ONE_THREAD)
+
+import nibabel as nib  # noqa: E402 - threads are set before NumPy is loaded
+import numpy as np  # noqa: E402
+
+from medunet.dataset.checks.case_checks import check_case  # noqa: E402
+from medunet.dataset.manifest import make_manifest  # noqa: E402
+from medunet.records import Case, Description, load_description  # noqa: E402
+
+DESCRIPTIONS = Path(__file__).parents[1] / "data_manifests"
+COHORTS = ("hippocampus", "brats", "ct_abdomen")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Cases below a folder."""
+
+    root: Path
+    description: Description
+    cases: tuple[Case, ...]
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files of all cases."""
+        files = [
+            (*dict.fromkeys(case.images.values()), *([case.label] if case.label else []))
+            for case in self.cases
+        ]
+        return [self.root / name for names in files for name in names]
+
+
+def open_cohort(name: str, data: Path) -> Cohort:
+    """List the cases of a folder of the shared data."""
+    if name == "hippocampus":
+        root, description = data / name, load_description("msd_task04_hippocampus", DESCRIPTIONS)
+        return Cohort(root, description, make_manifest(description, root).cases)
+    if name == "brats":
+        root = data / "brats" / "TCGA-FG-6692"
+        description = load_description("brats_2018_2021", DESCRIPTIONS)
+        return Cohort(root, description, make_manifest(description, root).cases)
+    description = load_description("totalsegmentator", DESCRIPTIONS)
+    files = {"CT": "ct.nii.gz"}
+    case = Case(id=name, patient=name, images=files, label="totalsegmentator_labels.nii.gz")
+    return Cohort(data / name, description, (case,))
+
+
+def check(cohort: Cohort) -> None:
+    """Check all cases one after the other."""
+    for case in cohort.cases:
+        faults, _ = check_case(case, cohort.description, cohort.root)
+        assert all(fault.severity != "error" for fault in faults), faults
+
+
+def read(cohort: Cohort) -> None:
+    """Read all files in the types that they store."""
+    for path in cohort.paths:
+        np.asarray(nib.load(path).dataobj)
+
+
+def read_float32(cohort: Cohort) -> None:
+    """Read all files as float32."""
+    for path in cohort.paths:
+        nib.load(path).get_fdata(dtype=np.float32)
+
+
+def measure(cohort: Cohort, rounds: int) -> Iterator[float]:
+    """Yield the best milliseconds a case of reading, of reading as float32, and of the check."""
+    works: list[Callable[[Cohort], None]] = [read, read_float32, check]
+    best = [float("inf")] * len(works)
+    for _ in range(rounds):
+        for index, work in enumerate(works):
+            started = time.perf_counter()
+            work(cohort)
+            best[index] = min(best[index], time.perf_counter() - started)
+    for seconds in best:
+        yield 1000 * seconds / len(cohort.cases)
+
+
+def measure_memory(name: str, data: Path) -> float:
+    """Return how many MB a process of its own takes at most while it checks a cohort."""
+    command = [sys.executable, __file__, "--data", str(data), "--memory-of", name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_peak(cohort: Cohort) -> None:
+    """Print how many MB are taken at most while this process checks."""
+    tracemalloc.start()
+    check(cohort)
+    print(tracemalloc.get_traced_memory()[1] / 1e6)
+
+
+def largest_mb(cohort: Cohort) -> float:
+    """Return the MB of the cohort's largest volume as stored."""
+    headers = [nib.load(path).header for path in cohort.paths]
+    return max(np.prod(head.get_data_shape()) * head.get_data_dtype().itemsize for head in headers) / 1e6
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("MEDUNET_SHARED_DATA", "../shared/data"))
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-of", choices=COHORTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        print_peak(open_cohort(options.memory_of, options.data))
+        return
+    print("| cohort | cases | read ms | as float32 ms | check ms | times | MB | largest volume MB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in COHORTS:
+        cohort = open_cohort(name, options.data)
+        read_ms, float_ms, check_ms = measure(cohort, options.rounds)
+        cells = [name, len(cohort.cases), *(f"{ms:.1f}" for ms in (read_ms, float_ms, check_ms))]
+        memory = (measure_memory(name, options.data), largest_mb(cohort))
+        cells += [f"{check_ms / read_ms:.2f}", *(f"{mb:.0f}" for mb in memory)]
+        print(f"| {' | '.join(str(cell) for cell in cells)} |")
+
+
+if __name__ == "__main__":
+    main()

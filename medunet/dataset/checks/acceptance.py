@@ -1,0 +1,81 @@
+"""Faults that the user accepts, each by code and case with a reason: kept in the manifest, never out of sight."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
+from medunet.dataset.checks.fault_codes import make_fault
+from medunet.errors import InputError
+from medunet.records import Accepted, Fault, Manifest
+
+GRID_CODES = ("P004", "P005")  # modalities on different grids
+_RESAMPLED = "resampled to the grid of the first modality when it is read"
+
+
+def accept_faults(manifest: Manifest, entries: Iterable[str]) -> Manifest:
+    """Return the manifest with more accepted faults, each given as 'CODE:CASE=REASON'.
+
+    CASE is left empty for a fault of the set as a whole. What was accepted before is kept; of the same code and case
+    the newest reason counts. To accept that a case's modalities lie on different grids is to have them resampled.
+
+    Raises:
+        InputError: names every entry without a reason, with an unknown code or with an unknown case.
+    """
+    accepted = {(entry.code, entry.case): entry for entry in manifest.accepted}
+    known = {case.id for case in manifest.cases} | {""}
+    troubles = []
+    for entry in entries:
+        code, colon, rest = entry.partition(":")
+        named = [case for case in known if rest.startswith(f"{case}=")]  # an id may hold "=" itself
+        case = max(named, key=len) if named else rest.partition("=")[0]
+        reason = rest[len(case) + 1 :]
+        if not colon or "=" in code or not reason.strip():
+            troubles.append(f"'{entry}' is not CODE:CASE=REASON")
+            continue
+        if code not in FAULT_KINDS:
+            troubles.append(f"'{entry}': there is no code {code}")
+        if case not in known:
+            troubles.append(f"'{entry}': there is no case '{case}'")
+        accepted[code, case] = Accepted(code=code, case=case, reason=reason.strip())
+    if troubles:
+        raise InputError(
+            "; ".join(troubles),
+            where="--accept",
+            mend="Write code and case as checks.csv has them, such as L003:liver_47='no tumour in this scan'.",
+        )
+    return with_accepted(manifest, accepted.values())
+
+
+def with_accepted(manifest: Manifest, accepted: Iterable[Accepted]) -> Manifest:
+    """Return the manifest with these faults accepted; modalities whose grids may differ are resampled when read."""
+    accepted = tuple(accepted)
+    resampled = {entry.case for entry in accepted if entry.code in GRID_CODES}
+    cases = tuple(case.model_copy(update={"resample": case.id in resampled}) for case in manifest.cases)
+    return manifest.model_copy(update={"accepted": accepted, "cases": cases})
+
+
+def allow_resampling(manifest: Manifest, faults: Sequence[Fault]) -> Manifest:
+    """Return the manifest with every difference between the grids of a case's modalities accepted."""
+    given = {(entry.code, entry.case) for entry in manifest.accepted}
+    apart = dict.fromkeys((fault.code, fault.case) for fault in faults if fault.code in GRID_CODES)
+    more = [
+        Accepted(code=code, case=case, reason=_RESAMPLED) for code, case in apart if (code, case) not in given
+    ]
+    return with_accepted(manifest, (*manifest.accepted, *more))
+
+
+def mark_accepted(faults: Sequence[Fault], accepted: Sequence[Accepted]) -> list[Fault]:
+    """Return the faults, accepted ones with the user's reason; an entry without its fault is one itself (S011)."""
+    reasons = {(entry.code, entry.case): entry.reason for entry in accepted}
+    found = {(fault.code, fault.case) for fault in faults}
+    marked = [
+        replace(fault, accepted=reasons.get((fault.code, fault.case), ""))
+        for fault in faults
+        if fault.code != "S011"  # of an earlier call
+    ]
+    stale = [
+        make_fault("S011", case, "accepted", f"{code} is accepted, but was not found")
+        for code, case in reasons
+        if (code, case) not in found
+    ]
+    return marked + stale

@@ -1,0 +1,148 @@
+"""The check of one case: each file by itself (N…), the label's values (L…), the files against each other (P…).
+
+Each file is decoded once, and its voxels are dropped before the next file's are read; the label's foreground is kept
+for comparison with the images. What the checks of the whole set need is returned as facts.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts
+from medunet.dataset.checks.fault_codes import make_fault
+from medunet.dataset.checks.header_checks import check_grid, check_readable
+from medunet.dataset.checks.image_checks import check_image
+from medunet.dataset.checks.label_checks import Foreground, check_label
+from medunet.dataset.checks.mirrored import Border, Steps, check_mirrored
+from medunet.dataset.checks.pair_checks import compare_files
+from medunet.dataset.manifest import file_path
+from medunet.errors import DataError, InputError
+from medunet.imaging.flat_images import ColourError
+from medunet.imaging.geometry import max_volume_bytes
+from medunet.imaging.nifti import Header, StoredVoxels
+from medunet.imaging.packed import SizeError
+from medunet.imaging.volumes import read_header, read_stored
+from medunet.records import Case, Description, Fault
+
+
+@np.errstate(over="ignore", invalid="ignore")  # such values are faults, and named
+def check_case(case: Case, description: Description, data_root: Path) -> tuple[list[Fault], CaseFacts]:
+    """Read a case's files and check them; whatever goes wrong is a fault of the case, never an exception.
+
+    Raises:
+        InputError: the cap on a volume's size, `MEDUNET_MAX_VOLUME_GB`, is no number.
+    """
+    max_volume_bytes()
+    faults: list[Fault] = []
+    try:
+        label = None
+        foreground = None
+        if case.label is not None:
+            found, label, foreground = _check_label(case.id, case.label, description, data_root)
+            faults += found
+        elif case.split == "train":
+            faults.append(make_fault("N001", case.id, "label", "no label is named", expected="a label"))
+        border = Border.of(foreground) if foreground else None
+        images: list[VolumeFacts] = []
+        steps: list[Steps] = []
+        for path in dict.fromkeys(case.images.values()):
+            channels = [name for name in description.channels if case.images[name] == path]
+            found, opened = _read_file(case.id, path, "+".join(channels), len(channels), data_root)
+            faults += found
+            if opened is None:
+                continue
+            found, facts = check_image(case.id, path, channels, opened.header, opened.stored, description)
+            faults += found
+            images.append(facts)
+            if border and foreground and facts.shape == foreground.shape:
+                array = opened.stored.array
+                steps += [
+                    border.look_up(array if array.ndim == 3 else array[..., n]) for n in range(len(channels))
+                ]
+        faults += compare_files(case.id, images, label)
+        if label is not None:
+            faults += check_mirrored(case.id, steps, label.affine)
+        return faults, CaseFacts(case, tuple(images), label)
+    except Exception as error:  # the other cases go on
+        text = f"{type(error).__name__}: {error}"
+        for root in (data_root.resolve(), data_root.absolute()):  # saved files hold no absolute path
+            text = text.replace(str(root), "")
+        return [*faults, make_fault("N099", case.id, "", text)], CaseFacts(case)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    header: Header
+    stored: StoredVoxels
+
+
+def _check_label(
+    case_id: str, relative: str, description: Description, data_root: Path
+) -> tuple[list[Fault], VolumeFacts | None, Foreground | None]:
+    faults, opened = _read_file(case_id, relative, "label", 1, data_root, label=True)
+    if opened is None:
+        return faults, None, None
+    found, facts, foreground = check_label(case_id, relative, opened.header, opened.stored, description)
+    return faults + found, facts, foreground
+
+
+def _read_file(
+    case_id: str, relative: str, subject: str, num_frames: int, data_root: Path, *, label: bool = False
+) -> tuple[list[Fault], _Opened | None]:
+    """Read one file and check what holds for images and labels alike; None where its voxels are of no use."""
+    faults: list[Fault] = []
+
+    def stop(code: str, measured: str) -> tuple[list[Fault], None]:
+        return [*faults, make_fault(code, case_id, subject, measured)], None
+
+    try:
+        path = file_path(relative, data_root, f"case {case_id}")
+    except InputError as error:
+        name = Path(relative).name if Path(relative).is_absolute() else relative
+        return stop("N013", error.what.replace(relative, name))
+    try:
+        if not path.is_file():
+            return stop("N001", f"{relative} does not exist")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        return stop("N021", error.strerror or type(error).__name__)
+    try:
+        header = read_header(path, label=label)
+    except DataError as error:
+        return stop("N002", error.what)
+    broken = check_readable(case_id, subject, header, num_frames)
+    if any(fault.severity == "error" for fault in broken):
+        return broken, None
+    faults = broken + check_grid(case_id, subject, header)
+    try:
+        stored = read_stored(header, label=label)
+    except SizeError as error:
+        return stop("N017", error.what)
+    except ColourError as error:
+        return stop("N023", error.what)
+    except DataError as error:
+        return stop("N003", error.what)
+    if stored.num_surplus:
+        measured = f"{stored.num_surplus} bytes follow the last voxel"
+        faults.append(make_fault("N017", case_id, subject, measured, severity="warning"))
+    if measured := _find_infinite(stored):
+        faults.append(make_fault("N004", case_id, subject, measured))
+    return faults, _Opened(header, stored)
+
+
+def _find_infinite(stored: StoredVoxels) -> str:
+    """Say how many voxels are NaN or infinite, or that values are as float32, in which they are used; else ""."""
+    array = stored.array
+    if array.dtype.kind != "f" and not stored.is_scaled:
+        return ""
+    ends = np.array([array.min(), array.max()], np.float64) * stored.slope + stored.intercept
+    if (np.abs(ends) <= np.finfo(np.float32).max).all():  # false for NaN
+        return ""
+    count = array.size - np.count_nonzero(np.isfinite(array))
+    return (
+        f"{count} of {array.size} voxels"
+        if count
+        else f"values from {ends.min():g} to {ends.max():g}, beyond float32"
+    )

@@ -1,0 +1,20 @@
+"""What a fault's code stands for, and how one is made; the codes themselves are in fault_catalogue.py."""
+
+from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
+from medunet.records import Fault, Severity
+
+
+def make_fault(
+    code: str,
+    case: str,
+    subject: str,
+    measured: str,
+    *,
+    expected: str = "",
+    severity: Severity | None = None,
+) -> Fault:
+    """Return a fault of the catalogue; what is not given stands there."""
+    kind = FAULT_KINDS[code]
+    return Fault(
+        code, severity or kind.severity, case, subject, measured, expected or kind.expected, kind.mend
+    )

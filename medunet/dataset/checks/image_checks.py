@@ -1,0 +1,96 @@
+"""Checks of an image's intensities (N…): constant, and of a CT whether they are Hounsfield units."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medunet.dataset.checks.case_facts import VolumeFacts, hash_content
+from medunet.dataset.checks.fault_codes import make_fault
+from medunet.imaging.nifti import Header, StoredVoxels
+from medunet.records import Description, Fault
+
+_SAMPLED_VOXELS = 1 << 14  # enough for a percentile and a histogram
+_AIR_HU = (-1100, -900)
+_TISSUE_HU = 150  # fat, muscle and organs lie within this of water
+_BIN_HU = 20
+_PEAK_SHARE = 0.02  # of the voxels, within one bin: air, not noise
+_MUCH, _LITTLE = 0.10, 0.03  # of the voxels: a body's tissue is there; is not there
+
+
+def check_image(
+    case_id: str,
+    relative: str,
+    channels: list[str],
+    header: Header,
+    stored: StoredVoxels,
+    description: Description,
+) -> tuple[list[Fault], VolumeFacts]:
+    """Check the intensities of a file whose frames are `channels`, and return what the set's checks need of it."""
+    faults: list[Fault] = []
+    array = stored.array
+    grey = array.ndim == 3  # which stands for each colour of a picture
+    stained = header.nifti is None and array.min() < array.max()  # a stain may leave one colour empty
+    bright = {}
+    for index, name in enumerate(channels):
+        frame = array if grey else array[..., index]
+        if not stained and frame.min() == frame.max():
+            value = frame.flat[0] * stored.slope + stored.intercept
+            faults.append(make_fault("N011", case_id, name, f"every voxel is {value:g}"))
+            bright[name] = float(value)
+            continue
+        sample = sample_voxels(frame) * stored.slope + stored.intercept
+        bright[name] = float(np.percentile(sample, 99.5))
+        if (
+            description.channels[name].modality == "CT"
+            and header.nifti is not None
+            and np.isfinite(sample).all()
+        ):
+            faults += check_hounsfield(case_id, name, sample)
+    content = hash_content(stored.values() if stored.is_scaled else array)
+    return faults, VolumeFacts("+".join(channels), relative, header.shape[:3], header.affine, content, bright)
+
+
+def sample_voxels(frame: NDArray[Any]) -> NDArray[Any]:
+    """Return at most 16,384 voxels of a frame `(I, J, K)`, at a stride that falls into step with no axis."""
+    flat = frame.ravel(order="K")
+    stride = 1 + flat.size // _SAMPLED_VOXELS
+    while stride > 1 and math.gcd(stride, frame.size) > 1:
+        stride += 1
+    return flat[::stride]
+
+
+def check_hounsfield(case_id: str, subject: str, sample: NDArray[Any]) -> list[Fault]:
+    """Check by a sample of a CT's voxels that air is near -1000 HU and a body's tissue near 0.
+
+    An offset is told only where both air and tissue are found moved by it: the darkest peak of the histogram takes
+    air's place, a tenth of the voxels lie where tissue would then be, and next to none where it should be. So a scan
+    whose air was clipped or cropped away, or that is padded with -2000, raises nothing.
+    """
+    raw = _share(sample, 900, 1200) >= _MUCH and _share(sample, -1100, -_TISSUE_HU) < _LITTLE / 3
+    if raw and _share(sample, -50, 100) >= _PEAK_SHARE:
+        measured = (
+            f"darkest voxels {np.percentile(sample, 1):.0f}, {_share(sample, 900, 1200):.0%} at 900 to 1200"
+        )
+        return [make_fault("N019", case_id, subject, measured)]
+    counts, edges = np.histogram(sample, np.arange(-4000, 3000 + _BIN_HU, _BIN_HU))
+    peaks = np.flatnonzero(counts >= _PEAK_SHARE * sample.size)
+    if not peaks.size:
+        return []
+    first = int(peaks[0])
+    first += int(np.argmax(counts[first : first + 5]))  # up to the top of its slope
+    air = float(edges[first]) + _BIN_HU / 2
+    offset = air + 1000
+    if _AIR_HU[0] <= air <= _AIR_HU[1]:
+        return []
+    moved, usual = (offset - _TISSUE_HU, offset + _TISSUE_HU), (-_TISSUE_HU, _TISSUE_HU)
+    both = (max(moved[0], usual[0]), min(moved[1], usual[1]))
+    shared = _share(sample, *both) if both[0] < both[1] else 0.0
+    if _share(sample, *moved) - shared < _MUCH or _share(sample, *usual) - shared > _LITTLE:
+        return []
+    return [make_fault("N020", case_id, subject, f"darkest peak at {air:.0f}, tissue moved by as much")]
+
+
+def _share(sample: NDArray[Any], low: float, high: float) -> float:
+    return float(np.count_nonzero((sample >= low) & (sample < high)) / sample.size)

@@ -1,0 +1,190 @@
+"""The check of a manifest: all faults of all cases, in one table, one JSON and one CSV file."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from medunet.dataset.checks.acceptance import mark_accepted
+from medunet.dataset.checks.case_checks import check_case
+from medunet.dataset.checks.case_facts import CaseFacts
+from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
+from medunet.dataset.checks.fault_codes import make_fault
+from medunet.dataset.checks.set_checks import UnmatchedFacts, check_set, read_unmatched
+from medunet.dataset.manifest import file_path
+from medunet.errors import InputError
+from medunet.files import read_json, write_json, write_text
+from medunet.imaging.geometry import max_volume_bytes
+from medunet.imaging.volumes import read_header
+from medunet.pool import choose_workers, run_all
+from medunet.progress import track
+from medunet.records import Case, Description, Fault, Manifest, Unmatched
+
+_ORDER = {"error": 0, "warning": 1, "note": 2}
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_COLUMNS = tuple(column.name for column in fields(Fault))
+_SCHEMA = "medunet.checks/1"
+_ENDED = "the process was ended from outside, perhaps for lack of memory"
+
+_Examined = tuple[list[Fault], CaseFacts] | UnmatchedFacts
+
+
+def check_manifest(
+    manifest: Manifest, data_root: Path, *, loss: str = "auto", workers: int | None = None
+) -> list[Fault]:
+    """Read every file of every case once and return all faults, errors first, with a progress bar on stderr.
+
+    Excluded cases are checked by themselves but not against the others. `loss` is the training loss that the
+    labels must fit: auto, dice_ce or dice_bce. `workers` processes share the files (None: as many as cores and
+    memory allow); their number changes no fault. A case whose process is ended by the system has that as its fault.
+
+    Raises:
+        InputError: `MEDUNET_MAX_VOLUME_GB` is no number, or processes cannot be started.
+    """
+    max_volume_bytes()
+    items: list[Case | Unmatched] = [*manifest.cases, *manifest.unmatched]
+    examine = partial(_examine, description=manifest.description, data_root=data_root)
+    num_workers = workers or choose_workers_for(items, data_root)
+    examined: dict[int, _Examined | None] = {}
+    with closing(run_all(examine, items, num_workers)) as results:
+        for _, (index, result) in zip(track(items, "Check"), results, strict=True):
+            examined[index] = result
+    used = {case.id for case in manifest.used}
+    faults: list[Fault] = []
+    facts, strays = [], []
+    for index, item in enumerate(items):
+        result = examined[index] or _ended(item)
+        if isinstance(result, UnmatchedFacts):
+            strays.append(result)
+            continue
+        found, case_facts = result
+        faults += found
+        facts += [case_facts] if case_facts.case.id in used else []
+    faults += check_set(manifest.description, facts, strays, loss)
+    return sorted(mark_accepted(faults, manifest.accepted), key=_rank)
+
+
+def choose_workers_for(items: Sequence[Case | Unmatched], data_root: Path) -> int:
+    """Return how many processes suit the files; the work is counted in cases as large as the largest."""
+    sizes = [_count_voxels(item, data_root) for item in items]
+    largest = max(sizes, default=0)
+    return choose_workers(math.ceil(sum(sizes) / largest) if largest else 0, largest)
+
+
+def errors_left(faults: Sequence[Fault], manifest: Manifest) -> list[Fault]:
+    """Return the errors of cases that are not excluded and that are not accepted: training refuses these."""
+    excluded = {entry.id for entry in manifest.excluded}
+    accepted = {(entry.code, entry.case) for entry in manifest.accepted}
+    return [
+        fault
+        for fault in faults
+        if fault.severity == "error"
+        and fault.case not in excluded
+        and (fault.code, fault.case) not in accepted
+    ]
+
+
+def write_faults(faults: Sequence[Fault], folder: Path) -> None:
+    """Write checks.json and checks.csv, each whole or not at all; cells that a spreadsheet would run are quoted."""
+    rows = [asdict(fault) for fault in faults]
+    write_json(folder / "checks.json", {"schema": _SCHEMA, "faults": rows})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _inert(value) for key, value in row.items()} for row in rows)
+    write_text(folder / "checks.csv", text.getvalue())
+
+
+def read_faults(path: Path) -> list[Fault]:
+    """Read the faults of a checks.json.
+
+    Raises:
+        InputError: the file is missing or is not what `write_faults` writes.
+    """
+    plain = read_json(path)
+    try:
+        if not isinstance(plain, dict) or plain.get("schema") != _SCHEMA:
+            raise InputError(
+                f"its schema is not {_SCHEMA}", where=str(path), mend="Run `medunet check` again."
+            )
+        return TypeAdapter(list[Fault]).validate_python(plain.get("faults"))
+    except ValidationError as error:
+        raise InputError(
+            "does not hold faults as they are written", where=str(path), mend="Run `medunet check` again."
+        ) from error
+
+
+def fault_table(faults: Sequence[Fault], *, most_rows: int = 12) -> Table:
+    """Return the faults as a table for the terminal: errors first, grouped by code, the mend said once a code.
+
+    Of a code with more than `most_rows` faults the rest is counted; checks.csv holds them all.
+    """
+    table = Table(title=_count_text(faults), title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("case", "subject", "measured", "expected"):
+        table.add_column(column, overflow="fold")
+    groups: dict[str, list[Fault]] = {}
+    for fault in sorted(faults, key=_rank):
+        groups.setdefault(f"{fault.severity} {fault.code}", []).append(fault)
+    for head, group in groups.items():
+        style = _STYLES[group[0].severity]
+        table.add_row(
+            Text(head), "", Text(FAULT_KINDS[group[0].code].title), Text(group[0].mend), style=style
+        )
+        for fault in group[:most_rows]:
+            reason = f" (accepted: {fault.accepted})" if fault.accepted else ""
+            cells = (fault.case or "–", fault.subject, fault.measured + reason, fault.expected)
+            table.add_row(*(Text(cell) for cell in cells), style="dim" if reason else None)
+        if len(group) > most_rows:
+            table.add_row(f"… and {len(group) - most_rows} more", "", "", "see checks.csv")
+        table.add_section()
+    return table
+
+
+def _examine(item: Case | Unmatched, *, description: Description, data_root: Path) -> _Examined:
+    if isinstance(item, Unmatched):
+        return read_unmatched(item, data_root)
+    return check_case(item, description, data_root)
+
+
+def _ended(item: Case | Unmatched) -> _Examined:
+    """Return what is known of an item whose process did not come back."""
+    if isinstance(item, Unmatched):
+        return UnmatchedFacts(item, None, _ENDED)
+    return [make_fault("N099", item.id, "", _ENDED)], CaseFacts(item)
+
+
+def _count_voxels(item: Case | Unmatched, data_root: Path) -> int:
+    """Return the voxels of an item's largest file, by its header; 0 where it cannot be or is not read."""
+    names = (
+        [item.path] if isinstance(item, Unmatched) else [*item.images.values(), *filter(None, [item.label])]
+    )
+    try:
+        paths = [file_path(name, data_root, name) for name in dict.fromkeys(names)]
+        header = read_header(max(paths, key=lambda path: path.stat().st_size))
+        return math.prod(header.shape) if header.num_bytes <= max_volume_bytes() else 0  # which is not read
+    except Exception:  # the check itself says why
+        return 0
+
+
+def _rank(fault: Fault) -> tuple[int, str, str, str]:
+    return _ORDER[fault.severity], fault.code, fault.case, fault.subject
+
+
+def _count_text(faults: Sequence[Fault]) -> str:
+    counts = {severity: sum(fault.severity == severity for fault in faults) for severity in _ORDER}
+    text = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())
+    num_accepted = sum(bool(fault.accepted) for fault in faults)
+    return f"{text}; {num_accepted} of them accepted" if num_accepted else text
+
+
+def _inert(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

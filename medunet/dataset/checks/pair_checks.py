@@ -1,0 +1,77 @@
+"""Checks of a case's files against each other (P…): whether they lie on one grid."""
+
+import numpy as np
+
+from medunet.dataset.checks.case_facts import VolumeFacts, shape_text
+from medunet.dataset.checks.fault_codes import make_fault
+from medunet.dataset.checks.header_checks import NOTED_MM, is_singular
+from medunet.imaging.geometry import DISPLACED_VOXELS, corner_displacement_mm, corners, spacing_of
+from medunet.imaging.resample import lie_apart
+from medunet.records import Fault
+
+
+def compare_files(case_id: str, images: list[VolumeFacts], label: VolumeFacts | None) -> list[Fault]:
+    """Compare the grids of a case's files with that of its first image."""
+    faults = []
+    for other in images[1:]:
+        if _lie_apart(other, images[0]):
+            measured = (
+                f"its corners up to {_apart_mm(other, images[0]):.3g} mm from those of {images[0].subject}"
+            )
+            faults.append(make_fault("P010", case_id, other.subject, measured))
+        else:
+            faults += _compare_grids(case_id, other, images[0], ("P004", "P005", "P006"))
+    if label is not None and images:
+        faults += _compare_grids(case_id, label, images[0], ("P001", "P002", "P003"))
+    return faults
+
+
+def _compare_grids(
+    case_id: str, facts: VolumeFacts, reference: VolumeFacts, codes: tuple[str, str, str]
+) -> list[Fault]:
+    """Compare shapes and corners; `codes` are those of another shape, a displacement, a slight one."""
+    other_shape, displaced, slightly = codes
+    name = facts.subject
+    if facts.shape == reference.shape and np.array_equal(facts.affine, reference.affine):
+        return []
+    comparable = not is_singular(facts.affine) and not is_singular(reference.affine)
+    if facts.shape != reference.shape:
+        measured = f"shape {shape_text(facts.shape)}"
+        if comparable:
+            measured += (
+                f", its corners up to {_apart_mm(facts, reference):.3g} mm from those of {reference.subject}"
+            )
+        expected = f"{shape_text(reference.shape)}, the shape of {reference.subject}"
+        return [make_fault(other_shape, case_id, name, measured, expected=expected)]
+    if not comparable:
+        return []
+    apart_mm = corner_displacement_mm(reference.shape, reference.affine, facts.affine)
+    limit_mm = DISPLACED_VOXELS * min(spacing_of(reference.affine))
+    if apart_mm <= NOTED_MM:
+        return []
+    return [
+        make_fault(
+            displaced if apart_mm > limit_mm else slightly,
+            case_id,
+            name,
+            f"its farthest corner lies {apart_mm:.3g} mm from that of {reference.subject}",
+            expected=f"at most {limit_mm:.3g} mm, a tenth of a voxel",
+        )
+    ]
+
+
+def _lie_apart(facts: VolumeFacts, reference: VolumeFacts) -> bool:
+    if is_singular(facts.affine) or is_singular(reference.affine):
+        return False
+    to_facts = np.linalg.inv(facts.affine) @ reference.affine
+    return lie_apart(facts.shape, reference.shape, to_facts)
+
+
+def _apart_mm(facts: VolumeFacts, reference: VolumeFacts) -> float:
+    """Return by how many mm the corners of two grids lie apart, each from the nearest of the other's.
+
+    The order of axes and their directions, which may differ between the files, play no part.
+    """
+    own, other = corners(facts.shape, facts.affine), corners(reference.shape, reference.affine)
+    lengths_mm = np.linalg.norm(own[:, None] - other, axis=2)
+    return float(max(lengths_mm.min(axis=0).max(), lengths_mm.min(axis=1).max()))

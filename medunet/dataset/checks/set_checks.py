@@ -1,0 +1,151 @@
+"""Checks of the whole set (S…): patients across folds, labels in the folds, stray files, loss; twins and outliers."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts, hash_content, shape_text
+from medunet.dataset.checks.fault_codes import make_fault
+from medunet.dataset.checks.loss_fit import find_head_misfit
+from medunet.dataset.checks.outliers import check_intensities, check_volumes
+from medunet.dataset.checks.twins import check_twins, leaks, place_of
+from medunet.dataset.manifest import file_path
+from medunet.errors import DataError, InputError
+from medunet.imaging.volumes import read_header, read_stored
+from medunet.records import Case, Description, Fault, Unmatched
+
+_FOREIGN_FACTOR = 2.0  # a stray file's size beyond the set's by this factor along any axis
+_LACKS_CHANNEL = "its case lacks channel"  # how the layouts begin their reason for such files
+_MOST_NAMES = 8
+
+
+@dataclass(frozen=True)
+class UnmatchedFacts:
+    """A file of no case, with what could be read of it, or why it could not be read."""
+
+    file: Unmatched
+    facts: VolumeFacts | None
+    trouble: str = ""
+
+
+def read_unmatched(file: Unmatched, data_root: Path) -> UnmatchedFacts:
+    """Read a file that belongs to no case, so that it can be compared with those that do."""
+    try:
+        path = file_path(file.path, data_root, file.path)
+        header = read_header(path)
+        stored = read_stored(header)
+        content = hash_content(stored.values() if stored.is_scaled else stored.array)
+        shape = header.shape[:3] if header.nifti is None else header.shape  # colours are no fourth axis
+        return UnmatchedFacts(file, VolumeFacts("", file.path, shape, header.affine, content))
+    except (DataError, InputError) as error:
+        return UnmatchedFacts(file, None, error.what)
+    except Exception as error:  # a stray file never stops the check
+        return UnmatchedFacts(file, None, f"it cannot be read ({type(error).__name__})")
+
+
+def check_set(
+    description: Description,
+    facts: Sequence[CaseFacts],
+    unmatched: Sequence[UnmatchedFacts],
+    loss: str,
+) -> list[Fault]:
+    """Check the used cases against each other, the stray files against them, and the loss against the labels."""
+    return [
+        *_check_patients([each.case for each in facts]),
+        *check_twins(facts, [stray.facts for stray in unmatched if stray.facts]),
+        *check_intensities(description, facts),
+        *check_volumes(description, facts),
+        *_check_labels(description, facts),
+        *_check_folds(description, facts),
+        *_check_unmatched(facts, unmatched),
+        *_check_loss(description, loss),
+        *_check_unit(description),
+    ]
+
+
+def _check_patients(cases: Iterable[Case]) -> Iterator[Fault]:
+    by_patient: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        if case.split != "unlabelled":
+            by_patient[case.patient].append(case)
+    for group in by_patient.values():
+        other = next((case for case in group if leaks(case, group[0])), None)
+        if other:
+            first = f"case {group[0].id} of the same patient is in {place_of(group[0])}"
+            measured = f"in {place_of(other)}, while {first}"
+            yield make_fault("S003", other.id, "patient", measured)
+
+
+def _check_labels(description: Description, facts: Sequence[CaseFacts]) -> Iterator[Fault]:
+    trained = [each.label for each in facts if each.case.split == "train" and each.label]
+    seen = {value for label in trained for value in label.values}
+    absent = [name for name in description.foreground if description.labels[name] not in seen]
+    if trained and absent:
+        measured = f"in none of {len(trained)} labels: {_list(absent)}"
+        yield make_fault("S006", "", "label", measured)
+    for each in facts:
+        if each.case.split == "unlabelled":
+            yield make_fault("S005", each.case.id, "label", "none")
+
+
+def _check_folds(description: Description, facts: Sequence[CaseFacts]) -> Iterator[Fault]:
+    """Name the labels that a fold lacks although enough patients have them for one in each fold."""
+    num_labels: Counter[int] = Counter()
+    places: dict[int, set[tuple[str, int]]] = defaultdict(set)  # of each label value: patient and fold
+    for each in facts:
+        fold = each.case.fold
+        if fold is not None and each.label and each.label.values:
+            num_labels[fold] += 1
+            for value in each.label.values:
+                places[value].add((each.case.patient, fold))
+    lacking: dict[int, list[str]] = defaultdict(list)
+    for name in description.foreground:
+        holders = places[description.labels[name]]
+        if len({patient for patient, _ in holders}) >= len(num_labels):
+            for fold in num_labels.keys() - {fold for _, fold in holders}:
+                lacking[fold].append(name)
+    for fold in sorted(lacking):
+        measured = f"in none of the {num_labels[fold]} labels of fold {fold}: {_list(lacking[fold])}"
+        yield make_fault("S010", "", f"fold {fold}", measured)
+
+
+def _check_unmatched(facts: Sequence[CaseFacts], unmatched: Sequence[UnmatchedFacts]) -> Iterator[Fault]:
+    shapes = np.array([volume.shape for each in facts for volume in each.images[:1]]).reshape(-1, 3)
+    low, high = (shapes.min(0), shapes.max(0)) if shapes.size else (np.zeros(3), np.full(3, np.inf))
+    for stray in unmatched:
+        measured = stray.file.reason
+        if stray.trouble:
+            measured += f"; {stray.trouble}"
+        elif stray.facts and shapes.size and _is_foreign(stray.facts.shape, low, high):
+            usual = " × ".join(f"{least}–{most}" for least, most in zip(low, high, strict=True))
+            measured += (
+                f"; foreign to this set: {shape_text(stray.facts.shape)} voxels, the cases have {usual}"
+            )
+        code = "S009" if stray.file.reason.startswith(_LACKS_CHANNEL) else "S004"
+        yield make_fault(code, "", stray.file.path, measured)
+
+
+def _is_foreign(shape: tuple[int, ...], low: np.ndarray, high: np.ndarray) -> bool:
+    if len(shape) != 3:
+        return True
+    sizes = np.array(shape)
+    return bool(((sizes < low / _FOREIGN_FACTOR) | (sizes > high * _FOREIGN_FACTOR)).any())
+
+
+def _check_loss(description: Description, loss: str) -> Iterator[Fault]:
+    if misfit := find_head_misfit(loss, description):
+        measured, expected = misfit
+        yield make_fault("S007", "", "loss", measured, expected=expected)
+
+
+def _check_unit(description: Description) -> Iterator[Fault]:
+    if description.unit == "px":
+        yield make_fault("S008", "", "image", "pictures without a spacing")
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

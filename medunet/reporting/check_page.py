@@ -1,0 +1,212 @@
+"""The page of a data check: what was found, by code and by case, with pictures of the cases at fault; one file."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
+from medunet.dataset.checks.manifest_checks import choose_workers_for, errors_left
+from medunet.dataset.checks.twins import place_of
+from medunet.errors import DataError, MedunetError
+from medunet.files import RunFolder, write_text
+from medunet.imaging.figures import TARGET_COLOURS, draw_thumbnail, figure_png
+from medunet.pool import run_all
+from medunet.progress import track
+from medunet.records import Case, Description, Fault, Manifest
+from medunet.reporting.page import data_uri, render
+from medunet.reporting.scans import load_scan
+
+_ORDER = {"error": 0, "warning": 1, "note": 2}
+_MOST_PICTURED = 60  # cases with a card; the others are counted, and stand in the tables
+_MOST_ROWS = 100  # faults of one code in its table; checks.csv holds them all
+_PICTURE_PX = 224
+_UNREAD = ("N013", "N018", "N099")  # what must not be read, or what ended the process that read it
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A case's small picture as a data URI, None where there is none, and what is to be said of it."""
+
+    uri: str | None
+    remark: str = ""
+
+
+def write_check_page(
+    run: RunFolder,
+    manifest: Manifest,
+    faults: Sequence[Fault],
+    data_root: Path,
+    *,
+    workers: int | None = None,
+) -> Path:
+    """Write checks.html beside checks.json and return its path.
+
+    The scans of the first cases with errors or warnings are read once more for their pictures, shared by `workers`
+    processes; one that cannot be drawn says why.
+    """
+    page = run.checks.with_suffix(".html")
+    pictures = draw_cases(_cards(manifest, faults), manifest, data_root, workers=workers)
+    write_text(page, check_html(run.root.name, manifest, faults, pictures))
+    return page
+
+
+def draw_cases(
+    cards: Mapping[str, Sequence[Fault]], manifest: Manifest, data_root: Path, *, workers: int | None = None
+) -> dict[str, Picture]:
+    """Return a picture of each case id in `cards`, in the channel that its gravest fault names."""
+    channels = manifest.description.channels
+    pictures = {
+        name: Picture(None, f"Not pictured: {FAULT_KINDS[fault.code].title} ({fault.code}).")
+        for name, faults in cards.items()
+        for fault in faults
+        if fault.code in _UNREAD
+    }
+    named = {
+        name: next((fault.subject for fault in faults if fault.subject in channels), None)
+        for name, faults in cards.items()
+        if name not in pictures
+    }
+    cases = [case for case in manifest.cases if case.id in named]
+    items = [(case, named[case.id]) for case in cases]
+    draw = partial(_draw, description=manifest.description, data_root=data_root)
+    num_workers = workers or choose_workers_for(cases, data_root)
+    with closing(run_all(draw, items, num_workers)) as results:
+        for _, (index, picture) in zip(track(items, "Pictures"), results, strict=True):
+            ended = Picture(None, "Not pictured: the process that drew it was ended from outside.")
+            name = cases[index].id
+            pictures[name] = _say_once(picture or ended, cards[name])
+    return pictures
+
+
+def _say_once(picture: Picture, faults: Sequence[Fault]) -> Picture:
+    """Return a picture whose remark gives no reason that a fault beside it gives already."""
+    remark, _, reason = picture.remark.partition(": ")
+    said = reason.removesuffix(".") in {fault.measured for fault in faults}
+    return replace(picture, remark=f"{remark}.") if said else picture
+
+
+def check_html(
+    run_name: str, manifest: Manifest, faults: Sequence[Fault], pictures: Mapping[str, Picture]
+) -> str:
+    """Return the page of a check's faults; `pictures` as `draw_cases` makes them."""
+    description = manifest.description
+    left = errors_left(faults, manifest)
+    cards = _cards(manifest, faults)
+    serious = {fault.case for fault in faults if fault.severity != "note" and fault.case}
+    excluded = {entry.id: entry.reason for entry in manifest.excluded}
+    places = {case.id: place_of(case) for case in manifest.cases}
+    counts = Counter[str](fault.severity for fault in faults)
+    return render(
+        "checks.html",
+        title=description.title or description.name,
+        run_name=run_name,
+        num_cases=len(manifest.cases),
+        num_clean=len(manifest.cases) - len(serious),
+        num_left=len(left),
+        cases_left=sorted({fault.case or "the set as a whole" for fault in left}),
+        counts=[(severity, counts[severity], _count_accepted(faults, severity)) for severity in _ORDER],
+        kinds=_by_kind(faults),
+        cards=[
+            {
+                "case": name,
+                "place": places[name],
+                "excluded": excluded.get(name, ""),
+                "faults": own,
+                "picture": pictures.get(name, Picture(None)),
+            }
+            for name, own in cards.items()
+        ],
+        legend=list(zip(_outlined(description), TARGET_COLOURS, strict=False)),
+        num_more=len(serious) - len(cards),
+        of_the_set=[fault for fault in faults if not fault.case and fault.severity != "note"],
+        excluded=excluded,
+        most_rows=_MOST_ROWS,
+    )
+
+
+def _cards(manifest: Manifest, faults: Sequence[Fault]) -> dict[str, list[Fault]]:
+    """Return the first cases with errors or warnings, the gravest first, each with its faults, errors first.
+
+    Cases that are excluded, or whose faults are accepted, come last.
+    """
+    excluded = {entry.id for entry in manifest.excluded}
+    by_case: dict[str, list[Fault]] = {}
+    for fault in sorted(faults, key=lambda fault: (_ORDER[fault.severity], bool(fault.accepted))):
+        if fault.case:
+            by_case.setdefault(fault.case, []).append(fault)
+
+    def gravity(name: str) -> tuple[bool, int, int, str]:
+        weighed = [_ORDER[fault.severity] for fault in by_case[name] if not fault.accepted]
+        num_errors = weighed.count(_ORDER["error"])
+        return name in excluded, min(weighed, default=len(_ORDER)), -num_errors, name
+
+    serious = [name for name, own in by_case.items() if own[0].severity != "note"]
+    known = {case.id for case in manifest.cases}
+    ranked = sorted((name for name in serious if name in known), key=gravity)
+    return {name: by_case[name] for name in ranked[:_MOST_PICTURED]}
+
+
+def _by_kind(faults: Sequence[Fault]) -> list[dict[str, Any]]:
+    """Return one entry for each severity and code, errors first, with what the code means and its faults."""
+
+    def kind(fault: Fault) -> tuple[int, str]:
+        return _ORDER[fault.severity], fault.code
+
+    entries = []
+    for _, group in groupby(sorted(faults, key=kind), key=kind):
+        own = list(group)
+        entries.append(
+            {
+                "code": own[0].code,
+                "severity": own[0].severity,
+                "about": FAULT_KINDS[own[0].code],
+                "faults": own,
+                "num_cases": len({fault.case for fault in own if fault.case}),
+                "num_accepted": sum(bool(fault.accepted) for fault in own),
+            }
+        )
+    return entries
+
+
+def _count_accepted(faults: Sequence[Fault], severity: str) -> int:
+    return sum(bool(fault.accepted) for fault in faults if fault.severity == severity)
+
+
+def _outlined(description: Description) -> dict[str, tuple[int, ...]]:
+    """Return what is outlined: each target in its colour, or all of many in one."""
+    targets = description.targets
+    if len(targets) <= len(TARGET_COLOURS):
+        return targets
+    return {"any label": tuple(description.labels[name] for name in description.foreground)}
+
+
+def _draw(item: tuple[Case, str | None], *, description: Description, data_root: Path) -> Picture:
+    """Draw a case's axial slice at the largest cross-section of its label, else the middle one."""
+    case, channel = item
+    remark = ""
+    try:
+        try:
+            scan = load_scan(case, description, data_root, None, channel=channel)
+        except DataError as error:
+            unlabelled = case.model_copy(update={"label": None})
+            scan = load_scan(unlabelled, description, data_root, None, channel=channel)
+            remark = f"Pictured without its label: {error.what}."
+        figure = draw_thumbnail(
+            scan.image,
+            scan.affine,
+            reference=scan.reference,
+            targets=_outlined(description),
+            modality=scan.modality,
+            width_px=_PICTURE_PX,
+            unit=scan.unit,
+        )
+        return Picture(data_uri(figure_png(figure)), remark or " ".join(scan.warnings))
+    except MedunetError as error:
+        return Picture(None, f"Not pictured: {error.what}.")
+    except Exception as error:  # a file at fault may break anything; its text may hold a path of this machine
+        return Picture(None, f"Not pictured: it cannot be drawn ({type(error).__name__}).")
