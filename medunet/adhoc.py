@@ -33,7 +33,10 @@ def predict_images(
     model = Model.load(folder, device=device, precision=choose_precision("auto", device).precision)
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), data_root_from(data_root)
-        scans = [Scan(case.id, case_paths(case, listed.description, root)[0]) for case in listed.used]
+        scans = [
+            Scan(case.id, case_paths(case, listed.description, root)[0], case.resample)
+            for case in listed.used
+        ]
     else:
         scans = scans_from_files(images, model.card.description)
     failed = predict_scans(model, scans, out, model.card.inference, overwrite=overwrite)

@@ -62,8 +62,8 @@ class Model:
         network.to(device).eval()
         return cls(card, network, preprocess_chain(card.plan, with_label=False), device, precision)
 
-    def predict(self, image_paths: list[Path], config: InferenceConfig) -> NDArray:
-        """Return the uint8 label map `(I, J, K)` on the scan's own grid.
+    def predict(self, image_paths: list[Path], config: InferenceConfig, *, resample: bool = False) -> NDArray:
+        """Return the uint8 label map `(I, J, K)` on the scan's own grid; `resample` as `read_channels` has it.
 
         Raises:
             DataError: a scan cannot be read, or has other channels than the model was trained on.
@@ -81,7 +81,7 @@ class Model:
                 where=image_paths[0].name,
                 mend="Correct the header; spacings of 0.1 to 12 mm can be predicted.",
             )
-        case = run_chain(self.chain, image_paths)
+        case = run_chain(self.chain, image_paths, resample=resample)
         probabilities = predict_probabilities(
             self.network,
             case["image"].as_tensor(),
@@ -106,6 +106,8 @@ class Model:
             header.spacing_mm,
         )
 
-    def predict_file(self, image_paths: list[Path], config: InferenceConfig, path: Path) -> None:
+    def predict_file(
+        self, image_paths: list[Path], config: InferenceConfig, path: Path, *, resample: bool = False
+    ) -> None:
         """Predict a scan and write its mask with the very geometry of the scan's header."""
-        write_mask(path, self.predict(image_paths, config), read_header(image_paths[0]))
+        write_mask(path, self.predict(image_paths, config, resample=resample), read_header(image_paths[0]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medunet.config import InferenceConfig
-from medunet.dataset.layouts import stem
+from medunet.dataset.layouts.patterns import stem
 from medunet.errors import InputError
 from medunet.files import hash_file, hash_value, read_object, write_json
 from medunet.imaging.flat_images import IMAGE_ENDINGS
@@ -23,6 +23,7 @@ class Scan:
 
     case: str
     images: list[Path]
+    resample: bool = False  # images on another grid than the first are brought to its
 
     @property
     def mask_name(self) -> str:
@@ -103,7 +104,7 @@ def predict_scans(
             where=str(folder),
             mend="Choose another --out.",
         )
-    options = hash_value(config.plain())
+    options = config.plain()
     failed: dict[str, str] = {}
 
     def write_index() -> None:
@@ -122,7 +123,7 @@ def predict_scans(
             entry = {
                 "image_sha256": hash_value([hash_file(image) for image in scan.images]),
                 "model_sha256": model.card.weights_sha256,
-                "options_sha256": options,
+                "options_sha256": hash_value(options | ({"resample": True} if scan.resample else {})),
                 "fold": model.card.fold,
             }
             before = done.get(scan.case, {})
@@ -131,7 +132,7 @@ def predict_scans(
             done[scan.case] = {"begun": True}  # so that a mask left by a kill is known as ours
             write_index()
             start = time.monotonic()
-            model.predict_file(scan.images, config, path)
+            model.predict_file(scan.images, config, path, resample=scan.resample)
             seconds = round(time.monotonic() - start, 2)
             done[scan.case] = {**entry, "precision": model.precision, "seconds": seconds}
         except InputError:  # no fault of the case: a full disk, or options that cannot be used

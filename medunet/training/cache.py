@@ -55,7 +55,7 @@ def prepare_cases(
         locations_file = cache / f"{key}_locations.npz"
         if not all(path.exists() for path in (*files.values(), locations_file)):
             try:
-                result = run_chain(chain, images, label)
+                result = run_chain(chain, images, label, resample=case.resample)
             except DataError as error:
                 raise DataError(
                     error.what, where=f"case {case.id}: {error.where}", mend=error.mend

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from medunet.config import LossName
-from medunet.dataset.loss_fit import check_loss, resolve_loss
+from medunet.dataset.checks.loss_fit import check_loss, resolve_loss
 from medunet.errors import DataError
 from medunet.records import Description
 from medunet.training import loss_terms as terms

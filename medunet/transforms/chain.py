@@ -37,7 +37,7 @@ class LoadCased(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
         path = case["image"][0]
-        image = read_channels(case["image"])
+        image = read_channels(case["image"], resample=case["resample"])
         if not np.isfinite(image.array).all():
             raise DataError("has NaN or infinite voxels", where=path.name, mend="Export the scan again.")
         # A stain may leave one colour of a picture empty; a scan's empty channel is a failed export.
@@ -169,13 +169,15 @@ def _resample(plan: Plan, keys: list[str]) -> MapTransform:
     )
 
 
-def run_chain(chain: Compose, image_paths: list[Path], label_path: Path | None = None) -> dict[str, Any]:
-    """Run the chain on one case's files.
+def run_chain(
+    chain: Compose, image_paths: list[Path], label_path: Path | None = None, *, resample: bool = False
+) -> dict[str, Any]:
+    """Run the chain on one case's files; `resample` as `read_channels` has it.
 
     Raises:
         DataError: a file cannot be read or used.
     """
-    case: dict[str, Any] = {"image": image_paths}
+    case: dict[str, Any] = {"image": image_paths, "resample": resample}
     if label_path is not None:
         case["label"] = label_path
     try:
