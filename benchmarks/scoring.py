@@ -304,12 +304,12 @@ def time_cohorts(data: Path | None) -> None:
         consensus = folder / "TCGA-FG-6692_seg.nii.gz"
         raters = sorted((folder / "raters").glob("*.nii.gz"))
         regions = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
-        time_cohort("readers of a glioma, 3 regions", [(consensus, path) for path in raters], regions, 160)
+        time_cohort("readers of a glioma, 3 regions", [(consensus, path) for path in raters], regions, 640)
     with TemporaryDirectory() as name:
         paths = Path(name) / "reference.nii.gz", Path(name) / "prediction.nii.gz"
         for mask, path in zip(make_livers(), paths, strict=True):
             nib.save(nib.Nifti1Image(mask.astype(np.uint8), np.diag([*CT_SPACING_MM, 1.0])), path)
-        time_cohort("CT, liver", [paths], {"liver": (1,)}, 24)
+        time_cohort("CT, liver", [paths], {"liver": (1,)}, 96)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import errno
 import json
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,18 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from medunet import __version__, adhoc, grading, runs, stages
+from medunet import __version__, adhoc, cli_intake, grading, runs, stages
+from medunet.cli_options import (
+    Changes,
+    DataRoot,
+    Device,
+    Fold,
+    Overwrite,
+    RunArgument,
+    end_with,
+    open_run,
+    refuse_given,
+)
 from medunet.config import change_config
 from medunet.errors import InputError, MedunetError
 from medunet.records import Description, load_description
@@ -28,84 +39,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/liver.")]
-DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder of the scans; else MEDUNET_DATA_ROOT.")
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration: training.max_minutes=8."),
-]
-Excluded = Annotated[
-    list[str] | None, typer.Option("--exclude", metavar="CASE=REASON", help="Leave a case out by name.")
-]
-Fold = Annotated[str | None, typer.Option("--fold", help="0, 1, ..., each (one after the other) or all.")]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo the cases that are done already.")]
-
-
-def _open(
-    run: Path,
-    data_root: Path | None,
-    changes: list[str] | None = None,
-    exclude: list[str] | None = None,
-    fold: str | None = None,
-    device: str | None = None,
-    dataset: str | None = None,
-    config_file: Path | None = None,
-) -> runs.Run:
-    """Open a run with the options' changes to its configuration."""
-    all_changes = list(changes or [])
-    if fold is not None:
-        all_changes.append(f"training.fold={fold}")
-    if device is not None:
-        all_changes.append(f"device={device}")
-    opened = runs.open_run(run, data_root, config_file=config_file, dataset=dataset, changes=all_changes)
-    reasons = dict(opened.config.exclude)
-    for entry in exclude or ():
-        case, equals, reason = entry.partition("=")
-        if not equals or not reason:
-            raise InputError(f"'{entry}' gives no reason", where="--exclude", mend="Write CASE=REASON.")
-        reasons[case] = reason
-    config = opened.config.model_copy(update={"exclude": reasons})
-    return runs.Run(opened.folder, config, opened.data_root)
-
-
-def _end(troubles: Sized) -> None:
-    """End with exit code 1 if there are any faults or failed cases."""
-    if troubles:
-        raise typer.Exit(1)
-
-
-def _refuse(why: str, given: Mapping[str, object]) -> None:
-    """Refuse options that would be ignored."""
-    if used := [name for name, value in given.items() if value is not None]:
-        raise InputError(why, where=", ".join(used), mend="Leave the option out.")
-
-
-@app.command()
-def manifest(
-    dataset: Annotated[str, typer.Argument(help="A description's name (data_manifests/) or a YAML file.")],
-    run: Annotated[Path, typer.Option("--run", help="The run's folder, made if need be.")],
-    data_root: DataRoot = None,
-    folds_file: Annotated[
-        Path | None, typer.Option(help='Fixed folds, {"folds": [[case, ...], ...]}.')
-    ] = None,
-    exclude: Excluded = None,
-    changes: Changes = None,
-) -> None:
-    """List a dataset's cases with seeded, patient-grouped folds."""
-    extra = [] if folds_file is None else [f"folds_file={json.dumps(str(folds_file))}"]
-    stages.run_manifest(_open(run, data_root, [*(changes or []), *extra], exclude, dataset=dataset))
-
-
-@app.command()
-def check(run: RunArgument, data_root: DataRoot = None, exclude: Excluded = None) -> None:
-    """Check every file of the manifest and show all faults at once."""
-    opened = _open(run, data_root, exclude=exclude)
-    if exclude:
-        stages.run_manifest(opened)
-    _end(stages.run_check(opened))
+for command in (cli_intake.import_dicom, cli_intake.fetch, cli_intake.manifest, cli_intake.check):
+    app.command()(command)
 
 
 @app.command()
@@ -119,7 +54,7 @@ def plan(
     ] = False,
 ) -> None:
     """Choose spacing, patch, network and batch size, with reasons."""
-    opened = _open(run, data_root, changes, device=device)
+    opened = open_run(run, data_root, changes, device=device)
     stages.run_plan(opened)
     if summary:
         stages.show_network(opened)
@@ -146,7 +81,7 @@ def train(
         "training.init_from": json.dumps(str(init_from)) if init_from else None,
     }
     extra = [f"{key}={value}" for key, value in given.items() if value is not None]
-    stages.run_train(_open(run, data_root, [*(changes or []), *extra], fold=fold, device=device))
+    stages.run_train(open_run(run, data_root, [*(changes or []), *extra], fold=fold, device=device))
 
 
 @app.command()
@@ -164,7 +99,7 @@ def tune(
     changes: Changes = None,
 ) -> None:
     """Search for better settings, `tuning.space`, in trials that resume and that end early where they are poor."""
-    run_tune(_open(run, data_root, changes, fold=fold, device=device), storage_url=storage)
+    run_tune(open_run(run, data_root, changes, fold=fold, device=device), storage_url=storage)
 
 
 @app.command()
@@ -183,14 +118,14 @@ def predict(
     if not images and (model / "model.json").exists():
         raise InputError("no scans are named", where="medunet predict", mend="Add scans and --out FOLDER.")
     if not images:
-        _refuse("a run's held-out cases are predicted into its own folder", {"--out": out})
-        failed = stages.run_predict(_open(model, data_root, fold=fold, device=device), overwrite=overwrite)
-        _end(failed)
+        refuse_given("a run's held-out cases are predicted into its own folder", {"--out": out})
+        failed = stages.run_predict(open_run(model, data_root, fold=fold, device=device), overwrite=overwrite)
+        end_with(failed)
         return
     if out is None:
         raise InputError("masks need a folder", where="--out", mend="Add --out FOLDER.")
     folder = model if (model / "model.json").exists() else model / "folds" / (fold or "0") / "model"
-    _end(
+    end_with(
         adhoc.predict_images(
             folder, images, out, data_root, device_name=device or "auto", overwrite=overwrite
         )
@@ -227,8 +162,8 @@ def score(
             "--pairs": pairs,
             "--out": out,
         }
-        _refuse("a run is scored as it is described, into its own folder", given)
-        opened = _open(reference, data_root, changes)
+        refuse_given("a run is scored as it is described, into its own folder", given)
+        opened = open_run(reference, data_root, changes)
         scores = stages.run_score(opened, targets=target or (), resample=resample, workers=workers)
     else:
         dataset = grading.dataset_of(reference, dataset, data_root, pairs)
@@ -253,7 +188,7 @@ def score(
             resample=resample,
             workers=workers,
         )
-    _end([row for row in scores if row.status in ("missing", "failed")])
+    end_with([row for row in scores if row.status in ("missing", "failed")])
 
 
 @app.command()
@@ -282,10 +217,10 @@ def compare(
     given = {"--reference": reference, "--data-root": data_root}
     if readers is None:
         if reference is None:
-            _refuse("scores name their labels themselves", {"--dataset": dataset, **given})
-        _end(comparing.compare_scores(scores or [], out, reference, dataset, data_root))
+            refuse_given("scores name their labels themselves", {"--dataset": dataset, **given})
+        end_with(comparing.compare_scores(scores or [], out, reference, dataset, data_root))
         return
-    _refuse("readers are compared among themselves", {"SCORES": scores or None, **given})
+    refuse_given("readers are compared among themselves", {"SCORES": scores or None, **given})
     if dataset is None:
         raise InputError("label maps need a description", where="--dataset", mend="Add --dataset NAME.")
     comparing.compare_reader_maps(readers, out, dataset)
@@ -294,7 +229,7 @@ def compare(
 @app.command()
 def report(run: RunArgument, data_root: DataRoot = None) -> None:
     """Write a page per case and an index, worst cases first."""
-    stages.run_report(_open(run, data_root))
+    stages.run_report(open_run(run, data_root))
 
 
 @app.command()
@@ -307,7 +242,7 @@ def run(
     changes: Changes = None,
 ) -> None:
     """Do all stages, from manifest to report."""
-    _end(stages.run_all(_open(run, data_root, changes, fold=fold, device=device, config_file=config)))
+    end_with(stages.run_all(open_run(run, data_root, changes, fold=fold, device=device, config_file=config)))
 
 
 def _version(value: bool) -> None:

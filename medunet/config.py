@@ -230,6 +230,9 @@ class Config(Section):
     seed: int = Field(0, ge=0, lt=2**32)
     folds_file: str | None = None  # fixed splits: {"folds": [[case id, ...], ...]}
     holdout: float | None = Field(None, gt=0, lt=1)  # instead of folds: this share is held out as fold 0
+    test_share: float | None = Field(None, gt=0, lt=1)  # drawn by patient for the test, before folds are made
+    test_file: str | None = None  # or a fixed test list of case ids or patients
+    stratify: bool = False  # what is drawn has like shares of label volumes and sites; reads every label
     exclude: dict[str, str] = {}  # case id -> reason
     device: str = Field("auto", exclude=True)  # where to compute; never stored
     planning: PlanningConfig = PlanningConfig()

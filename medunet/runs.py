@@ -10,16 +10,17 @@ from typing import Any
 
 from medunet import __version__
 from medunet.config import Config, change_config, load_config
-from medunet.dataset.checks import errors_left, read_faults
+from medunet.dataset.checks.manifest_checks import errors_left, read_faults
+from medunet.dataset.held_out import read_test_names
+from medunet.dataset.layouts.nnunet import read_any_folds
 from medunet.dataset.manifest import case_paths, data_root_from
-from medunet.dataset.splits import read_folds
 from medunet.errors import FaultsError, InputError
 from medunet.files import RunFolder, hash_value, read_object, write_json
 from medunet.plans import ModelCard, Plan
 from medunet.records import Case, Description, Manifest, load_description
 
 _PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safetensors")
-_FOLDS_COPY, _DESCRIPTION_COPY = "run_folds.json", "run_description.json"
+_FOLDS_COPY, _TEST_COPY, _DESCRIPTION_COPY = "run_folds.json", "run_test.json", "run_description.json"
 
 
 @dataclass(frozen=True)
@@ -63,37 +64,44 @@ def open_run(
     data_root: Path | None,
     *,
     config_file: Path | None = None,
-    dataset: str | None = None,
+    dataset: str | Description | None = None,
     changes: Sequence[str] = (),
 ) -> Run:
-    """Open a run's folder, or begin one from a configuration file or a dataset's name, with changes on top.
+    """Open a run's folder, or begin one from a configuration file or a dataset, with changes on top.
+
+    The dataset is a description's name, a YAML file, or a description that was made of a folder.
 
     Raises:
         InputError: there is no run and nothing to begin it from, or a key or value cannot be used.
     """
     folder = RunFolder(root)
+    made = dataset if isinstance(dataset, Description) else None
+    name = _DESCRIPTION_COPY if isinstance(dataset, Description) else dataset
     kept = load_config(folder.config) if folder.config.exists() else None
     if config_file is not None:
         config = load_config(config_file, changes)
         if kept is not None:  # cases that were left out by name stay left out
             config = config.model_copy(update={"exclude": {**kept.exclude, **config.exclude}})
     elif kept is not None:
-        config = change_config(
-            {**kept.plain(), "dataset": dataset or kept.dataset}, changes, str(folder.config)
-        )
-    elif dataset is not None:
-        config = change_config({"dataset": dataset}, changes, "--dataset")
+        config = change_config({**kept.plain(), "dataset": name or kept.dataset}, changes, str(folder.config))
+    elif name is not None:
+        config = change_config({"dataset": name}, changes, "--dataset")
     else:
         raise InputError(
             "holds no config.yaml",
             where=str(root),
             mend="Begin a run with `medunet manifest DATASET --run DIR`.",
         )
-    # The run keeps folds and description themselves: no path to them is stored, and they cannot change under it.
+    # The run keeps folds, test list and description: no path to them is stored, and they cannot change under it.
     if config.folds_file is not None and config.folds_file != _FOLDS_COPY:
-        write_json(root / _FOLDS_COPY, {"folds": read_folds(Path(config.folds_file))})
+        write_json(root / _FOLDS_COPY, {"folds": read_any_folds(Path(config.folds_file))})
         config = config.model_copy(update={"folds_file": _FOLDS_COPY})
-    if Path(config.dataset).suffix and config.dataset != _DESCRIPTION_COPY:
+    if config.test_file is not None and config.test_file != _TEST_COPY:
+        write_json(root / _TEST_COPY, {"test": read_test_names(Path(config.test_file))})
+        config = config.model_copy(update={"test_file": _TEST_COPY})
+    if made is not None:
+        made.write(root / _DESCRIPTION_COPY)
+    elif Path(config.dataset).suffix and config.dataset != _DESCRIPTION_COPY:
         Description.read(Path(config.dataset)).write(root / _DESCRIPTION_COPY)
         config = config.model_copy(update={"dataset": _DESCRIPTION_COPY})
     return Run(folder, config, data_root_from(data_root))

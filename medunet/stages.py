@@ -12,9 +12,11 @@ from rich.markup import escape
 
 from medunet.case_scores import CaseScore
 from medunet.computing import choose_compute_of, device_name, plan_for
-from medunet.dataset.checks import check_manifest, errors_left, fault_table, write_faults
+from medunet.dataset.checks.acceptance import accept_faults, allow_resampling, mark_accepted, with_accepted
+from medunet.dataset.checks.loss_fit import check_loss, check_mirroring
+from medunet.dataset.checks.manifest_checks import check_manifest, errors_left, fault_table, write_faults
 from medunet.dataset.fingerprint import compute_fingerprint
-from medunet.dataset.loss_fit import check_loss, check_mirroring
+from medunet.dataset.held_out import read_test_names
 from medunet.dataset.manifest import case_paths, make_manifest
 from medunet.dataset.splits import read_folds
 from medunet.errors import InputError, StoppedError
@@ -49,35 +51,57 @@ def run_manifest(run: Run) -> Manifest:
         seed=config.seed,
         folds=None if config.folds_file is None else read_folds(run.folder.root / config.folds_file),
         holdout=config.holdout,
+        test_share=config.test_share,
+        test_names=None if config.test_file is None else read_test_names(run.folder.root / config.test_file),
+        stratify=config.stratify,
         exclude=config.exclude,
     )
     if run.folder.manifest.exists():
-        accepted = Manifest.read(run.folder.manifest).accepted
-        manifest = manifest.model_copy(update={"accepted": accepted})
+        manifest = with_accepted(manifest, Manifest.read(run.folder.manifest).accepted)
     manifest.write(run.folder.manifest)
     run.save()
-    say("Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds", run.folder.manifest)
+    num_tests = sum(case.split == "test" for case in manifest.used)
+    tests = f", {num_tests} for the test" if num_tests else ""
+    say("Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds{tests}", run.folder.manifest)
     for item in manifest.unmatched:
         console.print(f"  [yellow]unmatched[/] {escape(item.path)}: {item.reason}", highlight=False)
     return manifest
 
 
-def run_check(run: Run) -> list[Fault]:
+def run_check(
+    run: Run, *, accept: Sequence[str] = (), allow_resample: bool = False, workers: int | None = None
+) -> list[Fault]:
     """Check all cases, write and show the faults, and return the errors that are left.
 
+    `accept` adds faults to those that the manifest accepts (see `accept_faults`), `allow_resample` those of
+    modalities on different grids; `workers` as `check_manifest` has them. The page checks.html pictures the cases at
+    fault.
+
     Raises:
-        MedunetError: the manifest is missing.
+        MedunetError: the manifest is missing, or a fault cannot be accepted.
     """
+    from medunet.reporting.check_page import write_check_page
+
     manifest = run.manifest
-    faults = check_manifest(manifest, run.data_root, loss=run.config.training.loss)
+    if accept:
+        manifest = accept_faults(manifest, accept)
+        manifest.write(run.folder.manifest)
+    faults = check_manifest(manifest, run.data_root, loss=run.config.training.loss, workers=workers)
+    if allow_resample and (allowed := allow_resampling(manifest, faults)) != manifest:
+        manifest, faults = allowed, mark_accepted(faults, allowed.accepted)
+        manifest.write(run.folder.manifest)
+    num_resampled = sum(case.resample for case in manifest.used)
     write_faults(faults, run.folder.root)
+    page = write_check_page(run.folder, manifest, faults, run.data_root, workers=workers)
     add_provenance(run, "check", {"data_state_sha256": data_state(run)})
     run.save()
     left = errors_left(faults, manifest)
     if faults:
         console.print(fault_table(faults))
-    num_warnings = sum(fault.severity == "warning" for fault in faults)
-    say("Check", f"{len(left)} errors, {num_warnings} warnings", run.folder.checks)
+    if num_resampled:
+        console.print(f"  [yellow]resampled[/] {num_resampled} case(s), to the grid of the first modality")
+    num_warnings = sum(fault.severity == "warning" and not fault.accepted for fault in faults)
+    say("Check", f"{len(left)} errors, {num_warnings} warnings", page)
     return left
 
 
@@ -210,7 +234,10 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
             where="channels",
             mend="Choose a model that was trained on such scans.",
         )
-    scans = [Scan(case.id, case_paths(case, manifest.description, run.data_root)[0]) for case in cases]
+    scans = [
+        Scan(case.id, case_paths(case, manifest.description, run.data_root)[0], case.resample)
+        for case in cases
+    ]
     failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
     say_predicted(len(scans), failed, run.folder.predictions)
     return failed

@@ -16,7 +16,7 @@ from arguments import make_parser, open_run
 
 from medunet import adhoc, runs, stages
 from medunet.cli import guard
-from medunet.dataset.phantom_brain import SPACING_MM, write_brain_cohort
+from medunet.dataset.phantoms.brain import SPACING_MM, write_brain_cohort
 from medunet.reporting.triptych import save_triptychs
 from medunet.scoring.tables import read_scores
 

@@ -7,7 +7,7 @@ from arguments import make_parser, open_run
 
 from medunet import stages
 from medunet.cli import guard
-from medunet.dataset.phantom import write_cohort
+from medunet.dataset.phantoms.phantom import write_cohort
 
 
 def main() -> list[str]:

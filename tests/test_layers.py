@@ -11,7 +11,10 @@ from conftest import REPOSITORY
 
 FLOORS = {
     **dict.fromkeys(
-        ("errors", "files", "records", "case_scores", "plans", "stored", "config", "progress", "speech", ""),
+        (
+            *("errors", "files", "records", "case_scores", "plans", "stored", "config", "pool", "progress"),
+            *("speech", ""),
+        ),
         0,
     ),
     "imaging": 1,
@@ -20,7 +23,24 @@ FLOORS = {
     "inference": 4,
     "training": 5,
     "reporting": 6,
-    **dict.fromkeys(("runs", "computing", "grading", "comparing", "trials", "stages", "adhoc", "cli"), 7),
+    **dict.fromkeys(
+        (
+            "runs",
+            "computing",
+            "grading",
+            "comparing",
+            "fetching",
+            "importing",
+            "trials",
+            "stages",
+            "adhoc",
+            "cli",
+            "cli_intake",
+            "cli_options",
+            "recognising",
+        ),
+        7,
+    ),
 }
 ISLAND = {
     "transforms": "transforms",

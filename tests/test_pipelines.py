@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
-from medunet.dataset.phantom import write_cohort
+from medunet.dataset.phantoms.phantom import write_cohort
 from medunet.files import read_json
 
 QUICK = (

@@ -10,7 +10,7 @@ import yaml
 from conftest import TINY
 
 from medunet import runs, stages
-from medunet.dataset.checks import read_faults
+from medunet.dataset.checks.manifest_checks import read_faults
 from medunet.errors import FaultsError, InputError
 from medunet.files import read_json
 from medunet.plans import ModelCard, Plan
