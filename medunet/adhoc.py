@@ -10,7 +10,7 @@ from medunet.config import Config
 from medunet.dataset.manifest import case_paths, data_root_from
 from medunet.grading import choose_targets, score_and_show, targets_beside
 from medunet.records import Description, Manifest, load_description
-from medunet.runs import descriptions_folder
+from medunet.runs import descriptions_folder, require_same_channels
 from medunet.speech import console
 from medunet.stages import say_predicted
 
@@ -33,6 +33,7 @@ def predict_images(
     model = Model.load(folder, device=device, precision=choose_precision("auto", device).precision)
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), data_root_from(data_root)
+        require_same_channels(model.card.description, listed.description)
         scans = [
             Scan(case.id, case_paths(case, listed.description, root)[0], case.resample)
             for case in listed.used

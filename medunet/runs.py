@@ -197,6 +197,26 @@ def require_one_process() -> None:
         )
 
 
+def require_same_channels(trained: Description, given: Description) -> None:
+    """Refuse scans of another number of channels, or of another modality, than a model was trained on.
+
+    Raises:
+        InputError: names the channels of both.
+    """
+    ours, theirs = (
+        {name: channel.modality for name, channel in each.channels.items()} for each in (trained, given)
+    )
+    pairs = zip(ours.values(), theirs.values(), strict=False)
+    foreign = any(one != other and "other" not in (one, other) for one, other in pairs)
+    if len(ours) != len(theirs) or foreign:
+        told = [", ".join(f"{name} ({kind})" for name, kind in each.items()) for each in (ours, theirs)]
+        raise InputError(
+            f"the model was trained on {told[0]}, but the dataset has {told[1]}",
+            where="channels",
+            mend="Choose a model that was trained on such scans.",
+        )
+
+
 def trained_cards(run: Run) -> dict[int | str, ModelCard]:
     """Return the model cards of the trained folds: the numbered ones, or "all" where there is no other."""
     paths = sorted(run.folder.root.glob("folds/*/model/model.json"))

@@ -34,6 +34,7 @@ from medunet.runs import (
     read_provenance,
     require_clean,
     require_one_process,
+    require_same_channels,
     trained_cards,
 )
 from medunet.speech import console, say
@@ -227,13 +228,7 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
             where=f"fold {fold}",
             mend="The folds were changed after training: restore them, or train in another run folder.",
         )
-    trained_on, given = list(loaded.card.description.channels), list(manifest.description.channels)
-    if len(trained_on) != len(given):
-        raise InputError(
-            f"the model was trained on {trained_on}, but the dataset has {given}",
-            where="channels",
-            mend="Choose a model that was trained on such scans.",
-        )
+    require_same_channels(loaded.card.description, manifest.description)
     scans = [
         Scan(case.id, case_paths(case, manifest.description, run.data_root)[0], case.resample)
         for case in cases

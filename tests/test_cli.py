@@ -10,6 +10,7 @@ from conftest import TINY
 from medunet import cli, runs, stages
 from medunet.files import read_json
 from medunet.imaging.volumes import read_label
+from medunet.records import Manifest
 from medunet.scoring.tables import read_lesions, read_scores
 
 LESIONS = "scoring.lesions={tumour: lits}"
@@ -216,3 +217,18 @@ def test_the_model_of_another_modality_count_is_refused(call, finished_run: runs
     stages.run_manifest(run)
     with pytest.raises(ValueError, match="the model was trained on"):
         stages.run_predict(run, model=finished_run.folder.model(0))
+
+
+def test_a_model_refuses_scans_of_another_modality(call, finished_run: runs.Run, tmp_path):
+    manifest = finished_run.manifest
+    plain = manifest.plain()
+    plain["description"]["channels"] = {"MR": {"modality": "MR"}}
+    plain["cases"] = [{**plain["cases"][0], "images": {"MR": plain["cases"][0]["images"]["CT"]}}]
+    Manifest.parse(plain, "test").write(tmp_path / "manifest.json")
+    code, text = call(
+        "predict", finished_run.folder.model(0), tmp_path / "manifest.json",
+        "--data-root", finished_run.data_root, "--out", tmp_path / "masks",
+    )  # fmt: skip
+    assert code == 2
+    assert "the model was trained on CT (CT), but the dataset has MR (MR)" in text
+    assert not (tmp_path / "masks").exists()
