@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from medunet.dataset.layouts.patterns import Listing, can_be_path, stem, volume_files
+from medunet.dataset.layouts.patterns import Listing, can_be_path, list_named, stem
 from medunet.errors import InputError
 from medunet.imaging.flat_images import is_flat
-from medunet.records import Case, Description, Split, Unmatched
+from medunet.records import Case, Description, Split
 
 _COLUMNS = {  # what a column may be called
     "case": ("case", "id", "caseid", "name"),
@@ -124,13 +124,7 @@ def list_table(description: Description, data_root: Path) -> Listing:
         raise InputError(
             "; ".join(faults[:_MOST_SHOWN]) + more, where=description.table, mend="Mend these rows."
         )
-    listed = {file for case in cases for file in (*case.images.values(), case.label)}
-    unmatched = tuple(
-        Unmatched(path=file, reason=f"not listed in {description.table}")
-        for file in volume_files(description, data_root)
-        if file not in listed
-    )
-    return Listing(tuple(sorted(cases, key=lambda case: case.id)), unmatched)
+    return list_named(cases, description.table, description, data_root)
 
 
 def _require_columns(names: list[str], lines: list[tuple[int, list[str]]], place: str) -> None:

@@ -8,10 +8,10 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medunet.dataset.layouts.patterns import Listing, stem, volume_files
+from medunet.dataset.layouts.patterns import Listing, list_named, stem
 from medunet.errors import InputError
 from medunet.files import read_json
-from medunet.records import Case, Description, Split, Unmatched
+from medunet.records import Case, Description, Split
 
 _SECTIONS: dict[str, Split] = {
     "training": "train",
@@ -63,13 +63,7 @@ def read_datalist(path: Path, description: Description, data_root: Path) -> List
             mend="Use the description that belongs to this data, or mend one of the two.",
         )
     cases = _read_cases(plain, description, data_root, path.name)
-    listed = {file for case in cases for file in (*case.images.values(), case.label)}
-    unmatched = tuple(
-        Unmatched(path=file, reason=f"not listed in {path.name}")
-        for file in volume_files(description, data_root)
-        if file not in listed
-    )
-    return Listing(tuple(sorted(cases, key=lambda case: case.id)), unmatched)
+    return list_named(cases, path.name, description, data_root)
 
 
 def _read_cases(

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medunet.dataset.layouts.patterns import Listing, can_be_path, volume_files
+from medunet.dataset.layouts.patterns import Listing, can_be_path, list_named
 from medunet.dataset.splits import read_folds
 from medunet.errors import InputError
 from medunet.files import read_json
-from medunet.records import Case, Description, Unmatched
+from medunet.records import Case, Description
 
 SPLITS = "splits_final.json"
 
@@ -55,13 +55,7 @@ def read_file_list(path: Path, description: Description, data_root: Path) -> Lis
             )
     if faults:
         raise InputError("; ".join(faults), where=f"{path.name}: dataset", mend="Mend these entries.")
-    listed = {file for case in cases for file in (*case.images.values(), case.label)}
-    unmatched = tuple(
-        Unmatched(path=file, reason=f"not listed in {path.name}")
-        for file in volume_files(description, data_root)
-        if file not in listed
-    )
-    return Listing(tuple(sorted(cases, key=lambda case: case.id)), unmatched)
+    return list_named(cases, path.name, description, data_root)
 
 
 def compare_count(plain: Mapping[str, Any], listing: Listing) -> str:

@@ -112,6 +112,18 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
     )
 
 
+def list_named(cases: Iterable[Case], source: str, description: Description, data_root: Path) -> Listing:
+    """Return the listing of cases that the file `source` names; volume files that it does not name are unmatched."""
+    ordered = tuple(sorted(cases, key=lambda case: case.id))
+    listed = {file for case in ordered for file in (*case.images.values(), case.label)}
+    unmatched = tuple(
+        Unmatched(path=file, reason=f"not listed in {source}")
+        for file in volume_files(description, data_root)
+        if file not in listed
+    )
+    return Listing(ordered, unmatched)
+
+
 def volume_files(description: Description, data_root: Path) -> list[str]:
     """Return the volume files below the data root as sorted POSIX paths; hidden ones (`._x`) are left out.
 
