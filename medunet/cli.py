@@ -245,6 +245,21 @@ def run(
     end_with(stages.run_all(open_run(run, data_root, changes, fold=fold, device=device, config_file=config)))
 
 
+@app.command()
+def demo(
+    run: Annotated[Path, typer.Option("--run", help="The run's folder, made if need be.")] = Path(
+        "runs/demo"
+    ),
+    device: Device = None,
+    changes: Changes = None,
+) -> None:
+    """Do all stages on synthetic abdominal CTs, made on the spot, and hold the scores against their floors."""
+    from medunet.demo import recipe, run_demo
+
+    opened = open_run(run, run / "data", changes, device=device, config_file=recipe())
+    end_with(run_demo(opened))
+
+
 def _version(value: bool) -> None:
     if value:
         typer.echo(f"medunet {__version__}")

@@ -27,6 +27,7 @@ FLOORS = {
         (
             "runs",
             "computing",
+            "demo",
             "grading",
             "comparing",
             "fetching",

@@ -1,6 +1,7 @@
 """The pipeline scripts, started as their users start them; small networks and few steps."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,20 +22,22 @@ QUICK = (
 )  # fmt: skip
 
 
-def start(script: str, run: Path, *arguments: object, quick: tuple[str, ...] = QUICK) -> str:
+def start(script: str, run: Path, *arguments: object, quick: tuple[str, ...] = QUICK, code: int = 0) -> str:
     settings = [part for change in quick for part in ("--set", change)]
     command = [sys.executable, f"pipelines/{script}.py", "--run", run, *arguments, *settings]
     done = subprocess.run(
         [str(part) for part in command], cwd=REPOSITORY, capture_output=True, text=True,
         env={**os.environ, "COLUMNS": "160"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-def test_demo_ends_with_scores_report_and_log(tmp_path):
-    output = start("demo", tmp_path / "demo", quick=("training.epochs=1", "training.steps_per_epoch=3"))
+def test_demo_ends_with_scores_report_log_and_verdict(tmp_path):
+    quick = ("training.epochs=1", "training.steps_per_epoch=3")
+    output = start("demo", tmp_path / "demo", quick=quick, code=1)  # three steps teach it too little
+    assert re.search(r"Demo: mean Dice liver .* too low$", output.strip().splitlines()[-1])
     assert "mean Dice" in output
     assert (tmp_path / "demo/report/index.html").exists()
     assert "tensorboard --logdir" in output

@@ -1,11 +1,13 @@
-"""What a terminal shows while a fold trains: one bar, or a line an epoch; and a warning where the two losses part."""
+"""What a terminal shows while a fold trains: from the first step on, when it will end; at last, whether losses part."""
 
 import math
+import time
+from datetime import datetime, timedelta
 from typing import Any
 
 import lightning as L
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from medunet.training.module import SegmentationModule
 
@@ -13,18 +15,19 @@ _WINDOW = 5  # epochs that are compared with as many before them
 
 
 class ProgressLine(L.Callback):
-    """One bar for the whole training, by steps or by minutes, whichever ends it first."""
+    """One bar for the whole training, by steps or by minutes, whichever ends it first; in a log, lines."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the bar."""
-        self._warned = False
+        assert isinstance(pl_module, SegmentationModule)
+        self._warned, self._told = False, -1
+        self._start, self._start_progress = time.monotonic(), pl_module.progress()
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("Train"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%  {task.description}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -34,13 +37,17 @@ class ProgressLine(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar."""
+        """Move the bar; in a log, say after the first step and at each tenth when training will end."""
         assert isinstance(pl_module, SegmentationModule)
-        if not self._console.is_terminal:
-            return
-        dice = f", Dice {pl_module.history[-1]['dice']:.3f}" if pl_module.history else ""
-        text = f"epoch {pl_module.current_epoch}{dice}"
-        self._bar.update(self._task, completed=pl_module.progress(), description=text)
+        done = pl_module.progress()
+        end = expected_end(time.monotonic() - self._start, done - self._start_progress, 1 - done)
+        if self._console.is_terminal:
+            dice = f", Dice {pl_module.history[-1]['dice']:.3f}" if pl_module.history else ""
+            text = f"epoch {pl_module.current_epoch}{dice}, {end}"
+            self._bar.update(self._task, completed=done, description=text)
+        elif int(10 * done) > self._told and done < 1:
+            self._told = int(10 * done)
+            self._console.print(f"Train {done:.0%}: {end}", highlight=False, soft_wrap=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Where there is no terminal, print a line an epoch for the log; warn once of overfitting."""
@@ -63,6 +70,22 @@ class ProgressLine(L.Callback):
         """Give the terminal back."""
         if hasattr(self, "_bar"):
             self._bar.stop()
+
+
+def expected_end(spent_s: float, done: float, left: float) -> str:
+    """Say how long training goes on and until when, where `done` of it took `spent_s` and `left` is to come.
+
+    Shares are of the whole training; what validation took so far counts, what it will take is not known.
+    """
+    if done <= 0:
+        return "its end is not known yet"
+    left_s = spent_s * left / done
+    if left_s < 99.5:
+        told = f"{left_s:.0f} s"
+    else:
+        told = f"{left_s / 60:.0f} min" if left_s < 99.5 * 60 else f"{left_s / 3600:.0f} h"
+    end = datetime.now() + timedelta(seconds=left_s)
+    return f"about {told} left, until {end:%H:%M}" + (end.date() > datetime.now().date()) * f" of {end:%d %b}"
 
 
 def parted(history: list[dict[str, float]]) -> str:

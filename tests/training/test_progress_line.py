@@ -1,12 +1,13 @@
 """What the terminal says while a fold trains, and when it warns."""
 
 import math
+import re
 
 import lightning as L
 import pytest
 
 from medunet.training.module import SegmentationModule
-from medunet.training.progress_line import ProgressLine, parted
+from medunet.training.progress_line import ProgressLine, expected_end, parted
 
 FALLING = (1.0,) * 5 + (0.8,) * 5
 
@@ -18,10 +19,10 @@ class Trained(SegmentationModule):
 
     def __init__(self, history: list[dict[str, float]]) -> None:
         L.LightningModule.__init__(self)
-        self.history = history
+        self.history, self.done = history, 0.0
 
     def progress(self) -> float:
-        return 0.25
+        return self.done
 
 
 def epochs(training: tuple[float, ...], validation: tuple[float, ...]) -> list[dict[str, float]]:
@@ -34,6 +35,7 @@ def epochs(training: tuple[float, ...], validation: tuple[float, ...]) -> list[d
 def drive(module: Trained, num_epochs: int = 1) -> None:
     line, trainer = ProgressLine(), L.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     line.on_train_start(trainer, module)
+    module.done = 0.25
     for _ in range(num_epochs):
         line.on_train_batch_end(trainer, module, None, None, 0)
         line.on_train_epoch_end(trainer, module)
@@ -69,7 +71,27 @@ def test_a_log_gets_a_line_an_epoch_and_one_warning(capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().err.splitlines()
     assert lines.count("Train 25%: epoch 9, loss 0.800, Dice 0.700, 9.0 minutes") == 2
     assert sum("Training and validation part" in line for line in lines) == 1
-    assert len(lines) == 3
+    assert len(lines) == 4
+    assert re.fullmatch(r"Train 25%: about 0 s left, until \d\d:\d\d", lines[0])  # once, not at every step
+
+
+@pytest.mark.parametrize(
+    ("spent_s", "done", "left", "told"),
+    [
+        (1.0, 0.01, 0.99, "about 99 s left"),
+        (1.0, 0.01, 1.0, "about 2 min left"),
+        (60.0, 0.5, 0.5, "about 60 s left"),
+        (3600.0, 0.25, 0.75, "about 3 h left"),
+        (0.1, 0.0, 1.0, "its end is not known yet"),
+        (100.0, 0.1, 0.5, "about 8 min left"),  # a resumed run: its own speed counts, not what came before
+    ],
+)
+def test_it_says_when_training_ends(spent_s: float, done: float, left: float, told: str):
+    assert expected_end(spent_s, done, left).startswith(told)
+
+
+def test_another_day_is_named():
+    assert re.search(r"until \d\d:\d\d of \d\d \w+", expected_end(3600.0, 0.01, 0.99))
 
 
 def test_a_terminal_gets_one_bar(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
