@@ -1,4 +1,4 @@
-"""What a terminal shows while a fold trains: from the first step on, when it will end; at last, whether losses part."""
+"""What a terminal shows while a fold trains: from the first step on, when it ends; and whether the losses part."""
 
 import math
 import time
