@@ -1,6 +1,6 @@
 """Lesions at the border of the field of view: found or missed, by what is kept inside the scan in training.
 
-python benchmarks/border_lesions.py [--steps 400] [--seeds 0 1]
+python benchmarks/border_lesions.py [--steps 800] [--seeds 0 1]
 
 Trains the same small network twice on the same seeded phantoms, by steps and not by the clock. "Margin patch inside"
 is the sampling of medunet 0.4.0, which kept the patch inside the scan that is cut 1.25 times larger for
@@ -152,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1))
     given = parser.parse_args()
     keep_freed_memory()
