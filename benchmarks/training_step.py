@@ -112,7 +112,7 @@ def main() -> None:
 
     def cut() -> None:
         pairs = [
-            sample_patch(case, margin_size(patch), rng, foreground=True, slice_axis=None)
+            sample_patch(case, margin_size(patch), rng, foreground=True, slice_axis=None, patch_size=patch)
             for _ in range(given.batch)
         ]
         batch["image"] = torch.from_numpy(np.stack([image for image, _ in pairs])).to(device)

@@ -26,6 +26,7 @@ class PatchDataset(Dataset):
 
     def __init__(self, cases: list[PreparedCase], plan: Plan, config: TrainingConfig, *, seed: int) -> None:
         self.cases, self.seed = cases, seed
+        self.patch_size = plan.patch_size
         self.size = margin_size(plan.patch_size) if config.augment else plan.patch_size
         self.slice_axis = plan.slice_axis if plan.dimensions == 2 else None
         self.context_slices, self.valid_margin = plan.context_slices, plan.valid_margin
@@ -46,6 +47,7 @@ class PatchDataset(Dataset):
             foreground=foreground,
             slice_axis=self.slice_axis,
             context_slices=self.context_slices,
+            patch_size=self.patch_size,
             valid_margin=self.valid_margin,
         )
         return {

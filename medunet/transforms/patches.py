@@ -42,42 +42,48 @@ def sample_patch(
     foreground: bool,
     slice_axis: int | None,
     context_slices: int = 1,
+    patch_size: tuple[int, ...] = (),
     valid_margin: tuple[int, ...] = (),
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Cut a patch: image `(C, *size)` and label `(1, *size)`.
 
-    With `foreground`, it is centred on a random voxel of a random target, moved inwards at the borders; else it
-    lies anywhere in the volume. A side longer than the volume is filled by repeating the border.
+    What counts is the box in its middle that the network will predict: `patch_size` (by default all of `size`),
+    which is what augmentation cuts it down to, less an unpadded network's `valid_margin` (voxels per axis on each
+    side). That box lies anywhere in the volume with equal chance, or, with `foreground`, about a random voxel of a
+    random target, moved inwards at the borders. Along an axis that is shorter than the box, the box holds all of
+    it: centred as in prediction, or moved towards the forced voxel.
+
+    What is cut about the box goes on beyond the borders: there they are repeated, or, for an unpadded network,
+    mirrored as in prediction.
 
     With a `slice_axis`, size has two axes and the patch is cut from one slice across that axis. With
     `context_slices` (odd) the image holds that many neighbouring slices about it as channels
     `(C · context_slices, *size)`, the border slices repeated: all slices of channel 0, then of channel 1, and so on.
-
-    Of an unpadded network's patch only the part inside `valid_margin` (voxels per axis of size) is predicted: that
-    part is kept in the volume, and what lies beyond the borders is mirrored, as in prediction.
     """
     shape = case.label.shape
-    sizes, margins = list(size), list(valid_margin or (0,) * len(size))
+    unaugmented, margins = patch_size or size, valid_margin or (0,) * len(size)
+    sizes = list(size)
+    boxes = [n - 2 * margin for n, margin in zip(unaugmented, margins, strict=True)]
     if slice_axis is not None:
         sizes.insert(slice_axis, 1)
-        margins.insert(slice_axis, 0)
-    inner = [n - 2 * margin for n, margin in zip(sizes, margins, strict=True)]
+        boxes.insert(slice_axis, 1)
     if foreground and case.locations:
         names = sorted(case.locations)
         voxels = case.locations[names[rng.integers(len(names))]]
         centre = np.unravel_index(voxels[rng.integers(voxels.size)], shape)
         starts = [
-            _inside(int(c) - n // 2, n, length) for c, n, length in zip(centre, inner, shape, strict=True)
+            _moved_inwards(int(c) - n // 2, n, length)
+            for c, n, length in zip(centre, boxes, shape, strict=True)
         ]
     else:
         starts = [
             int(rng.integers(length - n + 1)) if length >= n else (length - n) // 2
-            for n, length in zip(inner, shape, strict=True)
+            for n, length in zip(boxes, shape, strict=True)
         ]
     beyond = mirrored_index if any(margins) else _repeated_index
     index = [
-        beyond(start - margin, n, length)
-        for start, margin, n, length in zip(starts, margins, sizes, shape, strict=True)
+        beyond(start - (n - box) // 2, n, length)
+        for start, n, box, length in zip(starts, sizes, boxes, shape, strict=True)
     ]
     label = _take(case.label, index)[None]
     if slice_axis is None:
@@ -104,11 +110,9 @@ def _repeated_index(start: int, size: int, length: int) -> NDArray[np.int64]:
     return np.arange(start, start + size).clip(0, length - 1)
 
 
-def _inside(start: int, size: int, length: int) -> int:
-    """Move a patch into the volume; one that is longer than the volume is centred on it."""
-    if size >= length:
-        return (length - size) // 2
-    return min(max(start, 0), length - size)
+def _moved_inwards(start: int, size: int, length: int) -> int:
+    """Move a box into the volume; one that is longer than the volume is moved until it holds all of it."""
+    return min(max(start, min(0, length - size)), max(0, length - size))
 
 
 def _take(array: NDArray[Any], index: Sequence[NDArray[np.int64]]) -> NDArray[Any]:
