@@ -41,6 +41,7 @@ from medunet.training.probe import ComputeChoice
 from medunet.training.processes import ALONE, Processes
 from medunet.training.progress_line import ProgressLine
 from medunet.training.tensorboard import TensorBoardLog
+from medunet.training.validation_plan import ValidationPlan, settle_validation
 
 _LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -57,11 +58,13 @@ def train_fold(
     processes: Processes = ALONE,
     cache: Path | None = None,
     callbacks: Sequence[L.Callback] = (),
+    validation: ValidationPlan | None = None,
 ) -> ModelCard:
     """Train `config.training.fold` of a run and export its best weights; a run begun before goes on.
 
     Writes checkpoints, TensorBoard log, training.csv and curves.png under the fold's folder, and at the end
     `model/weights.safetensors` and `model/model.json`. Of several processes the first one writes; all return.
+    `validation` is how a training that begins is validated; None: as fits its time.
 
     Raises:
         InputError: the checkpoints belong to another plan, the fold does not exist, or the batch cannot be divided
@@ -83,14 +86,23 @@ def train_fold(
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         L.seed_everything(config.seed, workers=True, verbose=False)
-        module = SegmentationModule(plan, description, config, compute, identity)
+        if processes.is_first:
+            validation = settle_validation(
+                folder / "validation.json", manifest, plan, config, data_root, compute,
+                given=validation, is_resumed=saved is not None,
+            )  # fmt: skip
+        validation = processes.share(validation)
+        assert validation is not None
+        num_windows = validation.windows
+        module = SegmentationModule(plan, description, config, compute, identity, num_windows=num_windows)
         if saved is None:
             begin_weights(module, folder, manifest, config, speaks=processes.is_first)
         first_batch = saved.batch_in_epoch(config) if saved else 0
         data = _prepare_data(
-            run, manifest, plan, config, data_root, cache or run.cache, device, processes, first_batch
+            manifest, validation, plan, config, data_root, cache or run.cache, device, processes, first_batch
         )
-        trainer = _make_trainer(folder, config, compute, device, processes, saved, callbacks)
+        every_epochs = validation.every_epochs
+        trainer = _make_trainer(folder, config, compute, device, processes, saved, callbacks, every_epochs)
         if saved is not None and processes.is_first:
             Console(stderr=True).print(f"Resuming fold {fold} at step {saved.step}.")
         try:
@@ -106,8 +118,8 @@ def train_fold(
 
 
 def _prepare_data(
-    run: RunFolder,
     manifest: Manifest,
+    validation_plan: ValidationPlan,
     plan: Plan,
     config: Config,
     data_root: Path,
@@ -118,7 +130,7 @@ def _prepare_data(
 ) -> FoldData:
     """Preprocess what the fold needs, in the first process alone, and hold it in memory if it fits."""
     training, validation = manifest.split_fold(config.training.fold)
-    shown = validation[: config.training.validation_cases]
+    shown = [case for case in validation if case.id in validation_plan.cases]
     if not processes.is_first:
         processes.wait()
     wanted = {case.id: case for case in (*training, *shown)}  # those that also validate are held once
@@ -152,6 +164,7 @@ def _make_trainer(
     processes: Processes,
     saved: Saved | None,
     callbacks: Sequence[L.Callback],
+    every_epochs: int,
 ) -> L.Trainer:
     training = config.training
     together: list[L.Callback] = [KeepCheckpoints(folder / "checkpoints", training.checkpoint_minutes)]
@@ -173,6 +186,7 @@ def _make_trainer(
         max_epochs=saved.epochs_in_all(config) if saved else training.epochs,
         gradient_clip_val=training.gradient_clip,
         accumulate_grad_batches=training.accumulate,
+        check_val_every_n_epoch=every_epochs,  # and behind the last step, by the module
         num_sanity_val_steps=0,
         logger=log if processes.is_first else False,
         callbacks=[*callbacks, *together],

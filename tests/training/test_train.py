@@ -125,8 +125,8 @@ def test_an_epoch_cut_by_minutes_is_followed_by_whole_ones(finished_run: runs.Ru
 def test_minutes_that_end_during_a_validation_end_training(finished_run: runs.Run, tmp_path, monkeypatch):
     changes = ("training.max_minutes=0.03", "training.steps_per_epoch=1", "training.validation_cases=1")
     run = begin(finished_run, tmp_path / "run", changes)
-    measure = module_file.measure_case
-    monkeypatch.setattr(module_file, "measure_case", lambda *a: (time.sleep(2), measure(*a))[1])
+    validate = module_file.validate_case
+    monkeypatch.setattr(module_file, "validate_case", lambda *a, **k: (time.sleep(2), validate(*a, **k))[1])
     stages.run_train(run)
     assert steps_of(run) == [1]
 
