@@ -71,8 +71,8 @@ class ProgressLine(L.Callback):
 def parted(history: list[dict[str, float]]) -> str:
     """Say that training and validation part: the one's loss falls on while the other's rises; else return "".
 
-    The last five validations are compared with the five before: the validation loss must have risen by over 5% while the
-    training loss fell.
+    The last five validations are compared with the five before: the validation loss must have risen by over 5% while
+    the training loss fell.
     """
     if len(history) < 2 * _WINDOW:
         return ""
@@ -86,7 +86,7 @@ def parted(history: list[dict[str, float]]) -> str:
     if math.isnan(validation) or not (training < 0 and validation > 0.05):
         return ""
     return (
-        f"Training and validation part: over the last {_WINDOW} validations the training loss changed by {training:+.0%}, "
-        f"the validation loss by {validation:+.0%}. The network learns its cases by heart: more cases, stronger "
+        f"Training and validation part: over the last {_WINDOW} validations the training loss changed by "
+        f"{training:+.0%}, the validation loss by {validation:+.0%}. The network learns its cases by heart: more cases, stronger "
         "augmentation or dropout, a smaller network or fewer epochs may help; the best weights so far are kept."
     )

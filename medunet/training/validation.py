@@ -40,7 +40,9 @@ class Slices:
 class TargetResult:
     """One target of one case: its voxels, HD95 in mm, and how many voxels were given which probability.
 
-    HD95 is undefined where the windows do not cover the case: there is no outline to measure. `histogram` counts voxels by predicted probability: first those outside the reference, then those within,
+    HD95 is undefined where the windows do not cover the case: there is no outline to measure.
+
+    `histogram` counts voxels by predicted probability: first those outside the reference, then those within,
     `(2, NUM_BINS)`.
     """
 
@@ -259,7 +261,7 @@ def _cut_slices(
     axis: int,
     box: Box,
 ) -> Slices:
-    """Cut a box at a quarter, half and three quarters of the reference's extent in it; of its own where it is empty."""
+    """Cut a box at a quarter, half and three quarters of the reference's extent in it, or of its own if that is 0."""
     others = tuple(other for other in range(3) if other != axis)
     rows = np.flatnonzero((label[box] > 0).any(axis=others)) + box[axis].start
     low, high = (int(rows[0]), int(rows[-1])) if rows.size else (box[axis].start, box[axis].stop - 1)
