@@ -87,6 +87,7 @@ def parted(history: list[dict[str, float]]) -> str:
         return ""
     return (
         f"Training and validation part: over the last {_WINDOW} validations the training loss changed by "
-        f"{training:+.0%}, the validation loss by {validation:+.0%}. The network learns its cases by heart: more cases, stronger "
-        "augmentation or dropout, a smaller network or fewer epochs may help; the best weights so far are kept."
+        f"{training:+.0%}, the validation loss by {validation:+.0%}. The network learns its cases by heart: more "
+        "cases, stronger augmentation or dropout, a smaller network or fewer epochs may help; the best weights so "
+        "far are kept."
     )

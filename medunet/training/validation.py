@@ -193,12 +193,12 @@ class _Tally:
             if tp + fp == 0 or tp + fn == 0:
                 distances[name] = math.nan if tp + fp + fn == 0 else math.inf
                 continue
-            held = [found[value - 1] for found in boxes for value in values if found[value - 1] is not None]
+            held = [own[value - 1] for own in boxes for value in values if own[value - 1] is not None]
             starts = tuple(min(box[axis].start for box in held) for axis in range(3))
             stops = tuple(max(box[axis].stop for box in held) for axis in range(3))
             box = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
-            masks = [np.isin(labels[box], values) for labels in (reference, prediction)]
-            score = score_masks(*masks, spacing_mm, cut=Cut(starts, reference.shape))
+            inside, found = (np.isin(labels[box], values) for labels in (reference, prediction))
+            score = score_masks(inside, found, spacing_mm, cut=Cut(starts, reference.shape))
             distances[name] = score.hd95_mm
         return distances
 
@@ -269,7 +269,9 @@ def _cut_slices(
     places = [
         tuple(slice(at, at + 1) if other == axis else box[other] for other in range(3)) for at in positions
     ]
-    shown = [np.stack([np.asarray(image[(0, *place)]).squeeze(axis) for place in places])]
-    shown += [np.stack([array[place].squeeze(axis) for place in places]) for array in (label, prediction)]
+    shown = np.stack(
+        [np.asarray(image[0, first, second, third]).squeeze(axis) for first, second, third in places]
+    )
+    masks = [np.stack([array[place].squeeze(axis) for place in places]) for array in (label, prediction)]
     first, second = (mm for other, mm in enumerate(spacing_mm) if other != axis)
-    return Slices(shown[0], shown[1], shown[2], positions, (first, second))
+    return Slices(shown, masks[0], masks[1], positions, (first, second))

@@ -1,4 +1,4 @@
-"""How a training is validated: how often, on which cases and in how many windows of each, fixed before its first step.
+"""How a training is validated: how often, on which cases and in how many windows, fixed before the first step.
 
 So that validation takes about 15% of the time, whatever the scans' size, and a resumed run sees what it began with.
 """
@@ -24,6 +24,7 @@ from medunet.stored import Stored
 from medunet.training.probe import ComputeChoice
 from medunet.training.windows import count_windows
 
+_FILE = "validation.json"
 SHARE = 0.15  # of a training's time
 _FEWEST = 10  # validations; less only where there are fewer epochs
 _LEAST_CASES, _LEAST_WINDOWS = 4, 2  # of a validation, and of a case: one with foreground and one without
@@ -119,7 +120,7 @@ def plan_validation(
 
 
 def settle_validation(
-    path: Path,
+    folder: Path,
     manifest: Manifest,
     plan: Plan,
     config: Config,
@@ -131,10 +132,9 @@ def settle_validation(
 ) -> ValidationPlan:
     """Return how to validate: as the training began, else as given or as fits its time; say so and keep it.
 
-    A run that medunet 0.4.0 began goes on as that version validated: on the first cases, whole, every epoch.
-
     Args:
-        path: the fold's validation.json.
+        folder: the fold's, where validation.json is written.
+        given: how a training that begins is to be validated.
 
     Raises:
         InputError: the training was begun with cases that the fold no longer holds out.
@@ -144,19 +144,28 @@ def settle_validation(
     if not is_resumed:
         times = {"step_s": compute.step_s, "window_s": compute.window_s}
         settled = given or plan_validation(manifest, plan, config, data_root, **times)
-    elif path.exists():
-        settled = ValidationPlan.read(path)
     else:
-        settled = ValidationPlan(cases=tuple(ids[: config.training.validation_cases]))
+        settled = begun_validation(folder, manifest, config.training)
     if gone := sorted({*settled.cases} - {*ids}):
         raise InputError(
             f"the training was begun with {', '.join(gone)} to validate on, which the fold no longer holds out",
             where=f"fold {config.training.fold}",
             mend="Restore the cases, or remove this fold's folder to train it anew.",
         )
-    settled.write(path)
+    settled.write(folder / _FILE)
     Console(stderr=True).print(settled.sentence(len(ids)), highlight=False, soft_wrap=True)
     return settled
+
+
+def begun_validation(folder: Path, manifest: Manifest, training: TrainingConfig) -> ValidationPlan:
+    """Return how a fold that was begun is validated: as its folder keeps it.
+
+    Of one that medunet 0.4 began, as that version did: on the first cases, whole, every epoch.
+    """
+    if (folder / _FILE).exists():
+        return ValidationPlan.read(folder / _FILE)
+    _, held_out = manifest.split_fold(training.fold)
+    return ValidationPlan(cases=tuple(case.id for case in held_out[: training.validation_cases]))
 
 
 def draw_cases(

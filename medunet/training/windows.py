@@ -1,11 +1,11 @@
-"""The windows that a case is validated in: a grid that covers it, and the choice of some where all would take too long.
+"""The windows that a case is validated in: a grid that covers it, and a choice of some where all take too long.
 
 Every voxel belongs to one window, so that however many are looked at, no voxel is counted twice.
 """
 
 import math
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,7 @@ def _spread(length: int, size: int, _: int) -> list[Span]:
         return [Span(-((size - length) // 2), 0, length)]
     count = -(-length // size)
     starts = [round(number * (length - size) / (count - 1)) for number in range(count)]
-    middles = [(before + size + after) // 2 for before, after in zip(starts, starts[1:], strict=False)]
+    middles = [(before + size + after) // 2 for before, after in pairwise(starts)]
     bounds = [0, *middles, length]
     return [Span(*given) for given in zip(starts, bounds, bounds[1:], strict=False)]
 

@@ -18,7 +18,7 @@ from medunet.training.checkpoints import Saved, best_row, is_readable, newest_re
 from medunet.training.losses import SegmentationLoss
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
-from medunet.training.train import export_best
+from medunet.training.train import export_weights
 
 
 def weights_of(run: runs.Run) -> bytes:
@@ -82,7 +82,7 @@ def test_lost_best_weights_are_not_claimed(own_run: runs.Run, capsys):
     (folder / "last.ckpt").unlink()
     torch.save(checkpoint, folder / "last.ckpt")
     (folder / "best.ckpt").unlink()
-    card = export_best(own_run.folder, own_run.manifest, own_run.plan, own_run.config)
+    card = export_weights(own_run.folder, own_run.manifest, own_run.plan, own_run.config)
     assert card.validation_dice["dice"] == checkpoint["medunet"]["history"][-1]["dice"] < 0.999
     assert "newest weights" in capsys.readouterr().err
 
