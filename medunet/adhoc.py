@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.markup import escape
 
 from medunet.case_scores import CaseScore
-from medunet.config import Config
+from medunet.config import Config, WeightsName
 from medunet.dataset.manifest import case_paths, data_root_from
-from medunet.grading import choose_targets, score_and_show, targets_beside
+from medunet.grading import choose_targets, entries_beside, score_and_show, targets_beside, weights_behind
 from medunet.records import Description, Manifest, load_description
 from medunet.runs import descriptions_folder, require_same_channels
 from medunet.speech import console
@@ -23,14 +23,19 @@ def predict_images(
     *,
     device_name: str,
     overwrite: bool,
+    weights: WeightsName | None = None,
 ) -> dict[str, str]:
-    """Predict image files and folders, or the cases of one manifest.json, with a model folder; return the failed."""
+    """Predict image files and folders, or the cases of one manifest.json, with a model folder; return the failed.
+
+    `weights` as `Model.load` has them.
+    """
     from medunet.inference.model import Model
     from medunet.inference.predict import Scan, predict_scans, scans_from_files
     from medunet.networks.devices import choose_device, choose_precision
 
     device = choose_device(device_name)
-    model = Model.load(folder, device=device, precision=choose_precision("auto", device).precision)
+    precision = choose_precision("auto", device).precision
+    model = Model.load(folder, device=device, precision=precision, weights=weights)
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), data_root_from(data_root)
         require_same_channels(model.card.description, listed.description)
@@ -78,7 +83,8 @@ def score_masks_of(
         description = load_description(config.dataset, descriptions_folder())
         pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
     wanted = choose_targets(description, targets)
-    predicted = targets_beside(prediction if prediction.is_dir() else prediction.parent)
+    prediction_folder = prediction if prediction.is_dir() else prediction.parent
+    predicted = targets_beside(prediction_folder)
     if prediction_description is not None:
         predicted = prediction_description.targets
     described = prediction_description or (description if predicted is None else None)
@@ -86,6 +92,7 @@ def score_masks_of(
         text = f"{escape(name)}: no reference of that name"
         console.print(f"  [yellow]unmatched prediction[/] {text}", highlight=False)
     about = {"dataset": description.name, "num_unmatched_predictions": len(unmatched)}
+    about |= weights_behind([pair.case for pair in pairs], entries_beside(prediction_folder), {})
     return score_and_show(
         pairs,
         wanted,

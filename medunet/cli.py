@@ -23,6 +23,7 @@ from medunet.cli_options import (
     Fold,
     Overwrite,
     RunArgument,
+    Weights,
     end_with,
     open_run,
     refuse_given,
@@ -113,21 +114,23 @@ def predict(
     fold: Fold = None,
     device: Device = None,
     overwrite: Overwrite = False,
+    weights: Weights = None,
 ) -> None:
     """Predict scans; without images, the run's held-out cases."""
     if not images and (model / "model.json").exists():
         raise InputError("no scans are named", where="medunet predict", mend="Add scans and --out FOLDER.")
     if not images:
         refuse_given("a run's held-out cases are predicted into its own folder", {"--out": out})
-        failed = stages.run_predict(open_run(model, data_root, fold=fold, device=device), overwrite=overwrite)
-        end_with(failed)
+        changes = [f"inference.weights={weights}"] if weights else None
+        opened = open_run(model, data_root, changes, fold=fold, device=device)
+        end_with(stages.run_predict(opened, overwrite=overwrite))
         return
     if out is None:
         raise InputError("masks need a folder", where="--out", mend="Add --out FOLDER.")
     folder = model if (model / "model.json").exists() else model / "folds" / (fold or "0") / "model"
     end_with(
         adhoc.predict_images(
-            folder, images, out, data_root, device_name=device or "auto", overwrite=overwrite
+            folder, images, out, data_root, device_name=device or "auto", overwrite=overwrite, weights=weights
         )
     )
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from medunet import runs
+from medunet.config import WeightsName
 from medunet.errors import InputError
 from medunet.records import Description
 
@@ -23,6 +24,10 @@ Excluded = Annotated[
 ]
 Fold = Annotated[str | None, typer.Option("--fold", help="0, 1, ..., each (one after the other) or all.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Weights = Annotated[
+    WeightsName | None,
+    typer.Option("--weights", help="best (by validation) or final; else as the training's settings say."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo the cases that are done already.")]
 
 

@@ -29,6 +29,7 @@ LossName = Literal[
     "auto", "ce", "bce", "dice", "dice_ce", "dice_bce", "focal", "dice_focal", "tversky", "focal_tversky",
     "hausdorff_dt",
 ]  # fmt: skip
+WeightsName = Literal["best", "final"]
 BodyAxis = Literal["left_right", "posterior_anterior", "inferior_superior"]  # of an array turned to RAS+
 Voxels = Annotated[int, Field(ge=1)]
 SpacingMm = Annotated[float, Field(ge=0.1, le=100)]
@@ -127,7 +128,7 @@ class TrainingConfig(Section):
     init_from: str | None = Field(None, exclude=True)  # model folder whose weights begin the training
     freeze_encoder: bool = False
     patience: int | None = Field(None, ge=1)  # validations without a better Dice; None: no early stop
-    validation_cases: int | None = Field(None, ge=1)  # whole volumes a validation; None: all
+    validation_cases: int | None = Field(None, ge=1)  # at most; None: as many as its time allows
     checkpoint_minutes: float = Field(5.0, ge=0)  # the longest work that a kill may cost within an epoch
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: Switch = "auto"
@@ -170,6 +171,7 @@ class PostprocessStep(Section):
 class InferenceConfig(Section):
     """How whole scans are predicted."""
 
+    weights: WeightsName | None = None  # None: best where training.patience is set, else final
     overlap: float = Field(0.5, ge=0, lt=1)
     mirror: tuple[BodyAxis, ...] = ()  # average the predictions of the scan and its mirror images
     shifts: int = Field(

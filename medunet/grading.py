@@ -10,6 +10,7 @@ from medunet.config import Config
 from medunet.errors import InputError
 from medunet.files import read_object
 from medunet.imaging.volumes import mask_ending
+from medunet.plans import ModelCard
 from medunet.records import Description
 from medunet.speech import console, say
 
@@ -113,6 +114,36 @@ def choose_targets(description: Description, names: Sequence[str]) -> dict[str, 
             mend=f"Choose from {list(targets)}.",
         )
     return {name: targets[name] for name in names or targets}
+
+
+def weights_behind(
+    cases: Sequence[str], entries: Mapping[str, Any], cards: Mapping[int | str, ModelCard]
+) -> dict[str, Any]:
+    """Say of predicted cases how many were outlined by the best and by the final weights, `weights`.
+
+    With `cards` also on how many of them their own model's best weights were chosen, `num_chosen_on`: None where a
+    model before 0.5 does not say on which cases it was. `entries` are those of index.json.
+    """
+    known = {case: entries[case] for case in cases if case in entries}
+    counts: dict[str, int] = {}
+    num_chosen_on: int | None = 0
+    for case, entry in known.items():
+        weights = entry.get("weights", "best")
+        counts[weights] = counts.get(weights, 0) + 1
+        card = cards.get(entry.get("fold"))
+        if weights == "best" and card is not None:
+            if not card.validation_cases:
+                num_chosen_on = None
+            elif num_chosen_on is not None:
+                num_chosen_on += case in card.validation_cases
+    return {"weights": counts, **({"num_chosen_on": num_chosen_on} if cards else {})}
+
+
+def entries_beside(folder: Path) -> dict[str, Any]:
+    """Return what the index.json of a folder of masks says of each case; nothing where medunet wrote none."""
+    index = folder / "index.json"
+    entries: dict[str, Any] = read_object(index).get("cases", {}) if index.exists() else {}
+    return entries
 
 
 def targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:

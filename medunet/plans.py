@@ -9,10 +9,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_serializer, model_validator
 
-from medunet.config import InferenceConfig, NetworkConfig
+from medunet.config import InferenceConfig, NetworkConfig, WeightsName
 from medunet.records import Description
 from medunet.stored import Stored
 
+WEIGHTS_FILES: dict[WeightsName, str] = {"best": "weights.safetensors", "final": "weights_final.safetensors"}
 UNPADDED_NETWORKS = ("unet_2015",)
 
 
@@ -229,4 +230,12 @@ class ModelCard(Stored):
     training_cases: tuple[str, ...] = ()
     train_is_validation: bool = False
     validation_dice: dict[str, float | None] = {}
-    weights_sha256: str = ""
+    validation_cases: tuple[
+        str, ...
+    ] = ()  # ids of those whose Dice chose the best weights; before 0.5: not kept
+    weights_sha256: str = ""  # of the best
+    final_weights_sha256: str = ""  # before 0.5: none
+
+    def sha256_of(self, weights: WeightsName) -> str:
+        """Return the hash of the file of the best or the final weights; "" where the model has none."""
+        return self.weights_sha256 if weights == "best" else self.final_weights_sha256

@@ -20,8 +20,8 @@ from medunet.dataset.held_out import read_test_names
 from medunet.dataset.manifest import case_paths, make_manifest
 from medunet.dataset.splits import read_folds
 from medunet.errors import InputError, StoppedError
-from medunet.files import hash_value, read_object
-from medunet.grading import choose_targets, score_and_show, targets_beside
+from medunet.files import hash_value
+from medunet.grading import choose_targets, entries_beside, score_and_show, targets_beside, weights_behind
 from medunet.imaging.volumes import mask_ending
 from medunet.plans import ModelCard, Plan
 from medunet.records import Fault, Manifest
@@ -220,7 +220,8 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
     began = read_provenance(run).get("folds", {}).get(str(fold), {})
     same_device = began.get("asked", [None])[-1] == device.type
     precision = began["compute"]["precision"] if same_device else choose_precision("auto", device).precision
-    loaded = Model.load(model or run.folder.model(fold), device=device, precision=precision)
+    weights = run.config.inference.weights
+    loaded = Model.load(model or run.folder.model(fold), device=device, precision=precision, weights=weights)
     known = {case.id for case in cases} & set(loaded.card.training_cases)
     if model is None and known and not loaded.card.train_is_validation:
         raise InputError(
@@ -257,6 +258,7 @@ def run_score(
     Raises:
         InputError: masks are older than their model, or there is nothing to score.
     """
+    from medunet.reporting.sentences import weights_told
     from medunet.scoring.pairs import Pair
 
     manifest, cards = run.manifest, trained_cards(run)
@@ -265,9 +267,8 @@ def run_score(
     for fold, card in cards.items():
         for case in held_out_cases(run, fold):
             cases[case.id] = case
-            hashes.setdefault(case.id, set()).add(card.weights_sha256)
-    index_path = run.folder.predictions / "index.json"
-    entries = read_object(index_path).get("cases", {}) if index_path.exists() else {}
+            hashes.setdefault(case.id, set()).update((card.weights_sha256, card.final_weights_sha256))
+    entries = entries_beside(run.folder.predictions)
     made_by = {case_id: entries.get(case_id, {}).get("model_sha256") for case_id in hashes}
     if stale := [case_id for case_id, made in made_by.items() if made and made not in hashes[case_id]]:
         raise InputError(
@@ -289,7 +290,8 @@ def run_score(
     predicted = targets_beside(run.folder.predictions) or manifest.description.targets
     wanted = choose_targets(manifest.description, targets)
     seen = any(card.train_is_validation for card in cards.values())
-    about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen}
+    used = weights_behind([pair.case for pair in pairs if pair.prediction is not None], entries, cards)
+    about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen, **used}
     scores = score_and_show(
         pairs,
         wanted,
@@ -304,6 +306,7 @@ def run_score(
     add_provenance(run, "score", about)
     if seen:
         console.print(f"[yellow]{_SEEN}[/]")
+    console.print(weights_told(about), highlight=False, soft_wrap=True)
     return scores
 
 

@@ -29,6 +29,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     from medunet.training.train import train_fold
     from medunet.training.tuning import search
     from medunet.training.tuning_space import check_space
+    from medunet.training.validation_plan import plan_validation
 
     require_clean(run)
     check_space(run.config)
@@ -37,6 +38,8 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     run.save()
     plain = run.config.plain()
     settings = run.config.model_dump(mode="json", exclude=_FREE)
+    # All trials, on all machines, are compared on the same windows: what was timed here must not decide.
+    validation = plan_validation(manifest, base_plan, run.config, run.data_root, step_s=0.0, window_s=0.0)
     plain["training"]["init_from"] = run.config.training.init_from  # which is never stored
 
     def train(name: str, changes: list[str], callbacks: Sequence[Any]) -> float:
@@ -60,6 +63,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
             compute=choose_compute_of(trial, device),
             cache=run.folder.cache,
             callbacks=callbacks,
+            validation=validation,
         )
         return card.validation_dice["dice"] or 0.0
 

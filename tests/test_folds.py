@@ -57,8 +57,8 @@ def check_whole(run: runs.Run) -> None:
     for fold, held_out in enumerate(FOLDS):
         card = ModelCard.read(run.folder.model(fold) / "model.json")
         assert set(card.training_cases) == set(FOLDS[1 - fold])
-        assert {entries[case]["model_sha256"] for case in held_out} == {card.weights_sha256}
-        hashes.add(card.weights_sha256)
+        assert {entries[case]["model_sha256"] for case in held_out} == {card.final_weights_sha256}
+        hashes.add(card.final_weights_sha256)
     assert len(hashes) == 2
     scores = pd.read_csv(run.folder.scores)
     assert sorted(scores.case.unique()) == sorted(entries)

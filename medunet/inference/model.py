@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from medunet.config import InferenceConfig
+from medunet.config import InferenceConfig, WeightsName
 from medunet.errors import DataError, InputError
 from medunet.files import hash_file
 from medunet.imaging.geometry import axis_codes
@@ -18,7 +18,7 @@ from medunet.imaging.volumes import read_header, write_mask
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
 from medunet.networks.devices import Precision
-from medunet.plans import ModelCard
+from medunet.plans import WEIGHTS_FILES, ModelCard
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.transforms.chain import preprocess_chain, restore_probabilities, run_chain
 
@@ -32,35 +32,55 @@ class Model:
     chain: Compose
     device: torch.device
     precision: Precision
+    weights: WeightsName = "best"
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weights that predict."""
+        return self.card.sha256_of(self.weights)
 
     @classmethod
-    def load(cls, folder: Path, *, device: torch.device, precision: Precision) -> "Model":
+    def load(
+        cls, folder: Path, *, device: torch.device, precision: Precision, weights: WeightsName | None = None
+    ) -> "Model":
         """Read a model folder; loading runs no code from it.
+
+        Args:
+            weights: the best by validation or the final ones; None: as the model was told when it was trained
+                (`inference.weights`), of models before 0.5 the best.
 
         Raises:
             InputError: files are missing or changed, or the weights do not fit the plan.
         """
-        weights = folder / "weights.safetensors"
-        if not (folder / "model.json").is_file() or not weights.is_file():
+        if not (folder / "model.json").is_file():
             raise InputError(
-                "holds no model.json with weights.safetensors",
+                "holds no model.json",
                 where=str(folder),
                 mend="Give a trained run's folds/<k>/model folder, or train first.",
             )
         card = ModelCard.read(folder / "model.json")
-        if hash_file(weights) != card.weights_sha256:
+        chosen = weights or card.inference.weights or "best"
+        path = folder / WEIGHTS_FILES[chosen]
+        if chosen == "final" and not card.final_weights_sha256:
             raise InputError(
-                "weights.safetensors is not the file that model.json was written with",
+                "the model has no final weights: it was trained with medunet 0.4 or earlier",
                 where=str(folder),
-                mend="Copy both files again, or export the model anew with `medunet train`.",
+                mend="Predict with --weights best, or export both anew with `medunet train RUN`.",
+            )
+        if not path.is_file() or hash_file(path) != card.sha256_of(chosen):
+            what = "is not the file that model.json was written with" if path.is_file() else "is missing"
+            raise InputError(
+                f"{path.name} {what}",
+                where=str(folder),
+                mend="Copy the model folder again, or export the model anew with `medunet train`.",
             )
         network = build_network(card.plan, card.description)
         try:
-            network.load_state_dict(load_file(weights))
+            network.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
             raise InputError(f"the weights do not fit the plan ({error})", where=str(folder)) from error
         network.to(device).eval()
-        return cls(card, network, preprocess_chain(card.plan, with_label=False), device, precision)
+        return cls(card, network, preprocess_chain(card.plan, with_label=False), device, precision, chosen)
 
     def predict(self, image_paths: list[Path], config: InferenceConfig, *, resample: bool = False) -> NDArray:
         """Return the uint8 label map `(I, J, K)` on the scan's own grid; `resample` as `read_channels` has it.

@@ -105,6 +105,7 @@ def predict_scans(
             mend="Choose another --out.",
         )
     options = config.plain()
+    del options["weights"]  # the file's hash says it
     failed: dict[str, str] = {}
 
     def write_index() -> None:
@@ -122,11 +123,12 @@ def predict_scans(
         try:
             entry = {
                 "image_sha256": hash_value([hash_file(image) for image in scan.images]),
-                "model_sha256": model.card.weights_sha256,
+                "model_sha256": model.weights_sha256,
+                "weights": model.weights,
                 "options_sha256": hash_value(options | ({"resample": True} if scan.resample else {})),
                 "fold": model.card.fold,
             }
-            before = done.get(scan.case, {})
+            before = {"weights": "best", **done.get(scan.case, {})}  # which medunet 0.4 did not write down
             if not overwrite and path.exists() and all(before.get(key) == entry[key] for key in entry):
                 continue
             done[scan.case] = {"begun": True}  # so that a mask left by a kill is known as ours

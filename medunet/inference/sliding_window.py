@@ -177,11 +177,14 @@ def _predict_tiles(images: torch.Tensor, forward: Forward, plan: Plan) -> torch.
 
 
 def to_label_map(probabilities: torch.Tensor, description: Description) -> torch.Tensor:
-    """Return the uint8 label map `(I, J, K)`: the most probable label, or regions above 0.5 in written order."""
+    """Return the uint8 label map of probabilities `(C, ...)`: the most probable label, or regions in written order.
+
+    A region is where its probability is above 0.5. The map lies on the probabilities' device.
+    """
     if not description.regions:
         values = torch.tensor([0, *description.written_values.values()], dtype=torch.uint8)
-        return values[probabilities.argmax(0)]
-    labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8)
+        return values.to(probabilities.device)[probabilities.argmax(0)]
+    labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8, device=probabilities.device)
     for channel, value in zip(probabilities, description.written_values.values(), strict=True):
         labels[channel > 0.5] = value
     return labels

@@ -25,7 +25,7 @@ from medunet.reporting.scores import (
     summarise_targets,
     verdict,
 )
-from medunet.reporting.sentences import conventions, trained_on
+from medunet.reporting.sentences import conventions, trained_on, weights_told
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,14 @@ def cohort_html(
     *,
     lesions: pd.DataFrame | None,
     penalised: Penalised,
+    about: Mapping[str, Any],
     faults: Sequence[Fault] | None,
     provenance: Mapping[str, Any] | None,
 ) -> str:
     """Return the index page.
 
     `pages` has one entry for each case of `scores`; `lesions` is None where none were scored, `faults` where the data
-    were not checked; `penalised` as `penalised_means` returns it.
+    were not checked; `penalised` as `penalised_means` returns it, `about` as scores.json has it.
     """
     description = manifest.description
     ranked = rank_cases(scores)
@@ -63,6 +64,7 @@ def cohort_html(
         _entry(case, scores[scores["case"] == case], pages[case], targets, description.unit)
         for case in ranked
     ]
+    weights, is_optimistic = weights_told(about), about.get("num_chosen_on", 0) != 0
     summaries = summarise_targets(scores, description.unit, penalised)
     return render(
         "index.html",
@@ -73,7 +75,7 @@ def cohort_html(
         mean_dice=number_text(average.mean, 3),
         dice_interval="" if math.isnan(average.low) else interval_text(average.low, average.high, 3),
         num_averaged=len(by_case),
-        trained_on=trained_on(provenance),
+        warnings=[text for text in (trained_on(provenance), weights if is_optimistic else "") if text],
         unscored=[entry for entry in entries if entry["case"] in unscored],
         ranked=[entry for entry in entries if entry["case"] not in unscored],
         troubled=[entry for entry in entries if entry["page"].trouble],
@@ -90,7 +92,7 @@ def cohort_html(
         excluded=manifest.excluded,
         accepted=manifest.accepted,
         not_scored=len({case.id for case in manifest.used} - set(ranked)),
-        conventions=conventions(scores, description.unit),
+        conventions=" ".join(filter(None, (conventions(scores, description.unit), weights))),
         volumes="Volumes in ml" if description.unit == "mm" else "Areas in pixels",
         provenance=flat_items(dict(provenance or {})),
     )

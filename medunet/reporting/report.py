@@ -76,13 +76,15 @@ def report_run(
         )
     told = run.root / "scores.json"
     page = run.report / "index.html"
+    stored = read_object(told) if told.exists() else None
     html = cohort_html(
         run.root.name,
         scores,
         manifest,
         pages,
         lesions=lesions,
-        penalised=penalised_means(read_object(told)) if told.exists() else {},
+        penalised=penalised_means(stored) if stored is not None else {},
+        about=stored.get("about", {}) if stored is not None else {},
         faults=faults,
         provenance=provenance,
     )

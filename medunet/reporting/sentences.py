@@ -50,6 +50,28 @@ def trained_on(provenance: Mapping[str, Any] | None) -> str:
     return "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
 
 
+def weights_told(about: Mapping[str, Any]) -> str:
+    """Say which weights predicted, and what part the scored cases had in choosing them; "" where it is not known.
+
+    `about` is that of scores.json.
+    """
+    counts: Mapping[str, int] = about.get("weights", {})
+    if not counts:
+        return ""
+    names = " and ".join(
+        f"the {name} weights" + (f" ({count} cases)" if len(counts) > 1 else "")
+        for name, count in sorted(counts.items())
+    )
+    text = f"Predicted with {names} of the training."
+    if "best" not in counts or "num_chosen_on" not in about:
+        return text
+    chosen = about["num_chosen_on"]
+    if chosen is None:
+        return f"{text} On which cases the best were chosen was not kept: it may be some of the scored ones."
+    part = f"{chosen} of the {sum(counts.values())} scored cases" if chosen else "none of the scored cases"
+    return f"{text} The best were chosen on {part}{': there the scores are optimistic' if chosen else ''}."
+
+
 def score_notes(rows: pd.DataFrame) -> list[Note]:
     """Return what the scores remark of a case, each remark once: labels that look swapped first.
 

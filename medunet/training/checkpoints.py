@@ -65,7 +65,9 @@ class KeepCheckpoints(Checkpoint):
         """Save; the file before stays until the new one is whole."""
         assert isinstance(pl_module, SegmentationModule)
         self._save(trainer)
-        if trainer.is_global_zero and best_row(pl_module.history) == len(pl_module.history) - 1:
+        history = pl_module.history
+        is_validated = bool(history) and history[-1]["step"] == trainer.global_step
+        if trainer.is_global_zero and is_validated and best_row(history) == len(history) - 1:
             link(self.folder / "last.ckpt", self.folder / "best.ckpt")
 
     def _save(self, trainer: L.Trainer) -> None:
@@ -95,7 +97,7 @@ class StopWithoutGain(L.Callback):
 
 def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bool:
     """Say whether the last `patience` validations brought no better Dice; None: there is no end of patience."""
-    return patience is not None and len(history) - 1 - best_row(history) >= patience
+    return patience is not None and bool(history) and len(history) - 1 - best_row(history) >= patience
 
 
 def best_row(history: list[dict[str, float]]) -> int:
@@ -141,13 +143,14 @@ class Saved:
 
     def batch_in_epoch(self, config: Config) -> int:
         """Return the batch of its epoch before which it was saved; 0 between two epochs."""
-        return (self.step - self._last_end) * config.training.accumulate
+        return (self.step - self._last_end) % config.training.steps_per_epoch * config.training.accumulate
 
     def epochs_in_all(self, config: Config) -> int:
         """Return how many epochs the configured steps make, where a limit of minutes has cut some short."""
         training = config.training
         steps_left = training.epochs * training.steps_per_epoch - self._last_end
-        return len(self.history) + math.ceil(steps_left / training.steps_per_epoch)
+        num_ended = int(self.history[-1]["epoch"]) + 1 if self.history else 0  # the cut ones were validated
+        return num_ended + math.ceil(steps_left / training.steps_per_epoch)
 
     def ends_best_epoch(self) -> bool:
         """Say whether it was saved at the end of the best epoch so far."""

@@ -1,4 +1,4 @@
-"""The curves of a training without TensorBoard: training.csv after every epoch, curves.png now and then."""
+"""The curves of a training without TensorBoard: training.csv after every validation, curves.png now and then."""
 
 import csv
 import io
@@ -31,6 +31,8 @@ class Curves(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the table, and the picture where the last one is a minute old."""
         assert isinstance(pl_module, SegmentationModule)
+        if not pl_module.history:
+            return
         write_text(self.folder / "training.csv", history_csv(pl_module.history))
         if time.monotonic() - self._drawn_at > _DRAW_EVERY_S:
             self._draw(pl_module.history)
@@ -66,8 +68,8 @@ def _cell(value: float) -> str:
 def draw_curves(history: Rows) -> Figure:
     """Draw losses, validation Dice and HD95 per target, and the learning rate over the minutes of training.
 
-    A target keeps its colour; an epoch with an infinite HD95 is a triangle at the top; a dotted line marks the epoch
-    whose weights are kept.
+    A target keeps its colour; an infinite HD95 is a triangle at the top; a dotted line marks the validation whose
+    weights are the best.
     """
     figure = Figure(figsize=(16, 4.2), layout="constrained")
     losses, dice, distance, rate = figure.subplots(1, 4)
@@ -82,7 +84,7 @@ def draw_curves(history: Rows) -> Figure:
 
     minutes = [row["minutes"] for row in history]
     draw(losses, "loss", label="training (patches)")
-    draw(losses, "validation_loss", label="validation (whole scans)")
+    draw(losses, "validation_loss", label="validation (windows)")
     losses.legend(loc="upper right", fontsize="small")
     targets = [key.removeprefix("dice_") for key in history[0] if key.startswith("dice_")]
     for number, target in enumerate(targets[:_MOST_TARGETS]):
@@ -94,7 +96,7 @@ def draw_curves(history: Rows) -> Figure:
         high = [0.97 - 0.04 * number] * len(missed)
         distance.plot(missed, high, "^", color=colour, markersize=5, transform=distance.get_xaxis_transform())
     draw(dice, "dice", label="mean", color="black", lw=2.5)
-    dice.axvline(minutes[best_row(history)], color="grey", linestyle=":", label="weights that are kept")
+    dice.axvline(minutes[best_row(history)], color="grey", linestyle=":", label="best weights")
     draw(rate, "learning_rate")
     lowest = min((row[key] for row in history for key in row if _is_dice(key) and row[key] >= 0), default=0.0)
     dice.set_ylim(math.floor(10 * min(lowest, 0.9)) / 10, 1)

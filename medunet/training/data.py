@@ -1,4 +1,4 @@
-"""Patches and volumes of one fold, served to Lightning.
+"""Patches and validation cases of one fold, served to Lightning.
 
 A patch is a function of (seed, epoch, index) alone: a run that was killed, or that is spread over several processes,
 sees what an undisturbed one sees.
@@ -87,24 +87,12 @@ class EpochSampler(Sampler):
             yield from ((self.epoch, index) for index in range(start, start + share))
 
 
-class VolumeDataset(Dataset):
-    """Whole preprocessed cases, for validation, each with its number among all of them."""
-
-    def __init__(self, cases: list[PreparedCase], numbers: list[int]) -> None:
-        self.cases, self.numbers = cases, numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        number = self.numbers[index]
-        case = self.cases[number]
-        image, label = torch.from_numpy(np.array(case.image[:])), torch.from_numpy(np.array(case.label[:]))
-        return {"id": case.id, "number": number, "image": image, "label": label}
-
-
 class FoldData(L.LightningDataModule):
-    """Training patches and validation volumes of one fold, as one process of several sees them."""
+    """Training patches and validation cases of one fold, as one process of several sees them.
+
+    `validation` holds all processes' cases; the loader names this one's by number, and their windows are cut from the
+    stored arrays one batch after the other (`medunet.training.validation`).
+    """
 
     def __init__(
         self,
@@ -134,7 +122,7 @@ class FoldData(L.LightningDataModule):
         self.patches = PatchDataset(training, plan, config, seed=seed)
         numbers = list(range(len(validation)))[processes.rank :: processes.count]
         # A process without a case of its own repeats the first one, which is then counted once.
-        self.volumes = VolumeDataset(validation, numbers or [0])
+        self.validation, self.numbers = validation, numbers or [0]
         self.sampler = EpochSampler(
             config.steps_per_epoch * config.accumulate, plan.batch_size, processes, first_batch=first_batch
         )
@@ -154,8 +142,8 @@ class FoldData(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Whole volumes, one at a time."""
-        return DataLoader(self.volumes, batch_size=None)
+        """Numbers of cases, one at a time."""
+        return DataLoader([{"number": number} for number in self.numbers], batch_size=None)  # type: ignore[arg-type]
 
 
 def choose_workers(config: TrainingConfig, device: torch.device, processes: Processes) -> int:

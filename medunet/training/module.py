@@ -1,4 +1,4 @@
-"""The Lightning module: a network, its loss, its optimiser, and validation on whole volumes.
+"""The Lightning module: a network, its loss, its optimiser, and validation in windows.
 
 Every random draw of a step is a function of (seed, epoch, index) or (seed, step): a run that is killed and resumed,
 or spread over several processes, sees what an undisturbed one sees.
@@ -17,32 +17,44 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medunet.config import Config
 from medunet.errors import InputError
-from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network, encoder_parameters
+from medunet.networks.devices import autocast
 from medunet.plans import Plan
 from medunet.records import Description
+from medunet.training.data import FoldData
 from medunet.training.losses import SegmentationLoss
 from medunet.training.optimisation import average_of, learning_rate, make_optimizer
 from medunet.training.probe import ComputeChoice
-from medunet.training.validation import CaseResult, measure_case, summarise
+from medunet.training.validation import CaseResult, summarise, validate_case
+from medunet.training.windows import choose_windows
 from medunet.transforms.augment import allowed_mirror_axes, apply_parameters, sample_parameters
 
 _CHECK_EVERY = 10  # steps between looks at the loss: a look makes a card wait
 
 
 class SegmentationModule(L.LightningModule):
-    """Trains one fold; `history` holds one row of plain numbers per epoch and travels in the checkpoint.
+    """Trains one fold; `history` holds one row of plain numbers per validation and travels in the checkpoint.
 
     What callbacks read: `history`; `cases`, the newest validation case by case; `step_losses`, one loss a batch of
     this epoch; `gradient_norm`; `elapsed_s`; `progress()`.
     """
 
     def __init__(
-        self, plan: Plan, description: Description, config: Config, compute: ComputeChoice, identity: str
+        self,
+        plan: Plan,
+        description: Description,
+        config: Config,
+        compute: ComputeChoice,
+        identity: str,
+        *,
+        num_windows: int | None = None,
     ) -> None:
-        """`identity` is a hash of what a checkpoint must agree with to be resumed."""
+        """`identity` is a hash of what a checkpoint must agree with to be resumed.
+
+        `num_windows` is how many of a case's windows are validated at most; None: all.
+        """
         super().__init__()
-        self.identity, self.compute = identity, compute
+        self.identity, self.compute, self.num_windows = identity, compute, num_windows
         self.plan, self.description, self.run_config = plan, description, config
         training = config.training
         self.network = build_network(plan, description)
@@ -61,7 +73,7 @@ class SegmentationModule(L.LightningModule):
         self.step_losses: list[torch.Tensor] = []
         self.gradient_norm: torch.Tensor | None = None
         self.elapsed_s = 0.0
-        self._results: dict[int, tuple[CaseResult, float]] = {}
+        self._results: dict[int, CaseResult] = {}
         self._last_tick: float | None = None
         self._epoch_start_s = self._train_s = 0.0
 
@@ -154,16 +166,18 @@ class SegmentationModule(L.LightningModule):
         label = batch["label"]
         if any(self.plan.valid_margin):
             label = label[(..., *(slice(margin, -margin) for margin in self.plan.valid_margin))]
-        image = batch["image"]
-        if self.compute.channels_last:
-            layout = torch.channels_last if self.plan.dimensions == 2 else torch.channels_last_3d
-            image = image.contiguous(memory_format=layout)
-        loss = self.loss(self.forward_training(image), label)
+        loss = self.loss(self.forward_training(self._laid_out(batch["image"])), label)
         self.step_losses.append(loss.detach())
         if batch_idx % _CHECK_EVERY == 0 and not math.isfinite(value := loss.item()):
             self.loss.check_label(label)
             raise self._diverged(f"the training loss became {value}")
         return loss
+
+    def _laid_out(self, image: torch.Tensor) -> torch.Tensor:
+        if not self.compute.channels_last:
+            return image
+        layout = torch.channels_last if self.plan.dimensions == 2 else torch.channels_last_3d
+        return image.contiguous(memory_format=layout)
 
     def _diverged(self, what: str) -> InputError:
         return InputError(
@@ -195,10 +209,11 @@ class SegmentationModule(L.LightningModule):
             self.average.update_parameters(self.network)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Keep the time, and stop behind a whole step when the minutes are over."""
+        """Keep the time, and stop behind a whole step when steps or minutes are over, with a validation."""
         self._tick()
         if self.progress() >= 1.0 and (batch_idx + 1) % self.run_config.training.accumulate == 0:
             self.trainer.should_stop = True
+            self.trainer.check_val_every_n_epoch = 1
 
     # ---- validation ---------------------------------------------------------------------------------------------
 
@@ -209,37 +224,24 @@ class SegmentationModule(L.LightningModule):
         self._train_s = max(1e-9, self.elapsed_s - self._epoch_start_s)
         self._results = {}
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Predict one whole volume on the network's grid and measure it."""
-        probabilities = predict_probabilities(
-            self.predictor,
-            batch["image"],
+    def validation_step(self, batch: dict[str, int], batch_idx: int) -> None:
+        """Validate one case, given by its number, in its windows."""
+        data: FoldData = self.trainer.datamodule  # type: ignore[attr-defined]
+        case = data.validation[batch["number"]]
+        self._results[batch["number"]] = validate_case(
+            case,
+            choose_windows(case, self.plan, self.num_windows, self.run_config.seed),
+            self._predict,
+            self.loss,
             self.plan,
             self.description,
-            device=self.device,
-            precision=self.compute.precision,
-            overlap=self.run_config.inference.overlap,
+            batch_size=data.batch_size,
         )
-        label = batch["label"].cpu()
-        result = measure_case(
-            batch["id"],
-            batch["image"].cpu(),
-            label,
-            probabilities,
-            to_label_map(probabilities, self.description),
-            self.description,
-            self.plan.spacing_mm,
-            self.plan.slice_axis,
-        )
-        self._results[batch["number"]] = result, self._validation_loss(probabilities, label)
 
-    def _validation_loss(self, probabilities: torch.Tensor, label: torch.Tensor) -> float:
-        """Return the training loss of a whole volume."""
-        if self.run_config.training.loss == "hausdorff_dt":  # distances of a whole volume take too long
-            return math.nan
-        inside = probabilities.clamp(1e-6, 1 - 1e-6)
-        logits = inside.logit() if self.description.regions else inside.log()
-        return float(self.loss([logits[None]], label[None, None]))
+    def _predict(self, image: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits of the network that is kept, the finest scale alone."""
+        with autocast(self.device, self.compute.precision):
+            return self.predictor(self._laid_out(image.to(self.device))).float()
 
     def on_validation_epoch_end(self) -> None:
         """Add a row to the history: means over all processes' cases, each counted once; stop if time is over."""
@@ -251,8 +253,7 @@ class SegmentationModule(L.LightningModule):
             dist.all_reduce(losses)
             losses /= self.trainer.world_size
         results = {number: result for share in shares for number, result in share.items()}
-        ordered = [results[number] for number in sorted(results)]
-        self.cases = [case for case, _ in ordered]
+        self.cases = [results[number] for number in sorted(results)]
         row = summarise(self.cases, self.description)
         self._tick()
         self.history.append(
@@ -262,7 +263,7 @@ class SegmentationModule(L.LightningModule):
                 "minutes": round(self.elapsed_s / 60, 3),
                 "learning_rate": self.current_rate(),
                 "loss": float(losses),
-                "validation_loss": float(np.mean([loss for _, loss in ordered])),
+                "validation_loss": float(np.mean([case.loss for case in self.cases])),
                 "patches_per_s": round(len(self.step_losses) * self.plan.batch_size / self._train_s, 3),
                 **row,
             }

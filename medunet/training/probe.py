@@ -35,6 +35,8 @@ class ComputeChoice:
     why: str = ""
     channels_last_why: str = ""
     compile_why: str = ""
+    step_s: float = 0.0  # of a training step of the plan's batch; 0: not known
+    window_s: float = 0.0  # of the prediction of one window; 0: not known
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for provenance."""

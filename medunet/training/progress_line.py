@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from medunet.training.module import SegmentationModule
 
-_WINDOW = 5  # epochs that are compared with as many before them
+_WINDOW = 5  # validations that are compared with as many before them
 
 
 class ProgressLine(L.Callback):
@@ -53,9 +53,12 @@ class ProgressLine(L.Callback):
         """Where there is no terminal, print a line an epoch for the log; warn once of overfitting."""
         assert isinstance(pl_module, SegmentationModule)
         if not self._console.is_terminal:
-            row = pl_module.history[-1]
-            text = f"epoch {row['epoch']}, loss {row['loss']:.3f}, Dice {row['dice']:.3f}"
-            self._console.print(f"Train {pl_module.progress():.0%}: {text}, {row['minutes']:.1f} minutes")
+            row = pl_module.history[-1] if pl_module.history else None
+            text = f"epoch {pl_module.current_epoch}"
+            if row is not None and row["epoch"] == pl_module.current_epoch:
+                text += f", loss {row['loss']:.3f}, Dice {row['dice']:.3f}"
+            minutes = f"{pl_module.elapsed_s / 60:.1f} minutes"
+            self._console.print(f"Train {pl_module.progress():.0%}: {text}, {minutes}")
         if not self._warned and (reason := parted(pl_module.history)):
             self._warned = True
             self._console.print(f"[yellow]{reason}[/]", highlight=False, soft_wrap=True)
@@ -91,8 +94,8 @@ def expected_end(spent_s: float, done: float, left: float) -> str:
 def parted(history: list[dict[str, float]]) -> str:
     """Say that training and validation part: the one's loss falls on while the other's rises; else return "".
 
-    The last five epochs are compared with the five before: the validation loss must have risen by over 5% while the
-    training loss fell.
+    The last five validations are compared with the five before: the validation loss must have risen by over 5% while
+    the training loss fell.
     """
     if len(history) < 2 * _WINDOW:
         return ""
@@ -106,7 +109,8 @@ def parted(history: list[dict[str, float]]) -> str:
     if math.isnan(validation) or not (training < 0 and validation > 0.05):
         return ""
     return (
-        f"Training and validation part: over the last {_WINDOW} epochs the training loss changed by {training:+.0%}, "
-        f"the validation loss by {validation:+.0%}. The network learns its cases by heart: more cases, stronger "
-        "augmentation or dropout, a smaller network or fewer epochs may help; the best weights so far are kept."
+        f"Training and validation part: over the last {_WINDOW} validations the training loss changed by "
+        f"{training:+.0%}, the validation loss by {validation:+.0%}. The network learns its cases by heart: more "
+        "cases, stronger augmentation or dropout, a smaller network or fewer epochs may help; the best weights so "
+        "far are kept."
     )

@@ -1,4 +1,4 @@
-"""Train one fold: prepare, fit, stop, and leave the best weights where prediction finds them."""
+"""Train one fold: prepare, fit, stop, and leave the best and the final weights where prediction finds them."""
 
 import errno
 import logging
@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 
 from medunet import __version__
 from medunet.case_scores import json_number
-from medunet.config import Config
+from medunet.config import Config, WeightsName
 from medunet.errors import InputError
 from medunet.files import RunFolder, hash_file, hash_value, whole_file
 from medunet.networks.devices import keep_freed_memory
-from medunet.plans import ModelCard, Plan
+from medunet.plans import WEIGHTS_FILES, ModelCard, Plan
 from medunet.records import Manifest
 from medunet.training.cache import hold_in_memory, prepare_cases
 from medunet.training.checkpoints import (
@@ -41,6 +41,7 @@ from medunet.training.probe import ComputeChoice
 from medunet.training.processes import ALONE, Processes
 from medunet.training.progress_line import ProgressLine
 from medunet.training.tensorboard import TensorBoardLog
+from medunet.training.validation_plan import ValidationPlan, begun_validation, settle_validation
 
 _LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -57,11 +58,14 @@ def train_fold(
     processes: Processes = ALONE,
     cache: Path | None = None,
     callbacks: Sequence[L.Callback] = (),
+    validation: ValidationPlan | None = None,
 ) -> ModelCard:
-    """Train `config.training.fold` of a run and export its best weights; a run begun before goes on.
+    """Train `config.training.fold` of a run and export its best and final weights; a run begun before goes on.
 
-    Writes checkpoints, TensorBoard log, training.csv and curves.png under the fold's folder, and at the end
-    `model/weights.safetensors` and `model/model.json`. Of several processes the first one writes; all return.
+    Writes checkpoints, TensorBoard log, training.csv and curves.png under the fold's folder, and at the end the
+    folder `model`: weights.safetensors, weights_final.safetensors and model.json. Of several processes the first one
+    writes; all return.
+    `validation` is how a training that begins is validated; None: as fits its time.
 
     Raises:
         InputError: the checkpoints belong to another plan, the fold does not exist, or the batch cannot be divided
@@ -83,14 +87,23 @@ def train_fold(
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         L.seed_everything(config.seed, workers=True, verbose=False)
-        module = SegmentationModule(plan, description, config, compute, identity)
+        if processes.is_first:
+            validation = settle_validation(
+                folder, manifest, plan, config, data_root, compute,
+                given=validation, is_resumed=saved is not None,
+            )  # fmt: skip
+        validation = processes.share(validation)
+        assert validation is not None
+        num_windows = validation.windows
+        module = SegmentationModule(plan, description, config, compute, identity, num_windows=num_windows)
         if saved is None:
             begin_weights(module, folder, manifest, config, speaks=processes.is_first)
         first_batch = saved.batch_in_epoch(config) if saved else 0
         data = _prepare_data(
-            run, manifest, plan, config, data_root, cache or run.cache, device, processes, first_batch
+            manifest, validation, plan, config, data_root, cache or run.cache, device, processes, first_batch
         )
-        trainer = _make_trainer(folder, config, compute, device, processes, saved, callbacks)
+        every_epochs = validation.every_epochs
+        trainer = _make_trainer(folder, config, compute, device, processes, saved, callbacks, every_epochs)
         if saved is not None and processes.is_first:
             Console(stderr=True).print(f"Resuming fold {fold} at step {saved.step}.")
         try:
@@ -100,14 +113,14 @@ def train_fold(
                 raise KeyboardInterrupt from None
             raise
     if processes.is_first:
-        export_best(run, manifest, plan, config)
+        export_weights(run, manifest, plan, config)
     processes.wait()
     return ModelCard.read(run.model(fold) / "model.json")
 
 
 def _prepare_data(
-    run: RunFolder,
     manifest: Manifest,
+    validation_plan: ValidationPlan,
     plan: Plan,
     config: Config,
     data_root: Path,
@@ -118,7 +131,7 @@ def _prepare_data(
 ) -> FoldData:
     """Preprocess what the fold needs, in the first process alone, and hold it in memory if it fits."""
     training, validation = manifest.split_fold(config.training.fold)
-    shown = validation[: config.training.validation_cases]
+    shown = [case for case in validation if case.id in validation_plan.cases]
     if not processes.is_first:
         processes.wait()
     wanted = {case.id: case for case in (*training, *shown)}  # those that also validate are held once
@@ -152,6 +165,7 @@ def _make_trainer(
     processes: Processes,
     saved: Saved | None,
     callbacks: Sequence[L.Callback],
+    every_epochs: int,
 ) -> L.Trainer:
     training = config.training
     together: list[L.Callback] = [KeepCheckpoints(folder / "checkpoints", training.checkpoint_minutes)]
@@ -173,6 +187,7 @@ def _make_trainer(
         max_epochs=saved.epochs_in_all(config) if saved else training.epochs,
         gradient_clip_val=training.gradient_clip,
         accumulate_grad_batches=training.accumulate,
+        check_val_every_n_epoch=every_epochs,  # and behind the last step, by the module
         num_sanity_val_steps=0,
         logger=log if processes.is_first else False,
         callbacks=[*callbacks, *together],
@@ -215,46 +230,56 @@ def find_resume(
     return identity, path, saved
 
 
-def export_best(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) -> ModelCard:
-    """Write the best checkpoint's weights as safetensors, with the model card beside them.
+def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) -> ModelCard:
+    """Write the best checkpoint's weights and the newest one's as safetensors, with the model card beside them.
 
     Raises:
         InputError: no checkpoint can be read, or there is none.
     """
     fold = config.training.fold
-    folder = run.fold(fold) / "checkpoints"
-    best = folder / "best.ckpt"
-    source = best if is_readable(best) else newest_readable(folder)
-    if source is None:
-        raise InputError("nothing was saved", where=str(folder), mend="Train at least one epoch.")
-    if source != best:
+    checkpoints, model = run.fold(fold) / "checkpoints", run.model(fold)
+    best, newest = checkpoints / "best.ckpt", newest_readable(checkpoints)
+    if newest is None:
+        raise InputError("nothing was saved", where=str(checkpoints), mend="Train at least one epoch.")
+    if not is_readable(best):
         text = f"[yellow]best.ckpt of fold {fold} is lost: the newest weights take the place of the best.[/]"
         Console(stderr=True).print(text, soft_wrap=True)
-    checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-    prefix = "network." if config.training.ema_decay is None else "average.module."
-    weights = {
-        name.removeprefix(prefix): value.contiguous().clone()  # DynUNet names some twice; a file holds each
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    path = run.model(fold) / "weights.safetensors"
-    with whole_file(path) as temporary:
-        try:
-            save_file(weights, temporary)
-        except SafetensorError as error:
-            raise OSError(errno.ENOSPC, str(error)) from error
-    row = checkpoint["medunet"]["history"][-1]  # of the epoch that it was saved behind
-    training, validation = manifest.split_fold(fold)
+        best = newest
+    averaged = config.training.ema_decay is not None
+    row = _export(best, model / WEIGHTS_FILES["best"], averaged=averaged)
+    _export(newest, model / WEIGHTS_FILES["final"], averaged=averaged)
+    training, held_out = manifest.split_fold(fold)
+    used: WeightsName = config.inference.weights or ("final" if config.training.patience is None else "best")
     card = ModelCard(
         medunet_version=__version__,
         description=manifest.description,
         plan=plan,
         fold=fold,
-        inference=config.inference,
+        inference=config.inference.model_copy(update={"weights": used}),
         training_cases=tuple(case.id for case in training),
-        train_is_validation=training == validation,
+        train_is_validation=training == held_out,
         validation_dice={key: json_number(value) for key, value in row.items() if key.startswith("dice")},
-        weights_sha256=hash_file(path),
+        validation_cases=begun_validation(run.fold(fold), manifest, config.training).cases,
+        weights_sha256=hash_file(model / WEIGHTS_FILES["best"]),
+        final_weights_sha256=hash_file(model / WEIGHTS_FILES["final"]),
     )
-    card.write(run.model(fold) / "model.json")
+    card.write(model / "model.json")
     return card
+
+
+def _export(checkpoint: Path, path: Path, *, averaged: bool) -> dict[str, float]:
+    """Write a checkpoint's weights, or their running average; return the newest row of its history."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    prefix = "average.module." if averaged else "network."
+    weights = {
+        name.removeprefix(prefix): value.contiguous().clone()  # DynUNet names some twice; a file holds each
+        for name, value in content["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    with whole_file(path) as temporary:
+        try:
+            save_file(weights, temporary)
+        except SafetensorError as error:
+            raise OSError(errno.ENOSPC, str(error)) from error
+    row: dict[str, float] = content["medunet"]["history"][-1]
+    return row

@@ -57,6 +57,8 @@ class Pruning(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the newest validation; of a trial that goes on after a kill, those before it as well."""
         assert isinstance(pl_module, SegmentationModule)
+        if len(pl_module.history) == self._num_told:
+            return
         for row in pl_module.history[self._num_told :]:
             self.trial.report(0.0 if math.isnan(row["dice"]) else row["dice"], int(row["epoch"]))
         self._num_told = len(pl_module.history)

@@ -1,19 +1,26 @@
 """What one validation says of a network: counts, distances and score histograms case by case, and their means.
 
-Measured on the network's own grid, while training; the scores that are reported are `medunet score`'s.
+Measured in windows on the network's own grid, while training: one batch of windows is held at a time, so that memory
+does not grow with the scan. The scores that are reported are `medunet score`'s.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from medunet.inference.sliding_window import to_label_map
+from medunet.networks.builder import to_probabilities
+from medunet.plans import Plan
 from medunet.records import Description
-from medunet.scoring.masks import score_masks
+from medunet.scoring.masks import Cut, score_masks
 from medunet.scoring.overlap import Confusion
+from medunet.training.windows import Box, Window
+from medunet.transforms.patches import PreparedCase, cut_patch
 
 NUM_BINS = 200  # of the probabilities, for precision-recall curves
 
@@ -33,6 +40,8 @@ class Slices:
 class TargetResult:
     """One target of one case: its voxels, HD95 in mm, and how many voxels were given which probability.
 
+    HD95 is undefined where the windows do not cover the case: there is no outline to measure.
+
     `histogram` counts voxels by predicted probability: first those outside the reference, then those within,
     `(2, NUM_BINS)`.
     """
@@ -49,6 +58,7 @@ class CaseResult:
     case: str
     targets: dict[str, TargetResult]
     slices: Slices
+    loss: float  # mean over its windows of the training loss, of the finest output
 
     @property
     def dice(self) -> float:
@@ -56,46 +66,162 @@ class CaseResult:
         return mean([target.voxels.dice for target in self.targets.values()])
 
 
-def measure_case(
-    case: str,
-    image: torch.Tensor,
-    label: torch.Tensor,
-    probabilities: torch.Tensor,
-    prediction: torch.Tensor,
+def validate_case(
+    case: PreparedCase,
+    windows: Sequence[Window],
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    loss: Callable[[list[torch.Tensor], torch.Tensor], torch.Tensor],
+    plan: Plan,
     description: Description,
-    spacing_mm: tuple[float, float, float],
-    slice_axis: int,
+    *,
+    batch_size: int,
 ) -> CaseResult:
-    """Measure one case.
+    """Validate one case in some of its windows or all, `batch_size` of them at once.
 
     Args:
-        image: `(C, I, J, K)`, of which the first channel is shown.
-        label: uint8 `(I, J, K)` with the dataset's values; voxels of the ignore label count for nothing.
-        probabilities: `(C, I, J, K)`, a channel per target, with background before them where labels exclude one
-            another.
-        prediction: uint8 `(I, J, K)` with the values that are written.
-        slice_axis: the axis across which slices are shown.
+        windows: as `choose_windows` gives them; only their own voxels are counted, and of these none that the ignore
+            label marks.
+        forward: from images `(B, C, *patch)` to float32 logits `(B, C, *output)`, finest scale.
+        loss: from such logits, in a list, and labels `(B, 1, *output)` to a mean over the batch.
     """
-    reference, predicted = label.numpy(), prediction.numpy()
-    counted = reference != description.ignore_value if description.ignore_value is not None else None
-    first = 0 if description.regions else 1
-    targets = {}
-    for number, (name, values) in enumerate(description.targets.items()):
-        masks = np.isin(reference, values), np.isin(predicted, values)
-        scores = probabilities[first + number].numpy()
-        if counted is not None:
-            masks = masks[0] & counted, masks[1] & counted
-            targets[name] = _measure_target(*masks, scores[counted], masks[0][counted], spacing_mm)
-        else:
-            targets[name] = _measure_target(*masks, scores, masks[0], spacing_mm)
-    return CaseResult(case, targets, _cut_slices(image[0], reference, predicted, spacing_mm, slice_axis))
+    tally = _Tally(description, case.label.shape)
+    losses = 0.0
+    for begin in range(0, len(windows), batch_size):
+        batch = windows[begin : begin + batch_size]
+        image, label = _cut(case, batch, plan)
+        logits = forward(image)
+        label = label.to(logits.device)
+        losses += len(batch) * float(loss([logits], label))
+        probabilities = to_probabilities(logits, description)
+        del logits
+        predicted = to_label_map(probabilities.movedim(1, 0), description)
+        label = label[:, 0]
+        if plan.dimensions == 2:
+            probabilities = probabilities.unsqueeze(2 + plan.slice_axis)
+            predicted, label = (each.unsqueeze(1 + plan.slice_axis) for each in (predicted, label))
+        for number, window in enumerate(batch):
+            inner = window.inner
+            tally.add(
+                window.box, probabilities[number][:, *inner], predicted[number][inner], label[number][inner]
+            )
+    return tally.result(case, plan, losses / len(windows))
+
+
+def _cut(case: PreparedCase, windows: Sequence[Window], plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images `(B, C, *patch)` and labels `(B, 1, *output)` of windows."""
+    cuts = [
+        cut_patch(
+            case,
+            window.starts,
+            plan.patch_size,
+            slice_axis=plan.slice_axis if plan.dimensions == 2 else None,
+            context_slices=plan.context_slices,
+            valid_margin=plan.valid_margin,
+        )
+        for window in windows
+    ]
+    image, label = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*cuts, strict=True))
+    kept = (slice(margin, n - margin) for margin, n in zip(plan.valid_margin, plan.patch_size, strict=True))
+    return image, label[:, :, *kept]
+
+
+class _Tally:
+    """Counts of one case, summed as its windows come in, and its label map as far as it was predicted."""
+
+    def __init__(self, description: Description, shape: tuple[int, ...]) -> None:
+        self.description, self.targets = description, description.targets
+        self.prediction = np.zeros(shape, np.uint8)
+        self.num_seen = 0
+        self.counts = np.zeros((len(self.targets), 4), np.int64)  # tp, fp, fn, tn
+        self.histograms = np.zeros((len(self.targets), 2, NUM_BINS), np.int64)
+        self.box: Box | None = None  # of the window with the most foreground
+        self._most = -1
+
+    def add(
+        self, box: Box, probabilities: torch.Tensor, predicted: torch.Tensor, label: torch.Tensor
+    ) -> None:
+        """Count a window's own voxels: probabilities `(C, I, J, K)`, label maps `(I, J, K)`."""
+        self.prediction[box] = predicted.cpu().numpy()
+        self.num_seen += label.numel()
+        probabilities, predicted, label = probabilities.flatten(1), predicted.flatten(), label.flatten()
+        if self.description.ignore_value is not None:
+            counted = label != self.description.ignore_value
+            probabilities, predicted, label = probabilities[:, counted], predicted[counted], label[counted]
+        foreground = int((label > 0).sum())
+        if foreground > self._most:
+            self._most, self.box = foreground, box
+        first = 0 if self.description.regions else 1
+        for number, values in enumerate(self.targets.values()):
+            wanted = torch.tensor(values, dtype=torch.uint8, device=label.device)
+            inside, found = torch.isin(label, wanted), torch.isin(predicted, wanted)
+            tp, num_inside, num_found = (int(mask.sum()) for mask in (inside & found, inside, found))
+            union = num_inside + num_found - tp
+            self.counts[number] += tp, num_found - tp, num_inside - tp, label.numel() - union
+            self.histograms[number] += _histogram(probabilities[first + number], inside, num_inside)
+
+    def result(self, case: PreparedCase, plan: Plan, loss: float) -> CaseResult:
+        """Return what the windows say together."""
+        reference = np.asarray(case.label[:])
+        is_covered = self.num_seen == reference.size
+        assert self.box is not None
+        distances = self._distances_mm(reference, plan.spacing_mm) if is_covered else {}
+        results = {
+            name: TargetResult(
+                Confusion(*(int(count) for count in counts)), distances.get(name, math.nan), histogram
+            )
+            for name, counts, histogram in zip(self.targets, self.counts, self.histograms, strict=True)
+        }
+        everywhere = (
+            slice(0, reference.shape[0]),
+            slice(0, reference.shape[1]),
+            slice(0, reference.shape[2]),
+        )
+        shown = everywhere if is_covered else self.box
+        slices = _cut_slices(case.image, reference, self.prediction, plan.spacing_mm, plan.slice_axis, shown)
+        return CaseResult(case.id, results, slices, loss)
+
+    def _distances_mm(
+        self, reference: NDArray[np.uint8], spacing_mm: tuple[float, float, float]
+    ) -> dict[str, float]:
+        """Return each target's HD95, measured in the box that holds it in both maps; undefined ones left out."""
+        prediction = self.prediction
+        if self.description.ignore_value is not None:
+            prediction = np.where(reference == self.description.ignore_value, 0, prediction)
+        boxes = [ndimage.find_objects(labels, max_label=255) for labels in (reference, prediction)]
+        distances = {}
+        for (name, values), (tp, fp, fn, _) in zip(self.targets.items(), self.counts, strict=True):
+            if tp + fp == 0 or tp + fn == 0:
+                distances[name] = math.nan if tp + fp + fn == 0 else math.inf
+                continue
+            held = [own[value - 1] for own in boxes for value in values if own[value - 1] is not None]
+            starts = tuple(min(box[axis].start for box in held) for axis in range(3))
+            stops = tuple(max(box[axis].stop for box in held) for axis in range(3))
+            box = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
+            inside, found = (np.isin(labels[box], values) for labels in (reference, prediction))
+            score = score_masks(inside, found, spacing_mm, cut=Cut(starts, reference.shape))
+            distances[name] = score.hd95_mm
+        return distances
+
+
+def _histogram(scores: torch.Tensor, inside: torch.Tensor, num_inside: int) -> NDArray[np.int64]:
+    """Count voxels `(2, NUM_BINS)` by their score, first those outside; the lowest bin is what the others leave.
+
+    Nearly all voxels of nearly all targets lie in that bin, and need no sorting.
+    """
+    scaled = scores * NUM_BINS
+    high = scaled >= 1
+    bins = scaled[high].long().clamp_max(NUM_BINS - 1) + NUM_BINS * inside[high]
+    counts = torch.bincount(bins, minlength=2 * NUM_BINS).reshape(2, NUM_BINS).cpu().numpy()
+    counts[:, 0] = np.array([inside.numel() - num_inside, num_inside]) - counts.sum(1)
+    return counts
 
 
 def summarise(cases: Sequence[CaseResult], description: Description) -> dict[str, float]:
     """Return one row of means over cases, undefined ones left out: `dice`, then per target each score.
 
-    `dice` is the mean over cases of the mean over targets. HD95 is infinite where a mask was missed or made up, and
-    so is then its mean: an infinity is never averaged away.
+    `dice` is the mean over cases of the mean over targets. HD95 is a mean over the cases that are covered by their
+    windows. It is infinite where a mask was missed or made up, and so is then its mean: an infinity is never averaged
+    away.
     """
     row = {"dice": mean([case.dice for case in cases])}
     for name in description.targets:
@@ -127,34 +253,25 @@ def mean(values: Sequence[float]) -> float:
     return sum(defined) / len(defined) if defined else math.nan
 
 
-def _measure_target(
-    reference: NDArray[np.bool_],
-    prediction: NDArray[np.bool_],
-    scores: NDArray[np.float32],
-    inside: NDArray[np.bool_],
-    spacing_mm: tuple[float, ...],
-) -> TargetResult:
-    score = score_masks(reference, prediction, spacing_mm)
-    voxels = Confusion(score.tp, score.fp, score.fn, score.tn)
-    bins = np.minimum((scores * NUM_BINS).astype(np.int64), NUM_BINS - 1)
-    histogram = np.bincount((bins + NUM_BINS * inside).ravel(), minlength=2 * NUM_BINS).reshape(2, NUM_BINS)
-    return TargetResult(voxels, score.hd95_mm, histogram)
-
-
 def _cut_slices(
-    image: torch.Tensor,
+    image: NDArray[np.float32],
     label: NDArray[np.uint8],
     prediction: NDArray[np.uint8],
     spacing_mm: tuple[float, float, float],
     axis: int,
+    box: Box,
 ) -> Slices:
-    """Cut at a quarter, half and three quarters of the reference's extent; of the volume's where it is empty."""
-    rows = np.flatnonzero((label > 0).any(axis=tuple(other for other in range(3) if other != axis)))
-    low, high = (int(rows[0]), int(rows[-1])) if rows.size else (0, label.shape[axis] - 1)
+    """Cut a box at a quarter, half and three quarters of the reference's extent in it, or of its own if that is 0."""
+    others = tuple(other for other in range(3) if other != axis)
+    rows = np.flatnonzero((label[box] > 0).any(axis=others)) + box[axis].start
+    low, high = (int(rows[0]), int(rows[-1])) if rows.size else (box[axis].start, box[axis].stop - 1)
     positions = tuple(round(low + share * (high - low)) for share in (0.25, 0.5, 0.75))
-    taken = [
-        np.stack([np.take(array, at, axis) for at in positions])
-        for array in (image.numpy(), label, prediction)
+    places = [
+        tuple(slice(at, at + 1) if other == axis else box[other] for other in range(3)) for at in positions
     ]
+    shown = np.stack(
+        [np.asarray(image[0, first, second, third]).squeeze(axis) for first, second, third in places]
+    )
+    masks = [np.stack([array[place].squeeze(axis) for place in places]) for array in (label, prediction)]
     first, second = (mm for other, mm in enumerate(spacing_mm) if other != axis)
-    return Slices(taken[0], taken[1], taken[2], positions, (first, second))
+    return Slices(shown, masks[0], masks[1], positions, (first, second))

@@ -85,13 +85,32 @@ def sample_patch(
         beyond(start - (n - box) // 2, n, length)
         for start, n, box, length in zip(starts, sizes, boxes, shape, strict=True)
     ]
-    label = _take(case.label, index)[None]
-    if slice_axis is None:
-        return _take(case.image, index), label
-    radius = context_slices // 2
-    index[slice_axis] = _repeated_index(starts[slice_axis] - radius, context_slices, shape[slice_axis])
-    slices = np.moveaxis(_take(case.image, index), 1 + slice_axis, 1)
-    return slices.reshape(-1, *size), label.squeeze(1 + slice_axis)
+    return _take_patch(case, index, slice_axis, context_slices)
+
+
+def cut_patch(
+    case: PreparedCase,
+    starts: tuple[int, int, int],
+    size: tuple[int, ...],
+    *,
+    slice_axis: int | None,
+    context_slices: int = 1,
+    valid_margin: tuple[int, ...] = (),
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Cut the patch whose predicted box, its part inside `valid_margin`, begins at `starts` `(I, J, K)` in voxels.
+
+    Patches and their arguments are as `sample_patch` has them; `starts` may lie before the volume.
+    """
+    sizes, margins = list(size), list(valid_margin or (0,) * len(size))
+    if slice_axis is not None:
+        sizes.insert(slice_axis, 1)
+        margins.insert(slice_axis, 0)
+    beyond = mirrored_index if any(margins) else _repeated_index
+    index = [
+        beyond(start - margin, n, length)
+        for start, margin, n, length in zip(starts, margins, sizes, case.label.shape, strict=True)
+    ]
+    return _take_patch(case, index, slice_axis, context_slices)
 
 
 def mirrored_index(start: int, size: int, length: int) -> NDArray[np.int64]:
@@ -113,6 +132,20 @@ def _repeated_index(start: int, size: int, length: int) -> NDArray[np.int64]:
 def _moved_inwards(start: int, size: int, length: int) -> int:
     """Move a box into the volume; one that is longer than the volume is moved until it holds all of it."""
     return min(max(start, min(0, length - size)), max(0, length - size))
+
+
+def _take_patch(
+    case: PreparedCase, index: list[NDArray[np.int64]], slice_axis: int | None, context_slices: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return image `(C, *size)` and label `(1, *size)` at an index per axis; of a slice with its neighbours."""
+    label = _take(case.label, index)[None]
+    if slice_axis is None:
+        return _take(case.image, index), label
+    first = int(index[slice_axis][0]) - context_slices // 2
+    index = list(index)
+    index[slice_axis] = _repeated_index(first, context_slices, case.label.shape[slice_axis])
+    slices = np.moveaxis(_take(case.image, index), 1 + slice_axis, 1)
+    return slices.reshape(-1, *slices.shape[2:]), label.squeeze(1 + slice_axis)
 
 
 def _take(array: NDArray[Any], index: Sequence[NDArray[np.int64]]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from medunet.inference.model import Model
 from medunet.inference.predict import Scan, predict_scans, scans_from_files
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.unet import UNet
-from medunet.plans import Plan
+from medunet.plans import WEIGHTS_FILES, Plan
 from medunet.records import load_description
 
 DESCRIPTIONS = REPOSITORY / "data_manifests"
@@ -157,11 +157,16 @@ def test_postprocessing_of_the_configuration_is_applied(own_run: runs.Run, tmp_p
     assert set(np.unique(mask)) == {0, 1}
 
 
-def test_changed_weights_are_refused(own_run: runs.Run):
-    path = own_run.folder.model(0) / "weights.safetensors"
+@pytest.mark.parametrize("weights", ["best", "final"])
+def test_changed_or_lost_weights_are_refused(own_run: runs.Run, weights: str):
+    folder = own_run.folder.model(0)
+    path = folder / WEIGHTS_FILES[weights]
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    with pytest.raises(InputError, match="not the file that model"):
-        load(own_run)
+    with pytest.raises(InputError, match=f"{path.name} is not the file that model"):
+        Model.load(folder, device=CPU, precision="fp32", weights=weights)
+    path.unlink()
+    with pytest.raises(InputError, match=f"{path.name} is missing"):
+        Model.load(folder, device=CPU, precision="fp32", weights=weights)
 
 
 def test_channels_are_grouped_by_their_endings(tmp_path):

@@ -78,7 +78,7 @@ def test_what_the_panels_show():
     dice, distance = figure.axes[1:3]
     curves = {line.get_label(): line for line in dice.lines}
     assert curves["mean"].get_ydata().tolist() == [0.8, 0.9, 0.8]
-    assert set(curves["weights that are kept"].get_xdata()) == {1.0}  # the minute of the best epoch
+    assert set(curves["best weights"].get_xdata()) == {1.0}  # the minute of the best epoch
     missed = [line for line in distance.lines if line.get_marker() == "^" and len(line.get_xdata())]
     assert [list(line.get_xdata()) for line in missed] == [[1.0]]
     assert missed[0].get_color() == curves["tumour"].get_color()

@@ -18,7 +18,7 @@ from medunet.training.checkpoints import Saved, best_row, is_readable, newest_re
 from medunet.training.losses import SegmentationLoss
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
-from medunet.training.train import export_best
+from medunet.training.train import export_weights
 
 
 def weights_of(run: runs.Run) -> bytes:
@@ -82,7 +82,7 @@ def test_lost_best_weights_are_not_claimed(own_run: runs.Run, capsys):
     (folder / "last.ckpt").unlink()
     torch.save(checkpoint, folder / "last.ckpt")
     (folder / "best.ckpt").unlink()
-    card = export_best(own_run.folder, own_run.manifest, own_run.plan, own_run.config)
+    card = export_weights(own_run.folder, own_run.manifest, own_run.plan, own_run.config)
     assert card.validation_dice["dice"] == checkpoint["medunet"]["history"][-1]["dice"] < 0.999
     assert "newest weights" in capsys.readouterr().err
 
@@ -125,8 +125,8 @@ def test_an_epoch_cut_by_minutes_is_followed_by_whole_ones(finished_run: runs.Ru
 def test_minutes_that_end_during_a_validation_end_training(finished_run: runs.Run, tmp_path, monkeypatch):
     changes = ("training.max_minutes=0.03", "training.steps_per_epoch=1", "training.validation_cases=1")
     run = begin(finished_run, tmp_path / "run", changes)
-    measure = module_file.measure_case
-    monkeypatch.setattr(module_file, "measure_case", lambda *a: (time.sleep(2), measure(*a))[1])
+    validate = module_file.validate_case
+    monkeypatch.setattr(module_file, "validate_case", lambda *a, **k: (time.sleep(2), validate(*a, **k))[1])
     stages.run_train(run)
     assert steps_of(run) == [1]
 

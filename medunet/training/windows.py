@@ -1,0 +1,127 @@
+"""The windows that a case is validated in: a grid that covers it, and a choice of some where all take too long.
+
+Every voxel belongs to one window, so that however many are looked at, no voxel is counted twice.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medunet.plans import Plan
+from medunet.transforms.patches import PreparedCase
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A window along one axis, in voxels: where the network's output begins, and which part it alone answers for."""
+
+    start: int  # may lie before the volume, where the window is longer
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window: a span for each axis `(I, J, K)`."""
+
+    spans: tuple[Span, Span, Span]
+
+    @property
+    def starts(self) -> tuple[int, int, int]:
+        """Where the network's output begins."""
+        first, second, third = self.spans
+        return first.start, second.start, third.start
+
+    @property
+    def box(self) -> Box:
+        """The window's own voxels, within the volume."""
+        first, second, third = (slice(span.low, span.high) for span in self.spans)
+        return first, second, third
+
+    @property
+    def inner(self) -> Box:
+        """The window's own voxels, within the network's output."""
+        first, second, third = (slice(span.low - span.start, span.high - span.start) for span in self.spans)
+        return first, second, third
+
+
+def tile_axes(shape: tuple[int, ...], plan: Plan) -> tuple[list[Span], list[Span], list[Span]]:
+    """Return the windows' spans along each axis of a volume `(I, J, K)`; every combination is a window.
+
+    Padded networks: as few windows of the patch's size as cover the axis, evenly spread; where two overlap, each
+    answers for the half that is nearer to its centre. A volume that fits one window lies in it as in prediction.
+    Unpadded networks: the tiles of prediction (`medunet.inference.sliding_window`). 2D plans: every slice.
+    """
+    sizes = list(plan.output_size)
+    divisors = [math.prod(strides) for strides in zip(*plan.strides, strict=True)]
+    tile = _spread if plan.padded else _lay
+    if plan.dimensions == 2:
+        sizes.insert(plan.slice_axis, 1)
+        divisors.insert(plan.slice_axis, 1)
+    first, second, third = (tile(*given) for given in zip(shape, sizes, divisors, strict=True))
+    return first, second, third
+
+
+def count_windows(shape: tuple[int, ...], plan: Plan) -> int:
+    """Return how many windows cover a volume `(I, J, K)`."""
+    return math.prod(len(spans) for spans in tile_axes(shape, plan))
+
+
+def choose_windows(case: PreparedCase, plan: Plan, count: int | None, seed: int) -> list[Window]:
+    """Return all of a case's windows where there are at most `count` (None: any number), else so many of them.
+
+    Half of the chosen hold foreground as far as there are such windows, every target in turn; the others hold none,
+    as far as there are. The choice depends on the case and the seed alone.
+    """
+    axes = tile_axes(case.label.shape, plan)
+    windows = [Window(spans) for spans in product(*axes)]
+    if count is None or len(windows) <= count:
+        return windows
+    rng = np.random.default_rng((seed, *case.id.encode()))
+    holding = {
+        name: [int(number) for number in rng.permutation(_windows_of(voxels, case.label.shape, axes))]
+        for name, voxels in sorted(case.locations.items())
+    }
+    foreground = {number for numbers in holding.values() for number in numbers}
+    queues = [holding[name] for name in rng.permutation(sorted(holding))]
+    in_turn = [queue[place] for place in range(len(windows)) for queue in queues if place < len(queue)]
+    first = list(dict.fromkeys(in_turn))
+    empty = [int(number) for number in rng.permutation(len(windows)) if number not in foreground]
+    half = min((count + 1) // 2, len(first))
+    chosen = first[:half] + empty[: count - half]
+    chosen += first[half : half + count - len(chosen)]
+    return [windows[number] for number in sorted(chosen)]
+
+
+def _spread(length: int, size: int, _: int) -> list[Span]:
+    if length <= size:
+        return [Span(-((size - length) // 2), 0, length)]
+    count = -(-length // size)
+    starts = [round(number * (length - size) / (count - 1)) for number in range(count)]
+    middles = [(before + size + after) // 2 for before, after in pairwise(starts)]
+    bounds = [0, *middles, length]
+    return [Span(*given) for given in zip(starts, bounds, bounds[1:], strict=False)]
+
+
+def _lay(length: int, size: int, divisor: int) -> list[Span]:
+    step = size // divisor * divisor or size
+    starts = range(0, max(length - size, 0) + step, step)
+    return [Span(start, start, min(start + step, length)) for start in starts[:-1]] + [
+        Span(starts[-1], starts[-1], length)
+    ]
+
+
+def _windows_of(
+    voxels: NDArray[np.int64], shape: tuple[int, ...], axes: tuple[list[Span], ...]
+) -> NDArray[np.int64]:
+    """Return the numbers of the windows that hold some of the voxels, given by their flat indices."""
+    places = [
+        np.searchsorted([span.low for span in spans], index, side="right") - 1
+        for spans, index in zip(axes, np.unravel_index(voxels, shape), strict=True)
+    ]
+    return np.unique(np.ravel_multi_index(places, [len(spans) for spans in axes]))
