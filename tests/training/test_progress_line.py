@@ -14,11 +14,11 @@ FALLING = (1.0,) * 5 + (0.8,) * 5
 class Trained(SegmentationModule):
     """A module as the callback sees it: no network, only what it has come to."""
 
-    current_epoch = 4
+    current_epoch = 9
 
     def __init__(self, history: list[dict[str, float]]) -> None:
         L.LightningModule.__init__(self)
-        self.history = history
+        self.history, self.elapsed_s = history, 570.0
 
     def progress(self) -> float:
         return 0.25
@@ -67,9 +67,15 @@ def test_the_warning_gives_both_changes():
 def test_a_log_gets_a_line_an_epoch_and_one_warning(capsys: pytest.CaptureFixture):
     drive(Trained(epochs(FALLING, (0.5,) * 5 + (0.6,) * 5)), num_epochs=2)
     lines = capsys.readouterr().err.splitlines()
-    assert lines.count("Train 25%: epoch 9, loss 0.800, Dice 0.700, 9.0 minutes") == 2
+    assert lines.count("Train 25%: epoch 9, loss 0.800, Dice 0.700, 9.5 minutes") == 2
     assert sum("Training and validation part" in line for line in lines) == 1
     assert len(lines) == 3
+
+
+def test_an_epoch_without_a_validation_shows_no_older_scores(capsys: pytest.CaptureFixture):
+    drive(Trained(epochs((1.0,) * 5, (1.0,) * 5)))
+    drive(Trained([]))
+    assert capsys.readouterr().err.splitlines() == ["Train 25%: epoch 9, 9.5 minutes"] * 2
 
 
 def test_a_terminal_gets_one_bar(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
@@ -77,6 +83,6 @@ def test_a_terminal_gets_one_bar(capsys: pytest.CaptureFixture, monkeypatch: pyt
     monkeypatch.setenv("COLUMNS", "120")
     drive(Trained(epochs((1.0,), (1.0,))))
     shown = capsys.readouterr().err
-    assert "epoch 4, Dice 0.700" in shown
+    assert "epoch 9, Dice 0.700" in shown
     assert "25%" in shown
     assert "loss" not in shown
