@@ -263,7 +263,7 @@ def _write_results(study: optuna.Study, config: Config, folder: Path) -> pd.Data
             "dice": trial.value
             if trial.state == _STATE.COMPLETE
             else max(trial.intermediate_values.values(), default=math.nan),
-            "epochs": len(trial.intermediate_values),
+            "epochs": max(trial.intermediate_values, default=-1) + 1,
             "minutes": trial.user_attrs.get("minutes"),
             **as_shown(_settings_of(trial)),
             "reason": trial.user_attrs.get("reason", ""),

@@ -26,6 +26,7 @@ from medunet.training.windows import count_windows
 
 _FILE = "validation.json"
 SHARE = 0.15  # of a training's time
+BESIDE = 1.2  # times as long as the network alone: cutting, loss, counts, outlines (12 hippocampi, two cores)
 _FEWEST = 10  # validations; less only where there are fewer epochs
 _LEAST_CASES, _LEAST_WINDOWS = 4, 2  # of a validation, and of a case: one with foreground and one without
 
@@ -75,6 +76,7 @@ def bound_validation(
     known = step_s > 0 and window_s > 0
     if not known:
         step_s, window_s = 1.0, 1 / (3 * plan.batch_size)
+    window_s *= BESIDE
     epoch_s = training.steps_per_epoch * training.accumulate * step_s
     num_epochs = training.epochs
     if training.max_minutes is not None:

@@ -15,11 +15,11 @@ FALLING = (1.0,) * 5 + (0.8,) * 5
 class Trained(SegmentationModule):
     """A module as the callback sees it: no network, only what it has come to."""
 
-    current_epoch = 4
+    current_epoch = 9
 
     def __init__(self, history: list[dict[str, float]]) -> None:
         L.LightningModule.__init__(self)
-        self.history, self.done = history, 0.0
+        self.history, self.elapsed_s, self.done = history, 570.0, 0.0
 
     def progress(self) -> float:
         return self.done
@@ -69,7 +69,7 @@ def test_the_warning_gives_both_changes():
 def test_a_log_gets_a_line_an_epoch_and_one_warning(capsys: pytest.CaptureFixture):
     drive(Trained(epochs(FALLING, (0.5,) * 5 + (0.6,) * 5)), num_epochs=2)
     lines = capsys.readouterr().err.splitlines()
-    assert lines.count("Train 25%: epoch 9, loss 0.800, Dice 0.700, 9.0 minutes") == 2
+    assert lines.count("Train 25%: epoch 9, loss 0.800, Dice 0.700, 9.5 minutes") == 2
     assert sum("Training and validation part" in line for line in lines) == 1
     assert len(lines) == 4
     assert re.fullmatch(r"Train 25%: about 0 s left, until \d\d:\d\d", lines[0])  # once, not at every step
@@ -94,11 +94,18 @@ def test_another_day_is_named():
     assert re.search(r"until \d\d:\d\d of \d\d \w+", expected_end(3600.0, 0.01, 0.99))
 
 
+def test_an_epoch_without_a_validation_shows_no_older_scores(capsys: pytest.CaptureFixture):
+    drive(Trained(epochs((1.0,) * 5, (1.0,) * 5)))
+    drive(Trained([]))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "epoch" in line]
+    assert lines == ["Train 25%: epoch 9, 9.5 minutes"] * 2
+
+
 def test_a_terminal_gets_one_bar(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     drive(Trained(epochs((1.0,), (1.0,))))
     shown = capsys.readouterr().err
-    assert "epoch 4, Dice 0.700" in shown
+    assert "epoch 9, Dice 0.700" in shown
     assert "25%" in shown
     assert "loss" not in shown

@@ -18,7 +18,7 @@ from medunet.training.checkpoints import Saved
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
 from medunet.training.train import train_fold
-from medunet.training.validation_plan import ValidationPlan, bound_validation, draw_cases
+from medunet.training.validation_plan import BESIDE, ValidationPlan, bound_validation, draw_cases
 from medunet.training.windows import count_windows
 
 PLAN = plan_network("plain", planning={"patch_size": (96, 96, 64), "batch_size": 2})
@@ -33,7 +33,7 @@ NEEDED = count_windows(PLAN.median_shape, PLAN)  # 4 × 3 × 1
 def test_validation_takes_its_share_of_the_time_or_the_least(step_s, window_s, num_cases, minutes):
     training = LONG.model_copy(update={"max_minutes": minutes})
     found = bound_validation(training, PLAN, num_cases, step_s=step_s, window_s=window_s)
-    spent_s = found.num_cases * min(found.windows, NEEDED) * window_s
+    spent_s = found.num_cases * min(found.windows, NEEDED) * window_s * BESIDE
     epoch_s = min(250 * step_s, 60 * minutes * 0.85) if minutes else 250 * step_s
     assert found.share == pytest.approx(spent_s / (spent_s + found.every_epochs * epoch_s), abs=1e-3)
     least = found.num_cases <= 4 and found.windows == 2
@@ -44,21 +44,22 @@ def test_validation_takes_its_share_of_the_time_or_the_least(step_s, window_s, n
 
 def test_what_does_not_fit_is_looked_at_less_often_then_in_less_windows_then_on_less_cases():
     assert NEEDED == 12
+    window_s = 0.1 / BESIDE
     every_epoch = bound_validation(
         LONG, PLAN, 20, step_s=1.0, window_s=0.1
     )  # 240 windows of 441 that an epoch pays
     assert (every_epoch.every_epochs, every_epoch.num_cases) == (1, 20)
     assert every_epoch.windows >= NEEDED
-    seldom = bound_validation(LONG, PLAN, 200, step_s=1.0, window_s=0.1)
+    seldom = bound_validation(LONG, PLAN, 200, step_s=1.0, window_s=window_s)
     assert (seldom.every_epochs, seldom.num_cases) == (6, 200)
     assert seldom.windows >= NEEDED
     few = LONG.model_copy(update={"epochs": 20})
-    fewer_windows = bound_validation(few, PLAN, 200, step_s=1.0, window_s=0.1)
+    fewer_windows = bound_validation(few, PLAN, 200, step_s=1.0, window_s=window_s)
     assert (fewer_windows.every_epochs, fewer_windows.num_cases, fewer_windows.windows) == (2, 200, 4)
-    fewer_cases = bound_validation(few, PLAN, 2000, step_s=1.0, window_s=0.1)
+    fewer_cases = bound_validation(few, PLAN, 2000, step_s=1.0, window_s=window_s)
     assert (fewer_cases.every_epochs, fewer_cases.num_cases, fewer_cases.windows) == (2, 441, 2)
     bounded = LONG.model_copy(update={"validation_cases": 7})
-    assert bound_validation(bounded, PLAN, 200, step_s=1.0, window_s=0.1).num_cases == 7
+    assert bound_validation(bounded, PLAN, 200, step_s=1.0, window_s=window_s).num_cases == 7
 
 
 @pytest.mark.parametrize(("epochs", "minutes"), [(40, None), (1000, 100.0)])
