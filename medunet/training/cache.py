@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import blosc2
 import numpy as np
 import psutil
 import torch
@@ -37,7 +36,7 @@ _DECISIVE = (  # what of a plan a preprocessed case depends on
     "dimensions", "orientation", "spacing_mm", "slice_axis", "crop_nonzero", "intensities", "resize_to",
 )  # fmt: skip
 _SHARE_OF_FREE = 0.5  # of the free memory, where no limit is given
-_LITTLE_WORK = 60_000_000  # voxels of images and labels: done sooner than processes start
+_LITTLE_WORK = 300_000_000  # voxels of images and labels: done sooner than two processes start and do it
 _BYTES_PER_VOXEL = 24  # at most at once, for each voxel of a case's images and label
 _BYTES_PER_PROCESS = 700_000_000  # torch and MONAI
 _ABANDONED_S = 3600  # an unfinished file of this age was left by a process that was killed
@@ -126,7 +125,6 @@ def _make(
     """Write one case's entry and return its key, or what is wrong; `num_threads` where processes share the cores."""
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-        blosc2.set_nthreads(num_threads)
     case = job.case
     try:
         chain = preprocess_chain(plan, with_label=True, instances_as=description.instances_as)

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import blosc2
 import lightning as L
 import numpy as np
 import torch
@@ -148,7 +147,6 @@ class FoldData(L.LightningDataModule):
             sampler=self.sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_begin_loading,
             pin_memory=self.pin_memory,
             prefetch_factor=4 if self.num_workers else None,
         )
@@ -156,11 +154,6 @@ class FoldData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """Whole volumes, one at a time."""
         return DataLoader(self.volumes, batch_size=None)
-
-
-def _begin_loading(_: int) -> None:
-    """Let a loading process unpack in one thread, as there are as many processes as cores for it."""
-    blosc2.set_nthreads(1)
 
 
 def choose_workers(config: TrainingConfig, device: torch.device, processes: Processes) -> int:
