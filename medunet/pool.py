@@ -25,29 +25,36 @@ _BYTES_PER_PROCESS = 300_000_000
 _READY = "ready"
 
 
-def choose_workers(num_cases: int, num_voxels: int) -> int:
+def choose_workers(
+    num_cases: int,
+    num_voxels: int,
+    *,
+    bytes_per_voxel: int = _BYTES_PER_VOXEL,
+    bytes_per_process: int = _BYTES_PER_PROCESS,
+) -> int:
     """Return how many processes suit cases of up to `num_voxels` each: by cores and memory; 1 for little work."""
     if num_cases < _FEW_CASES or num_cases * num_voxels <= _FEW_VOXELS:
         return 1
     num_cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1  # some systems tell threads alone
     if hasattr(os, "sched_getaffinity"):
         num_cores = min(num_cores, len(os.sched_getaffinity(0)))
-    num_fitting = psutil.virtual_memory().available // (_BYTES_PER_PROCESS + _BYTES_PER_VOXEL * num_voxels)
+    num_fitting = psutil.virtual_memory().available // (bytes_per_process + bytes_per_voxel * num_voxels)
     return max(1, min(num_cases, num_cores, int(num_fitting)))
 
 
 def run_all(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], num_workers: int
+    work: Callable[[_Item], _Result], items: Sequence[_Item], num_workers: int, *, apart: bool = False
 ) -> Generator[tuple[int, _Result | None], None, None]:
     """Yield each item's index and result as it is finished; None where its process was ended from outside.
 
-    With one worker the work is done here, one item after the other. `work` must not raise; with several workers it,
-    the items and the results are pickled. Close the iterator to stop the processes.
+    With one worker the work is done here, one item after the other, unless it is to stand `apart`, so that memory
+    that runs out ends its process alone. `work` must not raise; in other processes it, the items and the results
+    are pickled. Close the iterator to stop the processes.
 
     Raises:
         InputError: processes cannot be started.
     """
-    if num_workers == 1:
+    if num_workers == 1 and not apart:
         for index, item in enumerate(items):
             yield index, work(item)
         return
@@ -107,7 +114,7 @@ class _Worker:
 
     def end(self) -> None:
         self.connection.close()
-        self._process.kill()  # it holds nothing that must be finished: the parent alone writes
+        self._process.kill()  # it holds nothing that must be finished: what it writes, it writes whole
         self._process.join()
 
 

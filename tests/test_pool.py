@@ -85,6 +85,13 @@ def test_a_process_that_dies_loses_its_own_case_alone() -> None:
     assert list(run_all(die_on_three, [3], 2)) == [(0, None)]
 
 
+def test_one_worker_may_stand_apart() -> None:
+    results = list(run_all(number_and_process, [3, 1], 1, apart=True))
+    assert [(index, result[0]) for index, result in results if result] == [(0, 9), (1, 1)]
+    assert os.getpid() not in {result[1] for _, result in results if result}
+    assert list(run_all(die_on_three, [2, 3, 4], 1, apart=True)) == [(0, 4), (1, None), (2, 16)]
+
+
 def test_closing_stops_the_processes() -> None:
     begun = time.monotonic()
     with closing(run_all(sleep_long_after_one, [1, 2, 3, 4], 2)) as results:
@@ -116,5 +123,6 @@ def test_workers_by_cases_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert choose_workers(50, 100 * million) == 6  # nor than cores that this process may use
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=6e9))
     assert choose_workers(50, 100 * million) == 3  # 0.3 + 1.6 GB each
+    assert choose_workers(50, 100 * million, bytes_per_voxel=24, bytes_per_process=500 * million) == 2
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1e9))
     assert choose_workers(50, 100 * million) == 1

@@ -42,6 +42,7 @@ from medunet.training.processes import ALONE, Processes
 from medunet.training.progress_line import ProgressLine
 from medunet.training.tensorboard import TensorBoardLog
 from medunet.training.validation_plan import ValidationPlan, begun_validation, settle_validation
+from medunet.transforms.patches import PreparedCase
 
 _LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -132,25 +133,23 @@ def _prepare_data(
     """Preprocess what the fold needs, in the first process alone, and hold it in memory if it fits."""
     training, validation = manifest.split_fold(config.training.fold)
     shown = [case for case in validation if case.id in validation_plan.cases]
-    if not processes.is_first:
-        processes.wait()
-    wanted = {case.id: case for case in (*training, *shown)}  # those that also validate are held once
-    cases = prepare_cases(
-        list(wanted.values()), manifest.description, plan, data_root, cache, seed=config.seed
-    )
+    num_workers = choose_workers(config.training, device, processes)
+    held: list[PreparedCase] | None = None
     if processes.is_first:
-        processes.wait()
-    held = hold_in_memory(
-        cases, config.training.ram_gb, num_processes=processes.per_node, speaks=processes.is_first
-    )
-    by_id = {case.id: case for case in held}
+        wanted = {case.id: case for case in (*training, *shown)}  # those that also validate are held once
+        prepared = prepare_cases(
+            list(wanted.values()), manifest.description, plan, data_root, cache, seed=config.seed
+        )
+        shared = num_workers > 0 or processes.count > 1
+        held = hold_in_memory(prepared, config.training.ram_gb, shared=shared)
+    by_id = {case.id: case for case in processes.share(held)}
     return FoldData(
         [by_id[case.id] for case in training],
         [by_id[case.id] for case in shown],
         plan,
         config.training,
         seed=config.seed,
-        num_workers=choose_workers(config.training, device, processes),
+        num_workers=num_workers,
         pin_memory=device.type == "cuda",
         processes=processes,
         first_batch=first_batch,

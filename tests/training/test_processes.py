@@ -59,6 +59,7 @@ def test_two_processes_train_as_one(finished_run: runs.Run, tmp_path: Path):
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("held once for all processes") == 1
     assert len(history(one)) == len(history(two)) == 2
     for alone, shared in zip(history(one), history(two), strict=True):
         assert float(alone["loss"]) == pytest.approx(float(shared["loss"]), abs=1e-5)

@@ -1,0 +1,58 @@
+"""Loading workers serve the patches that the training process itself would read, however they are started."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+from medunet import runs, stages
+from medunet.training.cache import hold_in_memory, prepare_cases
+from medunet.training.data import FoldData
+from medunet.training.processes import ALONE
+from medunet.transforms.patches import PreparedCase
+
+
+@pytest.fixture(params=["fork", "forkserver", "spawn"])
+def start_method(request: pytest.FixtureRequest):
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(request.param, force=True)
+    yield request.param
+    multiprocessing.set_start_method(before, force=True)
+
+
+def data_of(run: runs.Run, cases: list[PreparedCase], num_workers: int) -> FoldData:
+    config = run.config.training
+    return FoldData(cases, cases[:1], run.plan, config, seed=0, num_workers=num_workers, processes=ALONE)
+
+
+@pytest.mark.parametrize("ram_gb", [1.0, 1e-6], ids=["in_memory", "on_disk"])
+def test_workers_serve_the_same_patches(finished_run: runs.Run, tmp_path: Path, ram_gb: float):
+    run = finished_run
+    cases, _ = run.manifest.split_fold(0)
+    on_disk = prepare_cases(cases, run.manifest.description, run.plan, run.data_root, tmp_path, seed=0)
+    expected = list(data_of(run, on_disk, 0).train_dataloader())
+    assert len(expected) == run.config.training.steps_per_epoch
+    shared = data_of(run, hold_in_memory(on_disk, ram_gb, shared=True), 2)
+    for one, other in zip(expected, shared.train_dataloader(), strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in ("image", "label", "address"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ram_gb", [1.0, 1e-6], ids=["in_memory", "on_disk"])
+def test_training_with_workers_ends_with_the_same_weights(
+    finished_run: runs.Run, tmp_path: Path, start_method: str, ram_gb: float
+):
+    weights = []
+    for workers in (0, 2):
+        changes = (f"training.workers={workers}", f"training.ram_gb={ram_gb}", "training.epochs=2",
+                   "training.steps_per_epoch=4", "training.augment=true")  # fmt: skip
+        root = tmp_path / f"with_{workers}"
+        run = runs.open_run(root, finished_run.data_root, dataset="phantoms", changes=(*TINY, *changes))
+        stages.run_manifest(run)
+        stages.run_check(run)
+        stages.run_plan(run)
+        stages.run_train(run)
+        weights.append((run.folder.model(0) / "weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]
