@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from medunet import cli, runs, stages
 from medunet.config import load_config
 from medunet.errors import InputError
-from medunet.networks import devices
+from medunet.compute import devices
 from medunet.plans import ModelCard
 from medunet.training.curves import Curves
 from medunet.trials import run_tune

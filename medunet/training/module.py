@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from medunet.compute.parts import in_layout
 from medunet.config import Config
 from medunet.errors import InputError
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
@@ -47,8 +48,7 @@ class SegmentationModule(L.LightningModule):
         training = config.training
         self.network = build_network(plan, description)
         if compute.channels_last:
-            layout = torch.channels_last if plan.dimensions == 2 else torch.channels_last_3d
-            self.network = self.network.to(memory_format=layout)  # type: ignore[call-overload]
+            self.network = in_layout(self.network, plan.dimensions)
         if training.freeze_encoder:
             for parameter in encoder_parameters(self.network):
                 parameter.requires_grad_(False)
@@ -156,8 +156,7 @@ class SegmentationModule(L.LightningModule):
             label = label[(..., *(slice(margin, -margin) for margin in self.plan.valid_margin))]
         image = batch["image"]
         if self.compute.channels_last:
-            layout = torch.channels_last if self.plan.dimensions == 2 else torch.channels_last_3d
-            image = image.contiguous(memory_format=layout)
+            image = in_layout(image, self.plan.dimensions)
         loss = self.loss(self.forward_training(image), label)
         self.step_losses.append(loss.detach())
         if batch_idx % _CHECK_EVERY == 0 and not math.isfinite(value := loss.item()):
@@ -218,6 +217,7 @@ class SegmentationModule(L.LightningModule):
             self.description,
             device=self.device,
             precision=self.compute.precision,
+            channels_last=self.compute.channels_last,
             overlap=self.run_config.inference.overlap,
         )
         label = batch["label"].cpu()
