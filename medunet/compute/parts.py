@@ -5,6 +5,7 @@ B batch, C channels, I J K voxels; a 2D network's patch has two axes.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from medunet.compute.devices import autocast
 from medunet.compute.race import Trial, Way
 from medunet.plans import Plan, unpadded_size
 
+_Subject = TypeVar("_Subject", nn.Module, torch.Tensor)
 Work = Callable[[nn.Module, torch.Tensor, Way], None]
 _CHANNELS, _SIZE = 16, {2: 24, 3: 8}  # of the first trial: some 20 million operations
 _SCALES = (0.25, 0.375, 0.5, 0.75)  # of the patch's sides
@@ -76,10 +78,10 @@ def parts_of(plan: Plan) -> list[tuple[int, ...]]:
     return [*found, plan.patch_size]
 
 
-def in_layout(subject: nn.Module | torch.Tensor, dimensions: int) -> "nn.Module | torch.Tensor":
+def in_layout(subject: _Subject, dimensions: int) -> _Subject:
     """Return a network or an image in the channels-last layout of 2D or 3D."""
     layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d
-    return subject.to(memory_format=layout)  # type: ignore[call-overload]
+    return cast("_Subject", subject.to(memory_format=layout))  # type: ignore[call-overload]
 
 
 def _convolutions(dimensions: int, *, training: bool) -> Trial:
