@@ -3,6 +3,7 @@
 B batch, C channels, I J K voxels; a 2D network's patch has two axes.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
@@ -31,21 +32,19 @@ def make_trials(
     """
     what = "a step" if training else "a window"
     sizes = parts_of(plan)
-    networks: dict[bool, nn.Module] = {}
+    networks = {False: build().train(training)}  # by whether it is channels-last
 
     def prepare(size: Sequence[int], count: int) -> Callable[[Way], Callable[[], None]]:
         def of_way(way: Way) -> Callable[[], None]:
             if way.channels_last not in networks:
-                network = build().train(training)
-                networks[way.channels_last] = in_layout(network, plan.dimensions) if way.channels_last else network
+                networks[True] = in_layout(copy.deepcopy(networks[False]), plan.dimensions)
             image = torch.zeros((count, num_inputs, *size)).normal_(generator=torch.Generator().manual_seed(0))
             image = in_layout(image, plan.dimensions) if way.channels_last else image
             return lambda: work(networks[way.channels_last], image, way)
 
         return of_way
 
-    with torch.device("meta"):
-        gflop = _count_gflop(build(), (1, num_inputs, *sizes[0])) * (3 if training else 1)
+    gflop = _count_gflop(networks[False], (1, num_inputs, *sizes[0])) * (3 if training else 1)
     each = gflop / math.prod(sizes[0])
     trials = [_convolutions(plan.dimensions, training=training)]
     counts = sorted({*(2**power for power in range(20) if 2**power < batch), batch})
@@ -109,13 +108,13 @@ def _convolutions(dimensions: int, *, training: bool) -> Trial:
 
         return call
 
-    with torch.device("meta"):
-        gflop = _count_gflop(make(), (1, _CHANNELS, *(size,) * dimensions))
+    gflop = _count_gflop(make(), (1, _CHANNELS, *(size,) * dimensions))
     return Trial("a small convolution", gflop * (3 if training else 1), prepare, of_network=False)
 
 
 def _count_gflop(network: nn.Module, shape: tuple[int, ...]) -> float:
-    """Return the operations of a forward pass, in 10⁹, counted without doing them; the network is on "meta"."""
+    """Return the operations of a forward pass, in 10⁹, counted on shapes alone."""
+    shapes = copy.deepcopy(network).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.empty(shape, device="meta"))
+        shapes(torch.empty(shape, device="meta"))
     return counter.get_total_flops() / 1e9

@@ -10,6 +10,7 @@ from medunet.compute.parts import _convolutions, in_layout, make_trials, parts_o
 from medunet.compute.race import Way
 from medunet.networks.builder import build_network
 from medunet.planning.architectures import ARCHITECTURES
+from medunet.plans import Plan
 
 CASES = [(name, axes) for name, known in ARCHITECTURES.items() for axes in known.dimensions]
 
@@ -64,7 +65,7 @@ def test_parts_grow_to_the_patch_in_sizes_that_the_network_takes(name: str, patc
     assert len(sizes) > 1
     assert sizes[-1] == plan.patch_size
     for size in sizes:  # a plan of that size is consistent
-        plan_network(name, len(patch), planning={"patch_size": size}, num_stages=len(plan.features))
+        Plan.parse({**plan.plain(), "patch_size": list(size)}, "test")
 
 
 def test_the_batch_grows_last():

@@ -58,7 +58,7 @@ def test_a_second_training_of_the_same_network_tries_nothing(tiny_plan, finished
     for config, plan in (
         (TrainingConfig(), tiny_plan),
         (TrainingConfig(epochs=3, learning_rate=0.1), tiny_plan.model_copy(update={"memory_gb": 3.0})),
-        (TrainingConfig(loss="ce"), tiny_plan),
+        (TrainingConfig(loss="bce"), tiny_plan),
         (TrainingConfig(), tiny_plan.model_copy(update={"batch_size": 3})),
         (TrainingConfig(), tiny_plan.model_copy(update={"patch_size": (32, 16, 8)})),
         (TrainingConfig(), tiny_plan.model_copy(update={"features": (5, 8, 16)})),
