@@ -12,7 +12,8 @@ from medunet.errors import InputError
 
 def devices(
     reference: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run's or model's folder: how it would be computed.")
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="A run's or model's folder: how it would be computed."),
     ] = None,
     device: Device = None,
     changes: Annotated[

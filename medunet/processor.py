@@ -1,4 +1,4 @@
-"""What this computer computes with: its processor, what the environment leaves of it, and the cores that are to be had.
+"""What this computer computes with: its processor, what the environment leaves of it, and the cores to be had.
 
 Every figure names the processor that it was measured on: speed on a CPU depends first of all on its instruction sets.
 """
@@ -170,7 +170,9 @@ def _cgroup_quota(root: Path = Path("/")) -> float | None:
         _, controllers, path = row.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        mounts = ["sys/fs/cgroup"] if not controllers else [f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu"]
+        mounts = (
+            ["sys/fs/cgroup"] if not controllers else [f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu"]
+        )
         for mount in mounts:
             top = root / mount
             own = top / path.strip("/")

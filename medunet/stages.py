@@ -172,7 +172,8 @@ def run_train(run: Run) -> list[ModelCard]:
         many = f" in {processes.count} processes" if processes.count > 1 else ""
         layout = ", channels-last" if compute.channels_last else ""
         console.print(
-            f"Training fold {fold} on {name}{many} in {compute.precision}{layout}: {compute.why}", soft_wrap=True
+            f"Training fold {fold} on {name}{many} in {compute.precision}{layout}: {compute.why}",
+            soft_wrap=True,
         )
         try:
             card = train_fold(

@@ -31,7 +31,10 @@ def asked_for(purpose: Purpose, precision: str = "auto", channels_last: str = "a
         for what, given in (("precision", precision), ("channels_last", channels_last))
     ]
     by_user = any(f"{purpose}.{what}" in settings for what in ("precision", "channels_last"))
-    return (words[0], words[1]), "set by you" if by_user and "auto" in (precision, channels_last) else "asked for"
+    return (words[0], words[1]), "set by you" if by_user and "auto" in (
+        precision,
+        channels_last,
+    ) else "asked for"
 
 
 def choice_key(

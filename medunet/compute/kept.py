@@ -102,7 +102,7 @@ def _read(path: Path) -> Kept | None:
 
 
 def read_settings() -> dict[str, str]:
-    """Return what the user set for this processor: `training.precision` and its like; unreadable files set nothing."""
+    """Return what the user set for this processor, such as `training.precision`; an unreadable file sets nothing."""
     return {key: value for key, value in _all_settings().get(_computer(), {}).items() if key in SETTINGS}
 
 
@@ -116,7 +116,9 @@ def change_settings(changes: Sequence[str]) -> None:
     for change in changes:
         key, _, value = change.partition("=")
         if key not in SETTINGS:
-            raise InputError(f"no such key '{key}'", where="--set", mend=f"Choose from {', '.join(SETTINGS)}.")
+            raise InputError(
+                f"no such key '{key}'", where="--set", mend=f"Choose from {', '.join(SETTINGS)}."
+            )
         if value != "auto" and value not in SETTINGS[key]:
             words = ", ".join((*SETTINGS[key], "auto"))
             raise InputError(f"{key} cannot be '{value}'", where="--set", mend=f"Choose from {words}.")

@@ -38,7 +38,9 @@ def make_trials(
         def of_way(way: Way) -> Callable[[], None]:
             if way.channels_last not in networks:
                 networks[True] = in_layout(copy.deepcopy(networks[False]), plan.dimensions)
-            image = torch.zeros((count, num_inputs, *size)).normal_(generator=torch.Generator().manual_seed(0))
+            image = torch.zeros((count, num_inputs, *size)).normal_(
+                generator=torch.Generator().manual_seed(0)
+            )
             image = in_layout(image, plan.dimensions) if way.channels_last else image
             return lambda: work(networks[way.channels_last], image, way)
 

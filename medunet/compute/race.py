@@ -80,7 +80,9 @@ class Race:
             return trials[0]
         following = trials[trials.index(self.last) + 1 :]
         left_s = self.end - self.clock()
-        longest_s = min(LONGEST_S, left_s / len(self.alive) / (_ROUNDS - 1))  # all ways must have their rounds
+        longest_s = min(
+            LONGEST_S, left_s / len(self.alive) / (_ROUNDS - 1)
+        )  # all ways must have their rounds
         if not self.last.of_network:
             following, longest_s = following[:1], min(LONGEST_S, left_s)
         fitting = [trial for trial in following if self.expected_s(self.default, trial) <= longest_s]

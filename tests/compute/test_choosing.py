@@ -31,7 +31,9 @@ def others_take(monkeypatch: pytest.MonkeyPatch, cores: float) -> None:
     monkeypatch.setattr(choosing.CoreWatch, "taken", lambda self: cores)
 
 
-def choose(computer: Computer, asked: tuple[str, str] = AUTO, purpose: Any = "training", asked_by: str = "asked for"):
+def choose(
+    computer: Computer, asked: tuple[str, str] = AUTO, purpose: Any = "training", asked_by: str = "asked for"
+):
     key = choice_key(purpose, asked, {"features": [16, 32]}, (40, 56, 40), 2)
     return choose_on_cpu(key, asked_by, lambda: computer.trials(*SIZES), clock=computer.clock)
 
@@ -86,15 +88,24 @@ def test_a_choice_is_kept_and_not_tried_again(capsys: pytest.CaptureFixture[str]
     assert "Chosen for a training step: bf16" in said
     assert choose_on_cpu(list_kept()[0].key, "", refuse) == choice
     assert capsys.readouterr().out == ""
-    assert choose(Computer(fp32=0.01, last=0.01, bf16=0.02, bf16_last=0.02), purpose="inference").precision == "fp32"
+    assert (
+        choose(Computer(fp32=0.01, last=0.01, bf16=0.02, bf16_last=0.02), purpose="inference").precision
+        == "fp32"
+    )
 
 
 def test_what_was_found_beside_other_work_is_used_once(monkeypatch, capsys: pytest.CaptureFixture[str]):
     others_take(monkeypatch, 1.0)
     choice = choose(Computer(fp32=0.02, last=0.02, bf16=0.012, bf16_last=0.010))
-    assert (choice.precision, choice.channels_last) == ("bf16", False)  # a fifth is enough on a quiet computer
+    assert (choice.precision, choice.channels_last) == (
+        "bf16",
+        False,
+    )  # a fifth is enough on a quiet computer
     assert list_kept() == []
-    assert "Other work took 1.0 cores meanwhile: the choice is used now, and not kept." in capsys.readouterr().out
+    assert (
+        "Other work took 1.0 cores meanwhile: the choice is used now, and not kept."
+        in capsys.readouterr().out
+    )
 
 
 def test_what_could_not_time_the_network_is_not_kept():
@@ -154,7 +165,12 @@ print(json.dumps({"kind": read_processor().kind, "asked": may_have_bf16(), "left
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
 def test_bf16_without_instructions_is_denied_or_left_at_the_first_trial(limit: str):
     aten = {"AVX2": "avx2", "AVX512_CORE": "avx512"}[limit]
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit, "ATEN_CPU_CAPABILITY": aten, "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "ONEDNN_MAX_CPU_ISA": limit,
+        "ATEN_CPU_CAPABILITY": aten,
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", TRIED], env=environment, capture_output=True, text=True, check=True
     )

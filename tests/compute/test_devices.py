@@ -5,17 +5,17 @@ import platform
 import pytest
 import torch
 
-from medunet.errors import InputError
 from medunet.compute import devices
 from medunet.compute.devices import (
     autocast,
-    choose_device,
     check_precision,
+    choose_device,
     free_memory_gb,
     keep_freed_memory,
     may_have_bf16,
     use_cores,
 )
+from medunet.errors import InputError
 
 CPU = torch.device("cpu")
 

@@ -39,7 +39,9 @@ def test_every_network_takes_its_smallest_part_and_its_patch(name: str, dimensio
             n - 2 * margin for n, margin in zip(image.shape[2:], plan.valid_margin, strict=True)
         )
 
-    trials = make_trials(plan, 1, plan.batch_size, lambda: build_network(plan, describe()), work, training=True)
+    trials = make_trials(
+        plan, 1, plan.batch_size, lambda: build_network(plan, describe()), work, training=True
+    )
     smallest, *_, whole = trials[1:]
     assert 0 < smallest.gflop <= whole.gflop
     for trial in (smallest, whole):
@@ -70,9 +72,7 @@ def test_parts_grow_to_the_patch_in_sizes_that_the_network_takes(name: str, patc
 
 def test_the_batch_grows_last():
     plan = plan_network("plain", 3, planning={"batch_size": 5})
-    trials = make_trials(
-        plan, 1, 5, lambda: build_network(plan, describe()), lambda *_: None, training=False
-    )
+    trials = make_trials(plan, 1, 5, lambda: build_network(plan, describe()), lambda *_: None, training=False)
     whole = [trial for trial in trials if trial.name.endswith("32×24×16 voxels")]
     assert [trial.name for trial in whole] == [
         "a window on 32×24×16 voxels",
@@ -100,5 +100,7 @@ def test_networks_and_images_are_brought_to_a_layout(dimensions: int):
     assert in_layout(image, dimensions).is_contiguous(memory_format=layout)
     plan = plan_network("plain", dimensions)
     network = in_layout(build_network(plan, describe()), dimensions)
-    weights = [weight for weight in network.parameters() if weight.ndim == dimensions + 2 and weight.shape[1] > 1]
+    weights = [
+        weight for weight in network.parameters() if weight.ndim == dimensions + 2 and weight.shape[1] > 1
+    ]
     assert all(weight.is_contiguous(memory_format=layout) for weight in weights)

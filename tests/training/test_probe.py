@@ -71,7 +71,9 @@ def test_a_second_training_of_the_same_network_tries_nothing(tiny_plan, finished
 # ---- cards, whose steps are timed here on the CPU ---------------------------------------------------------------
 
 
-def chosen_on_card(plan: Plan, run: runs.Run, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], **options):
+def chosen_on_card(
+    plan: Plan, run: runs.Run, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], **options
+):
     """Return the choice where a step takes so long "plain", with "channels_last", and "compiled"."""
 
     def step_s(self, *, channels_last: bool, compiled: bool = False) -> float:
