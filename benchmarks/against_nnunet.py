@@ -29,6 +29,7 @@ from pathlib import Path
 from nnunet_peer import Peer, Watched, add_arguments, read_cases, read_rows, watch
 
 from medunet.files import read_object, write_json
+from medunet.processor import read_processor
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def main() -> None:
     ours = Ours(given.work.absolute() / "medunet_run", given.data_root.absolute(), given.fold)
     ours.prepare(given)
 
+    print(read_processor().describe(), flush=True)
     rounds = []
     for number in range(1, given.rounds + 1):
         pair = (

@@ -30,6 +30,7 @@ import numpy as np  # noqa: E402
 
 from medunet.dataset.checks.case_checks import check_case  # noqa: E402
 from medunet.dataset.manifest import make_manifest  # noqa: E402
+from medunet.processor import read_processor  # noqa: E402
 from medunet.records import Case, Description, load_description  # noqa: E402
 
 DESCRIPTIONS = Path(__file__).parents[1] / "data_manifests"
@@ -132,6 +133,7 @@ def main() -> None:
     if options.memory_of:
         print_peak(open_cohort(options.memory_of, options.data))
         return
+    print(f"{read_processor().describe()}\n")
     print("| cohort | cases | read ms | as float32 ms | check ms | times | MB | largest volume MB |")
     print("|---|---|---|---|---|---|---|---|")
     for name in COHORTS:

@@ -33,6 +33,7 @@ from medunet.dataset.dicom.importer import import_tree
 from medunet.dataset.dicom.series import read_tree
 from medunet.dataset.dicom.series_checks import check_series
 from medunet.imaging.nifti import write_volume
+from medunet.processor import read_processor
 
 PARTS = ("read", "decode", "scan", "import", "write", "again", "sitk")
 
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     head = "".join(f"{part:>9}" for part in PARTS)
+    print(read_processor().describe())
     print(f"seconds{'':17}{'files':>7}{'MB':>8}{head}{'of both':>10}{'files/s':>10}")
     print(f"{'':24}{'':15}{'':63}  import / (decode + write)")
     if options.data is not None:

@@ -40,6 +40,7 @@ from medunet.dataset.splits import read_folds
 from medunet.errors import InputError
 from medunet.files import write_json
 from medunet.imaging.volumes import read_label, write_mask
+from medunet.processor import read_processor
 from medunet.records import Manifest, load_description
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair
@@ -285,6 +286,7 @@ def main() -> None:
     watched, steps = peer.train(configuration, given.fold, minutes=given.minutes)
     result: dict[str, Any] = {
         "peer": "nnU-Net",
+        **read_processor().plain(),
         "dataset": manifest.description.name,
         "fold": given.fold,
         "minutes": round(steps[-1]["minutes"], 2),

@@ -327,6 +327,9 @@ def main() -> None:
     if given.measure is not None:
         measure(given.measure, given.case, given.rounds)
         return
+    from medunet.processor import read_processor  # peers run in environments without medunet
+
+    print(f"{read_processor().describe()}\n", flush=True)
     print("| case | tool | ms | times | MB | HD95 mm | ASSD mm |\n|---|---|---|---|---|---|---|", flush=True)
     for case in make_cases(given.data):
         compare(case, given)

@@ -8,11 +8,12 @@ import resource
 
 import torch
 
+from medunet.compute.devices import autocast
 from medunet.config import NetworkConfig
-from medunet.networks.devices import autocast
 from medunet.networks.unet import UNet
 from medunet.planning.memory import NetworkShape, training_gb
 from medunet.planning.topology import plan_topology, stage_features
+from medunet.processor import read_processor
 
 
 def peak_gb() -> float:
@@ -54,6 +55,7 @@ def main() -> None:
     )
     estimate = training_gb(shape, given.batch)
     measured = peak_gb() - before
+    print(read_processor().describe())
     print(f"patch {topology.patch_size}, batch {given.batch}, {given.precision}: "
           f"measured {measured:.2f} GB, estimated {estimate:.2f} GB")  # fmt: skip
 

@@ -26,13 +26,16 @@ from monai.transforms import (
     SpatialPadd,
 )
 
-from medunet.config import PlanningConfig
+from medunet.compute.devices import autocast, choose_device
+from medunet.computing import begin_computing
+from medunet.config import PlanningConfig, TrainingConfig
 from medunet.networks.builder import build_network
-from medunet.networks.devices import autocast, choose_device, choose_precision
 from medunet.planning.planner import make_plan
 from medunet.plans import Fingerprint
+from medunet.processor import read_processor
 from medunet.records import Description
 from medunet.training.losses import SegmentationLoss
+from medunet.training.probe import choose_compute
 from medunet.transforms.augment import apply_parameters, margin_size, sample_parameters
 from medunet.transforms.patches import PreparedCase, find_locations, sample_patch
 
@@ -87,6 +90,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     patch, device = tuple(given.patch), choose_device("auto")
+    begin_computing(device)
     fingerprint = Fingerprint(
         num_cases=150,
         spacings_mm=((1.0, 1.0, 1.0),),
@@ -152,7 +156,7 @@ def main() -> None:
 
         return run
 
-    chosen = choose_precision("auto", device)
+    chosen = choose_compute(TrainingConfig(), plan, DESCRIPTION, device)
     parts: dict[str, Callable[[], None]] = {
         "cut patches": cut,
         "augment, medunet": augment,
@@ -174,7 +178,7 @@ def main() -> None:
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
+        else f"{read_processor().describe()}, {torch.get_num_threads()} threads"
     )
     print(f"{name}; patch {patch}, batch {given.batch}; {chosen.why}")
     for part, median in medians.items():

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from medunet.case_scores import CaseScore
+from medunet.computing import begin_computing
 from medunet.config import Config, WeightsName
 from medunet.dataset.manifest import case_paths, data_root_from
 from medunet.grading import choose_targets, entries_beside, score_and_show, targets_beside, weights_behind
@@ -29,13 +30,18 @@ def predict_images(
 
     `weights` as `Model.load` has them.
     """
-    from medunet.inference.model import Model
+    from medunet.compute.devices import choose_device
+    from medunet.inference.model import Model, read_card
     from medunet.inference.predict import Scan, predict_scans, scans_from_files
-    from medunet.networks.devices import choose_device, choose_precision
+    from medunet.inference.probe import choose_prediction
 
     device = choose_device(device_name)
-    precision = choose_precision("auto", device).precision
-    model = Model.load(folder, device=device, precision=precision, weights=weights)
+    begin_computing(device)
+    card = read_card(folder)
+    how = choose_prediction(card.plan, card.description, device)
+    model = Model.load(
+        folder, device=device, precision=how.precision, channels_last=how.channels_last, weights=weights
+    )
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), data_root_from(data_root)
         require_same_channels(model.card.description, listed.description)

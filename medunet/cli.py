@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from medunet import __version__, adhoc, cli_intake, grading, runs, stages
+from medunet import __version__, adhoc, cli_devices, cli_intake, grading, runs, stages
 from medunet.cli_options import (
     Changes,
     DataRoot,
@@ -42,6 +42,7 @@ app = typer.Typer(
 
 for command in (cli_intake.import_dicom, cli_intake.fetch, cli_intake.manifest, cli_intake.check):
     app.command()(command)
+app.command()(cli_devices.devices)
 
 
 @app.command()

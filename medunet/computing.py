@@ -1,4 +1,4 @@
-"""What a run computes with: a plan that fits the device, and the precision that its training began with."""
+"""What a run computes with: cores, a plan that fits the device, and the way that its training began with."""
 
 from typing import Any
 
@@ -6,13 +6,27 @@ from medunet.config import Config
 from medunet.files import hash_value
 from medunet.planning.planner import make_plan, memory_budget
 from medunet.plans import Fingerprint, Plan
+from medunet.processor import CoreWatch, busy_line
 from medunet.records import Description
 from medunet.runs import Run, add_provenance, read_provenance
+from medunet.speech import console
+
+
+def begin_computing(device: Any) -> None:
+    """Ready this process to compute on the CPU: all usable cores, freed memory kept; warn where others take cores."""
+    if device.type != "cpu":
+        return
+    from medunet.compute.devices import keep_freed_memory, use_cores
+
+    use_cores()
+    keep_freed_memory()
+    if line := busy_line(CoreWatch().taken()):
+        console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
 
 
 def plan_for(config: Config, description: Description, fingerprint: Fingerprint, device: Any) -> Plan:
     """Make a plan for a device, within the memory that is free on it now."""
-    from medunet.networks.devices import free_memory_gb
+    from medunet.compute.devices import free_memory_gb
 
     planning = config.planning
     budget, why = memory_budget(
@@ -21,8 +35,8 @@ def plan_for(config: Config, description: Description, fingerprint: Fingerprint,
     return make_plan(fingerprint, description, planning, memory_gb=budget, memory_why=why)
 
 
-def choose_compute_of(run: Run, device: Any) -> Any:
-    """Return how the fold began to compute by this plan on this kind of device, or find it out and write it down."""
+def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
+    """Return how the fold began to compute by this plan on this kind of device, or find it out; `keep` notes it."""
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
@@ -32,6 +46,8 @@ def choose_compute_of(run: Run, device: Any) -> Any:
     if before.get("asked") == asked:  # a resumed run computes as it began
         return ComputeChoice(**before["compute"])
     choice = choose_compute(training, run.plan, run.manifest.description, device)
+    if not keep:
+        return choice
     entry = {"asked": asked, "compute": choice.plain(), "device": device_name(device)}
     add_provenance(run, "folds", {str(training.fold): entry})
     return choice

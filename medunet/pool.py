@@ -4,7 +4,6 @@ Processes are spawned, not forked: each begins clean, whatever threads the first
 """
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import psutil
 
 from medunet.errors import InputError
+from medunet.processor import usable_cores
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -35,11 +35,8 @@ def choose_workers(
     """Return how many processes suit cases of up to `num_voxels` each: by cores and memory; 1 for little work."""
     if num_cases < _FEW_CASES or num_cases * num_voxels <= _FEW_VOXELS:
         return 1
-    num_cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1  # some systems tell threads alone
-    if hasattr(os, "sched_getaffinity"):
-        num_cores = min(num_cores, len(os.sched_getaffinity(0)))
     num_fitting = psutil.virtual_memory().available // (bytes_per_process + bytes_per_voxel * num_voxels)
-    return max(1, min(num_cases, num_cores, int(num_fitting)))
+    return max(1, min(num_cases, usable_cores(), int(num_fitting)))
 
 
 def run_all(

@@ -17,6 +17,7 @@ from medunet.dataset.manifest import case_paths, data_root_from
 from medunet.errors import FaultsError, InputError
 from medunet.files import RunFolder, hash_value, read_object, write_json
 from medunet.plans import ModelCard, Plan
+from medunet.processor import num_threads, read_processor
 from medunet.records import Case, Description, Manifest, load_description
 
 _PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safetensors")
@@ -257,7 +258,8 @@ def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:
         "python": platform.python_version(),
         "packages": versions,
         "seed": run.config.seed,
-        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
+        "threads": num_threads(),
+        "processor": read_processor().plain(),
         "config_sha256": hash_value(run.config.plain()),
     }
     plain[section] = {**plain.get(section, {}), **values}

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from medunet.case_scores import CaseScore
-from medunet.computing import choose_compute_of, device_name, plan_for
+from medunet.computing import begin_computing, choose_compute_of, device_name, plan_for
 from medunet.dataset.checks.acceptance import accept_faults, allow_resampling, mark_accepted, with_accepted
 from medunet.dataset.checks.loss_fit import check_loss, check_mirroring
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left, fault_table, write_faults
@@ -108,7 +108,7 @@ def run_check(
 
 def run_plan(run: Run) -> Plan:
     """Make the plan; one that stands for the same manifest and settings is kept, also if edited by hand."""
-    from medunet.networks.devices import choose_device
+    from medunet.compute.devices import choose_device
     from medunet.postprocessing.steps import check_steps
 
     require_clean(run)
@@ -153,7 +153,7 @@ def run_train(run: Run) -> list[ModelCard]:
 
     Under torchrun or Slurm all processes train together on each batch; the first one writes and speaks.
     """
-    from medunet.networks.devices import choose_device
+    from medunet.compute.devices import choose_device
     from medunet.training.processes import join
     from medunet.training.train import find_resume, train_fold
 
@@ -161,6 +161,7 @@ def run_train(run: Run) -> list[ModelCard]:
     device = choose_device(run.config.device)
     processes = join(device)
     console.quiet = not processes.is_first
+    begin_computing(device)
     cards = []
     for one in each_fold(run):
         find_resume(one.folder, one.manifest, one.plan, one.config)
@@ -169,8 +170,10 @@ def run_train(run: Run) -> list[ModelCard]:
             run.save()
         fold, name = one.config.training.fold, device_name(device)
         many = f" in {processes.count} processes" if processes.count > 1 else ""
+        layout = ", channels-last" if compute.channels_last else ""
         console.print(
-            f"Training fold {fold} on {name}{many} in {compute.precision}: {compute.why}", soft_wrap=True
+            f"Training fold {fold} on {name}{many} in {compute.precision}{layout}: {compute.why}",
+            soft_wrap=True,
         )
         try:
             card = train_fold(
@@ -207,9 +210,10 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
         InputError: the model was trained on cases that it should now predict as held out, or on other channels.
     """
     require_one_process()
-    from medunet.inference.model import Model
+    from medunet.compute.devices import choose_device
+    from medunet.inference.model import Model, read_card
     from medunet.inference.predict import Scan, predict_scans
-    from medunet.networks.devices import choose_device, choose_precision
+    from medunet.inference.probe import choose_prediction
 
     if model is None and run.config.training.fold == "each":
         failures = [run_predict(one, overwrite=overwrite) for one in each_fold(run)]
@@ -217,11 +221,17 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
     manifest, fold = run.manifest, run.config.training.fold
     cases = held_out_cases(run, fold) if model is None else list(manifest.used)
     device = choose_device(run.config.device)
-    began = read_provenance(run).get("folds", {}).get(str(fold), {})
-    same_device = began.get("asked", [None])[-1] == device.type
-    precision = began["compute"]["precision"] if same_device else choose_precision("auto", device).precision
-    weights = run.config.inference.weights
-    loaded = Model.load(model or run.folder.model(fold), device=device, precision=precision, weights=weights)
+    begin_computing(device)
+    folder = model or run.folder.model(fold)
+    card = read_card(folder)
+    how = choose_prediction(card.plan, card.description, device, run.config.training.precision)
+    loaded = Model.load(
+        folder,
+        device=device,
+        precision=how.precision,
+        channels_last=how.channels_last,
+        weights=run.config.inference.weights,
+    )
     known = {case.id for case in cases} & set(loaded.card.training_cases)
     if model is None and known and not loaded.card.train_is_validation:
         raise InputError(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from medunet.computing import choose_compute_of, plan_for
+from medunet.computing import begin_computing, choose_compute_of, plan_for
 from medunet.config import change_config
 from medunet.errors import InputError
 from medunet.files import RunFolder, hash_value
@@ -25,7 +25,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     Raises:
         InputError: Optuna is not installed, the space cannot be searched, or no trial could be trained to its end.
     """
-    from medunet.networks.devices import choose_device
+    from medunet.compute.devices import choose_device
     from medunet.training.train import train_fold
     from medunet.training.tuning import search
     from medunet.training.tuning_space import check_space
@@ -35,6 +35,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     check_space(run.config)
     folder, manifest, base_plan = run.folder.root / "tuning", run.manifest, run.plan
     device = choose_device(run.config.device)
+    begin_computing(device)
     run.save()
     plain = run.config.plain()
     settings = run.config.model_dump(mode="json", exclude=_FREE)

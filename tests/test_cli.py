@@ -7,7 +7,8 @@ import sys
 import pytest
 from conftest import TINY
 
-from medunet import cli, runs, stages
+from medunet import cli, processor, runs, stages
+from medunet.compute import choosing
 from medunet.files import read_json
 from medunet.imaging.volumes import read_label
 from medunet.records import Manifest
@@ -49,6 +50,57 @@ def test_all_commands_in_turn(call, finished_run: runs.Run, tmp_path):
     assert "mean Dice" in text
     assert call("report", root, "--data-root", data)[0] == 0
     assert (root / "report/index.html").exists()
+
+
+def test_devices_shows_and_sets_how_this_computer_computes(
+    call, finished_run: runs.Run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(choosing.CoreWatch, "taken", lambda self: 0.0)
+    code, text = call("devices")
+    assert code == 0
+    assert processor.read_processor().name in text
+    assert "Set by you" not in text
+    model = finished_run.folder.model(0)
+    code, text = call("devices", model)
+    assert code == 0
+    assert "Trying how a prediction is computed fastest here" in text
+    assert "Prediction: " in text
+    code, text = call(
+        "devices", model, "--set", "inference.precision=bf16", "--set", "inference.channels_last=on"
+    )
+    assert code == 0
+    assert "Set by you: inference.precision=bf16" in text
+    assert "Prediction: bf16 in channels-last" in text
+    scan = finished_run.data_root / "imagesTr/case_00.nii.gz"
+    assert call("predict", model, scan, "--out", tmp_path / "out")[0] == 0
+    assert read_json(tmp_path / "out/index.json")["cases"]["case_00"]["precision"] == "bf16"
+    code, text = call("devices", finished_run.folder.root)
+    assert code == 0
+    assert "Training fold 0: fp32" in text
+    assert "asked for" in text  # the configuration comes before what is set for the computer
+    assert len(list((tmp_path / "medunet/compute").glob("*.json"))) > 1
+    back = ("--set", "inference.precision=auto", "--set", "inference.channels_last=auto")
+    code, text = call("devices", *back)
+    assert code == 0
+    assert "Set by you" not in text
+    assert "set by you" in text  # why the choice that is kept was made
+    assert call("devices", tmp_path)[0] == 2
+    assert call("devices", "--set", "precision=fp32")[0] == 2
+
+
+def test_prediction_tries_nothing_where_the_choice_is_known(
+    call, finished_run: runs.Run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(choosing.CoreWatch, "taken", lambda self: 0.0)
+    model, scan = finished_run.folder.model(0), finished_run.data_root / "imagesTr/case_00.nii.gz"
+    _, text = call("predict", model, scan, "--out", tmp_path / "a")
+    assert "3.5 seconds at most" in text
+    monkeypatch.setattr(choosing, "Race", None)
+    code, text = call("predict", model, scan, "--out", tmp_path / "b")
+    assert code == 0
+    assert "seconds at most" not in text
 
 
 def test_images_and_folders_and_a_manifest_can_be_predicted(call, finished_run: runs.Run, tmp_path):

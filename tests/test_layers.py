@@ -13,13 +13,13 @@ FLOORS = {
     **dict.fromkeys(
         (
             *("errors", "files", "records", "case_scores", "plans", "stored", "config", "pool", "progress"),
-            *("speech", ""),
+            *("speech", "processor", ""),
         ),
         0,
     ),
     "imaging": 1,
     **dict.fromkeys(("dataset", "planning"), 2),
-    **dict.fromkeys(("transforms", "networks", "scoring", "postprocessing"), 3),
+    **dict.fromkeys(("transforms", "networks", "scoring", "postprocessing", "compute"), 3),
     "inference": 4,
     "training": 5,
     "reporting": 6,
@@ -38,6 +38,8 @@ FLOORS = {
             "cli",
             "cli_intake",
             "cli_options",
+            "cli_devices",
+            "showing",
             "recognising",
         ),
         7,
@@ -48,6 +50,7 @@ ISLAND = {
     "networks": "networks",
     "scoring": "scoring",
     "postprocessing": "scoring",
+    "compute": "compute",
 }
 LIGHT_ROOMS = {room for room, floor in FLOORS.items() if floor < 3} | {
     "scoring",

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from medunet import pool
 from medunet.errors import InputError
 from medunet.pool import choose_workers, run_all
 
@@ -113,8 +114,7 @@ def test_a_process_that_dies_at_its_start_leaves_the_work_to_the_others(tmp_path
 
 
 def test_workers_by_cases_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 64)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(pool, "usable_cores", lambda: 6)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64e9))
     million = 10**6
     assert choose_workers(3, 100 * million) == 1  # fewer than four cases

@@ -10,9 +10,9 @@ from conftest import TINY
 from typer.testing import CliRunner
 
 from medunet import cli, runs, stages
+from medunet.compute import devices
 from medunet.config import load_config
 from medunet.errors import InputError
-from medunet.networks import devices
 from medunet.plans import ModelCard
 from medunet.training.curves import Curves
 from medunet.trials import run_tune

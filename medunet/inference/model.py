@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from medunet.compute.devices import Precision
+from medunet.compute.parts import in_layout
 from medunet.config import InferenceConfig, WeightsName
 from medunet.errors import DataError, InputError
 from medunet.files import hash_file
@@ -17,10 +19,24 @@ from medunet.imaging.geometry import axis_codes
 from medunet.imaging.volumes import read_header, write_mask
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
-from medunet.networks.devices import Precision
 from medunet.plans import WEIGHTS_FILES, ModelCard
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.transforms.chain import preprocess_chain, restore_probabilities, run_chain
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read what a model folder says of itself.
+
+    Raises:
+        InputError: it is no model folder, or its card cannot be read.
+    """
+    if not (folder / "model.json").is_file():
+        raise InputError(
+            "holds no model.json",
+            where=str(folder),
+            mend="Give a trained run's folds/<k>/model folder, or train first.",
+        )
+    return ModelCard.read(folder / "model.json")
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,7 @@ class Model:
     chain: Compose
     device: torch.device
     precision: Precision
+    channels_last: bool = False
     weights: WeightsName = "best"
 
     @property
@@ -41,7 +58,13 @@ class Model:
 
     @classmethod
     def load(
-        cls, folder: Path, *, device: torch.device, precision: Precision, weights: WeightsName | None = None
+        cls,
+        folder: Path,
+        *,
+        device: torch.device,
+        precision: Precision,
+        channels_last: bool = False,
+        weights: WeightsName | None = None,
     ) -> "Model":
         """Read a model folder; loading runs no code from it.
 
@@ -52,13 +75,7 @@ class Model:
         Raises:
             InputError: files are missing or changed, or the weights do not fit the plan.
         """
-        if not (folder / "model.json").is_file():
-            raise InputError(
-                "holds no model.json",
-                where=str(folder),
-                mend="Give a trained run's folds/<k>/model folder, or train first.",
-            )
-        card = ModelCard.read(folder / "model.json")
+        card = read_card(folder)
         chosen = weights or card.inference.weights or "best"
         path = folder / WEIGHTS_FILES[chosen]
         if chosen == "final" and not card.final_weights_sha256:
@@ -80,7 +97,10 @@ class Model:
         except (SafetensorError, RuntimeError) as error:
             raise InputError(f"the weights do not fit the plan ({error})", where=str(folder)) from error
         network.to(device).eval()
-        return cls(card, network, preprocess_chain(card.plan, with_label=False), device, precision, chosen)
+        if channels_last:
+            network = in_layout(network, card.plan.dimensions)
+        chain = preprocess_chain(card.plan, with_label=False)
+        return cls(card, network, chain, device, precision, channels_last, chosen)
 
     def predict(self, image_paths: list[Path], config: InferenceConfig, *, resample: bool = False) -> NDArray:
         """Return the uint8 label map `(I, J, K)` on the scan's own grid; `resample` as `read_channels` has it.
@@ -109,6 +129,7 @@ class Model:
             self.card.description,
             device=self.device,
             precision=self.precision,
+            channels_last=self.channels_last,
             overlap=config.overlap,
             mirror=config.mirror,
             shifts=config.shifts,

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
+from medunet.compute.devices import Precision, autocast
+from medunet.compute.parts import in_layout
 from medunet.networks.builder import to_probabilities
-from medunet.networks.devices import Precision, autocast
 from medunet.plans import Plan
 from medunet.records import Description
 from medunet.transforms.augment import BODY_AXES
@@ -33,6 +34,7 @@ def predict_probabilities(
     *,
     device: torch.device,
     precision: Precision,
+    channels_last: bool = False,
     overlap: float = 0.5,
     mirror: Sequence[str] = (),
     shifts: int = 1,
@@ -45,14 +47,18 @@ def predict_probabilities(
     each with its `plan.context_slices`. With `mirror`, axes of the body by name, probabilities are the mean over the
     volume and its mirror images along each set of these axes; only a network that was trained so can be asked so.
     With `shifts` they are the mean over that many positions of the volume below the network's strides (see
-    `_shifts_of`): pooling makes a prediction depend on them, and the mean does not.
+    `_shifts_of`): pooling makes a prediction depend on them, and the mean does not. `channels_last` says that the
+    network was brought to that layout (`in_layout`): windows then are, too.
     """
     was_training = network.training
     network.eval()
 
     def forward(window: torch.Tensor) -> torch.Tensor:
+        window = window.to(device)
+        if channels_last:
+            window = in_layout(window, plan.dimensions)
         with autocast(device, precision):
-            return network(window.to(device)).float()
+            return network(window).float()
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         if any(plan.valid_margin):

@@ -4,7 +4,6 @@ A patch is a function of (seed, epoch, index) alone: a run that was killed, or t
 sees what an undisturbed one sees.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from medunet.config import TrainingConfig
 from medunet.errors import InputError
 from medunet.plans import Plan
+from medunet.processor import usable_cores
 from medunet.training.processes import Processes
 from medunet.transforms.augment import margin_size
 from medunet.transforms.patches import PreparedCase, sample_patch
@@ -150,4 +150,4 @@ def choose_workers(config: TrainingConfig, device: torch.device, processes: Proc
     """Return the number of loading processes: none on a CPU, whose cores the network needs, else by the cores."""
     if config.workers is not None:
         return config.workers
-    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) // processes.per_node - 1))
+    return 0 if device.type == "cpu" else min(8, max(1, usable_cores() // processes.per_node - 1))

@@ -15,10 +15,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from medunet.compute.devices import autocast
+from medunet.compute.parts import in_layout
 from medunet.config import Config
 from medunet.errors import InputError
 from medunet.networks.builder import build_network, encoder_parameters
-from medunet.networks.devices import autocast
 from medunet.plans import Plan
 from medunet.records import Description
 from medunet.training.data import FoldData
@@ -59,8 +60,7 @@ class SegmentationModule(L.LightningModule):
         training = config.training
         self.network = build_network(plan, description)
         if compute.channels_last:
-            layout = torch.channels_last if plan.dimensions == 2 else torch.channels_last_3d
-            self.network = self.network.to(memory_format=layout)  # type: ignore[call-overload]
+            self.network = in_layout(self.network, plan.dimensions)
         if training.freeze_encoder:
             for parameter in encoder_parameters(self.network):
                 parameter.requires_grad_(False)
@@ -174,10 +174,7 @@ class SegmentationModule(L.LightningModule):
         return loss
 
     def _laid_out(self, image: torch.Tensor) -> torch.Tensor:
-        if not self.compute.channels_last:
-            return image
-        layout = torch.channels_last if self.plan.dimensions == 2 else torch.channels_last_3d
-        return image.contiguous(memory_format=layout)
+        return in_layout(image, self.plan.dimensions) if self.compute.channels_last else image
 
     def _diverged(self, what: str) -> InputError:
         return InputError(

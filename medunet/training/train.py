@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 
 from medunet import __version__
 from medunet.case_scores import json_number
+from medunet.compute.devices import keep_freed_memory
 from medunet.config import Config, WeightsName
 from medunet.errors import InputError
 from medunet.files import RunFolder, hash_file, hash_value, whole_file
-from medunet.networks.devices import keep_freed_memory
 from medunet.plans import WEIGHTS_FILES, ModelCard, Plan
 from medunet.records import Manifest
 from medunet.training.cache import hold_in_memory, prepare_cases

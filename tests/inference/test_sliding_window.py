@@ -9,6 +9,7 @@ from conftest import REPOSITORY
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
+from medunet.compute.parts import in_layout
 from medunet.inference.sliding_window import predict_probabilities, to_label_map, with_neighbours
 from medunet.plans import Plan
 from medunet.records import Description, load_description
@@ -26,6 +27,35 @@ CELLS = Description(
 
 def predict(network: nn.Module, image: torch.Tensor, plan: Plan, overlap: float = 0.5) -> torch.Tensor:
     return predict_probabilities(network, image, plan, REGIONS, device=CPU, precision="fp32", overlap=overlap)
+
+
+class Layouts(nn.Module):
+    """A convolution that notes whether what it is given is channels-last."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        convolution = nn.Conv3d if dimensions == 3 else nn.Conv2d
+        self.layer, self.seen = convolution(2, 2, 3, padding=1), set[bool]()
+        self.layout = torch.channels_last_3d if dimensions == 3 else torch.channels_last
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.seen.add(image.is_contiguous(memory_format=self.layout) and not image.is_contiguous())
+        return self.layer(image)
+
+
+@pytest.mark.parametrize("size", [(16, 16, 8), (24, 20, 10)])
+def test_a_layout_changes_no_prediction(tiny_plan: Plan, size: tuple[int, int, int]):
+    image = torch.randn((2, *size), generator=torch.Generator().manual_seed(0))
+    network = Layouts(3)
+    options = {"device": CPU, "precision": "fp32"}
+    plain = predict_probabilities(network, image, tiny_plan, REGIONS, **options)
+    assert network.seen == {False}
+    network.seen.clear()
+    turned = predict_probabilities(
+        in_layout(network, 3), image, tiny_plan, REGIONS, channels_last=True, **options
+    )
+    assert network.seen == {True}
+    torch.testing.assert_close(turned, plain, atol=1e-5, rtol=1e-5)
 
 
 class Counting(nn.Module):

@@ -1,10 +1,16 @@
-"""How to compute is chosen by what a probe's steps take and how long the training will be."""
+"""How a network is trained: as asked for, else as a race of its own steps finds, with the seconds of a step."""
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from medunet import computing, runs
+from medunet.compute.kept import Choice, change_settings, list_kept
 from medunet.config import TrainingConfig
+from medunet.files import read_json
+from medunet.inference.probe import choose_prediction
 from medunet.plans import Plan
 from medunet.training import probe
 from medunet.training.probe import ComputeChoice, choose_compute
@@ -12,24 +18,82 @@ from medunet.training.probe import ComputeChoice, choose_compute
 CPU = torch.device("cpu")
 
 
-def chosen(plan: Plan, run: runs.Run, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], **options):
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("loss", ["auto", "focal_tversky"])
+def test_the_very_network_is_tried_and_its_seconds_are_numbers(tiny_plan, finished_run, loss: Any):
+    choice = choose_compute(TrainingConfig(loss=loss), tiny_plan, finished_run.description, CPU)
+    assert choice.precision in ("fp32", "bf16")
+    assert choice.why
+    assert choice.channels_last_why
+    assert 0 < choice.window_s < 60
+    assert 0 < choice.step_s < 60
+    assert not choice.compile
+    assert "costs half a minute" in choice.compile_why
+
+
+def test_what_was_asked_for_is_not_compared(tiny_plan, finished_run):
+    config = TrainingConfig(precision="bf16", channels_last="on", compile="on")
+    choice = choose_compute(config, tiny_plan, finished_run.description, CPU)
+    assert (choice.precision, choice.channels_last, choice.compile) == ("bf16", True, True)
+    assert (choice.why, choice.channels_last_why, choice.compile_why) == ("asked for",) * 3
+    assert choice.step_s > 0
+
+
+def test_training_and_prediction_are_chosen_and_set_apart(tiny_plan, finished_run):
+    change_settings(["training.precision=bf16", "training.channels_last=off", "inference.channels_last=on"])
+    choice = choose_compute(TrainingConfig(), tiny_plan, finished_run.description, CPU)
+    assert (choice.precision, choice.channels_last, choice.why) == ("bf16", False, "set by you")
+    predicting = choose_prediction(tiny_plan, finished_run.description, CPU, "fp32")
+    assert (predicting.precision, predicting.channels_last) == ("fp32", True)
+
+
+def test_a_second_training_of_the_same_network_tries_nothing(tiny_plan, finished_run, monkeypatch):
+    monkeypatch.setattr(probe, "choose_on_cpu", lambda key, *_: keys.append(key) or Choice(seconds=1.0))
+    keys: list[dict[str, Any]] = []
+    description = finished_run.description
+    for config, plan in (
+        (TrainingConfig(), tiny_plan),
+        (TrainingConfig(epochs=3, learning_rate=0.1), tiny_plan.model_copy(update={"memory_gb": 3.0})),
+        (TrainingConfig(loss="bce"), tiny_plan),
+        (TrainingConfig(), tiny_plan.model_copy(update={"batch_size": 3})),
+        (TrainingConfig(), tiny_plan.model_copy(update={"patch_size": (32, 16, 8)})),
+        (TrainingConfig(), tiny_plan.model_copy(update={"features": (5, 8, 16)})),
+    ):
+        choose_compute(config, plan, description, CPU)
+    assert keys[0] == keys[1]
+    assert all(key != keys[0] for key in keys[2:])
+
+
+# ---- cards, whose steps are timed here on the CPU ---------------------------------------------------------------
+
+
+def chosen_on_card(
+    plan: Plan, run: runs.Run, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], **options
+):
     """Return the choice where a step takes so long "plain", with "channels_last", and "compiled"."""
 
     def step_s(self, *, channels_last: bool, compiled: bool = False) -> float:
         return seconds["compiled" if compiled else "channels_last" if channels_last else "plain"]
 
-    monkeypatch.setattr(probe._Probe, "step_s", step_s)
+    monkeypatch.setattr(probe.CardProbe, "step_s", step_s)
+    monkeypatch.setattr(probe, "choose_prediction", lambda *_: Choice(seconds=0.5))
     config = TrainingConfig(**{"precision": "fp32", "epochs": 4, "steps_per_epoch": 250} | options)
-    return choose_compute(config, plan, run.description, CPU)
+    return choose_compute(config, plan, run.description, torch.device("cuda"))
 
 
 def test_the_fastest_way_is_chosen_where_training_is_long(tiny_plan, finished_run, monkeypatch):
     seconds = {"plain": 4.0, "channels_last": 3.0, "compiled": 2.0}
-    choice = chosen(tiny_plan, finished_run, monkeypatch, seconds, epochs=40)
+    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, seconds, epochs=40)
     assert choice.channels_last
     assert choice.compile
-    slower = chosen(tiny_plan, finished_run, monkeypatch, {**seconds, "compiled": 2.9}, epochs=40)
+    assert (choice.step_s, choice.window_s) == (2.0, 0.5)
+    slower = chosen_on_card(tiny_plan, finished_run, monkeypatch, {**seconds, "compiled": 2.9}, epochs=40)
     assert not slower.compile
+    assert slower.step_s == 3.0
 
 
 @pytest.mark.parametrize(
@@ -43,27 +107,32 @@ def test_the_fastest_way_is_chosen_where_training_is_long(tiny_plan, finished_ru
 )
 def test_only_long_trainings_are_probed(tiny_plan, finished_run, monkeypatch, options, is_probed: bool):
     seconds = {"plain": 0.1, "channels_last": 0.05, "compiled": 0.05}
-    choice = chosen(tiny_plan, finished_run, monkeypatch, seconds, **options)
+    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, seconds, **options)
     assert choice.channels_last is is_probed
+    assert choice.step_s == (0.05 if is_probed else 0.1)
 
 
 def test_a_probe_takes_but_a_small_share_of_the_training(tiny_plan, finished_run, monkeypatch):
     seconds = {"plain": 20.0, "channels_last": 10.0, "compiled": 10.0}
-    choice = chosen(tiny_plan, finished_run, monkeypatch, seconds, max_minutes=60)  # 180 steps
+    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, seconds, max_minutes=60)  # 180 steps
     assert not choice.channels_last
     assert choice.channels_last_why == "not probed: the training is short"
 
 
-def test_what_was_asked_for_is_not_probed(tiny_plan, finished_run, monkeypatch):
-    choice = chosen(tiny_plan, finished_run, monkeypatch, {}, channels_last="on", compile="off", epochs=400)
+def test_what_was_asked_for_on_a_card_is_not_probed(tiny_plan, finished_run, monkeypatch):
+    options = {"channels_last": "on", "compile": "off", "epochs": 400}
+    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, {"channels_last": 1.0}, **options)
     assert choice.channels_last
     assert not choice.compile
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_step_of_the_planned_network_is_timed(tiny_plan, finished_run, channels_last: bool):
-    timed = probe._Probe(tiny_plan, finished_run.description, CPU, "fp32")
+    timed = probe.CardProbe(TrainingConfig(), tiny_plan, finished_run.description, CPU, "fp32")
     assert 0 < timed.step_s(channels_last=channels_last) < 60
+
+
+# ---- runs -------------------------------------------------------------------------------------------------------
 
 
 def test_another_plan_is_probed_anew(own_run: runs.Run, monkeypatch: pytest.MonkeyPatch):
@@ -79,3 +148,15 @@ def test_another_plan_is_probed_anew(own_run: runs.Run, monkeypatch: pytest.Monk
     own_run.plan.model_copy(update={"batch_size": 5}).write(own_run.folder.plan)
     assert computing.choose_compute_of(own_run, CPU).why == "another"
     assert asked == [own_run.plan]
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(own_run: runs.Run):
+    provenance = read_json(own_run.folder.provenance)
+    compute = provenance["folds"]["0"]["compute"]
+    early = {key: value for key, value in compute.items() if key not in ("step_s", "window_s")}
+    provenance["folds"]["0"]["compute"] = {**early, "precision": "bf16"}
+    runs.add_provenance(own_run, "folds", provenance["folds"])
+    choice = computing.choose_compute_of(own_run, CPU)
+    assert choice == replace(ComputeChoice(**early), precision="bf16")
+    assert (choice.step_s, choice.window_s) == (0.0, 0.0)
+    assert list_kept() == []

@@ -62,7 +62,9 @@ def test_two_processes_train_as_one(finished_run: runs.Run, tmp_path: Path):
     assert done.stderr.count("held once for all processes") == 1
     assert len(history(one)) == len(history(two)) == 2
     for alone, shared in zip(history(one), history(two), strict=True):
-        assert float(alone["loss"]) == pytest.approx(float(shared["loss"]), abs=1e-5)
+        # Gradients of halves, added, are those of the whole but for rounding, which twelve steps carry on; with AVX2
+        # the sums have other lengths, and the means then differ in the fifth digit. Other patches change the second.
+        assert float(alone["loss"]) == pytest.approx(float(shared["loss"]), abs=1e-4)
         assert alone["step"] == shared["step"]
         assert float(alone["validation_loss"]) == pytest.approx(float(shared["validation_loss"]), abs=1e-4)
         for key in ("dice", "dice_liver", "precision_liver"):  # rounding may turn a voxel or two

@@ -14,6 +14,7 @@ from medunet.errors import DataError
 from medunet.files import hash_value
 from medunet.imaging.dicom import DicomFile, is_dicom, read_file
 from medunet.pool import choose_workers, run_all
+from medunet.processor import usable_cores
 from medunet.progress import track
 
 _FILES_AT_ONCE = 256
@@ -56,7 +57,7 @@ def read_tree(root: Path, *, leave_out: Path | None = None, workers: int | None 
     unreadable: list[UnreadableFile] = []
     paths = sorted(_regular_files(root, leave_out, unreadable))
     chunks = [paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
-    num_workers = min(workers or os.cpu_count() or 1, choose_workers(len(chunks), _LIKE_VOXELS))
+    num_workers = min(workers or usable_cores(), choose_workers(len(chunks), _LIKE_VOXELS))
     files: list[DicomFile] = []
     num_others = len(paths)
     with closing(run_all(read_headers, chunks, num_workers)) as results:

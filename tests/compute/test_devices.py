@@ -5,14 +5,17 @@ import platform
 import pytest
 import torch
 
-from medunet.errors import InputError
-from medunet.networks.devices import (
+from medunet.compute import devices
+from medunet.compute.devices import (
     autocast,
+    check_precision,
     choose_device,
-    choose_precision,
     free_memory_gb,
     keep_freed_memory,
+    may_have_bf16,
+    use_cores,
 )
+from medunet.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -28,13 +31,28 @@ def test_unknown_or_absent_devices_are_refused():
         assert choose_device("auto") == CPU
 
 
-def test_precision_is_as_asked_or_probed_with_its_reason():
-    assert choose_precision("fp32", CPU).precision == "fp32"
-    probed = choose_precision("auto", CPU)
-    assert probed.precision in ("fp32", "bf16")
-    assert "ms in bf16" in probed.why
+def test_a_cpu_refuses_fp16():
+    for name in ("auto", "fp32", "bf16"):
+        check_precision(name, CPU)
+    check_precision("fp16", torch.device("cuda"))
     with pytest.raises(InputError, match="fp16 cannot be used on a CPU"):
-        choose_precision("fp16", CPU)
+        check_precision("fp16", CPU)
+
+
+def test_a_build_without_onednn_has_no_bf16(monkeypatch: pytest.MonkeyPatch):
+    assert may_have_bf16() in (True, False)
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert may_have_bf16() is False
+
+
+def test_torch_computes_on_the_threads_that_it_may_use(monkeypatch: pytest.MonkeyPatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(devices, "num_threads", lambda: 3)
+    try:
+        use_cores()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_autocast_changes_the_type_only_in_half_precision():

@@ -1,29 +1,17 @@
-"""Which device and which precision to compute in: asked for by name, or found out by a timed probe."""
+"""The device to compute on, its memory, its threads, and the precisions that it knows."""
 
 import ctypes
-import time
-from dataclasses import dataclass
 from typing import Literal
 
 import psutil
 import torch
-from torch import nn
 
 from medunet.errors import InputError
+from medunet.processor import num_threads
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-_ROUNDS = 6
-_MIN_GAIN = 1.15  # half precision must be this much faster to be chosen
-
-
-@dataclass(frozen=True)
-class PrecisionChoice:
-    """The precision chosen and why, in one sentence for logs and provenance."""
-
-    precision: Precision
-    why: str
 
 
 def choose_device(name: str) -> torch.device:
@@ -60,28 +48,35 @@ def free_memory_gb(device: torch.device) -> float:
     return psutil.virtual_memory().available / 1e9
 
 
-def choose_precision(name: str, device: torch.device) -> PrecisionChoice:
-    """Return the precision asked for, or with "auto" half precision where it pays.
+def card_precision(device: torch.device) -> Precision:
+    """Return the precision that a card computes in: bf16, or fp16 where it has none."""
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
-    A card computes in bf16, or in fp16 where it has none; on a CPU a timed training step decides.
+
+def check_precision(name: str, device: torch.device) -> None:
+    """Refuse a precision that the device cannot compute in.
 
     Raises:
         InputError: fp16 on a CPU, which has neither the speed nor a loss scaler.
     """
     if name == "fp16" and device.type == "cpu":
         raise InputError("fp16 cannot be used on a CPU", where="training.precision", mend="Use auto or bf16.")
-    if name in ("fp32", "bf16", "fp16"):
-        return PrecisionChoice(name, "asked for")  # type: ignore[arg-type]
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        why = f"this card {'computes in' if has_bf16 else 'has no'} bf16"
-        return PrecisionChoice("bf16" if has_bf16 else "fp16", why)
-    single, half = _step_seconds()
-    gain = single / half
-    chosen: Precision = "bf16" if gain > _MIN_GAIN else "fp32"
-    return PrecisionChoice(
-        chosen, f"a probe step took {half * 1e3:.1f} ms in bf16, {single * 1e3:.1f} ms in fp32"
-    )
+
+
+def may_have_bf16() -> bool:
+    """Say whether oneDNN may have bf16 instructions here: a "no" is certain, a "yes" is not.
+
+    It looks at AVX512BW, VL and DQ alone, and past the limits that the environment sets: what it affirms is tried.
+    """
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a build of torch without oneDNN
+        return False
+
+
+def use_cores() -> None:
+    """Let torch compute on the cores that this process may use, or on OMP_NUM_THREADS where the user sets it."""
+    torch.set_num_threads(num_threads())
 
 
 def keep_freed_memory() -> bool:
@@ -100,21 +95,3 @@ def keep_freed_memory() -> bool:
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Return the autocast context for a precision; fp32 leaves everything as it is."""
     return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision != "fp32")
-
-
-def _step_seconds() -> tuple[float, float]:
-    """Return the best times of a small network's training step on the CPU, in fp32 and in bf16.
-
-    Taken in turn and often enough that a moment of other work on the machine does not decide.
-    """
-    network = nn.Sequential(nn.Conv3d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv3d(32, 32, 3, padding=1))
-    image = torch.ones((2, 32, 32, 32, 32))
-    best: dict[Precision, float] = {"fp32": float("inf"), "bf16": float("inf")}
-    for _ in range(_ROUNDS):
-        for precision in best:
-            start = time.perf_counter()
-            with autocast(image.device, precision):
-                loss = network(image).float().mean()
-            loss.backward()
-            best[precision] = min(best[precision], time.perf_counter() - start)
-    return best["fp32"], best["bf16"]

@@ -1,0 +1,69 @@
+"""How to compute predictions: found by a race of the very network, and kept for this computer."""
+
+import time
+
+import torch
+from torch import nn
+
+from medunet.compute.choosing import asked_for, choice_key, choose_on_cpu
+from medunet.compute.devices import autocast, card_precision
+from medunet.compute.kept import Choice
+from medunet.compute.parts import make_trials
+from medunet.compute.race import Way
+from medunet.networks.builder import build_network
+from medunet.plans import Plan
+from medunet.records import Description
+
+_CARD_ROUNDS = 4
+
+
+def choose_prediction(
+    plan: Plan, description: Description, device: torch.device, precision: str = "auto"
+) -> Choice:
+    """Return how to predict with a plan's network; `seconds` are those of one window of the plan's patch.
+
+    Raises:
+        InputError: fp16 on a CPU.
+    """
+    asked, asked_by = asked_for("inference", precision)
+    if device.type == "cpu":
+        key = choice_key("inference", asked, network_key(plan, description), plan.patch_size, 1)
+        num_inputs = len(description.channels) * plan.context_slices
+        return choose_on_cpu(
+            key,
+            asked_by,
+            lambda: make_trials(
+                plan, num_inputs, 1, lambda: build_network(plan, description), _predict, training=False
+            ),
+        )
+    way = Way(card_precision(device) if asked[0] == "auto" else asked[0], asked[1] == "on")  # type: ignore[arg-type]
+    why = f"this card computes in {way.precision}" if asked[0] == "auto" else asked_by
+    return Choice(way.precision, way.channels_last, _card_seconds(plan, description, device, way), why)
+
+
+def network_key(plan: Plan, description: Description) -> dict[str, object]:
+    """Return what of a plan makes its network, for the key of a choice."""
+    made = {"network", "dimensions", "features", "kernel_sizes", "strides", "convolutions_per_stage",
+            "encoder_blocks", "deep_supervision", "context_slices"}  # fmt: skip
+    num_outputs = len(description.targets) + (0 if description.regions else 1)
+    kept = {key: value for key, value in plan.model_dump(mode="json").items() if key in made}
+    return kept | {"inputs": len(description.channels), "outputs": num_outputs}
+
+
+@torch.inference_mode()
+def _predict(network: nn.Module, image: torch.Tensor, way: Way) -> None:
+    with autocast(image.device, way.precision):
+        network(image)
+
+
+def _card_seconds(plan: Plan, description: Description, device: torch.device, way: Way) -> float:
+    network = build_network(plan, description).to(device).eval()
+    channels = len(description.channels) * plan.context_slices
+    image = torch.zeros((1, channels, *plan.patch_size), device=device)
+    best_s = float("inf")
+    for _ in range(_CARD_ROUNDS):
+        start = time.perf_counter()
+        _predict(network, image, way)
+        torch.cuda.synchronize(device)
+        best_s = min(best_s, time.perf_counter() - start)
+    return best_s
