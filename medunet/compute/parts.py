@@ -6,7 +6,7 @@ B batch, C channels, I J K voxels; a 2D network's patch has two axes.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -82,7 +82,8 @@ def parts_of(plan: Plan) -> list[tuple[int, ...]]:
 def in_layout(subject: _Subject, dimensions: int) -> _Subject:
     """Return a network or an image in the channels-last layout of 2D or 3D."""
     layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d
-    return cast("_Subject", subject.to(memory_format=layout))  # type: ignore[call-overload]
+    moved: Any = subject.to(memory_format=layout)  # type: ignore[call-overload]
+    return moved
 
 
 def _convolutions(dimensions: int, *, training: bool) -> Trial:
