@@ -1,27 +1,24 @@
 """What nnU-Net 2.8.1 itself plans for random geometries: the values that tests/planning/test_nnunet_patches.py holds.
 
-PEER/bin/python benchmarks/nnunet_plans.py tests/planning/nnunet_plans.json [--geometries 150] [--seed 0]
+nnUNet_raw=. nnUNet_preprocessed=. nnUNet_results=. \
+    PEER/bin/python benchmarks/nnunet_plans.py tests/planning/nnunet_plans.json [--geometries 150] [--seed 0]
 
-PEER is the environment that benchmarks/nnunet_peer.py describes. The planners run as they are published, with their
-own estimate of memory; two things stand in for what a raw folder would hold: the fingerprint is drawn, and networks
-are built on torch's meta device, where they take no memory and count the same. Geometries are stored in our axis
-order, I J K; nnU-Net reads its own as K J I and puts the coarsest axis first, which is undone here.
+PEER is the environment that benchmarks/nnunet_peer.py describes; nothing is read where the variables point to. The
+planners run as they are published, with their own estimate of memory; two things stand in for a raw folder: the
+fingerprint is drawn, and networks are built on torch's meta device, where they take no memory and count the same.
+Geometries are stored in our axis order, I J K; nnU-Net reads its own as K J I and puts the coarsest axis first, which
+is undone here.
 """
 
 import argparse
 import contextlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-
-for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-    os.environ.setdefault(variable, "/nowhere")
-
 from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner as default
 from nnunetv2.experiment_planning.experiment_planners.residual_unets import (
     residual_encoder_unet_planners as residual,
