@@ -1,11 +1,13 @@
 """What each network is by default and which options it has, as far as planning must know; builds nothing.
 
 Numbers are those that the networks' authors published: nnU-Net 2 and its ResEnc presets, Ronneberger et al. 2015,
-and MONAI's defaults. `bytes_per_feature` is nnU-Net's own reference for its plain network (8 GB hold two patches of
-560e6 features each); for its residual ones what gives the patches of its presets M, L and XL beside the weights; for
-the others that of the plain network times what autograd was measured to keep of each against it.
+and MONAI's defaults. `features_per_gb` is by what nnU-Net's planners size a patch: feature maps' elements that a GB of
+the given memory stands for, in 3D two patches' (8 GB for 560e6 elements each), in 2D twelve's; weights are within it.
+`bytes_per_feature` is what a training step keeps of each element beside the weights: nnU-Net's reference less those
+for its networks, for the others that times what autograd was measured to keep of each against it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,26 +48,31 @@ class Architecture:
     published_patch: tuple[int, ...] | None = None
     min_batch: int = 2
     card_gb: float = 8.0  # of a CUDA card
-    bytes_per_feature: float = 7.14  # of a feature map's element, in training
+    bytes_per_feature: float = 6.7  # of a feature map's element, in training
+    features_per_gb: Mapping[int, float] | None = None  # by dimensions; None: what is estimated must fit
     dataset_share: float = 0.05  # a batch holds at most this share of the dataset's voxels
 
 
-def _residual(size: str, card_gb: float) -> Architecture:
+def _residual(size: str, card_gb: float, elements_3d: float, elements_2d: float) -> Architecture:
+    """Return a preset by nnU-Net's reference: elements of one patch's feature maps, two or twelve to `card_gb`."""
     return Architecture(
         f"nnU-Net's residual-encoder U-Net, preset {size}",
         encoder_blocks=_RESIDUAL_BLOCKS,
         convolutions=1,
         card_gb=card_gb,
         bytes_per_feature=5.33,
+        features_per_gb={3: 2 * elements_3d / card_gb, 2: 12 * elements_2d / card_gb},
         dataset_share=1.0,
     )
 
 
 ARCHITECTURES: dict[NetworkName, Architecture] = {
-    "plain": Architecture("nnU-Net's plain-convolution U-Net"),
-    "residual_m": _residual("M", 9.0),
-    "residual_l": _residual("L", 24.0),
-    "residual_xl": _residual("XL", 40.0),
+    "plain": Architecture(
+        "nnU-Net's plain-convolution U-Net", features_per_gb={3: 2 * 560e6 / 8, 2: 12 * 85e6 / 8}
+    ),
+    "residual_m": _residual("M", 8.0, 680e6, 135e6),
+    "residual_l": _residual("L", 24.0, 2100e6, 380e6),
+    "residual_xl": _residual("XL", 40.0, 3600e6, 560e6),
     "unet_2015": Architecture(
         "the U-Net of Ronneberger et al. 2015",
         norms=("none", "instance", "batch", "group"),

@@ -9,7 +9,7 @@ import numpy as np
 from medunet.config import NetworkConfig, PlanningConfig
 from medunet.errors import InputError
 from medunet.planning.architectures import Architecture
-from medunet.planning.memory import NetworkShape, training_gb
+from medunet.planning.memory import NetworkShape, planned_gb, training_gb
 from medunet.planning.topology import (
     Topology,
     initial_patch,
@@ -29,11 +29,18 @@ class Fit:
     config: PlanningConfig
     architecture: Architecture
     spacing_mm: tuple[float, ...]
-    median_shape: tuple[int, ...]
+    median_shape: tuple[float, ...]  # a median of an even number of cases may lie between two sizes
     memory_gb: float
     num_inputs: int
     num_outputs: int
     dataset: str
+
+    @property
+    def axes_by_rank(self) -> list[int]:
+        """Return the axes in the order in which they are shrunk where they tie: nnU-Net puts the coarsest last."""
+        coarsest = max(range(len(self.spacing_mm)), key=lambda axis: (self.spacing_mm[axis], axis))
+        last = [coarsest] if len(self.spacing_mm) == 3 else []
+        return [axis for axis in range(len(self.spacing_mm)) if axis not in last] + last
 
     @property
     def padded(self) -> bool:
@@ -107,10 +114,6 @@ class Fit:
             return 1
         return num_stages if self.architecture.supervises_all else max(1, num_stages - 2)
 
-    def gb(self, topology: Topology, batch: int) -> float:
-        """Estimate the memory of a training step."""
-        return training_gb(self.shape(topology), batch)
-
     # ---- patch --------------------------------------------------------------------------------------------------
 
     def choose_patch(self, why: dict[str, str]) -> Topology:
@@ -138,7 +141,7 @@ class Fit:
             return self._usable(self.topology(patch), "planning.resize_to")
         start = published or initial_patch(self.spacing_mm, self.median_shape)
         topology = self._usable(self.topology(start), f"dataset {self.dataset}")
-        while self.gb(topology, self.architecture.min_batch) > self.memory_gb:
+        while planned_gb(self.shape(topology), self.architecture.min_batch) > self.memory_gb:
             smaller = self._shrink(topology)
             if smaller is None:
                 raise InputError(
@@ -154,23 +157,25 @@ class Fit:
 
     def _aspect(self, start: tuple[int, ...], topology: Topology) -> str:
         rounded = "" if start == topology.patch_size else f", {start} made divisible"
-        return f"aspect of the spacing within the median shape {self.median_shape}{rounded}"
+        median = "×".join(f"{n:g}" for n in self.median_shape)
+        return f"aspect of the spacing within the median shape {median}{rounded}"
 
     def _shrink(self, topology: Topology) -> Topology | None:
         """Shrink the axis that is largest against the median shape; None where that leaves no usable patch.
 
-        A network that halves all axes alike may pad thin scans: where their axis cannot shrink, the next one does.
+        By what the axis must be divisible by once it is shorter, as nnU-Net has it: at 256 voxels halved six times
+        the next size is 224, not 192. A network that halves all axes alike may pad thin scans: where their axis
+        cannot shrink, the next one does.
         """
         patch = np.array(topology.patch_size)
-        order = np.argsort(-patch / self.median_shape, kind="stable")
+        order = sorted(self.axes_by_rank, key=lambda axis: -patch[axis] / self.median_shape[axis])
         for axis in order if self.architecture.uniform else order[:1]:
             smaller = patch.copy()
             smaller[axis] -= topology.divisors[axis]
+            divisor = self.topology(_sizes(smaller)).divisors[axis]
+            smaller[axis] = patch[axis] - divisor
             shrunk = self.topology(_sizes(smaller))
-            if shrunk.patch_size == topology.patch_size:  # padding gave back what was taken
-                smaller[axis] -= shrunk.divisors[axis]
-                shrunk = self.topology(_sizes(smaller))
-            too_short = smaller[axis] < min(_SMALLEST_SIDE, topology.divisors[axis])
+            too_short = smaller[axis] < min(_SMALLEST_SIDE, divisor)
             if not too_short and shrunk.patch_size != topology.patch_size and self._fault(shrunk) is None:
                 return shrunk
         return None
@@ -218,8 +223,8 @@ class Fit:
             why["batch_size"] = "given as planning.batch_size"
             return self.config.batch_size
         least, share = self.architecture.min_batch, self.architecture.dataset_share
-        per_patch = self.gb(topology, 2) - self.gb(topology, 1)
-        fitting = max(0, 1 + int((self.memory_gb - self.gb(topology, 1)) / per_patch))
+        one, two = (training_gb(self.shape(topology), batch) for batch in (1, 2))
+        fitting = max(0, 1 + math.floor((self.memory_gb - one) / (two - one)))
         sharing = round(dataset_voxels * share / math.prod(topology.patch_size))
         why["batch_size"] = (
             f"{fitting} fit {self.memory_gb} GB; {sharing} hold {share:.0%} of the dataset's voxels; at least {least}"

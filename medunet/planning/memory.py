@@ -43,13 +43,25 @@ class NetworkShape:
 
 def training_gb(shape: NetworkShape, batch_size: int) -> float:
     """Estimate the memory of a training step: the feature maps of the batch, and the weights with their moments."""
-    feature_bytes = num_features(shape) * batch_size * shape.architecture.bytes_per_feature
-    return (feature_bytes + num_weights(shape) * _BYTES_PER_WEIGHT) / 1e9
+    elements = num_features(shape, num_heads=shape.deep_supervision) * batch_size
+    return (elements * shape.architecture.bytes_per_feature + num_weights(shape) * _BYTES_PER_WEIGHT) / 1e9
 
 
-def num_features(shape: NetworkShape) -> float:
+def planned_gb(shape: NetworkShape, batch_size: int) -> float:
+    """Return the memory by which a patch is chosen: for nnU-Net's networks by its own measure.
+
+    That counts feature maps alone, so that its patches and ours are the same; what a step takes is `training_gb`.
+    """
+    per_gb = shape.architecture.features_per_gb
+    if per_gb is None:
+        return training_gb(shape, batch_size)
+    return num_features(shape) * batch_size / per_gb[len(shape.topology.patch_size)]
+
+
+def num_features(shape: NetworkShape, num_heads: int = 1) -> float:
     """Count the elements of one patch's feature maps as nnU-Net does: each convolution's output, each upsampling.
 
+    Of the outputs that deep supervision asks for `num_heads` count, the finest first; nnU-Net plans with one.
     MONAI's networks are counted as a plain U-Net of their widths; `bytes_per_feature` holds the difference.
     """
     last = len(shape.features) - 1
@@ -65,7 +77,7 @@ def num_features(shape: NetworkShape) -> float:
     for stage in range(last - 1, -1, -1):
         size = size * shape.topology.strides[stage + 1]
         width = shape.features[stage]
-        maps = (shape.convolutions + 1) * width + shape.num_outputs
+        maps = (shape.convolutions + 1) * width + (shape.num_outputs if stage < num_heads else 0)
         if shape.network.upsampling == "interpolate":
             maps += shape.features[stage + 1]
         elements += maps * size.prod()

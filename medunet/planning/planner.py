@@ -8,7 +8,7 @@ from medunet.config import NetworkName, PlanningConfig
 from medunet.errors import InputError
 from medunet.planning.architectures import ARCHITECTURES, Architecture, choose_architecture
 from medunet.planning.fit import Fit
-from medunet.planning.memory import NetworkShape
+from medunet.planning.memory import NetworkShape, training_gb
 from medunet.planning.topology import ANISOTROPY, target_spacing
 from medunet.plans import Fingerprint, Intensity, Plan
 from medunet.records import Description
@@ -57,8 +57,9 @@ def make_plan(
     if config.spacing_mm is not None:
         spacing, why["spacing_mm"] = np.array(config.spacing_mm), "given as planning.spacing_mm"
     spacing = np.round(spacing, 4)
-    median_shape = np.median(np.round(shapes * spacings / spacing), axis=0).astype(int)
-    median_shape = np.maximum(median_shape, 1)
+    resampled = np.maximum(np.round(spacings / spacing * shapes), 1)
+    middle_shape = np.median(resampled, axis=0)
+    median_shape = middle_shape.astype(int)
     why["median_shape"] = "median over cases of the nonzero box at the target spacing"
     sides = sorted(np.median(shapes, axis=0).astype(int).tolist())
     if config.dimensions == 3 and sides[0] == 1 < sides[1]:
@@ -77,7 +78,7 @@ def make_plan(
         architecture=architecture,
         # A resized slice has lost its spacing: its pixels count as square.
         spacing_mm=(1.0, 1.0) if config.resize_to else tuple(float(spacing[axis]) for axis in axes),
-        median_shape=config.resize_to or tuple(int(median_shape[axis]) for axis in axes),
+        median_shape=config.resize_to or tuple(float(middle_shape[axis]) for axis in axes),
         memory_gb=memory_gb,
         num_inputs=len(description.channels) * config.context_slices,
         num_outputs=len(description.targets) + (0 if description.regions else 1),
@@ -131,7 +132,7 @@ def make_plan(
         deep_supervision=shape.deep_supervision,
         anisotropic=anisotropic,
         memory_gb=memory_gb,
-        estimated_gb=round(fit.gb(topology, batch), 2),
+        estimated_gb=round(training_gb(shape, batch), 2),
         fingerprint=fingerprint,
         why=why,
     )
@@ -201,4 +202,6 @@ def _network_reasons(
         f"feature maps of a batch at {architecture.bytes_per_feature:g} bytes an element, "
         "and weights with their moments"
     )
+    if architecture.features_per_gb is not None:
+        why["estimated_gb"] += "; the patch is chosen by the feature maps alone, as nnU-Net does"
     return why

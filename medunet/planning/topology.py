@@ -4,6 +4,7 @@ Source: Isensee et al., Nature Methods 2021, and nnU-Net v2's experiment planner
 Sizes are in voxels, spacings in mm, both in axis order.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,12 +47,12 @@ def target_spacing(
     return target, True
 
 
-def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[int]) -> tuple[int, ...]:
+def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[float]) -> tuple[int, ...]:
     """Return the starting patch: aspect ratio 1/spacing, as large as 256³ (2048² in 2D), within the median."""
     volume = 256**3 if len(spacing_mm) == 3 else 2048**2
     aspect = 1 / np.asarray(spacing_mm)
     patch = np.round(aspect * (volume / aspect.prod()) ** (1 / len(aspect)))
-    return tuple(int(min(a, b)) for a, b in zip(patch, median_shape, strict=True))
+    return tuple(math.ceil(min(a, b)) for a, b in zip(patch, median_shape, strict=True))
 
 
 def plan_topology(

@@ -90,7 +90,8 @@ def load_pretrained(network: nn.Module, plan: Plan, description: Description, fo
     as the mean of the known ones.
 
     Raises:
-        InputError: the folder holds no model, its weights cannot be read, or nothing of them fits.
+        InputError: the folder holds no model, its weights are not those of its card or cannot be read, or nothing of
+            them fits.
     """
     if not (folder / "model.json").is_file() or not (folder / "weights.safetensors").is_file():
         raise InputError(
@@ -99,6 +100,13 @@ def load_pretrained(network: nn.Module, plan: Plan, description: Description, fo
             mend="Give a trained run's folds/<k>/model folder.",
         )
     card = ModelCard.read(folder / "model.json")
+    weights_sha256 = hash_file(folder / "weights.safetensors")
+    if weights_sha256 != card.weights_sha256:
+        raise InputError(
+            "weights.safetensors is not the file that model.json was written with",
+            where=f"training.init_from ({folder.name})",
+            mend="Copy both files again, or export the model anew with `medunet train`.",
+        )
     try:
         given = load_file(folder / "weights.safetensors")
     except SafetensorError as error:
@@ -142,7 +150,6 @@ def load_pretrained(network: nn.Module, plan: Plan, description: Description, fo
             mend="Plan the same network: planning.network, base_features and stages as in the model's model.json.",
         )
     network.load_state_dict(own)
-    weights_sha256 = hash_file(folder / "weights.safetensors")
     return Loaded(tuple(whole), adapted, left, weights_sha256, card.description.name, card.training_cases)
 
 

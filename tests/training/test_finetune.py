@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from medunet import runs, stages
 from medunet.config import PlanningConfig, change_config
 from medunet.errors import InputError
-from medunet.files import read_object
+from medunet.files import hash_file, read_object
 from medunet.networks.builder import build_network
 from medunet.planning.planner import make_plan
 from medunet.plans import ModelCard, Plan
@@ -65,8 +65,18 @@ def kept_model(folder: Path, run: runs.Run, plan: Plan, description: Description
     weights = build_network(plan, description).state_dict()
     save_file(weights, folder / "weights.safetensors")
     card = ModelCard.read(run.folder.model(0) / "model.json")
-    card.model_copy(update={"plan": plan, "description": description}).write(folder / "model.json")
+    kept = {"plan": plan, "description": description}
+    card.model_copy(update={**kept, "weights_sha256": hash_file(folder / "weights.safetensors")}).write(
+        folder / "model.json"
+    )
     return weights
+
+
+def copy_card(folder: Path, run: runs.Run) -> None:
+    """Write the run's model card for the weights that lie in a folder."""
+    card = ModelCard.read(run.folder.model(0) / "model.json")
+    changed = {"weights_sha256": hash_file(folder / "weights.safetensors")}
+    card.model_copy(update=changed).write(folder / "model.json")
 
 
 def test_channels_in_another_order_are_joined_by_name(finished_run: runs.Run, tmp_path: Path):
@@ -96,18 +106,29 @@ def test_neighbouring_slices_are_joined_about_the_middle_one(finished_run: runs.
 
 
 def test_weights_that_cannot_be_read_are_named(finished_run: runs.Run, tmp_path: Path):
-    (tmp_path / "model.json").write_bytes((finished_run.folder.model(0) / "model.json").read_bytes())
     (tmp_path / "weights.safetensors").write_bytes(b"cut short")
+    copy_card(tmp_path, finished_run)
     network = build_network(finished_run.plan, finished_run.description)
     with pytest.raises(InputError, match="cannot be read"):
         load_pretrained(network, finished_run.plan, finished_run.description, tmp_path)
 
 
+def test_weights_of_another_model_than_the_card_are_refused(finished_run: runs.Run, tmp_path: Path):
+    """They have every name and shape right, and would load without a word."""
+    shutil.copytree(finished_run.folder.model(0), tmp_path, dirs_exist_ok=True)
+    given = load_file(tmp_path / "weights.safetensors")
+    save_file({name: weight + 1 for name, weight in given.items()}, tmp_path / "weights.safetensors")
+    network = build_network(finished_run.plan, finished_run.description)
+    with pytest.raises(
+        InputError, match=r"init_from.*not the file that model\.json was written with.*Copy both"
+    ):
+        load_pretrained(network, finished_run.plan, finished_run.description, tmp_path)
+
+
 def test_another_network_is_refused(finished_run: runs.Run, tmp_path: Path):
     network = build_network(finished_run.plan, finished_run.description)
-    for name in ("model.json",):
-        (tmp_path / name).write_bytes((finished_run.folder.model(0) / name).read_bytes())
     save_file({"other.weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
+    copy_card(tmp_path, finished_run)
     with pytest.raises(InputError, match="no weight of that model fits"):
         load_pretrained(network, finished_run.plan, finished_run.description, tmp_path)
     with pytest.raises(InputError, match=r"holds no model\.json"):
