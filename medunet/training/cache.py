@@ -27,7 +27,7 @@ from medunet.transforms.patches import PreparedCase, find_locations
 
 _BLOCK, _CHUNK = 32, 128  # voxels along an axis: what is unpacked at once, and what is stored together
 _DECISIVE = (  # what of a plan a preprocessed case depends on
-    "dimensions", "orientation", "spacing_mm", "slice_axis", "crop_nonzero", "intensities", "resize_to",
+    "dimensions", "orientation", "spacing_mm", "slice_axis", "crop_nonzero", "intensities", "resize_to", "grid",
 )  # fmt: skip
 _SHARE_OF_FREE = 0.5  # of the free memory, where no limit is given
 
