@@ -52,6 +52,8 @@ class Plan(Stored):
     slice_axis: int  # the axis that 2D networks slice: the coarsest
     context_slices: int = 1  # 2D: odd number of neighbouring slices seen as channels
     resize_to: tuple[int, int] | None = None  # 2D: every slice is resized to this size
+    # What stays in place where a scan is resampled: both its ends or, in plans up to 0.4.0, its first voxel's centre.
+    grid: Literal["extent", "first_voxel"] = "first_voxel"
     crop_nonzero: bool
     intensities: dict[str, Intensity]
     median_shape: tuple[int, int, int]  # of the nonzero boxes at the target spacing

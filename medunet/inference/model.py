@@ -134,7 +134,7 @@ class Model:
             mirror=config.mirror,
             shifts=config.shifts,
         )
-        restored = torch.from_numpy(restore_probabilities(probabilities, case, self.chain))
+        restored = restore_probabilities(probabilities, case, self.chain)
         labels = to_label_map(restored, self.card.description).numpy()
         if not config.postprocess:
             return labels

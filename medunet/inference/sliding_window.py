@@ -4,7 +4,7 @@ B batch, C channels, I J K voxels; a 2D network's batch holds slices.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations, product
 
 import torch
@@ -182,15 +182,20 @@ def _predict_tiles(images: torch.Tensor, forward: Forward, plan: Plan) -> torch.
     return logits
 
 
-def to_label_map(probabilities: torch.Tensor, description: Description) -> torch.Tensor:
-    """Return the uint8 label map of probabilities `(C, ...)`: the most probable label, or regions in written order.
+def to_label_map(probabilities: Iterable[torch.Tensor], description: Description) -> torch.Tensor:
+    """Return the uint8 label map: the most probable label, or regions above 0.5 in written order.
 
-    A region is where its probability is above 0.5. The map lies on the probabilities' device.
+    `probabilities` are the channels in turn, of any shape, or all in one tensor; one and the best are held at a time.
+    The map lies on their device.
     """
-    if not description.regions:
-        values = torch.tensor([0, *description.written_values.values()], dtype=torch.uint8)
-        return values.to(probabilities.device)[probabilities.argmax(0)]
-    labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8, device=probabilities.device)
-    for channel, value in zip(probabilities, description.written_values.values(), strict=True):
-        labels[channel > 0.5] = value
+    channels = iter(probabilities)
+    best = torch.tensor(0.5) if description.regions else next(channels)
+    labels: torch.Tensor | None = None
+    for channel, value in zip(channels, description.written_values.values(), strict=True):
+        wins = channel > best
+        labels = torch.zeros_like(channel, dtype=torch.uint8) if labels is None else labels
+        labels[wins] = value
+        if not description.regions:
+            best = torch.where(wins, channel, best)
+    assert labels is not None
     return labels

@@ -106,6 +106,7 @@ def make_plan(
         "CT: clipped to the foreground's 0.5 and 99.5 percentiles, then its mean and standard deviation; "
         "else z-score per scan" + (", inside the nonzero voxels, since scans are cut to them" if crop else "")
     )
+    why["grid"] = "both ends of a scan's extent stay in place, so that nothing is shifted or cut off"
     i, j, k = (float(mm) for mm in spacing)
     return Plan(
         dataset=description.name,
@@ -113,6 +114,7 @@ def make_plan(
         network=shape.network,
         context_slices=config.context_slices,
         resize_to=config.resize_to,
+        grid="extent",
         orientation="RAS",
         spacing_mm=(i, j, k),
         slice_axis=slice_axis,

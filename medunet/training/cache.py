@@ -33,7 +33,7 @@ from medunet.transforms.chain import preprocess_chain, run_chain
 from medunet.transforms.patches import PreparedCase, find_locations
 
 _DECISIVE = (  # what of a plan a preprocessed case depends on
-    "dimensions", "orientation", "spacing_mm", "slice_axis", "crop_nonzero", "intensities", "resize_to",
+    "dimensions", "orientation", "spacing_mm", "slice_axis", "crop_nonzero", "intensities", "resize_to", "grid",
 )  # fmt: skip
 _SHARE_OF_FREE = 0.5  # of the free memory, where no limit is given
 _LITTLE_WORK = 300_000_000  # voxels of images and labels: done sooner than two processes start and do it

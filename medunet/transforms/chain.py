@@ -1,10 +1,10 @@
 """The deterministic MONAI chain from a case's files to network input, and back to the scan's own grid.
 
-Loading goes through our one reader; orientation, cropping and spacing are MONAI's, which also records what it did
-so that a prediction is taken back by the exact inverse.
+Loading goes through our one reader; orientation and cropping are MONAI's, which also records what was done so that a
+prediction is taken back by the exact inverse.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from monai.transforms.croppad.dictionary import CropForegroundd
 from monai.transforms.post.dictionary import Invertd
 from monai.transforms.spatial.dictionary import Orientationd, Resized, Spacingd
 from monai.transforms.transform import MapTransform
-from numpy.typing import NDArray
+from monai.transforms.utility.dictionary import EnsureTyped
 
 from medunet.errors import DataError, MedunetError
 from medunet.imaging.flat_images import is_flat
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.plans import Intensity, Plan
+from medunet.transforms.resampling import ResampleToPland
 
 
 class LoadCased(MapTransform):
@@ -53,7 +54,7 @@ class LoadCased(MapTransform):
             array = torch.from_numpy(np.ascontiguousarray(label.array))[None]
             # The check has shown that label and image share a grid to within a fraction of a voxel.
             meta = {"file": name, "values": values_of(array)}
-            case["label"] = MetaTensor(array.float(), affine=torch.from_numpy(image.affine), meta=meta)
+            case["label"] = MetaTensor(array, affine=torch.from_numpy(image.affine), meta=meta)
         return case
 
 
@@ -118,24 +119,23 @@ def check_label_values(label: torch.Tensor, values: list[int], file: str) -> Non
         DataError: it does, as after interpolation other than nearest; names the file and the values.
     """
     rounded = label.to(torch.uint8)
-    whole = torch.equal(rounded.float(), label)
+    whole = bool((rounded == label).all())
     found = values_of(rounded) if whole else label.unique().tolist()
     if new := [value for value in found if value not in values]:
         shown = ", ".join(f"{value:g}" for value in new[:5]) + (", ..." if len(new) > 5 else "")
         raise DataError(
             f"preprocessing gave the label the values {shown} beside those of the file, {values}",
             where=file,
-            mend="Resample labels with nearest-neighbour interpolation only.",
+            mend="Resample labels by whole values, never by interpolating them.",
         )
 
 
 def preprocess_chain(plan: Plan, *, with_label: bool, instances_as: int | None = None) -> Compose:
     """Return the chain: load, orient, crop to nonzero, normalise, resample to the plan's spacing or size.
 
-    The result holds "image" float32 `(C, I, J, K)` and, if asked, "label" float32 `(1, I, J, K)` of whole numbers
-    that stand in the label's file: labels are taken from the nearest voxel, and there is no other way. 2D plans
-    keep each scan's own spacing along the sliced axis. With `plan.resize_to` the other two axes get that size
-    whatever their spacing, smoothed first where they shrink, as `skimage.transform.resize` does.
+    The result holds "image" float32 `(C, I, J, K)` and, if asked, "label" `(1, I, J, K)` of whole numbers that stand
+    in the label's file. `ResampleToPland` says how a scan is brought to the plan's grid; plans up to 0.4.0 have the
+    grid "first_voxel", which is resampled as it was then.
     """
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
@@ -144,29 +144,34 @@ def preprocess_chain(plan: Plan, *, with_label: bool, instances_as: int | None =
     ]
     if plan.crop_nonzero:
         steps.append(CropForegroundd(keys, source_key="image", select_fn=not_zero, allow_smaller=True))
-    steps += [NormaliseIntensityd(plan.intensities), _resample(plan, keys)]
+    steps += [NormaliseIntensityd(plan.intensities), *_resample(plan, keys)]
     if with_label:
         steps.append(CheckLabeld())
     return Compose(steps)
 
 
-def _resample(plan: Plan, keys: list[str]) -> MapTransform:
-    """Return MONAI's transform to the plan's spacing, or of 2D slices to its size."""
+def _resample(plan: Plan, keys: list[str]) -> list[MapTransform]:
+    """Return what brings a case to the plan's grid; of "first_voxel", MONAI's transforms with nearest labels."""
+    if plan.grid == "extent":
+        return [ResampleToPland(keys, plan)]
+    steps: list[MapTransform] = [EnsureTyped("label", dtype=torch.float32)] if "label" in keys else []
     if plan.resize_to is None:
         spacing = list(plan.spacing_mm)
         if plan.dimensions == 2:
             spacing[plan.slice_axis] = -1.0  # MONAI: keep the scan's own
         modes = ["bilinear", "nearest"][: len(keys)]
-        return Spacingd(keys, pixdim=spacing, mode=modes, padding_mode="border", dtype=np.float32)
+        steps.append(Spacingd(keys, pixdim=spacing, mode=modes, padding_mode="border", dtype=np.float32))
+        return steps
     size = list(plan.resize_to)
     size.insert(plan.slice_axis, -1)  # MONAI: keep the scan's own
-    return Resized(
+    resize = Resized(
         keys,
         spatial_size=size,
         mode=["trilinear", "nearest-exact"][: len(keys)],  # "nearest" would lie half a voxel off
         align_corners=[False, None][: len(keys)],
         anti_aliasing=[True, False][: len(keys)],
     )
+    return [*steps, resize]
 
 
 def run_chain(
@@ -191,14 +196,12 @@ def run_chain(
 
 def restore_probabilities(
     probabilities: torch.Tensor, case: dict[str, Any], chain: Compose
-) -> NDArray[np.float32]:
-    """Take probabilities `(C, I, J, K)` on the network's grid back to the scan's own grid and axis order.
+) -> Iterator[torch.Tensor]:
+    """Take probabilities `(C, I, J, K)` back to the scan's own grid and axis order: each channel `(I, J, K)` in turn.
 
     `case` is what `run_chain` returned. Interpolation is trilinear; voxels that were cropped away become 0.
     """
-    image = case["image"]
-    tensor = MetaTensor(probabilities.float().cpu(), affine=image.affine)
-    tensor.applied_operations = list(image.applied_operations)
-    invert = Invertd("probabilities", transform=chain, orig_keys="image", nearest_interp=False)
-    restored = invert({"image": image, "probabilities": tensor})["probabilities"]
-    return restored.as_tensor().numpy()
+    invert = Invertd("channel", transform=chain, orig_keys="image", nearest_interp=False)
+    for channel in probabilities:
+        tensor = MetaTensor(channel[None].float().cpu())
+        yield invert({"image": case["image"], "channel": tensor})["channel"].as_tensor()[0]

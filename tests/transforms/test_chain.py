@@ -67,11 +67,11 @@ def test_mask_lies_on_its_structure_in_world_mm(
     chain = preprocess_chain(plan, with_label=False)
     case = run_chain(chain, [path])
     image = case["image"]
-    if dimensions == 3:
-        assert nib.affines.voxel_sizes(image.affine.numpy()) == pytest.approx((2.0, 1.7, 2.4))
+    if dimensions == 3:  # as near as a whole number of voxels over the same extent comes
+        assert nib.affines.voxel_sizes(image.affine.numpy()) == pytest.approx((2.0, 1.7, 2.4), rel=0.03)
     assert nib.aff2axcodes(image.affine.numpy()) == ("R", "A", "S")
     probability = bright(image.as_tensor()).float()
-    restored = restore_probabilities(probability, case, chain)[0]
+    restored = next(restore_probabilities(probability, case, chain)).numpy()
     header = read_header(path)
     assert restored.shape == header.shape
     write_mask(tmp_path / "mask.nii.gz", (restored > 0.5).astype(np.uint8), header)
@@ -94,8 +94,8 @@ def test_cropped_scans_come_back_at_full_size_with_nothing_outside(tmp_path, tin
     chain = preprocess_chain(plan, with_label=False)
     case = run_chain(chain, [tmp_path / "scan.nii.gz"])
     assert case["image"].shape == (1, 20, 25, 15)
-    restored = restore_probabilities(torch.ones(2, 20, 25, 15), case, chain)
-    assert restored.shape == (2, 40, 50, 30)
+    restored = list(restore_probabilities(torch.ones(2, 20, 25, 15), case, chain))
+    assert [channel.shape for channel in restored] == [(40, 50, 30)] * 2
     assert np.array_equal(restored[0] > 0.5, image > 0)
 
 

@@ -1,4 +1,4 @@
-"""Slices resized to a fixed size: image and label alike, back to the scan's own grid, labels never interpolated."""
+"""Slices resized to a fixed size: image and label alike, back to the scan's own grid, no label value made up."""
 
 import nibabel as nib
 import numpy as np
@@ -63,7 +63,7 @@ def test_image_and_label_are_resized_alike_and_come_back(plan: Plan, files, axis
 
     prediction_chain = preprocess_chain(plan, with_label=False)
     case = run_chain(prediction_chain, [scan])
-    restored = restore_probabilities(inside[None].float(), case, prediction_chain)[0]
+    restored = next(restore_probabilities(inside[None].float(), case, prediction_chain)).numpy()
     assert restored.shape == SHAPE
     found, reference = restored > 0.5, label > 0
     assert 2 * (found & reference).sum() / (found.sum() + reference.sum()) > 0.93
@@ -71,13 +71,13 @@ def test_image_and_label_are_resized_alike_and_come_back(plan: Plan, files, axis
     assert np.abs(offset).max() < 0.25
 
 
-def test_the_nearest_voxel_is_taken_as_computed_by_hand(plan: Plan, tmp_path):
+def test_up_to_0_4_0_the_nearest_voxel_was_taken_as_computed_by_hand(plan: Plan, tmp_path):
     """Centres of 3 rows in 9 fall on rows 1, 4, 7; of 8 columns in 4 twice on each; in RAS, of an RAS scan."""
     image = np.random.default_rng(0).normal(size=(9, 4, 2)).astype(np.float32)
     label = np.random.default_rng(1).integers(0, 3, (9, 4, 2)).astype(np.uint8)
     write_volume(tmp_path / "scan.nii.gz", image, np.eye(4))
     write_volume(tmp_path / "label.nii.gz", label, np.eye(4))
-    plan = plan.model_copy(update={"resize_to": (3, 8), "slice_axis": 2})
+    plan = plan.model_copy(update={"resize_to": (3, 8), "slice_axis": 2, "grid": "first_voxel"})
     case = run_chain(
         preprocess_chain(plan, with_label=True), [tmp_path / "scan.nii.gz"], tmp_path / "label.nii.gz"
     )
@@ -101,18 +101,27 @@ def test_volumes_cut_to_their_signal_come_back_at_full_size(plan: Plan, tmp_path
     chain = preprocess_chain(plan, with_label=False)
     case = run_chain(chain, [tmp_path / "scan.nii.gz"])
     assert case["image"].shape == (1, 32, 48, 6)
-    restored = restore_probabilities(torch.ones(1, 32, 48, 6), case, chain)[0]
+    restored = next(restore_probabilities(torch.ones(1, 32, 48, 6), case, chain)).numpy()
     assert np.array_equal(restored > 0.5, image > 0)
 
 
+@pytest.mark.parametrize("grid", ["first_voxel", "extent"])
 @pytest.mark.parametrize("resize_to", [None, (32, 48)])
-def test_an_interpolated_label_is_refused(plan: Plan, files, resize_to):
+def test_an_interpolated_label_is_refused(plan: Plan, files, resize_to, grid, monkeypatch):
     """The chain's own check, made to see what linear interpolation does."""
     scan, label_file, _ = files
-    chain = preprocess_chain(plan.model_copy(update={"resize_to": resize_to}), with_label=True)
-    resample = chain.transforms[-2]
-    resample.mode = ("bilinear", "bilinear") if resize_to is None else ("trilinear", "trilinear")
-    with pytest.raises(DataError, match=r"^label\.nii\.gz: preprocessing gave .* \[0, 7, 255\].*nearest"):
+    changes = {"resize_to": resize_to, "grid": grid}
+    chain = preprocess_chain(plan.model_copy(update=changes), with_label=True)
+    if grid == "extent":
+        monkeypatch.setattr(
+            "medunet.transforms.resampling.resample_labels",
+            lambda labels, size: ndimage.zoom(labels, np.divide(size, labels.shape), order=1),
+        )
+    else:
+        chain.transforms[-2].mode = ("bilinear",) * 2 if resize_to is None else ("trilinear",) * 2
+    with pytest.raises(
+        DataError, match=r"^label\.nii\.gz: preprocessing gave .* \[0, 7, 255\].*whole values"
+    ):
         run_chain(chain, [scan], label_file)
 
 
@@ -159,7 +168,7 @@ def test_a_colour_picture_and_its_mask_of_0_and_255(plan: Plan, tmp_path):
     assert nib.aff2axcodes(case["image"].affine.numpy()) == ("R", "A", "S")
 
     chain = preprocess_chain(plan, with_label=False)
-    restored = restore_probabilities(inside[None].float(), run_chain(chain, scan), chain)[0]
+    restored = next(restore_probabilities(inside[None].float(), run_chain(chain, scan), chain)).numpy()
     assert np.array_equal(restored[:, :, 0].T > 0.5, mask > 0)
 
 
