@@ -169,6 +169,34 @@ def test_a_resumed_run_validates_as_it_began_whatever_is_timed_now(
     assert ValidationPlan.read(run.folder.fold(0) / "validation.json") == kept
 
 
+@pytest.mark.parametrize("step", [8, 14])  # behind an epoch that is not validated, and within one
+def test_killed_between_two_validations_it_ends_as_undisturbed(
+    step: int, finished_run: runs.Run, tmp_path: Path
+):
+    class Killed(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+            if trainer.global_step == step:
+                raise RuntimeError("killed")
+
+    case = finished_run.manifest.split_fold(0)[1][0].id
+    plan = ValidationPlan(every_epochs=3, cases=(case,), windows=2)
+    ended = []
+    for name in ("calm", "killed"):
+        run = begin(finished_run, tmp_path / name, *CHANGES, "training.checkpoint_minutes=0")
+        arguments = (run.folder, run.manifest, run.plan, run.config, run.data_root)
+        options = {"device": torch.device("cpu"), "compute": ComputeChoice("fp32"), "validation": plan}
+        if name == "killed":
+            with pytest.raises(RuntimeError, match="killed"):
+                train_fold(*arguments, **options, callbacks=[Killed()])
+        card = train_fold(*arguments, **options)
+        history = torch.load(run.folder.fold(0) / "checkpoints/last.ckpt", weights_only=True)["medunet"][
+            "history"
+        ]
+        assert [row["step"] for row in history] == [12, 20]
+        ended.append((card.weights_sha256, card.final_weights_sha256, [row["dice"] for row in history]))
+    assert ended[0] == ended[1]
+
+
 def test_a_run_of_0_4_goes_on_as_it_validated(own_run: runs.Run, tmp_path: Path):
     (own_run.folder.fold(0) / "validation.json").unlink()
     changes = ["training.epochs=4", "training.validation_cases=1"]
