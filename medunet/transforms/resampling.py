@@ -4,7 +4,6 @@ Both ends of the field of view stay where they are, half voxels counted: along a
 k covers what lay from k·n/m to (k + 1)·n/m, counted in old voxels from the border.
 """
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from medunet.imaging.geometry import spacing_of
 from medunet.plans import Plan
 
 _TIE = 1e-5  # shares that differ by less are equal: float32 sums of products of three weights
+_BLOCK = 32  # rows of weights that are multiplied together
 
 
 class ResampleToPland(MapTransform, InvertibleTransform):
@@ -142,9 +142,28 @@ def _share(
     changed = [axis for axis, whole in enumerate(weights) if len(whole) != whole.shape[1]]
     # What shrinks first, so that nothing between is larger than both ends.
     for axis in sorted(changed, key=lambda axis: len(parts[axis]) / parts[axis].shape[1]):
-        shape = list(share.shape)
-        rows = share.reshape(math.prod(shape[:axis]), shape[axis], -1)
-        shape[axis] = len(parts[axis])
-        last = axis == share.ndim - 1  # one large product, where `matmul` would make many of one column
-        share = (rows[..., 0] @ parts[axis].T if last else np.matmul(parts[axis], rows)).reshape(shape)
+        share = _weigh(share, parts[axis], axis)
     return tuple(place), share
+
+
+def _weigh(array: NDArray[np.float32], weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return the product of weights `(new, old)` with an array along one axis of three, a block of rows at a time.
+
+    A row's weights are 0 but for a few neighbours: a block leaves out what it does not need.
+    """
+    shape = list(array.shape)
+    shape[axis] = len(weights)
+    result = np.empty(shape, dtype=np.float32)
+    for start in range(0, len(weights), _BLOCK):
+        block = weights[start : start + _BLOCK]
+        needed = np.flatnonzero(block.any(axis=0))
+        old, new = slice(needed[0], needed[-1] + 1), slice(start, start + len(block))
+        block = block[:, old]
+        if axis == 0:
+            flat = array[old].reshape(block.shape[1], -1)
+            np.matmul(block, flat, out=result[new].reshape(len(block), -1))
+        elif axis == 1:
+            np.matmul(block, array[:, old], out=result[:, new])
+        else:
+            np.matmul(array[..., old], block.T, out=result[..., new])
+    return result
