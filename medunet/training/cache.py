@@ -21,7 +21,7 @@ from rich.console import Console
 
 from medunet import __version__
 from medunet.dataset.manifest import case_paths
-from medunet.errors import DataError, InputError, MedunetError
+from medunet.errors import DataError, MedunetError
 from medunet.files import hash_value
 from medunet.imaging.volumes import read_header
 from medunet.plans import Plan
@@ -88,7 +88,7 @@ def _make_all(jobs: Sequence[_Job], description: Description, plan: Plan, cache:
     """Write the entries of all jobs, in processes where that is quicker.
 
     Raises:
-        DataError: names every case that cannot be preprocessed.
+        DataError: names every case that cannot be preprocessed, after the others are done.
         InputError: the cache cannot be written.
     """
     sizes = [_count_voxels(job, plan) for job in jobs]
@@ -131,19 +131,18 @@ def _make(
         result = run_chain(chain, job.images, job.label, resample=case.resample)
         labels = result["label"].as_tensor()[0].numpy().astype(np.uint8)
         found = find_locations(labels, description.targets, (seed, *case.id.encode()))
-    except MedunetError as error:
+        write_entry(cache, job.key, result["image"].as_tensor().numpy(), labels, found)
+        return job.key
+    except DataError as error:
         return DataError(error.what, where=f"case {case.id}: {error.where}", mend=error.mend)
+    except MedunetError as error:  # not of this case alone
+        return error
     except MemoryError:
         return DataError(
             "memory ran out", where=f"case {case.id}", mend="Free memory and run the command again."
         )
     except Exception as error:  # the other cases go on
         return DataError(f"cannot be preprocessed ({type(error).__name__}: {error})", where=f"case {case.id}")
-    try:
-        write_entry(cache, job.key, result["image"].as_tensor().numpy(), labels, found)
-    except InputError as error:
-        return error
-    return job.key
 
 
 def _raise_all(faults: Sequence[DataError], num_cases: int) -> NoReturn:

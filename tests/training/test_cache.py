@@ -241,6 +241,24 @@ def test_all_cases_that_fail_are_named_and_the_others_kept(
         prepared(own_run, tmp_path / "cache")
 
 
+def test_an_unforeseen_fault_names_its_case(
+    finished_run: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_):
+        raise MemoryError if len(list(tmp_path.glob("*.json"))) == 1 else ValueError("odd")
+
+    cases, _ = finished_run.manifest.split_fold(0)
+    prepare_cases(
+        cases[:1], finished_run.description, finished_run.plan, finished_run.data_root, tmp_path, seed=0
+    )
+    monkeypatch.setattr(cache, "find_locations", fail)
+    with pytest.raises(DataError, match=rf"case {cases[1].id}: memory ran out\. Free memory"):
+        prepared(finished_run, tmp_path)
+    (next(tmp_path.glob("*.json"))).unlink()
+    with pytest.raises(DataError, match=rf"case {cases[1].id}: cannot be preprocessed \(ValueError: odd\)"):
+        prepared(finished_run, tmp_path)
+
+
 def die_on_the_second(job, **more):
     """Prepare a case as the system lets it, which ends the process of one for want of memory."""
     if job.case.id == DOOMED:
