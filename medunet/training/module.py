@@ -24,6 +24,7 @@ from medunet.records import Description
 from medunet.training.losses import SegmentationLoss
 from medunet.training.optimisation import average_of, learning_rate, make_optimizer
 from medunet.training.probe import ComputeChoice
+from medunet.training.processes import ALONE, Processes
 from medunet.training.validation import CaseResult, measure_case, summarise
 from medunet.transforms.augment import allowed_mirror_axes, apply_parameters, sample_parameters
 
@@ -38,11 +39,17 @@ class SegmentationModule(L.LightningModule):
     """
 
     def __init__(
-        self, plan: Plan, description: Description, config: Config, compute: ComputeChoice, identity: str
+        self,
+        plan: Plan,
+        description: Description,
+        config: Config,
+        compute: ComputeChoice,
+        identity: str,
+        processes: Processes = ALONE,
     ) -> None:
         """`identity` is a hash of what a checkpoint must agree with to be resumed."""
         super().__init__()
-        self.identity, self.compute = identity, compute
+        self.identity, self.compute, self.processes = identity, compute, processes
         self.plan, self.description, self.run_config = plan, description, config
         training = config.training
         self.network = build_network(plan, description)
@@ -243,14 +250,9 @@ class SegmentationModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Add a row to the history: means over all processes' cases, each counted once; stop if time is over."""
-        shares: list[Any] = [self._results]
-        losses = torch.stack(self.step_losses).double().mean().to(self.device)
-        if self.trainer.world_size > 1:
-            shares = [None] * self.trainer.world_size
-            dist.all_gather_object(shares, self._results)
-            dist.all_reduce(losses)
-            losses /= self.trainer.world_size
-        results = {number: result for share in shares for number, result in share.items()}
+        mean_loss = float(torch.stack(self.step_losses).double().mean())
+        shares = self.processes.gather((self._results, mean_loss))
+        results = {number: result for share, _ in shares for number, result in share.items()}
         ordered = [results[number] for number in sorted(results)]
         self.cases = [case for case, _ in ordered]
         row = summarise(self.cases, self.description)
@@ -261,7 +263,7 @@ class SegmentationModule(L.LightningModule):
                 "step": self.global_step,
                 "minutes": round(self.elapsed_s / 60, 3),
                 "learning_rate": self.current_rate(),
-                "loss": float(losses),
+                "loss": float(np.mean([loss for _, loss in shares])),
                 "validation_loss": float(np.mean([loss for _, loss in ordered])),
                 "patches_per_s": round(len(self.step_losses) * self.plan.batch_size / self._train_s, 3),
                 **row,

@@ -83,7 +83,7 @@ def train_fold(
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         L.seed_everything(config.seed, workers=True, verbose=False)
-        module = SegmentationModule(plan, description, config, compute, identity)
+        module = SegmentationModule(plan, description, config, compute, identity, processes)
         if saved is None:
             begin_weights(module, folder, manifest, config, speaks=processes.is_first)
         first_batch = saved.batch_in_epoch(config) if saved else 0
