@@ -12,7 +12,7 @@ from medunet.runs import Run, add_provenance, read_provenance
 
 def plan_for(config: Config, description: Description, fingerprint: Fingerprint, device: Any) -> Plan:
     """Make a plan for a device, within the memory that is free on it now."""
-    from medunet.networks.devices import free_memory_gb
+    from medunet.networks.free_memory import free_memory_gb
 
     planning = config.planning
     budget, why = memory_budget(
@@ -23,6 +23,7 @@ def plan_for(config: Config, description: Description, fingerprint: Fingerprint,
 
 def choose_compute_of(run: Run, device: Any) -> Any:
     """Return how the fold began to compute by this plan on this kind of device, or find it out and write it down."""
+    from medunet.training.memory import naming_out_of_memory
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
@@ -31,7 +32,8 @@ def choose_compute_of(run: Run, device: Any) -> Any:
     before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
     if before.get("asked") == asked:  # a resumed run computes as it began
         return ComputeChoice(**before["compute"])
-    choice = choose_compute(training, run.plan, run.manifest.description, device)
+    with naming_out_of_memory(f"probing fold {training.fold}"):
+        choice = choose_compute(training, run.plan, run.manifest.description, device)
     entry = {"asked": asked, "compute": choice.plain(), "device": device_name(device)}
     add_provenance(run, "folds", {str(training.fold): entry})
     return choice

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from medunet import cli, runs, stages
 from medunet.config import load_config
 from medunet.errors import InputError
-from medunet.networks import devices
+from medunet.networks import free_memory
 from medunet.plans import ModelCard
 from medunet.training.curves import Curves
 from medunet.trials import run_tune
@@ -111,7 +111,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(
     process.join()
     assert checkpoint.exists()
     plan = (run.folder.root / "tuning/trial_0001/plan.json").read_text()
-    monkeypatch.setattr(devices, "free_memory_gb", lambda device: 0.5)  # a plan made now would be another
+    monkeypatch.setattr(free_memory, "free_memory_gb", lambda device: 0.5)  # a plan made now would be another
     table = run_tune(run)
     assert "Resuming fold 0 at step" in capfd.readouterr().err
     assert (run.folder.root / "tuning/trial_0001/plan.json").read_text() == plan

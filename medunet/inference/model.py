@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medunet.config import InferenceConfig
-from medunet.errors import DataError, InputError
+from medunet.errors import DataError, InputError, is_out_of_memory
 from medunet.files import hash_file
 from medunet.imaging.geometry import axis_codes
 from medunet.imaging.volumes import read_header, write_mask
@@ -38,7 +38,7 @@ class Model:
         """Read a model folder; loading runs no code from it.
 
         Raises:
-            InputError: files are missing or changed, or the weights do not fit the plan.
+            InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device.
         """
         weights = folder / "weights.safetensors"
         if not (folder / "model.json").is_file() or not weights.is_file():
@@ -59,7 +59,16 @@ class Model:
             network.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:
             raise InputError(f"the weights do not fit the plan ({error})", where=str(folder)) from error
-        network.to(device).eval()
+        try:
+            network.to(device).eval()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                "its weights do not fit into the memory that is free",
+                where=str(device),
+                mend="Free memory there, or use --device cpu.",
+            ) from error
         return cls(card, network, preprocess_chain(card.plan, with_label=False), device, precision)
 
     def predict(self, image_paths: list[Path], config: InferenceConfig, *, resample: bool = False) -> NDArray:

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-import psutil
 import torch
 from torch import nn
 
@@ -51,13 +50,6 @@ def choose_device(name: str) -> torch.device:
             mend="Use --device cpu, or install a CUDA build of torch and its driver.",
         )
     return device
-
-
-def free_memory_gb(device: torch.device) -> float:
-    """Return the memory in GB that is free on the device now."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 1e9
-    return psutil.virtual_memory().available / 1e9
 
 
 def choose_precision(name: str, device: torch.device) -> PrecisionChoice:
