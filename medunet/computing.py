@@ -3,11 +3,13 @@
 from typing import Any
 
 from medunet.config import Config
+from medunet.errors import InputError
 from medunet.files import hash_value
 from medunet.planning.planner import make_plan, memory_budget
 from medunet.plans import Fingerprint, Plan
 from medunet.records import Description
-from medunet.runs import Run, add_provenance, read_provenance
+from medunet.runs import Run, add_provenance, has_begun, read_provenance
+from medunet.speech import console
 
 
 def plan_for(config: Config, description: Description, fingerprint: Fingerprint, device: Any) -> Plan:
@@ -19,6 +21,27 @@ def plan_for(config: Config, description: Description, fingerprint: Fingerprint,
         device.type, free_memory_gb(device), planning.memory_gb, planning.network.name
     )
     return make_plan(fingerprint, description, planning, memory_gb=budget, memory_why=why)
+
+
+def require_planned_for(run: Run, device: Any) -> None:
+    """Refuse to train by a plan that was made for another kind of device; a run that has begun keeps its plan.
+
+    Raises:
+        InputError: names both kinds, and the command that plans anew.
+    """
+    planned = read_provenance(run).get("plan", {}).get("device", device.type)
+    if planned == device.type:
+        return
+    text = f"the plan was made for {planned}, but training is to run on {device.type}"
+    if has_begun(run):
+        console.print(f"[yellow]{text}: a run that has begun keeps its plan.[/]", soft_wrap=True)
+        return
+    raise InputError(
+        text,
+        where=str(run.folder.plan),
+        mend=f"Plan anew with `medunet plan {run.folder.root} --device {device.type}`, or train with "
+        f"--device {planned}.",
+    )
 
 
 def choose_compute_of(run: Run, device: Any) -> Any:
