@@ -29,7 +29,7 @@ from medunet.cli_options import (
     refuse_given,
 )
 from medunet.config import change_config
-from medunet.errors import InputError, MedunetError
+from medunet.errors import InputError, MedunetError, is_out_of_memory
 from medunet.records import Description, load_description
 from medunet.trials import run_tune
 
@@ -302,6 +302,10 @@ def guard(call: Callable[[], object]) -> None:
             traceback.print_exc()
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             errors.print("[bold red]Error[/]: the disk is full. Free some space; the same command goes on.")
+            sys.exit(2)
+        if is_out_of_memory(error):
+            mend = "Free some, or use fewer --workers or smaller planning.patch_size and planning.batch_size."
+            errors.print(f"[bold red]Error[/]: memory ran out. {mend}", highlight=False, soft_wrap=True)
             sys.exit(2)
         text = f"({type(error).__name__}): {escape(str(error))}"
         errors.print(f"[bold red]Internal error[/] {text}\nAdd --debug for the traceback.", soft_wrap=True)

@@ -3,12 +3,13 @@
 from typing import Any
 
 from medunet.config import Config
+from medunet.errors import InputError
 from medunet.files import hash_value
 from medunet.planning.planner import make_plan, memory_budget
 from medunet.plans import Fingerprint, Plan
 from medunet.processor import CoreWatch, busy_line
 from medunet.records import Description
-from medunet.runs import Run, add_provenance, read_provenance
+from medunet.runs import Run, add_provenance, has_begun, read_provenance
 from medunet.speech import console
 
 
@@ -26,7 +27,7 @@ def begin_computing(device: Any) -> None:
 
 def plan_for(config: Config, description: Description, fingerprint: Fingerprint, device: Any) -> Plan:
     """Make a plan for a device, within the memory that is free on it now."""
-    from medunet.compute.devices import free_memory_gb
+    from medunet.compute.free_memory import free_memory_gb
 
     planning = config.planning
     budget, why = memory_budget(
@@ -35,8 +36,30 @@ def plan_for(config: Config, description: Description, fingerprint: Fingerprint,
     return make_plan(fingerprint, description, planning, memory_gb=budget, memory_why=why)
 
 
+def require_planned_for(run: Run, device: Any) -> None:
+    """Refuse to train by a plan that was made for another kind of device; a run that has begun keeps its plan.
+
+    Raises:
+        InputError: names both kinds, and the command that plans anew.
+    """
+    planned = read_provenance(run).get("plan", {}).get("device", device.type)
+    if planned == device.type:
+        return
+    text = f"the plan was made for {planned}, but training is to run on {device.type}"
+    if has_begun(run):
+        console.print(f"[yellow]{text}: a run that has begun keeps its plan.[/]", soft_wrap=True)
+        return
+    raise InputError(
+        text,
+        where=str(run.folder.plan),
+        mend=f"Plan anew with `medunet plan {run.folder.root} --device {device.type}`, or train with "
+        f"--device {planned}.",
+    )
+
+
 def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
     """Return how the fold began to compute by this plan on this kind of device, or find it out; `keep` notes it."""
+    from medunet.training.memory import naming_out_of_memory
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
@@ -45,7 +68,8 @@ def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
     before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
     if before.get("asked") == asked:  # a resumed run computes as it began
         return ComputeChoice(**before["compute"])
-    choice = choose_compute(training, run.plan, run.manifest.description, device)
+    with naming_out_of_memory(f"probing fold {training.fold}"):
+        choice = choose_compute(training, run.plan, run.manifest.description, device)
     if not keep:
         return choice
     entry = {"asked": asked, "compute": choice.plain(), "device": device_name(device)}

@@ -37,3 +37,18 @@ class StoppedError(MedunetError):
     """The user stopped a command that can be resumed."""
 
     exit_code = 130
+
+
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "ALLOC_FAILED",
+)  # as torch words it
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out: Python's, NumPy's, or torch's on a card or a CPU."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

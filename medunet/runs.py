@@ -130,6 +130,11 @@ def each_fold(run: Run) -> list[Run]:
     return runs
 
 
+def has_begun(run: Run) -> bool:
+    """Say whether a fold of the run has been trained, if only to its first checkpoint."""
+    return any(run.folder.root.glob("folds/*/checkpoints/*.ckpt"))
+
+
 def label_of(run: Run, case_id: str | None) -> Path:
     """Return the label file of a case, or of the only case.
 

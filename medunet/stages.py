@@ -11,7 +11,13 @@ from pathlib import Path
 from rich.markup import escape
 
 from medunet.case_scores import CaseScore
-from medunet.computing import begin_computing, choose_compute_of, device_name, plan_for
+from medunet.computing import (
+    begin_computing,
+    choose_compute_of,
+    device_name,
+    plan_for,
+    require_planned_for,
+)
 from medunet.dataset.checks.acceptance import accept_faults, allow_resampling, mark_accepted, with_accepted
 from medunet.dataset.checks.loss_fit import check_loss, check_mirroring
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left, fault_table, write_faults
@@ -30,6 +36,7 @@ from medunet.runs import (
     add_provenance,
     data_state,
     each_fold,
+    has_begun,
     held_out_cases,
     read_provenance,
     require_clean,
@@ -119,9 +126,8 @@ def run_plan(run: Run) -> Plan:
     check_loss(config.training.loss, manifest.description, config.training.class_weights)
     inputs = hash_value([manifest.plain(), config.planning.plain()])
     before = read_provenance(run).get("plan", {})
-    begun = any(run.folder.root.glob("folds/*/checkpoints/*.ckpt"))
     # A run that has begun keeps its plan on another device, too.
-    same = before.get("inputs_sha256") == inputs and (begun or before.get("device") == device.type)
+    same = before.get("inputs_sha256") == inputs and (has_begun(run) or before.get("device") == device.type)
     if run.folder.plan.exists() and same:
         plan = run.plan
     else:
@@ -161,6 +167,7 @@ def run_train(run: Run) -> list[ModelCard]:
     device = choose_device(run.config.device)
     processes = join(device)
     console.quiet = not processes.is_first
+    require_planned_for(run, device)
     begin_computing(device)
     cards = []
     for one in each_fold(run):

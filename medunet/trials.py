@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from medunet.computing import begin_computing, choose_compute_of, plan_for
+from medunet.computing import begin_computing, choose_compute_of, plan_for, require_planned_for
 from medunet.config import change_config
 from medunet.errors import InputError
 from medunet.files import RunFolder, hash_value
@@ -32,9 +32,10 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     from medunet.training.validation_plan import plan_validation
 
     require_clean(run)
+    device = choose_device(run.config.device)
+    require_planned_for(run, device)
     check_space(run.config)
     folder, manifest, base_plan = run.folder.root / "tuning", run.manifest, run.plan
-    device = choose_device(run.config.device)
     begin_computing(device)
     run.save()
     plain = run.config.plain()

@@ -255,6 +255,17 @@ def test_a_full_disk_is_named(call, own_run: runs.Run, monkeypatch):
     assert "Free disk space" in text
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_is_named(call, own_run: runs.Run, monkeypatch, error: Exception):
+    def exhausted(run: runs.Run) -> None:
+        raise error
+
+    monkeypatch.setattr(stages, "run_report", exhausted)
+    code, text = call("report", own_run.folder.root, "--data-root", own_run.data_root)
+    assert code == 2
+    assert "memory ran out" in text
+
+
 def test_our_own_faults_are_told_apart(call, own_run: runs.Run, monkeypatch):
     monkeypatch.setattr(stages, "run_report", lambda run: 1 / 0)
     code, text = call("report", own_run.folder.root, "--data-root", own_run.data_root)

@@ -1,6 +1,7 @@
 """A whole run on a tiny cohort: every file where it belongs, nothing private in any, each stage idempotent."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,7 @@ from medunet.errors import FaultsError, InputError
 from medunet.files import read_json
 from medunet.plans import ModelCard, Plan
 from medunet.records import Manifest
+from medunet.trials import run_tune
 
 
 def test_run_folder_holds_what_the_house_promises(finished_run: runs.Run):
@@ -106,6 +108,36 @@ def test_another_plan_does_not_resume_these_checkpoints(own_run: runs.Run):
     stages.run_plan(changed)
     with pytest.raises(InputError, match="another plan, case list, seed, optimizer"):
         stages.run_train(changed)
+
+
+def plan_for_a_card(run: runs.Run) -> None:
+    """Let the plan that stands be one that was made for a card."""
+    made = runs.read_provenance(run)["plan"]
+    runs.add_provenance(run, "plan", {**made, "device": "cuda"})
+
+
+def test_a_plan_made_for_another_device_is_refused_with_the_command_that_plans_anew(own_run: runs.Run):
+    shutil.rmtree(own_run.folder.fold(0))
+    plan_for_a_card(own_run)
+    anew = rf"plan\.json: .* made for cuda.* run on cpu.*`medunet plan {own_run.folder.root} --device cpu`"
+    with pytest.raises(InputError, match=anew):
+        stages.run_train(own_run)
+    with pytest.raises(InputError, match=anew):
+        run_tune(own_run)
+    assert not own_run.folder.fold(0).exists()
+    stages.run_plan(own_run)
+    assert runs.read_provenance(own_run)["plan"]["device"] == "cpu"
+    stages.run_train(own_run)
+
+
+def test_a_run_that_has_begun_keeps_its_plan_on_another_device_and_says_so(own_run: runs.Run, capsys):
+    plan_for_a_card(own_run)
+    before = own_run.folder.plan.read_bytes()
+    stages.run_train(own_run)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "made for cuda" in told
+    assert "keeps its plan" in told
+    assert own_run.folder.plan.read_bytes() == before
 
 
 def test_a_plan_edited_by_hand_is_kept_until_its_inputs_change(own_run: runs.Run):

@@ -10,7 +10,7 @@ from conftest import TINY
 from typer.testing import CliRunner
 
 from medunet import cli, runs, stages
-from medunet.compute import devices
+from medunet.compute import free_memory
 from medunet.config import load_config
 from medunet.errors import InputError
 from medunet.plans import ModelCard
@@ -111,7 +111,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(
     process.join()
     assert checkpoint.exists()
     plan = (run.folder.root / "tuning/trial_0001/plan.json").read_text()
-    monkeypatch.setattr(devices, "free_memory_gb", lambda device: 0.5)  # a plan made now would be another
+    monkeypatch.setattr(free_memory, "free_memory_gb", lambda device: 0.5)  # a plan made now would be another
     table = run_tune(run)
     assert "Resuming fold 0 at step" in capfd.readouterr().err
     assert (run.folder.root / "tuning/trial_0001/plan.json").read_text() == plan

@@ -3,7 +3,6 @@
 import ctypes
 from typing import Literal
 
-import psutil
 import torch
 
 from medunet.errors import InputError
@@ -39,13 +38,6 @@ def choose_device(name: str) -> torch.device:
             mend="Use --device cpu, or install a CUDA build of torch and its driver.",
         )
     return device
-
-
-def free_memory_gb(device: torch.device) -> float:
-    """Return the memory in GB that is free on the device now."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 1e9
-    return psutil.virtual_memory().available / 1e9
 
 
 def card_precision(device: torch.device) -> Precision:

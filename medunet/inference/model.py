@@ -13,7 +13,7 @@ from torch import nn
 from medunet.compute.devices import Precision
 from medunet.compute.parts import in_layout
 from medunet.config import InferenceConfig, WeightsName
-from medunet.errors import DataError, InputError
+from medunet.errors import DataError, InputError, is_out_of_memory
 from medunet.files import hash_file
 from medunet.imaging.geometry import axis_codes
 from medunet.imaging.volumes import read_header, write_mask
@@ -73,7 +73,7 @@ class Model:
                 (`inference.weights`), of models before 0.5 the best.
 
         Raises:
-            InputError: files are missing or changed, or the weights do not fit the plan.
+            InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device.
         """
         card = read_card(folder)
         chosen = weights or card.inference.weights or "best"
@@ -96,7 +96,16 @@ class Model:
             network.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
             raise InputError(f"the weights do not fit the plan ({error})", where=str(folder)) from error
-        network.to(device).eval()
+        try:
+            network.to(device).eval()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                "its weights do not fit into the memory that is free",
+                where=str(device),
+                mend="Free memory there, or use --device cpu.",
+            ) from error
         if channels_last:
             network = in_layout(network, card.plan.dimensions)
         chain = preprocess_chain(card.plan, with_label=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from medunet.config import InferenceConfig
 from medunet.dataset.layouts.patterns import stem
-from medunet.errors import InputError
+from medunet.errors import InputError, is_out_of_memory
 from medunet.files import hash_file, hash_value, read_object, write_json
 from medunet.imaging.flat_images import IMAGE_ENDINGS
 from medunet.imaging.volumes import mask_ending
@@ -140,7 +140,7 @@ def predict_scans(
         except InputError:  # no fault of the case: a full disk, or options that cannot be used
             raise
         except Exception as error:  # whatever it is, the other cases go on
-            failed[scan.case] = _reason(error)
+            failed[scan.case] = _reason(error, model)
             if done.pop(scan.case, None) is not None:
                 path.unlink(missing_ok=True)  # an old mask of ours must not pass for this scan's
         write_index()
@@ -166,7 +166,10 @@ def _refuse_other_files(
         )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, model: Model) -> str:
+    if is_out_of_memory(error):
+        mend = "Free memory" if model.device.type == "cpu" else "Free memory there, or use --device cpu"
+        return f"memory ran out on {model.device}. {mend}."
     if isinstance(error, FileNotFoundError):
         return f"{Path(str(error.filename)).name}: no such file"
     if isinstance(error, OSError):

@@ -1,10 +1,10 @@
 """What each network is by default and which options it has, as far as planning must know; builds nothing.
 
 Numbers are those that the networks' authors published: nnU-Net 2 and its ResEnc presets, Ronneberger et al. 2015,
-and MONAI's defaults. `features_per_gb` is by what nnU-Net's planners size a patch: feature maps' elements that a GB of
-the given memory stands for, in 3D two patches' (8 GB for 560e6 elements each), in 2D twelve's; weights are within it.
-`bytes_per_feature` is what a training step keeps of each element beside the weights: nnU-Net's reference less those
-for its networks, for the others that times what autograd was measured to keep of each against it.
+and MONAI's defaults. `features_per_gb` is by what nnU-Net's planners choose a patch: elements of feature maps to each
+GB of the memory that they are given, weights not counted (of the plain one in 3D two patches of 560e6 to 8 GB, in 2D
+twelve of 85e6). `bytes_per_feature` is what a training step keeps of an element beside the weights: for nnU-Net's
+networks its reference less their weights, for the others that times what autograd was measured to keep of each.
 """
 
 from collections.abc import Mapping

@@ -11,6 +11,8 @@ import numpy as np
 from medunet.config import NetworkConfig
 from medunet.planning.architectures import ARCHITECTURES, Architecture
 from medunet.planning.topology import Topology
+from medunet.plans import Plan
+from medunet.records import Description
 
 _BYTES_PER_WEIGHT = 16  # weight, gradient, and two moments in float32
 _SWIN_WEIGHTS = {3: 80, 2: 32}  # of SwinUNETR per squared width, summed over the stages; as measured
@@ -30,6 +32,20 @@ class NetworkShape:
     deep_supervision: int
     padded: bool = True
 
+    @classmethod
+    def of_plan(cls, plan: Plan, description: Description) -> "NetworkShape":
+        """Return what a finished plan's network counts by, edited by hand or not."""
+        return cls(
+            network=plan.network,
+            topology=Topology(plan.kernel_sizes, plan.strides, plan.patch_size, ()),
+            features=plan.features,
+            convolutions=plan.convolutions_per_stage,
+            num_inputs=len(description.channels) * plan.context_slices,
+            num_outputs=len(description.targets) + (0 if description.regions else 1),
+            deep_supervision=plan.deep_supervision,
+            padded=plan.padded,
+        )
+
     @property
     def architecture(self) -> Architecture:
         """The network's architecture."""
@@ -41,10 +57,14 @@ class NetworkShape:
         return self.architecture.encoder_blocks[: len(self.features)]
 
 
-def training_gb(shape: NetworkShape, batch_size: int) -> float:
-    """Estimate the memory of a training step: the feature maps of the batch, and the weights with their moments."""
+def training_gb(shape: NetworkShape, batch_size: int, *, feature_factor: float = 1.0) -> float:
+    """Estimate the memory of a training step: the feature maps of the batch, and the weights with their moments.
+
+    `bytes_per_feature` is for half precision on a card; elsewhere an element takes `feature_factor` times that.
+    """
     elements = num_features(shape, num_heads=shape.deep_supervision) * batch_size
-    return (elements * shape.architecture.bytes_per_feature + num_weights(shape) * _BYTES_PER_WEIGHT) / 1e9
+    feature_bytes = elements * shape.architecture.bytes_per_feature * feature_factor
+    return (feature_bytes + num_weights(shape) * _BYTES_PER_WEIGHT) / 1e9
 
 
 def planned_gb(shape: NetworkShape, batch_size: int) -> float:

@@ -201,8 +201,8 @@ def _network_reasons(
         else "scans are brought to one spacing, not to one size"
     )
     why["estimated_gb"] = (
-        f"feature maps of a batch at {architecture.bytes_per_feature:g} bytes an element, "
-        "and weights with their moments"
+        f"feature maps of a batch at {architecture.bytes_per_feature:g} bytes an element, as on a card in half "
+        "precision, and weights with their moments"
     )
     if architecture.features_per_gb is not None:
         why["estimated_gb"] += "; the patch is chosen by the feature maps alone, as nnU-Net does"

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import psutil
 import torch
 from rich.console import Console
 
 from medunet import __version__
+from medunet.compute.free_memory import free_memory_gb
 from medunet.dataset.manifest import case_paths
 from medunet.errors import DataError, MedunetError
 from medunet.files import hash_value
@@ -177,7 +177,7 @@ def hold_in_memory(cases: list[PreparedCase], ram_gb: float | None, *, shared: b
     Raises:
         InputError: the cache cannot be written.
     """
-    limit_gb = ram_gb or _SHARE_OF_FREE * psutil.virtual_memory().available / 1e9
+    limit_gb = ram_gb or _SHARE_OF_FREE * free_memory_gb(torch.device("cpu"))
     needed_gb = ram_needed_gb(cases)
     text = f"{len(cases)} preprocessed cases take {needed_gb:.2f} GB of memory"
     on_disk = "patches are read from chunked files on disk"

@@ -26,6 +26,7 @@ from medunet.training.data import FoldData
 from medunet.training.losses import SegmentationLoss
 from medunet.training.optimisation import average_of, learning_rate, make_optimizer
 from medunet.training.probe import ComputeChoice
+from medunet.training.processes import ALONE, Processes
 from medunet.training.validation import CaseResult, summarise, validate_case
 from medunet.training.windows import choose_windows
 from medunet.transforms.augment import allowed_mirror_axes, apply_parameters, sample_parameters
@@ -47,6 +48,7 @@ class SegmentationModule(L.LightningModule):
         config: Config,
         compute: ComputeChoice,
         identity: str,
+        processes: Processes = ALONE,
         *,
         num_windows: int | None = None,
     ) -> None:
@@ -55,7 +57,8 @@ class SegmentationModule(L.LightningModule):
         `num_windows` is how many of a case's windows are validated at most; None: all.
         """
         super().__init__()
-        self.identity, self.compute, self.num_windows = identity, compute, num_windows
+        self.identity, self.compute, self.processes = identity, compute, processes
+        self.num_windows = num_windows
         self.plan, self.description, self.run_config = plan, description, config
         training = config.training
         self.network = build_network(plan, description)
@@ -242,14 +245,9 @@ class SegmentationModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Add a row to the history: means over all processes' cases, each counted once; stop if time is over."""
-        shares: list[Any] = [self._results]
-        losses = torch.stack(self.step_losses).double().mean().to(self.device)
-        if self.trainer.world_size > 1:
-            shares = [None] * self.trainer.world_size
-            dist.all_gather_object(shares, self._results)
-            dist.all_reduce(losses)
-            losses /= self.trainer.world_size
-        results = {number: result for share in shares for number, result in share.items()}
+        mean_loss = float(torch.stack(self.step_losses).double().mean())
+        shares = self.processes.gather((self._results, mean_loss))
+        results = {number: result for share, _ in shares for number, result in share.items()}
         self.cases = [results[number] for number in sorted(results)]
         row = summarise(self.cases, self.description)
         self._tick()
@@ -259,7 +257,7 @@ class SegmentationModule(L.LightningModule):
                 "step": self.global_step,
                 "minutes": round(self.elapsed_s / 60, 3),
                 "learning_rate": self.current_rate(),
-                "loss": float(losses),
+                "loss": float(np.mean([loss for _, loss in shares])),
                 "validation_loss": float(np.mean([case.loss for case in self.cases])),
                 "patches_per_s": round(len(self.step_losses) * self.plan.batch_size / self._train_s, 3),
                 **row,

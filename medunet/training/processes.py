@@ -44,6 +44,20 @@ class Processes:
             dist.broadcast_object_list(holder, src=0, group=self.group)
         return holder[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value in all of them, in order of rank; plain objects, no tensors of a card.
+
+        Waits on the patient line, not on that of the gradients: of validations one may take far longer than another.
+
+        Raises:
+            InputError: another process has ended.
+        """
+        values = [value] * self.count
+        if self.count > 1:
+            with _named_loss():
+                dist.all_gather_object(values, value, group=self.group)
+        return values
+
     def wait(self) -> None:
         """Wait until all have come here.
 

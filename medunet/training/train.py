@@ -36,6 +36,7 @@ from medunet.training.checkpoints import (
 from medunet.training.curves import Curves
 from medunet.training.data import FoldData, choose_workers
 from medunet.training.finetune import begin_weights
+from medunet.training.memory import naming_out_of_memory, require_memory
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
 from medunet.training.processes import ALONE, Processes
@@ -69,8 +70,8 @@ def train_fold(
     `validation` is how a training that begins is validated; None: as fits its time.
 
     Raises:
-        InputError: the checkpoints belong to another plan, the fold does not exist, or the batch cannot be divided
-            among the processes.
+        InputError: the checkpoints belong to another plan, the fold does not exist, the batch cannot be divided
+            among the processes, or memory does not suffice.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -88,6 +89,7 @@ def train_fold(
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         L.seed_everything(config.seed, workers=True, verbose=False)
+        _require_memory(manifest, plan, config, compute, device, processes)
         if processes.is_first:
             validation = settle_validation(
                 folder, manifest, plan, config, data_root, compute,
@@ -96,7 +98,9 @@ def train_fold(
         validation = processes.share(validation)
         assert validation is not None
         num_windows = validation.windows
-        module = SegmentationModule(plan, description, config, compute, identity, num_windows=num_windows)
+        module = SegmentationModule(
+            plan, description, config, compute, identity, processes, num_windows=num_windows
+        )
         if saved is None:
             begin_weights(module, folder, manifest, config, speaks=processes.is_first)
         first_batch = saved.batch_in_epoch(config) if saved else 0
@@ -108,7 +112,8 @@ def train_fold(
         if saved is not None and processes.is_first:
             Console(stderr=True).print(f"Resuming fold {fold} at step {saved.step}.")
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if saved else None)
+            with naming_out_of_memory(f"training fold {fold} on {device}"):
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if saved else None)
         except SystemExit:  # Lightning's answer to Ctrl-C
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
@@ -117,6 +122,26 @@ def train_fold(
         export_weights(run, manifest, plan, config)
     processes.wait()
     return ModelCard.read(run.model(fold) / "model.json")
+
+
+def _require_memory(
+    manifest: Manifest,
+    plan: Plan,
+    config: Config,
+    compute: ComputeChoice,
+    device: torch.device,
+    processes: Processes,
+) -> None:
+    training, validation = manifest.split_fold(config.training.fold)
+    require_memory(
+        plan,
+        manifest.description,
+        config.training,
+        num_cases=len({case.id for case in (*training, *validation)}),
+        precision=compute.precision,
+        device=device,
+        processes=processes,
+    )
 
 
 def _prepare_data(

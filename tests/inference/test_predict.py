@@ -55,6 +55,45 @@ def test_done_cases_are_skipped_until_image_model_or_options_change(own_run: run
     assert all(a != b for a, b in zip(times(), second, strict=True))
 
 
+class Exhausted(torch.nn.Module):
+    """Finds no memory at its first scan; a card's and a computer's allocators word it so."""
+
+    def __init__(self, network: torch.nn.Module, error: Exception) -> None:
+        super().__init__()
+        self.network, self.errors = network, [error]
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if self.errors:
+            raise self.errors.pop()
+        return self.network(image)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_a_scan_that_memory_does_not_suffice_for_is_named_and_the_others_go_on(own_run, tmp_path, error):
+    model, scans, out = load(own_run), scans_of(own_run)[:2], tmp_path / "out"
+    short = replace(model, network=Exhausted(model.network, error))
+    failed = predict_scans(short, scans, out, InferenceConfig())
+    assert failed == {scans[0].case: "memory ran out on cpu. Free memory."}
+    assert not (out / scans[0].mask_name).exists()
+    assert (out / scans[1].mask_name).exists()
+
+
+def test_weights_that_do_not_fit_a_card_are_a_message(own_run: runs.Run, monkeypatch: pytest.MonkeyPatch):
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(UNet, "to", exhausted)
+    with pytest.raises(InputError, match=r"do not fit into the memory that is free.*--device cpu"):
+        load(own_run)
+
+
 def test_one_broken_scan_is_named_and_the_others_go_on(own_run: runs.Run, tmp_path):
     model, scans, out = load(own_run), scans_of(own_run)[:3], tmp_path / "out"
     predict_scans(model, scans, out, InferenceConfig())

@@ -9,21 +9,6 @@ from medunet.networks.builder import build_network
 from medunet.planning.architectures import ARCHITECTURES
 from medunet.planning.memory import NetworkShape, num_features, num_weights, training_gb
 from medunet.planning.topology import Topology, plan_topology, uniform_topology
-from medunet.plans import Plan
-
-
-def shape_of(plan: Plan, num_inputs: int = 2, num_outputs: int = 3) -> NetworkShape:
-    """Return what planning counts, from a finished plan."""
-    return NetworkShape(
-        network=plan.network,
-        topology=Topology(plan.kernel_sizes, plan.strides, plan.patch_size, ()),
-        features=plan.features,
-        convolutions=plan.convolutions_per_stage,
-        num_inputs=num_inputs,
-        num_outputs=num_outputs,
-        deep_supervision=plan.deep_supervision,
-        padded=plan.padded,
-    )
 
 
 def shape_by_hand(
@@ -65,7 +50,9 @@ def test_weights_of_our_networks_are_counted_exactly(name, dimensions, options):
     plan = plan_network(name, dimensions, description=description, spacing_mm=spacing, **options)
     with torch.device("meta"):
         network = build_network(plan, description)
-    assert num_weights(shape_of(plan)) == sum(weight.numel() for weight in network.parameters())
+    assert num_weights(NetworkShape.of_plan(plan, description)) == sum(
+        weight.numel() for weight in network.parameters()
+    )
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -75,7 +62,7 @@ def test_weights_of_monais_networks_are_nearly_those_counted(name, dimensions):
     plan = plan_network(name, dimensions, description=description, planning={"base_features": 24})
     network = build_network(plan, description)
     counted = sum(weight.numel() for weight in network.parameters())
-    assert num_weights(shape_of(plan)) == pytest.approx(counted, rel=0.1)
+    assert num_weights(NetworkShape.of_plan(plan, description)) == pytest.approx(counted, rel=0.1)
 
 
 def test_features_of_a_plain_network_by_hand():

@@ -111,9 +111,48 @@ def test_a_process_that_waits_for_one_that_ended_says_so(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(dist, "barrier", broken)
     monkeypatch.setattr(dist, "broadcast_object_list", broken)
-    for act in (Processes(2, 1, 2).wait, lambda: Processes(2, 1, 2).share(None)):
+    monkeypatch.setattr(dist, "all_gather_object", broken)
+    alone = Processes(2, 1, 2)
+    for act in (alone.wait, lambda: alone.share(None), lambda: alone.gather(None)):
         with pytest.raises(InputError, match="another process has ended"):
             act()
+
+
+VALIDATE = """
+import sys, time
+from datetime import timedelta
+from types import SimpleNamespace
+import torch, torch.distributed as dist
+from medunet.training import module
+from medunet.training.processes import Processes
+
+rank, store = int(sys.argv[1]), "file://" + sys.argv[2]
+dist.init_process_group("gloo", store, timeout=timedelta(seconds=1), rank=rank, world_size=2)
+patient = Processes(2, rank, 2, dist.new_group(timeout=timedelta(minutes=1)))
+one = SimpleNamespace(
+    processes=patient, _results={rank: (f"case {rank}", 0.5 + rank)}, step_losses=[torch.tensor(1.0 + rank)],
+    history=[], description=None, plan=SimpleNamespace(batch_size=2), trainer=SimpleNamespace(world_size=2),
+    current_epoch=0, global_step=0, elapsed_s=0.0, _train_s=1.0, _tick=lambda: None, current_rate=lambda: 0.1,
+    progress=lambda: 0.0, device=torch.device("cpu"),
+)
+module.summarise = lambda cases, description: {}
+time.sleep(3 * rank)  # its share of the validation takes longer than the gradients' line waits
+module.SegmentationModule.on_validation_epoch_end(one)
+row = one.history[0]
+print(one.cases, row["loss"], row["validation_loss"], flush=True)
+time.sleep(3 * (1 - rank))
+"""
+
+
+@pytest.mark.slow
+def test_a_validation_that_takes_longer_in_one_process_is_waited_for(tmp_path: Path):
+    commands = [[sys.executable, "-c", VALIDATE, str(rank), str(tmp_path / "store")] for rank in (0, 1)]
+    begun = [
+        subprocess.Popen(each, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for each in commands
+    ]
+    ended = [process.communicate(timeout=120) for process in begun]
+    for output, errors in ended:
+        assert output == "['case 0', 'case 1'] 1.5 1.0\n", errors
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
