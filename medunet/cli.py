@@ -258,9 +258,9 @@ def demo(
     changes: Changes = None,
 ) -> None:
     """Do all stages on synthetic abdominal CTs, made on the spot, and hold the scores against their floors."""
-    from medunet.demo import recipe, run_demo
+    from medunet.demo import make_cohort, recipe, run_demo
 
-    opened = open_run(run, run / "data", changes, device=device, config_file=recipe())
+    opened = open_run(run, make_cohort(run / "data"), changes, device=device, config_file=recipe())
     end_with(run_demo(opened))
 
 

@@ -25,12 +25,17 @@ def recipe() -> Path:
     return inside if inside.is_file() else Path(__file__).parents[1] / "pipelines" / "demo.yaml"
 
 
+def make_cohort(folder: Path) -> Path:
+    """Write the demo's phantoms into the folder, as far as they are not there; return the folder."""
+    write_cohort(folder, num_cases=_NUM_CASES)
+    return folder
+
+
 def run_demo(run: Run) -> list[str]:
-    """Make the cohort in the run's data root, do the seven stages, hold the scores against the floors.
+    """Do the seven stages on the cohort and hold the scores against the floors.
 
     Returns the ids of failed cases and the names of targets below their floor.
     """
-    write_cohort(run.data_root, num_cases=_NUM_CASES)
     stages.run_manifest(run)
     stages.run_check(run)
     stages.run_plan(run)

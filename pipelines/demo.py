@@ -6,13 +6,13 @@ python pipelines/demo.py [--run runs/demo] [--set training.epochs=4]; the same a
 from arguments import make_parser, open_run
 
 from medunet.cli import guard
-from medunet.demo import run_demo
+from medunet.demo import make_cohort, run_demo
 
 
 def main() -> list[str]:
     """Make the cohort, do the seven stages one after another, and hold the scores against their floors."""
     given = make_parser(__doc__, run="runs/demo").parse_args()
-    given.data_root = given.data_root or given.run / "data"
+    given.data_root = make_cohort(given.data_root or given.run / "data")
     return run_demo(open_run(given, __file__))
 
 

@@ -9,6 +9,7 @@ import pytest
 from tiny_cohort import write_tiny_cohort
 
 from medunet import runs, stages
+from medunet.compute.kept import SETTINGS, change_settings
 from medunet.config import PlanningConfig
 from medunet.planning.planner import make_plan
 from medunet.plans import Fingerprint, Plan
@@ -19,9 +20,16 @@ REPOSITORY = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's choices of how to compute out of the tests, and the tests' out of the user's cache."""
+    """Keep the user's choices of how to compute out of the tests, and the tests' out of the user's cache.
+
+    Other tests take the cores meanwhile, so that no choice would be kept and each command would race anew: all
+    compute in fp32 and the default layout.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        change_settings(
+            [f"{key}={'off' if values == ('on', 'off') else 'fp32'}" for key, values in SETTINGS.items()]
+        )
         yield
 
 

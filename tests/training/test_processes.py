@@ -45,6 +45,8 @@ def test_two_processes_train_as_one(finished_run: runs.Run, tmp_path: Path):
     changes = (*CHANGES, f'folds_file="{folds}"')
     one, two = (begin(tmp_path / name, finished_run.data_root, changes) for name in ("one", "two"))
     stages.run_train(one)
+    # Both compute, and so validate, alike: how many windows are looked at follows from the times that were measured.
+    runs.add_provenance(two, "folds", runs.read_provenance(one)["folds"])
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
     command = (
         *torchrun,
@@ -130,7 +132,8 @@ rank, store = int(sys.argv[1]), "file://" + sys.argv[2]
 dist.init_process_group("gloo", store, timeout=timedelta(seconds=1), rank=rank, world_size=2)
 patient = Processes(2, rank, 2, dist.new_group(timeout=timedelta(minutes=1)))
 one = SimpleNamespace(
-    processes=patient, _results={rank: (f"case {rank}", 0.5 + rank)}, step_losses=[torch.tensor(1.0 + rank)],
+    processes=patient, _results={rank: SimpleNamespace(name=f"case {rank}", loss=0.5 + rank)},
+    step_losses=[torch.tensor(1.0 + rank)],
     history=[], description=None, plan=SimpleNamespace(batch_size=2), trainer=SimpleNamespace(world_size=2),
     current_epoch=0, global_step=0, elapsed_s=0.0, _train_s=1.0, _tick=lambda: None, current_rate=lambda: 0.1,
     progress=lambda: 0.0, device=torch.device("cpu"),
@@ -139,7 +142,7 @@ module.summarise = lambda cases, description: {}
 time.sleep(3 * rank)  # its share of the validation takes longer than the gradients' line waits
 module.SegmentationModule.on_validation_epoch_end(one)
 row = one.history[0]
-print(one.cases, row["loss"], row["validation_loss"], flush=True)
+print([case.name for case in one.cases], row["loss"], row["validation_loss"], flush=True)
 time.sleep(3 * (1 - rank))
 """
 

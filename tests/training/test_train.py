@@ -15,7 +15,6 @@ from medunet.errors import InputError
 from medunet.plans import Plan
 from medunet.training import module as module_file
 from medunet.training.checkpoints import Saved, best_row, is_readable, newest_readable, out_of_patience
-from medunet.training.losses import SegmentationLoss
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
 from medunet.training.train import export_weights
@@ -133,13 +132,12 @@ def test_minutes_that_end_during_a_validation_end_training(finished_run: runs.Ru
 
 def test_diverged_weights_are_neither_validated_nor_saved(finished_run: runs.Run, tmp_path, monkeypatch):
     run = begin(finished_run, tmp_path / "run", ("training.checkpoint_minutes=0",))
-    forward, calls = SegmentationLoss.forward, []
+    step = SegmentationModule.training_step
 
-    def diverging(self, logits, label):
-        calls.append(0)
-        return forward(self, logits, label) * (math.inf if len(calls) == 3 else 1)
+    def diverging(self, batch, batch_idx):
+        return step(self, batch, batch_idx) * (math.inf if batch_idx == 2 else 1)
 
-    monkeypatch.setattr(SegmentationLoss, "forward", diverging)
+    monkeypatch.setattr(SegmentationModule, "training_step", diverging)
     with pytest.raises(InputError, match="no longer finite"):
         stages.run_train(run)
     folder = run.folder.fold(0) / "checkpoints"

@@ -71,13 +71,13 @@ def test_on_a_card_the_step_lies_there_and_the_cases_do_not(monkeypatch):
 
 
 def test_processes_share_the_batch_and_the_computer(monkeypatch):
-    """Two on one computer: each holds its own cases and weights, and half of the batch."""
+    """Two on one computer: each holds its own weights and half of the batch, and both the same cases."""
     half = memory.step_gb(PLAN, describe(), precision="bf16", device=CPU, num_processes=2)
     assert STEP_GB / 2 < half < STEP_GB
     two = Processes(2, 0, 2)
-    require(monkeypatch, 2 * (half + HELD_GB) + 0.01, ram_gb=20, processes=two)
+    require(monkeypatch, 2 * half + HELD_GB + 0.01, ram_gb=20, processes=two)
     with pytest.raises(InputError, match=r"training\.ram_gb"):
-        require(monkeypatch, 2 * (half + HELD_GB) - 0.01, ram_gb=20, processes=two)
+        require(monkeypatch, 2 * half + HELD_GB - 0.01, ram_gb=20, processes=two)
 
 
 def test_training_asks_before_it_begins(own_run: runs.Run, monkeypatch: pytest.MonkeyPatch):
