@@ -135,10 +135,8 @@ def _conclude(race: Race, whole: Trial, asked: Asked, asked_by: str, gain: dict[
             layout_why = f"{last.name} took {told(times[turned])} with it, {told(times[plain])} without"
     if not last.of_network:
         why += "; the network itself was not timed: even its smallest part would take too long"
-    return Choice(
-        chosen.precision,
-        chosen.channels_last,
-        round(times[chosen] * whole.gflop / last.gflop, 6),
-        why,
-        layout_why,
-    )
+    # What the default takes is known at a larger trial than what the others take.
+    assert race.largest is not None
+    default_s = race.best[race.largest.name][default] * whole.gflop / race.largest.gflop
+    seconds = default_s * times[chosen] / race.best[last.name][default]
+    return Choice(chosen.precision, chosen.channels_last, round(seconds, 6), why, layout_why)

@@ -91,11 +91,15 @@ class SegmentationModule(L.LightningModule):
         """The network that is validated and kept: the average of the weights where one is asked for."""
         return self.network if self.average is None else self.average.module
 
-    def progress(self) -> float:
-        """Return how far training has come, 0 to 1: by steps, or by minutes if those end first."""
+    def progress(self, *, now: bool = False) -> float:
+        """Return how far training has come, 0 to 1: by steps, or by minutes if those end first.
+
+        As all processes agree on, when the clock was last read; with `now` by this process's own clock.
+        """
         training = self.run_config.training
         by_steps = self.global_step / (training.epochs * training.steps_per_epoch)
-        by_time = self.elapsed_s / (60 * training.max_minutes) if training.max_minutes else 0.0
+        elapsed_s = self.elapsed_s + (time.monotonic() - self._last_tick if now and self._last_tick else 0.0)
+        by_time = elapsed_s / (60 * training.max_minutes) if training.max_minutes else 0.0
         return min(1.0, max(by_steps, by_time))
 
     def on_train_start(self) -> None:

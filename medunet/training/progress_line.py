@@ -39,7 +39,7 @@ class ProgressLine(L.Callback):
     ) -> None:
         """Move the bar; in a log, say after the first step and at each tenth when training will end."""
         assert isinstance(pl_module, SegmentationModule)
-        done = pl_module.progress()
+        done = pl_module.progress(now=True)  # the module reads the clock behind its callbacks
         end = expected_end(time.monotonic() - self._start, done - self._start_progress, 1 - done)
         if self._console.is_terminal:
             dice = f", Dice {pl_module.history[-1]['dice']:.3f}" if pl_module.history else ""

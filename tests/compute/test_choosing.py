@@ -47,8 +47,8 @@ def test_the_fastest_way_is_chosen_with_its_reasons():
     choice = choose(computer)
     assert (choice.precision, choice.channels_last) == ("bf16", True)
     assert choice.seconds == pytest.approx(0.008 * 90, rel=0.01)
-    assert choice.why == "10 took 80.2 ms in bf16, 200 ms in fp32"
-    assert choice.channels_last_why == "10 took 80.2 ms with it, 100 ms without"
+    assert choice.why == "45 took 360 ms in bf16, 900 ms in fp32"
+    assert choice.channels_last_why == "45 took 360 ms with it, 450 ms without"
 
 
 @pytest.mark.parametrize(

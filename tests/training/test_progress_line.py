@@ -2,11 +2,14 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 
+from medunet.config import change_config
 from medunet.training.module import SegmentationModule
+from medunet.training.probe import ComputeChoice
 from medunet.training.progress_line import ProgressLine, expected_end, parted
 
 FALLING = (1.0,) * 5 + (0.8,) * 5
@@ -21,7 +24,7 @@ class Trained(SegmentationModule):
         L.LightningModule.__init__(self)
         self.history, self.elapsed_s, self.done = history, 570.0, 0.0
 
-    def progress(self) -> float:
+    def progress(self, *, now: bool = False) -> float:
         return self.done
 
 
@@ -109,3 +112,16 @@ def test_a_terminal_gets_one_bar(capsys: pytest.CaptureFixture, monkeypatch: pyt
     assert "epoch 9, Dice 0.700" in shown
     assert "25%" in shown
     assert "loss" not in shown
+
+
+def test_minutes_count_from_the_first_step_on(tiny_plan, finished_run):
+    config = change_config({"dataset": "phantoms"}, ["training.max_minutes=1"], "test")
+    module = SegmentationModule(tiny_plan, finished_run.description, config, ComputeChoice("fp32"), "id")
+    module._trainer = SimpleNamespace(world_size=1, global_step=0)  # type: ignore[assignment]
+    module.on_train_start()
+    assert module._last_tick is not None
+    module._last_tick -= (
+        6.0  # the first step took six seconds, and its callbacks come before the module's clock
+    )
+    assert module.progress(now=True) == pytest.approx(0.1, abs=0.01)
+    assert module.progress() < 0.001
