@@ -63,7 +63,7 @@ def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
-    plan = hash_value(run.plan.plain())
+    plan = hash_value(run.plan.settled)
     asked = [plan, training.precision, training.channels_last, training.compile, device.type]
     before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
     if before.get("asked") == asked:  # a resumed run computes as it began

@@ -72,6 +72,14 @@ class Plan(Stored):
     why: dict[str, str] = Field(default={}, exclude=True)
 
     @property
+    def settled(self) -> dict[str, Any]:
+        """What a training goes by, for hashes; of a plan up to 0.4.0 as it was then, so that its trainings go on."""
+        plain = self.plain()
+        if self.grid == "first_voxel":
+            del plain["grid"]
+        return plain
+
+    @property
     def padded(self) -> bool:
         """Whether convolutions are padded, so that the output has the size of the input."""
         return self.network.name not in UNPADDED_NETWORKS

@@ -18,7 +18,7 @@ Purpose = Literal["training", "inference"]
 SETTINGS = {
     f"{purpose}.{what}": values
     for purpose in ("training", "inference")
-    for what, values in (("precision", ("fp32", "bf16", "fp16")), ("channels_last", ("on", "off")))
+    for what, values in (("precision", ("fp32", "bf16")), ("channels_last", ("on", "off")))
 }
 
 

@@ -238,7 +238,7 @@ def find_resume(
     training_config = config.training.model_dump(include={*kept})
     averaged = config.training.ema_decay is not None
     identity = hash_value(
-        [plan.plain(), manifest.description.plain(), cases, config.seed, training_config, averaged]
+        [plan.settled, manifest.description.plain(), cases, config.seed, training_config, averaged]
     )
     checkpoints = run.fold(config.training.fold) / "checkpoints"
     path = newest_readable(checkpoints)

@@ -96,7 +96,7 @@ def test_what_the_user_sets_holds_for_this_processor_until_it_is_taken_back(monk
     [
         ("precision=fp32", "no such key 'precision'"),
         ("training.precision", "training.precision cannot be ''"),
-        ("training.precision=fp8", "Choose from fp32, bf16, fp16, auto"),
+        ("training.precision=fp8", "Choose from fp32, bf16, auto"),
         ("inference.channels_last=yes", "Choose from on, off, auto"),
     ],
 )

@@ -132,3 +132,11 @@ def test_scans_thinner_than_a_target_voxel_keep_one():
 def test_features_start_at_the_number_given():
     plan = plan_liver(PlanningConfig(base_features=400, patch_size=(16, 16, 16)))
     assert set(plan.features) == {400}
+
+
+def test_a_plan_of_an_earlier_version_settles_what_it_settled_then(tiny_plan: Plan):
+    """A training that 0.4.0 began goes on: its identity is a hash of the plan, which had no grid."""
+    assert tiny_plan.settled["grid"] == "extent"
+    earlier = tiny_plan.model_copy(update={"grid": "first_voxel"})
+    assert "grid" not in earlier.settled
+    assert earlier.settled == {key: value for key, value in tiny_plan.settled.items() if key != "grid"}
