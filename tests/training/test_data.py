@@ -39,20 +39,27 @@ def test_workers_serve_the_same_patches(finished_run: runs.Run, tmp_path: Path, 
         assert all(torch.equal(one[key], other[key]) for key in ("image", "label", "address"))
 
 
+def trained_weights(root: Path, data_root: Path, *, workers: int, ram_gb: float) -> bytes:
+    changes = (f"training.workers={workers}", f"training.ram_gb={ram_gb}", "training.epochs=1",
+               "training.steps_per_epoch=8", "training.augment=true")  # fmt: skip
+    run = runs.open_run(root, data_root, dataset="phantoms", changes=(*TINY, *changes))
+    stages.run_manifest(run)
+    stages.run_check(run)
+    stages.run_plan(run)
+    stages.run_train(run)
+    return (run.folder.model(0) / "weights_final.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def weights_without_workers(finished_run: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    root = tmp_path_factory.mktemp("alone") / "run"
+    return trained_weights(root, finished_run.data_root, workers=0, ram_gb=1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ram_gb", [1.0, 1e-6], ids=["in_memory", "on_disk"])
 def test_training_with_workers_ends_with_the_same_weights(
-    finished_run: runs.Run, tmp_path: Path, start_method: str, ram_gb: float
+    finished_run: runs.Run, tmp_path: Path, start_method: str, ram_gb: float, weights_without_workers: bytes
 ):
-    weights = []
-    for workers in (0, 2):
-        changes = (f"training.workers={workers}", f"training.ram_gb={ram_gb}", "training.epochs=2",
-                   "training.steps_per_epoch=4", "training.augment=true")  # fmt: skip
-        root = tmp_path / f"with_{workers}"
-        run = runs.open_run(root, finished_run.data_root, dataset="phantoms", changes=(*TINY, *changes))
-        stages.run_manifest(run)
-        stages.run_check(run)
-        stages.run_plan(run)
-        stages.run_train(run)
-        weights.append((run.folder.model(0) / "weights.safetensors").read_bytes())
-    assert weights[0] == weights[1]
+    weights = trained_weights(tmp_path / "run", finished_run.data_root, workers=2, ram_gb=ram_gb)
+    assert weights == weights_without_workers
