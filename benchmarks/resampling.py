@@ -33,6 +33,7 @@ from monai.transforms.spatial.array import Resize, Spacing  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from skimage.transform import resize  # noqa: E402
 
+from medunet.processor import read_processor  # noqa: E402
 from medunet.transforms.resampling import resample_labels, size_at_spacing  # noqa: E402
 
 EXTENT_MM = (190.0, 170.0, 150.0)
@@ -175,6 +176,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(given.threads)
     scene = Scene()
+    print(f"{read_processor().describe()}, {given.threads} thread(s)")
     print(f"{'task':16}{'way':16}{'ms':>8}{'image %':>8}{'Dice':>8}{'shift mm':>10}{'volume %':>10}")
     for task, (spacing_mm, target_mm) in TASKS.items():
         shape = tuple(round(mm / step) for mm, step in zip(EXTENT_MM, spacing_mm, strict=True))

@@ -246,7 +246,8 @@ def run(
     changes: Changes = None,
 ) -> None:
     """Do all stages, from manifest to report."""
-    end_with(stages.run_all(open_run(run, data_root, changes, fold=fold, device=device, config_file=config)))
+    opened = open_run(run, data_root, changes, fold=fold, device=device, config_file=config)
+    end_with(stages.run_all(opened)[0])
 
 
 @app.command()

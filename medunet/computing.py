@@ -7,7 +7,7 @@ from medunet.errors import InputError
 from medunet.files import hash_value
 from medunet.planning.planner import make_plan, memory_budget
 from medunet.plans import Fingerprint, Plan
-from medunet.processor import CoreWatch, busy_line
+from medunet.processor import CoreWatch, busy_line, read_processor
 from medunet.records import Description
 from medunet.runs import Run, add_provenance, has_begun, read_provenance
 from medunet.speech import console
@@ -57,22 +57,40 @@ def require_planned_for(run: Run, device: Any) -> None:
     )
 
 
+def precision_for(config: Config, device: Any) -> str:
+    """Return the precision that a run's configuration asks for; what it asked of a card is open on a CPU."""
+    asked = config.training.precision
+    return "auto" if asked == "fp16" and device.type == "cpu" else asked
+
+
 def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
-    """Return how the fold began to compute by this plan on this kind of device, or find it out; `keep` notes it."""
+    """Return how the fold computes: as it began, on this processor by this plan; else found out, and noted if `keep`.
+
+    What was noted of a fold without a checkpoint counts for nothing: it may have been found beside other work.
+    """
     from medunet.training.memory import naming_out_of_memory
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
     plan = hash_value(run.plan.settled)
     asked = [plan, training.precision, training.channels_last, training.compile, device.type]
+    processor = read_processor().plain()
     before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
-    if before.get("asked") == asked:  # a resumed run computes as it began
-        return ComputeChoice(**before["compute"])
+    if before.get("asked") == asked and has_begun(run, training.fold):
+        if device.type != "cpu" or before.get("processor", processor) == processor:  # 0.4.0 noted none
+            return ComputeChoice(**before["compute"])
+        text = f"Fold {training.fold} was begun on {before['processor']['name']}: how to compute here is found anew."
+        console.print(f"[yellow]{text}[/]", highlight=False, soft_wrap=True)
     with naming_out_of_memory(f"probing fold {training.fold}"):
         choice = choose_compute(training, run.plan, run.manifest.description, device)
     if not keep:
         return choice
-    entry = {"asked": asked, "compute": choice.plain(), "device": device_name(device)}
+    entry = {
+        "asked": asked,
+        "compute": choice.plain(),
+        "device": device_name(device),
+        "processor": processor,
+    }
     add_provenance(run, "folds", {str(training.fold): entry})
     return choice
 

@@ -127,7 +127,7 @@ class TrainingConfig(Section):
     brightness_jitter: float = Field(0.0, ge=0, le=5)  # largest shift, in standard deviations
     init_from: str | None = Field(None, exclude=True)  # model folder whose weights begin the training
     freeze_encoder: bool = False
-    patience: int | None = Field(None, ge=1)  # validations without a better Dice; None: no early stop
+    patience: int | None = Field(None, ge=1)  # epochs without a better Dice; None: no early stop
     validation_cases: int | None = Field(None, ge=1)  # at most; None: as many as its time allows
     checkpoint_minutes: float = Field(5.0, ge=0)  # the longest work that a kill may cost within an epoch
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -36,15 +36,8 @@ def run_demo(run: Run) -> list[str]:
 
     Returns the ids of failed cases and the names of targets below their floor.
     """
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
-    stages.run_train(run)
-    failed = stages.run_predict(run)
-    scores = stages.run_score(run)
-    stages.run_report(run)
-    stages.say_tensorboard(run)
-    return [*stages.list_failed(failed, scores), *hold_against_floors(scores)]
+    failed, scores = stages.run_all(run)
+    return [*failed, *hold_against_floors(scores)]
 
 
 def hold_against_floors(scores: Sequence[CaseScore]) -> list[str]:

@@ -21,6 +21,10 @@ class InputError(MedunetError):
     """A path, option, configuration key or combination that cannot be used."""
 
 
+class NoMemoryError(InputError):
+    """Work that does not fit the memory that is free now, or has run out of it."""
+
+
 class DataError(MedunetError):
     """A file of the dataset that cannot be read or does not hold what it should."""
 

@@ -4,15 +4,16 @@ Processes are spawned, not forked: each begins clean, whatever threads the first
 """
 
 import multiprocessing
+import os
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-import psutil
-
 from medunet.errors import InputError
+from medunet.free_memory import free_bytes
 from medunet.processor import usable_cores
 
 _Item = TypeVar("_Item")
@@ -23,6 +24,7 @@ _FEW_VOXELS = 20_000_000  # and so are cases that hold no more than these togeth
 _BYTES_PER_VOXEL = 16  # at most at once, while a label map is read
 _BYTES_PER_PROCESS = 300_000_000
 _READY = "ready"
+_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # as NumPy reads them when it is loaded
 
 
 def choose_workers(
@@ -35,7 +37,7 @@ def choose_workers(
     """Return how many processes suit cases of up to `num_voxels` each: by cores and memory; 1 for little work."""
     if num_cases < _FEW_CASES or num_cases * num_voxels <= _FEW_VOXELS:
         return 1
-    num_fitting = psutil.virtual_memory().available // (bytes_per_process + bytes_per_voxel * num_voxels)
+    num_fitting = free_bytes() // (bytes_per_process + bytes_per_voxel * num_voxels)
     return max(1, min(num_cases, usable_cores(), int(num_fitting)))
 
 
@@ -75,8 +77,8 @@ def run_all(
                     elif waiting and not workers:  # it died at its start, and no other goes on
                         raise InputError(
                             "processes cannot be started",
-                            where="--workers",
-                            mend="Use one worker; a script must guard its calls by `if __name__ == '__main__':`.",
+                            mend="A script must guard its calls by `if __name__ == '__main__':`; "
+                            "else use one worker, where the command has --workers.",
                         ) from None
                     continue
                 if worker.held is not None:
@@ -99,7 +101,8 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.held: int | None = None
         self._process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-        self._process.start()
+        with _one_thread_each():
+            self._process.start()
         theirs.close()  # so that its end is seen here
 
     def give(self, index: int, item: object) -> None:
@@ -113,6 +116,20 @@ class _Worker:
         self.connection.close()
         self._process.kill()  # it holds nothing that must be finished: what it writes, it writes whole
         self._process.join()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let what starts meanwhile do linear algebra on one thread: processes share the cores already."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _start(work: Callable[[Any], Any], workers: dict[Any, _Worker]) -> None:

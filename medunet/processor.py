@@ -17,7 +17,10 @@ import psutil
 
 Kind = Literal["AVX2", "AVX-512", "AVX-512 with bf16", "other"]
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-MUCH = 0.3  # cores that other work takes before it is worth a line
+_MUCH, _MUCH_OF_ALL = (
+    0.3,
+    0.1,
+)  # cores, and of the usable ones, that other work takes before it is worth a line
 _LEAST_S = 0.25  # of watching: the system counts in hundredths of a second
 
 # Instruction sets that decide how fast a network is computed, by their flag in /proc/cpuinfo, the lesser first, each
@@ -236,9 +239,14 @@ class CoreWatch:
         return time.monotonic(), busy, own
 
 
+def are_taken(taken: float) -> bool:
+    """Say whether so many cores, taken by other work, make a difference: a third of one, and a tenth of all."""
+    return taken >= max(_MUCH, _MUCH_OF_ALL * usable_cores())
+
+
 def busy_line(taken: float) -> str | None:
     """Return the line that warns where other work takes cores, or None where it takes none to speak of."""
-    if taken < MUCH:
+    if not are_taken(taken):
         return None
     return (
         f"Other work takes {taken:.1f} of the {usable_cores()} cores that this process may use: expect it to take "

@@ -130,9 +130,9 @@ def each_fold(run: Run) -> list[Run]:
     return runs
 
 
-def has_begun(run: Run) -> bool:
-    """Say whether a fold of the run has been trained, if only to its first checkpoint."""
-    return any(run.folder.root.glob("folds/*/checkpoints/*.ckpt"))
+def has_begun(run: Run, fold: int | str = "*") -> bool:
+    """Say whether a fold, or any fold, of the run has been trained, if only to its first checkpoint."""
+    return any(run.folder.root.glob(f"folds/{fold}/checkpoints/*.ckpt"))
 
 
 def label_of(run: Run, case_id: str | None) -> Path:

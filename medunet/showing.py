@@ -7,7 +7,7 @@ import psutil
 from rich.markup import escape
 from rich.table import Table
 
-from medunet.computing import begin_computing, choose_compute_of
+from medunet.computing import begin_computing, choose_compute_of, precision_for
 from medunet.processor import CoreWatch, num_threads, read_processor, usable_cores
 from medunet.runs import Run
 from medunet.speech import console
@@ -67,7 +67,9 @@ def show_run(run: Run, device_name: str) -> None:
     choice = choose_compute_of(run, device, keep=False)
     _say(f"Training fold {run.config.training.fold}", _sentence(choice, choice.step_s, "batch"))
     _say("Compiled", f"{'yes' if choice.compile else 'no'} ({choice.compile_why})")
-    how = choose_prediction(run.plan, run.manifest.description, device, run.config.training.precision)
+    how = choose_prediction(
+        run.plan, run.manifest.description, device, precision_for(run.config, device), timed=True
+    )
     _say("Prediction", _sentence(how, how.seconds, "window"))
 
 
@@ -79,7 +81,7 @@ def show_model(folder: Path, device_name: str) -> None:
 
     card, device = read_card(folder), choose_device(device_name)
     begin_computing(device)
-    how = choose_prediction(card.plan, card.description, device)
+    how = choose_prediction(card.plan, card.description, device, timed=True)
     _say("Prediction", _sentence(how, how.seconds, "window"))
 
 

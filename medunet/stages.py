@@ -16,6 +16,7 @@ from medunet.computing import (
     choose_compute_of,
     device_name,
     plan_for,
+    precision_for,
     require_planned_for,
 )
 from medunet.dataset.checks.acceptance import accept_faults, allow_resampling, mark_accepted, with_accepted
@@ -128,9 +129,11 @@ def run_plan(run: Run) -> Plan:
     before = read_provenance(run).get("plan", {})
     # A run that has begun keeps its plan on another device, too.
     same = before.get("inputs_sha256") == inputs and (has_begun(run) or before.get("device") == device.type)
-    if run.folder.plan.exists() and same:
-        plan = run.plan
-    else:
+    plan = run.plan if run.folder.plan.exists() and same else None
+    if plan is not None and plan.grid != "extent" and not has_begun(run):
+        console.print("The plan is of medunet 0.4 and nothing was trained by it: it is made anew.")
+        plan = None
+    if plan is None:
         training, _ = manifest.split_fold("all")
         fingerprint = compute_fingerprint(training, manifest.description, run.data_root, seed=config.seed)
         plan = plan_for(config, manifest.description, fingerprint, device)
@@ -160,8 +163,9 @@ def run_train(run: Run) -> list[ModelCard]:
     Under torchrun or Slurm all processes train together on each batch; the first one writes and speaks.
     """
     from medunet.compute.devices import choose_device
+    from medunet.training.checkpoints import find_resume
     from medunet.training.processes import join
-    from medunet.training.train import find_resume, train_fold
+    from medunet.training.train import train_fold
 
     require_clean(run)
     device = choose_device(run.config.device)
@@ -231,7 +235,7 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
     begin_computing(device)
     folder = model or run.folder.model(fold)
     card = read_card(folder)
-    how = choose_prediction(card.plan, card.description, device, run.config.training.precision)
+    how = choose_prediction(card.plan, card.description, device, precision_for(run.config, device))
     loaded = Model.load(
         folder,
         device=device,
@@ -323,7 +327,8 @@ def run_score(
     add_provenance(run, "score", about)
     if seen:
         console.print(f"[yellow]{_SEEN}[/]")
-    console.print(weights_told(about), highlight=False, soft_wrap=True)
+    if told := weights_told(about):
+        console.print(told, highlight=False, soft_wrap=True)
     return scores
 
 
@@ -344,8 +349,8 @@ def run_report(run: Run) -> Path:
     return index
 
 
-def run_all(run: Run) -> list[str]:
-    """Do all stages, from manifest to report; return the ids of the cases that failed.
+def run_all(run: Run) -> tuple[list[str], list[CaseScore]]:
+    """Do all stages, from manifest to report; return the ids of the cases that failed, and the scores.
 
     Raises:
         FaultsError: the check found errors.
@@ -358,7 +363,7 @@ def run_all(run: Run) -> list[str]:
     scores = run_score(run)
     run_report(run)
     say_tensorboard(run)
-    return list_failed(failed, scores)
+    return list_failed(failed, scores), scores
 
 
 def list_failed(failed: Mapping[str, str], scores: Sequence[CaseScore]) -> list[str]:

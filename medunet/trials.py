@@ -40,8 +40,11 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     run.save()
     plain = run.config.plain()
     settings = run.config.model_dump(mode="json", exclude=_FREE)
-    # All trials, on all machines, are compared on the same windows: what was timed here must not decide.
-    validation = plan_validation(manifest, base_plan, run.config, run.data_root, step_s=0.0, window_s=0.0)
+    # All trials, on all machines, are compared on the same voxels: neither what was timed here nor a trial's patch,
+    # which lays the windows, may decide.
+    validation = plan_validation(
+        manifest, base_plan, run.config, run.data_root, step_s=0.0, window_s=0.0, whole_cases=True
+    )
     plain["training"]["init_from"] = run.config.training.init_from  # which is never stored
 
     def train(name: str, changes: list[str], callbacks: Sequence[Any]) -> float:

@@ -13,7 +13,7 @@ FLOORS = {
     **dict.fromkeys(
         (
             *("errors", "files", "records", "case_scores", "plans", "stored", "config", "pool", "progress"),
-            *("speech", "processor", ""),
+            *("speech", "processor", "free_memory", ""),
         ),
         0,
     ),

@@ -164,3 +164,6 @@ def test_only_much_other_work_is_worth_a_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(processor, "usable_cores", lambda: 2)
     assert busy_line(0.1) is None
     assert "1.0 of the 2 cores" in (busy_line(1.0) or "")
+    monkeypatch.setattr(processor, "usable_cores", lambda: 32)
+    assert busy_line(1.0) is None  # a usual background, which slows nothing
+    assert busy_line(4.0) is not None

@@ -14,7 +14,7 @@ from medunet.files import read_json, write_json
 from medunet.grading import weights_behind
 from medunet.plans import WEIGHTS_FILES, ModelCard
 from medunet.reporting.sentences import weights_told
-from medunet.training.train import export_weights
+from medunet.training.export import export_weights
 
 
 def card_of(run: runs.Run) -> ModelCard:

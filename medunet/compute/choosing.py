@@ -10,7 +10,7 @@ import torch
 from medunet.compute.devices import check_precision, may_have_bf16
 from medunet.compute.kept import Choice, Purpose, find, keep, read_settings
 from medunet.compute.race import Race, Trial, Way, told
-from medunet.processor import MUCH, CoreWatch, num_threads, read_processor
+from medunet.processor import CoreWatch, are_taken, num_threads, read_processor
 from medunet.speech import console
 
 BUDGET_S = 10.0  # for training and prediction together
@@ -19,22 +19,18 @@ _GAIN = {"precision": 1.15, "layout": 1.05}  # so much faster a way must be to t
 _BUSY_GAIN = {"precision": 1.5, "layout": 1.5}  # what is timed beside other work says little
 _NAMES = {"training": "a training step", "inference": "a prediction"}
 Asked = tuple[str, str]  # precision, and channels-last: "auto" or a value
+Whose = tuple[str, str]  # of both: "asked for" in the configuration, or "set by you"
 
 Trials = Callable[[], Sequence[Trial]]  # made only if they are run
 
 
-def asked_for(purpose: Purpose, precision: str = "auto", channels_last: str = "auto") -> tuple[Asked, str]:
-    """Return what the configuration asks for, else what the user set for this computer, and whose word it is."""
-    settings = read_settings()
-    words = [
-        settings.get(f"{purpose}.{what}", "auto") if given == "auto" else given
-        for what, given in (("precision", precision), ("channels_last", channels_last))
-    ]
-    by_user = any(f"{purpose}.{what}" in settings for what in ("precision", "channels_last"))
-    return (words[0], words[1]), "set by you" if by_user and "auto" in (
-        precision,
-        channels_last,
-    ) else "asked for"
+def asked_for(purpose: Purpose, precision: str = "auto", channels_last: str = "auto") -> tuple[Asked, Whose]:
+    """Return what the configuration asks for, else what the user set for this computer; and whose word each is."""
+    settings, words, whose = read_settings(), [], []
+    for what, given in (("precision", precision), ("channels_last", channels_last)):
+        words.append(settings.get(f"{purpose}.{what}", "auto") if given == "auto" else given)
+        whose.append("set by you" if given == "auto" else "asked for")
+    return (words[0], words[1]), (whose[0], whose[1])
 
 
 def choice_key(
@@ -54,7 +50,7 @@ def choice_key(
 
 
 def choose_on_cpu(
-    key: dict[str, Any], asked_by: str, trials: Trials, *, clock: Callable[[], float] = time.perf_counter
+    key: dict[str, Any], asked_by: Whose, trials: Trials, *, clock: Callable[[], float] = time.perf_counter
 ) -> Choice:
     """Return how to compute on the CPU: as kept for the key, else found by a race, which is announced, and kept.
 
@@ -80,7 +76,7 @@ def choose_on_cpu(
     ladder = trials()
     race.run(ladder)
     taken = watch.taken()
-    busy = taken >= MUCH
+    busy = are_taken(taken)
     choice = _conclude(race, ladder[-1], asked, asked_by, _BUSY_GAIN if busy else _GAIN)
     if len(ways) > 1:
         layout = "channels-last" if choice.channels_last else "the default layout"
@@ -106,7 +102,7 @@ def _ways(asked: Asked) -> list[Way]:
     return [Way(precision, layout) for precision, layout in product(precisions, layouts)]
 
 
-def _conclude(race: Race, whole: Trial, asked: Asked, asked_by: str, gain: dict[str, float]) -> Choice:
+def _conclude(race: Race, whole: Trial, asked: Asked, asked_by: Whose, gain: dict[str, float]) -> Choice:
     """Return what a race's times say: the default way, unless another one is faster by more than chance."""
     last, default = race.last, race.default
     assert last is not None
@@ -122,7 +118,7 @@ def _conclude(race: Race, whole: Trial, asked: Asked, asked_by: str, gain: dict[
     chosen = plain
     if turned in times and (plain not in times or times[plain] > gain["layout"] * times[turned]):
         chosen = turned
-    why, layout_why = asked_by, asked_by
+    why, layout_why = asked_by
     if asked[0] == "auto":
         why = "oneDNN has no bf16 for this processor"
         if "bf16" in best_s:

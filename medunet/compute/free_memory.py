@@ -1,13 +1,10 @@
-"""How much memory is free: on a card, and on the computer within what its control groups allow."""
+"""How much memory is free on a device: on a card, or the computer's for what is computed on the CPU."""
 
 import ctypes
-from pathlib import Path
 
-import psutil
 import torch
 
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
+from medunet.free_memory import free_bytes
 
 
 def free_memory_gb(device: torch.device) -> float:
@@ -20,8 +17,7 @@ def free_memory_gb(device: torch.device) -> float:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
     _give_back_freed_memory()
-    left = [psutil.virtual_memory().available, *_left_in_groups(_GROUPS, _OWN_GROUPS)]
-    return max(0, min(left)) / 1e9
+    return free_bytes() / 1e9
 
 
 def _give_back_freed_memory() -> None:
@@ -29,38 +25,3 @@ def _give_back_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):  # another C library than glibc keeps none that we asked it to
         return
-
-
-def _left_in_groups(groups: Path, own_groups: Path) -> list[int]:
-    """Return the bytes that are left below each limit of the process's control groups and those above them.
-
-    Of version 2 and 1; file pages that the system can drop count as left. An empty list where nothing limits.
-    """
-    try:
-        lines = own_groups.read_text().splitlines()
-    except OSError:  # no Linux
-        return []
-    left = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root, limit, used, droppable = groups, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            root, limit, used = groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            droppable = "total_inactive_file"
-        else:
-            continue
-        group = root / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder == root.parent:
-                break
-            try:
-                bound = (folder / limit).read_text().strip()
-                if bound == "max":
-                    continue
-                statistics = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
-                taken = int((folder / used).read_text()) - int(statistics.get(droppable, 0))
-            except OSError:  # the root has no limit; within a container the groups above are out of sight
-                continue
-            left.append(int(bound) - taken)
-    return left

@@ -18,9 +18,16 @@ _CARD_ROUNDS = 4
 
 
 def choose_prediction(
-    plan: Plan, description: Description, device: torch.device, precision: str = "auto"
+    plan: Plan,
+    description: Description,
+    device: torch.device,
+    precision: str = "auto",
+    *,
+    timed: bool = False,
 ) -> Choice:
     """Return how to predict with a plan's network; `seconds` are those of one window of the plan's patch.
+
+    On a card nothing is to be found out: there they are 0 unless it is `timed`.
 
     Raises:
         InputError: fp16 on a CPU.
@@ -37,8 +44,9 @@ def choose_prediction(
             ),
         )
     way = Way(card_precision(device) if asked[0] == "auto" else asked[0], asked[1] == "on")  # type: ignore[arg-type]
-    why = f"this card computes in {way.precision}" if asked[0] == "auto" else asked_by
-    return Choice(way.precision, way.channels_last, _card_seconds(plan, description, device, way), why)
+    why = f"this card computes in {way.precision}" if asked[0] == "auto" else asked_by[0]
+    seconds = _card_seconds(plan, description, device, way) if timed else 0.0
+    return Choice(way.precision, way.channels_last, seconds, why)
 
 
 def network_key(plan: Plan, description: Description) -> dict[str, object]:

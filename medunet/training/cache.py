@@ -36,6 +36,7 @@ _DECISIVE = (  # what of a plan a preprocessed case depends on
     "dimensions", "orientation", "spacing_mm", "slice_axis", "crop_nonzero", "intensities", "resize_to", "grid",
 )  # fmt: skip
 _SHARE_OF_FREE = 0.5  # of the free memory, where no limit is given
+_SHARE_OF_DISK = 0.8  # of what is left there, for unpacked arrays
 _LITTLE_WORK = 300_000_000  # voxels of images and labels: done sooner than two processes start and do it
 _BYTES_PER_VOXEL = 24  # at most at once, for each voxel of a case's images and label
 _BYTES_PER_PROCESS = 700_000_000  # torch and MONAI
@@ -191,7 +192,7 @@ def hold_in_memory(cases: list[PreparedCase], ram_gb: float | None, *, shared: b
     absent = [array for array in arrays if not array.unpacked.path.exists()]
     free_gb = shutil.disk_usage(arrays[0].path.parent).free / 1e9
     absent_gb = sum(array.num_bytes for array in absent) / 1e9
-    if absent_gb > free_gb:
+    if absent_gb > _SHARE_OF_DISK * free_gb:  # checkpoints and logs need their place, too
         _say(
             f"{text} and {absent_gb:.2f} GB of the cache's disk, which has {free_gb:.2f} GB left: {on_disk}."
         )

@@ -188,7 +188,7 @@ def open_entry(cache: Path, key: str, case_id: str) -> PreparedCase:
 
 
 def _allow_open_files() -> None:
-    """Raise this process's limit of open files to what the system allows: each case keeps two open."""
+    """Raise this process's limit of open files to what the system allows: each case keeps three open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

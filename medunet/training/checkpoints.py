@@ -18,7 +18,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from medunet.config import Config
 from medunet.errors import InputError
-from medunet.files import whole_file
+from medunet.files import RunFolder, hash_value, whole_file
+from medunet.plans import Plan
+from medunet.records import Manifest
 from medunet.training.module import SegmentationModule
 
 _ASK_EVERY = 10  # steps between two questions whether to save, where several processes must agree
@@ -96,8 +98,13 @@ class StopWithoutGain(L.Callback):
 
 
 def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bool:
-    """Say whether the last `patience` validations brought no better Dice; None: there is no end of patience."""
-    return patience is not None and bool(history) and len(history) - 1 - best_row(history) >= patience
+    """Say whether the last `patience` epochs brought no better Dice; None: there is no end of patience.
+
+    Epochs, not validations, which may be fewer: how many there are follows from how fast the computer is.
+    """
+    if patience is None or not history:
+        return False
+    return history[-1]["epoch"] - history[best_row(history)]["epoch"] >= patience
 
 
 def best_row(history: list[dict[str, float]]) -> int:
@@ -207,3 +214,34 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
     temporary.replace(target)
     temporary.unlink(missing_ok=True)  # renaming leaves both names where they are of one file already
+
+
+def find_resume(
+    run: RunFolder, manifest: Manifest, plan: Plan, config: Config
+) -> tuple[str, Path | None, Saved | None]:
+    """Return the fold's identity, and the checkpoint to go on from with what it says, if there is one.
+
+    Raises:
+        InputError: the checkpoint belongs to another plan, case list, seed or kind of training, or the fold does not
+            exist.
+    """
+    training, _ = manifest.split_fold(config.training.fold)
+    cases = [case.id for case in training]
+    kept = ("optimizer", "loss", "class_weights", "steps_per_epoch", "accumulate", "freeze_encoder")
+    training_config = config.training.model_dump(include={*kept})
+    averaged = config.training.ema_decay is not None
+    identity = hash_value(
+        [plan.settled, manifest.description.plain(), cases, config.seed, training_config, averaged]
+    )
+    checkpoints = run.fold(config.training.fold) / "checkpoints"
+    path = newest_readable(checkpoints)
+    if path is None:
+        return identity, None, None
+    saved = Saved.of(path)
+    if saved.identity != identity:
+        raise InputError(
+            "the checkpoints were made with another plan, case list, seed, optimizer, loss or epoch length",
+            where=str(checkpoints),
+            mend="Choose another run folder, or remove this fold's folder to train it anew.",
+        )
+    return identity, path, saved

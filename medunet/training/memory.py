@@ -9,7 +9,7 @@ import torch
 from medunet.compute.devices import Precision
 from medunet.compute.free_memory import free_memory_gb
 from medunet.config import TrainingConfig
-from medunet.errors import InputError, is_out_of_memory
+from medunet.errors import NoMemoryError, is_out_of_memory
 from medunet.planning.memory import NetworkShape, training_gb
 from medunet.plans import Plan
 from medunet.records import Description
@@ -66,7 +66,7 @@ def require_memory(
     processes of this computer. Cases that are too many for `training.ram_gb` are read from disk and do not count.
 
     Raises:
-        InputError: says what is needed, what is free, and which key to lower.
+        NoMemoryError: says what is needed, what is free, and which key to lower.
     """
     step = step_gb(plan, description, device=device, precision=precision, num_processes=processes.count)
     on_card = device.type == "cuda"
@@ -74,7 +74,7 @@ def require_memory(
     if not on_card:
         step *= processes.per_node
     if step > free:
-        raise InputError(
+        raise NoMemoryError(
             f"a training step with a batch of {plan.batch_size} takes about {step:.1f} GB, but {free:.1f} GB "
             "are free",
             where=str(device),
@@ -85,7 +85,7 @@ def require_memory(
     limit = config.ram_gb or _SHARE_HELD * ram
     left = ram if on_card else ram - step
     if held <= limit and held > left:
-        raise InputError(
+        raise NoMemoryError(
             f"{num_cases} preprocessed cases take about {held:.1f} GB of memory, but {left:.1f} GB are left beside "
             "the training step",
             where="training.ram_gb",
@@ -98,14 +98,14 @@ def naming_out_of_memory(where: str) -> Iterator[None]:
     """Turn memory that ran out, on a card or on the computer, into a message with the mend.
 
     Raises:
-        InputError: memory ran out.
+        NoMemoryError: memory ran out.
     """
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(
+        raise NoMemoryError(
             f"memory ran out ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})",
             where=where,
             mend="Lower planning.batch_size, planning.patch_size or planning.memory_gb with "

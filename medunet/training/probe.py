@@ -90,7 +90,7 @@ def choose_compute(
             training=True,
         ),
     )
-    window = choose_prediction(plan, description, device, config.precision)
+    window = choose_prediction(plan, description, device, config.precision, timed=True)
     return ComputeChoice(
         found.precision,
         found.channels_last,
@@ -121,15 +121,15 @@ def _step(
 def _choose_on_card(
     config: TrainingConfig,
     asked: tuple[str, str],
-    asked_by: str,
+    asked_by: tuple[str, str],
     plan: Plan,
     description: Description,
     device: torch.device,
 ) -> ComputeChoice:
     precision: Any = card_precision(device) if asked[0] == "auto" else asked[0]
-    why = f"this card computes in {precision}" if asked[0] == "auto" else asked_by
+    why = f"this card computes in {precision}" if asked[0] == "auto" else asked_by[0]
     probe = CardProbe(config, plan, description, device, precision)
-    layout, layout_why = asked[1] == "on", asked_by
+    layout, layout_why = asked[1] == "on", asked_by[1]
     step_s = probe.step_s(channels_last=layout)
     longest_s = 60 * config.max_minutes if config.max_minutes else float("inf")
     num_steps = config.epochs * config.steps_per_epoch
@@ -148,7 +148,7 @@ def _choose_on_card(
         compile_why = "not probed: the training is short"
         if length_s >= _COMPILE_FROM_S:
             compiled, compile_why, step_s = _worth_compiling(probe, layout, step_s, length_s)
-    window_s = choose_prediction(plan, description, device, config.precision).seconds
+    window_s = choose_prediction(plan, description, device, config.precision, timed=True).seconds
     return ComputeChoice(precision, layout, compiled, why, layout_why, compile_why, step_s, window_s)
 
 

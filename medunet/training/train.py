@@ -1,6 +1,5 @@
 """Train one fold: prepare, fit, stop, and leave the best and the final weights where prediction finds them."""
 
-import errno
 import logging
 import warnings
 from collections.abc import Sequence
@@ -11,16 +10,11 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
-from medunet import __version__
-from medunet.case_scores import json_number
 from medunet.compute.devices import keep_freed_memory
-from medunet.config import Config, WeightsName
-from medunet.errors import InputError
-from medunet.files import RunFolder, hash_file, hash_value, whole_file
-from medunet.plans import WEIGHTS_FILES, ModelCard, Plan
+from medunet.config import Config
+from medunet.files import RunFolder
+from medunet.plans import ModelCard, Plan
 from medunet.records import Manifest
 from medunet.training.cache import hold_in_memory, prepare_cases
 from medunet.training.checkpoints import (
@@ -28,13 +22,13 @@ from medunet.training.checkpoints import (
     Saved,
     StopWithoutGain,
     WholeCheckpointIO,
-    is_readable,
+    find_resume,
     link,
-    newest_readable,
     tidy,
 )
 from medunet.training.curves import Curves
 from medunet.training.data import FoldData, choose_workers
+from medunet.training.export import export_weights
 from medunet.training.finetune import begin_weights
 from medunet.training.memory import naming_out_of_memory, require_memory
 from medunet.training.module import SegmentationModule
@@ -42,7 +36,7 @@ from medunet.training.probe import ComputeChoice
 from medunet.training.processes import ALONE, Processes
 from medunet.training.progress_line import ProgressLine
 from medunet.training.tensorboard import TensorBoardLog
-from medunet.training.validation_plan import ValidationPlan, begun_validation, settle_validation
+from medunet.training.validation_plan import ValidationPlan, settle_validation
 from medunet.transforms.patches import PreparedCase
 
 _LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -89,7 +83,6 @@ def train_fold(
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         L.seed_everything(config.seed, workers=True, verbose=False)
-        _require_memory(manifest, plan, config, compute, device, processes)
         if processes.is_first:
             validation = settle_validation(
                 folder, manifest, plan, config, data_root, compute,
@@ -98,6 +91,7 @@ def train_fold(
         validation = processes.share(validation)
         assert validation is not None
         num_windows = validation.windows
+        _require_memory(manifest, validation, plan, config, compute, device, processes)
         module = SegmentationModule(
             plan, description, config, compute, identity, processes, num_windows=num_windows
         )
@@ -126,18 +120,19 @@ def train_fold(
 
 def _require_memory(
     manifest: Manifest,
+    validation_plan: ValidationPlan,
     plan: Plan,
     config: Config,
     compute: ComputeChoice,
     device: torch.device,
     processes: Processes,
 ) -> None:
-    training, validation = manifest.split_fold(config.training.fold)
+    training, _ = manifest.split_fold(config.training.fold)
     require_memory(
         plan,
         manifest.description,
         config.training,
-        num_cases=len({case.id for case in (*training, *validation)}),
+        num_cases=len({*(case.id for case in training), *validation_plan.cases}),
         precision=compute.precision,
         device=device,
         processes=processes,
@@ -221,89 +216,3 @@ def _make_trainer(
         benchmark=on_card,
         default_root_dir=folder,
     )
-
-
-def find_resume(
-    run: RunFolder, manifest: Manifest, plan: Plan, config: Config
-) -> tuple[str, Path | None, Saved | None]:
-    """Return the fold's identity, and the checkpoint to go on from with what it says, if there is one.
-
-    Raises:
-        InputError: the checkpoint belongs to another plan, case list, seed or kind of training, or the fold does not
-            exist.
-    """
-    training, _ = manifest.split_fold(config.training.fold)
-    cases = [case.id for case in training]
-    kept = ("optimizer", "loss", "class_weights", "steps_per_epoch", "accumulate", "freeze_encoder")
-    training_config = config.training.model_dump(include={*kept})
-    averaged = config.training.ema_decay is not None
-    identity = hash_value(
-        [plan.settled, manifest.description.plain(), cases, config.seed, training_config, averaged]
-    )
-    checkpoints = run.fold(config.training.fold) / "checkpoints"
-    path = newest_readable(checkpoints)
-    if path is None:
-        return identity, None, None
-    saved = Saved.of(path)
-    if saved.identity != identity:
-        raise InputError(
-            "the checkpoints were made with another plan, case list, seed, optimizer, loss or epoch length",
-            where=str(checkpoints),
-            mend="Choose another run folder, or remove this fold's folder to train it anew.",
-        )
-    return identity, path, saved
-
-
-def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) -> ModelCard:
-    """Write the best checkpoint's weights and the newest one's as safetensors, with the model card beside them.
-
-    Raises:
-        InputError: no checkpoint can be read, or there is none.
-    """
-    fold = config.training.fold
-    checkpoints, model = run.fold(fold) / "checkpoints", run.model(fold)
-    best, newest = checkpoints / "best.ckpt", newest_readable(checkpoints)
-    if newest is None:
-        raise InputError("nothing was saved", where=str(checkpoints), mend="Train at least one epoch.")
-    if not is_readable(best):
-        text = f"[yellow]best.ckpt of fold {fold} is lost: the newest weights take the place of the best.[/]"
-        Console(stderr=True).print(text, soft_wrap=True)
-        best = newest
-    averaged = config.training.ema_decay is not None
-    row = _export(best, model / WEIGHTS_FILES["best"], averaged=averaged)
-    _export(newest, model / WEIGHTS_FILES["final"], averaged=averaged)
-    training, held_out = manifest.split_fold(fold)
-    used: WeightsName = config.inference.weights or ("final" if config.training.patience is None else "best")
-    card = ModelCard(
-        medunet_version=__version__,
-        description=manifest.description,
-        plan=plan,
-        fold=fold,
-        inference=config.inference.model_copy(update={"weights": used}),
-        training_cases=tuple(case.id for case in training),
-        train_is_validation=training == held_out,
-        validation_dice={key: json_number(value) for key, value in row.items() if key.startswith("dice")},
-        validation_cases=begun_validation(run.fold(fold), manifest, config.training).cases,
-        weights_sha256=hash_file(model / WEIGHTS_FILES["best"]),
-        final_weights_sha256=hash_file(model / WEIGHTS_FILES["final"]),
-    )
-    card.write(model / "model.json")
-    return card
-
-
-def _export(checkpoint: Path, path: Path, *, averaged: bool) -> dict[str, float]:
-    """Write a checkpoint's weights, or their running average; return the newest row of its history."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    prefix = "average.module." if averaged else "network."
-    weights = {
-        name.removeprefix(prefix): value.contiguous().clone()  # DynUNet names some twice; a file holds each
-        for name, value in content["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    with whole_file(path) as temporary:
-        try:
-            save_file(weights, temporary)
-        except SafetensorError as error:
-            raise OSError(errno.ENOSPC, str(error)) from error
-    row: dict[str, float] = content["medunet"]["history"][-1]
-    return row

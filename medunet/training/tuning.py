@@ -10,18 +10,17 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import lightning as L
 import numpy as np
 import pandas as pd
-import torch
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from medunet.config import Config, TuningConfig, change_config
-from medunet.errors import InputError, MedunetError
+from medunet.errors import InputError, MedunetError, NoMemoryError
 from medunet.files import read_object, write_json, write_text
 from medunet.training.module import SegmentationModule
 
@@ -96,7 +95,9 @@ def search(
         try:
             dice = train(name, changes, [pruning])
         except BaseException as error:
-            if not _is_of_settings(error):  # Ctrl-C, a full disk: the trial goes on when the search does
+            if not _is_of_settings(
+                error, changes
+            ):  # Ctrl-C, a full disk: the trial goes on when the search does
                 _queue(study, study.trials[trial.number])
                 raise
             trial.set_user_attr("reason", _reason(error))
@@ -222,17 +223,18 @@ def _num_taken(study: optuna.Study, *, is_shared: bool) -> int:
     )
 
 
-def _is_of_settings(error: BaseException) -> bool:
-    """Say whether a trial failed because of its settings, and not because of the machine's state or its user."""
-    if isinstance(error, MedunetError):
-        return not isinstance(error.__cause__, OSError)
-    return isinstance(error, torch.OutOfMemoryError)
+def _is_of_settings(error: BaseException, changes: Sequence[str]) -> TypeGuard[MedunetError]:
+    """Say whether a trial failed because of its settings, and not because of the machine's state or its user.
+
+    Memory that does not suffice is the settings' fault where they change the plan, else the machine's.
+    """
+    if isinstance(error, NoMemoryError):
+        return any(change.startswith("planning.") for change in changes)
+    return isinstance(error, MedunetError) and not isinstance(error.__cause__, OSError)
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: MedunetError) -> str:
     """Return why a trial failed, without the paths that an error may name: the table is kept and handed on."""
-    if not isinstance(error, MedunetError):
-        return "the card's memory does not suffice"
     return error.what if "/" in error.where else str(error)
 
 

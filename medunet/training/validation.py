@@ -151,10 +151,16 @@ class _Tally:
         if foreground > self._most:
             self._most, self.box = foreground, box
         first = 0 if self.description.regions else 1
+        # How often each label was predicted as each: every target's counts, in one pass whatever their number.
+        pairs = (
+            torch.bincount(label.long() * 256 + predicted.long(), minlength=256 * 256).reshape(256, 256).cpu()
+        )
+        present = pairs.any(1).nonzero().flatten().tolist()
         for number, values in enumerate(self.targets.values()):
-            wanted = torch.tensor(values, dtype=torch.uint8, device=label.device)
-            inside, found = torch.isin(label, wanted), torch.isin(predicted, wanted)
-            tp, num_inside, num_found = (int(mask.sum()) for mask in (inside & found, inside, found))
+            rows = pairs[list(values)]
+            tp, num_inside = int(rows[:, list(values)].sum()), int(rows.sum())
+            num_found = int(pairs[:, list(values)].sum())
+            inside = _is_one_of(label, [value for value in values if value in present])
             union = num_inside + num_found - tp
             self.counts[number] += tp, num_found - tp, num_inside - tp, label.numel() - union
             self.histograms[number] += _histogram(probabilities[first + number], inside, num_inside)
@@ -201,6 +207,14 @@ class _Tally:
             score = score_masks(inside, found, spacing_mm, cut=Cut(starts, reference.shape))
             distances[name] = score.hd95_mm
         return distances
+
+
+def _is_one_of(label: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
+    """Return where a label map has one of the values."""
+    inside = torch.zeros(label.shape, dtype=torch.bool, device=label.device)
+    for value in values:
+        inside |= label == value
+    return inside
 
 
 def _histogram(scores: torch.Tensor, inside: torch.Tensor, num_inside: int) -> NDArray[np.int64]:

@@ -59,13 +59,19 @@ class Bounds:
 
 
 def bound_validation(
-    training: TrainingConfig, plan: Plan, num_held_out: int, *, step_s: float, window_s: float
+    training: TrainingConfig,
+    plan: Plan,
+    num_held_out: int,
+    *,
+    step_s: float,
+    window_s: float,
+    whole_cases: bool = False,
 ) -> Bounds:
     """Return what takes about 15% of the time.
 
     First all cases (at most `training.validation_cases`) are covered by windows, less often than every epoch if that
-    must be, but ten times where there are so many epochs; then come fewer windows of a case; then fewer cases. The
-    least is 4 cases of 2 windows, whatever it takes.
+    must be, but ten times where there are so many epochs; then come fewer windows of a case, but not where they are
+    to be seen whole; then fewer cases. The least is 4 cases of 2 windows, whatever it takes.
 
     Args:
         num_held_out: cases to choose from.
@@ -89,7 +95,7 @@ def bound_validation(
     num_cases = min(num_held_out, training.validation_cases or num_held_out)
     every = min(most_epochs, max(1, math.ceil(num_cases * needed / an_epoch_affords)))
     affordable = every * an_epoch_affords
-    least = min(_LEAST_WINDOWS, needed)
+    least = needed if whole_cases else min(_LEAST_WINDOWS, needed)
     if affordable < num_cases * least:
         num_cases = min(num_cases, max(_LEAST_CASES, int(affordable / least)))
     windows = max(least, int(affordable / num_cases))
@@ -98,15 +104,24 @@ def bound_validation(
 
 
 def plan_validation(
-    manifest: Manifest, plan: Plan, config: Config, data_root: Path, *, step_s: float, window_s: float
+    manifest: Manifest,
+    plan: Plan,
+    config: Config,
+    data_root: Path,
+    *,
+    step_s: float,
+    window_s: float,
+    whole_cases: bool = False,
 ) -> ValidationPlan:
-    """Return how the configured fold is validated; `step_s` and `window_s` as `bound_validation` has them.
+    """Return how the configured fold is validated; the times and `whole_cases` as `bound_validation` has them.
 
     Where not all held-out cases fit, those are drawn by the seed that are like all of them: in which labels they
     hold, and how much of them (see `medunet.dataset.strata`); this reads every held-out label.
     """
     _, held_out = manifest.split_fold(config.training.fold)
-    bounds = bound_validation(config.training, plan, len(held_out), step_s=step_s, window_s=window_s)
+    bounds = bound_validation(
+        config.training, plan, len(held_out), step_s=step_s, window_s=window_s, whole_cases=whole_cases
+    )
     cases = [case.id for case in held_out]
     if bounds.num_cases < len(cases):
         labels = {case.id: case_paths(case, manifest.description, data_root)[1] for case in held_out}
@@ -117,7 +132,10 @@ def plan_validation(
         strata = make_strata(volumes, {case.id: None for case in held_out})
         cases = draw_cases(held_out, bounds.num_cases, strata, config.seed)
     return ValidationPlan(
-        every_epochs=bounds.every_epochs, cases=tuple(cases), windows=bounds.windows, share=bounds.share
+        every_epochs=bounds.every_epochs,
+        cases=tuple(cases),
+        windows=None if whole_cases else bounds.windows,
+        share=bounds.share,
     )
 
 
@@ -144,8 +162,9 @@ def settle_validation(
     _, held_out = manifest.split_fold(config.training.fold)
     ids = [case.id for case in held_out]
     if not is_resumed:
-        times = {"step_s": compute.step_s, "window_s": compute.window_s}
-        settled = given or plan_validation(manifest, plan, config, data_root, **times)
+        settled = given or plan_validation(
+            manifest, plan, config, data_root, step_s=compute.step_s, window_s=compute.window_s
+        )
     else:
         settled = begun_validation(folder, manifest, config.training)
     if gone := sorted({*settled.cases} - {*ids}):

@@ -75,8 +75,8 @@ def count_windows(shape: tuple[int, ...], plan: Plan) -> int:
 def choose_windows(case: PreparedCase, plan: Plan, count: int | None, seed: int) -> list[Window]:
     """Return all of a case's windows where there are at most `count` (None: any number), else so many of them.
 
-    Half of the chosen hold foreground as far as there are such windows, every target in turn; the others hold none,
-    as far as there are. The choice depends on the case and the seed alone.
+    Half of the chosen hold foreground as far as there are such windows, every target in turn; the others hold none
+    of the voxels that the case's `locations` list. The choice depends on the case and the seed alone.
     """
     axes = tile_axes(case.label.shape, plan)
     windows = [Window(spans) for spans in product(*axes)]

@@ -77,7 +77,7 @@ def sample_patch(
         ]
     else:
         starts = [
-            int(rng.integers(length - n + 1)) if length >= n else (length - n) // 2
+            int(rng.integers(length - n + 1)) if length >= n else -((n - length) // 2)  # as windows lie
             for n, length in zip(boxes, shape, strict=True)
         ]
     beyond = mirrored_index if any(margins) else _repeated_index

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from medunet.compute import free_memory
+from medunet import free_memory
+from medunet.compute.free_memory import free_memory_gb
 
 
 def write_group(folder: Path, names: tuple[str, str, str], limit: str, used: int, droppable: int) -> None:
@@ -15,7 +16,7 @@ def write_group(folder: Path, names: tuple[str, str, str], limit: str, used: int
 
 
 def test_free_memory_is_a_plausible_number():
-    assert 0.1 < free_memory.free_memory_gb(torch.device("cpu")) < 10_000
+    assert 0.1 < free_memory_gb(torch.device("cpu")) < 10_000
 
 
 def test_a_groups_limit_counts_and_pages_that_can_be_dropped_are_free(tmp_path: Path):
@@ -40,4 +41,4 @@ def test_the_first_version_of_groups_is_read_too(tmp_path: Path):
 
 def test_the_tightest_limit_wins(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(free_memory, "_left_in_groups", lambda *_: [3_000_000, 2_000_000])
-    assert free_memory.free_memory_gb(torch.device("cpu")) == 0.002
+    assert free_memory_gb(torch.device("cpu")) == 0.002

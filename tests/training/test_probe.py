@@ -12,6 +12,7 @@ from medunet.config import TrainingConfig
 from medunet.files import read_json
 from medunet.inference.probe import choose_prediction
 from medunet.plans import Plan
+from medunet.processor import read_processor
 from medunet.training import probe
 from medunet.training.probe import ComputeChoice, choose_compute
 
@@ -80,7 +81,7 @@ def chosen_on_card(
         return seconds["compiled" if compiled else "channels_last" if channels_last else "plain"]
 
     monkeypatch.setattr(probe.CardProbe, "step_s", step_s)
-    monkeypatch.setattr(probe, "choose_prediction", lambda *_: Choice(seconds=0.5))
+    monkeypatch.setattr(probe, "choose_prediction", lambda *_, **__: Choice(seconds=0.5))
     config = TrainingConfig(**{"precision": "fp32", "epochs": 4, "steps_per_epoch": 250} | options)
     return choose_compute(config, plan, run.description, torch.device("cuda"))
 
@@ -150,10 +151,28 @@ def test_another_plan_is_probed_anew(own_run: runs.Run, monkeypatch: pytest.Monk
     assert asked == [own_run.plan]
 
 
+def test_a_fold_without_a_checkpoint_or_on_another_processor_is_chosen_for_anew(
+    own_run: runs.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(probe, "choose_compute", lambda *_: ComputeChoice("fp32", why="anew"))
+    entries = read_json(own_run.folder.provenance)["folds"]
+    entries["0"]["processor"]["name"] = "another one"
+    runs.add_provenance(own_run, "folds", entries)
+    assert computing.choose_compute_of(own_run, CPU, keep=False).why == "anew"
+    assert "Fold 0 was begun on another one" in capsys.readouterr().out
+    entries["0"]["processor"] = read_processor().plain()
+    runs.add_provenance(own_run, "folds", entries)
+    assert computing.choose_compute_of(own_run, CPU).why != "anew"
+    for path in (own_run.folder.fold(0) / "checkpoints").iterdir():
+        path.unlink()
+    assert computing.choose_compute_of(own_run, CPU).why == "anew"
+
+
 def test_a_run_of_an_earlier_version_goes_on_as_it_began(own_run: runs.Run):
     provenance = read_json(own_run.folder.provenance)
     compute = provenance["folds"]["0"]["compute"]
     early = {key: value for key, value in compute.items() if key not in ("step_s", "window_s")}
+    del provenance["folds"]["0"]["processor"]
     provenance["folds"]["0"]["compute"] = {**early, "precision": "bf16"}
     runs.add_provenance(own_run, "folds", provenance["folds"])
     choice = computing.choose_compute_of(own_run, CPU)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ CHANGES = (
     "training.validation_cases=1",
     "planning.network.dropout=0.1",
 )
+LONGER = ("training.epochs=4",)
 NUM_KILLS = 8
 
 
@@ -47,15 +49,19 @@ def test_killed_at_many_moments_training_ends_with_the_same_weights(finished_run
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["medunet.stages", "medunet.training.train"])
     data_root, threads = finished_run.data_root, torch.get_num_threads()
-    calm = begin(tmp_path / "calm", data_root, CHANGES)
-    killed = begin(tmp_path / "killed", data_root, CHANGES)
+    begun = begin(tmp_path / "begun", data_root, (*CHANGES, "training.epochs=1"))
+    stages.run_train(begun)  # both go on from here: what was timed at the start bounds their validation
+    calm, killed = (
+        runs.open_run(shutil.copytree(begun.folder.root, tmp_path / name), data_root, changes=LONGER)
+        for name in ("calm", "killed")
+    )
+    calm.save()
+    killed.save()
+    shutil.rmtree(killed.folder.model(0))
     undisturbed = context.Process(target=train, args=(calm.folder.root, data_root, threads))
     undisturbed.start()
     undisturbed.join()
     assert undisturbed.exitcode == 0
-    runs.add_provenance(
-        killed, "folds", runs.read_provenance(calm)["folds"]
-    )  # the times that bound its validation
 
     checkpoints = killed.folder.fold(0) / "checkpoints"
     last = checkpoints / "last.ckpt"

@@ -12,12 +12,13 @@ from conftest import TINY
 from medunet import runs, stages
 from medunet.config import Config, change_config
 from medunet.errors import InputError
+from medunet.files import read_object
 from medunet.plans import Plan
 from medunet.training import module as module_file
 from medunet.training.checkpoints import Saved, best_row, is_readable, newest_readable, out_of_patience
+from medunet.training.export import export_weights
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
-from medunet.training.train import export_weights
 
 
 def weights_of(run: runs.Run) -> bytes:
@@ -174,7 +175,9 @@ def test_the_best_weights_are_the_first_highest_dice():
      (["training.patience=3"], False)],
 )  # fmt: skip
 def test_limits_that_end_a_resumed_run(changes, over):
-    history = [{"dice": value, "step": 125 * (i + 1)} for i, value in enumerate((0.5, 0.8, 0.7, 0.6))]
+    history = [
+        {"dice": value, "step": 125 * (i + 1), "epoch": i} for i, value in enumerate((0.5, 0.8, 0.7, 0.6))
+    ]
     saved = Saved("id", step=500, elapsed_s=60.0, history=history)
     assert saved.is_over(change_config({"dataset": "x"}, changes, "test")) is over
 
@@ -188,9 +191,9 @@ def test_early_stopping_ends_training_and_keeps_the_best(finished_run: runs.Run,
     )
     run = begin(finished_run, tmp_path / "run", changes)
     stages.run_train(run)
-    num_rows = len(steps_of(run))
+    num_rows, every = len(steps_of(run)), read_object(run.folder.fold(0) / "validation.json")["every_epochs"]
     assert num_rows < 10
-    patient = runs.open_run(run.folder.root, run.data_root, changes=["training.patience=3"])
+    patient = runs.open_run(run.folder.root, run.data_root, changes=[f"training.patience={3 * every}"])
     stages.run_train(patient)
     assert len(steps_of(patient)) == num_rows + 2
     stages.run_train(patient)
@@ -198,11 +201,17 @@ def test_early_stopping_ends_training_and_keeps_the_best(finished_run: runs.Run,
 
 
 def test_patience_counts_from_the_first_highest_dice():
-    history = [{"dice": value} for value in (math.nan, 0.0, 0.8, 0.8, 0.7)]
+    history = [{"dice": value, "epoch": epoch} for epoch, value in enumerate((math.nan, 0.0, 0.8, 0.8, 0.7))]
     assert out_of_patience(history, 2)
     assert not out_of_patience(history, 3)
     assert not out_of_patience(history[:2], 1)
     assert not out_of_patience(history, None)
+
+
+def test_patience_counts_epochs_however_few_of_them_are_validated():
+    history = [{"dice": value, "epoch": epoch} for epoch, value in ((2, 0.8), (5, 0.7), (8, 0.7))]
+    assert out_of_patience(history, 6)
+    assert not out_of_patience(history, 7)
 
 
 def module_of(plan: Plan, run: runs.Run, changes=(), *, compiled: bool = False) -> SegmentationModule:

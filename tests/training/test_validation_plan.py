@@ -62,6 +62,13 @@ def test_what_does_not_fit_is_looked_at_less_often_then_in_less_windows_then_on_
     assert bound_validation(bounded, PLAN, 200, step_s=1.0, window_s=window_s).num_cases == 7
 
 
+def test_where_cases_are_seen_whole_there_are_fewer_of_them_rather_than_windows():
+    few = LONG.model_copy(update={"epochs": 20})
+    whole = bound_validation(few, PLAN, 200, step_s=1.0, window_s=0.1 / BESIDE, whole_cases=True)
+    assert (whole.every_epochs, whole.num_cases) == (2, 73)  # 882 windows are paid, of 12 a case
+    assert whole.windows >= NEEDED
+
+
 @pytest.mark.parametrize(("epochs", "minutes"), [(40, None), (1000, 100.0)])
 def test_there_are_ten_validations_where_there_are_so_many_epochs(epochs: int, minutes: float | None):
     training = LONG.model_copy(update={"epochs": epochs, "max_minutes": minutes})

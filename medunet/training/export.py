@@ -1,0 +1,74 @@
+"""What a training leaves for prediction: the best and the final weights, and the model card beside them."""
+
+import errno
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from medunet import __version__
+from medunet.case_scores import json_number
+from medunet.config import Config, WeightsName
+from medunet.errors import InputError
+from medunet.files import RunFolder, hash_file, whole_file
+from medunet.plans import WEIGHTS_FILES, ModelCard, Plan
+from medunet.records import Manifest
+from medunet.training.checkpoints import is_readable, newest_readable
+from medunet.training.validation_plan import begun_validation
+
+
+def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) -> ModelCard:
+    """Write the best checkpoint's weights and the newest one's as safetensors, with the model card beside them.
+
+    Raises:
+        InputError: no checkpoint can be read, or there is none.
+    """
+    fold = config.training.fold
+    checkpoints, model = run.fold(fold) / "checkpoints", run.model(fold)
+    best, newest = checkpoints / "best.ckpt", newest_readable(checkpoints)
+    if newest is None:
+        raise InputError("nothing was saved", where=str(checkpoints), mend="Train at least one epoch.")
+    if not is_readable(best):
+        text = f"[yellow]best.ckpt of fold {fold} is lost: the newest weights take the place of the best.[/]"
+        Console(stderr=True).print(text, soft_wrap=True)
+        best = newest
+    averaged = config.training.ema_decay is not None
+    row = _export(best, model / WEIGHTS_FILES["best"], averaged=averaged)
+    _export(newest, model / WEIGHTS_FILES["final"], averaged=averaged)
+    training, held_out = manifest.split_fold(fold)
+    used: WeightsName = config.inference.weights or ("final" if config.training.patience is None else "best")
+    card = ModelCard(
+        medunet_version=__version__,
+        description=manifest.description,
+        plan=plan,
+        fold=fold,
+        inference=config.inference.model_copy(update={"weights": used}),
+        training_cases=tuple(case.id for case in training),
+        train_is_validation=training == held_out,
+        validation_dice={key: json_number(value) for key, value in row.items() if key.startswith("dice")},
+        validation_cases=begun_validation(run.fold(fold), manifest, config.training).cases,
+        weights_sha256=hash_file(model / WEIGHTS_FILES["best"]),
+        final_weights_sha256=hash_file(model / WEIGHTS_FILES["final"]),
+    )
+    card.write(model / "model.json")
+    return card
+
+
+def _export(checkpoint: Path, path: Path, *, averaged: bool) -> dict[str, float]:
+    """Write a checkpoint's weights, or their running average; return the newest row of its history."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    prefix = "average.module." if averaged else "network."
+    weights = {
+        name.removeprefix(prefix): value.contiguous().clone()  # DynUNet names some twice; a file holds each
+        for name, value in content["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    with whole_file(path) as temporary:
+        try:
+            save_file(weights, temporary)
+        except SafetensorError as error:
+            raise OSError(errno.ENOSPC, str(error)) from error
+    row: dict[str, float] = content["medunet"]["history"][-1]
+    return row
