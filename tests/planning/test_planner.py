@@ -136,7 +136,7 @@ def test_features_start_at_the_number_given():
 
 def test_a_plan_of_an_earlier_version_settles_what_it_settled_then(tiny_plan: Plan):
     """A training that 0.4.0 began goes on: its identity is a hash of the plan, which had no grid."""
-    assert tiny_plan.settled["grid"] == "extent"
+    assert tiny_plan.settled["grid"]["value"] == "extent"
     earlier = tiny_plan.model_copy(update={"grid": "first_voxel"})
     assert "grid" not in earlier.settled
     assert earlier.settled == {key: value for key, value in tiny_plan.settled.items() if key != "grid"}
