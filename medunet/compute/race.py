@@ -51,7 +51,7 @@ class Race:
     ) -> None:
         """The first of the ways is the default: it is never left."""
         self.default, self.alive, self.clock = ways[0], list(ways), clock
-        self.budget_s, self.end = budget_s, clock() + budget_s
+        self.end = clock() + budget_s
         self.best: dict[str, dict[Way, float]] = {}
         self.left: dict[Way, str] = {}
         self.last: Trial | None = None  # the largest trial that the ways were compared at

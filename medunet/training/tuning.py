@@ -95,9 +95,8 @@ def search(
         try:
             dice = train(name, changes, [pruning])
         except BaseException as error:
-            if not _is_of_settings(
-                error, changes
-            ):  # Ctrl-C, a full disk: the trial goes on when the search does
+            if not _is_of_settings(error, changes):
+                # Ctrl-C, a full disk: the trial goes on when the search does.
                 _queue(study, study.trials[trial.number])
                 raise
             trial.set_user_attr("reason", _reason(error))
