@@ -126,3 +126,13 @@ def test_workers_by_cases_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert choose_workers(50, 100 * million, bytes_per_voxel=24, bytes_per_process=500 * million) == 2
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1e9))
     assert choose_workers(50, 100 * million) == 1
+
+
+def linear_algebra_threads(_: int) -> str | None:
+    return os.environ.get("OPENBLAS_NUM_THREADS")
+
+
+def test_processes_do_linear_algebra_on_one_thread_each(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    assert [result for _, result in run_all(linear_algebra_threads, [0, 1], 2)] == ["1", "1"]
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "7"

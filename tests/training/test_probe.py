@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from medunet import computing, runs
+from medunet import computing, runs, stages
 from medunet.compute.kept import Choice, change_settings, list_kept
-from medunet.config import TrainingConfig
+from medunet.config import TrainingConfig, change_config
 from medunet.files import read_json
 from medunet.inference.probe import choose_prediction
 from medunet.plans import Plan
@@ -179,3 +179,19 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began(own_run: runs.Run):
     assert choice == replace(ComputeChoice(**early), precision="bf16")
     assert (choice.step_s, choice.window_s) == (0.0, 0.0)
     assert list_kept() == []
+
+
+def test_a_model_trained_in_fp16_predicts_on_a_cpu():
+    config = change_config({"dataset": "phantoms"}, ["training.precision=fp16"], "test")
+    assert computing.precision_for(config, CPU) == "auto"
+    assert computing.precision_for(config, torch.device("cuda")) == "fp16"
+
+
+def test_a_plan_of_0_4_that_nothing_was_trained_by_is_made_anew(own_run: runs.Run, capsys):
+    earlier = own_run.plan.model_copy(update={"grid": "first_voxel"})
+    earlier.write(own_run.folder.plan)
+    assert stages.run_plan(own_run).grid == "first_voxel"  # a run that has begun keeps its plan
+    for path in (own_run.folder.fold(0) / "checkpoints").iterdir():
+        path.unlink()
+    assert stages.run_plan(own_run).grid == "extent"
+    assert "made anew" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from medunet.config import Config, change_config, load_config
-from medunet.errors import DataError, InputError
+from medunet.errors import DataError, InputError, NoMemoryError
 from medunet.training import tuning
 from medunet.training.module import SegmentationModule
 from medunet.training.tuning import search
@@ -401,3 +401,10 @@ def test_without_optuna_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(InputError, match=r"Optuna is not installed\. pip install 'medunet\[tune\]'"):
         import medunet.training.tuning  # noqa: F401
+
+
+def test_lack_of_memory_is_a_trials_fault_only_where_it_changes_the_plan():
+    error = NoMemoryError("memory ran out")
+    assert tuning._is_of_settings(error, ["planning.batch_size=8", "training.learning_rate=0.1"])
+    assert not tuning._is_of_settings(error, ["training.learning_rate=0.1"])
+    assert tuning._is_of_settings(InputError("does not fit"), [])
