@@ -11,7 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-_CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+from medunet.networks.convolution import Convolution3d
+
+_CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: Convolution3d}
 _TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _INSTANCE: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _BATCH: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
