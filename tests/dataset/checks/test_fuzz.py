@@ -99,7 +99,7 @@ def edited(plain: bytes, edits: list[tuple[int, bytes]]) -> bytes:
     return bytes(changed)
 
 
-@settings(max_examples=2200, **FUZZ)
+@settings(max_examples=900, **FUZZ)
 @given(version=st.sampled_from([0, 1]), edits=st.lists(EDIT, min_size=1, max_size=4), of_label=st.booleans())
 def test_headers(version: int, edits: list[tuple[int, bytes]], of_label: bool, root: Path) -> None:
     broken = edited(IMAGES[version], edits)
@@ -120,7 +120,7 @@ STREAM_CHANGES: list[Callable[[bytes, int], bytes]] = [
 ]
 
 
-@settings(max_examples=1300, **FUZZ)
+@settings(max_examples=500, **FUZZ)
 @given(
     change=st.sampled_from(STREAM_CHANGES),
     place=st.integers(0, 1 << 16),
@@ -167,7 +167,7 @@ MANIFEST = Manifest(description=DESCRIPTION, cases=(CASE,)).plain()
 PLACES = places_of(MANIFEST)
 
 
-@settings(max_examples=900, **FUZZ)
+@settings(max_examples=400, **FUZZ)
 @given(place=st.sampled_from(PLACES), new=JSON_VALUES, cut=st.one_of(st.none(), st.integers(0, 600)))
 def test_manifests(place: tuple[Any, ...], new: Any, cut: int | None, root: Path) -> None:
     text = json.dumps(replaced(MANIFEST, place, new))
@@ -194,7 +194,7 @@ DATALIST = {
 }
 
 
-@settings(max_examples=700, **FUZZ)
+@settings(max_examples=300, **FUZZ)
 @given(
     place=st.sampled_from([("description",), *places_of(DESCRIPTION.plain(), ("description",))]),
     entry=st.sampled_from(places_of(DATALIST)),

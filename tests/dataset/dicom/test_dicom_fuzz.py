@@ -228,7 +228,7 @@ _SETTINGS = settings(
 )
 
 
-@settings(_SETTINGS, max_examples=1000)
+@settings(_SETTINGS, max_examples=400)
 @given(
     kind=st.sampled_from(["slices", "compressed", "frames"]),
     damaged=st.lists(damages(), min_size=1, max_size=3),
@@ -248,7 +248,7 @@ def test_damaged_tags(
     assert import_all(contents, place)
 
 
-@settings(_SETTINGS, max_examples=700)
+@settings(_SETTINGS, max_examples=300)
 @given(kind=st.sampled_from(["slices", "compressed", "frames"]), data=st.data())
 def test_damaged_bytes(good: GoodFiles, place: Path, kind: str, data: st.DataObject) -> None:
     contents = list(good[kind])
