@@ -8,25 +8,40 @@ from pathlib import Path
 import pytest
 from tiny_cohort import write_tiny_cohort
 
-from medunet import runs, stages
+from medunet import computing, runs, stages
+from medunet.compute import choosing
 from medunet.compute.kept import SETTINGS, change_settings
 from medunet.config import PlanningConfig
 from medunet.planning.planner import make_plan
 from medunet.plans import Fingerprint, Plan
+from medunet.processor import read_processor
 from medunet.records import load_description
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+class QuietCores:
+    """Sees no other work."""
+
+    def taken(self) -> float:
+        return 0.0
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the user's choices of how to compute out of the tests, and the tests' out of the user's cache.
 
-    Other tests take the cores meanwhile, so that no choice would be kept and each command would race anew: all
-    compute in fp32 and the default layout.
+    Other tests take the cores meanwhile, so that no choice would be kept and each training would race anew: all
+    compute in fp32 and the default layout, and keep what they timed.
     """
     with pytest.MonkeyPatch.context() as patch:
+        for module in (choosing, computing):
+            patch.setattr(module, "CoreWatch", QuietCores)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        if (
+            read_processor().limits
+        ):  # what torch.compile keeps for the whole processor is wrong for its lesser part
+            patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         change_settings(
             [f"{key}={'off' if values == ('on', 'off') else 'fp32'}" for key, values in SETTINGS.items()]
         )

@@ -21,23 +21,33 @@ class Convolution3d(nn.Conv3d):
     alone, which oneDNN then computes by its own kernel.
     """
 
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int, int],
+        stride: int | tuple[int, int, int] = 1,
+        padding: int | tuple[int, int, int] = 0,
+        *,
+        bias: bool = True,
+    ) -> None:
+        """Take what `nn.Conv3d` takes, but for dilation, groups and other paddings than zeros."""
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        suits = in_channels % _BLOCK == out_channels % _BLOCK == 0 and self.padding[0] != 0
+        self._lacks_kernel = suits and _has_avx2_alone()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(B, C, I, J, K)` to what stride and padding leave, as `nn.Conv3d` does."""
-        if self._lacks_kernel(x):
-            return _PaddedGradient.apply(x, self.weight, self.bias, self.stride, self.padding)
-        return super().forward(x)
-
-    def _lacks_kernel(self, x: torch.Tensor) -> bool:
-        return (
-            x.device.type == "cpu"
+        if (
+            self._lacks_kernel
+            and x.device.type == "cpu"
             and x.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and torch.is_grad_enabled()
             and self.weight.requires_grad
-            and self.padding[0] != 0
-            and self.in_channels % _BLOCK == self.out_channels % _BLOCK == 0
-            and _has_avx2_alone()
-        )
+        ):
+            return _PaddedGradient.apply(x, self.weight, self.bias, self.stride, self.padding)
+        return super().forward(x)
 
 
 @lru_cache(maxsize=1)

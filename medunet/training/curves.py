@@ -26,10 +26,10 @@ class Curves(L.Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._drawn_at = -math.inf
+        self._drawn_at = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the table, and the picture where the last one is a minute old."""
+        """Write the table, and each minute the picture."""
         assert isinstance(pl_module, SegmentationModule)
         if not pl_module.history:
             return
