@@ -16,6 +16,7 @@ from medunet.planning.planner import make_plan
 from medunet.plans import Fingerprint, Plan
 from medunet.processor import read_processor
 from medunet.records import load_description
+from medunet.training.curves import Curves
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -46,6 +47,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             [f"{key}={'off' if values == ('on', 'off') else 'fp32'}" for key, values in SETTINGS.items()]
         )
         yield
+
+
+@pytest.fixture(autouse=True)
+def draw_no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out curves.png, which takes longer than these trainings; `finished_run` has it."""
+    monkeypatch.setattr(Curves, "_draw", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

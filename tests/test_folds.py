@@ -14,7 +14,6 @@ from medunet.errors import StoppedError
 from medunet.files import read_json
 from medunet.plans import ModelCard
 from medunet.training import train
-from medunet.training.curves import Curves
 
 FOLDS = [["case_00", "case_03", "case_05"], ["case_01", "case_02", "case_04"]]
 QUICK = ("training.epochs=1", "training.steps_per_epoch=2", "training.validation_cases=1")
@@ -25,12 +24,6 @@ def call(*arguments: object) -> str:
     done = CliRunner().invoke(cli.app, [str(each) for each in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
-
-
-@pytest.fixture(autouse=True)
-def draw_no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out curves.png, which takes longer than these trainings."""
-    monkeypatch.setattr(Curves, "_draw", lambda *_: None)
 
 
 @pytest.fixture

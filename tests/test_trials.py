@@ -14,7 +14,6 @@ from medunet.compute import free_memory
 from medunet.config import load_config
 from medunet.errors import InputError
 from medunet.plans import ModelCard
-from medunet.training.curves import Curves
 from medunet.trials import run_tune
 
 QUICK = ("training.epochs=2", "training.steps_per_epoch=2", "training.validation_cases=1", "tuning.trials=2")
@@ -23,12 +22,6 @@ SPACE = (
     "planning.patch_size: [[24, 24, 8], [16, 16, 8]], training.loss: [dice, auto], "
     "planning.network.dropout: [0.0, 0.2], training.augment: [true, false]}"
 )
-
-
-@pytest.fixture(autouse=True)
-def draw_no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out curves.png, which takes longer than these trainings."""
-    monkeypatch.setattr(Curves, "_draw", lambda *_: None)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from medunet.config import LossName
 from medunet.files import read_json
 from medunet.records import load_description
 from medunet.training import module
-from medunet.training.curves import Curves
 
 QUICK = ("training.epochs=1", "training.steps_per_epoch=2", "training.validation_cases=1")
 # Adam divides by the gradient's size: where it is rounding noise, as of a bias before a norm, noise moves weights.
@@ -47,12 +46,6 @@ NETWORKS = {
     ),
     "mednext": ("planning.network.name=mednext", "planning.patch_size=[32, 16, 16]", "planning.base_features=4"),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def draw_no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out curves.png, which takes longer than these trainings."""
-    monkeypatch.setattr(Curves, "_draw", lambda *_: None)
 
 
 def begin(given: runs.Run, root: Path, *changes: str, exclusive: bool = False) -> runs.Run:

@@ -27,7 +27,7 @@ CHANGES = (
     "planning.network.dropout=0.1",
 )
 LONGER = ("training.epochs=4",)
-NUM_KILLS = 8
+NUM_KILLS = 6
 
 
 def train(root: Path, data_root: Path, threads: int) -> None:
