@@ -39,9 +39,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for module in (choosing, computing):
             patch.setattr(module, "CoreWatch", QuietCores)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        if (
-            read_processor().limits
-        ):  # what torch.compile keeps for the whole processor is wrong for its lesser part
+        if read_processor().limits:
+            # What torch.compile keeps for the whole processor is wrong for its lesser part.
             patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         change_settings(
             [f"{key}={'off' if values == ('on', 'off') else 'fp32'}" for key, values in SETTINGS.items()]
