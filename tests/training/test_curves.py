@@ -4,6 +4,8 @@ import io
 import math
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,11 @@ import torch
 from PIL import Image
 
 from medunet import runs
-from medunet.training.curves import draw_curves, history_csv
+from medunet.training import curves
+from medunet.training.curves import Curves, draw_curves, history_csv
+from medunet.training.module import SegmentationModule
+
+DRAW = Curves._draw  # before conftest replaces it
 
 
 def history(*hd95_mm: float, dice: float = 0.8) -> list[dict[str, float]]:
@@ -40,6 +46,20 @@ def test_the_picture_is_drawn(finished_run: runs.Run):
     picture = Image.open(finished_run.folder.fold(0) / "curves.png")
     assert picture.size == (1600, 420)
     assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+
+
+def test_the_picture_is_drawn_each_minute_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock, drawn = SimpleNamespace(now=0.0), []
+    figure = SimpleNamespace(savefig=lambda *_, **__: drawn.append(clock.now))
+    monkeypatch.setattr(curves.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(curves, "draw_curves", lambda rows: figure)
+    monkeypatch.setattr(Curves, "_draw", DRAW)
+    module, callback = MagicMock(spec=SegmentationModule, history=history(1.5)), Curves(tmp_path)
+    for clock.now in (20.0, 61.0, 90.0, 130.0):
+        callback.on_train_epoch_end(MagicMock(), module)
+        assert (tmp_path / "training.csv").exists()
+    callback.on_train_end(MagicMock(), module)
+    assert drawn == [61.0, 130.0, 130.0]
 
 
 def test_undefined_is_blank_infinite_is_inf_and_small_is_not_zero():
