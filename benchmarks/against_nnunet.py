@@ -28,8 +28,8 @@ from pathlib import Path
 
 from nnunet_peer import Peer, Watched, add_arguments, read_cases, read_rows, watch
 
-from medunet.files import read_object, write_json
-from medunet.processor import read_processor
+from medunet.base.files import read_object, write_json
+from medunet.base.processor import read_processor
 
 
 @dataclass(frozen=True)

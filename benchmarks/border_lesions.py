@@ -27,13 +27,13 @@ from scipy import ndimage
 from torch.utils.data import DataLoader
 
 from medunet.compute.devices import keep_freed_memory
-from medunet.config import PlanningConfig, TrainingConfig
 from medunet.imaging.components import label_components
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
 from medunet.planning.planner import make_plan
-from medunet.plans import Fingerprint, Plan
-from medunet.records import Description
+from medunet.records.config import PlanningConfig, TrainingConfig
+from medunet.records.description import Description
+from medunet.records.plan import Fingerprint, Plan
 from medunet.training.data import PatchDataset
 from medunet.training.losses import SegmentationLoss
 from medunet.training.optimisation import learning_rate

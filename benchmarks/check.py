@@ -28,12 +28,12 @@ os.environ.update(ONE_THREAD)
 import nibabel as nib  # noqa: E402 - threads are set before NumPy is loaded
 import numpy as np  # noqa: E402
 
+from medunet.base.processor import read_processor  # noqa: E402
 from medunet.dataset.checks.case_checks import check_case  # noqa: E402
 from medunet.dataset.manifest import make_manifest  # noqa: E402
-from medunet.processor import read_processor  # noqa: E402
-from medunet.records import Case, Description, load_description  # noqa: E402
+from medunet.records.description import Description, load_description  # noqa: E402
+from medunet.records.manifest import Case  # noqa: E402
 
-DESCRIPTIONS = Path(__file__).parents[1] / "data_manifests"
 COHORTS = ("hippocampus", "brats", "ct_abdomen")
 
 
@@ -58,13 +58,13 @@ class Cohort:
 def open_cohort(name: str, data: Path) -> Cohort:
     """List the cases of a folder of the shared data."""
     if name == "hippocampus":
-        root, description = data / name, load_description("msd_task04_hippocampus", DESCRIPTIONS)
+        root, description = data / name, load_description("msd_task04_hippocampus")
         return Cohort(root, description, make_manifest(description, root).cases)
     if name == "brats":
         root = data / "brats" / "TCGA-FG-6692"
-        description = load_description("brats_2018_2021", DESCRIPTIONS)
+        description = load_description("brats_2018_2021")
         return Cohort(root, description, make_manifest(description, root).cases)
-    description = load_description("totalsegmentator", DESCRIPTIONS)
+    description = load_description("totalsegmentator")
     files = {"CT": "ct.nii.gz"}
     case = Case(id=name, patient=name, images=files, label="totalsegmentator_labels.nii.gz")
     return Cohort(data / name, description, (case,))

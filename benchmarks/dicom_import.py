@@ -29,11 +29,11 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from medunet.base.processor import read_processor
 from medunet.dataset.dicom.importer import import_tree
 from medunet.dataset.dicom.series import read_tree
 from medunet.dataset.dicom.series_checks import check_series
 from medunet.imaging.nifti import write_volume
-from medunet.processor import read_processor
 
 PARTS = ("read", "decode", "scan", "import", "write", "again", "sitk")
 

@@ -34,14 +34,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medunet import runs
-from medunet.dataset.manifest import case_paths, make_manifest
+from medunet.base.errors import InputError
+from medunet.base.files import write_json
+from medunet.base.processor import read_processor
+from medunet.dataset.manifest import make_manifest
 from medunet.dataset.splits import read_folds
-from medunet.errors import InputError
-from medunet.files import write_json
 from medunet.imaging.volumes import read_label, write_mask
-from medunet.processor import read_processor
-from medunet.records import Manifest, load_description
+from medunet.records.data_root import case_paths
+from medunet.records.description import load_description
+from medunet.records.manifest import Manifest
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair
 from medunet.scoring.summary import mean_dice, summarise
@@ -265,7 +266,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_cases(given: argparse.Namespace) -> Manifest:
     """List the cases with their fixed folds."""
-    description = load_description(given.dataset, runs.descriptions_folder())
+    description = load_description(given.dataset)
     return make_manifest(description, given.data_root, folds=read_folds(given.folds_file))
 
 

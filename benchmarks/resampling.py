@@ -33,7 +33,7 @@ from monai.transforms.spatial.array import Resize, Spacing  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from skimage.transform import resize  # noqa: E402
 
-from medunet.processor import read_processor  # noqa: E402
+from medunet.base.processor import read_processor  # noqa: E402
 from medunet.transforms.resampling import resample_labels, size_at_spacing  # noqa: E402
 
 EXTENT_MM = (190.0, 170.0, 150.0)

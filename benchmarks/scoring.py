@@ -327,7 +327,7 @@ def main() -> None:
     if given.measure is not None:
         measure(given.measure, given.case, given.rounds)
         return
-    from medunet.processor import read_processor  # peers run in environments without medunet
+    from medunet.base.processor import read_processor
 
     print(f"{read_processor().describe()}\n", flush=True)
     print("| case | tool | ms | times | MB | HD95 mm | ASSD mm |\n|---|---|---|---|---|---|---|", flush=True)

@@ -8,12 +8,12 @@ import resource
 
 import torch
 
+from medunet.base.processor import read_processor
 from medunet.compute.devices import autocast
-from medunet.config import NetworkConfig
 from medunet.networks.unet import UNet
 from medunet.planning.memory import NetworkShape, training_gb
 from medunet.planning.topology import plan_topology, stage_features
-from medunet.processor import read_processor
+from medunet.records.config import NetworkConfig
 
 
 def peak_gb() -> float:

@@ -26,14 +26,14 @@ from monai.transforms import (
     SpatialPadd,
 )
 
+from medunet.base.processor import read_processor
 from medunet.compute.devices import autocast, choose_device
-from medunet.computing import begin_computing
-from medunet.config import PlanningConfig, TrainingConfig
 from medunet.networks.builder import build_network
 from medunet.planning.planner import make_plan
-from medunet.plans import Fingerprint
-from medunet.processor import read_processor
-from medunet.records import Description
+from medunet.records.config import PlanningConfig, TrainingConfig
+from medunet.records.description import Description
+from medunet.records.plan import Fingerprint
+from medunet.runs.computing import begin_computing
 from medunet.training.losses import SegmentationLoss
 from medunet.training.probe import choose_compute
 from medunet.transforms.augment import apply_parameters, margin_size, sample_parameters

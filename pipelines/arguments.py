@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from medunet import runs
+from medunet.runs import run as runs
 
 
 def make_parser(description: str | None, *, run: str) -> argparse.ArgumentParser:

@@ -14,10 +14,18 @@ from pathlib import Path
 
 from arguments import make_parser, open_run
 
-from medunet import adhoc, runs, stages
-from medunet.cli import guard
-from medunet.dataset.phantoms.brain import SPACING_MM, write_brain_cohort
+from medunet.cli.app import guard
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.predict import run_predict
+from medunet.commands.report import run_report
+from medunet.commands.run import list_failed, say_tensorboard
+from medunet.commands.score import run_score, score_masks_of
+from medunet.commands.train import run_train
+from medunet.phantoms.brain import SPACING_MM, write_brain_cohort
 from medunet.reporting.triptych import save_triptychs
+from medunet.runs.run import label_of
 from medunet.scoring.tables import read_scores
 
 # Small enough for two CPU cores and some minutes; `--set` changes them.
@@ -51,22 +59,22 @@ def main() -> list[str]:
         write_brain_cohort(given.data_root, given.phantoms, spacing_mm=(i, j, k))
 
     run = open_run(given, __file__, PHANTOM_SETTINGS if given.phantoms is not None else ())
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
-    stages.run_train(run)
-    failed = stages.run_predict(run)
-    scores = stages.run_score(run)
-    stages.run_report(run)
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
+    run_train(run)
+    failed = run_predict(run)
+    scores = run_score(run)
+    run_report(run)
     failed |= save_triptychs(
         run.folder, run.data_root, read_scores(run.folder.scores), channels=("FLAIR", "T1gd")
     )
-    stages.say_tensorboard(run)
+    say_tensorboard(run)
 
     if given.readers is not None:
-        reference = runs.label_of(run, given.case)
-        scores += adhoc.score_masks_of(reference, given.readers, run.folder.root / "readers", run.config)
-    return stages.list_failed(failed, scores)
+        reference = label_of(run, given.case)
+        scores += score_masks_of(reference, given.readers, run.folder.root / "readers", run.config)
+    return list_failed(failed, scores)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ python pipelines/demo.py [--run runs/demo] [--set training.epochs=4]; the same a
 
 from arguments import make_parser, open_run
 
-from medunet.cli import guard
-from medunet.demo import make_cohort, run_demo
+from medunet.cli.app import guard
+from medunet.commands.demo import make_cohort, run_demo
 
 
 def main() -> list[str]:

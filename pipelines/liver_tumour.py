@@ -10,8 +10,16 @@ from pathlib import Path
 
 from arguments import make_parser, open_run
 
-from medunet import runs, stages
-from medunet.cli import guard
+from medunet.cli.app import guard
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.predict import run_predict
+from medunet.commands.report import run_report
+from medunet.commands.run import list_failed, say_tensorboard
+from medunet.commands.score import run_score
+from medunet.commands.train import run_train
+from medunet.runs.run import external_run
 
 
 def main() -> list[str]:
@@ -24,23 +32,23 @@ def main() -> list[str]:
     given = parser.parse_args()
 
     run = open_run(given, __file__)
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
-    stages.run_train(run)
-    failed = stages.run_predict(run)
-    scores = stages.run_score(run)
-    stages.run_report(run)
-    stages.say_tensorboard(run)
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
+    run_train(run)
+    failed = run_predict(run)
+    scores = run_score(run)
+    run_report(run)
+    say_tensorboard(run)
 
     if given.external_root is not None:
-        elsewhere = runs.external_run(run, given.external_dataset, given.external_root)
-        stages.run_manifest(elsewhere)
-        stages.run_check(elsewhere)
-        failed |= stages.run_predict(elsewhere, model=run.folder.model(run.config.training.fold))
-        scores += stages.run_score(elsewhere, targets=("liver",))
-        stages.run_report(elsewhere)
-    return stages.list_failed(failed, scores)
+        elsewhere = external_run(run, given.external_dataset, given.external_root)
+        run_manifest(elsewhere)
+        run_check(elsewhere)
+        failed |= run_predict(elsewhere, model=run.folder.model(run.config.training.fold))
+        scores += run_score(elsewhere, targets=("liver",))
+        run_report(elsewhere)
+    return list_failed(failed, scores)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,15 @@ import json
 
 from arguments import make_parser, open_run
 
-from medunet import stages
-from medunet.cli import guard
+from medunet.cli.app import guard
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.predict import run_predict
+from medunet.commands.report import run_report
+from medunet.commands.run import list_failed, say_tensorboard
+from medunet.commands.score import run_score
+from medunet.commands.train import run_train
 
 
 def main() -> list[str]:
@@ -22,15 +29,15 @@ def main() -> list[str]:
 
     fixed = (f"folds_file={json.dumps(given.folds_file)}", "holdout=null") if given.folds_file else ()
     run = open_run(given, __file__, fixed)
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
-    stages.run_train(run)
-    failed = stages.run_predict(run)
-    scores = stages.run_score(run)
-    stages.run_report(run)
-    stages.say_tensorboard(run)
-    return stages.list_failed(failed, scores)
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
+    run_train(run)
+    failed = run_predict(run)
+    scores = run_score(run)
+    run_report(run)
+    say_tensorboard(run)
+    return list_failed(failed, scores)
 
 
 if __name__ == "__main__":

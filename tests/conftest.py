@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from tiny_cohort import write_tiny_cohort
 
-from medunet import computing, runs, stages
+from medunet.base.processor import read_processor
+from medunet.commands.run import run_all
 from medunet.compute import choosing
 from medunet.compute.kept import SETTINGS, change_settings
-from medunet.config import PlanningConfig
 from medunet.planning.planner import make_plan
-from medunet.plans import Fingerprint, Plan
-from medunet.processor import read_processor
-from medunet.records import load_description
+from medunet.records.config import PlanningConfig
+from medunet.records.description import load_description
+from medunet.records.plan import Fingerprint, Plan
+from medunet.runs import computing
+from medunet.runs.run import Run, open_run
 from medunet.training.curves import Curves
 
 REPOSITORY = Path(__file__).parents[1]
@@ -76,7 +78,7 @@ def tiny_plan() -> Plan:
         nonzero_fraction=1.0,
         intensities={"CT": {"percentile_00_5": -50.0, "percentile_99_5": 200.0, "mean": 90.0, "std": 40.0}},
     )
-    description = load_description("phantoms", REPOSITORY / "data_manifests")
+    description = load_description("phantoms")
     config = PlanningConfig(base_features=4, patch_size=(16, 16, 8), batch_size=2)
     return make_plan(fingerprint, description, config, memory_gb=1.0, memory_why="given")
 
@@ -96,18 +98,18 @@ TINY = (
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A whole run on a tiny cohort, all stages done; tests that change it take `own_run`."""
     root = tmp_path_factory.mktemp("finished")
     data_root = write_tiny_cohort(root / "data")
-    run = runs.open_run(root / "runs" / "tiny", data_root, dataset="phantoms", changes=TINY)
-    stages.run_all(run)
+    run = open_run(root / "runs" / "tiny", data_root, dataset="phantoms", changes=TINY)
+    run_all(run)
     return run
 
 
 @pytest.fixture
-def own_run(finished_run: runs.Run, tmp_path: Path) -> runs.Run:
+def own_run(finished_run: Run, tmp_path: Path) -> Run:
     """A copy of the finished run and its data, to change at will."""
     shutil.copytree(finished_run.data_root, tmp_path / "data")
     shutil.copytree(finished_run.folder.root, tmp_path / "run")
-    return runs.open_run(tmp_path / "run", tmp_path / "data")
+    return open_run(tmp_path / "run", tmp_path / "data")

@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from medunet.records import Description
+from medunet.records.description import Description
 
 SHAPE = (9, 7, 6)
 SPACING_MM = (0.8, 1.0, 3.0)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from medunet.imaging.figures import figure_png
+from medunet.drawing.figures import figure_png
 
 
 def figure_array(figure: Figure) -> NDArray[np.uint8]:

@@ -9,14 +9,17 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from medunet import runs, stages
+from medunet.base.errors import DataError, FaultsError
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
 from medunet.dataset.checks.manifest_checks import read_faults
-from medunet.dataset.manifest import case_paths
-from medunet.errors import DataError, FaultsError
 from medunet.imaging.nifti import write_volume
 from medunet.imaging.volumes import read_channels
-from medunet.records import Description
+from medunet.records.data_root import case_paths
+from medunet.records.description import Description
 from medunet.reporting.scans import load_scan
+from medunet.runs.run import Run, open_run
 from medunet.training.cache import prepare_cases
 
 FIRST = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -40,7 +43,7 @@ def centre_mm(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> runs.Run:
+def run(tmp_path: Path) -> Run:
     root = tmp_path / "data"
     for case in "abcd":
         first = draw_ball((30, 32, 18), FIRST, ord(case))
@@ -64,13 +67,13 @@ def run(tmp_path: Path) -> runs.Run:
         "planning.batch_size=2",
         "device=cpu",
     )
-    opened = runs.open_run(tmp_path / "run", root, dataset=description, changes=changes)
-    stages.run_manifest(opened)
+    opened = open_run(tmp_path / "run", root, dataset=description, changes=changes)
+    run_manifest(opened)
     return opened
 
 
-def test_refused_until_allowed_and_then_on_one_grid(run: runs.Run, tmp_path: Path) -> None:
-    (error,) = stages.run_check(run)
+def test_refused_until_allowed_and_then_on_one_grid(run: Run, tmp_path: Path) -> None:
+    (error,) = run_check(run)
     assert (error.code, error.case, error.subject) == ("P004", "b", "T2")
     corners = [
         nib.affines.apply_affine(affine, list(product(*[(0, n - 1) for n in shape])))
@@ -80,15 +83,15 @@ def test_refused_until_allowed_and_then_on_one_grid(run: runs.Run, tmp_path: Pat
     farthest_mm = max(apart_mm.min(axis=0).max(), apart_mm.min(axis=1).max())
     assert f"28×26×22, its corners up to {farthest_mm:.3g} mm from those of T1" in error.measured
     with pytest.raises(FaultsError, match="b"):
-        stages.run_plan(run)
-    assert stages.run_check(run, allow_resample=True) == []
-    stages.run_manifest(run)  # which is made anew
-    assert stages.run_check(run) == []
+        run_plan(run)
+    assert run_check(run, allow_resample=True) == []
+    run_manifest(run)  # which is made anew
+    assert run_check(run) == []
     (kept,) = [fault for fault in read_faults(run.folder.checks) if fault.code == "P004"]
     assert "resampled" in kept.accepted
     assert [case.id for case in run.manifest.cases if case.resample] == ["b"]
 
-    plan = stages.run_plan(run)
+    plan = run_plan(run)
     case = run.manifest.cases[1]
     images, _ = case_paths(case, run.manifest.description, run.data_root)
     with pytest.raises(DataError, match=r"shape \(28, 26, 22\) differs .* --allow-resample"):

@@ -8,11 +8,18 @@ import pytest
 from conftest import TINY
 from typer.testing import CliRunner
 
-from medunet import cli, runs, stages
-from medunet.config import Config
-from medunet.errors import StoppedError
-from medunet.files import read_json
-from medunet.plans import ModelCard
+from medunet.base.errors import StoppedError
+from medunet.base.files import read_json
+from medunet.cli import app as cli
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.predict import run_predict
+from medunet.commands.score import run_score
+from medunet.commands.train import run_train
+from medunet.records.config import Config
+from medunet.records.model_card import ModelCard
+from medunet.runs.run import Run, open_run
 from medunet.training import train
 
 FOLDS = [["case_00", "case_03", "case_05"], ["case_01", "case_02", "case_04"]]
@@ -27,22 +34,22 @@ def call(*arguments: object) -> str:
 
 
 @pytest.fixture
-def begun(finished_run: runs.Run, tmp_path: Path) -> runs.Run:
+def begun(finished_run: Run, tmp_path: Path) -> Run:
     """A run on two fixed folds, planned and not trained."""
     (tmp_path / "folds.json").write_text(json.dumps({"folds": FOLDS}))
     changes = (*TINY, *QUICK, f"folds_file={tmp_path}/folds.json")
-    run = runs.open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
+    run = open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
     return run
 
 
-def each(run: runs.Run) -> runs.Run:
-    return runs.open_run(run.folder.root, run.data_root, changes=["training.fold=each", "device=cpu"])
+def each(run: Run) -> Run:
+    return open_run(run.folder.root, run.data_root, changes=["training.fold=each", "device=cpu"])
 
 
-def check_whole(run: runs.Run) -> None:
+def check_whole(run: Run) -> None:
     """Check that every case was predicted and scored by the model that held it out."""
     entries = read_json(run.folder.predictions / "index.json")["cases"]
     assert set(entries) == {case for fold in FOLDS for case in fold}
@@ -59,7 +66,7 @@ def check_whole(run: runs.Run) -> None:
     assert read_json(run.folder.root / "scores.json")["about"]["folds"] == ["0", "1"]
 
 
-def test_one_command_after_the_other(begun: runs.Run):
+def test_one_command_after_the_other(begun: Run):
     root, data = begun.folder.root, begun.data_root
     call("train", root, "--data-root", data, "--fold", "each", "--device", "cpu")
     output = call("predict", root, "--data-root", data, "--device", "cpu")  # the run remembers its folds
@@ -70,7 +77,7 @@ def test_one_command_after_the_other(begun: runs.Run):
     assert len(list((begun.folder.report / "cases").glob("*.html"))) == 6
 
 
-def test_all_stages_with_every_fold(begun: runs.Run, tmp_path: Path):
+def test_all_stages_with_every_fold(begun: Run, tmp_path: Path):
     Config.parse({**begun.config.plain(), "folds_file": str(tmp_path / "folds.json")}, "test").write(
         tmp_path / "all.yaml"
     )
@@ -85,18 +92,18 @@ def test_all_stages_with_every_fold(begun: runs.Run, tmp_path: Path):
         "cpu",
     )
     call("run", tmp_path / "all.yaml", *arguments)
-    check_whole(runs.open_run(tmp_path / "all", begun.data_root))
+    check_whole(open_run(tmp_path / "all", begun.data_root))
 
 
-def test_a_fold_that_is_trained_is_not_trained_again(begun: runs.Run):
-    stages.run_train(begun)
+def test_a_fold_that_is_trained_is_not_trained_again(begun: Run):
+    run_train(begun)
     before = _stamps(begun, 0)
-    cards = stages.run_train(each(begun))
+    cards = run_train(each(begun))
     assert [card.fold for card in cards] == [0, 1]
     assert _stamps(begun, 0) == before
 
 
-def test_stopped_between_two_folds_it_goes_on(begun: runs.Run, monkeypatch: pytest.MonkeyPatch):
+def test_stopped_between_two_folds_it_goes_on(begun: Run, monkeypatch: pytest.MonkeyPatch):
     fit, fitted = train.L.Trainer.fit, []
 
     def stop_at_the_second(trainer, *arguments, **options):
@@ -107,19 +114,19 @@ def test_stopped_between_two_folds_it_goes_on(begun: runs.Run, monkeypatch: pyte
 
     monkeypatch.setattr(train.L.Trainer, "fit", stop_at_the_second)
     with pytest.raises(StoppedError, match="goes on from the last checkpoint"):
-        stages.run_train(each(begun))
+        run_train(each(begun))
     before = _stamps(begun, 0)
     assert not (begun.folder.model(1) / "model.json").exists()
     run = each(begun)
-    stages.run_train(run)
+    run_train(run)
     assert len(fitted) == 3
     assert _stamps(begun, 0) == before
-    assert stages.run_predict(run) == {}
-    stages.run_score(run)
+    assert run_predict(run) == {}
+    run_score(run)
     check_whole(run)
 
 
-def _stamps(run: runs.Run, fold: int) -> dict[str, int]:
+def _stamps(run: Run, fold: int) -> dict[str, int]:
     """Return when each checkpoint of a fold, and its curves, were last written."""
     folder = run.folder.fold(fold)
     return {

@@ -12,8 +12,15 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file
 
-from medunet import runs, stages
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.predict import run_predict
+from medunet.commands.score import run_score
+from medunet.commands.train import run_train
+from medunet.runs.provenance import read_provenance
+from medunet.runs.run import Run, open_run
 
 WAYS = [
     ("cpu", "fp32"),
@@ -22,49 +29,49 @@ WAYS = [
 ]
 
 
-def begin(finished_run: runs.Run, root: Path, device: str, *changes: str) -> runs.Run:
+def begin(finished_run: Run, root: Path, device: str, *changes: str) -> Run:
     """Plan a run on the tiny cohort for a device."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch sees no CUDA card here")
     asked = (*TINY, f"device={device}", *changes)
-    run = runs.open_run(root / "run", finished_run.data_root, dataset="phantoms", changes=asked)
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
+    run = open_run(root / "run", finished_run.data_root, dataset="phantoms", changes=asked)
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
     return run
 
 
 @pytest.mark.parametrize(("device", "precision"), WAYS)
 def test_a_run_trains_resumes_and_predicts(
-    finished_run: runs.Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], device: str, precision: str
+    finished_run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], device: str, precision: str
 ):
     asked = f"training.precision={precision}"
-    stages.run_train(begin(finished_run, tmp_path, device, asked, "training.epochs=1"))
+    run_train(begin(finished_run, tmp_path, device, asked, "training.epochs=1"))
     capfd.readouterr()
     run = begin(finished_run, tmp_path, device, asked)  # three epochs
-    stages.run_train(run)
+    run_train(run)
     assert "Resuming fold 0 at step 16" in capfd.readouterr().err
     with (run.folder.fold(0) / "training.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["step"]) for row in rows] == [16, 32, 48]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    assert runs.read_provenance(run)["folds"]["0"]["compute"]["precision"] == precision
+    assert read_provenance(run)["folds"]["0"]["compute"]["precision"] == precision
     weights = load_file(run.folder.model(0) / "weights.safetensors")
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in weights.values())
 
-    assert stages.run_predict(run) == {}
-    liver = [row.dice for row in stages.run_score(run) if row.label == "liver"]
+    assert run_predict(run) == {}
+    liver = [row.dice for row in run_score(run) if row.label == "liver"]
     assert sum(liver) / len(liver) > 0.7
 
 
 @pytest.mark.gpu
-def test_augmentation_of_a_card_is_that_of_a_cpu(finished_run: runs.Run, tmp_path: Path):
+def test_augmentation_of_a_card_is_that_of_a_cpu(finished_run: Run, tmp_path: Path):
     """Drawn by (seed, epoch, index) and applied where training runs: the first losses are the same."""
     losses = []
     for device in ("cpu", "cuda"):
         changes = ("training.augment=true", "training.epochs=1", "training.steps_per_epoch=4")
         run = begin(finished_run, tmp_path / device, device, *changes)
-        stages.run_train(run)
+        run_train(run)
         with (run.folder.fold(0) / "training.csv").open() as stream:
             losses.append(float(next(csv.DictReader(stream))["loss"]))
     assert losses[0] == pytest.approx(losses[1], abs=0.02)  # a card multiplies in TF32
@@ -83,24 +90,24 @@ def full_card() -> Iterator[None]:
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("full_card")
-def test_a_full_card_is_a_message_in_training_and_in_prediction(finished_run: runs.Run, tmp_path: Path):
+def test_a_full_card_is_a_message_in_training_and_in_prediction(finished_run: Run, tmp_path: Path):
     run = begin(finished_run, tmp_path, "cuda")
     with pytest.raises(InputError, match=r"memory ran out.*planning\.batch_size") as caught:
-        stages.run_train(run)
+        run_train(run)
     assert caught.value.exit_code == 2
     with pytest.raises(InputError, match=r"memory that is free.*--device cpu"):
-        stages.run_predict(runs.Run(finished_run.folder, run.config, finished_run.data_root))
+        run_predict(Run(finished_run.folder, run.config, finished_run.data_root))
 
 
 @pytest.mark.gpu
-def test_a_scan_that_a_card_cannot_hold_is_named(finished_run: runs.Run, tmp_path: Path):
+def test_a_scan_that_a_card_cannot_hold_is_named(finished_run: Run, tmp_path: Path):
     run = begin(finished_run, tmp_path, "cuda", "training.epochs=1")
-    stages.run_train(run)
+    run_train(run)
     model_gb = torch.cuda.memory_allocated() / torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(model_gb + 2e-4)  # the weights and little more
     try:
-        failed = stages.run_predict(run)
+        failed = run_predict(run)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert failed

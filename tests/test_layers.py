@@ -1,5 +1,5 @@
-"""The floors: a file imports from floors below its own, islands do not see each other, and the lower floors and
-scoring run without torch and MONAI, even indirectly."""
+"""The floors: a file imports from floors below its own, rooms of one floor do not see each other, and what need not
+load torch and MONAI does not, even indirectly."""
 
 import ast
 import subprocess
@@ -9,108 +9,79 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-FLOORS = {
-    **dict.fromkeys(
-        (
-            *("errors", "files", "records", "case_scores", "plans", "stored", "config", "pool", "progress"),
-            *("speech", "processor", "free_memory", ""),
-        ),
-        0,
-    ),
-    "imaging": 1,
-    **dict.fromkeys(("dataset", "planning"), 2),
-    **dict.fromkeys(("transforms", "networks", "scoring", "postprocessing", "compute"), 3),
-    "inference": 4,
-    "training": 5,
-    "reporting": 6,
-    **dict.fromkeys(
-        (
-            "runs",
-            "computing",
-            "demo",
-            "grading",
-            "comparing",
-            "fetching",
-            "importing",
-            "trials",
-            "stages",
-            "adhoc",
-            "cli",
-            "cli_intake",
-            "cli_options",
-            "cli_devices",
-            "showing",
-            "recognising",
-        ),
-        7,
-    ),
-}
-ISLAND = {
-    "transforms": "transforms",
-    "networks": "networks",
-    "scoring": "scoring",
-    "postprocessing": "scoring",
-    "compute": "compute",
-}
-LIGHT_ROOMS = {room for room, floor in FLOORS.items() if floor < 3} | {
-    "scoring",
-    "postprocessing",
-    "reporting",
-}
+FLOORS = (
+    ("base",),
+    ("records",),
+    ("imaging",),
+    ("dataset", "phantoms", "planning", "drawing"),
+    ("transforms", "networks", "scoring", "postprocessing", "compute"),
+    ("inference",),
+    ("training",),
+    ("reporting",),
+    ("runs",),
+    ("commands",),
+    ("cli",),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MAY_SEE = {("postprocessing", "scoring")}  # of one floor
+MAY_NOT_SEE = {("reporting", "inference"), ("reporting", "training")}  # reports are written without torch
+HEAVY_ROOMS = {"transforms", "networks", "compute", "inference", "training"}
 FILES = sorted((REPOSITORY / "medunet").rglob("*.py"))
+HEAVY = ("torch", "monai", "SimpleITK", "highdicom", "openvino", "ray", "optuna")
+
+
+def name_of(path: Path) -> str:
+    """Return the module that a file is."""
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
 
 
 def room_of(module: str) -> str:
-    """Return the room of a module such as medunet.imaging.nifti."""
+    """Return the room of a module such as medunet.imaging.nifti; "" for the package's own files."""
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] != "__init__" else ""
+    return parts[1] if len(parts) > 2 else ""
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return the modules that a file imports anywhere in it."""
+    """Return the modules of ours that a file imports anywhere in it, each with the imported name behind it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found |= {f"{alias.name}." for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from medunet import stages` names a room; `from medunet import __version__` does not.
-            names = [alias.name for alias in node.names if not alias.name.startswith("__")]
-            found |= {f"medunet.{name}" for name in names} if node.module == "medunet" else {node.module}
-    return found
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("medunet.")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_imports_only_from_floors_below(path: Path) -> None:
-    room = room_of(".".join(path.relative_to(REPOSITORY).with_suffix("").parts))
+    room = room_of(name_of(path))
+    if room == "":
+        return
     for module in imports_of(path):
-        if not module.startswith("medunet"):
-            continue
         other = room_of(module)
-        assert other in FLOORS, f"{other} has no floor"
-        if other == room or other == "":
+        if other in ("", room):
             continue
-        if FLOORS[room] == FLOORS[other] == 3:
-            assert ISLAND[room] == ISLAND[other], f"{room} imports {other}, another island"
-        elif FLOORS[room] not in (0, 2, 7):
-            assert FLOORS[other] < FLOORS[room], f"{room} imports {other}, which is not below it"
-        else:
-            assert FLOORS[other] <= FLOORS[room], f"{room} imports {other}, which is above it"
-        if room == "reporting":
-            assert FLOORS[other] < 4, f"reporting imports {other}"
+        assert (room, other) not in MAY_NOT_SEE, f"{room} imports {module}"
+        if (room, other) not in MAY_SEE:
+            assert FLOOR_OF[other] < FLOOR_OF[room], f"{room} imports {module}, which is not below it"
 
 
-def test_every_room_has_a_floor() -> None:
-    rooms = {room_of(".".join(path.relative_to(REPOSITORY).with_suffix("").parts)) for path in FILES}
-    assert rooms == set(FLOORS)
+def test_every_folder_has_a_floor_and_no_module_lies_beside_them() -> None:
+    assert {room_of(name_of(path)) for path in FILES} - {""} == set(FLOOR_OF)
+    assert {path.name for path in (REPOSITORY / "medunet").glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
 def test_light_rooms_load_neither_torch_nor_monai() -> None:
-    modules = [
-        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
-        for path in FILES
-        if room_of(".".join(path.relative_to(REPOSITORY).with_suffix("").parts)) in LIGHT_ROOMS
-    ]
-    heavy = "[name for name in ('torch', 'monai', 'SimpleITK') if name in sys.modules]"
-    code = f"import sys, {', '.join(modules)}, medunet.cli; print({heavy})"
+    light = [name_of(path) for path in FILES if room_of(name_of(path)) not in HEAVY_ROOMS]
+    modules = [name for name in light if not name.endswith(("__main__", "__init__"))]
+    code = f"import sys, {', '.join(modules)}; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_only_commands_and_the_command_line_print() -> None:
+    for path in FILES:
+        if room_of(name_of(path)) not in ("base", "commands", "cli"):
+            text = path.read_text()
+            assert "rich.console" not in text, f"{path.name} speaks to the terminal"
+            assert "medunet.base.console" not in text, f"{path.name} speaks to the terminal"

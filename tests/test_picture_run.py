@@ -12,8 +12,10 @@ from conftest import REPOSITORY
 from PIL import Image
 from tiny_pictures import describe_pictures, draw_discs, write_pictures
 
-from medunet import runs, stages
-from medunet.files import read_json
+from medunet.base.files import read_json
+from medunet.commands.predict import run_predict
+from medunet.commands.run import run_all
+from medunet.runs.run import open_run
 
 QUICK = (
     "planning.dimensions=2",
@@ -36,8 +38,8 @@ def test_masks_lie_on_their_pictures(tmp_path: Path) -> None:
     data = write_pictures(tmp_path / "data", 6)
     describe_pictures().write(tmp_path / "discs.json")
     changes = (*QUICK, "holdout=0.5", "device=cpu")
-    run = runs.open_run(tmp_path / "run", data, dataset=str(tmp_path / "discs.json"), changes=changes)
-    assert stages.run_all(run)[0] == []
+    run = open_run(tmp_path / "run", data, dataset=str(tmp_path / "discs.json"), changes=changes)
+    assert run_all(run)[0] == []
     held_out = [case.id for case in run.manifest.cases if case.fold == 0]
     assert len(held_out) == 3
     for case in held_out:
@@ -55,7 +57,7 @@ def test_masks_lie_on_their_pictures(tmp_path: Path) -> None:
     assert read_json(run.folder.root / "scores.json")["about"]["unit_of_length"] == "px"
     assert (run.folder.report / "index.html").exists()
     masks = {path.name: path.stat().st_mtime_ns for path in run.folder.predictions.glob("*.png")}
-    assert stages.run_predict(run) == {}
+    assert run_predict(run) == {}
     assert masks == {path.name: path.stat().st_mtime_ns for path in run.folder.predictions.glob("*.png")}
 
 

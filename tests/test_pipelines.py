@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
-from medunet import demo
-from medunet.dataset.phantoms.phantom import write_cohort
-from medunet.files import read_json, write_json
-from medunet.speech import console
+from medunet.base.console import console
+from medunet.base.files import read_json, write_json
+from medunet.commands import demo
+from medunet.phantoms.phantom import write_cohort
 
 QUICK = (
     "planning.base_features=4", "planning.max_features=16", "planning.patch_size=[32, 32, 16]",

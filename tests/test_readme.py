@@ -14,8 +14,9 @@ import typer
 import yaml
 from conftest import REPOSITORY
 
-from medunet.cli import app
-from medunet.config import (
+from medunet.cli.app import app
+from medunet.planning.architectures import choose_architecture
+from medunet.records.config import (
     NetworkConfig,
     NetworkName,
     PostprocessStep,
@@ -23,8 +24,7 @@ from medunet.config import (
     TrainingConfig,
     change_config,
 )
-from medunet.planning.architectures import choose_architecture
-from medunet.records import Description
+from medunet.records.description import Description
 
 TEXT = (REPOSITORY / "README.md").read_text()
 BLOCKS = defaultdict(list)  # by language, "" for commands

@@ -8,28 +8,35 @@ from conftest import TINY
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from medunet import cli, runs, stages
-from medunet.errors import InputError
-from medunet.files import read_json, write_json
-from medunet.grading import weights_behind
-from medunet.plans import WEIGHTS_FILES, ModelCard
+from medunet.base.errors import InputError
+from medunet.base.files import read_json, write_json
+from medunet.cli import app as cli
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.predict import run_predict
+from medunet.commands.report import run_report
+from medunet.commands.score import run_score, weights_behind
+from medunet.commands.train import run_train
+from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.reporting.sentences import weights_told
+from medunet.runs.run import Run, open_run
 from medunet.training.export import export_weights
 
 
-def card_of(run: runs.Run) -> ModelCard:
+def card_of(run: Run) -> ModelCard:
     return ModelCard.read(run.folder.model(0) / "model.json")
 
 
-def entries_of(run: runs.Run) -> dict[str, dict[str, str]]:
+def entries_of(run: Run) -> dict[str, dict[str, str]]:
     return read_json(run.folder.predictions / "index.json")["cases"]
 
 
-def about_of(run: runs.Run) -> dict[str, object]:
+def about_of(run: Run) -> dict[str, object]:
     return read_json(run.folder.root / "scores.json")["about"]
 
 
-def set_card(run: runs.Run, **changes: object) -> None:
+def set_card(run: Run, **changes: object) -> None:
     path = run.folder.model(0) / "model.json"
     write_json(path, {key: value for key, value in (read_json(path) | changes).items() if value is not None})
 
@@ -40,12 +47,12 @@ def call(*arguments: object) -> str:
     return " ".join(done.output.split())
 
 
-def told_by_card(run: runs.Run, inference: dict[str, object]) -> dict[str, object]:
+def told_by_card(run: Run, inference: dict[str, object]) -> dict[str, object]:
     return {**read_json(run.folder.model(0) / "model.json")["inference"], **inference}
 
 
 @pytest.fixture
-def unlike(own_run: runs.Run) -> runs.Run:
+def unlike(own_run: Run) -> Run:
     """A finished run whose first validation was its best, so that best and final weights differ."""
     folder = own_run.folder.fold(0) / "checkpoints"
     checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
@@ -63,16 +70,14 @@ def unlike(own_run: runs.Run) -> runs.Run:
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-def test_both_are_the_checkpoints_weights(averaged: bool, finished_run: runs.Run, tmp_path: Path):
+def test_both_are_the_checkpoints_weights(averaged: bool, finished_run: Run, tmp_path: Path):
     changes = (
         "training.epochs=2",
         "training.steps_per_epoch=2",
         *(["training.ema_decay=0.9"] if averaged else []),
     )
-    run = runs.open_run(
-        tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=(*TINY, *changes)
-    )
-    for stage in (stages.run_manifest, stages.run_check, stages.run_plan, stages.run_train):
+    run = open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=(*TINY, *changes))
+    for stage in (run_manifest, run_check, run_plan, run_train):
         stage(run)
     prefix = "average.module." if averaged else "network."
     for weights, checkpoint in (("best", "best"), ("final", "last")):
@@ -90,21 +95,21 @@ def test_both_are_the_checkpoints_weights(averaged: bool, finished_run: runs.Run
     [([], "final"), (["training.patience=9"], "best"), (["inference.weights=best"], "best"),
      (["training.patience=9", "inference.weights=final"], "final")],
 )  # fmt: skip
-def test_without_a_word_patience_decides(unlike: runs.Run, changes: list[str], expected: str):
-    run = runs.open_run(unlike.folder.root, unlike.data_root, changes=changes)
-    stages.run_train(run)
+def test_without_a_word_patience_decides(unlike: Run, changes: list[str], expected: str):
+    run = open_run(unlike.folder.root, unlike.data_root, changes=changes)
+    run_train(run)
     told = card_of(run)
     assert told.inference.weights == expected
     assert told.weights_sha256 != told.final_weights_sha256
-    stages.run_predict(run)
+    run_predict(run)
     for entry in entries_of(run).values():
         assert entry["weights"] == expected
         assert entry["model_sha256"] == told.sha256_of(expected)
-    stages.run_score(run)
+    run_score(run)
     assert about_of(run)["weights"] == {expected: len(entries_of(run))}
 
 
-def test_the_command_takes_either_and_both_are_scored(unlike: runs.Run):
+def test_the_command_takes_either_and_both_are_scored(unlike: Run):
     root, data = unlike.folder.root, ("--data-root", unlike.data_root)
     before = unlike.folder.config.read_bytes()
     held_out = [case.id for case in unlike.manifest.split_fold(0)[1]]
@@ -126,21 +131,21 @@ def test_the_command_takes_either_and_both_are_scored(unlike: runs.Run):
     assert read_json(out / "index.json")["cases"]["case_00"]["weights"] == "best"
 
 
-def test_scores_name_the_cases_that_chose_the_weights(unlike: runs.Run):
+def test_scores_name_the_cases_that_chose_the_weights(unlike: Run):
     held_out = [case.id for case in unlike.manifest.split_fold(0)[1]]
     set_card(unlike, validation_cases=held_out[:2], inference=told_by_card(unlike, {"weights": "best"}))
-    stages.run_predict(unlike)
-    stages.run_score(unlike)
+    run_predict(unlike)
+    run_score(unlike)
     assert about_of(unlike)["num_chosen_on"] == 2
-    page = stages.run_report(unlike).read_text()
+    page = run_report(unlike).read_text()
     assert f"chosen on 2 of the {len(held_out)} scored cases: there the scores are optimistic" in page
 
 
-def test_a_model_of_0_4_predicts_as_before_and_nothing_is_done_twice(own_run: runs.Run):
+def test_a_model_of_0_4_predicts_as_before_and_nothing_is_done_twice(own_run: Run):
     kept = {key: value for key, value in told_by_card(own_run, {}).items() if key != "weights"}
     set_card(own_run, validation_cases=None, final_weights_sha256=None, inference=kept)
     (own_run.folder.model(0) / WEIGHTS_FILES["final"]).unlink()
-    stages.run_predict(own_run)
+    run_predict(own_run)
     card = card_of(own_run)
     index = read_json(own_run.folder.predictions / "index.json")
     assert {entry["model_sha256"] for entry in index["cases"].values()} == {card.weights_sha256}
@@ -149,16 +154,16 @@ def test_a_model_of_0_4_predicts_as_before_and_nothing_is_done_twice(own_run: ru
     write_json(own_run.folder.predictions / "index.json", index)
     masks = sorted(own_run.folder.predictions.glob("*.nii.gz"))
     times = [mask.stat().st_mtime_ns for mask in masks]
-    stages.run_predict(own_run)
+    run_predict(own_run)
     assert [mask.stat().st_mtime_ns for mask in masks] == times
-    stages.run_score(own_run)
+    run_score(own_run)
     assert about_of(own_run)["num_chosen_on"] is None
-    asked = runs.open_run(own_run.folder.root, own_run.data_root, changes=["inference.weights=final"])
+    asked = open_run(own_run.folder.root, own_run.data_root, changes=["inference.weights=final"])
     with pytest.raises(InputError, match=r"no final weights.*--weights best"):
-        stages.run_predict(asked)
+        run_predict(asked)
 
 
-def test_what_was_chosen_on_is_counted_by_each_cases_own_model(unlike: runs.Run):
+def test_what_was_chosen_on_is_counted_by_each_cases_own_model(unlike: Run):
     card = card_of(unlike)
     cards = {0: card.model_copy(update={"validation_cases": ("a", "b")}),
              1: card.model_copy(update={"validation_cases": ("c",)})}  # fmt: skip

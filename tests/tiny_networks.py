@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from medunet.config import NetworkConfig, PlanningConfig
 from medunet.planning.planner import make_plan
-from medunet.plans import Fingerprint, Plan
-from medunet.records import Description
+from medunet.records.config import NetworkConfig, PlanningConfig
+from medunet.records.description import Description
+from medunet.records.plan import Fingerprint, Plan
 
 # Unequal sides; SwinUNETR needs multiples of 32, MedNeXt of 16, and the 2015 U-Net no padding.
 TINY_PATCHES: dict[str, dict[int, tuple[int, ...]]] = {

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medunet.records import Description
+from medunet.records.description import Description
 
 SIZES = ((48, 40), (40, 56), (64, 44))  # columns and rows
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.files import RunFolder, write_json
+from medunet.base.files import write_json
 from medunet.imaging.nifti import read_header, write_mask, write_volume
-from medunet.records import Case, Description, Manifest
+from medunet.records.description import Description
+from medunet.records.manifest import Case, Manifest
+from medunet.records.run_folder import RunFolder
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair
 from medunet.scoring.tables import write_scores

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from medunet.base.console import console
+from medunet.base.processor import CoreWatch, are_taken, num_threads, read_processor
 from medunet.compute.devices import check_precision, may_have_bf16
 from medunet.compute.kept import Choice, Purpose, find, keep, read_settings
 from medunet.compute.race import Race, Trial, Way, told
-from medunet.processor import CoreWatch, are_taken, num_threads, read_processor
-from medunet.speech import console
 
 BUDGET_S = 10.0  # for training and prediction together
 _SHARE = {"training": 0.65, "inference": 0.35}

@@ -5,8 +5,8 @@ from typing import Literal
 
 import torch
 
-from medunet.errors import InputError
-from medunet.processor import num_threads
+from medunet.base.errors import InputError
+from medunet.base.processor import num_threads
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from medunet.base.errors import InputError
+from medunet.base.files import hash_value, read_object, write_json
+from medunet.base.processor import read_processor
+from medunet.base.stored import Stored
 from medunet.compute.devices import Precision
-from medunet.errors import InputError
-from medunet.files import hash_value, read_object, write_json
-from medunet.processor import read_processor
-from medunet.stored import Stored
 
 Purpose = Literal["training", "inference"]
 SETTINGS = {

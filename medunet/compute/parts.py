@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medunet.compute.devices import autocast
 from medunet.compute.race import Trial, Way
-from medunet.plans import Plan, unpadded_size
+from medunet.records.plan import Plan
+from medunet.records.unpadded import unpadded_size
 
 _Subject = TypeVar("_Subject", nn.Module, torch.Tensor)
 Work = Callable[[nn.Module, torch.Tensor, Way], None]

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from medunet.errors import DataError, InputError
+from medunet.base.errors import DataError, InputError
 
 _Kind = Literal["file", "folder", "link", "device"]
 

@@ -17,11 +17,11 @@ from urllib import error, request
 from urllib.parse import urlsplit
 
 from medunet import __version__
+from medunet.base.errors import DataError, InputError
+from medunet.base.progress import ByteBar
+from medunet.base.stored import Stored
 from medunet.dataset.archives import require_space
 from medunet.dataset.public_archives import Checksum
-from medunet.errors import DataError, InputError
-from medunet.progress import ByteBar
-from medunet.stored import Stored
 
 _CHUNK_BYTES = 1 << 20
 _WORTH_BYTES = 1 << 20  # a try that brought so much more than any before it does not count as failed

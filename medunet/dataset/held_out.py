@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from medunet.base.errors import InputError
+from medunet.base.files import read_json
 from medunet.dataset.splits import hold_out, spread_strata
-from medunet.errors import InputError
-from medunet.files import read_json
-from medunet.records import Case
+from medunet.records.manifest import Case
 
 _TAKE_BACK = (
     "Give one of them. What an earlier command gave is kept by the run: take it back with --set KEY=null "

@@ -1,28 +1,20 @@
 """From a description and a data root to a case list with folds, and from a case back to its files."""
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from medunet.base.errors import InputError
+from medunet.base.files import read_json
 from medunet.dataset.held_out import check_split_options, choose_test_cases
 from medunet.dataset.layouts.csv_lists import list_table
 from medunet.dataset.layouts.datalists import has_cases, read_datalist
 from medunet.dataset.layouts.nnunet import has_file_list, read_file_list
-from medunet.dataset.layouts.patterns import (
-    Listing,
-    can_be_path,
-    expected_files,
-    scan_folder,
-    stem,
-    volume_files,
-)
+from medunet.dataset.layouts.patterns import Listing, expected_files, scan_folder, stem, volume_files
 from medunet.dataset.splits import fixed_folds, hold_out, make_folds, spread_strata
 from medunet.dataset.strata import make_strata, measure_labels
-from medunet.errors import InputError
-from medunet.files import read_json
-from medunet.records import Case, Description, Excluded, Manifest
-
-DATA_ROOT_VARIABLE = "MEDUNET_DATA_ROOT"
+from medunet.records.data_root import case_paths
+from medunet.records.description import Description
+from medunet.records.manifest import Case, Excluded, Manifest
 
 
 def make_manifest(
@@ -137,54 +129,6 @@ def list_cases(description: Description, data_root: Path, datalist: Path | None 
     if description.layout == "nnunet" and dataset_json.exists() and has_file_list(read_json(dataset_json)):
         return read_file_list(dataset_json, description, data_root)
     return scan_folder(description, data_root)
-
-
-def data_root_from(option: Path | None) -> Path:
-    """Return the data root: the `--data-root` given, else the environment variable MEDUNET_DATA_ROOT.
-
-    Raises:
-        InputError: neither is given, or it is no folder.
-    """
-    text = option or os.environ.get(DATA_ROOT_VARIABLE)
-    if not text:
-        raise InputError(
-            "no data root is given", mend=f"Add --data-root FOLDER or set {DATA_ROOT_VARIABLE} to it."
-        )
-    if not Path(text).is_dir():
-        source = "--data-root" if option else DATA_ROOT_VARIABLE
-        raise InputError("the data root is no folder", where=str(text), mend=f"Check {source}.")
-    return Path(text)
-
-
-def case_paths(case: Case, description: Description, data_root: Path) -> tuple[list[Path], Path | None]:
-    """Return a case's image paths, one for each channel in the description's order, and its label's path.
-
-    Raises:
-        InputError: a path leads out of the data root, itself or through a link.
-    """
-    images = [file_path(case.images[name], data_root, f"case {case.id}") for name in description.channels]
-    label = None if case.label is None else file_path(case.label, data_root, f"case {case.id}")
-    return images, label
-
-
-def file_path(relative: str, data_root: Path, where: str) -> Path:
-    """Return the path of a file below the data root.
-
-    Raises:
-        InputError: it leads out of the data root, itself or through a link.
-    """
-    path = data_root / relative
-    # Not `Path.resolve`: some versions of Python raise where a link leads to itself.
-    inside = can_be_path(relative) and Path(os.path.realpath(path)).is_relative_to(
-        os.path.realpath(data_root)
-    )
-    if Path(relative).is_absolute() or not inside:
-        raise InputError(
-            f"the path {relative} leads out of the data root",
-            where=where,
-            mend="Move or copy the file into the data root, or choose a root that holds it.",
-        )
-    return path
 
 
 def _require_folds_from_0(cases: Sequence[Case]) -> None:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 
 _BUCKET = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
 _HEX_DIGITS: dict[Literal["md5", "sha256"], int] = {"md5": 32, "sha256": 64}

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.errors import InputError
-from medunet.files import read_json
-from medunet.records import Case
+from medunet.base.errors import InputError
+from medunet.base.files import read_json
+from medunet.records.manifest import Case
 
 _Ints = NDArray[np.int64]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from medunet.errors import DataError, InputError
+from medunet.base.errors import DataError, InputError
+from medunet.base.pool import choose_workers, run_all
+from medunet.base.progress import track
 from medunet.imaging.volumes import read_header, read_label
-from medunet.pool import choose_workers, run_all
-from medunet.progress import track
-from medunet.records import Description
+from medunet.records.description import Description
 
 _SIZES = ("small", "medium", "large")  # thirds of the cases in which a label is present
 

@@ -14,7 +14,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging.dicom_tags import quiet, read_items, read_numbers, read_text, read_whole, read_words
 
 _PREAMBLE = 128

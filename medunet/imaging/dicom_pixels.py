@@ -20,7 +20,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging.dicom import Slice
 from medunet.imaging.dicom_tags import quiet
 

@@ -12,7 +12,7 @@ from warnings import catch_warnings, simplefilter
 import pydicom
 from pydicom.dataset import Dataset
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 
 _LARGEST_MM = 1e6  # of a coordinate; beyond it a header is damaged
 _UNBOUNDED = ("RescaleSlope", "RescaleIntercept", "InstanceNumber", "NumberOfFrames")

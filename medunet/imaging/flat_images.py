@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from medunet.errors import DataError
-from medunet.files import whole_file
+from medunet.base.errors import DataError
+from medunet.base.files import whole_file
 from medunet.imaging.geometry import Affine
 
 IMAGE_ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import Header, Volume
 

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 
 Affine = NDArray[np.float64]
 

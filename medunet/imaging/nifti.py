@@ -15,8 +15,8 @@ import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from medunet.errors import DataError
-from medunet.files import whole_file
+from medunet.base.errors import DataError
+from medunet.base.files import whole_file
 from medunet.imaging.geometry import Affine, max_volume_bytes, spacing_of
 from medunet.imaging.packed import is_packed, read_span, read_start
 

@@ -8,7 +8,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's word for gzip's frame, whose length and checksum it then verifies

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging.geometry import Affine, corners
 
 _WORST_CONDITION = 1e8  # of an affine: beyond it the axes do not span a volume

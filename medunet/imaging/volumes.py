@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging import flat_images, foreign_masks, nifti
 from medunet.imaging.flat_images import is_flat
 from medunet.imaging.foreign_masks import is_foreign

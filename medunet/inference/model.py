@@ -10,17 +10,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from medunet.base.errors import DataError, InputError, is_out_of_memory
+from medunet.base.files import hash_file
 from medunet.compute.devices import Precision
 from medunet.compute.parts import in_layout
-from medunet.config import InferenceConfig, WeightsName
-from medunet.errors import DataError, InputError, is_out_of_memory
-from medunet.files import hash_file
 from medunet.imaging.geometry import axis_codes
 from medunet.imaging.volumes import read_header, write_mask
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
-from medunet.plans import WEIGHTS_FILES, ModelCard
 from medunet.postprocessing.tidy import tidy_labels
+from medunet.records.config import InferenceConfig, WeightsName
+from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.transforms.chain import preprocess_chain, restore_probabilities, run_chain
 
 

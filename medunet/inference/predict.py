@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medunet.config import InferenceConfig
+from medunet.base.errors import InputError, is_out_of_memory
+from medunet.base.files import hash_file, hash_value, read_object, write_json
+from medunet.base.progress import track
 from medunet.dataset.layouts.patterns import stem
-from medunet.errors import InputError, is_out_of_memory
-from medunet.files import hash_file, hash_value, read_object, write_json
 from medunet.imaging.flat_images import IMAGE_ENDINGS
 from medunet.imaging.volumes import mask_ending
 from medunet.inference.model import Model
-from medunet.progress import track
-from medunet.records import Description
+from medunet.records.config import InferenceConfig
+from medunet.records.description import Description
 
 
 @dataclass(frozen=True)

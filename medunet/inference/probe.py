@@ -11,8 +11,8 @@ from medunet.compute.kept import Choice
 from medunet.compute.parts import make_trials
 from medunet.compute.race import Way
 from medunet.networks.builder import build_network
-from medunet.plans import Plan
-from medunet.records import Description
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 
 _CARD_ROUNDS = 4
 

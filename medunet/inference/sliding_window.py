@@ -15,8 +15,8 @@ from torch import nn
 from medunet.compute.devices import Precision, autocast
 from medunet.compute.parts import in_layout
 from medunet.networks.builder import to_probabilities
-from medunet.plans import Plan
-from medunet.records import Description
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 from medunet.transforms.augment import BODY_AXES
 from medunet.transforms.patches import mirrored_index
 

@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.networks.monai_networks import MonaiNetwork, build_monai_network
 from medunet.networks.unet import UNet
 from medunet.planning.architectures import ARCHITECTURES
-from medunet.plans import Plan
-from medunet.records import Description
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 
 
 def build_network(plan: Plan, description: Description) -> nn.Module:

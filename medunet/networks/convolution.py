@@ -8,7 +8,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from medunet.processor import read_processor
+from medunet.base.processor import read_processor
 
 _BLOCK = 8  # channels that oneDNN's AVX2 kernels take at once
 

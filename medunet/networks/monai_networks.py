@@ -15,8 +15,8 @@ from monai.networks.nets.segresnet_ds import SegResNetDS
 from monai.networks.nets.swin_unetr import SwinUNETR
 from torch import nn
 
-from medunet.errors import InputError
-from medunet.plans import Plan
+from medunet.base.errors import InputError
+from medunet.records.plan import Plan
 
 _ENCODERS: dict[type[nn.Module], tuple[str, ...]] = {
     DynUNet: ("input_block", "downsamples", "bottleneck"),

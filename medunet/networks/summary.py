@@ -15,8 +15,8 @@ from torch.nn.modules.conv import _ConvNd
 from medunet.networks.builder import build_network
 from medunet.networks.monai_networks import MonaiNetwork
 from medunet.planning.architectures import ARCHITECTURES
-from medunet.plans import Plan
-from medunet.records import Description
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 
 _POOLS = (nn.MaxPool2d, nn.MaxPool3d)
 

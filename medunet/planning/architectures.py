@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from medunet.config import NetworkName, PlanningConfig
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.config import NetworkName, PlanningConfig
 
 Norm = Literal["instance", "batch", "group", "none"]
 Upsampling = Literal["transposed", "interpolate"]

@@ -6,8 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from medunet.config import NetworkConfig, PlanningConfig
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.planning.architectures import Architecture
 from medunet.planning.memory import NetworkShape, planned_gb, training_gb
 from medunet.planning.topology import (
@@ -17,7 +16,8 @@ from medunet.planning.topology import (
     stage_features,
     uniform_topology,
 )
-from medunet.plans import UNPADDED_NETWORKS, unpadded_margin, unpadded_size
+from medunet.records.config import NetworkConfig, PlanningConfig
+from medunet.records.unpadded import UNPADDED_NETWORKS, unpadded_margin, unpadded_size
 
 _SMALLEST_SIDE = 8  # voxels: a shorter side is never halved, so that shrinking to it gains nothing
 

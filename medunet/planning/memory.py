@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medunet.config import NetworkConfig
 from medunet.planning.architectures import ARCHITECTURES, Architecture
 from medunet.planning.topology import Topology
-from medunet.plans import Plan
-from medunet.records import Description
+from medunet.records.config import NetworkConfig
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 
 _BYTES_PER_WEIGHT = 16  # weight, gradient, and two moments in float32
 _SWIN_WEIGHTS = {3: 80, 2: 32}  # of SwinUNETR per squared width, summed over the stages; as measured

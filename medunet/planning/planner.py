@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 
-from medunet.config import NetworkName, PlanningConfig
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.planning.architectures import ARCHITECTURES, Architecture, choose_architecture
 from medunet.planning.fit import Fit
 from medunet.planning.memory import NetworkShape, training_gb
 from medunet.planning.topology import ANISOTROPY, target_spacing
-from medunet.plans import Fingerprint, Intensity, Plan
-from medunet.records import Description
+from medunet.records.config import NetworkName, PlanningConfig
+from medunet.records.description import Description
+from medunet.records.plan import Fingerprint, Intensity, Plan
 
 _CPU_GB = 1.0
 

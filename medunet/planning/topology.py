@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.plans import unpadded_size
+from medunet.records.unpadded import unpadded_size
 
 ANISOTROPY = 3.0  # an axis this many times coarser than the others is treated apart
 _MIN_BOTTLENECK = 4  # voxels an axis keeps at the deepest stage

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medunet.config import PostprocessStep
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.imaging.components import label_components, largest_component, remove_small_components
 from medunet.postprocessing.boxes import Mask, on_box
 from medunet.postprocessing.holes import fill_holes
 from medunet.postprocessing.morphology import SLACK, close_mask, dilate, erode, open_mask
 from medunet.postprocessing.smoothing import smooth_gaussian, smooth_median
+from medunet.records.config import PostprocessStep
 
 _BY_SIZE_MM = {
     "opening_mm": open_mask,

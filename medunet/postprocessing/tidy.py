@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.config import PostprocessStep
 from medunet.postprocessing.boxes import Mask, mask_box
 from medunet.postprocessing.morphology import ball_reach, make_ball
 from medunet.postprocessing.steps import apply_step, check_steps, keep_touching
+from medunet.records.config import PostprocessStep
 
 LabelMap = NDArray[np.uint8]  # (I, J, K)
 Targets = Mapping[str, tuple[int, ...]]

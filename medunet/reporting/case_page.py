@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medunet.imaging.figures import (
+from medunet.drawing.figures import (
     draw_errors,
     draw_planes,
     draw_thumbnail,
@@ -17,7 +17,9 @@ from medunet.imaging.figures import (
     largest_cross_sections,
     window_limits,
 )
-from medunet.records import Accepted, Description, Fault
+from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Accepted
 from medunet.reporting.lesions import describe_rules, tabulate_case
 from medunet.reporting.page import data_uri, flat_items, number_text, render
 from medunet.reporting.scans import Scan

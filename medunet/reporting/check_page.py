@@ -9,15 +9,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from medunet.base.errors import DataError, MedunetError
+from medunet.base.files import write_text
+from medunet.base.pool import run_all
+from medunet.base.progress import track
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.manifest_checks import choose_workers_for, errors_left
 from medunet.dataset.checks.twins import place_of
-from medunet.errors import DataError, MedunetError
-from medunet.files import RunFolder, write_text
-from medunet.imaging.figures import TARGET_COLOURS, draw_thumbnail, figure_png
-from medunet.pool import run_all
-from medunet.progress import track
-from medunet.records import Case, Description, Fault, Manifest
+from medunet.drawing.figures import TARGET_COLOURS, draw_thumbnail, figure_png
+from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Case, Manifest
+from medunet.records.run_folder import RunFolder
 from medunet.reporting.page import data_uri, render
 from medunet.reporting.scans import load_scan
 

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medunet.imaging.figures import figure_png
-from medunet.records import Fault, Manifest
+from medunet.drawing.figures import figure_png
+from medunet.records.fault import Fault
+from medunet.records.manifest import Manifest
 from medunet.reporting.cohort_plots import MOST_TARGETS, draw_dice, draw_volumes
 from medunet.reporting.lesions import cohort_measures, describe_rules, summarise_lesions
 from medunet.reporting.page import data_uri, flat_items, interval_text, number_text, render

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medunet.imaging.figures import FALSE_POSITIVE
+from medunet.drawing.figures import FALSE_POSITIVE
 from medunet.reporting.cohort_plots import MOST_TARGETS
 from medunet.scoring.agreement import ReaderPair, TargetAgreement
 from medunet.scoring.compare import Comparison, PairDifference, higher_is_better

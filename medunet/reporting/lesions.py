@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from medunet.case_scores import Lesion
+from medunet.records.scores import Lesion
 from medunet.reporting.page import number_text
 from medunet.reporting.scores import (
     SIZE,

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from medunet.base.errors import MedunetError
+from medunet.base.files import read_json, read_object, write_text
+from medunet.base.progress import track
 from medunet.dataset.checks.manifest_checks import read_faults
-from medunet.errors import MedunetError
-from medunet.files import RunFolder, read_json, read_object, write_text
 from medunet.imaging.volumes import mask_ending
-from medunet.progress import track
-from medunet.records import Case, Manifest
+from medunet.records.manifest import Case, Manifest
+from medunet.records.run_folder import RunFolder
 from medunet.reporting.case_page import Links, case_html, thumbnail
 from medunet.reporting.cohort_page import PageMade, cohort_html
 from medunet.reporting.page import page_names

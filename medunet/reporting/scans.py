@@ -8,12 +8,13 @@ import numpy as np
 from nibabel.affines import obliquity
 from numpy.typing import NDArray
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.nifti import Header, Volume
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import read_channels, read_label
-from medunet.records import Case, Description
+from medunet.records.description import Description
+from medunet.records.manifest import Case
 from medunet.reporting.scores import Unit
 from medunet.scoring.reading import read_pair
 

@@ -16,15 +16,17 @@ from matplotlib.patches import Patch
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
-from medunet.errors import InputError, MedunetError
-from medunet.files import RunFolder, read_json, whole_file
-from medunet.imaging.figures import TARGET_COLOURS, figure_png, largest_cross_sections, window_limits
+from medunet.base.errors import InputError, MedunetError
+from medunet.base.files import read_json, whole_file
+from medunet.base.progress import track
+from medunet.drawing.figures import TARGET_COLOURS, figure_png, largest_cross_sections, window_limits
+from medunet.drawing.planes import INK, PLANES, Box, Plane, annotate, footer, limit, outline, paint
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.orientation import to_ras
-from medunet.imaging.planes import INK, PLANES, Box, Plane, annotate, footer, limit, outline, paint
 from medunet.imaging.volumes import mask_ending
-from medunet.progress import track
-from medunet.records import Case, Description, Manifest
+from medunet.records.description import Description
+from medunet.records.manifest import Case, Manifest
+from medunet.records.run_folder import RunFolder
 from medunet.reporting.page import number_text
 from medunet.reporting.scans import Scan, load_scan, read_shown
 from medunet.reporting.scores import is_resampled

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.case_scores import Status, Surface
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.scores import Status, Surface
 from medunet.scoring.bits import find_box
 from medunet.scoring.masks import Mask, score_masks
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.scoring.statistics import (
     DECIMALS,
     RankStability,

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from medunet.case_scores import CaseScore, Status
+from medunet.base.pool import choose_workers, run_all
+from medunet.base.progress import track
 from medunet.imaging.volumes import read_header
-from medunet.pool import choose_workers, run_all
-from medunet.progress import track
+from medunet.records.scores import CaseScore, Status
 from medunet.scoring.journal import Journal
 from medunet.scoring.labels import (
     ScoreOptions,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from medunet import __version__
-from medunet.case_scores import CaseLesions, CaseScore, Lesion
-from medunet.errors import InputError
-from medunet.files import hash_value
+from medunet.base.errors import InputError
+from medunet.base.files import hash_value
+from medunet.records.scores import CaseLesions, CaseScore, Lesion
 from medunet.scoring.pairs import Pair
 
 _VOXELS_BESIDE = {".mhd": (".raw", ".zraw")}  # headers whose voxels lie in a file of their own

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medunet.case_scores import CaseLesions, CaseScore, HD95Mode, LesionPreset, Surface
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.scores import CaseLesions, CaseScore, HD95Mode, LesionPreset, Surface
 from medunet.scoring.bits import find_box, memory_order
 from medunet.scoring.lesions import score_lesions
 from medunet.scoring.masks import Cut, check_options, find_flat_axis, score_masks

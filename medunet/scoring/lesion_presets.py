@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medunet.case_scores import LesionPreset
 from medunet.imaging.components import Connectivity, label_components
+from medunet.records.scores import LesionPreset
 
 Matching = Literal["touch", "iou", "one_to_one"]
 Mask = NDArray[np.bool_]

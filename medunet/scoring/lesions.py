@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from medunet.case_scores import CaseLesions, HD95Mode, Lesion, LesionPreset, Surface
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.scores import CaseLesions, HD95Mode, Lesion, LesionPreset, Surface
 from medunet.scoring.bits import find_box
 from medunet.scoring.lesion_presets import PRESETS, LesionRules, Mask, Match, find_lesions, match_lesions
 from medunet.scoring.masks import Cut, MaskScore, check_masks, check_options, score_masks

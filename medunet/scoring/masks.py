@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.case_scores import HD95Mode, Status, Surface
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.scores import HD95Mode, Status, Surface
 from medunet.scoring.bits import find_box, memory_order, pack
 from medunet.scoring.overlap import Confusion, count_confusion
 from medunet.scoring.surface import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.imaging import foreign_masks
 from medunet.imaging.flat_images import LABEL_ENDINGS
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.nifti import Volume
 from medunet.imaging.resample import resample_labels

@@ -18,7 +18,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from medunet.case_scores import CaseScore
+from medunet.records.scores import CaseScore
 from medunet.scoring.lesion_presets import PRESETS
 from medunet.scoring.statistics import bootstrap_intervals
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
-from medunet.case_scores import HD95Mode, Surface
+from medunet.records.scores import HD95Mode, Surface
 from medunet.scoring.areas import measure_cells
 from medunet.scoring.bits import (
     Bits,

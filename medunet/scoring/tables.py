@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
-from medunet.case_scores import CaseScore, LesionStatus, json_number
-from medunet.errors import InputError
-from medunet.files import write_json, write_text
+from medunet.base.errors import InputError
+from medunet.base.files import write_json, write_text
+from medunet.records.scores import CaseScore, LesionStatus, json_number
 from medunet.scoring.summary import FIELD_OF_VIEW_COLUMNS, mean_dice, metric_columns, summarise
 
 _HEAD = ("case", "label", "status", "surface")

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.scoring.bits import find_box
 from medunet.scoring.masks import find_flat_axis
 

@@ -19,15 +19,16 @@ import torch
 from rich.console import Console
 
 from medunet import __version__
-from medunet.compute.free_memory import free_memory_gb
-from medunet.dataset.manifest import case_paths
-from medunet.errors import DataError, MedunetError
-from medunet.files import hash_value
+from medunet.base.errors import DataError, MedunetError
+from medunet.base.files import hash_value
+from medunet.base.pool import choose_workers, run_all
+from medunet.base.progress import track
+from medunet.compute.device_memory import free_memory_gb
 from medunet.imaging.volumes import read_header
-from medunet.plans import Plan
-from medunet.pool import choose_workers, run_all
-from medunet.progress import track
-from medunet.records import Case, Description
+from medunet.records.data_root import case_paths
+from medunet.records.description import Description
+from medunet.records.manifest import Case
+from medunet.records.plan import Plan
 from medunet.training.cached_arrays import CachedArray, find_damage, open_entry, write_entry
 from medunet.transforms.chain import preprocess_chain, run_chain
 from medunet.transforms.patches import PreparedCase, find_locations

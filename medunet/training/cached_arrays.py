@@ -17,9 +17,9 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 from pydantic import Field
 
-from medunet.errors import InputError
-from medunet.files import hash_value, whole_file
-from medunet.stored import Stored
+from medunet.base.errors import InputError
+from medunet.base.files import hash_value, whole_file
+from medunet.base.stored import Stored
 from medunet.transforms.patches import PreparedCase
 
 _BLOCK, _CHUNK = 32, 128  # voxels along an axis: what is unpacked at once, and what is stored together

@@ -16,11 +16,12 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.callbacks import Checkpoint
 
-from medunet.config import Config
-from medunet.errors import InputError
-from medunet.files import RunFolder, hash_value, whole_file
-from medunet.plans import Plan
-from medunet.records import Manifest
+from medunet.base.errors import InputError
+from medunet.base.files import hash_value, whole_file
+from medunet.records.config import Config
+from medunet.records.manifest import Manifest
+from medunet.records.plan import Plan
+from medunet.records.run_folder import RunFolder
 from medunet.training.module import SegmentationModule
 
 _ASK_EVERY = 10  # steps between two questions whether to save, where several processes must agree

@@ -11,7 +11,7 @@ import lightning as L
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medunet.files import whole_file, write_text
+from medunet.base.files import whole_file, write_text
 from medunet.training.checkpoints import best_row
 from medunet.training.module import SegmentationModule
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from medunet.config import TrainingConfig
-from medunet.errors import InputError
-from medunet.plans import Plan
-from medunet.processor import usable_cores
-from medunet.training.processes import Processes
+from medunet.base.errors import InputError
+from medunet.base.processor import usable_cores
+from medunet.compute.processes import Processes
+from medunet.records.config import TrainingConfig
+from medunet.records.plan import Plan
 from medunet.transforms.augment import margin_size
 from medunet.transforms.patches import PreparedCase, sample_patch
 

@@ -9,12 +9,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from medunet import __version__
-from medunet.case_scores import json_number
-from medunet.config import Config, WeightsName
-from medunet.errors import InputError
-from medunet.files import RunFolder, hash_file, whole_file
-from medunet.plans import WEIGHTS_FILES, ModelCard, Plan
-from medunet.records import Manifest
+from medunet.base.errors import InputError
+from medunet.base.files import hash_file, whole_file
+from medunet.records.config import Config, WeightsName
+from medunet.records.manifest import Manifest
+from medunet.records.model_card import WEIGHTS_FILES, ModelCard
+from medunet.records.plan import Plan
+from medunet.records.run_folder import RunFolder
+from medunet.records.scores import json_number
 from medunet.training.checkpoints import is_readable, newest_readable
 from medunet.training.validation_plan import begun_validation
 

@@ -10,11 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from medunet.config import Config
-from medunet.errors import InputError
-from medunet.files import hash_file, write_json
-from medunet.plans import ModelCard, Plan
-from medunet.records import Description, Manifest
+from medunet.base.errors import InputError
+from medunet.base.files import hash_file, write_json
+from medunet.records.config import Config
+from medunet.records.description import Description
+from medunet.records.manifest import Manifest
+from medunet.records.model_card import ModelCard
+from medunet.records.plan import Plan
 from medunet.training.module import SegmentationModule
 
 

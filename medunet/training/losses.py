@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from medunet.config import LossName
-from medunet.dataset.checks.loss_fit import check_loss, resolve_loss
-from medunet.errors import DataError
-from medunet.records import Description
+from medunet.base.errors import DataError
+from medunet.records.config import LossName
+from medunet.records.description import Description
+from medunet.records.loss_fit import check_loss, resolve_loss
 from medunet.training import loss_terms as terms
 from medunet.training.loss_terms import Scale
 

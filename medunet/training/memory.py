@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 import torch
 
+from medunet.base.errors import NoMemoryError, is_out_of_memory
+from medunet.compute.device_memory import free_memory_gb
 from medunet.compute.devices import Precision
-from medunet.compute.free_memory import free_memory_gb
-from medunet.config import TrainingConfig
-from medunet.errors import NoMemoryError, is_out_of_memory
+from medunet.compute.processes import Processes
 from medunet.planning.memory import NetworkShape, training_gb
-from medunet.plans import Plan
-from medunet.records import Description
-from medunet.training.processes import Processes
+from medunet.records.config import TrainingConfig
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 
 _SHARE_HELD = 0.5  # of the free memory, where training.ram_gb is not given: as `hold_in_memory` has it
 # What a feature map's element takes against half precision on a card. On a CPU as measured, by peak resident memory

@@ -15,18 +15,18 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from medunet.base.errors import InputError
 from medunet.compute.devices import autocast
 from medunet.compute.parts import in_layout
-from medunet.config import Config
-from medunet.errors import InputError
+from medunet.compute.processes import ALONE, Processes
 from medunet.networks.builder import build_network, encoder_parameters
-from medunet.plans import Plan
-from medunet.records import Description
+from medunet.records.config import Config
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 from medunet.training.data import FoldData
 from medunet.training.losses import SegmentationLoss
 from medunet.training.optimisation import average_of, learning_rate, make_optimizer
 from medunet.training.probe import ComputeChoice
-from medunet.training.processes import ALONE, Processes
 from medunet.training.validation import CaseResult, summarise, validate_case
 from medunet.training.windows import choose_windows
 from medunet.transforms.augment import allowed_mirror_axes, apply_parameters, sample_parameters

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from medunet.config import TrainingConfig
+from medunet.records.config import TrainingConfig
 
 _Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 _POLY_POWER = 0.9  # nnU-Net's

@@ -14,11 +14,11 @@ from medunet.compute.choosing import asked_for, choice_key, choose_on_cpu
 from medunet.compute.devices import Precision, autocast, card_precision
 from medunet.compute.parts import in_layout, make_trials
 from medunet.compute.race import Way, told
-from medunet.config import TrainingConfig
 from medunet.inference.probe import choose_prediction, network_key
 from medunet.networks.builder import build_network
-from medunet.plans import Plan
-from medunet.records import Description
+from medunet.records.config import TrainingConfig
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 from medunet.training.losses import SegmentationLoss
 
 _MIN_GAIN = 1.05  # a way must be this much faster to be chosen

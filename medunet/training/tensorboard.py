@@ -17,9 +17,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from medunet.plans import Plan, unpadded_size
+from medunet.drawing.slice_picture import draw_slices
+from medunet.records.plan import Plan
+from medunet.records.unpadded import unpadded_size
 from medunet.training.module import SegmentationModule
-from medunet.training.slice_picture import draw_slices
 from medunet.training.validation import NUM_BINS, CaseResult, precision_recall
 
 _EVERY = 10  # steps between two entries

@@ -12,10 +12,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from medunet.compute.devices import keep_freed_memory
-from medunet.config import Config
-from medunet.files import RunFolder
-from medunet.plans import ModelCard, Plan
-from medunet.records import Manifest
+from medunet.compute.processes import ALONE, Processes
+from medunet.records.config import Config
+from medunet.records.manifest import Manifest
+from medunet.records.model_card import ModelCard
+from medunet.records.plan import Plan
+from medunet.records.run_folder import RunFolder
 from medunet.training.cache import hold_in_memory, prepare_cases
 from medunet.training.checkpoints import (
     KeepCheckpoints,
@@ -33,7 +35,6 @@ from medunet.training.finetune import begin_weights
 from medunet.training.memory import naming_out_of_memory, require_memory
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
-from medunet.training.processes import ALONE, Processes
 from medunet.training.progress_line import ProgressLine
 from medunet.training.tensorboard import TensorBoardLog
 from medunet.training.validation_plan import ValidationPlan, settle_validation

@@ -19,9 +19,9 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from medunet.config import Config, TuningConfig, change_config
-from medunet.errors import InputError, MedunetError, NoMemoryError
-from medunet.files import read_object, write_json, write_text
+from medunet.base.errors import InputError, MedunetError, NoMemoryError
+from medunet.base.files import read_object, write_json, write_text
+from medunet.records.config import Config, TuningConfig, change_config
 from medunet.training.module import SegmentationModule
 
 try:

@@ -6,8 +6,8 @@ from typing import Any
 
 import optuna
 
-from medunet.config import Config, TuningRange, change_config
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.config import Config, TuningRange, change_config
 
 Space = Mapping[str, list[Any] | TuningRange]
 _SAME_FOR_ALL = ("training.fold", "training.init_from")  # else scores could not be compared

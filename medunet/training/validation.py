@@ -13,27 +13,17 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medunet.drawing.slices import Slices
 from medunet.inference.sliding_window import to_label_map
 from medunet.networks.builder import to_probabilities
-from medunet.plans import Plan
-from medunet.records import Description
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 from medunet.scoring.masks import Cut, score_masks
 from medunet.scoring.overlap import Confusion
 from medunet.training.windows import Box, Window
 from medunet.transforms.patches import PreparedCase, cut_patch
 
 NUM_BINS = 200  # of the probabilities, for precision-recall curves
-
-
-@dataclass(frozen=True)
-class Slices:
-    """Three slices across one axis: image, reference and prediction, each `(3, rows, columns)`."""
-
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
-    positions: tuple[int, ...]
-    spacing_mm: tuple[float, float]
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import numpy as np
 from pydantic import Field
 from rich.console import Console
 
-from medunet.config import Config, TrainingConfig
-from medunet.dataset.manifest import case_paths
+from medunet.base.errors import InputError
+from medunet.base.stored import Stored
 from medunet.dataset.splits import spread_strata
 from medunet.dataset.strata import make_strata, measure_labels
-from medunet.errors import InputError
-from medunet.plans import Plan
-from medunet.records import Case, Manifest
-from medunet.stored import Stored
+from medunet.records.config import Config, TrainingConfig
+from medunet.records.data_root import case_paths
+from medunet.records.manifest import Case, Manifest
+from medunet.records.plan import Plan
 from medunet.training.probe import ComputeChoice
 from medunet.training.windows import count_windows
 

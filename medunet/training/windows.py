@@ -10,7 +10,7 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.plans import Plan
+from medunet.records.plan import Plan
 from medunet.transforms.patches import PreparedCase
 
 Box = tuple[slice, slice, slice]

@@ -18,10 +18,10 @@ from monai.transforms.spatial.dictionary import Orientationd, Resized, Spacingd
 from monai.transforms.transform import MapTransform
 from monai.transforms.utility.dictionary import EnsureTyped
 
-from medunet.errors import DataError, MedunetError
+from medunet.base.errors import DataError, MedunetError
 from medunet.imaging.flat_images import is_flat
 from medunet.imaging.volumes import read_channels, read_label
-from medunet.plans import Intensity, Plan
+from medunet.records.plan import Intensity, Plan
 from medunet.transforms.resampling import ResampleToPland
 
 

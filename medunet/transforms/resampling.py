@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medunet.imaging.geometry import spacing_of
-from medunet.plans import Plan
+from medunet.records.plan import Plan
 
 _TIE = 1e-5  # shares that differ by less are equal: float32 sums of products of three weights
 _BLOCK = 32  # rows of weights that are multiplied together

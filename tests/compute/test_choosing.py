@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from compute.test_race import Computer
 
+from medunet.base.errors import InputError
 from medunet.compute import choosing, kept
 from medunet.compute.choosing import asked_for, choice_key, choose_on_cpu
 from medunet.compute.kept import change_settings, list_kept
 from medunet.compute.race import Trial
-from medunet.errors import InputError
 
 SIZES = (0.02, 1.0, 10.0, 45.0, 90.0)
 AUTO = ("auto", "auto")

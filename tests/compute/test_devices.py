@@ -5,6 +5,7 @@ import platform
 import pytest
 import torch
 
+from medunet.base.errors import InputError
 from medunet.compute import devices
 from medunet.compute.devices import (
     autocast,
@@ -14,7 +15,6 @@ from medunet.compute.devices import (
     may_have_bf16,
     use_cores,
 )
-from medunet.errors import InputError
 
 CPU = torch.device("cpu")
 

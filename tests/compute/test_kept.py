@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from medunet.base.errors import InputError
+from medunet.base.processor import Processor
 from medunet.compute import kept
 from medunet.compute.kept import Choice, cache_folder, change_settings, find, keep, list_kept, read_settings
-from medunet.errors import InputError
-from medunet.processor import Processor
 
 KEY = {"purpose": "training", "asked": ["auto", "auto"], "patch": [16, 16, 8], "torch": "2.13.0"}
 CHOICE = Choice("bf16", channels_last=True, seconds=0.25, why="faster", channels_last_why="no slower")

@@ -10,7 +10,7 @@ from medunet.compute.parts import _convolutions, in_layout, make_trials, parts_o
 from medunet.compute.race import Way
 from medunet.networks.builder import build_network
 from medunet.planning.architectures import ARCHITECTURES
-from medunet.plans import Plan
+from medunet.records.plan import Plan
 
 CASES = [(name, axes) for name, known in ARCHITECTURES.items() for axes in known.dimensions]
 

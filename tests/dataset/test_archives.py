@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medunet.base.errors import DataError, InputError, MedunetError
 from medunet.dataset import archives
 from medunet.dataset.archives import Limits, require_space
-from medunet.errors import DataError, InputError, MedunetError
 
 FILES = {
     "Top/imagesTr/a.nii.gz": b"image" * 1000,

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from local_server import Server, serve
 
+from medunet.base.errors import DataError, InputError
+from medunet.base.progress import ByteBar
 from medunet.dataset.fetch import Patience, discard, download, require_web, verify
 from medunet.dataset.public_archives import ARCHIVES, Checksum, choose_archive, parse_checksum
-from medunet.errors import DataError, InputError
-from medunet.progress import ByteBar
 
 CONTENT = os.urandom(5_000_000)
 CHECKSUM = Checksum("sha256", hashlib.sha256(CONTENT).hexdigest())

@@ -7,10 +7,12 @@ import pytest
 from tiny_cohort import write_tiny_cohort
 from typer.testing import CliRunner
 
-from medunet import cli, runs, stages
+from medunet.base.errors import InputError
+from medunet.cli import app as cli
+from medunet.commands.manifest import run_manifest
 from medunet.dataset.held_out import check_split_options, choose_test_cases, read_test_names
-from medunet.errors import InputError
-from medunet.records import Case, Manifest, Split
+from medunet.records.manifest import Case, Manifest, Split
+from medunet.runs.run import open_run
 
 
 def case(case_id: str, patient: str, split: Split = "train", fold: int | None = None) -> Case:
@@ -117,11 +119,11 @@ def test_the_run_keeps_its_test_list(tmp_path: Path) -> None:
     data_root = write_tiny_cohort(tmp_path / "data")
     (tmp_path / "test.txt").write_text("case_01\ncase_04\n")
     changes = [f"test_file={tmp_path}/test.txt", "stratify=true"]
-    run = runs.open_run(tmp_path / "run", data_root, dataset="phantoms", changes=changes)
-    stages.run_manifest(run)
+    run = open_run(tmp_path / "run", data_root, dataset="phantoms", changes=changes)
+    run_manifest(run)
     (tmp_path / "test.txt").unlink()
-    again = runs.open_run(tmp_path / "run", data_root)
-    manifest = stages.run_manifest(again)
+    again = open_run(tmp_path / "run", data_root)
+    manifest = run_manifest(again)
     assert [each.id for each in manifest.cases if each.split == "test"] == ["case_01", "case_04"]
     assert str(tmp_path) not in (tmp_path / "run/config.yaml").read_text()
     assert Manifest.read(again.folder.manifest) == manifest
@@ -135,7 +137,7 @@ def test_the_commands_options(tmp_path: Path) -> None:
     options = ["--test-share", "0.34", "--stratify"]
     done = CliRunner().invoke(cli.app, [*arguments, *options], catch_exceptions=False)
     assert "6 cases in 4 folds, 2 for the test" in " ".join(done.output.split())
-    config = runs.open_run(tmp_path / "run", data_root).config
+    config = open_run(tmp_path / "run", data_root).config
     assert (config.test_share, config.stratify, config.test_file) == (0.34, True, None)
     (tmp_path / "test.txt").write_text("case_01")
     with pytest.raises(InputError, match="exclude each other: give test_share or test_file"):

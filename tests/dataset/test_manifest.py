@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from medunet.dataset.manifest import case_paths, data_root_from, file_path, make_manifest
+from medunet.base.errors import InputError
+from medunet.dataset.manifest import make_manifest
 from medunet.dataset.splits import read_folds
-from medunet.errors import InputError
-from medunet.records import Case, Description, Manifest, load_description
+from medunet.records.data_root import case_paths, data_root_from, file_path
+from medunet.records.description import Description, load_description
+from medunet.records.manifest import Case, Manifest
 
-DESCRIPTIONS = Path(__file__).parents[2] / "data_manifests"
 
 
 @pytest.fixture
 def liver() -> Description:
-    return load_description("msd_task03_liver", DESCRIPTIONS)
+    return load_description("msd_task03_liver")
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_paths_must_stay_in_the_data_root(root: Path, liver: Description, tmp_pa
 
 
 def test_case_paths_follow_the_descriptions_channels(root: Path) -> None:
-    brats = load_description("brats_2023_glioma", DESCRIPTIONS)
+    brats = load_description("brats_2023_glioma")
     images = {name: f"{name}.nii.gz" for name in reversed(brats.channels)}
     paths, label = case_paths(Case(id="x", patient="x", images=images, label="l.nii.gz"), brats, root)
     assert [path.name for path in paths] == ["FLAIR.nii.gz", "T1w.nii.gz", "T1gd.nii.gz", "T2w.nii.gz"]
@@ -129,7 +130,7 @@ def test_manifests_that_contradict_themselves(
 @pytest.mark.real_data
 def test_hippocampus_names_its_strays(shared_data: Path) -> None:
     folds = read_folds(shared_data.parent / "splits" / "hippocampus.json")
-    description = load_description("msd_task04_hippocampus", DESCRIPTIONS)
+    description = load_description("msd_task04_hippocampus")
     manifest = make_manifest(description, shared_data / "hippocampus", folds=folds)
     assert len(manifest.cases) == 190
     assert {item.path: item.reason for item in manifest.unmatched} == {
@@ -142,7 +143,7 @@ def test_hippocampus_names_its_strays(shared_data: Path) -> None:
 
 @pytest.mark.real_data
 def test_a_label_map_in_the_root_itself(shared_data: Path) -> None:
-    description = load_description("totalsegmentator", DESCRIPTIONS)
+    description = load_description("totalsegmentator")
     (case,) = make_manifest(description, shared_data / "ct_abdomen").cases
     assert (case.id, case.images, case.fold) == ("ct", {"CT": "ct.nii.gz"}, 0)
     assert case.label == "totalsegmentator_labels.nii.gz"

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
+from medunet.base.errors import InputError
 from medunet.dataset.splits import fixed_folds, hold_out, make_folds, read_folds, spread_strata
-from medunet.errors import InputError
-from medunet.records import Case
+from medunet.records.manifest import Case
 
 
 def cases_of(patients: list[int]) -> list[Case]:

@@ -7,11 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medunet.base.errors import InputError
 from medunet.dataset.manifest import make_manifest
 from medunet.dataset.strata import make_strata, measure_labels
-from medunet.errors import InputError
 from medunet.imaging.nifti import write_volume
-from medunet.records import Description
+from medunet.records.description import Description
 
 LIVER = Description.model_validate(
     {

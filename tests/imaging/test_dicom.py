@@ -18,7 +18,7 @@ from tiny_dicom import (
     write_slices,
 )
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging.dicom import DicomFile, Slice, is_dicom, read_file
 from medunet.imaging.dicom_pixels import NoDecoderError, SliceError, read_slices
 

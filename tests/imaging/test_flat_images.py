@@ -9,8 +9,8 @@ from figure_pixels import figure_array
 from numpy.typing import NDArray
 from PIL import Image
 
-from medunet.errors import DataError
-from medunet.imaging.figures import draw_planes
+from medunet.base.errors import DataError
+from medunet.drawing.figures import draw_planes
 from medunet.imaging.flat_images import flat_affine, is_flat
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging import nifti
 from medunet.imaging.foreign_masks import is_foreign
 from medunet.imaging.volumes import read_header, read_label, read_volume, write_mask

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medunet.errors import DataError, InputError
+from medunet.base.errors import DataError, InputError
 from medunet.imaging.geometry import axis_codes, corner_displacement_mm, shear_degrees
 from medunet.imaging.nifti import StoredVoxels
 from medunet.imaging.orientation import to_ras

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging.geometry import Affine
 from medunet.imaging.resample import resample_labels
 

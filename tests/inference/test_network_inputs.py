@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from medunet.config import InferenceConfig
 from medunet.imaging.nifti import write_volume
 from medunet.inference.model import Model
-from medunet.plans import Intensity, ModelCard, Plan
-from medunet.records import Description
+from medunet.records.config import InferenceConfig
+from medunet.records.description import Description
+from medunet.records.model_card import ModelCard
+from medunet.records.plan import Intensity, Plan
 from medunet.transforms.chain import preprocess_chain
 
 SHAPE, SPACING_MM = (46, 52, 15), (1.1, 0.9, 4.0)

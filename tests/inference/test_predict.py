@@ -9,30 +9,30 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from medunet import runs
-from medunet.config import InferenceConfig, change_config
-from medunet.errors import InputError
-from medunet.files import read_json
+from medunet.base.errors import InputError
+from medunet.base.files import read_json
 from medunet.inference.model import Model
 from medunet.inference.predict import Scan, predict_scans, scans_from_files
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.unet import UNet
-from medunet.plans import WEIGHTS_FILES, Plan
-from medunet.records import load_description
+from medunet.records.config import InferenceConfig, change_config
+from medunet.records.description import load_description
+from medunet.records.model_card import WEIGHTS_FILES
+from medunet.records.plan import Plan
+from medunet.runs.run import Run
 
-DESCRIPTIONS = REPOSITORY / "data_manifests"
 CPU = torch.device("cpu")
 
 
-def load(run: runs.Run) -> Model:
+def load(run: Run) -> Model:
     return Model.load(run.folder.model(0), device=CPU, precision="fp32")
 
 
-def scans_of(run: runs.Run) -> list[Scan]:
-    return scans_from_files([run.data_root / "imagesTr"], load_description("phantoms", DESCRIPTIONS))
+def scans_of(run: Run) -> list[Scan]:
+    return scans_from_files([run.data_root / "imagesTr"], load_description("phantoms"))
 
 
-def test_done_cases_are_skipped_until_image_model_or_options_change(own_run: runs.Run, tmp_path):
+def test_done_cases_are_skipped_until_image_model_or_options_change(own_run: Run, tmp_path):
     model, scans, out = load(own_run), scans_of(own_run)[:2], tmp_path / "out"
     options = InferenceConfig()
 
@@ -85,7 +85,7 @@ def test_a_scan_that_memory_does_not_suffice_for_is_named_and_the_others_go_on(o
     assert (out / scans[1].mask_name).exists()
 
 
-def test_weights_that_do_not_fit_a_card_are_a_message(own_run: runs.Run, monkeypatch: pytest.MonkeyPatch):
+def test_weights_that_do_not_fit_a_card_are_a_message(own_run: Run, monkeypatch: pytest.MonkeyPatch):
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -94,7 +94,7 @@ def test_weights_that_do_not_fit_a_card_are_a_message(own_run: runs.Run, monkeyp
         load(own_run)
 
 
-def test_one_broken_scan_is_named_and_the_others_go_on(own_run: runs.Run, tmp_path):
+def test_one_broken_scan_is_named_and_the_others_go_on(own_run: Run, tmp_path):
     model, scans, out = load(own_run), scans_of(own_run)[:3], tmp_path / "out"
     predict_scans(model, scans, out, InferenceConfig())
     scans[1].images[0].write_bytes(b"broken")
@@ -106,7 +106,7 @@ def test_one_broken_scan_is_named_and_the_others_go_on(own_run: runs.Run, tmp_pa
     assert read_json(out / "index.json")["failed"] == failed
 
 
-def test_a_scan_that_would_give_an_empty_mask_silently_fails_loudly(own_run: runs.Run, tmp_path):
+def test_a_scan_that_would_give_an_empty_mask_silently_fails_loudly(own_run: Run, tmp_path):
     model, (scan, *_) = load(own_run), scans_of(own_run)
     image = nib.load(scan.images[0])
     array = np.asarray(image.dataobj).astype(np.float32)
@@ -117,7 +117,7 @@ def test_a_scan_that_would_give_an_empty_mask_silently_fails_loudly(own_run: run
 
 
 @pytest.mark.parametrize("shape", [(9, 1, 7), (3, 200, 5), (1, 1, 2)])
-def test_scans_smaller_than_a_patch_are_predicted(own_run: runs.Run, tmp_path, shape):
+def test_scans_smaller_than_a_patch_are_predicted(own_run: Run, tmp_path, shape):
     path = tmp_path / "small.nii.gz"
     array = np.random.default_rng(0).integers(-80, 120, shape).astype(np.int16)
     nib.save(nib.Nifti1Image(array, np.diag([-2.0, 2, 4, 1])), path)
@@ -125,7 +125,7 @@ def test_scans_smaller_than_a_patch_are_predicted(own_run: runs.Run, tmp_path, s
     assert nib.load(tmp_path / "out/small.nii.gz").shape == shape
 
 
-def test_a_mask_never_replaces_a_scan_or_a_file_of_somebody_else(own_run: runs.Run):
+def test_a_mask_never_replaces_a_scan_or_a_file_of_somebody_else(own_run: Run):
     model, scans = load(own_run), scans_of(own_run)
     images, labels = own_run.data_root / "imagesTr", own_run.data_root / "labelsTr"
     before = {path: path.read_bytes() for folder in (images, labels) for path in folder.iterdir()}
@@ -136,7 +136,7 @@ def test_a_mask_never_replaces_a_scan_or_a_file_of_somebody_else(own_run: runs.R
     assert {path: path.read_bytes() for folder in (images, labels) for path in folder.iterdir()} == before
 
 
-def test_masks_of_other_labels_do_not_share_a_folder(own_run: runs.Run, tmp_path):
+def test_masks_of_other_labels_do_not_share_a_folder(own_run: Run, tmp_path):
     model, scans = load(own_run), scans_of(own_run)
     predict_scans(model, scans[:1], tmp_path, InferenceConfig())
     labels = {"background": 0, "spleen": 1, "kidney": 2}
@@ -146,7 +146,7 @@ def test_masks_of_other_labels_do_not_share_a_folder(own_run: runs.Run, tmp_path
         predict_scans(replace(model, card=card), scans[1:2], tmp_path, InferenceConfig())
 
 
-def test_a_mask_left_by_a_kill_is_redone(own_run: runs.Run, tmp_path):
+def test_a_mask_left_by_a_kill_is_redone(own_run: Run, tmp_path):
     model, (scan, *_) = load(own_run), scans_of(own_run)
     predict_scans(model, [scan], tmp_path, InferenceConfig())
     whole = (tmp_path / f"{scan.case}.nii.gz").read_bytes()
@@ -158,7 +158,7 @@ def test_a_mask_left_by_a_kill_is_redone(own_run: runs.Run, tmp_path):
     assert (tmp_path / f"{scan.case}.nii.gz").read_bytes() == whole
 
 
-def test_a_full_disk_stops_prediction_and_is_no_fault_of_the_case(own_run: runs.Run, tmp_path, monkeypatch):
+def test_a_full_disk_stops_prediction_and_is_no_fault_of_the_case(own_run: Run, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -176,7 +176,7 @@ def test_a_full_disk_stops_prediction_and_is_no_fault_of_the_case(own_run: runs.
         (np.eye(8)[None].repeat(8, 0), np.diag([1.0, 1, 0, 1]), "implausible, or the axes are singular"),
     ],
 )
-def test_scans_that_cannot_be_predicted_say_why(own_run: runs.Run, tmp_path, array, affine, reason):
+def test_scans_that_cannot_be_predicted_say_why(own_run: Run, tmp_path, array, affine, reason):
     image = nib.Nifti1Image(array.astype(np.float32), np.eye(4))
     image.set_sform(affine, 1)
     image.set_qform(None, 0)
@@ -188,7 +188,7 @@ def test_scans_that_cannot_be_predicted_say_why(own_run: runs.Run, tmp_path, arr
     assert "0x" not in failed["odd"]
 
 
-def test_postprocessing_of_the_configuration_is_applied(own_run: runs.Run, tmp_path):
+def test_postprocessing_of_the_configuration_is_applied(own_run: Run, tmp_path):
     model, scans = load(own_run), scans_of(own_run)[:1]
     rules = ["inference.postprocess.tumour=[min_volume_ml: 1000000]"]
     predict_scans(model, scans, tmp_path, change_config({"dataset": "x"}, rules, "t").inference)
@@ -197,7 +197,7 @@ def test_postprocessing_of_the_configuration_is_applied(own_run: runs.Run, tmp_p
 
 
 @pytest.mark.parametrize("weights", ["best", "final"])
-def test_changed_or_lost_weights_are_refused(own_run: runs.Run, weights: str):
+def test_changed_or_lost_weights_are_refused(own_run: Run, weights: str):
     folder = own_run.folder.model(0)
     path = folder / WEIGHTS_FILES[weights]
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
@@ -209,7 +209,7 @@ def test_changed_or_lost_weights_are_refused(own_run: runs.Run, weights: str):
 
 
 def test_channels_are_grouped_by_their_endings(tmp_path):
-    description = load_description("brats_2018_2021", DESCRIPTIONS)
+    description = load_description("brats_2018_2021")
     for name in ("p1_flair", "p1_t1", "p1_t1ce", "p1_t2", "p2_flair"):
         (tmp_path / f"{name}.nii.gz").write_bytes(b"")
     with pytest.raises(InputError, match=r"case p2: no image for .*T1.*Give every channel"):
@@ -232,7 +232,7 @@ class Constant(torch.nn.Module):
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("shape", [(40, 33, 21), (10, 9, 5)])
 def test_blended_windows_leave_no_seam_whatever_the_size(tiny_plan: Plan, dimensions, shape):
-    description = load_description("phantoms", DESCRIPTIONS)
+    description = load_description("phantoms")
     plan = tiny_plan.model_copy(
         update={"dimensions": dimensions, "patch_size": (16, 16, 8)[:dimensions], "slice_axis": 2}
     )
@@ -243,7 +243,7 @@ def test_blended_windows_leave_no_seam_whatever_the_size(tiny_plan: Plan, dimens
 
 def test_slices_are_predicted_across_the_plans_axis(tiny_plan: Plan):
     """A 2D network is a function of its slice: changing one slice changes that slice alone."""
-    description = load_description("phantoms", DESCRIPTIONS)
+    description = load_description("phantoms")
     plan = tiny_plan.model_copy(update={"dimensions": 2, "patch_size": (16, 8), "slice_axis": 1})
     network = UNet(2, 1, 2, (4, 8), ((3, 3),) * 2, ((1, 1), (2, 2)))
     image = torch.randn(1, 20, 7, 9)
@@ -259,7 +259,7 @@ def test_slices_are_predicted_across_the_plans_axis(tiny_plan: Plan):
 
 
 def test_label_maps_of_regions_and_of_labels():
-    regions = load_description("brats_2018_2021", DESCRIPTIONS)
+    regions = load_description("brats_2018_2021")
     probabilities = torch.tensor([[0.9, 0.9, 0.9, 0.1], [0.1, 0.9, 0.9, 0.1], [0.1, 0.1, 0.9, 0.9]])[
         :, None, None
     ]

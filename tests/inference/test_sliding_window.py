@@ -5,18 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from medunet.compute.parts import in_layout
 from medunet.inference.sliding_window import predict_probabilities, to_label_map, with_neighbours
-from medunet.plans import Plan
-from medunet.records import Description, load_description
+from medunet.records.description import Description, load_description
+from medunet.records.plan import Plan
 from medunet.transforms.patches import PreparedCase, mirrored_index, sample_patch
 
 CPU = torch.device("cpu")
-REGIONS = load_description("phantoms", REPOSITORY / "data_manifests")
+REGIONS = load_description("phantoms")
 CELLS = Description(
     name="cells",
     layout="png",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from medunet.base.processor import read_processor
 from medunet.networks import convolution
 from medunet.networks.convolution import Convolution3d
-from medunet.processor import read_processor
 
 SETTINGS = [
     ({"kernel_size": 3, "padding": 1}, True),

@@ -5,7 +5,7 @@ import torch
 from tiny_networks import describe, plan_network
 from torch import nn
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.networks.builder import build_network, encoder_parameters
 from medunet.planning.architectures import ARCHITECTURES
 

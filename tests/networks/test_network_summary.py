@@ -6,7 +6,7 @@ from tiny_cohort import write_tiny_cohort
 from tiny_networks import describe, plan_network
 from typer.testing import CliRunner
 
-from medunet.cli import app
+from medunet.cli.app import app
 from medunet.networks.builder import build_network
 from medunet.networks.summary import network_table, summarise_network
 from medunet.planning.architectures import ARCHITECTURES

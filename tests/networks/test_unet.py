@@ -7,10 +7,9 @@ from monai.networks.nets import DynUNet
 
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.networks.unet import UNet
-from medunet.plans import Plan
-from medunet.records import load_description
+from medunet.records.description import load_description
+from medunet.records.plan import Plan
 
-DESCRIPTIONS = REPOSITORY / "data_manifests"
 ISOTROPIC = {
     "features": (8, 16, 32),
     "kernel_sizes": ((3, 3, 3),) * 3,
@@ -105,7 +104,7 @@ def test_every_weight_is_trained():
 
 
 def test_regions_have_a_channel_each_and_labels_one_more(tiny_plan: Plan):
-    regions = load_description("phantoms", DESCRIPTIONS)
+    regions = load_description("phantoms")
     plain = regions.model_copy(update={"regions": {}, "region_order": ()})
     assert build_network(tiny_plan, regions).heads[-1].out_channels == 2
     assert build_network(tiny_plan, plain).heads[-1].out_channels == 3

@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny_networks import describe, plan_network
 
-from medunet.config import NetworkConfig
 from medunet.networks.builder import build_network
 from medunet.planning.architectures import ARCHITECTURES
 from medunet.planning.memory import NetworkShape, num_features, num_weights, training_gb
 from medunet.planning.topology import Topology, plan_topology, uniform_topology
+from medunet.records.config import NetworkConfig
 
 
 def shape_by_hand(

@@ -3,10 +3,10 @@
 import pytest
 from tiny_networks import describe, plan_network
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.planning.architectures import ARCHITECTURES
 from medunet.planning.planner import memory_budget
-from medunet.plans import Plan
+from medunet.records.plan import Plan
 
 BY_RULES = {"patch_size": None, "base_features": None, "batch_size": None}
 CASES = [(name, axes) for name, known in ARCHITECTURES.items() for axes in known.dimensions]

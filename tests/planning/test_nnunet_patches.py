@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from medunet.config import NetworkConfig, PlanningConfig
 from medunet.planning.architectures import ARCHITECTURES
 from medunet.planning.planner import make_plan
-from medunet.plans import Fingerprint, Plan
-from medunet.records import Description
+from medunet.records.config import NetworkConfig, PlanningConfig
+from medunet.records.description import Description
+from medunet.records.plan import Fingerprint, Plan
 
 DATASETS = json.loads(Path(__file__).with_name("nnunet_plans.json").read_text())
 PLANNED = tuple(DATASETS[0]["plans"])

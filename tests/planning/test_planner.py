@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 
-from medunet.config import PlanningConfig
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.planning.planner import make_plan, memory_budget
-from medunet.plans import Fingerprint, Plan
-from medunet.records import load_description
+from medunet.records.config import PlanningConfig
+from medunet.records.description import load_description
+from medunet.records.plan import Fingerprint, Plan
 
 CT = {"percentile_00_5": -20.0, "percentile_99_5": 180.0, "mean": 99.0, "std": 38.0}
 
@@ -22,7 +21,7 @@ def plan_liver(config: PlanningConfig | None = None, memory_gb: float = 8.0, **c
         "intensities": {"CT": CT},
         **changes,
     }
-    description = load_description("msd_task03_liver", REPOSITORY / "data_manifests")
+    description = load_description("msd_task03_liver")
     fingerprint = Fingerprint.parse(values, "test")
     return make_plan(
         fingerprint, description, config or PlanningConfig(), memory_gb=memory_gb, memory_why="test"

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medunet.config import PostprocessStep
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.postprocessing.holes import fill_holes
 from medunet.postprocessing.morphology import close_mask, dilate, erode, open_mask
 from medunet.postprocessing.smoothing import smooth_gaussian, smooth_median
 from medunet.postprocessing.steps import apply_step, check_steps, keep_touching
+from medunet.records.config import PostprocessStep
 
 SPACING_MM = (1.0, 2.0, 5.0)  # a voxel is 0.01 ml
 TARGETS = {"liver": (1, 2), "tumour": (2,)}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medunet.config import PostprocessStep
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.postprocessing.tidy import tidy_labels
+from medunet.records.config import PostprocessStep
 
 SPACING_MM = (1.0, 2.0, 5.0)  # a voxel is 0.01 ml
 LARGEST = (PostprocessStep(keep_largest=True),)

@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medunet import cli, runs, stages
+from medunet.cli import app as cli
+from medunet.commands.manifest import run_manifest
 from medunet.dataset.checks.acceptance import accept_faults
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.manifest_checks import check_manifest, read_faults
 from medunet.dataset.manifest import make_manifest
-from medunet.files import RunFolder
 from medunet.imaging.nifti import write_volume
-from medunet.records import Description, Excluded, Manifest
+from medunet.records.description import Description
+from medunet.records.manifest import Excluded, Manifest
+from medunet.records.run_folder import RunFolder
 from medunet.reporting.check_page import check_html, draw_cases, write_check_page
+from medunet.runs.run import open_run
 
 ODD_ID = 'a<b>&"c"'
 SHAPE = (20, 18, 12)
@@ -171,8 +174,8 @@ def test_the_command_accepts_faults_and_a_new_manifest_keeps_them(
 ) -> None:
     description = tmp_path / "tiny.json"
     DESCRIPTION.write(description)
-    run = runs.open_run(tmp_path / "run", root, dataset=str(description))
-    stages.run_manifest(run)
+    run = open_run(tmp_path / "run", root, dataset=str(description))
+    run_manifest(run)
 
     def check(*options: str) -> int:
         arguments = ["medunet", "check", str(run.folder.root), "--data-root", str(root), *options]
@@ -188,7 +191,7 @@ def test_the_command_accepts_faults_and_a_new_manifest_keeps_them(
     assert check(*known[:4]) == 1
     assert check("--workers", "1", *known[4:]) == 0
     assert len(run.manifest.accepted) == len({(fault.code, fault.case) for fault in errors})
-    stages.run_manifest(run)
+    run_manifest(run)
     assert check() == 0
     kept = {fault.accepted for fault in read_faults(run.folder.checks) if fault.severity == "error"}
     assert kept == {"known"}

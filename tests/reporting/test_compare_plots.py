@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from medunet.imaging.figures import figure_png
+from medunet.drawing.figures import figure_png
 from medunet.reporting.compare_plots import draw_comparison, draw_readers
 from medunet.scoring.agreement import compare_readers
 from medunet.scoring.compare import Comparison, compare

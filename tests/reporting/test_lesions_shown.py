@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from tiny_run import DESCRIPTION, ODD_ID, make_run
 
-from medunet import stages
-from medunet.config import Config
-from medunet.files import RunFolder
-from medunet.records import Manifest
+from medunet.commands.report import run_report
+from medunet.records.config import Config
+from medunet.records.manifest import Manifest
+from medunet.records.run_folder import RunFolder
 from medunet.reporting.case_page import Links, case_html
 from medunet.reporting.lesions import cohort_measures, describe_rules, summarise_lesions, tabulate_case
 from medunet.reporting.page import page_names
-from medunet.runs import Run
+from medunet.runs.run import Run
 from medunet.scoring.evaluate import ScoreOptions, score_pairs
 from medunet.scoring.lesion_presets import PRESETS
 from medunet.scoring.pairs import Pair
@@ -198,7 +198,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     targets = DESCRIPTION.targets
     scores = score_pairs(pairs, targets, targets, ScoreOptions(lesions={"tumour": "lits"}))
     write_scores(scores, folder.root, about={}, targets=targets)
-    stages.run_report(Run(folder, Config(dataset="tiny"), data_root))
+    run_report(Run(folder, Config(dataset="tiny"), data_root))
     return folder
 
 
@@ -233,11 +233,11 @@ def test_case_pages_show_each_finding_with_its_sign(made: RunFolder) -> None:
 
 def test_a_run_without_lesions_says_nothing_of_them(tmp_path: Path) -> None:
     folder, data_root = make_run(tmp_path)
-    index = stages.run_report(Run(folder, Config(dataset="tiny"), data_root)).read_text()
+    index = run_report(Run(folder, Config(dataset="tiny"), data_root)).read_text()
     assert "Penalised mean" in index
     assert "<h2>Lesions</h2>" not in index
     (folder.root / "scores.json").unlink()
-    assert "Penalised" not in stages.run_report(Run(folder, Config(dataset="tiny"), data_root)).read_text()
+    assert "Penalised" not in run_report(Run(folder, Config(dataset="tiny"), data_root)).read_text()
 
 
 def _text(page: str) -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_pictures import describe_pictures, draw_discs, write_pictures
 
 from medunet.dataset.manifest import make_manifest
-from medunet.files import RunFolder
+from medunet.records.run_folder import RunFolder
 from medunet.reporting.report import report_run
 from medunet.reporting.scans import load_scan
 from medunet.scoring.evaluate import score_pairs

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiny_run import ODD_ID, make_run
 
-from medunet.errors import InputError
-from medunet.files import RunFolder
-from medunet.records import Manifest
+from medunet.base.errors import InputError
+from medunet.records.manifest import Manifest
+from medunet.records.run_folder import RunFolder
 from medunet.reporting.page import page_names
 from medunet.reporting.report import report_run
 from medunet.scoring.tables import read_scores

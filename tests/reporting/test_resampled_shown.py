@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from tiny_run import DESCRIPTION, affine_of, make_run
 
-from medunet.files import RunFolder, read_json, write_json
+from medunet.base.files import read_json, write_json
 from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import write_volume
 from medunet.imaging.volumes import read_label
-from medunet.records import Manifest
+from medunet.records.manifest import Manifest
+from medunet.records.run_folder import RunFolder
 from medunet.reporting.report import report_run
 from medunet.reporting.scans import load_scan
 from medunet.reporting.scores import is_resampled

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from tiny_run import DESCRIPTION, make_run
 
-from medunet.records import Case, Description
+from medunet.records.description import Description
+from medunet.records.manifest import Case
 from medunet.reporting.page import flat_items, interval_text, number_text, page_names
 from medunet.reporting.scans import load_scan, shown_channel
 from medunet.reporting.scores import (
@@ -98,7 +99,7 @@ def test_dice_of_a_case_is_the_mean_over_its_targets() -> None:
 
 
 def test_means_agree_with_the_scores_own_summary(tmp_path: Path) -> None:
-    from medunet.files import read_json
+    from medunet.base.files import read_json
 
     run, _ = make_run(tmp_path)
     scores = read_scores(run.scores)

@@ -11,8 +11,8 @@ from figure_pixels import figure_array
 from numpy.typing import NDArray
 from tiny_run import ODD_ID, make_run
 
-from medunet.errors import InputError
-from medunet.imaging.figures import TARGET_COLOURS, figure_png
+from medunet.base.errors import InputError
+from medunet.drawing.figures import TARGET_COLOURS, figure_png
 from medunet.reporting.scans import Scan
 from medunet.reporting.triptych import _dice_text, draw_triptych, save_triptychs
 from medunet.scoring.tables import read_scores

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.scoring.agreement import compare_readers, fleiss_kappa
 
 SPACING_MM = (1.0, 2.0, 3.0)

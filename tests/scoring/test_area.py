@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from oracle import areas_by_code, score_by_definition
 from scipy import ndimage
 
-from medunet.case_scores import Surface
+from medunet.records.scores import Surface
 from medunet.scoring.areas import measure_cells
 from medunet.scoring.bits import pack
 from medunet.scoring.masks import MaskScore, score_masks

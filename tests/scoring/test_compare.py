@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.scoring.compare import Comparison, PairDifference, compare
 
 NAN, INF = math.nan, math.inf

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from medunet.case_scores import CaseScore, Surface
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.imaging.nifti import write_volume
+from medunet.records.scores import CaseScore, Surface
 from medunet.scoring import evaluate
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.labels import ScoreOptions, score_labels

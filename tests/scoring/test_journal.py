@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medunet.case_scores import CaseLesions, CaseScore, Lesion
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.scores import CaseLesions, CaseScore, Lesion
 from medunet.scoring.journal import Journal
 from medunet.scoring.pairs import Pair
 

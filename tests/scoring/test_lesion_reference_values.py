@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medunet.case_scores import CaseLesions, LesionPreset
 from medunet.imaging.volumes import read_label
+from medunet.records.scores import CaseLesions, LesionPreset
 from medunet.scoring.lesions import score_lesions
 
 REGIONS = {"WT": (2, 1, 4), "TC": (1, 4), "ET": (4,)}

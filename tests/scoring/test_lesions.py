@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medunet.case_scores import Lesion, LesionPreset
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.scores import Lesion, LesionPreset
 from medunet.scoring.lesion_presets import PRESETS
 from medunet.scoring.lesions import detection_by_size, measure_axes, score_lesions, size_class
 from medunet.scoring.masks import score_masks

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from medunet.case_scores import Surface
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.scores import Surface
 from medunet.scoring.masks import Cut, score_masks
 
 DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "masd_mm")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.scoring.pairs import Pair, find_pairs, match_cases
 
 

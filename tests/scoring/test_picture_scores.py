@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair, find_pairs
 from medunet.scoring.tables import write_scores

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from medunet.case_scores import HD95Mode, Surface
+from medunet.records.scores import HD95Mode, Surface
 from medunet.scoring.masks import MaskScore, score_masks
 
 DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "masd_mm")

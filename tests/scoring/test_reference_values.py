@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medunet.case_scores import HD95Mode, Surface
+from medunet.records.scores import HD95Mode, Surface
 from medunet.scoring.bits import find_box
 from medunet.scoring.masks import MaskScore, score_masks
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medunet.case_scores import CaseLesions, CaseScore, Lesion
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.records.scores import CaseLesions, CaseScore, Lesion
 from medunet.scoring.labels import ScoreOptions, score_labels
 from medunet.scoring.summary import mean_dice, score_table, summarise
 from medunet.scoring.tables import read_lesions, read_scores, write_scores

@@ -13,14 +13,14 @@ import blosc2
 import numpy as np
 import pytest
 
-from medunet import runs
-from medunet.errors import DataError, InputError
+from medunet.base.errors import DataError, InputError
+from medunet.runs.run import Run
 from medunet.training import cache
 from medunet.training.cache import hold_in_memory, prepare_cases, ram_needed_gb
 from medunet.training.data import PatchDataset
 
 
-def prepared(run: runs.Run, folder: Path | None = None):
+def prepared(run: Run, folder: Path | None = None):
     cases, _ = run.manifest.split_fold(0)
     return prepare_cases(
         cases, run.manifest.description, run.plan, run.data_root, folder or run.folder.cache, seed=0
@@ -43,7 +43,7 @@ def in_processes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_patches_from_disk_equal_those_from_memory(finished_run: runs.Run, tmp_path: Path, shared: bool):
+def test_patches_from_disk_equal_those_from_memory(finished_run: Run, tmp_path: Path, shared: bool):
     on_disk = prepared(finished_run, tmp_path)
     in_memory = hold_in_memory(on_disk, 1.0, shared=shared)
     kind = np.memmap if shared else np.ndarray
@@ -58,7 +58,7 @@ def test_patches_from_disk_equal_those_from_memory(finished_run: runs.Run, tmp_p
             np.testing.assert_array_equal(first[key].numpy(), second[key].numpy())
 
 
-def test_cases_travel_between_processes_as_paths(finished_run: runs.Run, tmp_path: Path):
+def test_cases_travel_between_processes_as_paths(finished_run: Run, tmp_path: Path):
     on_disk = prepared(finished_run, tmp_path)
     for cases in (on_disk, hold_in_memory(on_disk, 1.0, shared=True)):
         before = contents(cases)  # all files are open
@@ -67,7 +67,7 @@ def test_cases_travel_between_processes_as_paths(finished_run: runs.Run, tmp_pat
         assert contents(pickle.loads(sent)) == before
 
 
-def test_what_is_over_the_limit_stays_on_disk_and_says_so(finished_run: runs.Run, capsys):
+def test_what_is_over_the_limit_stays_on_disk_and_says_so(finished_run: Run, capsys):
     cases = prepared(finished_run)
     needed_gb = ram_needed_gb(cases)
     assert hold_in_memory(cases, 1.01 * needed_gb, shared=False) is not cases
@@ -78,7 +78,7 @@ def test_what_is_over_the_limit_stays_on_disk_and_says_so(finished_run: runs.Run
 
 
 def test_what_the_disk_cannot_hold_unpacked_stays_compressed_and_says_so(
-    finished_run: runs.Run, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    finished_run: Run, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
     cases = prepared(finished_run, tmp_path)
     usage = namedtuple("usage", "free")
@@ -88,7 +88,7 @@ def test_what_the_disk_cannot_hold_unpacked_stays_compressed_and_says_so(
     assert not list(tmp_path.glob("*_image.npy"))
 
 
-def test_another_batch_size_needs_no_preprocessing(finished_run: runs.Run):
+def test_another_batch_size_needs_no_preprocessing(finished_run: Run):
     plan = finished_run.plan.model_copy(update={"batch_size": 7, "patch_size": (16, 16, 8)})
     before = {path.name: path.stat().st_mtime_ns for path in finished_run.folder.cache.iterdir()}
     cases, _ = finished_run.manifest.split_fold(0)
@@ -98,7 +98,7 @@ def test_another_batch_size_needs_no_preprocessing(finished_run: runs.Run):
 
 
 def test_another_description_or_version_is_preprocessed_anew(
-    finished_run: runs.Run, monkeypatch: pytest.MonkeyPatch, tmp_path
+    finished_run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
 ):
     cases, _ = finished_run.manifest.split_fold(0)
     description, plan = finished_run.manifest.description, finished_run.plan
@@ -139,7 +139,7 @@ DAMAGES = (truncate, empty, swap_two_bytes, remove)
 @pytest.mark.parametrize("ending", ["_image.b2nd", "_label.b2nd", "_locations.npy"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_made_again_and_named(
-    finished_run: runs.Run, tmp_path: Path, capsys, damage, ending: str
+    finished_run: Run, tmp_path: Path, capsys, damage, ending: str
 ):
     before = contents(prepared(finished_run, tmp_path))
     path = sorted(tmp_path.glob(f"*{ending}"))[1]
@@ -165,16 +165,14 @@ def change_a_number(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, change_a_number])
-def test_an_entry_that_cannot_be_trusted_is_made_again(
-    finished_run: runs.Run, tmp_path: Path, capsys, damage
-):
+def test_an_entry_that_cannot_be_trusted_is_made_again(finished_run: Run, tmp_path: Path, capsys, damage):
     before = contents(prepared(finished_run, tmp_path))
     damage(sorted(tmp_path.glob("*.json"))[0])
     assert contents(prepared(finished_run, tmp_path)) == before
     assert "cannot be trusted" in capsys.readouterr().err
 
 
-def test_what_a_kill_left_without_its_entry_is_made_again(finished_run: runs.Run, tmp_path: Path):
+def test_what_a_kill_left_without_its_entry_is_made_again(finished_run: Run, tmp_path: Path):
     before = contents(prepared(finished_run, tmp_path))
     entry = sorted(tmp_path.glob("*.json"))[0]
     entry.unlink()
@@ -184,7 +182,7 @@ def test_what_a_kill_left_without_its_entry_is_made_again(finished_run: runs.Run
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_unpacked_array_is_made_again(finished_run: runs.Run, tmp_path: Path, capsys, damage):
+def test_a_damaged_unpacked_array_is_made_again(finished_run: Run, tmp_path: Path, capsys, damage):
     on_disk = prepared(finished_run, tmp_path)
     before = contents(hold_in_memory(on_disk, 1.0, shared=True))
     path = sorted(tmp_path.glob("*_image.npy"))[0]
@@ -195,7 +193,7 @@ def test_a_damaged_unpacked_array_is_made_again(finished_run: runs.Run, tmp_path
     assert {each: each.stat().st_mtime_ns for each in times} == times
 
 
-def test_a_full_disk_is_said(finished_run: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_said(finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(*_, **__):
         raise RuntimeError("Could not append the buffer")  # as Blosc2 does
 
@@ -205,9 +203,7 @@ def test_a_full_disk_is_said(finished_run: runs.Run, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_processes_prepare_the_same_files(
-    finished_run: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_processes_prepare_the_same_files(finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     prepared(finished_run, tmp_path / "here")
     in_processes(monkeypatch, 2)
     prepared(finished_run, tmp_path / "apart")
@@ -219,7 +215,7 @@ def test_processes_prepare_the_same_files(
 
 @pytest.mark.parametrize("num_processes", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_all_cases_that_fail_are_named_and_the_others_kept(
-    own_run: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int
+    own_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int
 ):
     if num_processes:
         in_processes(monkeypatch, num_processes)
@@ -242,7 +238,7 @@ def test_all_cases_that_fail_are_named_and_the_others_kept(
 
 
 def test_an_unforeseen_fault_names_its_case(
-    finished_run: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(*_):
         raise MemoryError if len(list(tmp_path.glob("*.json"))) == 1 else ValueError("odd")
@@ -272,7 +268,7 @@ REAL_MAKE, DOOMED = cache._make, "case_02"
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_case_that_takes_its_process_with_it_is_named(
-    finished_run: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int
+    finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int
 ):
     in_processes(monkeypatch, num_processes)
     monkeypatch.setattr(cache, "_make", die_on_the_second)
@@ -285,7 +281,7 @@ def test_a_case_that_takes_its_process_with_it_is_named(
     assert len(list(tmp_path.glob("*.json"))) == len(cases) - 1
 
 
-def test_unfinished_files_of_killed_processes_go(finished_run: runs.Run, tmp_path: Path):
+def test_unfinished_files_of_killed_processes_go(finished_run: Run, tmp_path: Path):
     for name, age_s in ((".old.b2nd", 7200), (".young.b2nd", 60)):
         (tmp_path / name).write_bytes(b"part")
         os.utime(tmp_path / name, (time.time() - age_s,) * 2)
@@ -293,7 +289,7 @@ def test_unfinished_files_of_killed_processes_go(finished_run: runs.Run, tmp_pat
     assert [path.name for path in tmp_path.glob(".*")] == [".young.b2nd"]
 
 
-def test_a_batch_of_one_holds_foreground_as_often_as_asked(finished_run: runs.Run):
+def test_a_batch_of_one_holds_foreground_as_often_as_asked(finished_run: Run):
     plan = finished_run.plan.model_copy(update={"batch_size": 1, "patch_size": (2, 2, 2)})
     shares = {}
     for share in (0.0, 0.5, 1.0):

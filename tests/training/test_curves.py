@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medunet import runs
+from medunet.runs.run import Run
 from medunet.training import curves
 from medunet.training.curves import Curves, draw_curves, history_csv
 from medunet.training.module import SegmentationModule
@@ -31,7 +31,7 @@ def history(*hd95_mm: float, dice: float = 0.8) -> list[dict[str, float]]:
     ]  # fmt: skip
 
 
-def test_the_table_agrees_with_the_checkpoint(finished_run: runs.Run):
+def test_the_table_agrees_with_the_checkpoint(finished_run: Run):
     folder = finished_run.folder.fold(0)
     rows = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["medunet"]["history"]
     table = pd.read_csv(folder / "training.csv")
@@ -42,7 +42,7 @@ def test_the_table_agrees_with_the_checkpoint(finished_run: runs.Run):
     )
 
 
-def test_the_picture_is_drawn(finished_run: runs.Run):
+def test_the_picture_is_drawn(finished_run: Run):
     picture = Image.open(finished_run.folder.fold(0) / "curves.png")
     assert picture.size == (1600, 420)
     assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50

@@ -7,10 +7,14 @@ import pytest
 import torch
 from conftest import TINY
 
-from medunet import runs, stages
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.train import run_train
+from medunet.compute.processes import ALONE
+from medunet.runs.run import Run, open_run
 from medunet.training.cache import hold_in_memory, prepare_cases
 from medunet.training.data import FoldData
-from medunet.training.processes import ALONE
 from medunet.transforms.patches import PreparedCase
 
 
@@ -22,13 +26,13 @@ def start_method(request: pytest.FixtureRequest):
     multiprocessing.set_start_method(before, force=True)
 
 
-def data_of(run: runs.Run, cases: list[PreparedCase], num_workers: int) -> FoldData:
+def data_of(run: Run, cases: list[PreparedCase], num_workers: int) -> FoldData:
     config = run.config.training
     return FoldData(cases, cases[:1], run.plan, config, seed=0, num_workers=num_workers, processes=ALONE)
 
 
 @pytest.mark.parametrize("ram_gb", [1.0, 1e-6], ids=["in_memory", "on_disk"])
-def test_workers_serve_the_same_patches(finished_run: runs.Run, tmp_path: Path, ram_gb: float):
+def test_workers_serve_the_same_patches(finished_run: Run, tmp_path: Path, ram_gb: float):
     run = finished_run
     cases, _ = run.manifest.split_fold(0)
     on_disk = prepare_cases(cases, run.manifest.description, run.plan, run.data_root, tmp_path, seed=0)
@@ -42,16 +46,16 @@ def test_workers_serve_the_same_patches(finished_run: runs.Run, tmp_path: Path, 
 def trained_weights(root: Path, data_root: Path, *, workers: int, ram_gb: float) -> bytes:
     changes = (f"training.workers={workers}", f"training.ram_gb={ram_gb}", "training.epochs=1",
                "training.steps_per_epoch=8", "training.augment=true")  # fmt: skip
-    run = runs.open_run(root, data_root, dataset="phantoms", changes=(*TINY, *changes))
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
-    stages.run_train(run)
+    run = open_run(root, data_root, dataset="phantoms", changes=(*TINY, *changes))
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
+    run_train(run)
     return (run.folder.model(0) / "weights_final.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def weights_without_workers(finished_run: runs.Run, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def weights_without_workers(finished_run: Run, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     root = tmp_path_factory.mktemp("alone") / "run"
     return trained_weights(root, finished_run.data_root, workers=0, ram_gb=1.0)
 
@@ -59,7 +63,7 @@ def weights_without_workers(finished_run: runs.Run, tmp_path_factory: pytest.Tem
 @pytest.mark.slow
 @pytest.mark.parametrize("ram_gb", [1.0, 1e-6], ids=["in_memory", "on_disk"])
 def test_training_with_workers_ends_with_the_same_weights(
-    finished_run: runs.Run, tmp_path: Path, start_method: str, ram_gb: float, weights_without_workers: bytes
+    finished_run: Run, tmp_path: Path, start_method: str, ram_gb: float, weights_without_workers: bytes
 ):
     weights = trained_weights(tmp_path / "run", finished_run.data_root, workers=2, ram_gb=ram_gb)
     assert weights == weights_without_workers

@@ -9,14 +9,21 @@ from typing import get_args
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY, TINY
+from conftest import TINY
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from medunet import cli, runs, stages
-from medunet.config import LossName
-from medunet.files import read_json
-from medunet.records import load_description
+from medunet.base.files import read_json
+from medunet.cli import app as cli
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.predict import run_predict
+from medunet.commands.score import run_score
+from medunet.commands.train import run_train
+from medunet.records.config import LossName
+from medunet.records.description import load_description
+from medunet.runs.run import Run, open_run
 from medunet.training import module
 
 QUICK = ("training.epochs=1", "training.steps_per_epoch=2", "training.validation_cases=1")
@@ -48,32 +55,32 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def begin(given: runs.Run, root: Path, *changes: str, exclusive: bool = False) -> runs.Run:
+def begin(given: Run, root: Path, *changes: str, exclusive: bool = False) -> Run:
     """Begin a run on the same scans up to the plan; labels are regions, or exclude one another."""
     dataset = "phantoms"
     if exclusive:
-        plain = load_description("phantoms", REPOSITORY / "data_manifests").plain()
+        plain = load_description("phantoms").plain()
         description = type(given.description).parse({**plain, "regions": {}, "region_order": []}, "test")
         dataset = str(root.parent / "exclusive.json")
         description.write(Path(dataset))
-    run = runs.open_run(root, given.data_root, dataset=dataset, changes=(*TINY, *QUICK, *changes))
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
+    run = open_run(root, given.data_root, dataset=dataset, changes=(*TINY, *QUICK, *changes))
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
     return run
 
 
-def weights_of(run: runs.Run) -> dict[str, torch.Tensor]:
+def weights_of(run: Run) -> dict[str, torch.Tensor]:
     return load_file(run.folder.model(0) / "weights.safetensors")
 
 
-def history_of(run: runs.Run) -> pd.DataFrame:
+def history_of(run: Run) -> pd.DataFrame:
     return pd.read_csv(run.folder.fold(0) / "training.csv")
 
 
-def train(run: runs.Run) -> dict[str, torch.Tensor]:
+def train(run: Run) -> dict[str, torch.Tensor]:
     """Train a run and return its weights, once they and the loss are found to be numbers."""
-    stages.run_train(run)
+    run_train(run)
     assert history_of(run).loss.map(math.isfinite).all()
     weights = weights_of(run)
     assert all(torch.isfinite(value).all() for value in weights.values())
@@ -81,7 +88,7 @@ def train(run: runs.Run) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("loss", get_args(LossName))
-def test_every_loss(loss: str, finished_run: runs.Run, tmp_path: Path):
+def test_every_loss(loss: str, finished_run: Run, tmp_path: Path):
     exclusive = loss in ("ce", "dice_ce")  # their head is a softmax
     train(begin(finished_run, tmp_path / "run", f"training.loss={loss}", exclusive=exclusive))
 
@@ -91,23 +98,23 @@ def test_every_loss(loss: str, finished_run: runs.Run, tmp_path: Path):
     itertools.product(("adam", "adamw", "sgd"), ("poly", "cosine", "constant")),
 )
 def test_every_optimiser_with_every_schedule(
-    optimizer: str, schedule: str, finished_run: runs.Run, tmp_path: Path
+    optimizer: str, schedule: str, finished_run: Run, tmp_path: Path
 ):
     changes = (f"training.optimizer={optimizer}", f"training.schedule={schedule}", "training.epochs=2")
     train(begin(finished_run, tmp_path / "run", *changes, "training.learning_rate=1e-3"))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_from_training_to_scores(name: str, finished_run: runs.Run, tmp_path: Path):
+def test_every_network_from_training_to_scores(name: str, finished_run: Run, tmp_path: Path):
     run = begin(finished_run, tmp_path / "run", *NETWORKS[name])
     train(run)
-    assert stages.run_predict(run) == {}
-    scores = stages.run_score(run)
+    assert run_predict(run) == {}
+    scores = run_score(run)
     assert scores
     assert not {row.status for row in scores} & {"missing", "failed"}
 
 
-def test_from_disk_and_from_memory_the_weights_are_the_same(finished_run: runs.Run, tmp_path: Path):
+def test_from_disk_and_from_memory_the_weights_are_the_same(finished_run: Run, tmp_path: Path):
     train_options = ("--data-root", str(finished_run.data_root), "--device", "cpu")
     trained = []
     for name, more in (("memory", ()), ("disk", ("--ram-gb", "0.000001"))):
@@ -120,7 +127,7 @@ def test_from_disk_and_from_memory_the_weights_are_the_same(finished_run: runs.R
     assert trained[0] == trained[1]
 
 
-def test_fine_tuning_from_the_command_line(finished_run: runs.Run, tmp_path: Path):
+def test_fine_tuning_from_the_command_line(finished_run: Run, tmp_path: Path):
     run = begin(finished_run, tmp_path / "run", "training.learning_rate=1e-7", "training.weight_decay=0")
     model = finished_run.folder.model(0)
     arguments = ["train", str(run.folder.root), "--data-root", str(run.data_root), "--device", "cpu"]
@@ -136,7 +143,7 @@ def test_fine_tuning_from_the_command_line(finished_run: runs.Run, tmp_path: Pat
 
 
 def test_early_stopping_restores_the_best_weights(
-    finished_run: runs.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     changes = ("training.epochs=9", "training.patience=2", "training.schedule=constant")
     short = begin(finished_run, tmp_path / "short", "training.epochs=2", "training.schedule=constant")
@@ -158,7 +165,7 @@ def test_early_stopping_restores_the_best_weights(
     assert not all(kept["last"])
 
 
-def test_half_precision_trains_an_epoch(finished_run: runs.Run, tmp_path: Path):
+def test_half_precision_trains_an_epoch(finished_run: Run, tmp_path: Path):
     half = train(begin(finished_run, tmp_path / "half", "training.precision=bf16"))
     single = train(begin(finished_run, tmp_path / "single"))
     assert {value.dtype for value in half.values()} == {torch.float32}
@@ -167,9 +174,7 @@ def test_half_precision_trains_an_epoch(finished_run: runs.Run, tmp_path: Path):
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_the_memory_layout_does_not_change_the_result(
-    dimensions: int, finished_run: runs.Run, tmp_path: Path
-):
+def test_the_memory_layout_does_not_change_the_result(dimensions: int, finished_run: Run, tmp_path: Path):
     changes = (
         NOISE_STAYS_SMALL,
         f"planning.dimensions={dimensions}",
@@ -185,7 +190,7 @@ def test_the_memory_layout_does_not_change_the_result(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_network_trains_alike(finished_run: runs.Run, tmp_path: Path):
+def test_a_compiled_network_trains_alike(finished_run: Run, tmp_path: Path):
     changes = (NOISE_STAYS_SMALL, "planning.network.num_stages=2")  # compiling takes its time for each layer
     compiled, eager = (
         train(begin(finished_run, tmp_path / way, *changes, f"training.compile={way}"))

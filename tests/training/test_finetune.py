@@ -7,14 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medunet import runs, stages
-from medunet.config import PlanningConfig, change_config
-from medunet.errors import InputError
-from medunet.files import hash_file, read_object
+from medunet.base.errors import InputError
+from medunet.base.files import hash_file, read_object
+from medunet.commands.train import run_train
 from medunet.networks.builder import build_network
 from medunet.planning.planner import make_plan
-from medunet.plans import ModelCard, Plan
-from medunet.records import Description
+from medunet.records.config import PlanningConfig, change_config
+from medunet.records.description import Description
+from medunet.records.model_card import ModelCard
+from medunet.records.plan import Plan
+from medunet.runs.run import Run, open_run
 from medunet.training.finetune import load_pretrained
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
@@ -26,7 +28,7 @@ EXCLUSIVE = Description.parse(
 )  # fmt: skip
 
 
-def test_the_same_dataset_loads_whole(finished_run: runs.Run):
+def test_the_same_dataset_loads_whole(finished_run: Run):
     network = build_network(finished_run.plan, finished_run.description)
     folder = finished_run.folder.model(0)
     loaded = load_pretrained(network, finished_run.plan, finished_run.description, folder)
@@ -36,7 +38,7 @@ def test_the_same_dataset_loads_whole(finished_run: runs.Run):
     assert all(torch.equal(value, given[name]) for name, value in network.state_dict().items())
 
 
-def test_classes_and_channels_are_joined_by_name(finished_run: runs.Run):
+def test_classes_and_channels_are_joined_by_name(finished_run: Run):
     folder = finished_run.folder.model(0)
     given = load_file(folder / "weights.safetensors")  # outputs: liver, tumour; inputs: CT
     torch.manual_seed(0)
@@ -59,7 +61,7 @@ def first_convolution(network: torch.nn.Module) -> str:
     return next(name for name, weight in network.state_dict().items() if weight.ndim > 2)
 
 
-def kept_model(folder: Path, run: runs.Run, plan: Plan, description: Description) -> dict[str, torch.Tensor]:
+def kept_model(folder: Path, run: Run, plan: Plan, description: Description) -> dict[str, torch.Tensor]:
     """Write a model folder with random weights, and return them."""
     torch.manual_seed(1)
     weights = build_network(plan, description).state_dict()
@@ -72,14 +74,14 @@ def kept_model(folder: Path, run: runs.Run, plan: Plan, description: Description
     return weights
 
 
-def copy_card(folder: Path, run: runs.Run) -> None:
+def copy_card(folder: Path, run: Run) -> None:
     """Write the run's model card for the weights that lie in a folder."""
     card = ModelCard.read(run.folder.model(0) / "model.json")
     changed = {"weights_sha256": hash_file(folder / "weights.safetensors")}
     card.model_copy(update=changed).write(folder / "model.json")
 
 
-def test_channels_in_another_order_are_joined_by_name(finished_run: runs.Run, tmp_path: Path):
+def test_channels_in_another_order_are_joined_by_name(finished_run: Run, tmp_path: Path):
     given = kept_model(tmp_path, finished_run, finished_run.plan, EXCLUSIVE)  # PET, CT
     turned = EXCLUSIVE.model_copy(update={"channels": dict(reversed(EXCLUSIVE.channels.items()))})
     network = build_network(finished_run.plan, turned)
@@ -88,7 +90,7 @@ def test_channels_in_another_order_are_joined_by_name(finished_run: runs.Run, tm
     assert torch.equal(network.state_dict()[first], given[first].flip(1))
 
 
-def test_neighbouring_slices_are_joined_about_the_middle_one(finished_run: runs.Run, tmp_path: Path):
+def test_neighbouring_slices_are_joined_about_the_middle_one(finished_run: Run, tmp_path: Path):
     plan = make_plan(
         finished_run.plan.fingerprint, finished_run.description,
         PlanningConfig(dimensions=2, base_features=8, patch_size=(16, 16), context_slices=3),
@@ -105,7 +107,7 @@ def test_neighbouring_slices_are_joined_about_the_middle_one(finished_run: runs.
         assert torch.equal(middle, given[first][:, 3 * channel : 3 * channel + 3])
 
 
-def test_weights_that_cannot_be_read_are_named(finished_run: runs.Run, tmp_path: Path):
+def test_weights_that_cannot_be_read_are_named(finished_run: Run, tmp_path: Path):
     (tmp_path / "weights.safetensors").write_bytes(b"cut short")
     copy_card(tmp_path, finished_run)
     network = build_network(finished_run.plan, finished_run.description)
@@ -113,7 +115,7 @@ def test_weights_that_cannot_be_read_are_named(finished_run: runs.Run, tmp_path:
         load_pretrained(network, finished_run.plan, finished_run.description, tmp_path)
 
 
-def test_weights_of_another_model_than_the_card_are_refused(finished_run: runs.Run, tmp_path: Path):
+def test_weights_of_another_model_than_the_card_are_refused(finished_run: Run, tmp_path: Path):
     """They have every name and shape right, and would load without a word."""
     shutil.copytree(finished_run.folder.model(0), tmp_path, dirs_exist_ok=True)
     given = load_file(tmp_path / "weights.safetensors")
@@ -125,7 +127,7 @@ def test_weights_of_another_model_than_the_card_are_refused(finished_run: runs.R
         load_pretrained(network, finished_run.plan, finished_run.description, tmp_path)
 
 
-def test_another_network_is_refused(finished_run: runs.Run, tmp_path: Path):
+def test_another_network_is_refused(finished_run: Run, tmp_path: Path):
     network = build_network(finished_run.plan, finished_run.description)
     save_file({"other.weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
     copy_card(tmp_path, finished_run)
@@ -135,13 +137,13 @@ def test_another_network_is_refused(finished_run: runs.Run, tmp_path: Path):
         load_pretrained(network, finished_run.plan, finished_run.description, tmp_path / "none")
 
 
-def test_a_frozen_encoder_stays_as_it_was_given(finished_run: runs.Run, own_run: runs.Run):
+def test_a_frozen_encoder_stays_as_it_was_given(finished_run: Run, own_run: Run):
     folder = finished_run.folder.model(0)
     changes = [f"training.init_from={folder}", "training.freeze_encoder=true", "training.epochs=1", "seed=5"]
-    run = runs.open_run(own_run.folder.root, own_run.data_root, changes=changes)
+    run = open_run(own_run.folder.root, own_run.data_root, changes=changes)
     for path in sorted(run.folder.fold(0).rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    stages.run_train(run)
+    run_train(run)
     given = load_file(folder / "weights.safetensors")
     trained = load_file(run.folder.model(0) / "weights.safetensors")
     moved = {name for name, value in trained.items() if not torch.equal(value, given[name])}
@@ -151,32 +153,32 @@ def test_a_frozen_encoder_stays_as_it_was_given(finished_run: runs.Run, own_run:
     assert str(folder) not in run.folder.config.read_text()
 
 
-def without_fold(run: runs.Run, changes: list[str]) -> runs.Run:
+def without_fold(run: Run, changes: list[str]) -> Run:
     """Remove all that was trained, and change the configuration."""
     shutil.rmtree(run.folder.fold(0))
-    return runs.open_run(run.folder.root, run.data_root, changes=changes)
+    return open_run(run.folder.root, run.data_root, changes=changes)
 
 
-def test_a_frozen_encoder_needs_weights_that_it_keeps(own_run: runs.Run):
+def test_a_frozen_encoder_needs_weights_that_it_keeps(own_run: Run):
     with pytest.raises(InputError, match="random"):
-        stages.run_train(without_fold(own_run, ["training.freeze_encoder=true"]))
+        run_train(without_fold(own_run, ["training.freeze_encoder=true"]))
 
 
-def test_a_model_that_knows_the_held_out_cases_is_named(own_run: runs.Run, finished_run: runs.Run, capsys):
+def test_a_model_that_knows_the_held_out_cases_is_named(own_run: Run, finished_run: Run, capsys):
     changes = [f"training.init_from={finished_run.folder.model(0)}", "training.fold=1", "training.epochs=1"]
-    stages.run_train(without_fold(own_run, changes))
+    run_train(without_fold(own_run, changes))
     assert "was trained on" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_training_begun_from_a_model_is_not_begun_again_without(own_run: runs.Run, finished_run: runs.Run):
+def test_a_training_begun_from_a_model_is_not_begun_again_without(own_run: Run, finished_run: Run):
     given = [f"training.init_from={finished_run.folder.model(0)}", "training.epochs=1"]
-    stages.run_train(without_fold(own_run, given))
+    run_train(without_fold(own_run, given))
     shutil.rmtree(own_run.folder.fold(0) / "checkpoints")  # as if killed before the first one
     with pytest.raises(InputError, match="--from"):
-        stages.run_train(runs.open_run(own_run.folder.root, own_run.data_root))
+        run_train(open_run(own_run.folder.root, own_run.data_root))
 
 
-def test_the_statistics_of_a_frozen_batch_norm_stand_still(finished_run: runs.Run, tiny_plan: Plan):
+def test_the_statistics_of_a_frozen_batch_norm_stand_still(finished_run: Run, tiny_plan: Plan):
     network = tiny_plan.network.model_copy(update={"norm": "batch"})
     plan = tiny_plan.model_copy(update={"network": network})
     config = change_config({"dataset": "phantoms"}, ["training.freeze_encoder=true"], "test")

@@ -7,15 +7,14 @@ from typing import get_args
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import REPOSITORY
 from monai.losses import DiceLoss, FocalLoss, HausdorffDTLoss, TverskyLoss
 
-from medunet.config import LossName
-from medunet.errors import DataError, InputError
-from medunet.records import Description, load_description
+from medunet.base.errors import DataError, InputError
+from medunet.records.config import LossName
+from medunet.records.description import Description, load_description
 from medunet.training.losses import SegmentationLoss
 
-REGIONS = load_description("brats_2018_2021", REPOSITORY / "data_manifests")
+REGIONS = load_description("brats_2018_2021")
 LABELS: Description = REGIONS.model_copy(update={"regions": {}, "region_order": ()})
 SIZE = (8, 12, 6)
 SIZES = ((8, 12, 6), (4, 6, 3), (2, 3, 1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medunet.config import TrainingConfig
+from medunet.records.config import TrainingConfig
 from medunet.training.optimisation import average_of, learning_rate, make_optimizer
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from medunet.config import TrainingConfig
-from medunet.plans import Plan
+from medunet.records.config import TrainingConfig
+from medunet.records.plan import Plan
 from medunet.training.data import PatchDataset
 from medunet.transforms.augment import margin_size
 from medunet.transforms.patches import PreparedCase, find_locations

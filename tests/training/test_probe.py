@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from medunet import computing, runs, stages
+from medunet.base.files import read_json
+from medunet.base.processor import read_processor
+from medunet.commands.plan import run_plan
 from medunet.compute.kept import Choice, change_settings, list_kept
-from medunet.config import TrainingConfig, change_config
-from medunet.files import read_json
 from medunet.inference.probe import choose_prediction
-from medunet.plans import Plan
-from medunet.processor import read_processor
+from medunet.records.config import TrainingConfig, change_config
+from medunet.records.plan import Plan
+from medunet.runs import computing
+from medunet.runs.provenance import add_provenance
+from medunet.runs.run import Run
 from medunet.training import probe
 from medunet.training.probe import ComputeChoice, choose_compute
 
@@ -73,7 +76,7 @@ def test_a_second_training_of_the_same_network_tries_nothing(tiny_plan, finished
 
 
 def chosen_on_card(
-    plan: Plan, run: runs.Run, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], **options
+    plan: Plan, run: Run, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], **options
 ):
     """Return the choice where a step takes so long "plain", with "channels_last", and "compiled"."""
 
@@ -136,7 +139,7 @@ def test_a_step_of_the_planned_network_is_timed(tiny_plan, finished_run, channel
 # ---- runs -------------------------------------------------------------------------------------------------------
 
 
-def test_another_plan_is_probed_anew(own_run: runs.Run, monkeypatch: pytest.MonkeyPatch):
+def test_another_plan_is_probed_anew(own_run: Run, monkeypatch: pytest.MonkeyPatch):
     before = computing.choose_compute_of(own_run, CPU)
     asked: list[Plan] = []
 
@@ -152,29 +155,29 @@ def test_another_plan_is_probed_anew(own_run: runs.Run, monkeypatch: pytest.Monk
 
 
 def test_a_fold_without_a_checkpoint_or_on_another_processor_is_chosen_for_anew(
-    own_run: runs.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(probe, "choose_compute", lambda *_: ComputeChoice("fp32", why="anew"))
     entries = read_json(own_run.folder.provenance)["folds"]
     entries["0"]["processor"]["name"] = "another one"
-    runs.add_provenance(own_run, "folds", entries)
+    add_provenance(own_run, "folds", entries)
     assert computing.choose_compute_of(own_run, CPU, keep=False).why == "anew"
     assert "Fold 0 was begun on another one" in capsys.readouterr().out
     entries["0"]["processor"] = read_processor().plain()
-    runs.add_provenance(own_run, "folds", entries)
+    add_provenance(own_run, "folds", entries)
     assert computing.choose_compute_of(own_run, CPU).why != "anew"
     for path in (own_run.folder.fold(0) / "checkpoints").iterdir():
         path.unlink()
     assert computing.choose_compute_of(own_run, CPU).why == "anew"
 
 
-def test_a_run_of_an_earlier_version_goes_on_as_it_began(own_run: runs.Run):
+def test_a_run_of_an_earlier_version_goes_on_as_it_began(own_run: Run):
     provenance = read_json(own_run.folder.provenance)
     compute = provenance["folds"]["0"]["compute"]
     early = {key: value for key, value in compute.items() if key not in ("step_s", "window_s")}
     del provenance["folds"]["0"]["processor"]
     provenance["folds"]["0"]["compute"] = {**early, "precision": "bf16"}
-    runs.add_provenance(own_run, "folds", provenance["folds"])
+    add_provenance(own_run, "folds", provenance["folds"])
     choice = computing.choose_compute_of(own_run, CPU)
     assert choice == replace(ComputeChoice(**early), precision="bf16")
     assert (choice.step_s, choice.window_s) == (0.0, 0.0)
@@ -187,11 +190,11 @@ def test_a_model_trained_in_fp16_predicts_on_a_cpu():
     assert computing.precision_for(config, torch.device("cuda")) == "fp16"
 
 
-def test_a_plan_of_0_4_that_nothing_was_trained_by_is_made_anew(own_run: runs.Run, capsys):
+def test_a_plan_of_0_4_that_nothing_was_trained_by_is_made_anew(own_run: Run, capsys):
     earlier = own_run.plan.model_copy(update={"grid": "first_voxel"})
     earlier.write(own_run.folder.plan)
-    assert stages.run_plan(own_run).grid == "first_voxel"  # a run that has begun keeps its plan
+    assert run_plan(own_run).grid == "first_voxel"  # a run that has begun keeps its plan
     for path in (own_run.folder.fold(0) / "checkpoints").iterdir():
         path.unlink()
-    assert stages.run_plan(own_run).grid == "extent"
+    assert run_plan(own_run).grid == "extent"
     assert "made anew" in capsys.readouterr().out

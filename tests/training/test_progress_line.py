@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 
-from medunet.config import change_config
+from medunet.records.config import change_config
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
 from medunet.training.progress_line import ProgressLine, expected_end, parted

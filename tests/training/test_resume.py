@@ -10,7 +10,11 @@ import pytest
 import torch
 from conftest import TINY
 
-from medunet import runs, stages
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.train import run_train
+from medunet.runs.run import Run, open_run
 from medunet.training.checkpoints import is_readable
 
 CHANGES = (
@@ -33,26 +37,26 @@ NUM_KILLS = 6
 def train(root: Path, data_root: Path, threads: int) -> None:
     """Train in a process of its own."""
     torch.set_num_threads(threads)
-    stages.run_train(runs.open_run(root, data_root))
+    run_train(open_run(root, data_root))
 
 
-def begin(root: Path, data_root: Path, changes: tuple[str, ...]) -> runs.Run:
-    run = runs.open_run(root, data_root, dataset="phantoms", changes=changes)
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
+def begin(root: Path, data_root: Path, changes: tuple[str, ...]) -> Run:
+    run = open_run(root, data_root, dataset="phantoms", changes=changes)
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
     return run
 
 
 @pytest.mark.slow
-def test_killed_at_many_moments_training_ends_with_the_same_weights(finished_run: runs.Run, tmp_path: Path):
+def test_killed_at_many_moments_training_ends_with_the_same_weights(finished_run: Run, tmp_path: Path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["medunet.stages", "medunet.training.train"])
     data_root, threads = finished_run.data_root, torch.get_num_threads()
     begun = begin(tmp_path / "begun", data_root, (*CHANGES, "training.epochs=1"))
-    stages.run_train(begun)  # both go on from here: what was timed at the start bounds their validation
+    run_train(begun)  # both go on from here: what was timed at the start bounds their validation
     calm, killed = (
-        runs.open_run(shutil.copytree(begun.folder.root, tmp_path / name), data_root, changes=LONGER)
+        open_run(shutil.copytree(begun.folder.root, tmp_path / name), data_root, changes=LONGER)
         for name in ("calm", "killed")
     )
     calm.save()

@@ -27,8 +27,12 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util.tensor_util import make_ndarray
 from tiny_cohort import write_tiny_cohort
 
-from medunet import runs, stages
-from medunet.computing import choose_compute_of
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.train import run_train
+from medunet.runs.computing import choose_compute_of
+from medunet.runs.run import Run, open_run
 from medunet.training.module import SegmentationModule
 from medunet.training.train import train_fold
 
@@ -91,7 +95,7 @@ class Observer(L.Callback):
 class Watched:
     """A finished training, what was observed of it, and where copies of its folder lie by step."""
 
-    run: runs.Run
+    run: Run
     observer: Observer
     events: EventAccumulator
 
@@ -99,10 +103,10 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     root = tmp_path_factory.mktemp("watched")
-    run = runs.open_run(root / "run", write_tiny_cohort(root / "data"), dataset="phantoms", changes=CHANGES)
-    stages.run_manifest(run)
-    stages.run_check(run)
-    stages.run_plan(run)
+    run = open_run(root / "run", write_tiny_cohort(root / "data"), dataset="phantoms", changes=CHANGES)
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
     device = torch.device("cpu")
     observer = Observer(run.folder.root, root / "killed")
     compute = choose_compute_of(run, device)
@@ -114,7 +118,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     return Watched(run, observer, read_events(run))
 
 
-def read_events(run: runs.Run) -> EventAccumulator:
+def read_events(run: Run) -> EventAccumulator:
     everything = {"scalars": 0, "images": 0, "tensors": 0}
     return EventAccumulator(str(run.folder.fold(0) / "tensorboard"), size_guidance=everything).Reload()
 
@@ -229,7 +233,7 @@ def test_plan_configuration_graph_and_settings(watched: Watched):
     assert settings["patch_size"].string_value == "32×32×8"
 
 
-def network_of(run: runs.Run) -> torch.nn.Module:
+def network_of(run: Run) -> torch.nn.Module:
     from medunet.networks.builder import build_network
 
     return build_network(run.plan, run.manifest.description)
@@ -237,8 +241,8 @@ def network_of(run: runs.Run) -> torch.nn.Module:
 
 @pytest.mark.parametrize("step", KILLS)
 def test_killed_and_gone_on_no_entry_is_lost_or_repeated(watched: Watched, step: int):
-    resumed = runs.open_run(watched.observer.copies / str(step), watched.run.data_root)
-    stages.run_train(resumed)
+    resumed = open_run(watched.observer.copies / str(step), watched.run.data_root)
+    run_train(resumed)
     events = read_events(resumed)
     found, expected = scalars(events), scalars(watched.events)
     for tag, values in expected.items():

@@ -9,11 +9,17 @@ import pytest
 import torch
 from conftest import TINY
 
-from medunet import runs, stages
-from medunet.config import Config, change_config
-from medunet.errors import InputError
-from medunet.files import read_object
-from medunet.plans import Plan
+from medunet.base.errors import InputError
+from medunet.base.files import read_object
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.predict import run_predict
+from medunet.commands.score import run_score
+from medunet.commands.train import run_train
+from medunet.records.config import Config, change_config
+from medunet.records.plan import Plan
+from medunet.runs.run import Run, open_run
 from medunet.training import module as module_file
 from medunet.training.checkpoints import Saved, best_row, is_readable, newest_readable, out_of_patience
 from medunet.training.export import export_weights
@@ -21,26 +27,26 @@ from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
 
 
-def weights_of(run: runs.Run) -> bytes:
+def weights_of(run: Run) -> bytes:
     return (run.folder.model(0) / "weights.safetensors").read_bytes()
 
 
-def steps_of(run: runs.Run) -> list[int]:
+def steps_of(run: Run) -> list[int]:
     """Return the step of each row of training.csv."""
     with (run.folder.fold(0) / "training.csv").open() as stream:
         return [int(row["step"]) for row in csv.DictReader(stream)]
 
 
-def begin(run: runs.Run, root, changes: tuple[str, ...] = ()) -> runs.Run:
+def begin(run: Run, root, changes: tuple[str, ...] = ()) -> Run:
     """Begin a run on the same data up to the plan."""
-    begun = runs.open_run(root, run.data_root, dataset="phantoms", changes=(*TINY, *changes))
-    stages.run_manifest(begun)
-    stages.run_check(begun)
-    stages.run_plan(begun)
+    begun = open_run(root, run.data_root, dataset="phantoms", changes=(*TINY, *changes))
+    run_manifest(begun)
+    run_check(begun)
+    run_plan(begun)
     return begun
 
 
-def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(own_run: runs.Run):
+def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(own_run: Run):
     folder = own_run.folder.fold(0) / "checkpoints"
     last = folder / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-2000])
@@ -48,12 +54,12 @@ def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(own_run: runs.
     assert newest_readable(folder) == folder / "previous.ckpt"
     before = weights_of(own_run)
     (own_run.folder.model(0) / "weights.safetensors").unlink()
-    stages.run_train(own_run)
+    run_train(own_run)
     assert is_readable(last)
     assert weights_of(own_run) == before
 
 
-def test_a_broken_checkpoint_does_not_replace_the_one_before(own_run: runs.Run, monkeypatch):
+def test_a_broken_checkpoint_does_not_replace_the_one_before(own_run: Run, monkeypatch):
     folder = own_run.folder.fold(0) / "checkpoints"
     last = folder / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-2000])
@@ -64,18 +70,18 @@ def test_a_broken_checkpoint_does_not_replace_the_one_before(own_run: runs.Run, 
     with monkeypatch.context() as patch:
         patch.setattr(L.Trainer, "save_checkpoint", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            stages.run_train(own_run)
+            run_train(own_run)
     assert newest_readable(folder) is not None
 
 
-def test_what_a_kill_left_of_a_checkpoint_is_removed(own_run: runs.Run):
+def test_what_a_kill_left_of_a_checkpoint_is_removed(own_run: Run):
     part = own_run.folder.fold(0) / "checkpoints" / ".last.ckpt.x1y2.ckpt"
     part.write_bytes(b"begun")
-    stages.run_train(own_run)
+    run_train(own_run)
     assert not part.exists()
 
 
-def test_lost_best_weights_are_not_claimed(own_run: runs.Run, capsys):
+def test_lost_best_weights_are_not_claimed(own_run: Run, capsys):
     folder = own_run.folder.fold(0) / "checkpoints"
     checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
     checkpoint["medunet"]["history"][0]["dice"] = 0.999
@@ -87,51 +93,51 @@ def test_lost_best_weights_are_not_claimed(own_run: runs.Run, capsys):
     assert "newest weights" in capsys.readouterr().err
 
 
-def test_two_broken_checkpoints_are_not_silently_started_anew(own_run: runs.Run):
+def test_two_broken_checkpoints_are_not_silently_started_anew(own_run: Run):
     folder = own_run.folder.fold(0) / "checkpoints"
     for name in ("last.ckpt", "previous.ckpt"):
         path = folder / name
         path.unlink()
         path.write_bytes(b"broken")
     with pytest.raises(InputError, match="neither of"):
-        stages.run_train(own_run)
+        run_train(own_run)
 
 
-def test_more_epochs_go_on_from_the_last_one(own_run: runs.Run):
-    longer = runs.open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=4"])
-    stages.run_train(longer)
+def test_more_epochs_go_on_from_the_last_one(own_run: Run):
+    longer = open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=4"])
+    run_train(longer)
     assert steps_of(longer) == [16, 32, 48, 64]
 
 
-def test_minutes_end_training_with_a_last_validation(finished_run: runs.Run, tmp_path):
+def test_minutes_end_training_with_a_last_validation(finished_run: Run, tmp_path):
     run = begin(finished_run, tmp_path / "run", ("training.max_minutes=0.02", "training.epochs=1000"))
-    (card,) = stages.run_train(run)
+    (card,) = run_train(run)
     assert len(steps_of(run)) < 20
     assert card.validation_dice["dice"] is not None
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_an_epoch_cut_by_minutes_is_followed_by_whole_ones(finished_run: runs.Run, tmp_path, accumulate: int):
+def test_an_epoch_cut_by_minutes_is_followed_by_whole_ones(finished_run: Run, tmp_path, accumulate: int):
     changes = ("training.max_minutes=1e-9", "training.steps_per_epoch=8", "training.epochs=2",
                f"training.accumulate={accumulate}", "training.validation_cases=1")  # fmt: skip
     run = begin(finished_run, tmp_path / "run", changes)
-    stages.run_train(run)
+    run_train(run)
     assert steps_of(run) == [1]  # also where two batches make it: none is thrown away
-    longer = runs.open_run(run.folder.root, run.data_root, changes=["training.max_minutes=null"])
-    stages.run_train(longer)
+    longer = open_run(run.folder.root, run.data_root, changes=["training.max_minutes=null"])
+    run_train(longer)
     assert steps_of(longer) == [1, 9, 16]
 
 
-def test_minutes_that_end_during_a_validation_end_training(finished_run: runs.Run, tmp_path, monkeypatch):
+def test_minutes_that_end_during_a_validation_end_training(finished_run: Run, tmp_path, monkeypatch):
     changes = ("training.max_minutes=0.03", "training.steps_per_epoch=1", "training.validation_cases=1")
     run = begin(finished_run, tmp_path / "run", changes)
     validate = module_file.validate_case
     monkeypatch.setattr(module_file, "validate_case", lambda *a, **k: (time.sleep(2), validate(*a, **k))[1])
-    stages.run_train(run)
+    run_train(run)
     assert steps_of(run) == [1]
 
 
-def test_diverged_weights_are_neither_validated_nor_saved(finished_run: runs.Run, tmp_path, monkeypatch):
+def test_diverged_weights_are_neither_validated_nor_saved(finished_run: Run, tmp_path, monkeypatch):
     run = begin(finished_run, tmp_path / "run", ("training.checkpoint_minutes=0",))
     step = SegmentationModule.training_step
 
@@ -140,26 +146,26 @@ def test_diverged_weights_are_neither_validated_nor_saved(finished_run: runs.Run
 
     monkeypatch.setattr(SegmentationModule, "training_step", diverging)
     with pytest.raises(InputError, match="no longer finite"):
-        stages.run_train(run)
+        run_train(run)
     folder = run.folder.fold(0) / "checkpoints"
     for name in ("last.ckpt", "previous.ckpt"):
         state = torch.load(folder / name, weights_only=True)["state_dict"]
         assert all(value.isfinite().all() for value in state.values())
 
 
-def test_two_dimensions_train_and_predict_volumes(finished_run: runs.Run, tmp_path):
+def test_two_dimensions_train_and_predict_volumes(finished_run: Run, tmp_path):
     changes = ("planning.dimensions=2", "planning.patch_size=[24, 24]", "planning.batch_size=8")
     run = begin(finished_run, tmp_path / "run", changes)
-    stages.run_train(run)
-    assert stages.run_predict(run) == {}
-    scores = stages.run_score(run)
+    run_train(run)
+    assert run_predict(run) == {}
+    scores = run_score(run)
     assert sum(row.dice for row in scores if row.label == "liver") / 2 > 0.5
 
 
-def test_all_cases_train_and_say_that_they_validate_too(finished_run: runs.Run, tmp_path, capsys):
+def test_all_cases_train_and_say_that_they_validate_too(finished_run: Run, tmp_path, capsys):
     run = begin(finished_run, tmp_path / "run", ("training.fold=all", "training.epochs=1"))
     capsys.readouterr()
-    assert stages.run_train(run)[0].train_is_validation
+    assert run_train(run)[0].train_is_validation
     assert f"{len(run.manifest.used)} preprocessed cases" in capsys.readouterr().err  # each held once
 
 
@@ -182,7 +188,7 @@ def test_limits_that_end_a_resumed_run(changes, over):
     assert saved.is_over(change_config({"dataset": "x"}, changes, "test")) is over
 
 
-def test_early_stopping_ends_training_and_keeps_the_best(finished_run: runs.Run, tmp_path):
+def test_early_stopping_ends_training_and_keeps_the_best(finished_run: Run, tmp_path):
     changes = (
         "training.patience=1",
         "training.epochs=50",
@@ -190,13 +196,13 @@ def test_early_stopping_ends_training_and_keeps_the_best(finished_run: runs.Run,
         "training.steps_per_epoch=2",
     )
     run = begin(finished_run, tmp_path / "run", changes)
-    stages.run_train(run)
+    run_train(run)
     num_rows, every = len(steps_of(run)), read_object(run.folder.fold(0) / "validation.json")["every_epochs"]
     assert num_rows < 10
-    patient = runs.open_run(run.folder.root, run.data_root, changes=[f"training.patience={3 * every}"])
-    stages.run_train(patient)
+    patient = open_run(run.folder.root, run.data_root, changes=[f"training.patience={3 * every}"])
+    run_train(patient)
     assert len(steps_of(patient)) == num_rows + 2
-    stages.run_train(patient)
+    run_train(patient)
     assert len(steps_of(patient)) == num_rows + 2
 
 
@@ -214,7 +220,7 @@ def test_patience_counts_epochs_however_few_of_them_are_validated():
     assert not out_of_patience(history, 7)
 
 
-def module_of(plan: Plan, run: runs.Run, changes=(), *, compiled: bool = False) -> SegmentationModule:
+def module_of(plan: Plan, run: Run, changes=(), *, compiled: bool = False) -> SegmentationModule:
     config: Config = change_config({"dataset": "phantoms"}, changes, "test")
     compute = ComputeChoice("fp32", compile=compiled)
     return SegmentationModule(plan, run.description, config, compute, "id")

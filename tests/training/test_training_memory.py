@@ -4,12 +4,13 @@ import pytest
 import torch
 from tiny_networks import describe, plan_network
 
-from medunet import runs, stages
-from medunet.config import TrainingConfig
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.commands.train import run_train
+from medunet.compute.processes import ALONE, Processes
+from medunet.records.config import TrainingConfig
+from medunet.runs.run import Run
 from medunet.training import memory
 from medunet.training.module import SegmentationModule
-from medunet.training.processes import ALONE, Processes
 
 PLAN = plan_network("plain", 3, planning={"patch_size": (64, 64, 64), "base_features": 32})
 CPU = torch.device("cpu")
@@ -80,12 +81,12 @@ def test_processes_share_the_batch_and_the_computer(monkeypatch):
         require(monkeypatch, 2 * half + HELD_GB - 0.01, ram_gb=20, processes=two)
 
 
-def test_training_asks_before_it_begins(own_run: runs.Run, monkeypatch: pytest.MonkeyPatch):
+def test_training_asks_before_it_begins(own_run: Run, monkeypatch: pytest.MonkeyPatch):
     for path in (own_run.folder.fold(0) / "checkpoints").iterdir():
         path.unlink()
     monkeypatch.setattr(memory, "free_memory_gb", lambda device: 0.001)
     with pytest.raises(InputError, match=r"cpu: .*0\.0 GB are free"):
-        stages.run_train(own_run)
+        run_train(own_run)
     assert not list((own_run.folder.fold(0) / "checkpoints").iterdir())
 
 
@@ -98,7 +99,7 @@ def test_memory_that_runs_out_in_training_is_a_message(own_run, monkeypatch: pyt
         path.unlink()
     monkeypatch.setattr(SegmentationModule, step, exhausted)
     with pytest.raises(InputError, match=r"fold 0 on cpu: memory ran out.*planning\.batch_size") as caught:
-        stages.run_train(own_run)
+        run_train(own_run)
     assert caught.value.exit_code == 2
 
 

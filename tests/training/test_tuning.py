@@ -18,8 +18,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from medunet.config import Config, change_config, load_config
-from medunet.errors import DataError, InputError, NoMemoryError
+from medunet.base.errors import DataError, InputError, NoMemoryError
+from medunet.records.config import Config, change_config, load_config
 from medunet.training import tuning
 from medunet.training.module import SegmentationModule
 from medunet.training.tuning import search

@@ -11,8 +11,8 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
-from medunet.plans import Plan
-from medunet.records import Description
+from medunet.records.description import Description
+from medunet.records.plan import Plan
 from medunet.scoring.masks import score_masks
 from medunet.training.losses import SegmentationLoss
 from medunet.training.validation import NUM_BINS, CaseResult, precision_recall, summarise, validate_case

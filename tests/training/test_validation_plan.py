@@ -8,11 +8,15 @@ import torch
 from conftest import TINY
 from tiny_networks import plan_network
 
-from medunet import runs, stages
-from medunet.config import TrainingConfig
-from medunet.errors import InputError
-from medunet.files import read_json, write_json
-from medunet.records import Case
+from medunet.base.errors import InputError
+from medunet.base.files import read_json, write_json
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.train import run_train
+from medunet.records.config import TrainingConfig
+from medunet.records.manifest import Case
+from medunet.runs.run import Run, open_run
 from medunet.training import validation_plan
 from medunet.training.checkpoints import Saved
 from medunet.training.module import SegmentationModule
@@ -121,14 +125,14 @@ class Validated(L.Callback):
         self.num_seen.append(voxels.tp + voxels.fp + voxels.fn + voxels.tn)
 
 
-def begin(given: runs.Run, root: Path, *changes: str) -> runs.Run:
-    run = runs.open_run(root, given.data_root, dataset="phantoms", changes=(*TINY, *changes))
-    for stage in (stages.run_manifest, stages.run_check, stages.run_plan):
+def begin(given: Run, root: Path, *changes: str) -> Run:
+    run = open_run(root, given.data_root, dataset="phantoms", changes=(*TINY, *changes))
+    for stage in (run_manifest, run_check, run_plan):
         stage(run)
     return run
 
 
-def train(run: runs.Run, compute: ComputeChoice, **given) -> Validated:
+def train(run: Run, compute: ComputeChoice, **given) -> Validated:
     watch = Validated()
     train_fold(run.folder, run.manifest, run.plan, run.config, run.data_root, device=torch.device("cpu"),
                compute=compute, callbacks=[watch], **given)  # fmt: skip
@@ -138,7 +142,7 @@ def train(run: runs.Run, compute: ComputeChoice, **given) -> Validated:
 CHANGES = ("training.epochs=5", "training.steps_per_epoch=4")
 
 
-def test_it_is_validated_as_often_as_planned_and_behind_the_last_step(finished_run: runs.Run, tmp_path: Path):
+def test_it_is_validated_as_often_as_planned_and_behind_the_last_step(finished_run: Run, tmp_path: Path):
     run = begin(finished_run, tmp_path / "run", *CHANGES)
     case = run.manifest.split_fold(0)[1][0].id
     watch = train(
@@ -152,22 +156,20 @@ def test_it_is_validated_as_often_as_planned_and_behind_the_last_step(finished_r
     assert [row["step"] for row in history] == [8, 16, 20]
 
 
-def test_minutes_that_end_between_two_validations_end_with_one(finished_run: runs.Run, tmp_path: Path):
+def test_minutes_that_end_between_two_validations_end_with_one(finished_run: Run, tmp_path: Path):
     run = begin(finished_run, tmp_path / "run", *CHANGES, "training.max_minutes=1e-9")
     case = run.manifest.split_fold(0)[1][0].id
     plan = ValidationPlan(every_epochs=5, cases=(case,), windows=1)
     assert train(run, ComputeChoice("fp32"), validation=plan).steps == [1]
 
 
-def test_a_resumed_run_validates_as_it_began_whatever_is_timed_now(
-    finished_run: runs.Run, tmp_path: Path, capsys
-):
+def test_a_resumed_run_validates_as_it_began_whatever_is_timed_now(finished_run: Run, tmp_path: Path, capsys):
     run = begin(finished_run, tmp_path / "run", *CHANGES, "training.epochs=2")
     before = train(run, ComputeChoice("fp32", step_s=1.0, window_s=2.0))
     kept = ValidationPlan.read(run.folder.fold(0) / "validation.json")
     assert kept.windows == 2
     assert "at most 2 windows of each" in " ".join(capsys.readouterr().err.split())
-    longer = runs.open_run(run.folder.root, run.data_root,
+    longer = open_run(run.folder.root, run.data_root,
                            changes=["training.epochs=4", "training.validation_cases=1"])  # fmt: skip
     after = train(longer, ComputeChoice("fp32", step_s=1.0, window_s=1e-4))
     assert after.steps == [12, 16]
@@ -177,9 +179,7 @@ def test_a_resumed_run_validates_as_it_began_whatever_is_timed_now(
 
 
 @pytest.mark.parametrize("step", [8, 14])  # behind an epoch that is not validated, and within one
-def test_killed_between_two_validations_it_ends_as_undisturbed(
-    step: int, finished_run: runs.Run, tmp_path: Path
-):
+def test_killed_between_two_validations_it_ends_as_undisturbed(step: int, finished_run: Run, tmp_path: Path):
     class Killed(L.Callback):
         def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
             if trainer.global_step == step:
@@ -204,10 +204,10 @@ def test_killed_between_two_validations_it_ends_as_undisturbed(
     assert ended[0] == ended[1]
 
 
-def test_a_run_of_0_4_goes_on_as_it_validated(own_run: runs.Run, tmp_path: Path):
+def test_a_run_of_0_4_goes_on_as_it_validated(own_run: Run, tmp_path: Path):
     (own_run.folder.fold(0) / "validation.json").unlink()
     changes = ["training.epochs=4", "training.validation_cases=1"]
-    longer = runs.open_run(own_run.folder.root, own_run.data_root, changes=changes)
+    longer = open_run(own_run.folder.root, own_run.data_root, changes=changes)
     watch = train(longer, ComputeChoice("fp32", step_s=1.0, window_s=9.0))
     first = longer.manifest.split_fold(0)[1][0]
     assert watch.cases == [[first.id]]
@@ -215,16 +215,16 @@ def test_a_run_of_0_4_goes_on_as_it_validated(own_run: runs.Run, tmp_path: Path)
     assert volume > 24 * 24 * 8  # more than a window: the whole case
 
 
-def test_a_case_that_is_gone_is_named(own_run: runs.Run):
+def test_a_case_that_is_gone_is_named(own_run: Run):
     path = own_run.folder.fold(0) / "validation.json"
     write_json(path, read_json(path) | {"cases": ["case_99"]})
-    longer = runs.open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=4"])
+    longer = open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=4"])
     with pytest.raises(InputError, match=r"fold 0: .*case_99 .*no longer holds out"):
-        stages.run_train(longer)
+        run_train(longer)
 
 
 def test_where_few_cases_fit_the_held_out_labels_choose_them(
-    finished_run: runs.Run, monkeypatch: pytest.MonkeyPatch
+    finished_run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     run, drawn = finished_run, []
     monkeypatch.setattr(validation_plan, "draw_cases", lambda *given: drawn.append(given) or ["case_01"])
@@ -241,7 +241,7 @@ def test_where_few_cases_fit_the_held_out_labels_choose_them(
     assert not any("absent" in name for name in strata["case_00"])
 
 
-def test_checkpoints_between_two_validations_say_where_they_stand(finished_run: runs.Run):
+def test_checkpoints_between_two_validations_say_where_they_stand(finished_run: Run):
     training = TrainingConfig(epochs=10, steps_per_epoch=100, accumulate=2)
     config = finished_run.config.model_copy(update={"training": training})
     history = [{"dice": 0.5, "step": 200, "epoch": 1}]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_networks import plan_network
 
-from medunet.plans import Plan
+from medunet.records.plan import Plan
 from medunet.training.windows import choose_windows, count_windows
 from medunet.transforms.patches import PreparedCase, cut_patch, find_locations
 

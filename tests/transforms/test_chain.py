@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from medunet.imaging.nifti import read_header, write_mask, write_volume
-from medunet.plans import Intensity, Plan
+from medunet.records.plan import Intensity, Plan
 from medunet.transforms.chain import normalise, preprocess_chain, restore_probabilities, run_chain
 
 CENTRE_MM, RADIUS_MM = np.array([13.0, -21.0, 40.0]), 22.0

@@ -12,7 +12,7 @@ from monai.transforms.spatial.dictionary import Orientationd, Resized, Spacingd
 from scipy import ndimage
 
 from medunet.imaging.nifti import write_volume
-from medunet.plans import Intensity, Plan
+from medunet.records.plan import Intensity, Plan
 from medunet.transforms.chain import preprocess_chain, restore_probabilities, run_chain
 from medunet.transforms.resampling import resample_labels, share_weights, size_at_spacing
 

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from medunet.errors import DataError
+from medunet.base.errors import DataError
 from medunet.imaging.nifti import write_volume
-from medunet.plans import Intensity, Plan
+from medunet.records.plan import Intensity, Plan
 from medunet.transforms.chain import (
     check_label_values,
     preprocess_chain,

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from medunet.base.errors import InputError
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.fault_codes import make_fault
-from medunet.errors import InputError
-from medunet.records import Accepted, Fault, Manifest
+from medunet.records.fault import Fault
+from medunet.records.manifest import Accepted, Manifest
 
 GRID_CODES = ("P004", "P005")  # modalities on different grids
 _RESAMPLED = "resampled to the grid of the first modality when it is read"

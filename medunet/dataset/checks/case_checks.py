@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medunet.base.errors import DataError, InputError
 from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import check_grid, check_readable
@@ -16,14 +17,15 @@ from medunet.dataset.checks.image_checks import check_image
 from medunet.dataset.checks.label_checks import Foreground, check_label
 from medunet.dataset.checks.mirrored import Border, Steps, check_mirrored
 from medunet.dataset.checks.pair_checks import compare_files
-from medunet.dataset.manifest import file_path
-from medunet.errors import DataError, InputError
 from medunet.imaging.flat_images import ColourError
 from medunet.imaging.geometry import max_volume_bytes
 from medunet.imaging.nifti import Header, StoredVoxels
 from medunet.imaging.packed import SizeError
 from medunet.imaging.volumes import read_header, read_stored
-from medunet.records import Case, Description, Fault
+from medunet.records.data_root import file_path
+from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Case
 
 
 @np.errstate(over="ignore", invalid="ignore")  # such values are faults, and named

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.imaging.geometry import Affine
-from medunet.records import Case
+from medunet.records.manifest import Case
 
 _GLANCED_VOXELS = 4096  # that tell most scans of real numbers from those of whole ones
 _CHUNK = 1 << 20

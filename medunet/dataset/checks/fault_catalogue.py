@@ -6,7 +6,7 @@ set and its split. docs/faults.md is made of it.
 
 from dataclasses import dataclass
 
-from medunet.records import Severity
+from medunet.records.fault import Severity
 
 
 @dataclass(frozen=True)

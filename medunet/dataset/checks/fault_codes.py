@@ -1,7 +1,7 @@
 """What a fault's code stands for, and how one is made; the codes themselves are in fault_catalogue.py."""
 
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
-from medunet.records import Fault, Severity
+from medunet.records.fault import Fault, Severity
 
 
 def make_fault(

@@ -13,7 +13,7 @@ from medunet.imaging.geometry import (
     spacing_of,
 )
 from medunet.imaging.nifti import Header, dtype_name, unit_code
-from medunet.records import Fault
+from medunet.records.fault import Fault
 
 NOTED_MM = 1e-3  # smaller displacements are rounding
 _SPACING_MM = (0.1, 12.0)

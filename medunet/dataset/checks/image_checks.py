@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from medunet.dataset.checks.case_facts import VolumeFacts, hash_content
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.imaging.nifti import Header, StoredVoxels
-from medunet.records import Description, Fault
+from medunet.records.description import Description
+from medunet.records.fault import Fault
 
 _SAMPLED_VOXELS = 1 << 14  # enough for a percentile and a histogram
 _AIR_HU = (-1100, -900)

@@ -12,7 +12,8 @@ from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import is_singular
 from medunet.dataset.checks.specks import find_specks
 from medunet.imaging.nifti import Header, StoredVoxels
-from medunet.records import Description, Fault
+from medunet.records.description import Description
+from medunet.records.fault import Fault
 
 Box = tuple[slice, slice, slice]
 

@@ -14,20 +14,22 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from medunet.base.errors import InputError
+from medunet.base.files import read_json, write_json, write_text
+from medunet.base.pool import choose_workers, run_all
+from medunet.base.progress import track
 from medunet.dataset.checks.acceptance import mark_accepted
 from medunet.dataset.checks.case_checks import check_case
 from medunet.dataset.checks.case_facts import CaseFacts
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.set_checks import UnmatchedFacts, check_set, read_unmatched
-from medunet.dataset.manifest import file_path
-from medunet.errors import InputError
-from medunet.files import read_json, write_json, write_text
 from medunet.imaging.geometry import max_volume_bytes
 from medunet.imaging.volumes import read_header
-from medunet.pool import choose_workers, run_all
-from medunet.progress import track
-from medunet.records import Case, Description, Fault, Manifest, Unmatched
+from medunet.records.data_root import file_path
+from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Case, Manifest, Unmatched
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}

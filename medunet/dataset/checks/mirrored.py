@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.label_checks import Foreground
 from medunet.imaging.geometry import Affine, axis_codes
-from medunet.records import Fault
+from medunet.records.fault import Fault
 
 _FLIPS = np.array(list(itertools.product((False, True), repeat=3)))  # the first is as it lies
 _MAX_FACES = 400  # along each axis: enough for a median

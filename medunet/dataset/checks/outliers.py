@@ -14,7 +14,8 @@ import numpy as np
 
 from medunet.dataset.checks.case_facts import CaseFacts
 from medunet.dataset.checks.fault_codes import make_fault
-from medunet.records import Description, Fault
+from medunet.records.description import Description
+from medunet.records.fault import Fault
 
 _MIN_COHORT = 10  # cases from which it can be told what is usual
 _DEVIATIONS = 5.0  # robust standard deviations of the logarithm ...

@@ -7,7 +7,7 @@ from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import NOTED_MM, is_singular
 from medunet.imaging.geometry import DISPLACED_VOXELS, corner_displacement_mm, corners, spacing_of
 from medunet.imaging.resample import lie_apart
-from medunet.records import Fault
+from medunet.records.fault import Fault
 
 
 def compare_files(case_id: str, images: list[VolumeFacts], label: VolumeFacts | None) -> list[Fault]:

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from medunet.base.errors import DataError, InputError
 from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts, hash_content, shape_text
 from medunet.dataset.checks.fault_codes import make_fault
-from medunet.dataset.checks.loss_fit import find_head_misfit
 from medunet.dataset.checks.outliers import check_intensities, check_volumes
 from medunet.dataset.checks.twins import check_twins, leaks, place_of
-from medunet.dataset.manifest import file_path
-from medunet.errors import DataError, InputError
 from medunet.imaging.volumes import read_header, read_stored
-from medunet.records import Case, Description, Fault, Unmatched
+from medunet.records.data_root import file_path
+from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.loss_fit import find_head_misfit
+from medunet.records.manifest import Case, Unmatched
 
 _FOREIGN_FACTOR = 2.0  # a stray file's size beyond the set's by this factor along any axis
 _LACKS_CHANNEL = "its case lacks channel"  # how the layouts begin their reason for such files

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.imaging.components import label_components
 from medunet.imaging.geometry import Affine, spacing_of
-from medunet.records import Fault
+from medunet.records.fault import Fault
 
 _MAX_VOXELS = 8
 _MAX_SHARE = 0.001  # of the label

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts
 from medunet.dataset.checks.fault_codes import make_fault
-from medunet.records import Case, Fault, Severity
+from medunet.records.fault import Fault, Severity
+from medunet.records.manifest import Case
 
 
 def place_of(case: Case) -> str:

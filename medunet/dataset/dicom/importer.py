@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from medunet.base.errors import InputError
+from medunet.base.pool import choose_workers, run_all
+from medunet.base.progress import track
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.manifest_checks import read_faults, write_faults
 from medunet.dataset.dicom.pseudonyms import ORIGINALS, Names
@@ -28,13 +31,12 @@ from medunet.dataset.dicom.tables import (
     write_manifests,
     write_rows,
 )
-from medunet.errors import InputError
 from medunet.imaging.dicom_pixels import NoDecoderError, SliceError, Voxels, read_slices, store
 from medunet.imaging.geometry import Affine, spacing_of
 from medunet.imaging.nifti import write_volume
-from medunet.pool import choose_workers, run_all
-from medunet.progress import track
-from medunet.records import Description, Fault, Manifest
+from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Manifest
 
 _VERSION = 1  # of what an import makes of the same files: a change redoes them all
 _ORDER = {"error": 0, "warning": 1, "note": 2}

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 
 ORIGINALS = "originals.csv"
 

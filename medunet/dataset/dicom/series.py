@@ -10,12 +10,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from medunet.errors import DataError
-from medunet.files import hash_value
+from medunet.base.errors import DataError
+from medunet.base.files import hash_value
+from medunet.base.pool import choose_workers, run_all
+from medunet.base.processor import usable_cores
+from medunet.base.progress import track
 from medunet.imaging.dicom import DicomFile, is_dicom, read_file
-from medunet.pool import choose_workers, run_all
-from medunet.processor import usable_cores
-from medunet.progress import track
 
 _FILES_AT_ONCE = 256
 _LIKE_VOXELS = 2_000_000  # what reading so many headers costs, in voxels of other work

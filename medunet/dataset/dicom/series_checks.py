@@ -17,7 +17,7 @@ from medunet.dataset.dicom.splitting import split_orientations, split_repeats
 from medunet.dataset.dicom.stacks import Stack, find_places, sort_slices
 from medunet.imaging.dicom import Slice
 from medunet.imaging.geometry import max_volume_bytes
-from medunet.records import Fault
+from medunet.records.fault import Fault
 
 Modality = Literal["CT", "MR", "PET", "other"]
 

@@ -13,10 +13,11 @@ from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from medunet.base.errors import InputError
+from medunet.base.files import read_object, write_json, write_text
 from medunet.dataset.dicom.series_checks import Modality
-from medunet.errors import InputError
-from medunet.files import read_object, write_json, write_text
-from medunet.records import Case, Description, Manifest
+from medunet.records.description import Description
+from medunet.records.manifest import Case, Manifest
 
 Status = Literal["imported", "refused", "left out"]
 

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from medunet.records import FilePatterns
+from medunet.records.description import FilePatterns
 
 _ID = r"(?P<id>sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)"
 _ENTITIES = r"(?:_(?!ses-)[a-z]+-[A-Za-z0-9]+)*"

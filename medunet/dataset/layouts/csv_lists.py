@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from medunet.dataset.layouts.patterns import Listing, can_be_path, list_named, stem
-from medunet.errors import InputError
+from medunet.base.errors import InputError
+from medunet.dataset.layouts.patterns import Listing, list_named, stem
 from medunet.imaging.flat_images import is_flat
-from medunet.records import Case, Description, Split
+from medunet.records.data_root import can_be_path
+from medunet.records.description import Description
+from medunet.records.manifest import Case, Split
 
 _COLUMNS = {  # what a column may be called
     "case": ("case", "id", "caseid", "name"),

@@ -8,10 +8,11 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medunet.base.errors import InputError
+from medunet.base.files import read_json
 from medunet.dataset.layouts.patterns import Listing, list_named, stem
-from medunet.errors import InputError
-from medunet.files import read_json
-from medunet.records import Case, Description, Split
+from medunet.records.description import Description
+from medunet.records.manifest import Case, Split
 
 _SECTIONS: dict[str, Split] = {
     "training": "train",

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from medunet.errors import InputError
-from medunet.records import Description, Layout
+from medunet.base.errors import InputError
+from medunet.records.description import Description, Layout
 
 Modality = Literal["CT", "MR", "PET", "other"]
 

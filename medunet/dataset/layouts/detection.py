@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medunet.base.errors import InputError
 from medunet.dataset.layouts.file_guesses import count_frames, guess_modality, read_label_values
 from medunet.dataset.layouts.folder_readings import Candidate, find_candidates, table_candidate
 from medunet.dataset.layouts.patterns import IMPORT_FIRST, READABLE_VOLUME, Listing, walk_files
-from medunet.dataset.manifest import file_path, list_cases
-from medunet.errors import InputError
-from medunet.records import Description
+from medunet.dataset.manifest import list_cases
+from medunet.records.data_root import file_path
+from medunet.records.description import Description
 
 _IMPORTED = r"^(p\d{4,})_s\d{2,}"  # a case of dicom/pseudonyms.py
 _DICOM_MAGIC = b"DICM"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from medunet.base.errors import DataError, InputError
+from medunet.base.progress import track
 from medunet.dataset.layouts.dataset_json import Modality
-from medunet.errors import DataError, InputError
 from medunet.imaging.flat_images import is_flat
 from medunet.imaging.volumes import read_header, read_label, read_volume
-from medunet.progress import track
 
 _MOST_LABELS, _MOST_IMAGES = 20, 3
 _MANY_OBJECTS = 8  # fewer numbers in a picture may as well be classes

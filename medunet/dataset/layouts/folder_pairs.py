@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from medunet.dataset.layouts.patterns import stem
-from medunet.records import FilePatterns
+from medunet.records.description import FilePatterns
 
 _IMAGE_FOLDERS = (
     *("images", "imagestr", "image", "img", "imgs", "scans", "scan", "volumes", "volume", "ct", "mr", "mri"),

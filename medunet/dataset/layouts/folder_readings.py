@@ -6,19 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medunet.base.errors import DataError, InputError
+from medunet.base.files import read_json
 from medunet.dataset.layouts import bids
 from medunet.dataset.layouts.csv_lists import read_table
 from medunet.dataset.layouts.datalists import has_cases
 from medunet.dataset.layouts.dataset_json import describe_json, modality_of, plain_name
 from medunet.dataset.layouts.folder_pairs import PairNames, find_pairs
 from medunet.dataset.layouts.nnunet import compare_count, has_file_list
-from medunet.dataset.layouts.patterns import READABLE_VOLUME, Listing, can_be_path, scan_folder, walk_files
+from medunet.dataset.layouts.patterns import READABLE_VOLUME, Listing, scan_folder, walk_files
 from medunet.dataset.manifest import list_cases
-from medunet.errors import DataError, InputError
-from medunet.files import read_json
 from medunet.imaging.flat_images import IMAGE_ENDINGS
 from medunet.imaging.volumes import read_header
-from medunet.records import Description
+from medunet.records.data_root import can_be_path
+from medunet.records.description import Description
 
 _PICTURE = f"(?i:{'|'.join(re.escape(ending) for ending in IMAGE_ENDINGS)})"
 _UNKNOWN = {"labels": {"background": 0, "label_1": 1}, "channels": {"image": {"modality": "other"}}}

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medunet.dataset.layouts.patterns import Listing, can_be_path, list_named
+from medunet.base.errors import InputError
+from medunet.base.files import read_json
+from medunet.dataset.layouts.patterns import Listing, list_named
 from medunet.dataset.splits import read_folds
-from medunet.errors import InputError
-from medunet.files import read_json
-from medunet.records import Case, Description
+from medunet.records.data_root import can_be_path
+from medunet.records.description import Description
+from medunet.records.manifest import Case
 
 SPLITS = "splits_final.json"
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
-from medunet.errors import InputError
+from medunet.base.errors import InputError
 from medunet.imaging.flat_images import IMAGE_ENDINGS, LABEL_ENDINGS
-from medunet.records import Case, Description, Split, Unmatched
+from medunet.records.description import Description
+from medunet.records.manifest import Case, Split, Unmatched
 
 _NIFTI = r"\.nii(\.gz)?"
 READABLE_VOLUME = r"(?i:\.nii(\.gz)?|\.nrrd|\.mha|\.mhd)"  # what imaging reads as a scan
 _VOLUME_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".dcm", ".mgz")
-_LONGEST_NAME_BYTES = 255  # of a file, on all common disks
 IMPORT_FIRST = "Import the series first, with `medunet import-dicom TREE OUT`, and give the folder OUT."
 _EXPECTED = {
     "msd": "imagesTr/CASE.nii.gz with labelsTr/CASE.nii.gz, test images in imagesTs/",
@@ -149,12 +149,6 @@ def walk_files(data_root: Path) -> Iterator[str]:
         names[:] = sorted(name for name in names if not name.startswith("."))
         relative = Path(folder).relative_to(data_root)
         yield from ((relative / name).as_posix() for name in file_names if not name.startswith("."))
-
-
-def can_be_path(text: str) -> bool:
-    """Say whether a text can be a path at all: no part of it is too long for a disk, and it has no zero byte."""
-    longest = max(map(len, re.split(rb"[/\\]", text.encode(errors="surrogatepass"))))
-    return "\0" not in text and longest <= _LONGEST_NAME_BYTES
 
 
 def expected_files(description: Description) -> str:

@@ -31,10 +31,11 @@ from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.image_checks import check_hounsfield, sample_voxels
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left
 from medunet.dataset.manifest import make_manifest
-from medunet.dataset.phantoms.phantom import make_phantom
-from medunet.records import Case, Description, Fault, Manifest, load_description
+from medunet.phantoms.phantom import make_phantom
+from medunet.records.description import Description, load_description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Case, Manifest
 
-DESCRIPTIONS = Path(__file__).parents[3] / "data_manifests"
 
 
 @pytest.fixture
@@ -333,9 +334,7 @@ def test_hounsfield_units_of_a_scan(
 @pytest.mark.real_data
 def test_an_abdominal_scan_is_clean(shared_data: Path) -> None:
     case = Case(id="x", patient="x", images={"CT": "ct.nii.gz"}, label="totalsegmentator_labels.nii.gz")
-    faults, facts = check_case(
-        case, load_description("totalsegmentator", DESCRIPTIONS), shared_data / "ct_abdomen"
-    )
+    faults, facts = check_case(case, load_description("totalsegmentator"), shared_data / "ct_abdomen")
     assert faults == []
     assert facts.label is not None
     assert facts.label.volumes_ml[5] == pytest.approx(1200, rel=0.5)  # the liver
@@ -344,7 +343,7 @@ def test_an_abdominal_scan_is_clean(shared_data: Path) -> None:
 @pytest.mark.real_data
 def test_mirrored_masks_of_hippocampi(shared_data: Path, tmp_path: Path) -> None:
     """Flipped along any axes, 9 of 10 are told; that the whole set raises nothing is in test_manifest_checks.py."""
-    description = load_description("msd_task04_hippocampus", DESCRIPTIONS)
+    description = load_description("msd_task04_hippocampus")
     root = shared_data / "hippocampus"
     flips = [axes for n in (1, 2, 3) for axes in itertools.combinations(range(3), n)]
     found = []
@@ -360,7 +359,7 @@ def test_mirrored_masks_of_hippocampi(shared_data: Path, tmp_path: Path) -> None
 @pytest.mark.real_data
 def test_corners_of_modalities_that_were_never_registered(shared_data: Path) -> None:
     root = shared_data / "brats" / "raw_not_coregistered"
-    manifest = make_manifest(load_description("brats_2018_2021", DESCRIPTIONS), root)
+    manifest = make_manifest(load_description("brats_2018_2021"), root)
     for fault in errors_left(check_manifest(manifest, root), manifest):
         assert fault.code == "P004"
         assert float(fault.measured.split("up to ")[1].split(" mm")[0]) > 5

@@ -16,7 +16,7 @@ from medunet.dataset.checks.case_facts import hash_content
 from medunet.dataset.checks.manifest_checks import check_manifest
 from medunet.dataset.manifest import make_manifest
 from medunet.imaging.volumes import read_volume
-from medunet.records import Case
+from medunet.records.manifest import Case
 
 MR = describe(channels={"T1": {"modality": "MR"}})
 

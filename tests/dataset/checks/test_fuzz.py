@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medunet.base.errors import MedunetError
 from medunet.dataset.checks.case_checks import check_case
 from medunet.dataset.manifest import make_manifest
-from medunet.errors import MedunetError
-from medunet.records import Case, Description, Manifest
+from medunet.records.description import Description
+from medunet.records.manifest import Case, Manifest
 
 SHAPE = (9, 8, 7)
 CAP_GB = 0.002

@@ -9,6 +9,7 @@ import pytest
 from corruptions import SHAPE, T1, T2, copy, describe, save, write_good_set
 from rich.console import Console
 
+from medunet.base.errors import InputError
 from medunet.dataset.checks.manifest_checks import (
     check_manifest,
     errors_left,
@@ -18,10 +19,10 @@ from medunet.dataset.checks.manifest_checks import (
 )
 from medunet.dataset.manifest import make_manifest
 from medunet.dataset.splits import read_folds
-from medunet.errors import InputError
-from medunet.records import Accepted, Excluded, Fault, Manifest, load_description
+from medunet.records.description import load_description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Accepted, Excluded, Manifest
 
-DESCRIPTIONS = Path(__file__).parents[3] / "data_manifests"
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_table_shows_errors_first_and_markup_as_it_is() -> None:
 def test_hippocampus(shared_data: Path) -> None:
     folds = read_folds(shared_data.parent / "splits" / "hippocampus.json")
     root = shared_data / "hippocampus"
-    manifest = make_manifest(load_description("msd_task04_hippocampus", DESCRIPTIONS), root, folds=folds)
+    manifest = make_manifest(load_description("msd_task04_hippocampus"), root, folds=folds)
     faults = check_manifest(manifest, root)
     assert errors_left(faults, manifest) == []
     assert not [fault for fault in faults if fault.severity == "error"]
@@ -189,7 +190,7 @@ def test_hippocampus(shared_data: Path) -> None:
 @pytest.mark.real_data
 def test_brats_case_with_raters(shared_data: Path) -> None:
     root = shared_data / "brats" / "TCGA-FG-6692"
-    manifest = make_manifest(load_description("brats_2018_2021", DESCRIPTIONS), root)
+    manifest = make_manifest(load_description("brats_2018_2021"), root)
     faults = check_manifest(manifest, root)
     assert [case.id for case in manifest.cases] == ["TCGA-FG-6692"]
     assert {fault.code for fault in faults} == {"S004"}
@@ -200,7 +201,7 @@ def test_brats_case_with_raters(shared_data: Path) -> None:
 @pytest.mark.real_data
 def test_modalities_that_were_never_registered(shared_data: Path) -> None:
     root = shared_data / "brats" / "raw_not_coregistered"
-    manifest = make_manifest(load_description("brats_2018_2021", DESCRIPTIONS), root)
+    manifest = make_manifest(load_description("brats_2018_2021"), root)
     errors = errors_left(check_manifest(manifest, root), manifest)
     assert {(fault.code, fault.subject) for fault in errors} == {
         ("P004", "T1w"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from medunet.base.errors import InputError
 from medunet.dataset.checks import manifest_checks
 from medunet.dataset.checks.acceptance import accept_faults, mark_accepted
 from medunet.dataset.checks.fault_codes import make_fault
@@ -20,9 +21,10 @@ from medunet.dataset.checks.manifest_checks import (
     fault_table,
 )
 from medunet.dataset.manifest import make_manifest
-from medunet.errors import InputError
 from medunet.imaging.nifti import write_volume
-from medunet.records import Accepted, Case, Description, Fault, Manifest, Unmatched
+from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Accepted, Case, Manifest, Unmatched
 
 SHAPE = (9, 7, 6)
 DESCRIPTION = Description(

@@ -12,7 +12,9 @@ from medunet.dataset.checks.outliers import find_outliers
 from medunet.dataset.checks.set_checks import UnmatchedFacts, check_set
 from medunet.dataset.layouts.patterns import scan_folder
 from medunet.imaging.nifti import write_volume
-from medunet.records import Case, Description, Fault, Unmatched
+from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Case, Unmatched
 
 SHAPE = (9, 7, 6)
 IDENTITY = np.eye(4)

@@ -30,15 +30,15 @@ from tiny_dicom import (
 )
 from typer.testing import CliRunner
 
-from medunet.cli import app
+from medunet.base.errors import InputError
+from medunet.cli.app import app
 from medunet.dataset.dicom import importer
 from medunet.dataset.dicom.importer import Imported, import_tree
 from medunet.dataset.dicom.pseudonyms import Names
 from medunet.dataset.dicom.tables import read_rows
-from medunet.errors import InputError
-from medunet.records import Manifest, load_description
+from medunet.records.description import load_description
+from medunet.records.manifest import Manifest
 
-DESCRIPTIONS = Path(__file__).parents[3] / "data_manifests"
 
 
 def load(out: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +101,7 @@ def test_manifests_are_of_one_modality_each_and_can_be_read(tmp_path: Path) -> N
 
 def test_a_description_is_taken_for_its_modality(tmp_path: Path) -> None:
     write_study(tmp_path / "tree")
-    liver = load_description("msd_task03_liver", DESCRIPTIONS)
+    liver = load_description("msd_task03_liver")
     import_tree(tmp_path / "tree", tmp_path / "out", description=liver)
     assert Manifest.read(tmp_path / "out" / "manifest_CT.json").description == liver
     assert Manifest.read(tmp_path / "out" / "manifest_MR.json").description.name == "imported_MR"
@@ -109,7 +109,7 @@ def test_a_description_is_taken_for_its_modality(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "tree" / "y")
     other = import_tree(tmp_path / "tree", tmp_path / "other", description=liver)
     assert other.manifests == {}
-    brats = load_description("brats_2018_2021", DESCRIPTIONS)
+    brats = load_description("brats_2018_2021")
     with pytest.raises(InputError, match="4 channels"):
         import_tree(tmp_path / "tree", tmp_path / "out", description=brats)
 

@@ -23,7 +23,7 @@ from tiny_dicom import (
 
 from medunet.dataset.dicom.series import UnreadableFile, read_tree
 from medunet.dataset.dicom.series_checks import Part, check_series
-from medunet.records import Fault
+from medunet.records.fault import Fault
 
 TURNED = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from medunet.base.errors import InputError
 from medunet.dataset.layouts.csv_lists import list_table, read_table
 from medunet.dataset.manifest import make_manifest
-from medunet.errors import InputError
-from medunet.records import Description
+from medunet.records.description import Description
 
 
 def describe(*channels: str, **others: Any) -> Description:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from medunet.base.errors import InputError
 from medunet.dataset.manifest import make_manifest
-from medunet.errors import InputError
-from medunet.records import Description
+from medunet.records.description import Description
 
 ENTRIES = [
     {"image": f"./imagesTr/liver_{i}.nii.gz", "label": f"./labelsTr/liver_{i}.nii.gz"} for i in range(3)

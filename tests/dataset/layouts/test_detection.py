@@ -12,15 +12,15 @@ import SimpleITK as sitk
 from PIL import Image
 from tiny_pictures import draw_discs, write_pictures
 
+from medunet.base.errors import InputError
 from medunet.dataset.checks.manifest_checks import check_manifest
 from medunet.dataset.layouts.detection import Recognised, recognise
 from medunet.dataset.manifest import make_manifest
-from medunet.errors import InputError
 from medunet.imaging.nifti import write_volume
-from medunet.records import Description, load_description
+from medunet.records.description import Description, load_description
 
 DESCRIPTIONS = Path(__file__).parents[3] / "data_manifests"
-SHIPPED = [load_description(path.stem, DESCRIPTIONS) for path in sorted(DESCRIPTIONS.glob("*.yaml"))]
+SHIPPED = [load_description(path.stem) for path in sorted(DESCRIPTIONS.glob("*.yaml"))]
 SHAPE, AFFINE = (6, 5, 4), np.diag([2.0, 1.0, 3.0, 1.0])
 
 
@@ -164,7 +164,7 @@ def test_decathlon_task(tmp_path: Path) -> None:
 
 def test_lits(tmp_path: Path) -> None:
     found = ask(put(tmp_path, "b1/volume-0.nii", "b1/segmentation-0.nii", "volume-10.nii"))
-    assert found.description == load_description("lits_2017", DESCRIPTIONS)
+    assert found.description == load_description("lits_2017")
     assert "volume-0.nii, segmentation-0.nii; 2 cases, 1 with a label" in found.evidence
 
 
@@ -177,7 +177,7 @@ def test_lits(tmp_path: Path) -> None:
 )
 def test_brats(tmp_path: Path, name: str, endings: tuple[str, ...]) -> None:
     found = ask(put(tmp_path, *(f"B-1/B-1{ending}.nii.gz" for ending in endings)))
-    assert found.description == load_description(name, DESCRIPTIONS)
+    assert found.description == load_description(name)
 
 
 @pytest.mark.parametrize(

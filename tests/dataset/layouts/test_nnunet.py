@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from medunet.base.errors import InputError
 from medunet.dataset.layouts.dataset_json import describe_json, modality_of
 from medunet.dataset.layouts.nnunet import compare_count, find_splits, read_any_folds
 from medunet.dataset.layouts.patterns import scan_folder
 from medunet.dataset.manifest import list_cases
-from medunet.errors import InputError
-from medunet.records import Description
+from medunet.records.description import Description
 
 CT = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
 

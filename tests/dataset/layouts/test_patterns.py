@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from medunet.base.errors import InputError
 from medunet.dataset.layouts.patterns import Listing, scan_folder
-from medunet.errors import InputError
-from medunet.records import Description
+from medunet.records.description import Description
 
 BRATS_CHANNELS = {
     "FLAIR": {"modality": "MR", "endings": ["_flair"]},

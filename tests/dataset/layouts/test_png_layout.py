@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_pictures import SIZES, describe_pictures, draw_discs, write_pictures
 
-from medunet.config import PlanningConfig
+from medunet.base.errors import InputError
 from medunet.dataset.checks.manifest_checks import check_manifest
-from medunet.dataset.fingerprint import compute_fingerprint
 from medunet.dataset.layouts.patterns import scan_folder
 from medunet.dataset.manifest import make_manifest
 from medunet.dataset.splits import read_folds
-from medunet.errors import InputError
+from medunet.planning.fingerprint import compute_fingerprint
 from medunet.planning.planner import make_plan
-from medunet.plans import Plan
-from medunet.records import Description, Fault, load_description
+from medunet.records.config import PlanningConfig
+from medunet.records.description import Description, load_description
+from medunet.records.fault import Fault
+from medunet.records.plan import Plan
 
-DESCRIPTIONS = Path(__file__).parents[3] / "data_manifests"
 MASKS = {"instances": False, "labels": {"background": 0, "disc": 255}}
 
 
@@ -75,7 +75,7 @@ def test_files_are_matched_by_stem(tmp_path: Path) -> None:
 
 def test_pictures_beside_volumes_are_left_alone(tmp_path: Path) -> None:
     write_pictures(tmp_path)
-    assert scan_folder(load_description("phantoms", DESCRIPTIONS), tmp_path).unmatched == ()
+    assert scan_folder(load_description("phantoms"), tmp_path).unmatched == ()
 
 
 def test_clean_pictures_have_no_fault_but_say_that_they_are_measured_in_pixels(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_description_of_instances() -> None:
     assert describe_pictures(labels=MASKS["labels"]).instances_as == 255
     assert describe_pictures(**MASKS).instances_as is None
     assert describe_pictures().unit == "px"
-    assert load_description("phantoms", DESCRIPTIONS).unit == "mm"
+    assert load_description("phantoms").unit == "mm"
 
 
 def test_plan_of_pictures_of_many_sizes(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_share_is_held_out_as_fold_0(tmp_path: Path) -> None:
 def test_nuclei(shared_data: Path) -> None:
     root = shared_data / "nuclei"
     folds = read_folds(shared_data.parent / "splits" / "nuclei.json")
-    manifest = make_manifest(load_description("dsb2018_nuclei", DESCRIPTIONS), root, folds=folds)
+    manifest = make_manifest(load_description("dsb2018_nuclei"), root, folds=folds)
     assert [sum(case.fold == fold for case in manifest.cases) for fold in (0, 1)] == [108, 434]
     assert manifest.unmatched == ()
     few = manifest.model_copy(update={"cases": manifest.cases[::20]})

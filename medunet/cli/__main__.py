@@ -1,0 +1,6 @@
+"""`python -m medunet.cli` and `torchrun -m medunet.cli`."""
+
+from medunet.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""`medunet check`: every file of the manifest checked."""
+
+from collections.abc import Sequence
+
+from medunet.base.console import console, say
+from medunet.dataset.checks.acceptance import accept_faults, allow_resampling, mark_accepted
+from medunet.dataset.checks.manifest_checks import check_manifest, errors_left, fault_table, write_faults
+from medunet.records.fault import Fault
+from medunet.runs.checked import data_state
+from medunet.runs.provenance import add_provenance
+from medunet.runs.run import Run
+
+
+def run_check(
+    run: Run, *, accept: Sequence[str] = (), allow_resample: bool = False, workers: int | None = None
+) -> list[Fault]:
+    """Check all cases, write and show the faults, and return the errors that are left.
+
+    `accept` adds faults to those that the manifest accepts (see `accept_faults`), `allow_resample` those of
+    modalities on different grids; `workers` as `check_manifest` has them. The page checks.html pictures the cases at
+    fault.
+
+    Raises:
+        MedunetError: the manifest is missing, or a fault cannot be accepted.
+    """
+    from medunet.reporting.check_page import write_check_page
+
+    manifest = run.manifest
+    if accept:
+        manifest = accept_faults(manifest, accept)
+        manifest.write(run.folder.manifest)
+    faults = check_manifest(manifest, run.data_root, loss=run.config.training.loss, workers=workers)
+    if allow_resample and (allowed := allow_resampling(manifest, faults)) != manifest:
+        manifest, faults = allowed, mark_accepted(faults, allowed.accepted)
+        manifest.write(run.folder.manifest)
+    num_resampled = sum(case.resample for case in manifest.used)
+    write_faults(faults, run.folder.root)
+    page = write_check_page(run.folder, manifest, faults, run.data_root, workers=workers)
+    add_provenance(run, "check", {"data_state_sha256": data_state(run)})
+    run.save()
+    left = errors_left(faults, manifest)
+    if faults:
+        console.print(fault_table(faults))
+    if num_resampled:
+        console.print(f"  [yellow]resampled[/] {num_resampled} case(s), to the grid of the first modality")
+    num_warnings = sum(fault.severity == "warning" and not fault.accepted for fault in faults)
+    say("Check", f"{len(left)} errors, {num_warnings} warnings", page)
+    return left

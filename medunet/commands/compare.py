@@ -1,0 +1,213 @@
+"""Score tables of several methods compared, and readers of one case: tables, a plot, and what the terminal shows."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from medunet import __version__
+from medunet.base.console import console, say
+from medunet.base.errors import InputError
+from medunet.base.files import write_json
+from medunet.commands.score import dataset_of, score_masks_of
+from medunet.records.config import change_config
+from medunet.scoring.compare import Comparison, PairDifference, compare
+from medunet.scoring.tables import plain, read_scores, write_table
+
+_NUM_NAMED = 5
+
+
+def compare_scores(
+    paths: Sequence[Path],
+    out: Path,
+    reference: Path | None = None,
+    dataset: str | None = None,
+    data_root: Path | None = None,
+) -> list[str]:
+    """Compare methods by their scores.csv, each given as that file or as a folder that holds one.
+
+    With a `reference`, a folder of masks that `dataset` describes or a manifest.json, a method may also be a folder
+    of masks without a scores.csv: it is scored first, into `out`/scores/<method>/.
+
+    Writes comparison.csv, comparison.json, ranking.csv and comparison.png; returns the cases that a method lacks, and
+    those that could not be scored here.
+
+    Raises:
+        InputError: a path without scores, tables that cannot be compared, or an option that would be ignored.
+    """
+    from medunet.drawing.figures import save_figure
+    from medunet.reporting.compare_plots import draw_comparison
+
+    files = _name_tables(paths, with_masks=reference is not None)
+    unscored: list[str] = []
+    if reference is not None:
+        masks = {name: file.parent for name, file in files.items() if not file.is_file()}
+        unscored = _score_masks(masks, reference, out / "scores", dataset, data_root)
+        files |= {name: out / "scores" / name / "scores.csv" for name in masks}
+    tables = {name: read_scores(file) for name, file in files.items()}
+    comparison = compare(tables)
+    pairs = [_row(pair) for pair in comparison.pairs]
+    rankings = _ranking_rows(comparison)
+    write_table(out / "comparison.csv", pairs)
+    write_table(out / "ranking.csv", rankings)
+    about = {
+        "medunet": __version__,
+        "surface": comparison.surface,
+        "difference": "first less second; failures count as 0 in overlaps and as infinite distances",
+        "methods": comparison.letters,
+        "absent": comparison.absent,
+        "unscored": comparison.unscored,
+        "labels_left_out": comparison.left_out,
+    }
+    write_json(out / "comparison.json", plain({"about": about, "pairs": pairs, "ranking": rankings}))
+    if (figure := draw_comparison(comparison)) is not None:
+        save_figure(out / "comparison.png", figure)
+    console.print(comparison_table(comparison))
+    _say_gaps(comparison)
+    say("Compare", f"{len(tables)} methods, {len(comparison.labels)} labels", out / "comparison.csv")
+    return sorted({case for cases in comparison.absent.values() for case in cases} | set(unscored))
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the terminal's table of Dice and the robust Hausdorff distance: a row per label, metric and pair."""
+    letters = comparison.letters
+    caption = "\n".join(f"{letter}: {escape(method)}" for method, letter in letters.items())
+    table = Table(
+        title="Comparison: first less second, 95% interval",
+        caption=f"{caption}\np: Wilcoxon's signed-rank test, corrected by Holm's method\n"
+        "w/t/l: cases that the first won, tied and lost",
+        caption_justify="left",
+    )
+    table.add_column("label", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    table.add_column("pair", no_wrap=True)
+    for heading in ("difference", "p", "w/t/l"):
+        table.add_column(heading, justify="right")
+    for pair in comparison.pairs:
+        if pair.metric in comparison.main_metrics[:2]:
+            infinite = f" ({pair.num_infinite} infinite)" if pair.num_infinite else ""
+            table.add_row(
+                escape(pair.label),
+                pair.metric.replace("_", " "),
+                f"{letters[pair.first]}−{letters[pair.second]}",
+                _with_interval(pair) + infinite,
+                "<0.001" if pair.p_holm < 0.001 else number_text(pair.p_holm),
+                f"{pair.wins}/{pair.ties}/{pair.losses}",
+            )
+    return table
+
+
+def _score_masks(
+    masks: Mapping[str, Path], reference: Path, out: Path, dataset: str | None, data_root: Path | None
+) -> list[str]:
+    """Score methods' folders of masks, as `medunet score` does unless told otherwise; return the unscored cases.
+
+    A call that is repeated goes on where it was stopped, and scores again only what has changed since.
+    """
+    if not masks:
+        raise InputError(
+            "every method has a scores.csv already", where="--reference", mend="Leave the option out."
+        )
+    named = dataset_of(reference, dataset, data_root)
+    if named is None:
+        raise InputError("masks need a description", where="--dataset", mend="Add --dataset NAME.")
+    config = change_config({"dataset": named}, [], "--dataset")
+    unscored = []
+    for name, folder in masks.items():
+        console.print(f"[bold]{escape(name)}[/]", highlight=False)
+        scores = score_masks_of(reference, folder, out / name, config, data_root=data_root, keep_journal=True)
+        unscored += [score.case for score in scores if score.status in ("missing", "failed")]
+    return unscored
+
+
+def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:
+    """Return the score tables by the name of their method: the folder's, or the file's own where it has one.
+
+    Names that are alike get the folder above in front. `with_masks` says that a folder need not have its table yet.
+    """
+    files = [path / "scores.csv" if path.is_dir() else path for path in paths]
+    if len(files) < 2:
+        raise InputError(
+            "one method alone leaves nothing to compare", where="medunet compare", mend="Name two or more."
+        )
+    if absent := [
+        str(path)
+        for path, file in zip(paths, files, strict=True)
+        if not file.is_file() and not (with_masks and path.is_dir())
+    ]:
+        raise InputError(
+            "there is no scores.csv",
+            where=", ".join(absent),
+            mend="Make it with `medunet score`, or score folders of masks here with --reference.",
+        )
+    whole = [file.resolve() for file in files]
+    if twice := [str(path) for path, file in zip(paths, whole, strict=True) if whole.count(file) > 1]:
+        raise InputError(
+            "the same scores are named more than once", where=", ".join(twice), mend="Leave one."
+        )
+    parts = [
+        file.parent.parts if file.name == "scores.csv" else (*file.parent.parts, file.name) for file in whole
+    ]
+    for depth in range(1, max(len(each) for each in parts) + 1):
+        names = ["/".join(each[-depth:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(names, whole, strict=True))
+
+
+def _say_gaps(comparison: Comparison) -> None:
+    """Name what methods lack: nothing is left out silently."""
+    for kind, gaps in (("absent", comparison.absent), ("missing or failed", comparison.unscored)):
+        for method, cases in gaps.items():
+            if cases:
+                named = ", ".join(cases[:_NUM_NAMED]) + (" ..." if len(cases) > _NUM_NAMED else "")
+                text = f"{method}: {len(cases)} case(s) that count as failures: {named}"
+                console.print(f"  [yellow]{kind}[/] {escape(text)}", highlight=False, soft_wrap=True)
+    for label, methods in comparison.left_out.items():
+        text = f"{label}: only {', '.join(methods)} scored it"
+        console.print(f"  [yellow]label left out[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _row(pair: PairDifference) -> dict[str, Any]:
+    row = asdict(pair)
+    del row["differences"]
+    return row
+
+
+def _ranking_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return a row for each ranking and method, with the share of resamples in which it has each rank."""
+    rows = []
+    for ranking in comparison.rankings:
+        stability = ranking.stability
+        for index, method in enumerate(comparison.methods):
+            shares = {f"share_rank_{rank}": share for rank, share in enumerate(stability.shares[index], 1)}
+            rows.append(
+                {
+                    "label": ranking.label,
+                    "metric": ranking.metric,
+                    "scheme": ranking.scheme,
+                    "method": method,
+                    "num_cases": ranking.num_cases,
+                    "score": stability.scores[index],
+                    "rank": stability.ranks[index],
+                    **shares,
+                    "tau_mean": stability.tau_mean,
+                    "tau_low": stability.tau_low,
+                }
+            )
+    return rows
+
+
+def number_text(value: float) -> str:
+    """Return a score as tables show it."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _with_interval(pair: PairDifference) -> str:
+    if math.isnan(pair.low):
+        return number_text(pair.mean_difference)
+    return f"{pair.mean_difference:.3f} ({pair.low:.3f} to {pair.high:.3f})"

@@ -1,0 +1,123 @@
+"""`medunet compare --readers`: several readers' label maps of one case."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from medunet import __version__
+from medunet.base.console import console, say
+from medunet.base.errors import DataError, InputError, MedunetError
+from medunet.base.files import write_json
+from medunet.commands.compare import number_text
+from medunet.imaging.nifti import Volume
+from medunet.imaging.volumes import read_label
+from medunet.records.description import Description, load_description
+from medunet.records.scores import Surface
+from medunet.scoring.agreement import ReaderPair, TargetAgreement, compare_readers
+from medunet.scoring.pairs import find_pairs
+from medunet.scoring.reading import grid_difference
+from medunet.scoring.tables import plain, write_table
+
+
+def compare_reader_maps(
+    folder: Path, out: Path, dataset: str, surface: Surface = "area"
+) -> list[TargetAgreement]:
+    """Compare all label maps of a folder, several readers of one case on one grid; readers are named by their file.
+
+    Writes readers.csv, readers.json and readers.png.
+
+    Raises:
+        InputError: no such folder, or fewer than two label maps.
+        DataError: a file that cannot be read, or lies on another grid than the first; all in one message.
+    """
+    from medunet.drawing.figures import save_figure
+    from medunet.reporting.compare_plots import draw_readers
+
+    description = load_description(dataset)
+    volumes = _read_readers(folder, description)
+    first = next(iter(volumes.values()))
+    maps = {reader: volume.array for reader, volume in volumes.items()}
+    pairs, agreements = compare_readers(maps, first.spacing_mm, description.targets, surface=surface)
+    write_table(out / "readers.csv", [asdict(pair) for pair in pairs])
+    about = {
+        "medunet": __version__,
+        "dataset": description.name,
+        "surface": surface,
+        "readers": list(volumes),
+        "unit_of_length": description.unit,
+        "kappa": "Fleiss' over all voxels, grows with the field of view; kappa_in_box over the box of all masks",
+    }
+    write_json(
+        out / "readers.json", plain({"about": about, "targets": [asdict(entry) for entry in agreements]})
+    )
+    if (figure := draw_readers(pairs, agreements)) is not None:
+        save_figure(out / "readers.png", figure)
+    console.print(readers_table(pairs, agreements, description.unit))
+    say("Compare", f"{len(volumes)} readers, {len(agreements)} targets", out / "readers.csv")
+    return agreements
+
+
+def readers_table(
+    pairs: Sequence[ReaderPair], agreements: Sequence[TargetAgreement], unit: str = "mm"
+) -> Table:
+    """Return the terminal's table: a row per target with kappa, and Dice and the largest HD95 over the pairs."""
+    table = Table(
+        title="Agreement of readers",
+        caption="kappa depends on the field of view; in box: within the box around all masks",
+        caption_justify="left",
+    )
+    table.add_column("target", no_wrap=True)
+    for heading in ("outlined", "kappa", "in box", "mean Dice", "lowest Dice", f"largest hd95 {unit}"):
+        table.add_column(heading, justify="right")
+    for entry in agreements:
+        distances = [pair.hd95_mm for pair in pairs if pair.target == entry.target]
+        largest = max((value for value in distances if not math.isnan(value)), default=math.nan)
+        table.add_row(
+            escape(entry.target),
+            f"{entry.num_outlined}/{entry.num_readers}",
+            *(
+                number_text(value)
+                for value in (entry.kappa, entry.kappa_in_box, entry.mean_dice, entry.lowest_dice)
+            ),
+            "∞" if math.isinf(largest) else number_text(largest),
+        )
+    return table
+
+
+def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
+    """Return the label maps of a folder by their file's name without ending, all on the first one's grid."""
+    if not folder.is_dir():
+        raise InputError(
+            "no such folder", where=str(folder), mend="Name the folder of the readers' label maps."
+        )
+    entries = sorted(path for path in folder.iterdir() if path.is_file())
+    pairs, _ = find_pairs(entries[0], folder) if entries else ([], [])  # each with the first: a listing
+    files = {pair.case: pair.prediction for pair in pairs if pair.prediction is not None}
+    if len(files) < 2:
+        raise InputError(
+            f"holds {len(files)} label map(s)", where=str(folder), mend="Put two or more readers' maps there."
+        )
+    volumes: dict[str, Volume] = {}
+    faults = []
+    for reader, path in files.items():
+        try:
+            volumes[reader] = read_label(path, instances_as=description.instances_as)
+        except MedunetError as error:
+            faults.append(f"{reader}: {error.what}")
+    if volumes:
+        (name, first), *others = volumes.items()
+        differences = {reader: grid_difference(first, volume, f"{name}'s") for reader, volume in others}
+        faults += [f"{reader}: its {text}" for reader, text in differences.items() if text]
+    if faults:
+        raise DataError("; ".join(faults), where=folder.name, mend="Resample the label maps to one grid.")
+    declared = {0, *description.labels.values()}
+    for reader, volume in volumes.items():
+        if unknown := sorted({int(value) for value in np.unique(volume.array)} - declared):
+            text = f"{reader} has label values {unknown} that {description.name} does not declare"
+            console.print(f"  [yellow]undeclared[/] {escape(text)}", highlight=False, soft_wrap=True)
+    return volumes

@@ -1,0 +1,98 @@
+"""`medunet devices`: what this computer computes with, what was chosen and why, and what the user sets instead."""
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.markup import escape
+from rich.table import Table
+
+from medunet.base.console import console
+from medunet.base.processor import CoreWatch, num_threads, read_processor, usable_cores
+from medunet.runs.computing import begin_computing, choose_compute_of, precision_for
+from medunet.runs.run import Run
+
+
+def show_computer() -> None:
+    """Show processor, cores, memory and cards, and what the user set for this computer."""
+    import torch
+
+    from medunet.compute.kept import cache_folder, read_settings
+
+    processor, memory = read_processor(), psutil.virtual_memory()
+    _say("Processor", processor.name)
+    _say("Kind", f"{processor.kind}: {' '.join(processor.instruction_sets) or 'no instruction sets known'}")
+    for limit in processor.limits:
+        _say("Limited by", limit)
+    taken = CoreWatch().taken()
+    _say("Cores", f"{usable_cores()} usable, {num_threads()} threads; other work takes {taken:.1f} now")
+    _say("Memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
+    cards = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
+    _say("Cards", ", ".join(f"{card.name} ({card.total_memory / 1e9:.0f} GB)" for card in cards) or "none")
+    for key, value in read_settings().items():
+        _say("Set by you", f"{key}={value}")
+    _say("Choices kept", str(cache_folder() or "nowhere: there is no home folder"))
+
+
+def show_kept() -> None:
+    """Show the choices that are kept, those for other processors or settings of this one included."""
+    from medunet.compute.kept import list_kept
+    from medunet.compute.race import told
+
+    here = {**read_processor().plain(), "threads": num_threads()}
+    table = Table("for", "network", "patch", "computed in", "takes", "why", "here")
+    for kept in list_kept():
+        key, choice = kept.key, kept.choice
+        layout = ", channels-last" if choice.channels_last else ""
+        reasons = dict.fromkeys(why for why in (choice.why, choice.channels_last_why) if why)
+        network = f"{key['network'].get('network', {}).get('name', '?')} {key['network'].get('features', '')}"
+        patch = f"{key['batch']} × {'×'.join(map(str, key['patch']))}"
+        same = all(key.get(name) == value for name, value in here.items())
+        cells = (key["purpose"], network, patch, f"{choice.precision}{layout}", told(choice.seconds))
+        table.add_row(*map(escape, (*cells, "; ".join(reasons), "yes" if same else "no")))
+    if table.row_count:
+        console.print(table)
+
+
+def show_run(run: Run, device_name: str) -> None:
+    """Show how a run's fold is trained here, found out now if it is not known yet, and how its network predicts."""
+    from medunet.compute.devices import choose_device
+    from medunet.inference.probe import choose_prediction
+
+    device = choose_device(device_name)
+    if run.config.training.fold == "each":
+        training = run.config.training.model_copy(update={"fold": 0})
+        run = Run(run.folder, run.config.model_copy(update={"training": training}), run.data_root)
+    begin_computing(device)
+    choice = choose_compute_of(run, device, keep=False)
+    _say(f"Training fold {run.config.training.fold}", _sentence(choice, choice.step_s, "batch"))
+    _say("Compiled", f"{'yes' if choice.compile else 'no'} ({choice.compile_why})")
+    how = choose_prediction(
+        run.plan, run.manifest.description, device, precision_for(run.config, device), timed=True
+    )
+    _say("Prediction", _sentence(how, how.seconds, "window"))
+
+
+def show_model(folder: Path, device_name: str) -> None:
+    """Show how a model folder's network predicts here, found out now if it is not known yet."""
+    from medunet.compute.devices import choose_device
+    from medunet.inference.model import read_card
+    from medunet.inference.probe import choose_prediction
+
+    card, device = read_card(folder), choose_device(device_name)
+    begin_computing(device)
+    how = choose_prediction(card.plan, card.description, device, timed=True)
+    _say("Prediction", _sentence(how, how.seconds, "window"))
+
+
+def _sentence(choice: Any, seconds: float, unit: str) -> str:
+    """Return a choice in words, with its reasons."""
+    from medunet.compute.race import told
+
+    layout = "channels-last" if choice.channels_last else "the default layout"
+    reasons = f"{choice.why}; layout: {choice.channels_last_why}" if choice.channels_last_why else choice.why
+    return f"{choice.precision} in {layout}, about {told(seconds)} a {unit} ({reasons})"
+
+
+def _say(what: str, text: str) -> None:
+    console.print(f"[bold]{escape(what)}[/]: {escape(text)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,53 @@
+"""DICOM series imported, and shown on the console."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from medunet.base.console import console, say
+from medunet.dataset.checks.manifest_checks import fault_table
+from medunet.dataset.dicom.importer import import_tree
+from medunet.dataset.dicom.tables import SeriesRow
+from medunet.records.description import Description
+from medunet.records.fault import Fault
+
+_STYLES = {"refused": "bold red", "left out": "dim", "imported": ""}
+
+
+def import_and_show(
+    tree: Path, out: Path, description: Description | None, *, repair: bool, workers: int | None
+) -> list[Fault]:
+    """Import every series below `tree`, show series and faults, and return the errors."""
+    imported = import_tree(tree, out, description=description, repair=repair, workers=workers)
+    console.print(series_table(imported.rows))
+    if imported.faults:
+        console.print(fault_table(imported.faults))
+    counts = Counter(row.status for row in imported.rows)
+    numbers = ", ".join(f"{counts[status]} {status}" for status in ("imported", "refused", "left out"))
+    count = imported.num_others
+    others = (
+        f"; {count} file{' is no DICOM image' if count == 1 else 's are no DICOM images'}" if count else ""
+    )
+    say("Import", f"{len(imported.rows)} series: {numbers}{others}", out / "series.csv")
+    for name, manifest in imported.manifests.items():
+        count = len(manifest.cases)
+        say("Manifest", f"{count} case{'s' * (count != 1)} of {manifest.description.name}", out / name)
+    return [fault for fault in imported.faults if fault.severity == "error"]
+
+
+def series_table(rows: Sequence[SeriesRow]) -> Table:
+    """Return the series as a table for the terminal."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("case", "", "slices", "shape", "spacing mm", "status", "faults"):
+        table.add_column(column, overflow="fold", no_wrap=column == "case")
+    for row in rows:
+        shape = "×".join(str(count) for count in row.shape)
+        spacing = "×".join(f"{mm:.4g}" for mm in row.spacing_mm)
+        status = f"{row.status}, {row.repaired} repaired" if row.repaired else row.status
+        cells = (row.case, row.modality, str(row.num_slices), shape, spacing, status)
+        table.add_row(*(Text(cell) for cell in (*cells, " ".join(row.faults))), style=_STYLES[row.status])
+    return table

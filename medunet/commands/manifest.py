@@ -1,0 +1,126 @@
+"""`medunet manifest`: the case list of a described dataset, or of a folder or table that is recognised."""
+
+from pathlib import Path
+
+import yaml
+from rich.markup import escape
+
+from medunet.base.console import console, say
+from medunet.base.errors import InputError
+from medunet.base.files import write_text
+from medunet.dataset.checks.acceptance import with_accepted
+from medunet.dataset.held_out import read_test_names
+from medunet.dataset.layouts.detection import recognise
+from medunet.dataset.layouts.nnunet import find_splits
+from medunet.dataset.manifest import make_manifest
+from medunet.dataset.splits import read_folds
+from medunet.records.description import Description, descriptions_folder, load_description
+from medunet.records.manifest import Manifest
+from medunet.runs.computing import (
+    require_one_process,
+)
+from medunet.runs.run import Run
+
+
+def find_place(dataset: str) -> Path | None:
+    """Return the folder or CSV that a dataset is given by; None for a description's name or file.
+
+    Raises:
+        InputError: there is no such thing, or it is a file of another kind.
+    """
+    names = sorted(path.stem for path in descriptions_folder().glob("*.yaml"))
+    if dataset in names:
+        return None
+    place, ending = Path(dataset), Path(dataset).suffix.lower()
+    if not place.exists():
+        raise InputError(
+            f"no dataset description '{dataset}', and no such folder or file",
+            mend=f"Give a folder, a CSV or YAML file that is there, or one of: {', '.join(names)}.",
+        )
+    if place.is_file() and ending not in (".csv", ".tsv", ".yaml", ".yml", ".json"):
+        raise InputError(
+            "is no folder, CSV or description",
+            where=place.name,
+            mend="Give the folder that holds the dataset, or a CSV with a row for each case.",
+        )
+    return place if place.is_dir() or ending in (".csv", ".tsv") else None
+
+
+def find_folds(place: Path) -> Path | None:
+    """Return the fixed folds that nnU-Net has made for a raw dataset, and say so; None where there are none."""
+    splits = find_splits(place) if place.is_dir() else None
+    if splits is not None:
+        text = f"{splits.parent.name}/{splits.name}; other folds with --folds-file or --set holdout=0.2"
+        console.print(f"  [dim]folds[/] {escape(text)}", highlight=False, soft_wrap=True)
+    return splits
+
+
+def write_description(description: Description, path: Path) -> None:
+    """Write a description as a YAML file to be edited.
+
+    Raises:
+        InputError: the file exists, or has another ending.
+    """
+    if path.exists() or path.suffix not in (".yaml", ".yml"):
+        what = "exists already" if path.exists() else "is no YAML file by its ending"
+        raise InputError(what, where=f"--describe {path}", mend="Give a new FILE.yaml.")
+    plain = description.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    write_text(path, yaml.safe_dump({"schema": description.schema_, **plain}, sort_keys=False))
+    say("Description", "names can be edited", path)
+
+
+def run_recognise(place: Path, data_root: Path) -> Description:
+    """Find out what a folder, or a CSV of cases, is; say so, with the evidence, and return its description.
+
+    Raises:
+        InputError: it is not recognised, or can be read in two ways.
+    """
+    folder = descriptions_folder()
+    shipped = [load_description(path.stem) for path in sorted(folder.glob("*.yaml"))]
+    found = recognise(place, data_root, shipped)
+    channels = ", ".join(
+        f"{name} ({channel.modality})" for name, channel in found.description.channels.items()
+    )
+    named = [f"{name} {value}" for name, value in found.description.labels.items() if value]
+    labels = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
+    if found.description.regions:
+        labels += "; regions " + ", ".join(
+            f"{name} ({' + '.join(parts)})" for name, parts in found.description.regions.items()
+        )
+    console.print(f"[bold]Recognised[/]: {escape(found.what)}", highlight=False)
+    for head, text in (
+        ("because", found.evidence),
+        ("channels", channels),
+        ("labels", labels),
+        ("left out", "; ".join(found.left_out) or "nothing"),
+        *(("note", note) for note in found.notes),
+    ):
+        console.print(f"  [dim]{head}[/] {escape(text)}", highlight=False, soft_wrap=True)
+    return found.description
+
+
+def run_manifest(run: Run) -> Manifest:
+    """List the cases of the data root with folds; faults that the user accepted stay accepted."""
+    require_one_process()
+    config = run.config
+    manifest = make_manifest(
+        run.description,
+        run.data_root,
+        seed=config.seed,
+        folds=None if config.folds_file is None else read_folds(run.folder.root / config.folds_file),
+        holdout=config.holdout,
+        test_share=config.test_share,
+        test_names=None if config.test_file is None else read_test_names(run.folder.root / config.test_file),
+        stratify=config.stratify,
+        exclude=config.exclude,
+    )
+    if run.folder.manifest.exists():
+        manifest = with_accepted(manifest, Manifest.read(run.folder.manifest).accepted)
+    manifest.write(run.folder.manifest)
+    run.save()
+    num_tests = sum(case.split == "test" for case in manifest.used)
+    tests = f", {num_tests} for the test" if num_tests else ""
+    say("Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds{tests}", run.folder.manifest)
+    for item in manifest.unmatched:
+        console.print(f"  [yellow]unmatched[/] {escape(item.path)}: {item.reason}", highlight=False)
+    return manifest

@@ -1,0 +1,54 @@
+"""`medunet plan`: spacing, patch, network and batch size for a dataset."""
+
+from medunet.base.console import console, say
+from medunet.base.files import hash_value
+from medunet.planning.fingerprint import compute_fingerprint
+from medunet.records.loss_fit import check_loss, check_mirroring
+from medunet.records.plan import Plan
+from medunet.runs.checked import require_clean
+from medunet.runs.computing import plan_for
+from medunet.runs.provenance import add_provenance, read_provenance
+from medunet.runs.run import Run, has_begun
+
+
+def run_plan(run: Run) -> Plan:
+    """Make the plan; one that stands for the same manifest and settings is kept, also if edited by hand."""
+    from medunet.compute.devices import choose_device
+    from medunet.postprocessing.steps import check_steps
+
+    require_clean(run)
+    manifest, config = run.manifest, run.config
+    device = choose_device(config.device)
+    check_steps(config.inference.postprocess, manifest.description.targets)
+    check_mirroring(config, manifest.description)
+    check_loss(config.training.loss, manifest.description, config.training.class_weights)
+    inputs = hash_value([manifest.plain(), config.planning.plain()])
+    before = read_provenance(run).get("plan", {})
+    # A run that has begun keeps its plan on another device, too.
+    same = before.get("inputs_sha256") == inputs and (has_begun(run) or before.get("device") == device.type)
+    plan = run.plan if run.folder.plan.exists() and same else None
+    if plan is not None and plan.grid != "extent" and not has_begun(run):
+        console.print("The plan is of medunet 0.4 and nothing was trained by it: it is made anew.")
+        plan = None
+    if plan is None:
+        training, _ = manifest.split_fold("all")
+        fingerprint = compute_fingerprint(training, manifest.description, run.data_root, seed=config.seed)
+        plan = plan_for(config, manifest.description, fingerprint, device)
+        plan.write(run.folder.plan)
+        add_provenance(run, "plan", {"inputs_sha256": inputs, "device": device.type})
+    run.save()
+    sizes = "×".join(map(str, plan.patch_size))
+    spacing = "×".join(f"{mm:g}" for mm in plan.spacing_mm)
+    text = (
+        f"{plan.dimensions}D, patch {sizes} at {spacing} {manifest.description.unit}, batch {plan.batch_size}, "
+        f"features {plan.features}"
+    )
+    say("Plan", text, run.folder.plan)
+    return plan
+
+
+def show_network(run: Run) -> None:
+    """Show the planned network as a table of its parts, with output sizes and parameters."""
+    from medunet.networks.summary import network_table
+
+    console.print(network_table(run.plan, run.manifest.description))

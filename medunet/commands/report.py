@@ -1,0 +1,23 @@
+"""`medunet report`: a page for each case and an index."""
+
+from pathlib import Path
+
+from medunet.base.console import say
+from medunet.runs.run import Run
+
+
+def run_report(run: Run) -> Path:
+    """Write the report's pages and return the index."""
+    from medunet.reporting.report import report_run
+    from medunet.scoring.tables import read_lesions, read_scores
+
+    scores = read_scores(run.folder.need(run.folder.scores, "score"))
+    lesions = run.folder.root / "lesions.csv"
+    index = report_run(
+        run.folder,
+        run.data_root,
+        scores=scores,
+        lesions=read_lesions(lesions) if lesions.exists() else None,
+    )
+    say("Report", "open in a browser", index)
+    return index

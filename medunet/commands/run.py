@@ -1,0 +1,41 @@
+"""`medunet run`: all stages, from manifest to report."""
+
+from collections.abc import Mapping, Sequence
+
+from medunet.base.console import console
+from medunet.commands.check import run_check
+from medunet.commands.manifest import run_manifest
+from medunet.commands.plan import run_plan
+from medunet.commands.predict import run_predict
+from medunet.commands.report import run_report
+from medunet.commands.score import run_score
+from medunet.commands.train import run_train
+from medunet.records.scores import CaseScore
+from medunet.runs.run import Run
+
+
+def run_all(run: Run) -> tuple[list[str], list[CaseScore]]:
+    """Do all stages, from manifest to report; return the ids of the cases that failed, and the scores.
+
+    Raises:
+        FaultsError: the check found errors.
+    """
+    run_manifest(run)
+    run_check(run)
+    run_plan(run)
+    run_train(run)
+    failed = run_predict(run)
+    scores = run_score(run)
+    run_report(run)
+    say_tensorboard(run)
+    return list_failed(failed, scores), scores
+
+
+def list_failed(failed: Mapping[str, str], scores: Sequence[CaseScore]) -> list[str]:
+    """Return the ids of the cases that could not be predicted or scored; a script ends with 1 if there are any."""
+    return sorted({*failed, *(row.case for row in scores if row.status in ("missing", "failed"))})
+
+
+def say_tensorboard(run: Run) -> None:
+    """Say how to watch the run's curves."""
+    console.print(f"[bold]TensorBoard[/]: tensorboard --logdir {run.folder.root / 'folds'}", highlight=False)

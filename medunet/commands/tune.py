@@ -1,0 +1,98 @@
+"""`medunet tune`: a search whose every trial is a run of its own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from medunet.base.console import console, say
+from medunet.base.errors import InputError
+from medunet.base.files import hash_value
+from medunet.records.config import change_config
+from medunet.records.run_folder import RunFolder
+from medunet.runs.checked import require_clean
+from medunet.runs.computing import begin_computing, choose_compute_of, plan_for, require_planned_for
+from medunet.runs.run import Run
+
+_FREE = {
+    "tuning": {"trials", "prune"},
+    "training": {"ram_gb", "workers"},
+}  # may change while a search goes on
+
+
+def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
+    """Search for better settings in trials of the configured fold; return their table, the best first.
+
+    Each trial is a run of its own in `tuning/`, on the same manifest; preprocessed cases are shared. Writes
+    `tuning/trials.csv`, and `tuning/best.yaml`, the configuration to train with.
+
+    Raises:
+        InputError: Optuna is not installed, the space cannot be searched, or no trial could be trained to its end.
+    """
+    from medunet.compute.devices import choose_device
+    from medunet.training.train import train_fold
+    from medunet.training.tuning import search
+    from medunet.training.tuning_space import check_space
+    from medunet.training.validation_plan import plan_validation
+
+    require_clean(run)
+    device = choose_device(run.config.device)
+    require_planned_for(run, device)
+    check_space(run.config)
+    folder, manifest, base_plan = run.folder.root / "tuning", run.manifest, run.plan
+    begin_computing(device)
+    run.save()
+    plain = run.config.plain()
+    settings = run.config.model_dump(mode="json", exclude=_FREE)
+    # All trials, on all machines, are compared on the same voxels: neither what was timed here nor a trial's patch,
+    # which lays the windows, may decide.
+    validation = plan_validation(
+        manifest, base_plan, run.config, run.data_root, step_s=0.0, window_s=0.0, whole_cases=True
+    )
+    plain["training"]["init_from"] = run.config.training.init_from  # which is never stored
+
+    def train(name: str, changes: list[str], callbacks: Sequence[Any]) -> float:
+        config = change_config(plain, changes, "tuning.space")
+        trial = Run(RunFolder(folder / name), config, run.data_root)
+        say("Trial", ", ".join(changes), trial.folder.root)
+        if not trial.folder.plan.exists():  # a trial that goes on keeps its plan, whatever memory is free now
+            plan = base_plan
+            if config.planning != run.config.planning:
+                plan = plan_for(config, manifest.description, base_plan.fingerprint, device)
+            manifest.write(trial.folder.manifest)
+            trial.save()
+            plan.write(trial.folder.plan)
+        card = train_fold(
+            trial.folder,
+            manifest,
+            trial.plan,
+            config,
+            run.data_root,
+            device=device,
+            compute=choose_compute_of(trial, device),
+            cache=run.folder.cache,
+            callbacks=callbacks,
+            validation=validation,
+        )
+        return card.validation_dice["dice"] or 0.0
+
+    table = search(
+        run.config,
+        folder,
+        train,
+        study_name=f"medunet-{hash_value([manifest.plain(), settings, bool(run.config.training.init_from)])[:16]}",
+        storage_url=storage_url,
+    )
+    console.print(table.head(10).to_string(index=False), markup=False, soft_wrap=True)
+    if not (folder / "best.yaml").exists():
+        raise InputError(
+            "no trial could be trained to its end",
+            where=str(folder),
+            mend="Read the reasons in trials.csv and change tuning.space.",
+        )
+    best = table.iloc[0]
+    say("Tune", f"best validation Dice {best['dice']:.3f} in {best['trial']}", folder / "best.yaml")
+    train_with = f"medunet run {folder / 'best.yaml'} --run {run.folder.root}"
+    watch = f"tensorboard --logdir {folder / 'tensorboard'}"
+    console.print(
+        f"Train with it: {train_with}\nCompare trials: {watch}", highlight=False, soft_wrap=True, markup=False
+    )
+    return table

@@ -1,0 +1,313 @@
+"""Pictures of a scan with the outlines of reference and prediction, or with the errors between them.
+
+Planes are those of the scan's own grid, the closest to axial, coronal and sagittal: nothing is resampled.
+A scan draws the same picture whatever the orientation it is stored in.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from nibabel.affines import apply_affine
+from numpy.typing import NDArray
+
+from medunet.base.files import whole_file
+from medunet.drawing.planes import (
+    DASHES,
+    INK,
+    PLANES,
+    Box,
+    Plane,
+    annotate,
+    footer,
+    lay_out,
+    limit,
+    outline,
+    paint,
+)
+from medunet.imaging.geometry import Affine, spacing_of
+from medunet.imaging.orientation import to_ras
+
+# Okabe and Ito's colours, told apart with every kind of colour vision; vermilion is kept for errors.
+TARGET_COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#0072B2")
+FALSE_POSITIVE, FALSE_NEGATIVE = "#D55E00", "#56B4E9"
+CT_SOFT_TISSUE = (40.0, 400.0)  # level and width in HU
+
+_ZOOM_MARGIN_MM = 15.0
+_DIRECTIONS = (("L", "R"), ("P", "A"), ("I", "S"))
+
+Centre = tuple[int, int, int]
+Unit = Literal["mm", "px"]  # px: a 2D picture, which has no place in a patient
+
+
+def largest_cross_sections(mask: NDArray) -> Centre:
+    """Return, for each axis of a mask `(I, J, K)`, the slice index where it covers the most voxels.
+
+    The middle one where several slices are equal; the volume's centre where the mask is empty.
+    """
+    indices = []
+    for axis in range(3):
+        area = np.count_nonzero(mask, axis=tuple(other for other in range(3) if other != axis))
+        largest = np.flatnonzero(area == area.max())
+        indices.append(int(largest[len(largest) // 2]))
+    return indices[0], indices[1], indices[2]
+
+
+def window_limits(
+    image: NDArray, modality: str, window: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """Return the intensities shown as black and as white.
+
+    `window` is (level, width). Without it CT gets the soft tissue window and all else the 0.5 and 99.5
+    percentiles of its finite nonzero voxels (of every n-th one in large volumes).
+    """
+    if window is None and modality == "CT":
+        window = CT_SOFT_TISSUE
+    if window is not None:
+        return window[0] - window[1] / 2, window[0] + window[1] / 2
+    step = max(1, math.ceil((image.size / 4e6) ** (1 / 3)))
+    values = image[::step, ::step, ::step]
+    values = values[np.isfinite(values) & (values != 0)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(bound) for bound in np.percentile(values, (0.5, 99.5)))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def draw_planes(
+    image: NDArray,
+    affine: Affine,
+    *,
+    reference: NDArray | None = None,
+    prediction: NDArray | None = None,
+    targets: Mapping[str, tuple[int, ...]],
+    centre: Centre | None = None,
+    modality: str = "CT",
+    window: tuple[float, float] | None = None,
+    width_px: int = 1320,
+    unit: Unit = "mm",
+) -> Figure:
+    """Draw three planes with contours: reference solid, prediction dashed, one colour for each target.
+
+    A scan of a single slice is drawn in its one plane.
+
+    Args:
+        image: scan `(I, J, K)` in any orientation, or `(I, J, K, 3)` in colour.
+        affine: from voxel index to RAS+ mm, (4, 4).
+        reference: label map on the same grid, or None.
+        prediction: label map on the same grid, or None.
+        targets: name to the label values that it unites; their order gives the colours.
+        centre: voxel index in `image` that the planes pass through. By default the largest cross-sections
+            of all targets in the reference, or in the prediction where the reference has none.
+        modality: "CT", "MR", ...: which grey window to choose (see `window_limits`).
+        window: (level, width) instead.
+        width_px: width of the picture.
+        unit: "px" for a 2D picture: no directions of a patient are marked.
+    """
+    scene = _Scene(image, affine, reference, prediction, targets, centre, unit)
+    limits = window_limits(scene.image, modality, window)
+    figure, panels = scene.lay_out(scene.whole, limits, width_px)
+    for axes, plane in panels:
+        scene.outline(axes, plane)
+    handles: list[Artist] = [
+        Line2D([], [], color=colour, linewidth=3, label=name) for name, colour in scene.colours.items()
+    ]
+    if reference is not None:
+        handles.append(Line2D([], [], color=INK, label="reference"))
+    if prediction is not None:
+        handles.append(Line2D([], [], color=INK, linestyle=DASHES, label="prediction"))
+    footer(figure, panels[0][0], _window_text(limits, modality, image), handles, unit)
+    return figure
+
+
+def draw_errors(
+    image: NDArray,
+    affine: Affine,
+    *,
+    reference: NDArray,
+    prediction: NDArray,
+    target: tuple[int, ...],
+    centre: Centre | None = None,
+    modality: str = "CT",
+    window: tuple[float, float] | None = None,
+    width_px: int = 1320,
+    unit: Unit = "mm",
+) -> Figure:
+    """Draw one target's false positives and false negatives as fills, zoomed in on both masks.
+
+    `target` holds the label values that the target unites; all else is as in `draw_planes`.
+    """
+    scene = _Scene(image, affine, reference, prediction, {"": target}, centre, unit)
+    limits = window_limits(scene.image, modality, window)
+    figure, panels = scene.lay_out(scene.zoomed, limits, width_px)
+    for axes, plane in panels:
+        truth = scene.cut(scene.reference, plane, target)
+        found = scene.cut(scene.prediction, plane, target)
+        fill = np.zeros((*truth.shape, 4))
+        fill[found & ~truth] = to_rgba(FALSE_POSITIVE, 0.6)
+        fill[truth & ~found] = to_rgba(FALSE_NEGATIVE, 0.6)
+        paint(axes, fill, plane, scene.spacing_mm)
+        outline(axes, truth, plane, scene.spacing_mm, INK)
+    handles = [
+        Patch(color=FALSE_POSITIVE, label="false positive"),
+        Patch(color=FALSE_NEGATIVE, label="false negative"),
+        Line2D([], [], color=INK, label="reference"),
+    ]
+    footer(figure, panels[0][0], _window_text(limits, modality, image), handles, unit)
+    return figure
+
+
+def draw_thumbnail(
+    image: NDArray,
+    affine: Affine,
+    *,
+    reference: NDArray | None = None,
+    prediction: NDArray | None = None,
+    targets: Mapping[str, tuple[int, ...]],
+    centre: Centre | None = None,
+    modality: str = "CT",
+    window: tuple[float, float] | None = None,
+    width_px: int = 144,
+    unit: Unit = "mm",
+) -> Figure:
+    """Draw the axial plane alone, zoomed in, square and unmarked, with contours as in `draw_planes`."""
+    scene = _Scene(image, affine, reference, prediction, targets, centre, unit)
+    plane = PLANES[0]
+    figure = Figure(figsize=(1, 1), dpi=width_px, facecolor="black")
+    axes = figure.add_axes((0, 0, 1, 1))
+    box = scene.zoomed
+    limit(axes, plane, box, scene.spacing_mm)
+    axes.set_aspect("equal", adjustable="datalim")
+    limits = window_limits(scene.image, modality, window)
+    paint(axes, scene.slice(scene.image, plane), plane, scene.spacing_mm, limits)
+    scene.outline(axes, plane)
+    return figure
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as PNG, the same bytes for the same figure."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
+    return stream.getvalue()
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
+    with whole_file(path, suffix=".png") as temporary:
+        temporary.write_bytes(figure_png(figure))
+
+
+class _Scene:
+    """A scan with its label maps, turned to RAS+, and the voxel that its planes pass through."""
+
+    def __init__(
+        self,
+        image: NDArray,
+        affine: Affine,
+        reference: NDArray | None,
+        prediction: NDArray | None,
+        targets: Mapping[str, tuple[int, ...]],
+        centre: Centre | None,
+        unit: Unit,
+    ) -> None:
+        for name, labels in (("reference", reference), ("prediction", prediction)):
+            if labels is not None and labels.shape != image.shape[:3]:
+                raise AssertionError(f"{name} shape {labels.shape} is not the scan's {image.shape[:3]}")
+        self.image, self.affine = _turn(image, affine)
+        self.reference = None if reference is None else _turn(reference, affine)[0]
+        self.prediction = None if prediction is None else _turn(prediction, affine)[0]
+        self.targets, self.unit = targets, unit
+        self.colours = {
+            name: TARGET_COLOURS[index % len(TARGET_COLOURS)] for index, name in enumerate(targets)
+        }
+        self.spacing_mm = spacing_of(self.affine)
+        self._values = sorted({value for united in targets.values() for value in united})
+        if centre is None:
+            self.centre = self._largest()
+        else:
+            world = apply_affine(affine, centre)
+            i, j, k = np.rint(apply_affine(np.linalg.inv(self.affine), world)).astype(int).tolist()
+            self.centre = (i, j, k)
+
+    @property
+    def whole(self) -> Box:
+        """The whole grid."""
+        return tuple((0, size) for size in self.image.shape[:3])
+
+    @property
+    def zoomed(self) -> Box:
+        """The box around the targets of both label maps with a margin; the whole grid where they are empty."""
+        mask = self._mask(self.reference) | self._mask(self.prediction)
+        if not mask.any():
+            return self.whole
+        box = []
+        for axis, size in enumerate(mask.shape):
+            present = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+            margin = math.ceil(_ZOOM_MARGIN_MM / self.spacing_mm[axis])
+            box.append((max(0, int(present[0]) - margin), min(size, int(present[-1]) + 1 + margin)))
+        return tuple(box)
+
+    def slice(self, volume: NDArray, plane: Plane) -> NDArray:
+        """Return the slice `(across, up)` of a volume that the plane shows."""
+        return volume[(slice(None),) * plane.through + (self.centre[plane.through],)]
+
+    def cut(self, labels: NDArray | None, plane: Plane, values: Sequence[int]) -> NDArray[np.bool_]:
+        """Return where a plane's slice `(across, up)` of a label map holds any of `values`."""
+        if labels is None:
+            return np.zeros((self.image.shape[plane.across], self.image.shape[plane.up]), dtype=bool)
+        return np.isin(self.slice(labels, plane), values)
+
+    def lay_out(
+        self, box: Box, limits: tuple[float, float], width_px: int
+    ) -> tuple[Figure, list[tuple[Axes, Plane]]]:
+        """Return a figure with the scan in each plane, marked and titled with its position in mm."""
+        shape = self.image.shape
+        planes = [plane for plane in PLANES if min(shape[plane.across], shape[plane.up]) > 1] or [PLANES[0]]
+        figure, panels = lay_out(planes, box, self.spacing_mm, width_px)
+        position_mm = apply_affine(self.affine, self.centre)
+        for axes, plane in zip(panels, planes, strict=True):
+            paint(axes, self.slice(self.image, plane), plane, self.spacing_mm, limits)
+            depth_mm = round(float(position_mm[plane.through]), 1)
+            letter = _DIRECTIONS[plane.through][depth_mm >= 0]
+            if self.unit == "mm":
+                annotate(axes, plane, f"{plane.name}  {letter} {abs(depth_mm):.1f} mm")
+        return figure, list(zip(panels, planes, strict=True))
+
+    def outline(self, axes: Axes, plane: Plane) -> None:
+        """Draw the contours of every target: reference solid, prediction dashed on top."""
+        for labels, dashed in ((self.reference, False), (self.prediction, True)):
+            for name, values in self.targets.items():
+                mask = self.cut(labels, plane, values)
+                outline(axes, mask, plane, self.spacing_mm, self.colours[name], dashed=dashed)
+
+    def _largest(self) -> Centre:
+        truth = self._mask(self.reference)
+        return largest_cross_sections(truth if truth.any() else self._mask(self.prediction))
+
+    def _mask(self, labels: NDArray | None) -> NDArray[np.bool_]:
+        return np.zeros(self.image.shape[:3], dtype=bool) if labels is None else np.isin(labels, self._values)
+
+
+def _turn(array: NDArray, affine: Affine) -> tuple[NDArray, Affine]:
+    """Turn `(I, J, K)`, or `(I, J, K, colours)`, to RAS+."""
+    if array.ndim == 3:
+        turned, affine = to_ras(array[None], affine)
+        return turned[0], affine
+    turned, affine = to_ras(np.moveaxis(array, -1, 0), affine)
+    return np.moveaxis(turned, 0, -1), affine
+
+
+def _window_text(limits: tuple[float, float], modality: str, image: NDArray) -> str:
+    low, high = limits
+    if modality == "CT":
+        return f"window {high - low:g}, level {(low + high) / 2:g} HU"
+    return f"{'grey' if image.ndim == 3 else 'colours'} {low:.4g} to {high:.4g}"

@@ -1,0 +1,91 @@
+"""What the training cases look like: sizes, spacings and foreground intensities, from which the plan follows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medunet.base.errors import InputError
+from medunet.base.progress import track
+from medunet.imaging.geometry import spacing_of
+from medunet.imaging.orientation import to_ras
+from medunet.imaging.volumes import read_channels, read_label
+from medunet.records.data_root import case_paths
+from medunet.records.description import Description
+from medunet.records.manifest import Case
+from medunet.records.plan import Fingerprint
+
+_SAMPLES_PER_CASE = 10_000  # as nnU-Net: enough for stable percentiles, bounded in memory
+
+
+def nonzero_box(array: NDArray[np.float32]) -> tuple[slice, slice, slice]:
+    """Return the bounding box of the voxels of `(C, I, J, K)` where any channel is not zero."""
+    mask = np.any(array != 0, axis=0)
+    box = []
+    for axis in range(3):
+        line = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append(slice(int(line[0]), int(line[-1]) + 1) if line.size else slice(0, mask.shape[axis]))
+    return box[0], box[1], box[2]
+
+
+def compute_fingerprint(
+    cases: Sequence[Case], description: Description, data_root: Path, *, seed: int
+) -> Fingerprint:
+    """Read each labelled case once and gather shapes, spacings (RAS+ axis order) and intensities.
+
+    Intensities are those of voxels under any foreground label, at most 10,000 a case, drawn by `seed`; where
+    no case has foreground, those of all voxels.
+
+    Raises:
+        InputError: there is no labelled case.
+    """
+    labelled = [case for case in cases if case.label is not None]
+    if not labelled:
+        raise InputError("no case has a label", where="manifest.json", mend="Add labelled cases to train on.")
+    ignored = description.ignore_value
+    shapes, spacings, fractions = [], [], []
+    samples: list[NDArray[np.float32]] = []
+    for index, case in enumerate(track(labelled, "Fingerprint")):
+        image_paths, label_path = case_paths(case, description, data_root)
+        image = read_channels(image_paths, resample=case.resample)
+        assert label_path is not None
+        label = read_label(label_path).array
+        array, affine = to_ras(image.array, image.affine)
+        box = nonzero_box(array)
+        shape = tuple(part.stop - part.start for part in box)
+        shapes.append(shape)
+        spacings.append(spacing_of(affine))
+        fractions.append(np.prod(shape) / np.prod(array.shape[1:]))
+        foreground = np.flatnonzero((label > 0) & (label != ignored) if ignored is not None else label)
+        if foreground.size:
+            rng = np.random.default_rng([seed, index])
+            chosen = rng.choice(foreground, min(_SAMPLES_PER_CASE, foreground.size), replace=False)
+            samples.append(image.array.reshape(len(image.array), -1)[:, chosen])
+    if not samples:
+        raise InputError("every label is empty", where="manifest.json", mend="Check the label files.")
+    values = np.concatenate(samples, axis=1)
+    return Fingerprint(
+        num_cases=len(labelled),
+        spacings_mm=tuple(_three(spacing) for spacing in spacings),
+        shapes=tuple((int(s[0]), int(s[1]), int(s[2])) for s in shapes),
+        nonzero_fraction=round(float(np.median(fractions)), 4),
+        intensities={
+            name: _statistics(channel) for name, channel in zip(description.channels, values, strict=True)
+        },
+    )
+
+
+def _statistics(values: NDArray[np.float32]) -> dict[str, float]:
+    low, high = np.percentile(values, (0.5, 99.5))
+    return {
+        "percentile_00_5": round(float(low), 4),
+        "percentile_99_5": round(float(high), 4),
+        "mean": round(float(values.mean(dtype=np.float64)), 4),
+        "std": round(float(values.std(dtype=np.float64)), 4),
+    }
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    i, j, k = (round(float(value), 5) for value in values)
+    return i, j, k

@@ -1,0 +1,290 @@
+"""One typed run configuration: YAML in, unknown keys refused, `--set section.key=value` on top."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
+
+from medunet.base.errors import InputError
+from medunet.base.files import write_text
+from medunet.base.stored import Stored, number_aware, read_yaml
+from medunet.records.scores import HD95Mode, LesionPreset, Surface
+
+NetworkName = Literal[
+    "plain", "residual_m", "residual_l", "residual_xl", "unet_2015", "classroom", "dynunet", "segresnet_ds",
+    "swin_unetr", "mednext",
+]  # fmt: skip
+LossName = Literal[
+    "auto", "ce", "bce", "dice", "dice_ce", "dice_bce", "focal", "dice_focal", "tversky", "focal_tversky",
+    "hausdorff_dt",
+]  # fmt: skip
+WeightsName = Literal["best", "final"]
+BodyAxis = Literal["left_right", "posterior_anterior", "inferior_superior"]  # of an array turned to RAS+
+Voxels = Annotated[int, Field(ge=1)]
+SpacingMm = Annotated[float, Field(ge=0.1, le=100)]
+ToleranceMm = Annotated[float, Field(ge=0)]
+Switch = Annotated[  # YAML reads a bare on and off as true and false
+    Literal["auto", "on", "off"],
+    BeforeValidator(lambda value: {True: "on", False: "off"}[value] if isinstance(value, bool) else value),
+]
+
+
+class Section(Stored):
+    """A part of the configuration: numbers must be finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class NetworkConfig(Section):
+    """Which network is built; "auto" is what the network's authors published."""
+
+    name: NetworkName = "plain"
+    num_stages: int | None = Field(None, ge=2, le=9)  # None: by the rules
+    norm: Literal["auto", "instance", "batch", "group", "none"] = "auto"
+    upsampling: Literal["auto", "transposed", "interpolate"] = "auto"  # interpolate, then convolve
+    dropout: float = Field(0.0, ge=0, lt=1)
+    deep_supervision: bool = True  # where the network has it
+    multi_scale_input: bool = False  # the shrunken image joins each encoder stage
+
+
+class PlanningConfig(Section):
+    """How the plan is made."""
+
+    dimensions: Literal[2, 3] = 3
+    network: NetworkConfig = NetworkConfig()
+    context_slices: int = Field(
+        1, ge=1, le=15
+    )  # 2D: odd number of neighbouring slices seen as channels (2.5D)
+    resize_to: tuple[Voxels, Voxels] | None = (
+        None  # 2D: every slice resized to this size, whatever its spacing
+    )
+    memory_gb: float | None = Field(None, gt=0)  # None: measured on the device
+    base_features: int | None = Field(None, ge=4)  # None: what the network's authors published, mostly 32
+    max_features: int | None = Field(None, ge=4)  # None: nnU-Net's 320 in 3D and 512 in 2D, for its networks
+    convolutions_per_stage: int = Field(2, ge=1, le=6)
+    patch_size: tuple[Voxels, ...] | None = None  # None: by the rules
+    batch_size: int | None = Field(None, ge=1)
+    spacing_mm: tuple[SpacingMm, SpacingMm, SpacingMm] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PlanningConfig":
+        faults = []
+        base = self.base_features or 0
+        if self.max_features is not None and self.max_features < base:
+            faults.append(
+                f"planning.max_features {self.max_features} is smaller than planning.base_features {base}"
+            )
+        if self.patch_size is not None and len(self.patch_size) != self.dimensions:
+            faults.append(
+                f"planning.patch_size has {len(self.patch_size)} axes but planning.dimensions is "
+                f"{self.dimensions}"
+            )
+        if self.context_slices % 2 == 0:
+            faults.append(f"planning.context_slices {self.context_slices} is even: it has no middle slice")
+        if self.dimensions == 3 and self.context_slices > 1:
+            faults.append("planning.context_slices is for planning.dimensions 2")
+        if self.dimensions == 3 and self.resize_to is not None:
+            faults.append("planning.resize_to is for planning.dimensions 2")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+class TrainingConfig(Section):
+    """How a fold is trained."""
+
+    fold: int | Literal["all", "each"] = 0  # each: one after the other
+    epochs: int = Field(1000, ge=1)
+    steps_per_epoch: int = Field(250, ge=1)
+    max_minutes: float | None = Field(None, gt=0)
+    optimizer: Literal["adam", "adamw", "sgd"] = "sgd"  # sgd: Nesterov momentum 0.99
+    learning_rate: float = Field(1e-2, gt=0, le=10)
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(3e-5, ge=0)
+    gradient_clip: float = Field(12.0, gt=0)
+    accumulate: int = Field(1, ge=1)  # batches whose gradients make one step
+    ema_decay: float | None = Field(None, gt=0, lt=1)  # None: the weights themselves are validated and kept
+    loss: LossName = "auto"  # auto: dice_bce for regions, else dice_ce
+    class_weights: dict[str, float] = {}  # by target (or background); 1 where not named
+    foreground_share: float = Field(1 / 3, ge=0, le=1)
+    augment: bool = True
+    mirror: bool | tuple[BodyAxis, ...] = (
+        True  # as part of augmentation; true: every axis that the labels allow
+    )
+    elastic: bool = False  # as part of augmentation
+    brightness_jitter: float = Field(0.0, ge=0, le=5)  # largest shift, in standard deviations
+    init_from: str | None = Field(None, exclude=True)  # model folder whose weights begin the training
+    freeze_encoder: bool = False
+    patience: int | None = Field(None, ge=1)  # epochs without a better Dice; None: no early stop
+    validation_cases: int | None = Field(None, ge=1)  # at most; None: as many as its time allows
+    checkpoint_minutes: float = Field(5.0, ge=0)  # the longest work that a kill may cost within an epoch
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: Switch = "auto"
+    compile: Switch = "auto"
+    ram_gb: float | None = Field(None, gt=0)  # for preprocessed cases; None: half of what is free
+    workers: int | None = Field(None, ge=0)  # None: 0 on a CPU, else by the number of cores
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingConfig":
+        if low := [name for name, weight in self.class_weights.items() if not weight >= 0]:
+            raise ValueError(f"training.class_weights of {low} must be 0 or more")
+        return self
+
+
+class PostprocessStep(Section):
+    """One step of tidying a target's predicted mask: exactly one key, such as `{closing_mm: 2}`."""
+
+    keep_largest: Literal[True] | None = None
+    min_volume_ml: float | None = Field(None, gt=0)
+    fill_holes: Literal[True] | None = None
+    opening_mm: float | None = Field(None, gt=0, le=100)
+    closing_mm: float | None = Field(None, gt=0, le=100)
+    dilation_mm: float | None = Field(None, gt=0, le=100)
+    erosion_mm: float | None = Field(None, gt=0, le=100)
+    median_mm: float | None = Field(None, gt=0, le=100)
+    gaussian_mm: float | None = Field(None, gt=0, le=100)
+    inside: str | None = None  # only where this other target lies
+
+    @model_validator(mode="after")
+    def _one_key(self) -> "PostprocessStep":
+        if len(given := sorted(self.model_dump())) != 1:
+            raise ValueError(f"a postprocessing step has exactly one key, not {given}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _given_key_alone(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class InferenceConfig(Section):
+    """How whole scans are predicted."""
+
+    weights: WeightsName | None = None  # None: best where training.patience is set, else final
+    overlap: float = Field(0.5, ge=0, lt=1)
+    mirror: tuple[BodyAxis, ...] = ()  # average the predictions of the scan and its mirror images
+    shifts: int = Field(
+        1, ge=1, le=64
+    )  # average over so many positions of the scan below the network's strides
+    postprocess: dict[str, tuple[PostprocessStep, ...]] = {}  # by target, steps in order
+
+
+class TuningRange(Section):
+    """Numbers between two bounds, evenly or on a logarithmic scale."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "TuningRange":
+        whole = self.low.is_integer() and self.high.is_integer()
+        if not self.low < self.high or (self.log and self.low <= 0) or (self.integer and not whole):
+            raise ValueError(
+                "a range needs low < high, low > 0 where log is set, and whole numbers where integer is set: "
+                f"{self.low:g}..{self.high:g}"
+            )
+        return self
+
+
+Choices = Annotated[
+    Annotated[list[Any], Tag("list")] | Annotated[TuningRange, Tag("range")],
+    Discriminator(lambda choices: "list" if isinstance(choices, list) else "range"),
+]
+
+
+class TuningConfig(Section):
+    """What `medunet tune` searches: keys of this configuration, each a list of values or a range."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    trials: int = Field(20, ge=1)
+    space: dict[str, Choices] = {}
+    prune: bool = True  # end a trial whose Dice lies below the median of the others at the same epoch
+
+
+class ScoringConfig(Section):
+    """Which scores are computed."""
+
+    surface: Surface = "area"
+    hd95: HD95Mode = "max"
+    percentile: float = Field(95.0, gt=0, le=100)
+    tolerances_mm: tuple[ToleranceMm, ...] = (1.0, 2.0)
+    lesions: dict[str, LesionPreset] = {}  # target -> the rules that its lesions are matched by
+    tubes: tuple[str, ...] = ()  # targets such as vessels, which get clDice
+
+
+class Config(Section):
+    """A whole run. Paths to data are never stored: they come from `--data-root`."""
+
+    dataset: str
+    seed: int = Field(0, ge=0, lt=2**32)
+    folds_file: str | None = None  # fixed splits: {"folds": [[case id, ...], ...]}
+    holdout: float | None = Field(None, gt=0, lt=1)  # instead of folds: this share is held out as fold 0
+    test_share: float | None = Field(None, gt=0, lt=1)  # drawn by patient for the test, before folds are made
+    test_file: str | None = None  # or a fixed test list of case ids or patients
+    stratify: bool = False  # what is drawn has like shares of label volumes and sites; reads every label
+    exclude: dict[str, str] = {}  # case id -> reason
+    device: str = Field("auto", exclude=True)  # where to compute; never stored
+    planning: PlanningConfig = PlanningConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    tuning: TuningConfig = TuningConfig()
+
+    def write(self, path: Path) -> None:
+        """Write the configuration as YAML, whole or not at all."""
+        write_text(path, yaml.safe_dump(self.plain(), sort_keys=False))
+
+
+def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
+    """Read a YAML configuration and apply changes such as `training.max_minutes=8`.
+
+    Raises:
+        InputError: a file, key or value that cannot be used; names each.
+    """
+    return change_config(read_yaml(path), changes, str(path))
+
+
+def change_config(plain: Any, changes: Sequence[str], where: str) -> Config:
+    """Return the configuration with `section.key=value` changes made, values read as YAML.
+
+    Raises:
+        InputError: `plain` is no mapping, or a key or value cannot be used; names each.
+    """
+    if not isinstance(plain, dict):
+        raise InputError("holds no keys", where=where, mend="Give at least `dataset: NAME`.")
+    sections = [key for key, field in Config.model_fields.items() if isinstance(field.default, Section)]
+    if empty := [key for key in sections if key in plain and not isinstance(plain[key], dict)]:
+        raise InputError(
+            f"holds no keys below {', '.join(empty)}",
+            where=where,
+            mend="Give each its keys or remove its line.",
+        )
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {change} has no '='", mend="Write --set section.key=value.")
+        try:
+            value = number_aware(yaml.safe_load(text))
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
+            raise InputError(f"--set {key}: '{text}' is not a YAML value") from error
+        *above, last = key.split(".")
+        target = plain
+        for section in above:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise InputError(f"--set {key}: '{section}' is a value, not a section", where=where)
+        target[last] = value
+    return Config.parse(plain, where)

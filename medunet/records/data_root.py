@@ -1,0 +1,68 @@
+"""The folder of the scans, and files below it by their relative paths."""
+
+import os
+import re
+from pathlib import Path
+
+from medunet.base.errors import InputError
+from medunet.records.description import Description
+from medunet.records.manifest import Case
+
+_LONGEST_NAME_BYTES = 255  # of a file, on all common disks
+
+
+def can_be_path(text: str) -> bool:
+    """Say whether a text can be a path at all: no part of it is too long for a disk, and it has no zero byte."""
+    longest = max(map(len, re.split(rb"[/\\]", text.encode(errors="surrogatepass"))))
+    return "\0" not in text and longest <= _LONGEST_NAME_BYTES
+
+
+DATA_ROOT_VARIABLE = "MEDUNET_DATA_ROOT"
+
+
+def data_root_from(option: Path | None) -> Path:
+    """Return the data root: the `--data-root` given, else the environment variable MEDUNET_DATA_ROOT.
+
+    Raises:
+        InputError: neither is given, or it is no folder.
+    """
+    text = option or os.environ.get(DATA_ROOT_VARIABLE)
+    if not text:
+        raise InputError(
+            "no data root is given", mend=f"Add --data-root FOLDER or set {DATA_ROOT_VARIABLE} to it."
+        )
+    if not Path(text).is_dir():
+        source = "--data-root" if option else DATA_ROOT_VARIABLE
+        raise InputError("the data root is no folder", where=str(text), mend=f"Check {source}.")
+    return Path(text)
+
+
+def case_paths(case: Case, description: Description, data_root: Path) -> tuple[list[Path], Path | None]:
+    """Return a case's image paths, one for each channel in the description's order, and its label's path.
+
+    Raises:
+        InputError: a path leads out of the data root, itself or through a link.
+    """
+    images = [file_path(case.images[name], data_root, f"case {case.id}") for name in description.channels]
+    label = None if case.label is None else file_path(case.label, data_root, f"case {case.id}")
+    return images, label
+
+
+def file_path(relative: str, data_root: Path, where: str) -> Path:
+    """Return the path of a file below the data root.
+
+    Raises:
+        InputError: it leads out of the data root, itself or through a link.
+    """
+    path = data_root / relative
+    # Not `Path.resolve`: some versions of Python raise where a link leads to itself.
+    inside = can_be_path(relative) and Path(os.path.realpath(path)).is_relative_to(
+        os.path.realpath(data_root)
+    )
+    if Path(relative).is_absolute() or not inside:
+        raise InputError(
+            f"the path {relative} leads out of the data root",
+            where=where,
+            mend="Move or copy the file into the data root, or choose a root that holds it.",
+        )
+    return path

@@ -1,0 +1,189 @@
+"""What a dataset is: channels, label values, regions, layout; and where shipped descriptions lie."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from medunet.base.errors import InputError
+from medunet.base.shipped import shipped
+from medunet.base.stored import Stored
+
+Layout = Literal["msd", "nnunet", "lits", "brats", "brats2023", "pairs", "csv", "png", "bids", "dicom"]
+
+
+class Channel(Stored):
+    """One image channel: what scanner made it, and how its files are named in multi-file layouts."""
+
+    modality: Literal["CT", "MR", "PET", "other"]
+    endings: tuple[str, ...] = ()
+
+
+class FilePatterns(Stored):
+    """Regular expressions over POSIX paths below the data root, each with a group `id`.
+
+    Where the image's has a group `channel`, that is one of the channels' file endings; where a group `test` takes
+    part in a match, the case is one of the test split.
+    """
+
+    image: str
+    label: str
+
+
+class Description(Stored):
+    """What a dataset is: channels in the network's order, label values, regions, layout."""
+
+    schema_: Literal["medunet.dataset/1"] = Field("medunet.dataset/1", alias="schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    title: str = ""
+    source: str = ""
+    licence: str = ""
+    layout: Layout
+    files: FilePatterns | None = None  # for layouts "pairs", "png" and "bids" with other names than usual
+    table: str = ""  # CSV of cases below the data root: layouts "csv" and, of pictures, "png"
+    channels: dict[str, Channel] = Field(min_length=1)
+    labels: dict[str, int]
+    regions: dict[str, tuple[str, ...]] = {}
+    region_order: tuple[str, ...] = ()
+    instances: bool = False  # label files number the objects: every value above 0 is the one foreground label
+    sided: bool = False
+    patient: str = ""  # regular expression whose first group is the patient's part of a case id
+    site: str = ""  # regular expression whose first group is the hospital's or scanner's part of a case id
+    folds: int = Field(5, ge=1)
+
+    @model_serializer(mode="wrap")
+    def _given_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what earlier versions did not know, where it is not used: hashes of their runs stay valid."""
+        return {key: value for key, value in handler(self).items() if value or key not in ("table", "site")}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = []
+        values = list(self.labels.values())
+        if self.labels.get("background") != 0:
+            faults.append("labels: 'background: 0' is missing")
+        if len(set(values)) < len(values):
+            faults.append(f"labels: two names share a value in {self.labels}")
+        if any(not 0 <= value <= 255 for value in values):
+            faults.append("labels: values must lie in 0..255")
+        if not self.foreground:
+            faults.append("labels: no foreground label is declared")
+        for region, parts in self.regions.items():
+            unknown = [part for part in parts if part not in self.foreground]
+            if unknown or not parts:
+                faults.append(f"regions.{region}: {unknown or 'no labels'}; choose from {self.foreground}")
+        if self.regions:
+            covered = {part for parts in self.regions.values() for part in parts}
+            if sorted(self.region_order) != sorted(self.regions):
+                faults.append(f"region_order: must name each of {list(self.regions)} once")
+            elif missing := [name for name in self.foreground if name not in covered]:
+                faults.append(f"regions: labels {missing} belong to no region and could never be predicted")
+            else:
+                for region, own in self._own_labels().items():
+                    if len(own) != 1:
+                        faults.append(
+                            f"region_order: '{region}' must have exactly one label that no later region "
+                            f"holds, so that it can be written as a label map; it has {own}"
+                        )
+        elif self.region_order:
+            faults.append("region_order: is set but regions are not")
+        if self.instances and (len(self.foreground) != 1 or self.regions):
+            faults.append("instances: needs exactly one foreground label and no regions")
+        if self.instances and self.ignore_value is not None:
+            faults.append("instances: every value above 0 is an object's number, so there can be no 'ignore'")
+        if self.layout == "png" and len(self.channels) not in (1, 3):
+            faults.append(
+                f"channels: a picture has 1 (grey) or 3 (red, green, blue), not {len(self.channels)}"
+            )
+        if self.layout == "csv" and not self.table:
+            faults.append("table: layout csv needs the name of the CSV below the data root")
+        if self.table and self.layout not in ("csv", "png"):
+            faults.append(f"table: is read by layouts csv and png, not by {self.layout}")
+        for key, text in (("patient", self.patient), ("site", self.site)):
+            try:
+                if text and re.compile(text).groups != 1:
+                    faults.append(f"{key}: the expression needs exactly one group")
+            except re.error as error:
+                faults.append(f"{key}: not a regular expression ({error})")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _own_labels(self) -> dict[str, list[str]]:
+        later: set[str] = set()
+        own = {}
+        for region in reversed(self.region_order):
+            own[region] = [part for part in self.regions[region] if part not in later]
+            later.update(self.regions[region])
+        return {region: own[region] for region in self.region_order}
+
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """Names of the labels other than background and ignore."""
+        return tuple(name for name in self.labels if name not in ("background", "ignore"))
+
+    @property
+    def ignore_value(self) -> int | None:
+        """Value of the label `ignore`, whose voxels are neither learnt nor scored; None where there is none."""
+        return self.labels.get("ignore")
+
+    @property
+    def targets(self) -> dict[str, tuple[int, ...]]:
+        """What is predicted and scored, by name, each with the label values that it unites.
+
+        Regions, in the order in which they are written, where declared; else the foreground labels.
+        """
+        if not self.regions:
+            return {name: (self.labels[name],) for name in self.foreground}
+        return {name: tuple(self.labels[part] for part in self.regions[name]) for name in self.region_order}
+
+    @property
+    def written_values(self) -> dict[str, int]:
+        """Label value that stands for each target in a written mask; later targets overwrite earlier ones."""
+        if not self.regions:
+            return {name: self.labels[name] for name in self.foreground}
+        return {region: self.labels[own[0]] for region, own in self._own_labels().items()}
+
+    @property
+    def instances_as(self) -> int | None:
+        """Label value that every value above 0 of a label file stands for; None where values are labels."""
+        return self.labels[self.foreground[0]] if self.instances else None
+
+    @property
+    def unit(self) -> Literal["mm", "px"]:
+        """Unit of lengths: pictures have no spacing and are measured in pixels, under columns named mm."""
+        return "px" if self.layout == "png" else "mm"
+
+    def patient_of(self, case_id: str) -> str:
+        """Return the patient's part of a case id; the id itself where the description gives no pattern."""
+        match = re.search(self.patient, case_id) if self.patient else None
+        return match.group(1) if match else case_id
+
+    def site_of(self, case_id: str) -> str | None:
+        """Return the site's part of a case id; None where the description gives no pattern that fits."""
+        match = re.search(self.site, case_id) if self.site else None
+        return match.group(1) if match else None
+
+
+def load_description(name: str) -> Description:
+    """Read a shipped description by its name, or any description by its path."""
+    path, folder = Path(name), descriptions_folder()
+    if path.suffix in (".yaml", ".yml", ".json"):
+        return Description.read(path)
+    if not (folder / f"{name}.yaml").exists():
+        known = ", ".join(sorted(entry.stem for entry in folder.glob("*.yaml")))
+        raise InputError(
+            f"no dataset description '{name}'", mend=f"Give a folder, a .yaml file or one of: {known}."
+        )
+    return Description.read(folder / f"{name}.yaml")
+
+
+def descriptions_folder() -> Path:
+    """Return the folder of shipped dataset descriptions."""
+    return shipped("data_manifests")

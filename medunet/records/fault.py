@@ -1,0 +1,20 @@
+"""One fault of the data, as the check reports it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with the data: coded, located, measured, and how to mend it."""
+
+    code: str
+    severity: Severity
+    case: str  # case id; "" for the dataset as a whole
+    subject: str  # channel name, "label", or a file below the data root
+    measured: str
+    expected: str
+    mend: str
+    accepted: str = ""  # the user's reason to live with it

@@ -1,0 +1,127 @@
+"""manifest.json: the cases with their folds, unmatched files, and what the user excluded or accepted."""
+
+import re
+from collections import Counter
+from typing import Literal, Self
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from medunet.base.errors import InputError
+from medunet.base.stored import Stored
+from medunet.records.description import Description
+
+Split = Literal["train", "test", "unlabelled"]
+
+
+class Case(Stored):
+    """One scan: its images by channel and its label, as POSIX paths relative to the data root.
+
+    A path that several channels share is one 4D file whose frames are those channels, in their order.
+    """
+
+    id: str = Field(min_length=1)
+    patient: str
+    site: str | None = None
+    images: dict[str, str]
+    label: str | None = None
+    fold: int | None = Field(None, ge=0)
+    split: Split = "train"
+    # Images on another grid than the first are brought to its when they are read: P004 or P005 are accepted.
+    resample: bool = Field(False, exclude_if=lambda allowed: not allowed)
+
+    @field_validator("id")
+    @classmethod
+    def _names_a_file(cls, value: str) -> str:
+        if value.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", value):
+            raise ValueError(
+                f"{value!r} cannot name a file: rename the case without '/', '\\' and control characters, "
+                "and with no '.' in front"
+            )
+        return value
+
+
+class Unmatched(Stored):
+    """A file that belongs to no case, and why."""
+
+    path: str
+    reason: str
+
+
+class Excluded(Stored):
+    """A case that the user leaves out, and why."""
+
+    id: str
+    reason: str
+
+
+class Accepted(Stored):
+    """A fault that the user accepts for one case, and why."""
+
+    code: str
+    case: str
+    reason: str
+
+
+class Manifest(Stored):
+    """A dataset's description with its cases and folds."""
+
+    schema_: Literal["medunet.manifest/1"] = Field("medunet.manifest/1", alias="schema")
+    description: Description
+    cases: tuple[Case, ...]
+    unmatched: tuple[Unmatched, ...] = ()
+    excluded: tuple[Excluded, ...] = ()
+    accepted: tuple[Accepted, ...] = ()
+
+    @model_validator(mode="after")
+    def _cases_fit(self) -> Self:
+        faults = []
+        channels = list(self.description.channels)
+        counts = Counter(case.id for case in self.cases)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            faults.append(f"cases: ids stand twice: {', '.join(twice)}")
+        for case in self.cases:
+            if sorted(case.images) != sorted(channels):
+                faults.append(f"case {case.id}: has channels {list(case.images)}, expected {channels}")
+            if case.fold is not None and case.split != "train":
+                faults.append(f"case {case.id}: has fold {case.fold} although its split is {case.split}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def used(self) -> tuple[Case, ...]:
+        """The cases that are not excluded."""
+        left_out = {entry.id for entry in self.excluded}
+        return tuple(case for case in self.cases if case.id not in left_out)
+
+    @property
+    def num_folds(self) -> int:
+        """Number of folds that the training cases are divided into."""
+        return 1 + max((case.fold for case in self.used if case.fold is not None), default=-1)
+
+    def split_fold(self, fold: int | str) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+        """Return the training and the validation cases of a fold.
+
+        Fold "all" trains on every training case. With "all", or where there is but one fold, the training
+        cases also serve for validation, and the run says so (`train_is_validation`).
+
+        Raises:
+            InputError: there is no such fold.
+        """
+        train = tuple(case for case in self.used if case.split == "train")
+        if not train:
+            raise InputError("there are no training cases", where="manifest.json")
+        if fold == "all" or self.num_folds == 1:
+            return train, train
+        validation = tuple(case for case in train if case.fold == fold)
+        if not validation:
+            raise InputError(
+                f"fold {fold} has no cases",
+                where="manifest.json",
+                mend=f"Choose one of 0..{self.num_folds - 1} or 'all'.",
+            )
+        return tuple(case for case in train if case.fold != fold), validation

@@ -1,0 +1,171 @@
+"""records.plan"""
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_serializer, model_validator
+
+from medunet.base.stored import Stored
+from medunet.records.config import NetworkConfig
+from medunet.records.unpadded import UNPADDED_NETWORKS, unpadded_margin, unpadded_size
+
+
+class Intensity(Stored):
+    """How one channel is normalised before the network sees it."""
+
+    scheme: Literal["ct", "zscore", "zscore_nonzero"]
+    clip_low: float | None = None
+    clip_high: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+
+class Fingerprint(Stored):
+    """What the training cases look like; the plan follows from it."""
+
+    num_cases: int
+    spacings_mm: tuple[tuple[float, float, float], ...]  # per case, in RAS+ axis order
+    shapes: tuple[tuple[int, int, int], ...]  # per case, in RAS+ axis order, cropped to nonzero
+    nonzero_fraction: float  # volume of the nonzero boxes over that of the scans
+    intensities: dict[str, dict[str, float]]  # per channel, over the labelled foreground
+
+
+class Plan(Stored):
+    """Every number that preprocessing, network and training need, each with its reason.
+
+    In the file each number stands beside its reason: `"batch_size": {"value": 2, "why": "..."}`.
+    """
+
+    schema_: Literal["medunet.plan/1"] = Field("medunet.plan/1", alias="schema")
+    dataset: str
+    dimensions: Literal[2, 3]
+    network: NetworkConfig  # nothing is "auto" any more
+    orientation: str
+    spacing_mm: tuple[float, float, float]
+    slice_axis: int  # the axis that 2D networks slice: the coarsest
+    context_slices: int = 1  # 2D: odd number of neighbouring slices seen as channels
+    resize_to: tuple[int, int] | None = None  # 2D: every slice is resized to this size
+    # What stays in place where a scan is resampled: both its ends or, in plans up to 0.4.0, its first voxel's centre.
+    grid: Literal["extent", "first_voxel"] = "first_voxel"
+    crop_nonzero: bool
+    intensities: dict[str, Intensity]
+    median_shape: tuple[int, int, int]  # of the nonzero boxes at the target spacing
+    patch_size: tuple[int, ...]
+    batch_size: int
+    features: tuple[int, ...]  # channels of each stage
+    kernel_sizes: tuple[tuple[int, ...], ...]  # per stage and axis
+    strides: tuple[tuple[int, ...], ...]  # of each stage's first convolution
+    convolutions_per_stage: int  # of a residual network: of each decoder stage
+    encoder_blocks: tuple[int, ...] = ()  # residual blocks of each stage; none in a plain network
+    deep_supervision: int  # number of outputs that the loss sees, finest first
+    anisotropic: bool  # augment in-plane only
+    memory_gb: float
+    estimated_gb: float
+    fingerprint: Fingerprint
+    why: dict[str, str] = Field(default={}, exclude=True)
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What a training goes by, for hashes; of a plan up to 0.4.0 as it was then, so that its trainings go on."""
+        plain = self.plain()
+        if self.grid == "first_voxel":
+            del plain["grid"]
+        return plain
+
+    @property
+    def padded(self) -> bool:
+        """Whether convolutions are padded, so that the output has the size of the input."""
+        return self.network.name not in UNPADDED_NETWORKS
+
+    @property
+    def valid_margin(self) -> tuple[int, ...]:
+        """Voxels that the network loses on each side of a patch, per axis; zeros where it is padded."""
+        if self.padded:
+            return (0,) * self.dimensions
+        return unpadded_margin(self.kernel_sizes, self.strides, self.convolutions_per_stage)
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        """Size of the network's output for an input of the patch size."""
+        return tuple(
+            size - 2 * margin for size, margin in zip(self.patch_size, self.valid_margin, strict=True)
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "why" in value:
+            return value
+        plain, why = {}, {}
+        for key, item in value.items():
+            if isinstance(item, dict) and set(item) == {"value", "why"}:
+                plain[key], why[key] = item["value"], item["why"]
+            else:
+                plain[key] = item
+        return {**plain, "why": why}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = []
+        per_stage = {"kernel_sizes": self.kernel_sizes, "strides": self.strides}
+        num_stages = len(self.features)
+        if num_stages < 2:
+            faults.append(f"features: a network needs two stages or more, not {num_stages}")
+        if min(self.features, default=1) < 1:
+            faults.append("features: every stage needs one or more")
+        for key, rows in per_stage.items():
+            if len(rows) != num_stages:
+                faults.append(f"{key}: has {len(rows)} stages but features has {num_stages}")
+        for key, rows in {**per_stage, "patch_size": (self.patch_size,)}.items():
+            if any(len(row) != self.dimensions for row in rows):
+                faults.append(f"{key}: needs {self.dimensions} axes")
+            if any(number < 1 for row in rows for number in row):
+                faults.append(f"{key}: every number must be 1 or more")
+        if any(number % 2 == 0 for row in self.kernel_sizes for number in row):
+            faults.append("kernel_sizes: every number must be odd")
+        if any(number != 1 for row in self.strides[:1] for number in row):
+            faults.append("strides: those of the first stage must be 1")
+        if self.encoder_blocks and len(self.encoder_blocks) != num_stages:
+            faults.append(
+                f"encoder_blocks: has {len(self.encoder_blocks)} stages but features has {num_stages}"
+            )
+        if not faults:  # else a divisor may be 0, or belong to no axis
+            faults += self._patch_faults()
+        if "auto" in (self.network.norm, self.network.upsampling):
+            faults.append("network: norm and upsampling must be named, not auto")
+        for key in ("batch_size", "convolutions_per_stage", "deep_supervision"):
+            if getattr(self, key) < 1:
+                faults.append(f"{key}: must be 1 or more")
+        if not all(0 < step < math.inf for step in self.spacing_mm):
+            faults.append(f"spacing_mm: {list(self.spacing_mm)} must be positive")
+        if self.slice_axis not in (0, 1, 2):
+            faults.append(f"slice_axis: {self.slice_axis} is none of 0, 1, 2")
+        if not self.intensities:
+            faults.append("intensities: no channel is named")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _patch_faults(self) -> list[str]:
+        patch = list(self.patch_size)
+        if self.padded:
+            divisors = [math.prod(steps) for steps in zip(*self.strides, strict=True)]
+            if any(size % divisor for size, divisor in zip(patch, divisors, strict=True)):
+                return [f"patch_size: {patch} is not divisible by the strides' products {divisors}"]
+            return []
+        smaller, larger = (
+            unpadded_size(patch, self.kernel_sizes, self.strides, self.convolutions_per_stage, up=up)
+            for up in (False, True)
+        )
+        if list(larger) == patch:
+            return []
+        nearest = " or ".join(str(list(size)) for size in dict.fromkeys((smaller, larger)))
+        return [f"patch_size: {patch} does not fit the unpadded network; the nearest that fit are {nearest}"]
+
+    @model_serializer(mode="wrap")
+    def _to_file(self, handler: Any) -> dict[str, Any]:
+        plain = handler(self)
+        return {
+            key: {"value": item, "why": self.why[key]} if key in self.why else item
+            for key, item in plain.items()
+        }

@@ -1,0 +1,68 @@
+"""Whole files: a reader sees the old content or the new, never a part."""
+
+import json
+import math
+
+import pytest
+
+from medunet.base.errors import InputError
+from medunet.base.files import (
+    dump_json,
+    hash_value,
+    read_json,
+    read_object,
+    whole_file,
+    write_json,
+    write_text,
+)
+
+
+def test_failure_while_writing_keeps_the_old_file(tmp_path):
+    path = tmp_path / "scores.csv"
+    write_text(path, "old")
+
+    def write_half() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_unwritable_folder_is_a_user_error_with_a_mend(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Free disk space or choose a folder"):
+        write_text(tmp_path / "file" / "below.txt", "x")
+
+
+def test_json_keeps_short_lists_on_a_line_and_refuses_nan(tmp_path):
+    value = {"patch": [40, 56, 40], "cases": [{"id": f"case_{i}", "path": "x" * 30} for i in range(5)]}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert '"patch": [40, 56, 40]' in dump_json(value)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "b.json", math.nan)
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_broken_json_names_the_file(tmp_path):
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(InputError, match=r"plan\.json: not valid JSON"):
+        read_json(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"x"'])
+def test_json_that_is_no_object_is_refused_with_the_mend(tmp_path, text):
+    path = tmp_path / "provenance.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"provenance\.json: holds no JSON object\. Remove it"):
+        read_object(path)
+    path.write_text('{"seed": 0}')
+    assert read_object(path) == {"seed": 0}
+
+
+def test_hash_ignores_the_order_of_keys():
+    assert hash_value({"a": 1, "b": 2}) == hash_value(json.loads('{"b": 2, "a": 1}'))
