@@ -12,8 +12,8 @@ PAGE = Path(REPOSITORY / "docs" / "faults.md")
 
 
 def test_the_page_is_up_to_date() -> None:
-    mend = "run `python -m medunet.dataset.checks.fault_pages > docs/faults.md`"
-    assert PAGE.read_text(encoding="utf-8") == faults_markdown(), mend
+    hint = "run `python -m medunet.dataset.checks.fault_pages > docs/faults.md`"
+    assert PAGE.read_text(encoding="utf-8") == faults_markdown(), hint
 
 
 def test_every_code_has_its_section_and_every_link_leads_to_one() -> None:
@@ -28,4 +28,4 @@ def test_every_code_has_its_section_and_every_link_leads_to_one() -> None:
     assert set(links) == anchors
     for kind in FAULT_KINDS.values():
         assert kind.how in text
-        assert kind.mend in text
+        assert kind.hint in text

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
-from medunet.base.console import console
 from medunet.base.files import read_json, write_json
 from medunet.commands import demo
+from medunet.commands.terminal import console
 from medunet.phantoms.phantom import write_cohort
 
 QUICK = (

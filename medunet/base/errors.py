@@ -1,4 +1,4 @@
-"""Errors that a user can cause: each says what is wrong, where, and the mend.
+"""Errors that a user can cause: each says what is wrong, where, and how to fix it.
 
 The command line prints the message alone and ends with the class's exit code; everything that is not a
 `MedunetError` is our own fault and ends with 3.
@@ -10,11 +10,11 @@ class MedunetError(ValueError):
 
     exit_code = 2
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        """Say `what` is wrong, `where` (case, file, key) and how to `mend` it."""
-        self.what, self.where, self.mend = what, where, mend
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        """Say `what` is wrong, `where` (case, file, key) and how to `hint` it."""
+        self.what, self.where, self.hint = what, where, hint
         sentence = f"{where}: {what}" if where else what
-        super().__init__(f"{sentence.rstrip('.')}. {mend}".strip() if mend else sentence)
+        super().__init__(f"{sentence.rstrip('.')}. {hint}".strip() if hint else sentence)
 
 
 class InputError(MedunetError):
@@ -32,7 +32,7 @@ class DataError(MedunetError):
 
 
 class FaultsError(MedunetError):
-    """The dataset has errors that the user has neither excluded nor mended."""
+    """The dataset has errors that the user has neither excluded nor fixed."""
 
     exit_code = 1
 

@@ -77,9 +77,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError("no such file", where=str(path), mend="Check the path.") from error
+        raise InputError("no such file", where=str(path), hint="Check the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not valid JSON ({error})", where=str(path), mend="Mend or remake it.") from error
+        raise InputError(
+            f"not valid JSON ({error})", where=str(path), hint="Correct it, or make it again."
+        ) from error
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", where=str(path)) from error
 
@@ -95,7 +97,7 @@ def read_object(path: Path) -> dict[str, Any]:
         raise InputError(
             "holds no JSON object",
             where=str(path),
-            mend="Remove it; the command that writes it makes it anew.",
+            hint="Remove it; the command that writes it makes it anew.",
         )
     return value
 
@@ -115,5 +117,5 @@ def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(
         f"cannot be written ({error.strerror or error})",
         where=str(path),
-        mend="Free disk space or choose a folder that you may write to.",
+        hint="Free disk space or choose a folder that you may write to.",
     )

@@ -77,7 +77,7 @@ def run_all(
                     elif waiting and not workers:  # it died at its start, and no other goes on
                         raise InputError(
                             "processes cannot be started",
-                            mend="A script must guard its calls by `if __name__ == '__main__':`; "
+                            hint="A script must guard its calls by `if __name__ == '__main__':`; "
                             "else use one worker, where the command has --workers.",
                         ) from None
                     continue

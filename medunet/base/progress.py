@@ -10,6 +10,7 @@ from rich.progress import (
     DownloadColumn,
     Progress,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -22,6 +23,33 @@ def track(items: Sequence[_Item] | Iterable[_Item], what: str) -> Iterator[_Item
     """Yield the items while a bar headed by `what` moves; the bar goes away at the end."""
     console = Console(stderr=True)
     yield from rich_track(items, what, console=console, transient=True, disable=not console.is_terminal)
+
+
+class ShareBar:
+    """A bar of the share that is done, from 0 to 1, and a text behind it; it stays where it is when it stops."""
+
+    def __init__(self, what: str) -> None:
+        """Head the bar by `what`, and show it."""
+        console = Console(stderr=True)
+        self.is_shown = console.is_terminal
+        self._progress = Progress(
+            TextColumn(what),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%  {task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not self.is_shown,
+        )
+        self._task = self._progress.add_task("", total=1.0)
+        self._progress.start()
+
+    def move(self, done: float, text: str) -> None:
+        """Move the bar to the share that is done, with a new text."""
+        self._progress.update(self._task, completed=done, description=text)
+
+    def stop(self) -> None:
+        """Leave the bar as it is, and give the terminal back."""
+        self._progress.stop()
 
 
 class ByteBar:

@@ -30,7 +30,7 @@ class Stored(BaseModel):
                 f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']}"
                 for fault in error.errors(include_url=False)
             ]
-            raise InputError("; ".join(rows), where=where, mend="Mend these keys.") from error
+            raise InputError("; ".join(rows), where=where, hint="Correct these keys.") from error
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -53,9 +53,9 @@ def read_yaml(path: Path) -> Any:
     try:
         return number_aware(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise InputError("no such file", where=str(path), mend="Check the path.") from error
+        raise InputError("no such file", where=str(path), hint="Check the path.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that there is not
-        raise InputError(f"not valid YAML ({error})", where=str(path), mend="Mend the file.") from error
+        raise InputError(f"not valid YAML ({error})", where=str(path), hint="Correct the file.") from error
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", where=str(path)) from error
 

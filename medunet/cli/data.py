@@ -56,10 +56,10 @@ def fetch(
         fetching.list_archives()
         return
     if name is None:
-        raise InputError("no archive is named", where="medunet fetch", mend="See `medunet fetch --list`.")
+        raise InputError("no archive is named", where="medunet fetch", hint="See `medunet fetch --list`.")
     if out is None and not os.environ.get(DATA_ROOT_VARIABLE):
-        mend = f"Add --out FOLDER or set {DATA_ROOT_VARIABLE}."
-        raise InputError("scans need a folder", where="medunet fetch", mend=mend)
+        hint = f"Add --out FOLDER or set {DATA_ROOT_VARIABLE}."
+        raise InputError("scans need a folder", where="medunet fetch", hint=hint)
     fetching.run_fetch(name, out or data_root_from(None), url=url, checksum=checksum)
 
 

@@ -41,5 +41,5 @@ def devices(
         raise InputError(
             "holds neither config.yaml nor model.json",
             where=str(reference),
-            mend="Give a run's folder, or a model's (folds/0/model).",
+            hint="Give a run's folder, or a model's (folds/0/model).",
         )

@@ -39,8 +39,8 @@ def guard(call: Callable[[], object]) -> None:
             errors.print("[bold red]Error[/]: the disk is full. Free some space; the same command goes on.")
             sys.exit(2)
         if is_out_of_memory(error):
-            mend = "Free some, or use fewer --workers or smaller planning.patch_size and planning.batch_size."
-            errors.print(f"[bold red]Error[/]: memory ran out. {mend}", highlight=False, soft_wrap=True)
+            hint = "Free some, or use fewer --workers or smaller planning.patch_size and planning.batch_size."
+            errors.print(f"[bold red]Error[/]: memory ran out. {hint}", highlight=False, soft_wrap=True)
             sys.exit(2)
         text = f"({type(error).__name__}): {escape(str(error))}"
         errors.print(f"[bold red]Internal error[/] {text}\nAdd --debug for the traceback.", soft_wrap=True)

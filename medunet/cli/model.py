@@ -95,7 +95,7 @@ def predict(
 ) -> None:
     """Predict scans; without images, the run's held-out cases."""
     if not images and (model / "model.json").exists():
-        raise InputError("no scans are named", where="medunet predict", mend="Add scans and --out FOLDER.")
+        raise InputError("no scans are named", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:
         refuse_given("a run's held-out cases are predicted into its own folder", {"--out": out})
         changes = [f"inference.weights={weights}"] if weights else None
@@ -103,7 +103,7 @@ def predict(
         end_with(run_predict(opened, overwrite=overwrite))
         return
     if out is None:
-        raise InputError("masks need a folder", where="--out", mend="Add --out FOLDER.")
+        raise InputError("masks need a folder", where="--out", hint="Add --out FOLDER.")
     folder = model if (model / "model.json").exists() else model / "folds" / (fold or "0") / "model"
     end_with(
         predict_images(

@@ -52,7 +52,7 @@ def open_run(
     for entry in exclude or ():
         case, equals, reason = entry.partition("=")
         if not equals or not reason:
-            raise InputError(f"'{entry}' gives no reason", where="--exclude", mend="Write CASE=REASON.")
+            raise InputError(f"'{entry}' gives no reason", where="--exclude", hint="Write CASE=REASON.")
         reasons[case] = reason
     config = opened.config.model_copy(update={"exclude": reasons})
     return runs.Run(opened.folder, config, opened.data_root)
@@ -67,4 +67,4 @@ def end_with(troubles: Sized) -> None:
 def refuse_given(why: str, given: Mapping[str, object]) -> None:
     """Refuse options that would be ignored."""
     if used := [name for name, value in given.items() if value is not None]:
-        raise InputError(why, where=", ".join(used), mend="Leave the option out.")
+        raise InputError(why, where=", ".join(used), hint="Leave the option out.")

@@ -58,7 +58,7 @@ def score(
             raise InputError(
                 "scoring masks needs to know what their labels mean and where the tables go",
                 where="medunet score",
-                mend="Add --dataset NAME and --out FOLDER.",
+                hint="Add --dataset NAME and --out FOLDER.",
             )
         other: Description | None = None
         if prediction_dataset is not None:
@@ -109,7 +109,7 @@ def compare(
         return
     refuse_given("readers are compared among themselves", {"SCORES": scores or None, **given})
     if dataset is None:
-        raise InputError("label maps need a description", where="--dataset", mend="Add --dataset NAME.")
+        raise InputError("label maps need a description", where="--dataset", hint="Add --dataset NAME.")
     compare_reader_maps(readers, out, dataset)
 
 

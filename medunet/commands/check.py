@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from medunet.base.console import console, say
+from medunet.commands.terminal import console, say
 from medunet.dataset.checks.acceptance import accept_faults, allow_resampling, mark_accepted
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left, fault_table, write_faults
 from medunet.records.fault import Fault

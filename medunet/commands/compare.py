@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from medunet import __version__
-from medunet.base.console import console, say
 from medunet.base.errors import InputError
 from medunet.base.files import write_json
 from medunet.commands.score import dataset_of, score_masks_of
+from medunet.commands.terminal import console, say
 from medunet.records.config import change_config
 from medunet.scoring.compare import Comparison, PairDifference, compare
 from medunet.scoring.tables import plain, read_scores, write_table
@@ -110,11 +110,11 @@ def _score_masks(
     """
     if not masks:
         raise InputError(
-            "every method has a scores.csv already", where="--reference", mend="Leave the option out."
+            "every method has a scores.csv already", where="--reference", hint="Leave the option out."
         )
     named = dataset_of(reference, dataset, data_root)
     if named is None:
-        raise InputError("masks need a description", where="--dataset", mend="Add --dataset NAME.")
+        raise InputError("masks need a description", where="--dataset", hint="Add --dataset NAME.")
     config = change_config({"dataset": named}, [], "--dataset")
     unscored = []
     for name, folder in masks.items():
@@ -132,7 +132,7 @@ def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:
     files = [path / "scores.csv" if path.is_dir() else path for path in paths]
     if len(files) < 2:
         raise InputError(
-            "one method alone leaves nothing to compare", where="medunet compare", mend="Name two or more."
+            "one method alone leaves nothing to compare", where="medunet compare", hint="Name two or more."
         )
     if absent := [
         str(path)
@@ -142,12 +142,12 @@ def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:
         raise InputError(
             "there is no scores.csv",
             where=", ".join(absent),
-            mend="Make it with `medunet score`, or score folders of masks here with --reference.",
+            hint="Make it with `medunet score`, or score folders of masks here with --reference.",
         )
     whole = [file.resolve() for file in files]
     if twice := [str(path) for path, file in zip(paths, whole, strict=True) if whole.count(file) > 1]:
         raise InputError(
-            "the same scores are named more than once", where=", ".join(twice), mend="Leave one."
+            "the same scores are named more than once", where=", ".join(twice), hint="Leave one."
         )
     parts = [
         file.parent.parts if file.name == "scores.csv" else (*file.parent.parts, file.name) for file in whole

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from medunet import __version__
-from medunet.base.console import console, say
 from medunet.base.errors import DataError, InputError, MedunetError
 from medunet.base.files import write_json
 from medunet.commands.compare import number_text
+from medunet.commands.terminal import console, say
 from medunet.imaging.nifti import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records.description import Description, load_description
@@ -93,14 +93,14 @@ def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
     """Return the label maps of a folder by their file's name without ending, all on the first one's grid."""
     if not folder.is_dir():
         raise InputError(
-            "no such folder", where=str(folder), mend="Name the folder of the readers' label maps."
+            "no such folder", where=str(folder), hint="Name the folder of the readers' label maps."
         )
     entries = sorted(path for path in folder.iterdir() if path.is_file())
     pairs, _ = find_pairs(entries[0], folder) if entries else ([], [])  # each with the first: a listing
     files = {pair.case: pair.prediction for pair in pairs if pair.prediction is not None}
     if len(files) < 2:
         raise InputError(
-            f"holds {len(files)} label map(s)", where=str(folder), mend="Put two or more readers' maps there."
+            f"holds {len(files)} label map(s)", where=str(folder), hint="Put two or more readers' maps there."
         )
     volumes: dict[str, Volume] = {}
     faults = []
@@ -114,7 +114,7 @@ def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
         differences = {reader: grid_difference(first, volume, f"{name}'s") for reader, volume in others}
         faults += [f"{reader}: its {text}" for reader, text in differences.items() if text]
     if faults:
-        raise DataError("; ".join(faults), where=folder.name, mend="Resample the label maps to one grid.")
+        raise DataError("; ".join(faults), where=folder.name, hint="Resample the label maps to one grid.")
     declared = {0, *description.labels.values()}
     for reader, volume in volumes.items():
         if unknown := sorted({int(value) for value in np.unique(volume.array)} - declared):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from medunet.base.console import console
 from medunet.base.shipped import shipped
 from medunet.commands.run import run_all
+from medunet.commands.terminal import console
 from medunet.phantoms.phantom import write_cohort
 from medunet.records.scores import CaseScore
 from medunet.runs.run import Run

@@ -7,8 +7,8 @@ import psutil
 from rich.markup import escape
 from rich.table import Table
 
-from medunet.base.console import console
 from medunet.base.processor import CoreWatch, num_threads, read_processor, usable_cores
+from medunet.commands.terminal import console
 from medunet.runs.computing import begin_computing, choose_compute_of, precision_for
 from medunet.runs.run import Run
 

@@ -11,10 +11,10 @@ from urllib.parse import unquote, urlsplit
 from rich.markup import escape
 from rich.table import Table
 
-from medunet.base.console import console, say
 from medunet.base.errors import DataError, InputError
 from medunet.base.files import read_object, write_json
 from medunet.base.progress import ByteBar
+from medunet.commands.terminal import console, say
 from medunet.dataset.archives import unpack
 from medunet.dataset.fetch import PATIENCE, Patience, discard, download, verify
 from medunet.dataset.manifest import make_manifest
@@ -90,7 +90,7 @@ def _obtain(archive: Archive, out: Path, work: Path, patience: Patience) -> Path
         raise DataError(
             f"the download was removed: {error.what}",
             where=archive.name,
-            mend="Fetch it again; if that ends alike, the file has changed where it lies.",
+            hint="Fetch it again; if that ends alike, the file has changed where it lies.",
         ) from error
     return part
 
@@ -112,7 +112,7 @@ def _require_same(archive: Archive, folder: Path) -> None:
         raise InputError(
             f"came from another archive, of {came_from} and not {archive.checksum}",
             where=str(folder),
-            mend="Move it away, or choose another --out.",
+            hint="Move it away, or choose another --out.",
         )
 
 
@@ -135,7 +135,7 @@ def _count_cases(archive: Archive, folder: Path) -> str:
         raise DataError(
             f"{len(missing)} file(s) are missing or lack their label: {', '.join(missing)}",
             where=str(folder),
-            mend="Move the folder away and fetch it again.",
+            hint="Move the folder away and fetch it again.",
         )
     num_training = sum(case.split == "train" for case in manifest.cases)
     return f"{num_training} training cases, {len(manifest.cases) - num_training} others"
@@ -154,7 +154,7 @@ def _alone(work: Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
-                    "another fetch is at work here", where=str(work.parent), mend="Wait for its end."
+                    "another fetch is at work here", where=str(work.parent), hint="Wait for its end."
                 ) from error
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a network disk without locks

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from medunet.base.console import console, say
+from medunet.commands.terminal import console, say
 from medunet.dataset.checks.manifest_checks import fault_table
 from medunet.dataset.dicom.importer import import_tree
 from medunet.dataset.dicom.tables import SeriesRow

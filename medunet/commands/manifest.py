@@ -5,9 +5,9 @@ from pathlib import Path
 import yaml
 from rich.markup import escape
 
-from medunet.base.console import console, say
 from medunet.base.errors import InputError
 from medunet.base.files import write_text
+from medunet.commands.terminal import console, say
 from medunet.dataset.checks.acceptance import with_accepted
 from medunet.dataset.held_out import read_test_names
 from medunet.dataset.layouts.detection import recognise
@@ -35,13 +35,13 @@ def find_place(dataset: str) -> Path | None:
     if not place.exists():
         raise InputError(
             f"no dataset description '{dataset}', and no such folder or file",
-            mend=f"Give a folder, a CSV or YAML file that is there, or one of: {', '.join(names)}.",
+            hint=f"Give a folder, a CSV or YAML file that is there, or one of: {', '.join(names)}.",
         )
     if place.is_file() and ending not in (".csv", ".tsv", ".yaml", ".yml", ".json"):
         raise InputError(
             "is no folder, CSV or description",
             where=place.name,
-            mend="Give the folder that holds the dataset, or a CSV with a row for each case.",
+            hint="Give the folder that holds the dataset, or a CSV with a row for each case.",
         )
     return place if place.is_dir() or ending in (".csv", ".tsv") else None
 
@@ -63,7 +63,7 @@ def write_description(description: Description, path: Path) -> None:
     """
     if path.exists() or path.suffix not in (".yaml", ".yml"):
         what = "exists already" if path.exists() else "is no YAML file by its ending"
-        raise InputError(what, where=f"--describe {path}", mend="Give a new FILE.yaml.")
+        raise InputError(what, where=f"--describe {path}", hint="Give a new FILE.yaml.")
     plain = description.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     write_text(path, yaml.safe_dump({"schema": description.schema_, **plain}, sort_keys=False))
     say("Description", "names can be edited", path)

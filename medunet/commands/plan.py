@@ -1,7 +1,7 @@
 """`medunet plan`: spacing, patch, network and batch size for a dataset."""
 
-from medunet.base.console import console, say
 from medunet.base.files import hash_value
+from medunet.commands.terminal import console, say
 from medunet.planning.fingerprint import compute_fingerprint
 from medunet.records.loss_fit import check_loss, check_mirroring
 from medunet.records.plan import Plan

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from medunet.base.console import console, say
 from medunet.base.errors import InputError
+from medunet.commands.terminal import console, say
 from medunet.records.config import WeightsName
 from medunet.records.data_root import case_paths, data_root_from
 from medunet.records.description import Description
@@ -75,7 +75,7 @@ def require_same_channels(trained: Description, given: Description) -> None:
         raise InputError(
             f"the model was trained on {told[0]}, but the dataset has {told[1]}",
             where="channels",
-            mend="Choose a model that was trained on such scans.",
+            hint="Choose a model that was trained on such scans.",
         )
 
 
@@ -116,7 +116,7 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
         raise InputError(
             f"its model was trained on {len(known)} of the cases that it should predict as held out",
             where=f"fold {fold}",
-            mend="The folds were changed after training: restore them, or train in another run folder.",
+            hint="The folds were changed after training: restore them, or train in another run folder.",
         )
     require_same_channels(loaded.card.description, manifest.description)
     scans = [

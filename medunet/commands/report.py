@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from medunet.base.console import say
+from medunet.commands.terminal import say
 from medunet.runs.run import Run
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from medunet.base.console import console
 from medunet.commands.check import run_check
 from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.report import run_report
 from medunet.commands.score import run_score
+from medunet.commands.terminal import console
 from medunet.commands.train import run_train
 from medunet.records.scores import CaseScore
 from medunet.runs.run import Run

@@ -7,9 +7,9 @@ from typing import Any
 from rich.markup import escape
 
 from medunet import __version__
-from medunet.base.console import console, say
 from medunet.base.errors import InputError
 from medunet.base.files import read_object
+from medunet.commands.terminal import console, say
 from medunet.imaging.volumes import mask_ending
 from medunet.records.config import Config
 from medunet.records.data_root import case_paths, data_root_from
@@ -119,7 +119,7 @@ def score_and_show(
             raise InputError(
                 f"{description.name} declares no {unknown}",
                 where=f"scoring.{key}",
-                mend=f"Choose from {list(description.targets)}.",
+                hint=f"Choose from {list(description.targets)}.",
             )
     names = [name for name in wanted if name in predicted]
     options["lesions"] = {name: rules for name, rules in options["lesions"].items() if name in names}
@@ -167,7 +167,7 @@ def dataset_of(
     else:
         why, options = "only a manifest's cases lie below a data root", {"--data-root": data_root}
     if used := [name for name, value in options.items() if value is not None]:
-        raise InputError(why, where=", ".join(used), mend="Leave the option out.")
+        raise InputError(why, where=", ".join(used), hint="Leave the option out.")
     return "manifest" if is_manifest else dataset
 
 
@@ -182,7 +182,7 @@ def choose_targets(description: Description, names: Sequence[str]) -> dict[str, 
         raise InputError(
             f"{description.name} declares no {unknown}",
             where="--target",
-            mend=f"Choose from {list(targets)}.",
+            hint=f"Choose from {list(targets)}.",
         )
     return {name: targets[name] for name in names or targets}
 
@@ -252,7 +252,7 @@ def run_score(
         raise InputError(
             f"{len(stale)} mask(s) were predicted by an earlier model, such as {stale[0]}",
             where=str(run.folder.predictions),
-            mend="Run `medunet predict` for each trained fold.",
+            hint="Run `medunet predict` for each trained fold.",
         )
     pairs = []
     for case_id in sorted(cases):
@@ -263,7 +263,7 @@ def run_score(
             pairs.append(Pair(case_id, label, prediction if is_whole else None))
     if not pairs:
         raise InputError(
-            "no held-out case has a label", where=str(run.folder.root), mend="Train a fold first."
+            "no held-out case has a label", where=str(run.folder.root), hint="Train a fold first."
         )
     predicted = targets_beside(run.folder.predictions) or manifest.description.targets
     wanted = choose_targets(manifest.description, targets)

@@ -1,7 +1,7 @@
 """`medunet train`: one fold, or each, trained or resumed."""
 
-from medunet.base.console import console, say
 from medunet.base.errors import StoppedError
+from medunet.commands.terminal import console, say
 from medunet.records.model_card import ModelCard
 from medunet.runs.checked import require_clean
 from medunet.runs.computing import begin_computing, choose_compute_of, device_name, require_planned_for
@@ -49,7 +49,7 @@ def run_train(run: Run) -> list[ModelCard]:
                 processes=processes,
             )
         except KeyboardInterrupt as stop:
-            raise StoppedError("stopped", mend="The same command goes on from the last checkpoint.") from stop
+            raise StoppedError("stopped", hint="The same command goes on from the last checkpoint.") from stop
         if card.train_is_validation:
             console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
         dice = ", ".join(

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from medunet.base.console import console, say
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
+from medunet.commands.terminal import console, say
 from medunet.records.config import change_config
 from medunet.records.run_folder import RunFolder
 from medunet.runs.checked import require_clean
@@ -86,7 +86,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
         raise InputError(
             "no trial could be trained to its end",
             where=str(folder),
-            mend="Read the reasons in trials.csv and change tuning.space.",
+            hint="Read the reasons in trials.csv and change tuning.space.",
         )
     best = table.iloc[0]
     say("Tune", f"best validation Dice {best['dice']:.3f} in {best['trial']}", folder / "best.yaml")

@@ -1,5 +1,6 @@
 """How to compute one network in training or in prediction: asked for, kept from before, or found by a race."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -7,12 +8,12 @@ from typing import Any
 
 import torch
 
-from medunet.base.console import console
 from medunet.base.processor import CoreWatch, are_taken, num_threads, read_processor
 from medunet.compute.devices import check_precision, may_have_bf16
 from medunet.compute.kept import Choice, Purpose, find, keep, read_settings
 from medunet.compute.race import Race, Trial, Way, told
 
+_log = logging.getLogger(__name__)
 BUDGET_S = 10.0  # for training and prediction together
 _SHARE = {"training": 0.65, "inference": 0.35}
 _GAIN = {"precision": 1.15, "layout": 1.05}  # so much faster a way must be to take the default's place
@@ -67,11 +68,7 @@ def choose_on_cpu(
     budget_s = BUDGET_S * _SHARE[purpose]
     ways = _ways(asked)
     if len(ways) > 1:
-        console.print(
-            f"Trying how {_NAMES[purpose]} is computed fastest here: {budget_s:g} seconds at most.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        _log.info("Trying how %s is computed fastest here: %g seconds at most.", _NAMES[purpose], budget_s)
     watch, race = CoreWatch(), Race(ways, budget_s, clock)
     ladder = trials()
     race.run(ladder)
@@ -81,16 +78,11 @@ def choose_on_cpu(
     if len(ways) > 1:
         layout = "channels-last" if choice.channels_last else "the default layout"
         because = "; ".join(dict.fromkeys(why for why in (choice.why, choice.channels_last_why) if why))
-        text = f"Chosen for {_NAMES[purpose]}: {choice.precision} in {layout} ({because})."
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        _log.info("Chosen for %s: %s in %s (%s).", _NAMES[purpose], choice.precision, layout, because)
     if busy:
-        console.print(
-            f"[yellow]Other work took {taken:.1f} cores meanwhile: the choice is used now, and not kept.[/]",
-            highlight=False,
-            soft_wrap=True,
-        )
+        _log.warning("Other work took %.1f cores meanwhile: the choice is used now, and not kept.", taken)
     elif race.last is not None and race.last.of_network and (why := keep(key, choice)):
-        console.print(f"How to compute could not be kept for the next time: {why}.", highlight=False)
+        _log.info("How to compute could not be kept for the next time: %s.", why)
     return choice
 
 

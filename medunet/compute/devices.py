@@ -25,17 +25,17 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(
-            f"no such device '{name}'", where="--device", mend="Use auto, cpu or cuda."
+            f"no such device '{name}'", where="--device", hint="Use auto, cpu or cuda."
         ) from error
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device '{name}' is not supported", where="--device", mend="Use auto, cpu or cuda.")
+        raise InputError(f"device '{name}' is not supported", where="--device", hint="Use auto, cpu or cuda.")
     if device.type == "cuda" and (
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):
         raise InputError(
             f"device '{name}' was asked for, but torch sees {torch.cuda.device_count()} CUDA card(s)",
             where="--device",
-            mend="Use --device cpu, or install a CUDA build of torch and its driver.",
+            hint="Use --device cpu, or install a CUDA build of torch and its driver.",
         )
     return device
 
@@ -52,7 +52,7 @@ def check_precision(name: str, device: torch.device) -> None:
         InputError: fp16 on a CPU, which has neither the speed nor a loss scaler.
     """
     if name == "fp16" and device.type == "cpu":
-        raise InputError("fp16 cannot be used on a CPU", where="training.precision", mend="Use auto or bf16.")
+        raise InputError("fp16 cannot be used on a CPU", where="training.precision", hint="Use auto or bf16.")
 
 
 def may_have_bf16() -> bool:

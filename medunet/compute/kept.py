@@ -117,16 +117,16 @@ def change_settings(changes: Sequence[str]) -> None:
         key, _, value = change.partition("=")
         if key not in SETTINGS:
             raise InputError(
-                f"no such key '{key}'", where="--set", mend=f"Choose from {', '.join(SETTINGS)}."
+                f"no such key '{key}'", where="--set", hint=f"Choose from {', '.join(SETTINGS)}."
             )
         if value != "auto" and value not in SETTINGS[key]:
             words = ", ".join((*SETTINGS[key], "auto"))
-            raise InputError(f"{key} cannot be '{value}'", where="--set", mend=f"Choose from {words}.")
+            raise InputError(f"{key} cannot be '{value}'", where="--set", hint=f"Choose from {words}.")
         mine.pop(key, None)
         if value != "auto":
             mine[key] = value
     if (folder := cache_folder()) is None:
-        raise InputError("there is no home folder", where="--set", mend="Set XDG_CACHE_HOME to a folder.")
+        raise InputError("there is no home folder", where="--set", hint="Set XDG_CACHE_HOME to a folder.")
     everyone = {name: kept for name, kept in _all_settings().items() if name != _computer()}
     write_json(folder / "settings.json", everyone | ({_computer(): mine} if mine else {}))
 

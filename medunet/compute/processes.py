@@ -79,7 +79,7 @@ def _named_loss() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise InputError(
-            "another process has ended", where="training together", mend="Its own message says why."
+            "another process has ended", where="training together", hint="Its own message says why."
         ) from error
 
 

@@ -79,7 +79,7 @@ def unpack(
         InputError: the folder exists, cannot be written, or the disk is too full.
     """
     if folder.exists():
-        raise InputError("is there already", where=str(folder), mend="Move it away first.")
+        raise InputError("is there already", where=str(folder), hint="Move it away first.")
     try:
         if temporary.exists():
             shutil.rmtree(temporary)
@@ -99,7 +99,7 @@ def unpack(
         raise InputError(
             f"cannot be unpacked ({error.strerror or error})",
             where=str(folder),
-            mend="Free disk space or choose a folder that you may write to.",
+            hint="Free disk space or choose a folder that you may write to.",
         ) from error
 
 
@@ -114,7 +114,7 @@ def require_space(folder: Path, num_bytes: int) -> None:
         raise InputError(
             f"the disk has {free / 1e9:.1f} GB free, and {(num_bytes + _SPARE_BYTES) / 1e9:.1f} GB are needed",
             where=str(folder),
-            mend="Free some space, or choose a folder on another disk.",
+            hint="Free some space, or choose a folder on another disk.",
         )
 
 
@@ -287,7 +287,7 @@ class _ForwardReader(io.RawIOBase):
 
 def _refusal(archive: Path, why: str) -> DataError:
     return DataError(
-        why, where=archive.name, mend="It was not unpacked; ask for another copy where it came from."
+        why, where=archive.name, hint="It was not unpacked; ask for another copy where it came from."
     )
 
 

@@ -85,7 +85,7 @@ def download(
                 raise InputError(
                     f"{cut}, {num_failed} times in a row",
                     where=_without_secrets(url),
-                    mend="Check the network; the same command goes on from here.",
+                    hint="Check the network; the same command goes on from here.",
                 ) from cut
             wait_s = min(_LONGEST_WAIT_S, patience.wait_s * 2 ** (num_failed - 1))
             say(f"{cut}; again in {wait_s:.0f} s")
@@ -110,7 +110,7 @@ def verify(path: Path, checksum: Checksum, bar: ByteBar) -> None:
         raise DataError(
             f"its {checksum.algorithm} is {digest.hexdigest()}, not {checksum.hexadecimal}",
             where=path.name,
-            mend="The file came damaged, or is another one than was asked for.",
+            hint="The file came damaged, or is another one than was asked for.",
         )
 
 
@@ -131,7 +131,7 @@ def require_web(url: str, before: str = "") -> None:
         raise InputError(
             f"{scheme or 'this'} is no http or https address",
             where=_without_secrets(url),
-            mend="Check --url.",
+            hint="Check --url.",
         )
     if urlsplit(before).scheme == "https" and scheme == "http":
         raise InputError("the server leads from https to http", where=_without_secrets(before))
@@ -156,7 +156,7 @@ def _try(url: str, part: Path, checksum: Checksum, bar: ByteBar, patience: Patie
             raise InputError(
                 f"its certificate is not trusted ({reason.verify_message})",
                 where=_without_secrets(url),
-                mend="If your network has a certificate of its own, set SSL_CERT_FILE to it.",
+                hint="If your network has a certificate of its own, set SSL_CERT_FILE to it.",
             ) from trouble
         raise _CutError(f"the server cannot be reached ({reason or type(trouble).__name__})") from trouble
     with response:
@@ -209,7 +209,7 @@ def _explain(refusal: error.HTTPError, url: str, part: Path) -> NoReturn:
     raise InputError(
         f"the server answers {refusal.code} {refusal.reason}",
         where=_without_secrets(url),
-        mend="Check the address, or give another with --url.",
+        hint="Check the address, or give another with --url.",
     ) from refusal
 
 

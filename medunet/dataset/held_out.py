@@ -29,13 +29,13 @@ def read_test_names(path: Path) -> list[str]:
         try:
             lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot be read ({error})", where=path.name, mend="Check the path.") from error
+            raise InputError(f"cannot be read ({error})", where=path.name, hint="Check the path.") from error
         names = [line for line in lines if line and not line.startswith("#")]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(
             "holds no test list",
             where=path.name,
-            mend='Write a case or patient on each line, or as JSON {"test": ["case", ...]}.',
+            hint='Write a case or patient on each line, or as JSON {"test": ["case", ...]}.',
         )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"names stand twice: {', '.join(twice)}", where=path.name)
@@ -81,11 +81,11 @@ def check_split_options(
         faults.append("test_share: one patient cannot be divided into training and test")
     if stratify and fixed:
         faults.append(f"{fixed} leave nothing to stratify: leave stratify out")
-    mend = _TAKE_BACK if faults else "Mend the test list."
+    hint = _TAKE_BACK if faults else "Correct the test list."
     if test_names is not None:
         faults += _name_faults(cases, test_names)
     if faults:
-        raise InputError("; ".join(faults), where="split", mend=mend)
+        raise InputError("; ".join(faults), where="split", hint=hint)
 
 
 def choose_test_cases(

@@ -51,14 +51,14 @@ def make_manifest(
             exclude each other, or labels that cannot be read to stratify by.
     """
     if not data_root.is_dir():
-        raise InputError("no such folder", where=str(data_root), mend="Check --data-root.")
+        raise InputError("no such folder", where=str(data_root), hint="Check --data-root.")
     listing = list_cases(description, data_root, datalist)
     if not listing.cases:
         num_files = len(volume_files(description, data_root))
         raise InputError(
             f"no case of layout {description.layout} among the {num_files} volume files",
             where=str(data_root),
-            mend=f"The layout expects {expected_files(description)}; check --data-root and the description.",
+            hint=f"The layout expects {expected_files(description)}; check --data-root and the description.",
         )
     known = {case.id for case in listing.cases}
     if unknown := sorted(
@@ -84,7 +84,7 @@ def make_manifest(
             f"no case is left to train on: of {len(candidates)}, {len(tests - exclude.keys())} are for the test "
             f"and {len({case.id for case in candidates} & exclude.keys())} are excluded",
             where=description.name,
-            mend="Exclude fewer, or make the test's share or list smaller.",
+            hint="Exclude fewer, or make the test's share or list smaller.",
         )
     if folds is not None:
         fold_of = fixed_folds(training, folds, exclude)
@@ -138,7 +138,7 @@ def _require_folds_from_0(cases: Sequence[Case]) -> None:
         raise InputError(
             f"no case is in fold {', '.join(map(str, missing))}; folds are {', '.join(map(str, sorted(given)))}",
             where="the case list's own folds",
-            mend="Number the folds 0, 1, ... without a gap.",
+            hint="Number the folds 0, 1, ... without a gap.",
         )
 
 

@@ -85,19 +85,19 @@ def choose_archive(name: str, url: str | None = None, checksum: str | None = Non
         raise InputError(
             f"no public archive '{name}'",
             where="medunet fetch",
-            mend=f"{meant}Choose one of {', '.join(ARCHIVES)}; or add --url and --checksum.",
+            hint=f"{meant}Choose one of {', '.join(ARCHIVES)}; or add --url and --checksum.",
         )
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
         raise InputError(
             f"'{name}' cannot name the archive's folder",
             where="medunet fetch",
-            mend="Use letters, digits, '-', '_' and '.', with no '.' in front.",
+            hint="Use letters, digits, '-', '_' and '.', with no '.' in front.",
         )
     if given is None:
         raise InputError(
             "an archive from elsewhere needs its checksum",
             where="--checksum",
-            mend="Add --checksum sha256:HEX, as its page gives it, or by `sha256sum` of a copy that you trust.",
+            hint="Add --checksum sha256:HEX, as its page gives it, or by `sha256sum` of a copy that you trust.",
         )
     return Archive(name, name, url, given)
 
@@ -113,5 +113,5 @@ def parse_checksum(text: str) -> Checksum:
         if algorithm in ("", name) and re.fullmatch(f"[0-9a-f]{{{num_digits}}}", digits):
             return Checksum(name, digits)
     raise InputError(
-        f"'{text}' is no checksum", where="--checksum", mend="Write md5:... or sha256:... with its digits."
+        f"'{text}' is no checksum", where="--checksum", hint="Write md5:... or sha256:... with its digits."
     )

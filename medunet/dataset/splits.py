@@ -47,7 +47,7 @@ def hold_out(cases: Iterable[Case], share: float, seed: int) -> dict[str, int]:
     groups = _group_patients(cases, seed)
     if len(groups) < 2:
         raise InputError(
-            f"{len(groups)} patient cannot be divided", where="holdout", mend="Leave holdout out."
+            f"{len(groups)} patient cannot be divided", where="holdout", hint="Leave holdout out."
         )
     wanted = share * sum(len(ids) for ids in groups.values())
     held: list[str] = []
@@ -173,7 +173,7 @@ def read_folds(path: Path) -> list[list[str]]:
         raise InputError(
             "holds no folds",
             where=path.name,
-            mend='Write {"folds": [["case", ...], ...]}, or {"validation": [...], "training": [...]}.',
+            hint='Write {"folds": [["case", ...], ...]}, or {"validation": [...], "training": [...]}.',
         )
     counts = Counter(name for fold in folds for name in fold)
     if twice := sorted(name for name, count in counts.items() if count > 1):
@@ -198,6 +198,8 @@ def fixed_folds(
         faults.append(f"cases stand in no fold: {', '.join(left_out)}")
     if faults:
         raise InputError(
-            "; ".join(faults), where="fixed folds", mend="Mend the fold file, or exclude the cases by name."
+            "; ".join(faults),
+            where="fixed folds",
+            hint="Correct the fold file, or exclude the cases by name.",
         )
     return {name: fold for name, fold in given.items() if name in ids and name not in excluded}

@@ -55,7 +55,7 @@ def measure_labels(
         raise InputError(
             f"{len(faults)} label(s) cannot be read: {'; '.join(sorted(faults))}",
             where="stratify",
-            mend="Mend the files or exclude the cases; without --stratify `medunet check` says more of them.",
+            hint="Correct the files or exclude the cases; without --stratify `medunet check` says more of them.",
         )
     return volumes
 

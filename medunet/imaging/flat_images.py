@@ -66,14 +66,14 @@ def read_pixels(path: Path, *, label: bool = False) -> NDArray[Any]:
             raise DataError(
                 f"the pixels cannot be read ({_short(error, path)}): the file is truncated or corrupt",
                 where=path.name,
-                mend="Copy or export it again.",
+                hint="Copy or export it again.",
             ) from error
     if label and pixels.ndim == 3:
         if not (pixels == pixels[..., :1]).all():
             raise ColourError(
                 "has colours where label values should be",
                 where=path.name,
-                mend="Save the label as a grey or palette image of its values.",
+                hint="Save the label as a grey or palette image of its values.",
             )
         pixels = pixels[..., 0]
     return pixels.swapaxes(0, 1)[:, :, None]
@@ -93,16 +93,16 @@ def _open(path: Path) -> ImageFile.ImageFile:
         raise DataError("no such file", where=path.name) from error
     except _BROKEN as error:
         raise DataError(
-            f"not a readable picture ({_short(error, path)})", where=path.name, mend="Export it again."
+            f"not a readable picture ({_short(error, path)})", where=path.name, hint="Export it again."
         ) from error
     fault = ""
     if num_pages > 1:
-        fault, mend = f"has {num_pages} pages", "Save each page as a file of its own."
+        fault, hint = f"has {num_pages} pages", "Save each page as a file of its own."
     elif picture.mode not in (*_GREY, *_COLOUR, "P", "PA"):
-        fault, mend = f"has colours of mode {picture.mode}", "Convert it to RGB or grey."
+        fault, hint = f"has colours of mode {picture.mode}", "Convert it to RGB or grey."
     if fault:
         picture.close()
-        raise DataError(fault, where=path.name, mend=mend)
+        raise DataError(fault, where=path.name, hint=hint)
     return picture
 
 

@@ -64,7 +64,7 @@ def read_volume(path: Path) -> Volume:
         raise DataError(
             "the voxels cannot be read: the file is truncated or corrupt, or the file of its voxels is missing",
             where=path.name,
-            mend="Copy or export it again.",
+            hint="Copy or export it again.",
         ) from error
     count = reader.GetNumberOfComponents()
     layers = [values[..., number].T for number in range(count)] if count > 1 else [values.T]
@@ -86,10 +86,10 @@ def _open(path: Path) -> Any:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise DataError(f"not a readable {name} file", where=path.name, mend="Export it again.") from error
+        raise DataError(f"not a readable {name} file", where=path.name, hint="Export it again.") from error
     if reader.GetDimension() not in (2, 3):
         raise DataError(
-            f"has {reader.GetDimension()} axes, not three", where=path.name, mend="Split the file."
+            f"has {reader.GetDimension()} axes, not three", where=path.name, hint="Split the file."
         )
     return reader
 
@@ -136,13 +136,13 @@ def _merge(layers: list[NDArray[Any]], segments: list[tuple[int, int]], path: Pa
             raise DataError(
                 f"has {len(layers)} values at each voxel, and no label values of 3D Slicer's segments",
                 where=path.name,
-                mend="Save it as a label map with one value at each voxel.",
+                hint="Save it as a label map with one value at each voxel.",
             )
         return layers[0]
     values = [value for _, value in segments]
     if shared := sorted({value for value in values if values.count(value) > 1}):
         raise DataError(
-            f"has several segments with the label values {shared}", where=path.name, mend=_SEPARATE
+            f"has several segments with the label values {shared}", where=path.name, hint=_SEPARATE
         )
     merged = layers[0]
     for number, layer in enumerate(layers):
@@ -152,11 +152,11 @@ def _merge(layers: list[NDArray[Any]], segments: list[tuple[int, int]], path: Pa
             raise DataError(
                 f"layer {number} holds values that are not its segments' {declared}",
                 where=path.name,
-                mend="Save the segmentation again in 3D Slicer.",
+                hint="Save the segmentation again in 3D Slicer.",
             )
         if number > 0:
             if ((merged != 0) & (layer != 0)).any():
-                raise DataError("has segments that overlap", where=path.name, mend=_SEPARATE)
+                raise DataError("has segments that overlap", where=path.name, hint=_SEPARATE)
             merged = np.maximum(merged, layer)
     return merged
 
@@ -176,12 +176,12 @@ def _read_segmentation(path: Path) -> Volume:
     except Exception as error:  # many kinds, and their texts may hold the file's own
         if "overlap" in str(error).lower():
             raise DataError(
-                "has segments that overlap", where=path.name, mend="Export one file for each segment."
+                "has segments that overlap", where=path.name, hint="Export one file for each segment."
             ) from error
         raise DataError(
             f"not a readable DICOM segmentation ({type(error).__name__})",
             where=path.name,
-            mend="Export it again as binary segments on parallel slices.",
+            hint="Export it again as binary segments on parallel slices.",
         ) from error
     array = np.transpose(volume.array, (2, 1, 0))  # stored as slices, rows, columns
     affine = _LPS_TO_RAS @ np.asarray(volume.affine, dtype=np.float64)[:, [2, 1, 0, 3]]

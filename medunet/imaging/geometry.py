@@ -62,6 +62,6 @@ def max_volume_bytes() -> int:
         raise InputError(
             f"{text!r} is no number of gigabytes",
             where=_CAP_VARIABLE,
-            mend="Set it to a number above 0, such as 16.",
+            hint="Set it to a number above 0, such as 16.",
         )
     return int(gigabytes * 1e9)

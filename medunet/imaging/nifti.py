@@ -26,7 +26,7 @@ _HEADERS = (  # bytes of each version's header, where its magic bytes stand, and
     (540, 4, {b"n+2\0": nib.Nifti2Header, b"ni2\0": nib.nifti2.Nifti2PairHeader}),
 )
 _LONGEST_HEADER = 540
-_SILENT = logging.getLogger(f"{__name__}.header")  # for what NiBabel mends in a header
+_SILENT = logging.getLogger(f"{__name__}.header")  # for what NiBabel repairs in a header
 _SILENT.disabled = True
 _GEOMETRY_FIELDS = (
     *("sform_code", "qform_code", "srow_x", "srow_y", "srow_z"),
@@ -153,13 +153,13 @@ def read_stored(header: Header) -> StoredVoxels:
         raise DataError(
             f"its voxels are of type {dtype_name(nifti)}, which is no number to segment",
             where=header.path.name,
-            mend="Convert it to whole or real numbers.",
+            hint="Convert it to whole or real numbers.",
         )
     if header.num_bytes > (cap := max_volume_bytes()):
         raise DataError(
             f"its voxels take {header.num_bytes / 1e9:.3g} GB, more than the cap of {cap / 1e9:g} GB",
             where=header.path.name,
-            mend="Crop it, or set MEDUNET_MAX_VOLUME_GB.",
+            hint="Crop it, or set MEDUNET_MAX_VOLUME_GB.",
         )
     try:
         slope, intercept = nifti.get_slope_inter()
@@ -227,12 +227,12 @@ def _check_layout(header: nib.Nifti1Header) -> None:
 
 
 def _not_nifti(path: Path, reason: str) -> DataError:
-    return DataError(f"not a readable NIfTI file ({reason})", where=path.name, mend="Export it again.")
+    return DataError(f"not a readable NIfTI file ({reason})", where=path.name, hint="Export it again.")
 
 
 def _unreadable(path: Path, error: BaseException) -> DataError:
     reason = getattr(error, "strerror", None) or type(error).__name__  # its own text may hold the folder
-    return DataError(f"cannot be read ({reason})", where=path.name, mend="Copy or export it again.")
+    return DataError(f"cannot be read ({reason})", where=path.name, hint="Copy or export it again.")
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:

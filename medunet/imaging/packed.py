@@ -94,7 +94,7 @@ def _too_short(path: Path, found: int, promised: int, words: str = "") -> SizeEr
     return SizeError(
         f"holds {words}{found} bytes where its header promises {promised}: the file is truncated or corrupt",
         where=path.name,
-        mend="Copy or export it again.",
+        hint="Copy or export it again.",
     )
 
 
@@ -127,5 +127,5 @@ def _broken(name: str, reason: str) -> StreamError:
     return StreamError(
         f"the compressed stream is broken ({reason}): the file is truncated or corrupt",
         where=name,
-        mend="Copy or export it again.",
+        hint="Copy or export it again.",
     )

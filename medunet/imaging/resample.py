@@ -47,10 +47,10 @@ def _resample(
     """Fill the new grid's voxels by SciPy's affine transform."""
     for matrix in (affine, onto):
         if not np.isfinite(matrix).all() or np.linalg.cond(matrix[:3, :3]) > _WORST_CONDITION:
-            raise DataError("a grid's affine spans no volume", mend="Export the file again.")
+            raise DataError("a grid's affine spans no volume", hint="Export the file again.")
     to_index = np.linalg.inv(affine) @ onto  # from an index of the new grid to one of the old
     if lie_apart(volume.shape, resampled.shape, to_index):
-        raise DataError("the two grids do not meet", mend="Check that both belong to one scan.")
+        raise DataError("the two grids do not meet", hint="Check that both belong to one scan.")
     ndimage.affine_transform(
         volume, to_index[:3, :3], to_index[:3, 3], output=resampled, prefilter=False, **options
     )

@@ -78,7 +78,7 @@ def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
         return volume
     if volume.array.dtype.kind not in "biuf":
         raise DataError(
-            f"a label map cannot hold {volume.array.dtype}", where=path.name, mend="Save it as integers."
+            f"a label map cannot hold {volume.array.dtype}", where=path.name, hint="Save it as integers."
         )
     low, high = (float(volume.array.min()), float(volume.array.max())) if volume.array.size else (0.0, 0.0)
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -90,7 +90,7 @@ def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
         raise DataError(
             "label values are not whole numbers of 0 or more",
             where=path.name,
-            mend="Resample labels with nearest-neighbour interpolation.",
+            hint="Resample labels with nearest-neighbour interpolation.",
         )
     if instances_as is not None:
         labels = np.where(labels > 0, np.uint8(instances_as), np.uint8(0))
@@ -118,14 +118,14 @@ def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
             raise DataError(
                 f"has shape {volume.header.shape}, but {num_wanted} channel(s) are to be read from it",
                 where=path.name,
-                mend="Name one channel for each frame, or split the file.",
+                hint="Name one channel for each frame, or split the file.",
             )
         if first is not None and (apart := _tell_grids_apart(volume.header, first)):
             if not resample:
                 raise DataError(
                     f"{apart} of {first.path.name}",
                     where=path.name,
-                    mend="Register the modalities to one grid first, or accept `medunet check --allow-resample`.",
+                    hint="Register the modalities to one grid first, or accept `medunet check --allow-resample`.",
                 )
             onto = first.shape[:3], first.affine
             moved = [resample_image(array[..., n], volume.affine, *onto) for n in range(num_wanted)]

@@ -34,7 +34,7 @@ def read_card(folder: Path) -> ModelCard:
         raise InputError(
             "holds no model.json",
             where=str(folder),
-            mend="Give a trained run's folds/<k>/model folder, or train first.",
+            hint="Give a trained run's folds/<k>/model folder, or train first.",
         )
     return ModelCard.read(folder / "model.json")
 
@@ -82,14 +82,14 @@ class Model:
             raise InputError(
                 "the model has no final weights: it was trained with medunet 0.4 or earlier",
                 where=str(folder),
-                mend="Predict with --weights best, or export both anew with `medunet train RUN`.",
+                hint="Predict with --weights best, or export both anew with `medunet train RUN`.",
             )
         if not path.is_file() or hash_file(path) != card.sha256_of(chosen):
             what = "is not the file that model.json was written with" if path.is_file() else "is missing"
             raise InputError(
                 f"{path.name} {what}",
                 where=str(folder),
-                mend="Copy the model folder again, or export the model anew with `medunet train`.",
+                hint="Copy the model folder again, or export the model anew with `medunet train`.",
             )
         network = build_network(card.plan, card.description)
         try:
@@ -104,7 +104,7 @@ class Model:
             raise InputError(
                 "its weights do not fit into the memory that is free",
                 where=str(device),
-                mend="Free memory there, or use --device cpu.",
+                hint="Free memory there, or use --device cpu.",
             ) from error
         if channels_last:
             network = in_layout(network, card.plan.dimensions)
@@ -128,7 +128,7 @@ class Model:
             raise DataError(
                 f"spacing {spacing} mm is implausible, or the axes are singular",
                 where=image_paths[0].name,
-                mend="Correct the header; spacings of 0.1 to 12 mm can be predicted.",
+                hint="Correct the header; spacings of 0.1 to 12 mm can be predicted.",
             )
         case = run_chain(self.chain, image_paths, resample=resample)
         probabilities = predict_probabilities(

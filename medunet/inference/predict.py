@@ -66,7 +66,7 @@ def scans_from_files(files: Sequence[Path], description: Description) -> list[Sc
     if not found and not faults:
         faults.append(f"no {' or '.join(endings)} file was given")
     if faults:
-        raise InputError("; ".join(faults), mend="Give every channel of every case, each once.")
+        raise InputError("; ".join(faults), hint="Give every channel of every case, each once.")
     return [Scan(case, [images[channel] for channel in channels]) for case, images in sorted(groups.items())]
 
 
@@ -102,7 +102,7 @@ def predict_scans(
         raise InputError(
             f"holds masks of {list(index.get('targets', {}))}, but this model outlines {list(targets)}",
             where=str(folder),
-            mend="Choose another --out.",
+            hint="Choose another --out.",
         )
     options = config.plain()
     del options["weights"]  # the file's hash says it
@@ -155,21 +155,21 @@ def _refuse_other_files(
     targets = {scan.case: folder / scan.mask_name for scan in scans}
     if any(path.resolve() in images for path in targets.values()):
         raise InputError(
-            "masks written there would replace the scans", where=str(folder), mend="Choose another --out."
+            "masks written there would replace the scans", where=str(folder), hint="Choose another --out."
         )
     foreign = [path.name for case, path in targets.items() if path.exists() and case not in done]
     if foreign and not overwrite:
         raise InputError(
             f"holds {foreign[:3]}, which medunet did not write",
             where=str(folder),
-            mend="Choose another --out, or --overwrite to replace them.",
+            hint="Choose another --out, or --overwrite to replace them.",
         )
 
 
 def _reason(error: BaseException, model: Model) -> str:
     if is_out_of_memory(error):
-        mend = "Free memory" if model.device.type == "cpu" else "Free memory there, or use --device cpu"
-        return f"memory ran out on {model.device}. {mend}."
+        hint = "Free memory" if model.device.type == "cpu" else "Free memory there, or use --device cpu"
+        return f"memory ran out on {model.device}. {hint}."
     if isinstance(error, FileNotFoundError):
         return f"{Path(str(error.filename)).name}: no such file"
     if isinstance(error, OSError):

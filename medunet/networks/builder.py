@@ -56,7 +56,7 @@ def encoder_parameters(network: nn.Module) -> list[nn.Parameter]:
     raise InputError(
         f"{type(network).__name__} has no encoder that can be frozen",
         where="training.freeze_encoder",
-        mend=f"Choose one of planning.network.name {', '.join(ARCHITECTURES)}.",
+        hint=f"Choose one of planning.network.name {', '.join(ARCHITECTURES)}.",
     )
 
 

@@ -95,7 +95,7 @@ def build_monai_network(plan: Plan, num_inputs: int, num_outputs: int) -> MonaiN
             raise InputError(
                 "swin_unetr needs the package einops",
                 where="planning.network.name",
-                mend="Run `pip install 'medunet[transformers]'`.",
+                hint="Run `pip install 'medunet[transformers]'`.",
             )
         return MonaiNetwork(
             SwinUNETR(**shape, feature_size=base, norm_name=_norm(plan), drop_rate=plan.network.dropout)

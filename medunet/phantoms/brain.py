@@ -109,7 +109,7 @@ def write_brain_cohort(
     """
     if not all(0.5 <= step <= 10 for step in spacing_mm):
         raise InputError(
-            f"spacing_mm {[*spacing_mm]} is not 0.5 to 10 mm", mend="Choose such as 1.9 1.9 2.2."
+            f"spacing_mm {[*spacing_mm]} is not 0.5 to 10 mm", hint="Choose such as 1.9 1.9 2.2."
         )
     made_of = {
         "seed": seed,

@@ -22,7 +22,7 @@ def open_cohort(index: Path, content: Mapping[str, Any], files: Sequence[Path]) 
     known = read_json(index) if index.exists() else {}
     if (index.exists() or files) and "phantoms" not in known:
         raise InputError(
-            "holds a dataset that is not of phantoms", where=str(index.parent), mend="Choose an empty folder."
+            "holds a dataset that is not of phantoms", where=str(index.parent), hint="Choose an empty folder."
         )
     if known and known["phantoms"] != content["phantoms"]:
         for path in files:

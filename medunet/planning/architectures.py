@@ -193,6 +193,6 @@ def choose_architecture(config: PlanningConfig) -> Architecture:
         raise InputError(
             "; ".join(faults),
             where=f"planning.network.name {network.name} ({architecture.title})",
-            mend="Leave these keys out or choose another network.",
+            hint="Leave these keys out or choose another network.",
         )
     return architecture

@@ -42,7 +42,7 @@ def compute_fingerprint(
     """
     labelled = [case for case in cases if case.label is not None]
     if not labelled:
-        raise InputError("no case has a label", where="manifest.json", mend="Add labelled cases to train on.")
+        raise InputError("no case has a label", where="manifest.json", hint="Add labelled cases to train on.")
     ignored = description.ignore_value
     shapes, spacings, fractions = [], [], []
     samples: list[NDArray[np.float32]] = []
@@ -63,7 +63,7 @@ def compute_fingerprint(
             chosen = rng.choice(foreground, min(_SAMPLES_PER_CASE, foreground.size), replace=False)
             samples.append(image.array.reshape(len(image.array), -1)[:, chosen])
     if not samples:
-        raise InputError("every label is empty", where="manifest.json", mend="Check the label files.")
+        raise InputError("every label is empty", where="manifest.json", hint="Check the label files.")
     values = np.concatenate(samples, axis=1)
     return Fingerprint(
         num_cases=len(labelled),

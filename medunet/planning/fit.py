@@ -147,7 +147,7 @@ class Fit:
                 raise InputError(
                     f"no patch fits {self.memory_gb} GB with {self.base_features} base features",
                     where="planning.memory_gb",
-                    mend="Raise planning.memory_gb or lower planning.base_features.",
+                    hint="Raise planning.memory_gb or lower planning.base_features.",
                 )
             topology = smaller
         why["patch_size"] = (
@@ -184,24 +184,24 @@ class Fit:
         if (fault := self._fault(topology)) is None:
             return topology
         size = "×".join(map(str, topology.patch_size))
-        raise InputError(f"a patch of {size} voxels is too small {fault[0]}", where=where, mend=fault[1])
+        raise InputError(f"a patch of {size} voxels is too small {fault[0]}", where=where, hint=fault[1])
 
     def _fault(self, topology: Topology) -> tuple[str, str] | None:
-        """Say what a patch is too small for, and the mend; None where it is not."""
+        """Say what a patch is too small for, and how to fix it; None where it is not."""
         wanted = self.config.network.num_stages or self.architecture.min_stages
         if len(topology.strides) < wanted or min(topology.patch_size) < 1:
             if wanted > 2:
-                mend = "Lower planning.network.num_stages or give a larger planning.patch_size."
-                return f"for {wanted} stages", mend
-            mend = (
+                hint = "Lower planning.network.num_stages or give a larger planning.patch_size."
+                return f"for {wanted} stages", hint
+            hint = (
                 "Give planning.patch_size with 8 voxels or more along two axes of like spacing, "
                 "or a finer planning.spacing_mm."
             )
-            return "to be halved even once", mend
+            return "to be halved even once", hint
         deepest = math.prod(n // d for n, d in zip(topology.patch_size, topology.divisors, strict=True))
         if self.padded and deepest < 2:
-            mend = f"Give planning.patch_size with {2 * topology.divisors[0]} voxels or more along an axis."
-            return f"for {len(topology.strides)} stages, the last of which would be a single voxel", mend
+            hint = f"Give planning.patch_size with {2 * topology.divisors[0]} voxels or more along an axis."
+            return f"for {len(topology.strides)} stages, the last of which would be a single voxel", hint
         return None
 
     def _refuse_unpadded(self, topology: Topology, given: tuple[int, ...]) -> None:
@@ -210,7 +210,7 @@ class Fit:
         raise InputError(
             f"a patch of {list(given)} does not fit the unpadded network",
             where="planning.patch_size",
-            mend="The nearest that fit are "
+            hint="The nearest that fit are "
             + " and ".join(str(list(size)) for size in dict.fromkeys(nearest))
             + ".",
         )

@@ -66,7 +66,7 @@ def make_plan(
         raise InputError(
             f"images of {'×'.join(map(str, reversed(sides)))} voxels have a single slice",
             where="planning.dimensions",
-            mend="Set planning.dimensions: 2.",
+            hint="Set planning.dimensions: 2.",
         )
     slice_axis = int(2 - np.argmax(spacing[::-1]))
     why["slice_axis"] = f"the coarsest axis, {spacing[slice_axis]:g} mm; the last where axes tie"

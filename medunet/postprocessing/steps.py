@@ -40,7 +40,7 @@ def check_steps(
                 faults.append(f"{name}, step {number}: inside: a target cannot lie inside itself")
     if faults:
         raise InputError(
-            "; ".join(faults), where="inference.postprocess", mend=f"Choose from {list(targets)}."
+            "; ".join(faults), where="inference.postprocess", hint=f"Choose from {list(targets)}."
         )
 
 

@@ -264,18 +264,18 @@ def change_config(plain: Any, changes: Sequence[str], where: str) -> Config:
         InputError: `plain` is no mapping, or a key or value cannot be used; names each.
     """
     if not isinstance(plain, dict):
-        raise InputError("holds no keys", where=where, mend="Give at least `dataset: NAME`.")
+        raise InputError("holds no keys", where=where, hint="Give at least `dataset: NAME`.")
     sections = [key for key, field in Config.model_fields.items() if isinstance(field.default, Section)]
     if empty := [key for key in sections if key in plain and not isinstance(plain[key], dict)]:
         raise InputError(
             f"holds no keys below {', '.join(empty)}",
             where=where,
-            mend="Give each its keys or remove its line.",
+            hint="Give each its keys or remove its line.",
         )
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
-            raise InputError(f"--set {change} has no '='", mend="Write --set section.key=value.")
+            raise InputError(f"--set {change} has no '='", hint="Write --set section.key=value.")
         try:
             value = number_aware(yaml.safe_load(text))
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not

@@ -29,11 +29,11 @@ def data_root_from(option: Path | None) -> Path:
     text = option or os.environ.get(DATA_ROOT_VARIABLE)
     if not text:
         raise InputError(
-            "no data root is given", mend=f"Add --data-root FOLDER or set {DATA_ROOT_VARIABLE} to it."
+            "no data root is given", hint=f"Add --data-root FOLDER or set {DATA_ROOT_VARIABLE} to it."
         )
     if not Path(text).is_dir():
         source = "--data-root" if option else DATA_ROOT_VARIABLE
-        raise InputError("the data root is no folder", where=str(text), mend=f"Check {source}.")
+        raise InputError("the data root is no folder", where=str(text), hint=f"Check {source}.")
     return Path(text)
 
 
@@ -63,6 +63,6 @@ def file_path(relative: str, data_root: Path, where: str) -> Path:
         raise InputError(
             f"the path {relative} leads out of the data root",
             where=where,
-            mend="Move or copy the file into the data root, or choose a root that holds it.",
+            hint="Move or copy the file into the data root, or choose a root that holds it.",
         )
     return path

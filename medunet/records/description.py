@@ -179,7 +179,7 @@ def load_description(name: str) -> Description:
     if not (folder / f"{name}.yaml").exists():
         known = ", ".join(sorted(entry.stem for entry in folder.glob("*.yaml")))
         raise InputError(
-            f"no dataset description '{name}'", mend=f"Give a folder, a .yaml file or one of: {known}."
+            f"no dataset description '{name}'", hint=f"Give a folder, a .yaml file or one of: {known}."
         )
     return Description.read(folder / f"{name}.yaml")
 

@@ -38,23 +38,23 @@ def check_loss(name: LossName, description: Description, class_weights: Mapping[
 
     Raises:
         InputError: a softmax loss for regions or a sigmoid loss for exclusive labels, a weight of what is no target
-            or of a background that the loss does not count, or no target with a weight; names all with the mend.
+            or of a background that the loss does not count, or no target with a weight; names all with how to fix it.
     """
-    faults, mends = [], []
+    faults, hints = [], []
     if misfit := find_head_misfit(name, description):
         measured, expected = misfit
         faults.append(f"training.loss: {measured}")
-        mends.append(f"Set training.loss to auto: what fits is {expected}.")
+        hints.append(f"Set training.loss to auto: what fits is {expected}.")
     counted = not description.regions and resolve_loss(name, description) in _WITH_BACKGROUND
     known = [*(["background"] if counted else []), *description.targets]
     if unknown := [each for each in class_weights if each not in known]:
         faults.append(f"training.class_weights: {', '.join(unknown)} not counted by the loss")
-        mends.append(f"Give weights to {', '.join(known)} only.")
+        hints.append(f"Give weights to {', '.join(known)} only.")
     if all(class_weights.get(target, 1.0) == 0 for target in description.targets):
         faults.append("training.class_weights: every target weighs 0")
-        mends.append("Give one a weight above 0.")
+        hints.append("Give one a weight above 0.")
     if faults:
-        raise InputError("; ".join(faults), mend=" ".join(mends))
+        raise InputError("; ".join(faults), hint=" ".join(hints))
 
 
 def check_mirroring(config: Config, description: Description) -> None:
@@ -75,5 +75,5 @@ def check_mirroring(config: Config, description: Description) -> None:
         raise InputError(
             "; ".join(faults),
             where="training.mirror, inference.mirror",
-            mend="Leave the axis out of both, or name it in both.",
+            hint="Leave the axis out of both, or name it in both.",
         )

@@ -122,6 +122,6 @@ class Manifest(Stored):
             raise InputError(
                 f"fold {fold} has no cases",
                 where="manifest.json",
-                mend=f"Choose one of 0..{self.num_folds - 1} or 'all'.",
+                hint=f"Choose one of 0..{self.num_folds - 1} or 'all'.",
             )
         return tuple(case for case in train if case.fold != fold), validation

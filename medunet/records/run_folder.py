@@ -61,6 +61,6 @@ class RunFolder:
         """Return `path` if it exists; otherwise say which command makes it."""
         if not path.exists():
             raise InputError(
-                f"{path.name} is missing", where=str(self.root), mend=f"Make it with `medunet {command}`."
+                f"{path.name} is missing", where=str(self.root), hint=f"Make it with `medunet {command}`."
             )
         return path

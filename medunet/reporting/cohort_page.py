@@ -156,7 +156,7 @@ def _count_faults(faults: Sequence[Fault]) -> list[dict[str, Any]]:
                 "count": len(same),
                 "num_accepted": sum(bool(fault.accepted) for fault in same),
                 "cases": cases,
-                "mend": same[0].mend,
+                "hint": same[0].hint,
             }
         )
     return rows

@@ -66,7 +66,7 @@ def load_scan(
     volume, frames = read_shown(case, channel, description, data_root)
     header = volume.header
     if "?" in axis_codes(header.affine):
-        raise DataError("its affine is singular", where=f"case {case.id}", mend="Export the scan again.")
+        raise DataError("its affine is singular", where=f"case {case.id}", hint="Export the scan again.")
     coloured = header.nifti is None and len(frames) > 1
     shown = volume.array if coloured else volume.array[frames.index(channel)][None]
     image, affine = to_ras(shown, header.affine)
@@ -132,7 +132,7 @@ def _match(volume: Volume, name: str, scan: Header, warnings: list[str]) -> NDAr
         raise DataError(
             f"{name} shape {volume.array.shape} differs from the scan's {scan.shape}",
             where=volume.header.path.name,
-            mend="Score it with `--resample` to see it on the reference's grid." if can_resample else "",
+            hint="Score it with `--resample` to see it on the reference's grid." if can_resample else "",
         )
     moved_mm = corner_displacement_mm(scan.shape, scan.affine, volume.affine)
     if moved_mm > 0.01 * min(scan.spacing_mm):

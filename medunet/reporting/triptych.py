@@ -60,7 +60,7 @@ def save_triptychs(
     manifest = Manifest.read(run.need(run.manifest, "manifest"))
     known = list(manifest.description.channels)
     if unknown := [name for name in channels if name not in known]:
-        raise InputError(f"there is no channel {unknown}", where="pictures", mend=f"Choose from {known}.")
+        raise InputError(f"there is no channel {unknown}", where="pictures", hint=f"Choose from {known}.")
     index_file = run.predictions / "index.json"
     predicted_targets = read_json(index_file).get("targets") if index_file.exists() else None
     scored = {} if scores is None else dict(list(scores.groupby("case")))

@@ -1,18 +1,20 @@
 """What a run computes with: cores, a plan that fits the device, and the way that its training began with."""
 
+import logging
 import os
 from typing import Any
 
-from medunet.records.config import Config
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
-from medunet.planning.planner import make_plan, memory_budget
-from medunet.records.plan import Fingerprint, Plan
 from medunet.base.processor import CoreWatch, busy_line, read_processor
+from medunet.planning.planner import make_plan, memory_budget
+from medunet.records.config import Config
 from medunet.records.description import Description
-from medunet.runs.run import Run, has_begun
+from medunet.records.plan import Fingerprint, Plan
 from medunet.runs.provenance import add_provenance, read_provenance
-from medunet.base.console import console
+from medunet.runs.run import Run, has_begun
+
+_log = logging.getLogger(__name__)
 
 
 def begin_computing(device: Any) -> None:
@@ -24,7 +26,7 @@ def begin_computing(device: Any) -> None:
     use_cores()
     keep_freed_memory()
     if line := busy_line(CoreWatch().taken()):
-        console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
+        _log.warning(line)
 
 
 def plan_for(config: Config, description: Description, fingerprint: Fingerprint, device: Any) -> Plan:
@@ -49,12 +51,12 @@ def require_planned_for(run: Run, device: Any) -> None:
         return
     text = f"the plan was made for {planned}, but training is to run on {device.type}"
     if has_begun(run):
-        console.print(f"[yellow]{text}: a run that has begun keeps its plan.[/]", soft_wrap=True)
+        _log.warning("%s: a run that has begun keeps its plan.", text)
         return
     raise InputError(
         text,
         where=str(run.folder.plan),
-        mend=f"Plan anew with `medunet plan {run.folder.root} --device {device.type}`, or train with "
+        hint=f"Plan anew with `medunet plan {run.folder.root} --device {device.type}`, or train with "
         f"--device {planned}.",
     )
 
@@ -82,7 +84,7 @@ def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
         if device.type != "cpu" or before.get("processor", processor) == processor:  # 0.4.0 noted none
             return ComputeChoice(**before["compute"])
         text = f"Fold {training.fold} was begun on {before['processor']['name']}: how to compute here is found anew."
-        console.print(f"[yellow]{text}[/]", highlight=False, soft_wrap=True)
+        _log.warning(text)
     with naming_out_of_memory(f"probing fold {training.fold}"):
         choice = choose_compute(training, run.plan, run.manifest.description, device)
     if not keep:
@@ -114,5 +116,5 @@ def require_one_process() -> None:
         raise InputError(
             f"torchrun started {os.environ['WORLD_SIZE']} processes, but only training is shared among them",
             where="torchrun",
-            mend="Run the other stages without it, and `torchrun ... -m medunet.cli train RUN` in between.",
+            hint="Run the other stages without it, and `torchrun ... -m medunet.cli train RUN` in between.",
         )

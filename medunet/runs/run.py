@@ -1,31 +1,27 @@
 """A run in hand: its folder, its configuration, its data root, and what its models hold out."""
 
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
-from medunet import __version__
-from medunet.records.config import Config, change_config, load_config
-from medunet.dataset.checks.manifest_checks import errors_left, read_faults
+
+from medunet.base.errors import InputError
+from medunet.base.files import write_json
 from medunet.dataset.held_out import read_test_names
 from medunet.dataset.layouts.nnunet import read_any_folds
+from medunet.records.config import Config, change_config, load_config
 from medunet.records.data_root import case_paths, data_root_from
-from medunet.base.errors import FaultsError, InputError
-from medunet.records.run_folder import RunFolder
-from medunet.base.files import hash_value, read_object, write_json
+from medunet.records.description import Description, load_description
+from medunet.records.manifest import Case, Manifest
 from medunet.records.model_card import ModelCard
 from medunet.records.plan import Plan
-from medunet.base.processor import num_threads, read_processor
-from medunet.records.manifest import Case, Manifest
-from medunet.records.description import Description, load_description
+from medunet.records.run_folder import RunFolder
 
 _FOLDS_COPY, _TEST_COPY, _DESCRIPTION_COPY = "run_folds.json", "run_test.json", "run_description.json"
 
 
-TRAIN_IS_VALIDATION = "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
+TRAIN_IS_VALIDATION = (
+    "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def open_run(
         raise InputError(
             "holds no config.yaml",
             where=str(root),
-            mend="Begin a run with `medunet manifest DATASET --run DIR`.",
+            hint="Begin a run with `medunet manifest DATASET --run DIR`.",
         )
     # The run keeps folds, test list and description: no path to them is stored, and they cannot change under it.
     if config.folds_file is not None and config.folds_file != _FOLDS_COPY:
@@ -145,7 +141,7 @@ def label_of(run: Run, case_id: str | None) -> Path:
     if case_id not in labelled:
         known = ", ".join(list(labelled)[:5])
         raise InputError(
-            f"no labelled case '{case_id}'", where="--case", mend=f"Choose one, such as {known}."
+            f"no labelled case '{case_id}'", where="--case", hint=f"Choose one, such as {known}."
         )
     _, label = case_paths(labelled[case_id], run.manifest.description, run.data_root)
     assert label is not None
@@ -173,6 +169,6 @@ def held_out_cases(run: Run, fold: int | str) -> list[Case]:
         raise InputError(
             "fold all holds no case out",
             where=str(run.folder.root),
-            mend="Predict new scans with it: `medunet predict RUN/folds/all/model SCANS --out FOLDER`.",
+            hint="Predict new scans with it: `medunet predict RUN/folds/all/model SCANS --out FOLDER`.",
         )
     return tests or list(validation)

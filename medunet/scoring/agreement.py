@@ -61,10 +61,10 @@ def compare_readers(
     shapes = {reader: labels.shape for reader, labels in maps.items()}
     if len(maps) < 2:
         raise InputError(
-            f"{len(maps)} label map(s) leave nothing to compare", mend="Give two or more readers."
+            f"{len(maps)} label map(s) leave nothing to compare", hint="Give two or more readers."
         )
     if len(set(shapes.values())) > 1:
-        raise InputError(f"the readers' shapes differ: {shapes}", mend="Resample them to one grid.")
+        raise InputError(f"the readers' shapes differ: {shapes}", hint="Resample them to one grid.")
     pairs: list[ReaderPair] = []
     agreements: list[TargetAgreement] = []
     for target, values in targets.items():

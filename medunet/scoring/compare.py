@@ -148,7 +148,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         raise InputError(
             f"no metric is common to all ({'; '.join(have_metrics)})",
             where="medunet compare",
-            mend="Score all methods with the same metrics.",
+            hint="Score all methods with the same metrics.",
         )
     return Comparison(
         methods=methods,
@@ -312,7 +312,7 @@ def _check_tables(tables: Mapping[str, pd.DataFrame]) -> None:
         raise InputError(
             "; ".join(faults),
             where="medunet compare",
-            mend="Score all methods against the same references, with the same scoring.surface, scoring.hd95 and "
+            hint="Score all methods against the same references, with the same scoring.surface, scoring.hd95 and "
             "scoring.percentile.",
         )
 

@@ -32,7 +32,7 @@ class Journal:
             lines = path.read_bytes().splitlines() if path.exists() else []
         except OSError as error:
             raise InputError(
-                error.strerror or "cannot be read", where=str(path), mend="Remove it."
+                error.strerror or "cannot be read", where=str(path), hint="Remove it."
             ) from error
         for line in lines:
             try:
@@ -64,7 +64,7 @@ class Journal:
             raise InputError(
                 f"cannot be written ({error.strerror or error})",
                 where=str(self._path),
-                mend="Free disk space or choose a folder that you may write to.",
+                hint="Free disk space or choose a folder that you may write to.",
             ) from error
 
     def _key(self, pair: Pair) -> str:

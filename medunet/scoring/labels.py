@@ -137,7 +137,7 @@ def find_common_targets(targets_reference: Targets, targets_prediction: Targets)
         raise InputError(
             f"the reference declares {list(targets_reference)} and the prediction {list(targets_prediction)}: "
             "no name is common",
-            mend="Name the labels alike in both descriptions.",
+            hint="Name the labels alike in both descriptions.",
         )
     return names
 
@@ -151,7 +151,7 @@ def check_names(options: ScoreOptions, names: list[str]) -> None:
     check_options(options.surface, options.percentile, options.tolerances_mm, options.hd95)
     for where, asked in (("lesions", options.lesions), ("tubes", options.tubes)):
         if unknown := [name for name in asked if name not in names]:
-            raise InputError(f"no target is named {unknown}", where=where, mend=f"Choose from {names}.")
+            raise InputError(f"no target is named {unknown}", where=where, hint=f"Choose from {names}.")
     if options.tubes:
         check_available()
 

@@ -47,12 +47,12 @@ def find_pairs(
         return _match(_list_volumes(reference), _list_volumes(prediction), prediction, "reference")
     if not reference.exists() or not prediction.exists():
         absent = reference if not reference.exists() else prediction
-        raise InputError("no such file or folder", where=str(absent), mend="Check the path.")
+        raise InputError("no such file or folder", where=str(absent), hint="Check the path.")
     if reference.is_dir():
         raise InputError(
             "the reference is a folder but the prediction is a file",
             where=str(prediction),
-            mend="Give two files, two folders, or one reference file and a folder of predictions.",
+            hint="Give two files, two folders, or one reference file and a folder of predictions.",
         )
     predictions = _list_volumes(prediction) if prediction.is_dir() else {_stem(prediction): prediction}
     if not predictions:
@@ -69,7 +69,7 @@ def match_cases(labels: dict[str, Path], prediction: Path) -> tuple[list[Pair], 
         InputError: there is no such folder, or nothing matches.
     """
     if not prediction.is_dir():
-        raise InputError("no such folder", where=str(prediction), mend="Give the folder of the predictions.")
+        raise InputError("no such folder", where=str(prediction), hint="Give the folder of the predictions.")
     return _match(labels, _list_volumes(prediction), prediction, "case id")
 
 
@@ -82,7 +82,7 @@ def _match(
             f"no file of the prediction folder has the name of a {what}: {_examples(references)} there, "
             f"{_examples(predictions)} here",
             where=str(folder),
-            mend="Name each prediction so, or give a table with --pairs.",
+            hint="Name each prediction so, or give a table with --pairs.",
         )
     pairs = [Pair(stem, path, predictions.get(stem)) for stem, path in references.items()]
     return pairs, [path.name for stem, path in predictions.items() if stem not in references]
@@ -100,7 +100,7 @@ def _list_volumes(folder: Path) -> dict[str, Path]:
             continue
         if twin := volumes.get(_stem(path)):
             raise InputError(
-                f"holds both {twin.name} and {path.name}", where=str(folder), mend="Remove one of them."
+                f"holds both {twin.name} and {path.name}", where=str(folder), hint="Remove one of them."
             )
         volumes[_stem(path)] = path
     return volumes
@@ -119,12 +119,12 @@ def _read_pairs(table: Path) -> list[Pair]:
     try:
         rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
-        raise InputError("no such file", where=str(table), mend="Check the path.") from error
+        raise InputError("no such file", where=str(table), hint="Check the path.") from error
     except (OSError, ValueError) as error:
         raise InputError(f"not a readable table ({error})", where=str(table)) from error
     if absent := [name for name in _COLUMNS if name not in rows.columns]:
         raise InputError(
-            f"lacks the columns {absent}", where=str(table), mend=f"Its columns must be {','.join(_COLUMNS)}."
+            f"lacks the columns {absent}", where=str(table), hint=f"Its columns must be {','.join(_COLUMNS)}."
         )
     faults = [f"case '{case}' stands twice" for case in rows["case"][rows["case"].duplicated()].unique()]
     pairs = []
@@ -133,5 +133,5 @@ def _read_pairs(table: Path) -> list[Pair]:
             faults.append(f"line {number} lacks a case or a reference")
         pairs.append(Pair(case, table.parent / reference, table.parent / prediction if prediction else None))
     if faults or not pairs:
-        raise InputError("; ".join(faults) or "holds no case", where=str(table), mend="Mend the table.")
+        raise InputError("; ".join(faults) or "holds no case", where=str(table), hint="Correct the table.")
     return pairs

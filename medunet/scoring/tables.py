@@ -143,7 +143,7 @@ def _read_table(path: Path, needed: Sequence[str], kinds: Mapping[str, _Kind], w
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except FileNotFoundError as error:
-        raise InputError("no such file", where=str(path), mend="Make it with `medunet score`.") from error
+        raise InputError("no such file", where=str(path), hint="Make it with `medunet score`.") from error
     except (OSError, ValueError) as error:
         raise InputError(f"not a table of {what} ({error})", where=str(path)) from error
     if absent := [name for name in needed if name not in table.columns]:
@@ -163,7 +163,7 @@ def _read_table(path: Path, needed: Sequence[str], kinds: Mapping[str, _Kind], w
         raise InputError(
             f"not a table of {what}: {'; '.join(named)}{more}",
             where=str(path),
-            mend="Mend these cells, or make the file anew with `medunet score`.",
+            hint="Correct these cells, or make the file anew with `medunet score`.",
         )
     return pd.DataFrame(values).reset_index(drop=True)
 

@@ -22,7 +22,7 @@ def check_available() -> None:
         InputError: scikit-image is not installed.
     """
     if find_spec("skimage") is None:
-        raise InputError("clDice needs scikit-image", where="tubes", mend='pip install "medunet[tubes]"')
+        raise InputError("clDice needs scikit-image", where="tubes", hint='pip install "medunet[tubes]"')
 
 
 def compute_cldice(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> float:

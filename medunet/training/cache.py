@@ -4,6 +4,7 @@ Entries that were damaged are made again, and named. Much work is shared by proc
 takes its process with it, is named and stops no other.
 """
 
+import logging
 import math
 import shutil
 import time
@@ -16,7 +17,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from medunet import __version__
 from medunet.base.errors import DataError, MedunetError
@@ -33,6 +33,7 @@ from medunet.training.cached_arrays import CachedArray, find_damage, open_entry,
 from medunet.transforms.chain import preprocess_chain, run_chain
 from medunet.transforms.patches import PreparedCase, find_locations
 
+_log = logging.getLogger(__name__)
 _DECISIVE = (  # what of a plan a preprocessed case depends on
     "dimensions", "orientation", "spacing_mm", "slice_axis", "crop_nonzero", "intensities", "resize_to", "grid",
 )  # fmt: skip
@@ -80,7 +81,7 @@ def prepare_cases(
         if not (cache / f"{job.key}.json").exists():
             missing.append(job)
         elif damage := find_damage(cache, job.key):
-            _say(f"Case {job.case.id} is preprocessed again: {damage}.")
+            _log.info(f"Case {job.case.id} is preprocessed again: {damage}.")
             missing.append(job)
     _make_all(missing, description, plan, cache, seed)
     return [open_entry(cache, job.key, job.case.id) for job in jobs]
@@ -114,7 +115,7 @@ def _make_all(jobs: Sequence[_Job], description: Description, plan: Plan, cache:
                 faults[index] = DataError(
                     "its process was ended from outside, most likely for want of memory",
                     where=f"case {jobs[index].case.id}",
-                    mend=f"It takes about {_BYTES_PER_VOXEL * sizes[index] / 1e9:.1f} GB: free memory and run the "
+                    hint=f"It takes about {_BYTES_PER_VOXEL * sizes[index] / 1e9:.1f} GB: free memory and run the "
                     "command again, which keeps what is done.",
                 )
     if faults:
@@ -136,12 +137,12 @@ def _make(
         write_entry(cache, job.key, result["image"].as_tensor().numpy(), labels, found)
         return job.key
     except DataError as error:
-        return DataError(error.what, where=f"case {case.id}: {error.where}", mend=error.mend)
+        return DataError(error.what, where=f"case {case.id}: {error.where}", hint=error.hint)
     except MedunetError as error:  # not of this case alone
         return error
     except MemoryError:
         return DataError(
-            "memory ran out", where=f"case {case.id}", mend="Free memory and run the command again."
+            "memory ran out", where=f"case {case.id}", hint="Free memory and run the command again."
         )
     except Exception as error:  # the other cases go on
         return DataError(f"cannot be preprocessed ({type(error).__name__}: {error})", where=f"case {case.id}")
@@ -184,21 +185,21 @@ def hold_in_memory(cases: list[PreparedCase], ram_gb: float | None, *, shared: b
     text = f"{len(cases)} preprocessed cases take {needed_gb:.2f} GB of memory"
     on_disk = "patches are read from chunked files on disk"
     if needed_gb > limit_gb:
-        _say(f"{text}, over the limit of {limit_gb:.2f} GB: {on_disk}.")
+        _log.info(f"{text}, over the limit of {limit_gb:.2f} GB: {on_disk}.")
         return cases
     arrays: list[Any] = [array for case in cases for array in (case.image, case.label)]
     if not shared:
-        _say(f"{text}.")
+        _log.info(f"{text}.")
         return [PreparedCase(case.id, case.image[:], case.label[:], case.locations) for case in cases]
     absent = [array for array in arrays if not array.unpacked.path.exists()]
     free_gb = shutil.disk_usage(arrays[0].path.parent).free / 1e9
     absent_gb = sum(array.num_bytes for array in absent) / 1e9
     if absent_gb > _SHARE_OF_DISK * free_gb:  # checkpoints and logs need their place, too
-        _say(
+        _log.info(
             f"{text} and {absent_gb:.2f} GB of the cache's disk, which has {free_gb:.2f} GB left: {on_disk}."
         )
         return cases
-    _say(f"{text}, held once for all processes.")
+    _log.info(f"{text}, held once for all processes.")
     for array in track(arrays, "Load"):
         _unpack(array, is_new=array in absent)
     return [
@@ -211,7 +212,7 @@ def _unpack(array: CachedArray, *, is_new: bool) -> None:
     if not is_new and array.unpacked.is_whole():
         return
     if not is_new:
-        _say(f"{array.unpacked.path.name} of the cache is damaged: it is unpacked again.")
+        _log.info(f"{array.unpacked.path.name} of the cache is damaged: it is unpacked again.")
     array.unpack()
 
 
@@ -233,7 +234,3 @@ def _remove_abandoned(cache: Path) -> None:
         with suppress(FileNotFoundError):  # it has been finished meanwhile
             if path.stat().st_mtime < time.time() - _ABANDONED_S:
                 path.unlink()
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)

@@ -128,7 +128,7 @@ def newest_readable(folder: Path) -> Path | None:
         raise InputError(
             f"neither of {[path.name for path in found]} can be read",
             where=str(folder),
-            mend="Remove the checkpoints folder to train this fold anew.",
+            hint="Remove the checkpoints folder to train this fold anew.",
         )
     return None
 
@@ -243,6 +243,6 @@ def find_resume(
         raise InputError(
             "the checkpoints were made with another plan, case list, seed, optimizer, loss or epoch length",
             where=str(checkpoints),
-            mend="Choose another run folder, or remove this fold's folder to train it anew.",
+            hint="Choose another run folder, or remove this fold's folder to train it anew.",
         )
     return identity, path, saved

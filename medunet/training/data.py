@@ -117,7 +117,7 @@ class FoldData(L.LightningDataModule):
             raise InputError(
                 f"a batch of {plan.batch_size} cannot be divided among {processes.count} processes",
                 where="planning.batch_size",
-                mend=f"Make it a multiple of {processes.count}: all processes together train on one batch.",
+                hint=f"Make it a multiple of {processes.count}: all processes together train on one batch.",
             )
         self.patches = PatchDataset(training, plan, config, seed=seed)
         numbers = list(range(len(validation)))[processes.rank :: processes.count]

@@ -1,10 +1,10 @@
 """What a training leaves for prediction: the best and the final weights, and the model card beside them."""
 
 import errno
+import logging
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -20,6 +20,8 @@ from medunet.records.scores import json_number
 from medunet.training.checkpoints import is_readable, newest_readable
 from medunet.training.validation_plan import begun_validation
 
+_log = logging.getLogger(__name__)
+
 
 def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) -> ModelCard:
     """Write the best checkpoint's weights and the newest one's as safetensors, with the model card beside them.
@@ -31,10 +33,9 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
     checkpoints, model = run.fold(fold) / "checkpoints", run.model(fold)
     best, newest = checkpoints / "best.ckpt", newest_readable(checkpoints)
     if newest is None:
-        raise InputError("nothing was saved", where=str(checkpoints), mend="Train at least one epoch.")
+        raise InputError("nothing was saved", where=str(checkpoints), hint="Train at least one epoch.")
     if not is_readable(best):
-        text = f"[yellow]best.ckpt of fold {fold} is lost: the newest weights take the place of the best.[/]"
-        Console(stderr=True).print(text, soft_wrap=True)
+        _log.warning("best.ckpt of fold %s is lost: the newest weights take the place of the best.", fold)
         best = newest
     averaged = config.training.ema_decay is not None
     row = _export(best, model / WEIGHTS_FILES["best"], averaged=averaged)

@@ -1,11 +1,11 @@
 """Training begun from another model's weights, whatever classes or channels it was trained on."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -18,6 +18,8 @@ from medunet.records.manifest import Manifest
 from medunet.records.model_card import ModelCard
 from medunet.records.plan import Plan
 from medunet.training.module import SegmentationModule
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,28 +59,26 @@ def begin_weights(
             raise InputError(
                 "this fold was begun from another model's weights, and was stopped before its first checkpoint",
                 where=str(folder),
-                mend="Give that model with --from again, or remove this fold's folder.",
+                hint="Give that model with --from again, or remove this fold's folder.",
             )
         if training.freeze_encoder:
             raise InputError(
                 "the encoder would stay at its random weights",
                 where="training.freeze_encoder",
-                mend="Give a model to begin from: training.init_from, or --from.",
+                hint="Give a model to begin from: training.init_from, or --from.",
             )
         return
     loaded = load_pretrained(module.network, module.plan, module.description, Path(training.init_from))
     if module.average is not None:
         module.average.module.load_state_dict(module.network.state_dict())
     if speaks:
-        console = Console(stderr=True)
-        console.print(loaded.summary(), highlight=False, soft_wrap=True)
+        _log.info(loaded.summary())
         held_out = {case.id for case in manifest.split_fold(training.fold)[1]}
         if loaded.dataset == manifest.description.name and (known := held_out & {*loaded.trained_on}):
-            console.print(
-                f"[yellow]That model was trained on {len(known)} of the cases that this fold holds out: its scores "
-                "will say nothing of new scans.[/]",
-                highlight=False,
-                soft_wrap=True,
+            _log.warning(
+                "That model was trained on %d of the cases that this fold holds out: its scores will say nothing of "
+                "new scans.",
+                len(known),
             )
         write_json(record, asdict(loaded))
 
@@ -99,7 +99,7 @@ def load_pretrained(network: nn.Module, plan: Plan, description: Description, fo
         raise InputError(
             "holds no model.json with weights.safetensors",
             where=f"training.init_from ({folder.name})",
-            mend="Give a trained run's folds/<k>/model folder.",
+            hint="Give a trained run's folds/<k>/model folder.",
         )
     card = ModelCard.read(folder / "model.json")
     weights_sha256 = hash_file(folder / "weights.safetensors")
@@ -107,7 +107,7 @@ def load_pretrained(network: nn.Module, plan: Plan, description: Description, fo
         raise InputError(
             "weights.safetensors is not the file that model.json was written with",
             where=f"training.init_from ({folder.name})",
-            mend="Copy both files again, or export the model anew with `medunet train`.",
+            hint="Copy both files again, or export the model anew with `medunet train`.",
         )
     try:
         given = load_file(folder / "weights.safetensors")
@@ -115,7 +115,7 @@ def load_pretrained(network: nn.Module, plan: Plan, description: Description, fo
         raise InputError(
             f"weights.safetensors cannot be read ({error})",
             where=f"training.init_from ({folder.name})",
-            mend="Copy the model folder again, or export it anew with `medunet train`.",
+            hint="Copy the model folder again, or export it anew with `medunet train`.",
         ) from error
     outputs = outputs_of(card.description), outputs_of(description)
     inputs = (
@@ -149,7 +149,7 @@ def load_pretrained(network: nn.Module, plan: Plan, description: Description, fo
         raise InputError(
             "no weight of that model fits this network",
             where=f"training.init_from ({folder.name})",
-            mend="Plan the same network: planning.network, base_features and stages as in the model's model.json.",
+            hint="Plan the same network: planning.network, base_features and stages as in the model's model.json.",
         )
     network.load_state_dict(own)
     return Loaded(tuple(whole), adapted, left, weights_sha256, card.description.name, card.training_cases)

@@ -115,7 +115,7 @@ class SegmentationLoss(nn.Module):
             raise DataError(
                 f"label values {strange} are not among the declared {self.declared}",
                 where="training",
-                mend="Run the check again, and mend the label or declare its values.",
+                hint="Run the check again, and correct the label or declare its values.",
             )
 
     def _is_strange(self, label: torch.Tensor) -> torch.Tensor:

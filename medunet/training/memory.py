@@ -78,7 +78,7 @@ def require_memory(
             f"a training step with a batch of {plan.batch_size} takes about {step:.1f} GB, but {free:.1f} GB "
             "are free",
             where=str(device),
-            mend=_SMALLER.format(gb=plan.memory_gb, device=device),
+            hint=_SMALLER.format(gb=plan.memory_gb, device=device),
         )
     ram = free_memory_gb(torch.device("cpu")) if on_card else free
     held = held_gb(plan, description, num_cases)  # once, whatever the number of processes
@@ -89,13 +89,13 @@ def require_memory(
             f"{num_cases} preprocessed cases take about {held:.1f} GB of memory, but {left:.1f} GB are left beside "
             "the training step",
             where="training.ram_gb",
-            mend=f"Set training.ram_gb (--ram-gb) to {0.9 * left:.1f} or less: the cases are then read from disk.",
+            hint=f"Set training.ram_gb (--ram-gb) to {0.9 * left:.1f} or less: the cases are then read from disk.",
         )
 
 
 @contextmanager
 def naming_out_of_memory(where: str) -> Iterator[None]:
-    """Turn memory that ran out, on a card or on the computer, into a message with the mend.
+    """Turn memory that ran out, on a card or on the computer, into a message with how to fix it.
 
     Raises:
         NoMemoryError: memory ran out.
@@ -108,6 +108,6 @@ def naming_out_of_memory(where: str) -> Iterator[None]:
         raise NoMemoryError(
             f"memory ran out ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})",
             where=where,
-            mend="Lower planning.batch_size, planning.patch_size or planning.memory_gb with "
+            hint="Lower planning.batch_size, planning.patch_size or planning.memory_gb with "
             "`medunet plan RUN --set KEY=VALUE`; where held cases fill the memory, training.ram_gb (--ram-gb).",
         ) from error

@@ -187,12 +187,12 @@ class SegmentationModule(L.LightningModule):
         return InputError(
             f"{what} at step {self.global_step}",
             where="training",
-            mend="Lower training.learning_rate, or set training.precision=fp32.",
+            hint="Lower training.learning_rate, or set training.precision=fp32.",
         )
 
     @torch.no_grad()
     def _require_finite(self) -> None:
-        """Refuse to go on with weights that are NaN or infinite, which no further step would mend."""
+        """Refuse to go on with weights that are NaN or infinite, which no further step would repair."""
         if not torch.nn.utils.get_total_norm(list(self.network.parameters())).isfinite():
             raise self._diverged("the weights are no longer finite")
 

@@ -1,16 +1,17 @@
 """What a terminal shows while a fold trains: from the first step on, when it ends; and whether the losses part."""
 
+import logging
 import math
 import time
 from datetime import datetime, timedelta
 from typing import Any
 
 import lightning as L
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from medunet.base.progress import ShareBar
 from medunet.training.module import SegmentationModule
 
+_log = logging.getLogger(__name__)
 _WINDOW = 5  # validations that are compared with as many before them
 
 
@@ -22,17 +23,7 @@ class ProgressLine(L.Callback):
         assert isinstance(pl_module, SegmentationModule)
         self._warned, self._told = False, -1
         self._start, self._start_progress = time.monotonic(), pl_module.progress()
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("Train"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%  {task.description}"),
-            TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=1.0)
-        self._bar.start()
+        self._bar = ShareBar("Train")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -41,27 +32,27 @@ class ProgressLine(L.Callback):
         assert isinstance(pl_module, SegmentationModule)
         done = pl_module.progress(now=True)  # the module reads the clock behind its callbacks
         end = expected_end(time.monotonic() - self._start, done - self._start_progress, 1 - done)
-        if self._console.is_terminal:
+        if self._bar.is_shown:
             dice = f", Dice {pl_module.history[-1]['dice']:.3f}" if pl_module.history else ""
             text = f"epoch {pl_module.current_epoch}{dice}, {end}"
-            self._bar.update(self._task, completed=done, description=text)
+            self._bar.move(done, text)
         elif int(10 * done) > self._told and done < 1:
             self._told = int(10 * done)
-            self._console.print(f"Train {done:.0%}: {end}", highlight=False, soft_wrap=True)
+            _log.info(f"Train {done:.0%}: {end}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Where there is no terminal, print a line an epoch for the log; warn once of overfitting."""
         assert isinstance(pl_module, SegmentationModule)
-        if not self._console.is_terminal:
+        if not self._bar.is_shown:
             row = pl_module.history[-1] if pl_module.history else None
             text = f"epoch {pl_module.current_epoch}"
             if row is not None and row["epoch"] == pl_module.current_epoch:
                 text += f", loss {row['loss']:.3f}, Dice {row['dice']:.3f}"
             minutes = f"{pl_module.elapsed_s / 60:.1f} minutes"
-            self._console.print(f"Train {pl_module.progress():.0%}: {text}, {minutes}")
+            _log.info(f"Train {pl_module.progress():.0%}: {text}, {minutes}")
         if not self._warned and (reason := parted(pl_module.history)):
             self._warned = True
-            self._console.print(f"[yellow]{reason}[/]", highlight=False, soft_wrap=True)
+            _log.warning(reason)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the bar as it is."""

@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console
 
 from medunet.compute.devices import keep_freed_memory
 from medunet.compute.processes import ALONE, Processes
@@ -40,6 +39,7 @@ from medunet.training.tensorboard import TensorBoardLog
 from medunet.training.validation_plan import ValidationPlan, settle_validation
 from medunet.transforms.patches import PreparedCase
 
+_log = logging.getLogger(__name__)
 _LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -105,7 +105,7 @@ def train_fold(
         every_epochs = validation.every_epochs
         trainer = _make_trainer(folder, config, compute, device, processes, saved, callbacks, every_epochs)
         if saved is not None and processes.is_first:
-            Console(stderr=True).print(f"Resuming fold {fold} at step {saved.step}.")
+            _log.info("Resuming fold %s at step %d.", fold, saved.step)
         try:
             with naming_out_of_memory(f"training fold {fold} on {device}"):
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if saved else None)

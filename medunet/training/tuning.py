@@ -15,7 +15,6 @@ from typing import Any, TypeGuard
 import lightning as L
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -31,9 +30,10 @@ try:
     from medunet.training.tuning_space import as_changes, as_shown, grid_of, suggest
 except ImportError as error:
     raise InputError(
-        "Optuna is not installed", where="medunet tune", mend="pip install 'medunet[tune]'"
+        "Optuna is not installed", where="medunet tune", hint="pip install 'medunet[tune]'"
     ) from error
 
+_log = logging.getLogger(__name__)
 _STATE = optuna.trial.TrialState
 _STATES = {  # in the table's order
     _STATE.COMPLETE: "complete", _STATE.PRUNED: "pruned", _STATE.FAIL: "failed", _STATE.RUNNING: "running",
@@ -100,10 +100,10 @@ def search(
                 _queue(study, study.trials[trial.number])
                 raise
             trial.set_user_attr("reason", _reason(error))
-            _tell(f"{name} failed: {_reason(error)}")
+            _log.info(f"{name} failed: {_reason(error)}")
             raise _TrialFailedError from error
         _write_hparams(folder / "tensorboard" / name, trial.params, dice)
-        _tell(f"{name} {'was pruned at' if pruning.pruned else 'reached'} validation Dice {dice:.3f}")
+        _log.info(f"{name} {'was pruned at' if pruning.pruned else 'reached'} validation Dice {dice:.3f}")
         if pruning.pruned:
             raise optuna.TrialPruned
         return dice
@@ -131,7 +131,7 @@ def _claim(folder: Path, identity: dict[str, str]) -> None:
         raise InputError(
             "holds trials of another search: its space, settings, cases or kind of storage were others",
             where=str(folder),
-            mend="Restore them, remove the folder, or search in another run.",
+            hint="Restore them, remove the folder, or search in another run.",
         )
     write_json(path, identity)
 
@@ -140,9 +140,9 @@ def _open_study(folder: Path, name: str, url: str | None) -> optuna.Study:
     optuna.logging.set_verbosity(logging.ERROR)  # pruned and failed trials are told in our words
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     folder.mkdir(parents=True, exist_ok=True)
-    mend = "Remove the tuning folder to search anew."
+    hint = "Remove the tuning folder to search anew."
     if url:
-        mend = "Give a reachable server, such as postgresql://USER:PASSWORD@HOST/DATABASE, and install its driver."
+        hint = "Give a reachable server, such as postgresql://USER:PASSWORD@HOST/DATABASE, and install its driver."
     try:
         storage = optuna.storages.RDBStorage(
             url or f"sqlite:///{(folder / 'study.db').resolve()}",
@@ -153,7 +153,7 @@ def _open_study(folder: Path, name: str, url: str | None) -> optuna.Study:
         raise InputError(
             f"cannot be used ({type(error).__name__})",
             where="--storage" if url else str(folder / "study.db"),
-            mend=mend,
+            hint=hint,
         ) from error
     return optuna.create_study(
         study_name=name,
@@ -238,10 +238,6 @@ def _reason(error: MedunetError) -> str:
 
 
 # ---- results ----------------------------------------------------------------------------------------------------
-
-
-def _tell(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _write_hparams(folder: Path, parameters: Mapping[str, Any], dice: float) -> None:

@@ -46,7 +46,7 @@ def check_space(config: Config) -> None:
         raise InputError(
             "; ".join(faults),
             where="tuning.space",
-            mend="Write e.g. training.learning_rate: {low: 1e-4, high: 1e-2, log: true} or "
+            hint="Write e.g. training.learning_rate: {low: 1e-4, high: 1e-2, log: true} or "
             "training.loss: [dice, auto]; whole numbers need `integer: true`.",
         )
 

@@ -3,6 +3,7 @@
 So that validation takes about 15% of the time, whatever the scans' size, and a resumed run sees what it began with.
 """
 
+import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field
-from rich.console import Console
 
 from medunet.base.errors import InputError
 from medunet.base.stored import Stored
@@ -24,6 +24,7 @@ from medunet.records.plan import Plan
 from medunet.training.probe import ComputeChoice
 from medunet.training.windows import count_windows
 
+_log = logging.getLogger(__name__)
 _FILE = "validation.json"
 SHARE = 0.15  # of a training's time
 BESIDE = 1.2  # times as long as the network alone: cutting, loss, counts, outlines (12 hippocampi, two cores)
@@ -171,10 +172,10 @@ def settle_validation(
         raise InputError(
             f"the training was begun with {', '.join(gone)} to validate on, which the fold no longer holds out",
             where=f"fold {config.training.fold}",
-            mend="Restore the cases, or remove this fold's folder to train it anew.",
+            hint="Restore the cases, or remove this fold's folder to train it anew.",
         )
     settled.write(folder / _FILE)
-    Console(stderr=True).print(settled.sentence(len(ids)), highlight=False, soft_wrap=True)
+    _log.info(settled.sentence(len(ids)))
     return settled
 
 

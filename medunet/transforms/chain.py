@@ -40,17 +40,17 @@ class LoadCased(MapTransform):
         path = case["image"][0]
         image = read_channels(case["image"], resample=case["resample"])
         if not np.isfinite(image.array).all():
-            raise DataError("has NaN or infinite voxels", where=path.name, mend="Export the scan again.")
+            raise DataError("has NaN or infinite voxels", where=path.name, hint="Export the scan again.")
         # A stain may leave one colour of a picture empty; a scan's empty channel is a failed export.
         channels = [image.array] if is_flat(path) else list(image.array)
         if any(channel.min() == channel.max() for channel in channels):
-            raise DataError("every voxel is alike", where=path.name, mend="Export the scan again.")
+            raise DataError("every voxel is alike", where=path.name, hint="Export the scan again.")
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
             name = case["label"].name
             label = read_label(case["label"], instances_as=self.instances_as)
             if label.array.dtype != np.uint8:
-                raise DataError("label values above 255", where=name, mend="Run the check again.")
+                raise DataError("label values above 255", where=name, hint="Run the check again.")
             array = torch.from_numpy(np.ascontiguousarray(label.array))[None]
             # The check has shown that label and image share a grid to within a fraction of a voxel.
             meta = {"file": name, "values": values_of(array)}
@@ -126,7 +126,7 @@ def check_label_values(label: torch.Tensor, values: list[int], file: str) -> Non
         raise DataError(
             f"preprocessing gave the label the values {shown} beside those of the file, {values}",
             where=file,
-            mend="Resample labels by whole values, never by interpolating them.",
+            hint="Resample labels by whole values, never by interpolating them.",
         )
 
 

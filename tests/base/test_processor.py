@@ -72,7 +72,7 @@ def test_threads_are_the_users_word_or_the_usable_cores(unlimited):
 
 
 def test_affinity_limits_the_cores(unlimited):
-    one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from medunet.processor import *; "
+    one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from medunet.base.processor import *; "
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("this system has no affinity")
     code = f"{one}print(usable_cores(), num_threads())"

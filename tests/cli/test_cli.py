@@ -1,4 +1,4 @@
-"""The command line: every mistake ends in one message with its mend and its exit code, never a traceback."""
+"""The command line: every mistake ends in one message with its hint and its exit code, never a traceback."""
 
 import errno
 import shutil

@@ -98,7 +98,9 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(
     run = change(prepared, space, "tuning.sampler=grid", "training.epochs=20", "tuning.prune=false")
     run.save()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["medunet.stages", "medunet.training.train", "medunet.training.tuning"])
+    context.set_forkserver_preload(
+        ["medunet.commands.train", "medunet.training.train", "medunet.training.tuning"]
+    )
     process = context.Process(target=tune_in_a_process, args=(run.folder.root, run.data_root))
     process.start()
     checkpoint = run.folder.root / "tuning/trial_0001/folds/0/checkpoints/previous.ckpt"

@@ -83,11 +83,11 @@ def test_what_onednn_denies_is_not_tried(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_choice_is_kept_and_not_tried_again(capsys: pytest.CaptureFixture[str]):
     choice = choose(Computer(fp32=0.02, last=0.02, bf16=0.01, bf16_last=0.01))
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "6.5 seconds at most" in said
     assert "Chosen for a training step: bf16" in said
     assert choose_on_cpu(list_kept()[0].key, ("", ""), refuse) == choice
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
     assert (
         choose(Computer(fp32=0.01, last=0.01, bf16=0.02, bf16_last=0.02), purpose="inference").precision
         == "fp32"
@@ -104,7 +104,7 @@ def test_what_was_found_beside_other_work_is_used_once(monkeypatch, capsys: pyte
     assert list_kept() == []
     assert (
         "Other work took 1.0 cores meanwhile: the choice is used now, and not kept."
-        in capsys.readouterr().out
+        in capsys.readouterr().err
     )
 
 
@@ -119,7 +119,7 @@ def test_what_could_not_time_the_network_is_not_kept():
 def test_a_cache_that_cannot_be_written_is_named_and_stops_nothing(monkeypatch, capsys):
     monkeypatch.setattr(kept, "cache_folder", lambda: None)
     assert choose(Computer(fp32=0.02, last=0.02, bf16=0.01, bf16_last=0.01)).precision == "bf16"
-    assert "could not be kept for the next time: there is no home folder" in capsys.readouterr().out
+    assert "could not be kept for the next time: there is no home folder" in capsys.readouterr().err
 
 
 def test_what_is_asked_for_is_timed_alone():
@@ -152,7 +152,7 @@ import json, sys
 from medunet.compute.choosing import choose_on_cpu, choice_key
 from medunet.compute.parts import _convolutions
 from medunet.compute.race import Race, Way
-from medunet.processor import read_processor
+from medunet.base.processor import read_processor
 race = Race([Way("fp32"), Way("bf16")], 60.0)
 race.run([_convolutions(3, training=True)])
 from medunet.compute.devices import may_have_bf16

@@ -139,7 +139,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 import torch, torch.distributed as dist
 from medunet.training import module
-from medunet.training.processes import Processes
+from medunet.compute.processes import Processes
 
 rank, store = int(sys.argv[1]), "file://" + sys.argv[2]
 dist.init_process_group("gloo", store, timeout=timedelta(seconds=1), rank=rank, world_size=2)

@@ -13,7 +13,6 @@ from medunet.records.description import Description, load_description
 from medunet.records.manifest import Case, Manifest
 
 
-
 @pytest.fixture
 def liver() -> Description:
     return load_description("msd_task03_liver")

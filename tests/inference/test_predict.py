@@ -7,7 +7,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from monai.networks.nets import DynUNet
 
 from medunet.networks.builder import build_network, to_probabilities

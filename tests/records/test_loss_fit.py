@@ -1,4 +1,4 @@
-"""Loss, head, labels and class weights: what fits, and the mend where it does not."""
+"""Loss, head, labels and class weights: what fits, and how to fix it where it does not."""
 
 from collections.abc import Mapping
 from typing import get_args
@@ -42,7 +42,7 @@ def test_auto_follows_the_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "description", "mend"),
+    ("name", "description", "hint"),
     [
         ("dice_ce", REGIONS, r"regions organ, tumour.*dice_bce \(sigmoid\) for regions"),
         ("ce", REGIONS, r"auto: what fits is bce \(sigmoid\) for regions"),
@@ -50,8 +50,8 @@ def test_auto_follows_the_labels() -> None:
         ("dice_bce", LABELS, r"dice_ce \(softmax\)"),
     ],
 )
-def test_the_mend_names_the_loss_that_fits(name: LossName, description: Description, mend: str) -> None:
-    with pytest.raises(InputError, match=mend):
+def test_the_hint_names_the_loss_that_fits(name: LossName, description: Description, hint: str) -> None:
+    with pytest.raises(InputError, match=hint):
         check_loss(name, description, {})
 
 

@@ -248,7 +248,7 @@ def test_every_cell_of_lesions_that_cannot_be_used_is_named(tmp_path: Path) -> N
         "row 4, column slice: blank is not a whole number of 0 or more; "
         "row 5, column status: 'invented' is not matched or missed or false_positive; "
         "row 5, column slice: '40.5' is not a whole number of 0 or more. "
-        "Mend these cells, or make the file anew with `medunet score`."
+        "Correct these cells, or make the file anew with `medunet score`."
     )
 
 
@@ -296,7 +296,7 @@ def test_scores_that_are_no_numbers_are_named_each_up_to_twenty(
         read_scores(path)
     table["dice"] = table["iou"] = "?"
     table.to_csv(path, index=False)
-    with pytest.raises(InputError, match=r"row 11, column dice: [^;]* and 9 more\. Mend these cells"):
+    with pytest.raises(InputError, match=r"row 11, column dice: [^;]* and 9 more\. Correct these cells"):
         read_scores(path)
 
 

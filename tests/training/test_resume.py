@@ -51,7 +51,7 @@ def begin(root: Path, data_root: Path, changes: tuple[str, ...]) -> Run:
 @pytest.mark.slow
 def test_killed_at_many_moments_training_ends_with_the_same_weights(finished_run: Run, tmp_path: Path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["medunet.stages", "medunet.training.train"])
+    context.set_forkserver_preload(["medunet.commands.train", "medunet.training.train"])
     data_root, threads = finished_run.data_root, torch.get_num_threads()
     begun = begin(tmp_path / "begun", data_root, (*CHANGES, "training.epochs=1"))
     run_train(begun)  # both go on from here: what was timed at the start bounds their validation

@@ -138,9 +138,9 @@ def test_settings_that_fail_stand_in_the_table_and_the_others_go_on(tmp_path: Pa
 
     def train(name: str, changes: list[str], callbacks: Sequence[L.Callback]) -> float:
         if name == "trial_0001":
-            raise InputError("the loss became nan", where="training", mend="Lower it.")
+            raise InputError("the loss became nan", where="training", hint="Lower it.")
         if name == "trial_0002":
-            raise DataError("is cut short", where=f"case a: {data_root}/a.nii.gz", mend="Copy it again.")
+            raise DataError("is cut short", where=f"case a: {data_root}/a.nii.gz", hint="Copy it again.")
         return 0.7
 
     table = go(configure(RATES, "tuning.trials=4"), tmp_path / "tuning", train)
@@ -158,7 +158,7 @@ def test_a_full_disk_ends_the_search_and_its_trial_goes_on_later(tmp_path: Path)
     def train_on_a_full_disk(name: str, changes: list[str], callbacks: Sequence[L.Callback]) -> float:
         tries.append((name, changes))
         if len(tries) == 2:
-            raise InputError("cannot be written", where="x", mend="Free space.") from OSError("no space left")
+            raise InputError("cannot be written", where="x", hint="Free space.") from OSError("no space left")
         return train(name, changes, callbacks)
 
     with pytest.raises(InputError, match="cannot be written"):

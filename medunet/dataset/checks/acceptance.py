@@ -42,7 +42,7 @@ def accept_faults(manifest: Manifest, entries: Iterable[str]) -> Manifest:
         raise InputError(
             "; ".join(troubles),
             where="--accept",
-            mend="Write code and case as checks.csv has them, such as L003:liver_47='no tumour in this scan'.",
+            hint="Write code and case as checks.csv has them, such as L003:liver_47='no tumour in this scan'.",
         )
     return with_accepted(manifest, accepted.values())
 

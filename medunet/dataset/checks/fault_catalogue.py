@@ -1,4 +1,4 @@
-"""The catalogue of faults: what each code means, how it is measured, what is expected instead, and the mend.
+"""The catalogue of faults: what each code means, how it is measured, what is expected instead, and how to fix it.
 
 Codes are stable: N… of a volume file, D… of a DICOM series, L… of a label, P… of two files of one case, S… of the
 set and its split. docs/faults.md is made of it.
@@ -17,7 +17,7 @@ class FaultKind:
     severity: Severity  # the usual one
     how: str  # it is measured
     expected: str
-    mend: str
+    hint: str
 
 
 FAULT_KINDS: dict[str, FaultKind] = {
@@ -327,7 +327,7 @@ FAULT_KINDS: dict[str, FaultKind] = {
         "error",
         "Every voxel's value against the labels that the description declares.",
         "",
-        "Mend the label, or declare its values in the description (`instances: true` for numbered objects).",
+        "Correct the label, or declare its values in the description (`instances: true` for numbered objects).",
     ),
     "L002": FaultKind(
         "label values not whole",
@@ -447,7 +447,7 @@ FAULT_KINDS: dict[str, FaultKind] = {
         "the seven flips about the grid's centre; 1.3 times as steep is told, where no more of "
         "the border falls on the background.",
         "the steepest border as it lies",
-        "Look at the case; mend the header of the label or of the image.",
+        "Look at the case; correct the header of the label or of the image.",
     ),
     "P009": FaultKind(
         "modalities exchanged",
@@ -484,7 +484,7 @@ FAULT_KINDS: dict[str, FaultKind] = {
         "error",
         "The patient's part of the case id, by the description's pattern; test cases count as a fold.",
         "a patient in one fold",
-        "Mend the folds, or make them from the seed.",
+        "Correct the folds, or make them from the seed.",
     ),
     "S004": FaultKind(
         "unmatched file",

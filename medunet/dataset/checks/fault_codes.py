@@ -16,5 +16,5 @@ def make_fault(
     """Return a fault of the catalogue; what is not given stands there."""
     kind = FAULT_KINDS[code]
     return Fault(
-        code, severity or kind.severity, case, subject, measured, expected or kind.expected, kind.mend
+        code, severity or kind.severity, case, subject, measured, expected or kind.expected, kind.hint
     )

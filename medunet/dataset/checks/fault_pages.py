@@ -18,7 +18,7 @@ Each fault has a code that stays the same, its case, what was measured and what 
 training from starting, a **warning** is worth a look, a **note** needs nothing. Codes with the severity "error" may
 be milder where the text says so.
 
-What to do about an error: mend the file and check again; leave the case out with
+What to do about an error: correct the file and check again; leave the case out with
 `medunet check RUN --exclude CASE=REASON`; or, where it is known and harmless, accept it with
 `medunet check RUN --accept CODE:CASE=REASON`. What is accepted stays in the tables and on the pages, with its reason.
 A fault of the set as a whole has no case: `--accept S010:='a rare label'`.
@@ -47,7 +47,7 @@ def _section(code: str, kind: FaultKind) -> str:
         f"- **Severity:** {kind.severity}\n"
         f"- **Measured:** {kind.how}\n"
         f"- **Expected:** {expected}\n"
-        f"- **Mend:** {kind.mend}\n"
+        f"- **How to fix it:** {kind.hint}\n"
     )
 
 

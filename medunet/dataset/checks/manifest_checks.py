@@ -5,7 +5,6 @@ import io
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
@@ -33,8 +32,9 @@ from medunet.records.manifest import Case, Manifest, Unmatched
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
-_COLUMNS = tuple(column.name for column in fields(Fault))
+_COLUMNS = ("code", "severity", "case", "subject", "measured", "expected", "mend", "accepted")
 _SCHEMA = "medunet.checks/1"
+_FAULTS = TypeAdapter(list[Fault])
 _ENDED = "the process was ended from outside, perhaps for lack of memory"
 
 _Examined = tuple[list[Fault], CaseFacts] | UnmatchedFacts
@@ -97,7 +97,7 @@ def errors_left(faults: Sequence[Fault], manifest: Manifest) -> list[Fault]:
 
 def write_faults(faults: Sequence[Fault], folder: Path) -> None:
     """Write checks.json and checks.csv, each whole or not at all; cells that a spreadsheet would run are quoted."""
-    rows = [asdict(fault) for fault in faults]
+    rows = _FAULTS.dump_python(list(faults), by_alias=True)
     write_json(folder / "checks.json", {"schema": _SCHEMA, "faults": rows})
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
@@ -116,17 +116,17 @@ def read_faults(path: Path) -> list[Fault]:
     try:
         if not isinstance(plain, dict) or plain.get("schema") != _SCHEMA:
             raise InputError(
-                f"its schema is not {_SCHEMA}", where=str(path), mend="Run `medunet check` again."
+                f"its schema is not {_SCHEMA}", where=str(path), hint="Run `medunet check` again."
             )
-        return TypeAdapter(list[Fault]).validate_python(plain.get("faults"))
+        return _FAULTS.validate_python(plain.get("faults"))
     except ValidationError as error:
         raise InputError(
-            "does not hold faults as they are written", where=str(path), mend="Run `medunet check` again."
+            "does not hold faults as they are written", where=str(path), hint="Run `medunet check` again."
         ) from error
 
 
 def fault_table(faults: Sequence[Fault], *, most_rows: int = 12) -> Table:
-    """Return the faults as a table for the terminal: errors first, grouped by code, the mend said once a code.
+    """Return the faults as a table for the terminal: errors first, grouped by code, the hint given once a code.
 
     Of a code with more than `most_rows` faults the rest is counted; checks.csv holds them all.
     """
@@ -139,7 +139,7 @@ def fault_table(faults: Sequence[Fault], *, most_rows: int = 12) -> Table:
     for head, group in groups.items():
         style = _STYLES[group[0].severity]
         table.add_row(
-            Text(head), "", Text(FAULT_KINDS[group[0].code].title), Text(group[0].mend), style=style
+            Text(head), "", Text(FAULT_KINDS[group[0].code].title), Text(group[0].hint), style=style
         )
         for fault in group[:most_rows]:
             reason = f" (accepted: {fault.accepted})" if fault.accepted else ""

@@ -92,14 +92,14 @@ def import_tree(
     """
     if not tree.is_dir():
         what = "it is no folder" if tree.exists() else "no such folder"
-        raise InputError(what, where=str(tree), mend="Check the path.")
+        raise InputError(what, where=str(tree), hint="Check the path.")
     if tree.resolve() == out.resolve():
-        raise InputError("the tree cannot be its own output", where=str(out), mend="Choose another folder.")
+        raise InputError("the tree cannot be its own output", where=str(out), hint="Choose another folder.")
     if description is not None and len(description.channels) != 1:
         raise InputError(
             f"{description.name} has {len(description.channels)} channels, but a series is one",
             where="--dataset",
-            mend="Leave it out; name the imported series of each case in a CSV (layout csv).",
+            hint="Leave it out; name the imported series of each case in a CSV (layout csv).",
         )
     names = _read_names(out)
     journal = Journal(out)
@@ -107,7 +107,7 @@ def import_tree(
     found = read_tree(tree, leave_out=out, workers=workers)
     if not found.series and not found.unreadable:
         raise InputError(
-            f"no DICOM image among its {found.num_others} files", where=str(tree), mend="Check the path."
+            f"no DICOM image among its {found.num_others} files", where=str(tree), hint="Check the path."
         )
     _remove_leftovers(out)
     jobs, changed = _name_jobs(found, names, tree, out, repair)
@@ -142,13 +142,13 @@ def import_tree(
 def _read_names(out: Path) -> Names:
     """Read the names that `out` has given; without them an image there could pass for another patient's."""
     if out.exists() and not out.is_dir():
-        raise InputError("it is no folder", where=str(out), mend="Choose another path.")
+        raise InputError("it is no folder", where=str(out), hint="Choose another path.")
     names = Names.read(out)
     if not names.entries and (written := find_written(out)):
         raise InputError(
             f"it holds {', '.join(written)}, but no {ORIGINALS} that says whose they are",
             where=str(out),
-            mend=f"Choose a new folder, or restore {ORIGINALS}.",
+            hint=f"Choose a new folder, or restore {ORIGINALS}.",
         )
     return names
 
@@ -246,7 +246,7 @@ def _do(
                 raise InputError(
                     outcome.unwritable,
                     where=str(out),
-                    mend="Free disk space or choose a folder that you may write to.",
+                    hint="Free disk space or choose a folder that you may write to.",
                 )
             if outcome.row.status == "imported":
                 journal.add(outcome.row)

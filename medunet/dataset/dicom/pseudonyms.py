@@ -138,7 +138,7 @@ class Names:
             raise InputError(
                 f"cannot be written ({error.strerror or error})",
                 where=str(path),
-                mend="Free disk space or choose a folder that you may write to.",
+                hint="Free disk space or choose a folder that you may write to.",
             ) from error
 
 
@@ -164,5 +164,5 @@ def _unusable(path: Path) -> InputError:
     return InputError(
         "is not the list of originals that medunet writes",
         where=str(path),
-        mend="Restore it, or choose another folder: without it cases would change their names.",
+        hint="Restore it, or choose another folder: without it cases would change their names.",
     )

@@ -286,5 +286,5 @@ def _repaired(fault: Fault, how: str) -> Fault:
         fault,
         severity="warning",
         measured=f"{fault.measured}; repaired: {how}",
-        mend="None needed if resampled voxels will do.",
+        hint="None needed if resampled voxels will do.",
     )

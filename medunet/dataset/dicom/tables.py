@@ -86,11 +86,11 @@ def read_rows(folder: Path) -> list[SeriesRow]:
     plain = read_object(path)
     try:
         if plain.get("schema") != _SCHEMA:
-            raise InputError(f"its schema is not {_SCHEMA}", where=str(path), mend="Remove it.")
+            raise InputError(f"its schema is not {_SCHEMA}", where=str(path), hint="Remove it.")
         return TypeAdapter(list[SeriesRow]).validate_python(plain.get("series"))
     except ValidationError as error:
         raise InputError(
-            "does not hold series as they are written", where=str(path), mend="Remove it."
+            "does not hold series as they are written", where=str(path), hint="Remove it."
         ) from error
 
 

@@ -67,7 +67,7 @@ def read_table(path: Path, place: str) -> Table | None:
         raise InputError(
             "cannot be read as text in UTF-8",
             where=place,
-            mend="Save it again as such, in Excel as 'CSV UTF-8'.",
+            hint="Save it again as such, in Excel as 'CSV UTF-8'.",
         ) from error
     head = next((line for line in text.splitlines() if line.strip()), "")
     told = re.fullmatch('"?sep=(.)"?', head)
@@ -76,7 +76,7 @@ def read_table(path: Path, place: str) -> Table | None:
         reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
         filled = [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
     except csv.Error as error:
-        raise InputError(f"is no table ({error})", where=place, mend="Save it again as a CSV.") from error
+        raise InputError(f"is no table ({error})", where=place, hint="Save it again as a CSV.") from error
     header, *lines = filled[bool(told) :] or [(1, [])]
     names = [_column(name) for name in header[1]]
     _require_columns(names, lines, place)
@@ -95,7 +95,7 @@ def read_table(path: Path, place: str) -> Table | None:
         if not any(_FILE.fullmatch(row["image"]) for row in rows):
             return None
     if twice := sorted(name for name, count in Counter(names).items() if name and count > 1):
-        raise InputError(f"columns stand twice: {', '.join(twice)}", where=place, mend="Rename one of each.")
+        raise InputError(f"columns stand twice: {', '.join(twice)}", where=place, hint="Rename one of each.")
     unused = tuple(name for name in names if name and name not in (*_COLUMNS, *channels))
     return Table(place, rows, tuple(number for number, _ in lines), channels, unused)
 
@@ -115,7 +115,7 @@ def list_table(description: Description, data_root: Path) -> Listing:
         raise InputError(
             "names no image files",
             where=description.table,
-            mend="Write columns case, image (or one for each channel) and label, with a row for each case.",
+            hint="Write columns case, image (or one for each channel) and label, with a row for each case.",
         )
     faults: list[str] = []
     columns = _image_columns(table, description, faults)
@@ -124,7 +124,7 @@ def list_table(description: Description, data_root: Path) -> Listing:
     if faults:
         more = f"; and {len(faults) - _MOST_SHOWN} more" if len(faults) > _MOST_SHOWN else ""
         raise InputError(
-            "; ".join(faults[:_MOST_SHOWN]) + more, where=description.table, mend="Mend these rows."
+            "; ".join(faults[:_MOST_SHOWN]) + more, where=description.table, hint="Correct these rows."
         )
     return list_named(cases, description.table, description, data_root)
 
@@ -135,7 +135,7 @@ def _require_columns(names: list[str], lines: list[tuple[int, list[str]]], place
         raise InputError(
             "its first line names files, not columns",
             where=place,
-            mend="Begin with a line of names: case, image (or one for each channel), label.",
+            hint="Begin with a line of names: case, image (or one for each channel), label.",
         )
     named = [bool(name) for name in names]
     beyond = [
@@ -148,7 +148,7 @@ def _require_columns(names: list[str], lines: list[tuple[int, list[str]]], place
         raise InputError(
             f"cells without a named column in row {shown}",
             where=place,
-            mend="Name the column, or put a cell that holds the delimiter in quotes.",
+            hint="Name the column, or put a cell that holds the delimiter in quotes.",
         )
 
 

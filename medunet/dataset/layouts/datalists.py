@@ -54,14 +54,14 @@ def read_datalist(path: Path, description: Description, data_root: Path) -> List
         raise InputError(
             "has no list 'training'",
             where=path.name,
-            mend='Write {"training": [{"image": ..., "label": ...}]}.',
+            hint='Write {"training": [{"image": ..., "label": ...}]}.',
         )
     faults = [*_label_faults(plain.get("labels"), description), *_channel_faults(plain, description)]
     if faults:
         raise InputError(
             f"contradicts description {description.name}: {'; '.join(faults)}",
             where=path.name,
-            mend="Use the description that belongs to this data, or mend one of the two.",
+            hint="Use the description that belongs to this data, or correct one of the two.",
         )
     cases = _read_cases(plain, description, data_root, path.name)
     return list_named(cases, path.name, description, data_root)
@@ -131,7 +131,7 @@ def _unique_ids(entries: list[_Entry], where: str) -> list[str]:
         folders = [PurePosixPath(next(iter(entry.images.values()))).parent.parts for entry in entries]
         ids = ["_".join([*parts, name]) for parts, name in zip(folders, ids, strict=True)]
     if twice := sorted(name for name, count in Counter(ids).items() if count > 1):
-        raise InputError(f"images stand twice: {', '.join(twice)}", where=where, mend="List each image once.")
+        raise InputError(f"images stand twice: {', '.join(twice)}", where=where, hint="List each image once.")
     return ids
 
 
@@ -148,7 +148,7 @@ def _images_of(
         raise InputError(
             f"{len(paths)} images, but description {description.name} has {len(channels)} channels: {channels}",
             where=place,
-            mend="List one image for each channel, in that order.",
+            hint="List one image for each channel, in that order.",
         )
     return {name: _relative(path, data_root, place) for name, path in zip(channels, paths, strict=True)}
 
@@ -160,7 +160,7 @@ def _relative(path: str, data_root: Path, place: str) -> str:
         return Path(path).relative_to(data_root.absolute()).as_posix()
     except ValueError as error:
         raise InputError(
-            "names a file outside the data root", where=place, mend="Write paths relative to the data root."
+            "names a file outside the data root", where=place, hint="Write paths relative to the data root."
         ) from error
 
 

@@ -40,7 +40,7 @@ def describe_json(plain: Mapping[str, Any], name: str, layout: Layout, **others:
     table = _read_labels(plain.get("labels"), faults)
     channels = read_channel_names(plain, faults)
     if faults:
-        raise InputError("; ".join(faults), where="dataset.json", mend="Mend these keys.")
+        raise InputError("; ".join(faults), where="dataset.json", hint="Correct these keys.")
     numbered = layout == "nnunet"
     description = Description.parse(
         {
@@ -143,7 +143,7 @@ def _check_order(description: Description, order: Any) -> None:
             f"regions_class_order {order} does not write each region as the label that no later region holds: "
             + ", ".join(f"{region} as {value}" for region, value in written.items()),
             where="dataset.json",
-            mend=f"Write {list(written.values())} if that is meant, or describe the dataset in a YAML.",
+            hint=f"Write {list(written.values())} if that is meant, or describe the dataset in a YAML.",
         )
 
 

@@ -44,7 +44,7 @@ def recognise(place: Path, data_root: Path, shipped: Sequence[Description]) -> R
         shipped: the descriptions known by name.
 
     Raises:
-        InputError: nothing is recognised, or the files can be read in two ways; names what was found and the mend.
+        InputError: nothing is recognised, or the files can be read in two ways; names what was found and the way out.
     """
     left_aside: list[str] = []
     if place.is_file():
@@ -58,7 +58,7 @@ def recognise(place: Path, data_root: Path, shipped: Sequence[Description]) -> R
         raise InputError(
             f"can be read in {len(candidates)} ways: {ways}",
             where=place.absolute().name,
-            mend="Give the folder or CSV of one of them, or a description (YAML) whose `files` say which is meant.",
+            hint="Give the folder or CSV of one of them, or a description (YAML) whose `files` say which is meant.",
         )
     return _complete(candidates[0], data_root if place.is_file() else place, shipped)
 
@@ -73,7 +73,7 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
             raise InputError(
                 f"is {candidate.what} ({candidate.evidence}), but without labels",
                 where=data_root.absolute().name,
-                mend="Add the label maps (to a table, as a column 'label'), or describe the dataset in a YAML.",
+                hint="Add the label maps (to a table, as a column 'label'), or describe the dataset in a YAML.",
             )
         found = read_label_values(labels)
         notes += [f"{name} cannot be read: left to the check" for name in found.unreadable]
@@ -160,26 +160,26 @@ def _unrecognised(folder: Path, shipped: Sequence[Description], left_aside: Sequ
     name, paths = folder.absolute().name, sorted(walk_files(folder))
     volumes = [path for path in paths if re.search(f"{READABLE_VOLUME}$", path)]
     if series := {str(PurePosixPath(path).parent) for path in paths if _is_dicom(folder / path)}:
-        return InputError(f"holds DICOM files in {len(series)} folder(s)", where=name, mend=IMPORT_FIRST)
+        return InputError(f"holds DICOM files in {len(series)} folder(s)", where=name, hint=IMPORT_FIRST)
     below = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
     known = [text for child in below[:_MOST_SUBFOLDERS] if (text := _say_what(child, shipped))]
     if known:
         return InputError(
             f"is no dataset itself, but folders in it are: {', '.join(known)}",
             where=name,
-            mend="Give one of those.",
+            hint="Give one of those.",
         )
     if left_aside:
         return InputError(
             f"is of no layout that is recognised, nor by its tables: {'; '.join(left_aside)}",
             where=name,
-            mend="Mend the table that lists the cases: columns case, image (or one for each channel) and label.",
+            hint="Correct the table that lists the cases: columns case, image (or one for each channel) and label.",
         )
     examples = f", such as {', '.join(volumes[:4] or paths[:4])}" if paths else ""
     return InputError(
         f"is of no layout that is recognised: {len(volumes)} volumes among {len(paths)} files{examples}",
         where=name,
-        mend="Lay images and labels of one name in images/ and labels/, list their paths in a CSV "
+        hint="Lay images and labels of one name in images/ and labels/, list their paths in a CSV "
         "(case, image, label), or describe the dataset in a YAML.",
     )
 

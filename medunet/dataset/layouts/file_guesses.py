@@ -52,7 +52,7 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     if not found:
         raise InputError(
             f"none of {len(unreadable)} label files can be read: {trouble}",
-            mend="Mend the files, or their paths in the list of cases.",
+            hint="Correct the files, or their paths in the list of cases.",
         )
     values = tuple(sorted(frozenset().union(*found)))
     if not values:
@@ -60,7 +60,7 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
             f"no label value above 0 in {len(found)} label files; {len(unreadable)} cannot be read: {trouble}"
             if unreadable
             else f"no label value above 0 in {len(found)} label files",
-            mend="Describe the dataset in a YAML that names its labels.",
+            hint="Describe the dataset in a YAML that names its labels.",
         )
     pictures = all(is_flat(path) for path in paths)
     most = max(len(each) for each in found)
@@ -70,7 +70,7 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     if values[-1] > 255 and not instances:
         raise InputError(
             f"label values up to {values[-1]}, but a label map's classes lie in 0..255",
-            mend="If they number objects, describe the dataset in a YAML with `instances: true`.",
+            hint="If they number objects, describe the dataset in a YAML with `instances: true`.",
         )
     return LabelValues(values, len(found), len(paths), instances, tuple(unreadable))
 

@@ -99,7 +99,7 @@ def _nnunet_candidate(plain: dict[str, Any], folder: Path, evidence: str) -> Can
         raise InputError(
             f"file_ending {ending!r} is of no image that is read",
             where="dataset.json",
-            mend="Convert the files to .nii.gz, with the same names, and write that ending.",
+            hint="Convert the files to .nii.gz, with the same names, and write that ending.",
         )
     layout: Any = "nnunet"
     others: dict[str, Any] = {}
@@ -121,16 +121,16 @@ def _numbered_pictures(plain: dict[str, Any], folder: Path, ending: str) -> dict
     names = [name for name in _names(folder / "imagesTr") if name.lower().endswith(ending.lower())]
     fault = ""
     if has_file_list(plain):
-        fault, mend = "lists its pictures one by one", "Write the list as a CSV: case, image, label."
+        fault, hint = "lists its pictures one by one", "Write the list as a CSV: case, image, label."
     elif any(re.search(r"_000[1-9]\.", name) for name in names):
-        fault, mend = "has several pictures a case", "Save the channels as red, green and blue of one file."
+        fault, hint = "has several pictures a case", "Save the channels as red, green and blue of one file."
     elif names and ending.lower() in (".tif", ".tiff"):
         try:
             read_header(folder / "imagesTr" / names[0])
         except DataError as error:
-            fault, mend = error.what, "Convert stacks of slices to .nii.gz with their spacing."
+            fault, hint = error.what, "Convert stacks of slices to .nii.gz with their spacing."
     if fault:
-        raise InputError(fault, where="dataset.json", mend=mend)
+        raise InputError(fault, where="dataset.json", hint=hint)
     file = rf"(?P<id>[^/]+){{}}(?i:{re.escape(ending)})"
     return {
         "image": f"images(?:Tr|(?P<test>Ts))/{file.format('_0000')}",
@@ -148,14 +148,14 @@ def table_candidate(path: Path, data_root: Path) -> Candidate:
         place = path.resolve().relative_to(data_root.resolve()).as_posix()
     except ValueError as error:
         raise InputError(
-            "lies outside the data root", where=path.name, mend="Give a --data-root that holds it."
+            "lies outside the data root", where=path.name, hint="Give a --data-root that holds it."
         ) from error
     table = read_table(path, place)
     if table is None:
         raise InputError(
             "names no image files",
             where=path.name,
-            mend="Write columns case, image (or one for each channel) and label, with a row for each case.",
+            hint="Write columns case, image (or one for each channel) and label, with a row for each case.",
         )
     channels = {name: {"modality": modality_of(name)} for name in table.channels} or _UNKNOWN["channels"]
     description = Description.parse(

@@ -56,7 +56,7 @@ def read_file_list(path: Path, description: Description, data_root: Path) -> Lis
                 )
             )
     if faults:
-        raise InputError("; ".join(faults), where=f"{path.name}: dataset", mend="Mend these entries.")
+        raise InputError("; ".join(faults), where=f"{path.name}: dataset", hint="Correct these entries.")
     return list_named(cases, path.name, description, data_root)
 
 
@@ -98,7 +98,7 @@ def read_any_folds(path: Path) -> list[list[str]]:
     )
     if not valid:
         raise InputError(
-            "holds no splits", where=path.name, mend='Write [{"train": ["case", ...], "val": [...]}, ...].'
+            "holds no splits", where=path.name, hint='Write [{"train": ["case", ...], "val": [...]}, ...].'
         )
     held_out = [list(split["val"]) for split in plain]
     everything = {name for split in plain for name in (*split["train"], *split["val"])}
@@ -111,7 +111,7 @@ def read_any_folds(path: Path) -> list[list[str]]:
             faults.append(f"split {number} does not train on all the cases that it does not hold out")
     if faults:
         raise InputError(
-            "; ".join(faults), where=path.name, mend="Give folds that divide the cases, with --folds-file."
+            "; ".join(faults), where=path.name, hint="Give folds that divide the cases, with --folds-file."
         )
     rest = sorted(everything - counts.keys())
     return [*held_out, *([rest] if rest else [])]

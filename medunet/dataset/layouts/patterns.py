@@ -165,7 +165,7 @@ def _refuse_unlisted(error: OSError) -> NoReturn:
     raise InputError(
         f"cannot be listed ({error.strerror})",
         where=str(error.filename),
-        mend="Get leave to read this folder, or move it out of the data root.",
+        hint="Get leave to read this folder, or move it out of the data root.",
     ) from error
 
 
@@ -256,7 +256,7 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
                 raise InputError(
                     f"layout {description.layout} needs the file endings of every channel",
                     where=f"description {description.name}",
-                    mend="Give each channel its `endings`, such as [_t1ce].",
+                    hint="Give each channel its `endings`, such as [_t1ce].",
                 )
             alternatives = "|".join(re.escape(ending) for ending in sorted(endings, key=len, reverse=True))
             return (
@@ -267,13 +267,13 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
             raise InputError(
                 "layout 'dicom' is not trained on as it is",
                 where=f"description {description.name}",
-                mend=IMPORT_FIRST,
+                hint=IMPORT_FIRST,
             )
         case other:
             raise InputError(
                 f"layout '{other}' is not read yet",
                 where=f"description {description.name}",
-                mend=f"Use one of: {', '.join(_EXPECTED)}.",
+                hint=f"Use one of: {', '.join(_EXPECTED)}.",
             )
 
 
@@ -288,5 +288,5 @@ def _user_pattern(text: str, key: str) -> re.Pattern[str]:
     except re.error as error:
         raise InputError(f"not a regular expression ({error})", where=key) from error
     if "id" not in expression.groupindex:
-        raise InputError("has no group named id", where=key, mend="Write (?P<id>[^/]+) for the case's part.")
+        raise InputError("has no group named id", where=key, hint="Write (?P<id>[^/]+) for the case's part.")
     return expression

@@ -37,7 +37,6 @@ from medunet.records.fault import Fault
 from medunet.records.manifest import Case, Manifest
 
 
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     write_good_set(tmp_path)
@@ -65,7 +64,7 @@ def test_errors(
         assert fault.subject
         assert fault.measured
         assert fault.expected
-        assert fault.mend
+        assert fault.hint
         assert str(root) not in str(fault)
 
 

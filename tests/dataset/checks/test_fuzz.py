@@ -75,7 +75,7 @@ def check_quietly(root: Path) -> None:
     for fault in faults:
         assert fault.code != "N099", fault.measured
         assert fault.measured
-        assert fault.mend
+        assert fault.hint
         assert str(root) not in fault.measured
     assert peak < 20 * CAP_GB * 1e9
 

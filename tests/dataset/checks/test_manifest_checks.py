@@ -24,7 +24,6 @@ from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted, Excluded, Manifest
 
 
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Four good cases a, b, c, d of two modalities each."""
@@ -74,7 +73,7 @@ def test_loss_must_fit_the_labels(root: Path, regions: bool, loss: str, code: st
     description = describe(**(overlap if regions else {}))
     faults = check_manifest(make_manifest(description, root), root, loss=loss)
     assert [fault.code for fault in faults] == ([code] if code else [])
-    assert all("auto" in fault.mend for fault in faults)
+    assert all("auto" in fault.hint for fault in faults)
 
 
 def test_intensity_outliers(tmp_path: Path) -> None:

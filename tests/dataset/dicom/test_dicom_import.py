@@ -40,7 +40,6 @@ from medunet.records.description import load_description
 from medunet.records.manifest import Manifest
 
 
-
 def load(out: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
     image = nib.load(out / "images" / f"{case}.nii.gz")
     return np.asanyarray(image.dataobj), image.affine

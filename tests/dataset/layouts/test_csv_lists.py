@@ -126,5 +126,5 @@ def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> 
 def test_what_excel_writes_around_a_table(tmp_path: Path, head: str) -> None:
     write(tmp_path, f"{head}case;image;label;;\na;a,1.nii;la.nii;;\n;;;;\nb;;lb.nii;;\n")
     number = head.count("\n") + 3  # of the last row, the empty one before it counted
-    with pytest.raises(InputError, match=rf"cases.csv: row {number + 1}: image is empty\. Mend"):
+    with pytest.raises(InputError, match=rf"cases.csv: row {number + 1}: image is empty\. Correct"):
         list_table(describe(), tmp_path)

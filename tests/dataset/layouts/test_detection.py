@@ -459,7 +459,7 @@ def test_no_description_is_hinted_at_without_cases(tmp_path: Path) -> None:
 def test_labels_that_cannot_be_read_at_all(tmp_path: Path) -> None:
     put(tmp_path, "images/a.nii", "labels/a.nii")
     (tmp_path / "labels/a.nii").write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"none of 1 label files can be read: a\.nii.*Mend the files"):
+    with pytest.raises(InputError, match=r"none of 1 label files can be read: a\.nii.*Correct the files"):
         ask(tmp_path)
 
 

@@ -131,7 +131,7 @@ def test_values_of_masks_must_be_declared(tmp_path: Path) -> None:
     undeclared = faults_of(root, describe_pictures(instances=False))
     assert {fault.code for fault in undeclared} == {"L001", "S006"}
     assert f"300 in {np.count_nonzero(draw_discs(0)[1] == 300)} voxels" in undeclared[0].measured
-    assert "instances: true" in undeclared[0].mend
+    assert "instances: true" in undeclared[0].hint
     for path in (root / "labels").iterdir():
         change(path, lambda label: (label > 0).astype(np.uint8) * 255)
     assert faults_of(root, describe_pictures(**MASKS)) == []
