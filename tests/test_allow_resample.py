@@ -89,11 +89,11 @@ def test_refused_until_allowed_and_then_on_one_grid(run: Run, tmp_path: Path) ->
     assert run_check(run) == []
     (kept,) = [fault for fault in read_faults(run.folder.checks) if fault.code == "P004"]
     assert "resampled" in kept.accepted
-    assert [case.id for case in run.manifest.cases if case.resample] == ["b"]
+    assert [case.id for case in run.read_manifest().cases if case.resample] == ["b"]
 
     plan = run_plan(run)
-    case = run.manifest.cases[1]
-    images, _ = case_paths(case, run.manifest.description, run.data_root)
+    case = run.read_manifest().cases[1]
+    images, _ = case_paths(case, run.read_manifest().description, run.data_root)
     with pytest.raises(DataError, match=r"shape \(28, 26, 22\) differs .* --allow-resample"):
         read_channels(images)
     volume = read_channels(images, resample=True)
@@ -101,11 +101,11 @@ def test_refused_until_allowed_and_then_on_one_grid(run: Run, tmp_path: Path) ->
     for channel in volume.array:
         np.testing.assert_allclose(centre_mm(channel, volume.affine), CENTRE_MM, atol=0.15)
     (prepared,) = prepare_cases(
-        [case], run.manifest.description, plan, run.data_root, tmp_path / "cache", seed=0
+        [case], run.read_manifest().description, plan, run.data_root, tmp_path / "cache", seed=0
     )
     first, second = prepared.image[:]
     assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.95
-    scan = load_scan(case, run.manifest.description, run.data_root, None, channel="T2")
+    scan = load_scan(case, run.read_manifest().description, run.data_root, None, channel="T2")
     assert scan.image.shape == (30, 32, 18)
 
 

@@ -40,7 +40,7 @@ def test_masks_lie_on_their_pictures(tmp_path: Path) -> None:
     changes = (*QUICK, "holdout=0.5", "device=cpu")
     run = open_run(tmp_path / "run", data, dataset=str(tmp_path / "discs.json"), changes=changes)
     assert run_all(run)[0] == []
-    held_out = [case.id for case in run.manifest.cases if case.fold == 0]
+    held_out = [case.id for case in run.read_manifest().cases if case.fold == 0]
     assert len(held_out) == 3
     for case in held_out:
         picture, numbers = draw_discs(int(case[-2:]))

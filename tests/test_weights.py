@@ -65,7 +65,7 @@ def unlike(own_run: Run) -> Run:
     for value in checkpoint["state_dict"].values():
         value += 0.01
     torch.save(checkpoint, folder / "best.ckpt")
-    export_weights(own_run.folder, own_run.manifest, own_run.plan, own_run.config)
+    export_weights(own_run.folder, own_run.read_manifest(), own_run.read_plan(), own_run.config)
     return own_run
 
 
@@ -87,7 +87,7 @@ def test_both_are_the_checkpoints_weights(averaged: bool, finished_run: Run, tmp
         given = load_file(run.folder.model(0) / WEIGHTS_FILES[weights])
         assert given
         assert all(torch.equal(value, state[prefix + name]) for name, value in given.items())
-    assert set(card_of(run).validation_cases) <= {case.id for case in run.manifest.split_fold(0)[1]}
+    assert set(card_of(run).validation_cases) <= {case.id for case in run.read_manifest().split_fold(0)[1]}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_without_a_word_patience_decides(unlike: Run, changes: list[str], expect
 def test_the_command_takes_either_and_both_are_scored(unlike: Run):
     root, data = unlike.folder.root, ("--data-root", unlike.data_root)
     before = unlike.folder.config.read_bytes()
-    held_out = [case.id for case in unlike.manifest.split_fold(0)[1]]
+    held_out = [case.id for case in unlike.read_manifest().split_fold(0)[1]]
     masks = {}
     for weights in ("best", "final"):
         call("predict", root, *data, "--weights", weights)
@@ -132,7 +132,7 @@ def test_the_command_takes_either_and_both_are_scored(unlike: Run):
 
 
 def test_scores_name_the_cases_that_chose_the_weights(unlike: Run):
-    held_out = [case.id for case in unlike.manifest.split_fold(0)[1]]
+    held_out = [case.id for case in unlike.read_manifest().split_fold(0)[1]]
     set_card(unlike, validation_cases=held_out[:2], inference=told_by_card(unlike, {"weights": "best"}))
     run_predict(unlike)
     run_score(unlike)

@@ -25,7 +25,7 @@ def run_check(
     """
     from medunet.reporting.check_page import write_check_page
 
-    manifest = run.manifest
+    manifest = run.read_manifest()
     if accept:
         manifest = accept_faults(manifest, accept)
         manifest.write(run.folder.manifest)

@@ -68,7 +68,11 @@ def show_run(run: Run, device_name: str) -> None:
     _say(f"Training fold {run.config.training.fold}", _sentence(choice, choice.step_s, "batch"))
     _say("Compiled", f"{'yes' if choice.compile else 'no'} ({choice.compile_why})")
     how = choose_prediction(
-        run.plan, run.manifest.description, device, precision_for(run.config, device), timed=True
+        run.read_plan(),
+        run.read_manifest().description,
+        device,
+        precision_for(run.config, device),
+        timed=True,
     )
     _say("Prediction", _sentence(how, how.seconds, "window"))
 

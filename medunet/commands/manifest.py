@@ -104,7 +104,7 @@ def run_manifest(run: Run) -> Manifest:
     require_one_process()
     config = run.config
     manifest = make_manifest(
-        run.description,
+        run.read_description(),
         run.data_root,
         seed=config.seed,
         folds=None if config.folds_file is None else read_folds(run.folder.root / config.folds_file),

@@ -17,7 +17,7 @@ def run_plan(run: Run) -> Plan:
     from medunet.postprocessing.steps import check_steps
 
     require_clean(run)
-    manifest, config = run.manifest, run.config
+    manifest, config = run.read_manifest(), run.config
     device = choose_device(config.device)
     check_steps(config.inference.postprocess, manifest.description.targets)
     check_mirroring(config, manifest.description)
@@ -26,7 +26,7 @@ def run_plan(run: Run) -> Plan:
     before = read_provenance(run).get("plan", {})
     # A run that has begun keeps its plan on another device, too.
     same = before.get("inputs_sha256") == inputs and (has_begun(run) or before.get("device") == device.type)
-    plan = run.plan if run.folder.plan.exists() and same else None
+    plan = run.read_plan() if run.folder.plan.exists() and same else None
     if plan is not None and plan.grid != "extent" and not has_begun(run):
         console.print("The plan is of medunet 0.4 and nothing was trained by it: it is made anew.")
         plan = None
@@ -51,4 +51,4 @@ def show_network(run: Run) -> None:
     """Show the planned network as a table of its parts, with output sizes and parameters."""
     from medunet.networks.summary import network_table
 
-    console.print(network_table(run.plan, run.manifest.description))
+    console.print(network_table(run.read_plan(), run.read_manifest().description))

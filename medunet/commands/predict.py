@@ -97,7 +97,7 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
     if model is None and run.config.training.fold == "each":
         failures = [run_predict(one, overwrite=overwrite) for one in each_fold(run)]
         return {case: reason for failed in failures for case, reason in failed.items()}
-    manifest, fold = run.manifest, run.config.training.fold
+    manifest, fold = run.read_manifest(), run.config.training.fold
     cases = held_out_cases(run, fold) if model is None else list(manifest.used)
     device = choose_device(run.config.device)
     begin_computing(device)

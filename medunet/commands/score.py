@@ -239,7 +239,7 @@ def run_score(
     from medunet.reporting.sentences import weights_told
     from medunet.scoring.pairs import Pair
 
-    manifest, cards = run.manifest, trained_cards(run)
+    manifest, cards = run.read_manifest(), trained_cards(run)
     cases = {case.id: case for case in manifest.used} if not cards else {}
     hashes: dict[str, set[str]] = {}
     for fold, card in cards.items():

@@ -26,7 +26,8 @@ def run_train(run: Run) -> list[ModelCard]:
     begin_computing(device)
     cards = []
     for one in each_fold(run):
-        find_resume(one.folder, one.manifest, one.plan, one.config)
+        manifest, plan = one.read_manifest(), one.read_plan()
+        find_resume(one.folder, manifest, plan, one.config)
         compute = processes.share(choose_compute_of(one, device) if processes.is_first else None)
         if processes.is_first:
             run.save()
@@ -40,8 +41,8 @@ def run_train(run: Run) -> list[ModelCard]:
         try:
             card = train_fold(
                 one.folder,
-                one.manifest,
-                one.plan,
+                manifest,
+                plan,
                 one.config,
                 one.data_root,
                 device=device,

@@ -37,7 +37,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     device = choose_device(run.config.device)
     require_planned_for(run, device)
     check_space(run.config)
-    folder, manifest, base_plan = run.folder.root / "tuning", run.manifest, run.plan
+    folder, manifest, base_plan = run.folder.root / "tuning", run.read_manifest(), run.read_plan()
     begin_computing(device)
     run.save()
     plain = run.config.plain()
@@ -63,7 +63,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
         card = train_fold(
             trial.folder,
             manifest,
-            trial.plan,
+            trial.read_plan(),
             config,
             run.data_root,
             device=device,

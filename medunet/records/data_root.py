@@ -8,6 +8,7 @@ from medunet.base.errors import InputError
 from medunet.records.description import Description
 from medunet.records.manifest import Case
 
+DATA_ROOT_VARIABLE = "MEDUNET_DATA_ROOT"
 _LONGEST_NAME_BYTES = 255  # of a file, on all common disks
 
 
@@ -15,9 +16,6 @@ def can_be_path(text: str) -> bool:
     """Say whether a text can be a path at all: no part of it is too long for a disk, and it has no zero byte."""
     longest = max(map(len, re.split(rb"[/\\]", text.encode(errors="surrogatepass"))))
     return "\0" not in text and longest <= _LONGEST_NAME_BYTES
-
-
-DATA_ROOT_VARIABLE = "MEDUNET_DATA_ROOT"
 
 
 def data_root_from(option: Path | None) -> Path:
@@ -35,6 +33,23 @@ def data_root_from(option: Path | None) -> Path:
         source = "--data-root" if option else DATA_ROOT_VARIABLE
         raise InputError("the data root is no folder", where=str(text), hint=f"Check {source}.")
     return Path(text)
+
+
+def place_below(path: Path, data_root: Path) -> str | None:
+    """Return where a path lies below the data root, as POSIX; None where it leads out, itself or through a link.
+
+    A path that runs through links within the data root keeps its own name.
+    """
+    if not can_be_path(str(path)):
+        return None
+    # Not `Path.resolve`: some versions of Python raise where a link leads to itself.
+    real, real_root = Path(os.path.realpath(path)), Path(os.path.realpath(data_root))
+    if not real.is_relative_to(real_root):
+        return None
+    own, root = path.absolute(), data_root.absolute()
+    if ".." not in own.parts and own.is_relative_to(root):
+        return own.relative_to(root).as_posix()
+    return real.relative_to(real_root).as_posix()
 
 
 def case_paths(case: Case, description: Description, data_root: Path) -> tuple[list[Path], Path | None]:
@@ -55,11 +70,7 @@ def file_path(relative: str, data_root: Path, where: str) -> Path:
         InputError: it leads out of the data root, itself or through a link.
     """
     path = data_root / relative
-    # Not `Path.resolve`: some versions of Python raise where a link leads to itself.
-    inside = can_be_path(relative) and Path(os.path.realpath(path)).is_relative_to(
-        os.path.realpath(data_root)
-    )
-    if Path(relative).is_absolute() or not inside:
+    if Path(relative).is_absolute() or place_below(path, data_root) is None:
         raise InputError(
             f"the path {relative} leads out of the data root",
             where=where,

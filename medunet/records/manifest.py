@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import (
@@ -42,6 +43,34 @@ class Case(Stored):
                 "and with no '.' in front"
             )
         return value
+
+
+def make_case(
+    description: Description,
+    case_id: str,
+    images: Mapping[str, str],
+    *,
+    label: str | None,
+    split: Split,
+    fold: int | None = None,
+    patient: str = "",
+    site: str = "",
+) -> Case:
+    """Return a case of a dataset; patient and site are those given, else the description's part of the id.
+
+    Raises:
+        InputError: names the case and what is wrong with it.
+    """
+    plain = {
+        "id": case_id,
+        "patient": patient or description.patient_of(case_id),
+        "site": site or description.site_of(case_id),
+        "images": dict(images),
+        "label": label,
+        "fold": fold,
+        "split": split,
+    }
+    return Case.parse(plain, where=f"case {case_id!r}")
 
 
 class Unmatched(Stored):

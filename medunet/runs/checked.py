@@ -10,7 +10,7 @@ from medunet.runs.run import Run
 
 def data_state(run: Run) -> str:
     """Return a hash of the manifest and of the size and time of every file it names: what a check is good for."""
-    manifest = run.manifest
+    manifest = run.read_manifest()
     states = []
     for case in manifest.used:
         images, label = case_paths(case, manifest.description, run.data_root)
@@ -26,7 +26,7 @@ def require_clean(run: Run) -> None:
     Raises:
         FaultsError: names the cases at fault and what to do.
     """
-    manifest = run.manifest
+    manifest = run.read_manifest()
     checked = read_provenance(run).get("check", {}).get("data_state_sha256")
     if checked != data_state(run) or not run.folder.checks.exists():
         raise FaultsError(

@@ -76,7 +76,7 @@ def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
-    plan = hash_value(run.plan.settled)
+    plan = hash_value(run.read_plan().settled)
     asked = [plan, training.precision, training.channels_last, training.compile, device.type]
     processor = read_processor().plain()
     before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
@@ -86,7 +86,7 @@ def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
         text = f"Fold {training.fold} was begun on {before['processor']['name']}: how to compute here is found anew."
         _log.warning(text)
     with naming_out_of_memory(f"probing fold {training.fold}"):
-        choice = choose_compute(training, run.plan, run.manifest.description, device)
+        choice = choose_compute(training, run.read_plan(), run.read_manifest().description, device)
     if not keep:
         return choice
     entry = {

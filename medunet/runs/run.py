@@ -36,21 +36,18 @@ class Run:
         """Keep the configuration; stages do so once they have found that it can be used."""
         self.config.write(self.folder.config)
 
-    @property
-    def description(self) -> Description:
-        """The dataset's description, by its shipped name or as the run keeps it."""
+    def read_description(self) -> Description:
+        """Read the dataset's description, by its shipped name or as the run keeps it."""
         kept = self.config.dataset == _DESCRIPTION_COPY
         name = str(self.folder.root / _DESCRIPTION_COPY) if kept else self.config.dataset
         return load_description(name)
 
-    @property
-    def manifest(self) -> Manifest:
-        """The case list, as the first stage wrote it."""
+    def read_manifest(self) -> Manifest:
+        """Read the case list, as `medunet manifest` wrote it."""
         return Manifest.read(self.folder.need(self.folder.manifest, "manifest"))
 
-    @property
-    def plan(self) -> Plan:
-        """The plan, as the third stage wrote it."""
+    def read_plan(self) -> Plan:
+        """Read the plan, as `medunet plan` wrote it."""
         return Plan.read(self.folder.need(self.folder.plan, "plan"))
 
 
@@ -118,7 +115,7 @@ def each_fold(run: Run) -> list[Run]:
     if run.config.training.fold != "each":
         return [run]
     runs = []
-    for fold in range(1 if run.config.holdout is not None else run.manifest.num_folds):
+    for fold in range(1 if run.config.holdout is not None else run.read_manifest().num_folds):
         training = run.config.training.model_copy(update={"fold": fold})
         runs.append(Run(run.folder, run.config.model_copy(update={"training": training}), run.data_root))
     return runs
@@ -135,7 +132,8 @@ def label_of(run: Run, case_id: str | None) -> Path:
     Raises:
         InputError: there is no such case, or several and none was named.
     """
-    labelled = {case.id: case for case in run.manifest.used if case.label is not None}
+    manifest = run.read_manifest()
+    labelled = {case.id: case for case in manifest.used if case.label is not None}
     if case_id is None and len(labelled) == 1:
         case_id = next(iter(labelled))
     if case_id not in labelled:
@@ -143,7 +141,7 @@ def label_of(run: Run, case_id: str | None) -> Path:
         raise InputError(
             f"no labelled case '{case_id}'", where="--case", hint=f"Choose one, such as {known}."
         )
-    _, label = case_paths(labelled[case_id], run.manifest.description, run.data_root)
+    _, label = case_paths(labelled[case_id], manifest.description, run.data_root)
     assert label is not None
     return label
 
@@ -161,8 +159,9 @@ def held_out_cases(run: Run, fold: int | str) -> list[Case]:
     Fold "all" holds out the test cases alone; where there are none and no numbered fold is trained, its own
     training cases stand in.
     """
-    _, validation = run.manifest.split_fold(fold)
-    tests = [case for case in run.manifest.used if case.split == "test"]
+    manifest = run.read_manifest()
+    _, validation = manifest.split_fold(fold)
+    tests = [case for case in manifest.used if case.split == "test"]
     if fold != "all":
         return [*validation, *tests]
     if not tests and any(key != "all" for key in trained_cards(run)):

@@ -286,7 +286,7 @@ def test_the_model_of_another_modality_count_is_refused(call, finished_run: Run,
 
 
 def test_a_model_refuses_scans_of_another_modality(call, finished_run: Run, tmp_path):
-    manifest = finished_run.manifest
+    manifest = finished_run.read_manifest()
     plain = manifest.plain()
     plain["description"]["channels"] = {"MR": {"modality": "MR"}}
     plain["cases"] = [{**plain["cases"][0], "images": {"MR": plain["cases"][0]["images"]["CT"]}}]

@@ -44,9 +44,9 @@ def test_run_folder_holds_what_the_house_promises(finished_run: Run):
     ):
         assert (root / name).stat().st_size > 0, name
     assert list((root / "folds/0/tensorboard").glob("events.out.tfevents.*"))
-    assert Manifest.read(root / "manifest.json") == finished_run.manifest
+    assert Manifest.read(root / "manifest.json") == finished_run.read_manifest()
     assert Plan.read(root / "plan.json").batch_size == 2
-    assert ModelCard.read(root / "folds/0/model/model.json").plan == finished_run.plan
+    assert ModelCard.read(root / "folds/0/model/model.json").plan == finished_run.read_plan()
 
 
 def test_no_saved_file_holds_a_path_of_this_machine(finished_run: Run):
@@ -110,7 +110,7 @@ def test_training_refuses_errors_until_the_case_is_excluded_by_name(own_run: Run
         run_plan(fixed)
     assert run_check(fixed) == []
     run_plan(fixed)
-    assert fixed.manifest.excluded[0].reason == "broken label"
+    assert fixed.read_manifest().excluded[0].reason == "broken label"
 
 
 def test_another_plan_does_not_resume_these_checkpoints(own_run: Run):
@@ -167,7 +167,7 @@ def test_fixed_folds_are_kept_in_the_run_without_their_path(tmp_path, finished_r
     run_manifest(run)
     again = open_run(tmp_path / "run", finished_run.data_root)
     run_manifest(again)
-    assert {case.id: case.fold for case in again.manifest.cases} == {
+    assert {case.id: case.fold for case in again.read_manifest().cases} == {
         case: fold for fold, cases in enumerate(folds) for case in cases
     }
     assert str(tmp_path) not in run.folder.config.read_text()
@@ -206,7 +206,7 @@ def test_data_changed_after_the_check_are_not_trained_on(own_run: Run):
 def test_a_model_is_not_scored_on_cases_that_it_was_trained_on(own_run: Run):
     refolded = open_run(own_run.folder.root, own_run.data_root, changes=["seed=7"])
     run_manifest(refolded)
-    held_out = {case.id for case in refolded.manifest.split_fold(0)[1]}
+    held_out = {case.id for case in refolded.read_manifest().split_fold(0)[1]}
     assert held_out & set(ModelCard.read(own_run.folder.model(0) / "model.json").training_cases)
     with pytest.raises(InputError, match=r"trained on .* held out"):
         run_predict(refolded)

@@ -54,9 +54,9 @@ def test_every_trial_is_a_run_with_its_own_settings(prepared: Run):
         assert trial.config.training.learning_rate == row["training.learning_rate"]
         assert trial.config.training.loss == row["training.loss"]
         assert trial.config.training.augment == row["training.augment"]
-        assert trial.plan.batch_size == row["planning.batch_size"]
-        assert str(list(trial.plan.patch_size)) == row["planning.patch_size"]
-        assert trial.plan.network.dropout == row["planning.network.dropout"]
+        assert trial.read_plan().batch_size == row["planning.batch_size"]
+        assert str(list(trial.read_plan().patch_size)) == row["planning.patch_size"]
+        assert trial.read_plan().network.dropout == row["planning.network.dropout"]
         card = ModelCard.read(trial.folder.model(0) / "model.json")
         assert card.validation_dice["dice"] == pytest.approx(row["dice"], abs=1e-6)
         assert not trial.folder.cache.exists()  # preprocessed once, for all

@@ -111,7 +111,9 @@ def test_several_processes_save_within_an_epoch(tmp_path: Path, accumulate: int)
 
 def test_processes_go_by_one_clock(tiny_plan, finished_run: Run, monkeypatch: pytest.MonkeyPatch):
     config = change_config({"dataset": "phantoms"}, ["training.max_minutes=5"], "test")
-    module = SegmentationModule(tiny_plan, finished_run.description, config, ComputeChoice("fp32"), "id")
+    module = SegmentationModule(
+        tiny_plan, finished_run.read_description(), config, ComputeChoice("fp32"), "id"
+    )
     module._trainer = SimpleNamespace(world_size=2, global_step=0)  # type: ignore[assignment]
     monkeypatch.setattr(dist, "broadcast", lambda shared, src: shared.fill_(150.0))
     module.on_train_start()

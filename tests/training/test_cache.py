@@ -21,9 +21,14 @@ from medunet.training.data import PatchDataset
 
 
 def prepared(run: Run, folder: Path | None = None):
-    cases, _ = run.manifest.split_fold(0)
+    cases, _ = run.read_manifest().split_fold(0)
     return prepare_cases(
-        cases, run.manifest.description, run.plan, run.data_root, folder or run.folder.cache, seed=0
+        cases,
+        run.read_manifest().description,
+        run.read_plan(),
+        run.data_root,
+        folder or run.folder.cache,
+        seed=0,
     )
 
 
@@ -51,7 +56,9 @@ def test_patches_from_disk_equal_those_from_memory(finished_run: Run, tmp_path: 
     assert not any(isinstance(case.image, np.ndarray) for case in on_disk)
     assert contents(in_memory) == contents(on_disk)
     config = finished_run.config.training
-    one, other = (PatchDataset(cases, finished_run.plan, config, seed=0) for cases in (on_disk, in_memory))
+    one, other = (
+        PatchDataset(cases, finished_run.read_plan(), config, seed=0) for cases in (on_disk, in_memory)
+    )
     for index in range(12):
         first, second = one[(0, index)], other[(0, index)]
         for key in ("image", "label"):
@@ -89,10 +96,10 @@ def test_what_the_disk_cannot_hold_unpacked_stays_compressed_and_says_so(
 
 
 def test_another_batch_size_needs_no_preprocessing(finished_run: Run):
-    plan = finished_run.plan.model_copy(update={"batch_size": 7, "patch_size": (16, 16, 8)})
+    plan = finished_run.read_plan().model_copy(update={"batch_size": 7, "patch_size": (16, 16, 8)})
     before = {path.name: path.stat().st_mtime_ns for path in finished_run.folder.cache.iterdir()}
-    cases, _ = finished_run.manifest.split_fold(0)
-    description = finished_run.manifest.description
+    cases, _ = finished_run.read_manifest().split_fold(0)
+    description = finished_run.read_manifest().description
     prepare_cases(cases, description, plan, finished_run.data_root, finished_run.folder.cache, seed=0)
     assert {path.name: path.stat().st_mtime_ns for path in finished_run.folder.cache.iterdir()} == before
 
@@ -100,8 +107,8 @@ def test_another_batch_size_needs_no_preprocessing(finished_run: Run):
 def test_another_description_or_version_is_preprocessed_anew(
     finished_run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
 ):
-    cases, _ = finished_run.manifest.split_fold(0)
-    description, plan = finished_run.manifest.description, finished_run.plan
+    cases, _ = finished_run.read_manifest().split_fold(0)
+    description, plan = finished_run.read_manifest().description, finished_run.read_plan()
 
     def num_files(description=description, plan=plan, seed=0) -> int:
         prepare_cases(cases[:1], description, plan, finished_run.data_root, tmp_path, seed=seed)
@@ -219,7 +226,7 @@ def test_all_cases_that_fail_are_named_and_the_others_kept(
 ):
     if num_processes:
         in_processes(monkeypatch, num_processes)
-    cases, _ = own_run.manifest.split_fold(0)
+    cases, _ = own_run.read_manifest().split_fold(0)
     first, last = cases[0], cases[-1]
     (own_run.data_root / first.images["CT"]).write_bytes(b"no scan")
     shutil.copy(own_run.data_root / cases[1].images["CT"], own_run.data_root / str(last.label))
@@ -243,9 +250,14 @@ def test_an_unforeseen_fault_names_its_case(
     def fail(*_):
         raise MemoryError if len(list(tmp_path.glob("*.json"))) == 1 else ValueError("odd")
 
-    cases, _ = finished_run.manifest.split_fold(0)
+    cases, _ = finished_run.read_manifest().split_fold(0)
     prepare_cases(
-        cases[:1], finished_run.description, finished_run.plan, finished_run.data_root, tmp_path, seed=0
+        cases[:1],
+        finished_run.read_description(),
+        finished_run.read_plan(),
+        finished_run.data_root,
+        tmp_path,
+        seed=0,
     )
     monkeypatch.setattr(cache, "find_locations", fail)
     with pytest.raises(DataError, match=rf"case {cases[1].id}: memory ran out\. Free memory"):
@@ -272,7 +284,7 @@ def test_a_case_that_takes_its_process_with_it_is_named(
 ):
     in_processes(monkeypatch, num_processes)
     monkeypatch.setattr(cache, "_make", die_on_the_second)
-    cases, _ = finished_run.manifest.split_fold(0)
+    cases, _ = finished_run.read_manifest().split_fold(0)
     assert DOOMED in [case.id for case in cases]
     with pytest.raises(
         DataError, match=rf"case {DOOMED}: its process was ended .*want of memory.*free memory"
@@ -290,7 +302,7 @@ def test_unfinished_files_of_killed_processes_go(finished_run: Run, tmp_path: Pa
 
 
 def test_a_batch_of_one_holds_foreground_as_often_as_asked(finished_run: Run):
-    plan = finished_run.plan.model_copy(update={"batch_size": 1, "patch_size": (2, 2, 2)})
+    plan = finished_run.read_plan().model_copy(update={"batch_size": 1, "patch_size": (2, 2, 2)})
     shares = {}
     for share in (0.0, 0.5, 1.0):
         config = finished_run.config.training.model_copy(update={"foreground_share": share})

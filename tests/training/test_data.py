@@ -28,14 +28,18 @@ def start_method(request: pytest.FixtureRequest):
 
 def data_of(run: Run, cases: list[PreparedCase], num_workers: int) -> FoldData:
     config = run.config.training
-    return FoldData(cases, cases[:1], run.plan, config, seed=0, num_workers=num_workers, processes=ALONE)
+    return FoldData(
+        cases, cases[:1], run.read_plan(), config, seed=0, num_workers=num_workers, processes=ALONE
+    )
 
 
 @pytest.mark.parametrize("ram_gb", [1.0, 1e-6], ids=["in_memory", "on_disk"])
 def test_workers_serve_the_same_patches(finished_run: Run, tmp_path: Path, ram_gb: float):
     run = finished_run
-    cases, _ = run.manifest.split_fold(0)
-    on_disk = prepare_cases(cases, run.manifest.description, run.plan, run.data_root, tmp_path, seed=0)
+    cases, _ = run.read_manifest().split_fold(0)
+    on_disk = prepare_cases(
+        cases, run.read_manifest().description, run.read_plan(), run.data_root, tmp_path, seed=0
+    )
     expected = list(data_of(run, on_disk, 0).train_dataloader())
     assert len(expected) == run.config.training.steps_per_epoch
     shared = data_of(run, hold_in_memory(on_disk, ram_gb, shared=True), 2)

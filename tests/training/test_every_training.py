@@ -60,7 +60,9 @@ def begin(given: Run, root: Path, *changes: str, exclusive: bool = False) -> Run
     dataset = "phantoms"
     if exclusive:
         plain = load_description("phantoms").plain()
-        description = type(given.description).parse({**plain, "regions": {}, "region_order": []}, "test")
+        description = type(given.read_description()).parse(
+            {**plain, "regions": {}, "region_order": []}, "test"
+        )
         dataset = str(root.parent / "exclusive.json")
         description.write(Path(dataset))
     run = open_run(root, given.data_root, dataset=dataset, changes=(*TINY, *QUICK, *changes))

@@ -29,9 +29,9 @@ EXCLUSIVE = Description.parse(
 
 
 def test_the_same_dataset_loads_whole(finished_run: Run):
-    network = build_network(finished_run.plan, finished_run.description)
+    network = build_network(finished_run.read_plan(), finished_run.read_description())
     folder = finished_run.folder.model(0)
-    loaded = load_pretrained(network, finished_run.plan, finished_run.description, folder)
+    loaded = load_pretrained(network, finished_run.read_plan(), finished_run.read_description(), folder)
     assert not loaded.adapted
     assert not loaded.left
     given = load_file(folder / "weights.safetensors")
@@ -42,9 +42,9 @@ def test_classes_and_channels_are_joined_by_name(finished_run: Run):
     folder = finished_run.folder.model(0)
     given = load_file(folder / "weights.safetensors")  # outputs: liver, tumour; inputs: CT
     torch.manual_seed(0)
-    network = build_network(finished_run.plan, EXCLUSIVE)
+    network = build_network(finished_run.read_plan(), EXCLUSIVE)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    loaded = load_pretrained(network, finished_run.plan, EXCLUSIVE, folder)
+    loaded = load_pretrained(network, finished_run.read_plan(), EXCLUSIVE, folder)
     after = network.state_dict()
     heads = [name for name in after if name.startswith("heads.")]
     assert set(heads) < set(loaded.adapted)
@@ -82,17 +82,17 @@ def copy_card(folder: Path, run: Run) -> None:
 
 
 def test_channels_in_another_order_are_joined_by_name(finished_run: Run, tmp_path: Path):
-    given = kept_model(tmp_path, finished_run, finished_run.plan, EXCLUSIVE)  # PET, CT
+    given = kept_model(tmp_path, finished_run, finished_run.read_plan(), EXCLUSIVE)  # PET, CT
     turned = EXCLUSIVE.model_copy(update={"channels": dict(reversed(EXCLUSIVE.channels.items()))})
-    network = build_network(finished_run.plan, turned)
-    load_pretrained(network, finished_run.plan, turned, tmp_path)
+    network = build_network(finished_run.read_plan(), turned)
+    load_pretrained(network, finished_run.read_plan(), turned, tmp_path)
     first = first_convolution(network)
     assert torch.equal(network.state_dict()[first], given[first].flip(1))
 
 
 def test_neighbouring_slices_are_joined_about_the_middle_one(finished_run: Run, tmp_path: Path):
     plan = make_plan(
-        finished_run.plan.fingerprint, finished_run.description,
+        finished_run.read_plan().fingerprint, finished_run.read_description(),
         PlanningConfig(dimensions=2, base_features=8, patch_size=(16, 16), context_slices=3),
         memory_gb=1.0, memory_why="given",
     )  # fmt: skip
@@ -110,9 +110,9 @@ def test_neighbouring_slices_are_joined_about_the_middle_one(finished_run: Run, 
 def test_weights_that_cannot_be_read_are_named(finished_run: Run, tmp_path: Path):
     (tmp_path / "weights.safetensors").write_bytes(b"cut short")
     copy_card(tmp_path, finished_run)
-    network = build_network(finished_run.plan, finished_run.description)
+    network = build_network(finished_run.read_plan(), finished_run.read_description())
     with pytest.raises(InputError, match="cannot be read"):
-        load_pretrained(network, finished_run.plan, finished_run.description, tmp_path)
+        load_pretrained(network, finished_run.read_plan(), finished_run.read_description(), tmp_path)
 
 
 def test_weights_of_another_model_than_the_card_are_refused(finished_run: Run, tmp_path: Path):
@@ -120,21 +120,21 @@ def test_weights_of_another_model_than_the_card_are_refused(finished_run: Run, t
     shutil.copytree(finished_run.folder.model(0), tmp_path, dirs_exist_ok=True)
     given = load_file(tmp_path / "weights.safetensors")
     save_file({name: weight + 1 for name, weight in given.items()}, tmp_path / "weights.safetensors")
-    network = build_network(finished_run.plan, finished_run.description)
+    network = build_network(finished_run.read_plan(), finished_run.read_description())
     with pytest.raises(
         InputError, match=r"init_from.*not the file that model\.json was written with.*Copy both"
     ):
-        load_pretrained(network, finished_run.plan, finished_run.description, tmp_path)
+        load_pretrained(network, finished_run.read_plan(), finished_run.read_description(), tmp_path)
 
 
 def test_another_network_is_refused(finished_run: Run, tmp_path: Path):
-    network = build_network(finished_run.plan, finished_run.description)
+    network = build_network(finished_run.read_plan(), finished_run.read_description())
     save_file({"other.weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
     copy_card(tmp_path, finished_run)
     with pytest.raises(InputError, match="no weight of that model fits"):
-        load_pretrained(network, finished_run.plan, finished_run.description, tmp_path)
+        load_pretrained(network, finished_run.read_plan(), finished_run.read_description(), tmp_path)
     with pytest.raises(InputError, match=r"holds no model\.json"):
-        load_pretrained(network, finished_run.plan, finished_run.description, tmp_path / "none")
+        load_pretrained(network, finished_run.read_plan(), finished_run.read_description(), tmp_path / "none")
 
 
 def test_a_frozen_encoder_stays_as_it_was_given(finished_run: Run, own_run: Run):
@@ -182,7 +182,7 @@ def test_the_statistics_of_a_frozen_batch_norm_stand_still(finished_run: Run, ti
     network = tiny_plan.network.model_copy(update={"norm": "batch"})
     plan = tiny_plan.model_copy(update={"network": network})
     config = change_config({"dataset": "phantoms"}, ["training.freeze_encoder=true"], "test")
-    module = SegmentationModule(plan, finished_run.description, config, ComputeChoice("fp32"), "id")
+    module = SegmentationModule(plan, finished_run.read_description(), config, ComputeChoice("fp32"), "id")
     module.train()
     module.on_train_start()
     before = {name: value.clone() for name, value in module.network.state_dict().items()}

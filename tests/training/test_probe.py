@@ -29,7 +29,7 @@ def own_folder(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("loss", ["auto", "focal_tversky"])
 def test_the_very_network_is_tried_and_its_seconds_are_numbers(tiny_plan, finished_run, loss: Any):
-    choice = choose_compute(TrainingConfig(loss=loss), tiny_plan, finished_run.description, CPU)
+    choice = choose_compute(TrainingConfig(loss=loss), tiny_plan, finished_run.read_description(), CPU)
     assert choice.precision in ("fp32", "bf16")
     assert choice.why
     assert choice.channels_last_why
@@ -41,7 +41,7 @@ def test_the_very_network_is_tried_and_its_seconds_are_numbers(tiny_plan, finish
 
 def test_what_was_asked_for_is_not_compared(tiny_plan, finished_run):
     config = TrainingConfig(precision="bf16", channels_last="on", compile="on")
-    choice = choose_compute(config, tiny_plan, finished_run.description, CPU)
+    choice = choose_compute(config, tiny_plan, finished_run.read_description(), CPU)
     assert (choice.precision, choice.channels_last, choice.compile) == ("bf16", True, True)
     assert (choice.why, choice.channels_last_why, choice.compile_why) == ("asked for",) * 3
     assert choice.step_s > 0
@@ -49,16 +49,16 @@ def test_what_was_asked_for_is_not_compared(tiny_plan, finished_run):
 
 def test_training_and_prediction_are_chosen_and_set_apart(tiny_plan, finished_run):
     change_settings(["training.precision=bf16", "training.channels_last=off", "inference.channels_last=on"])
-    choice = choose_compute(TrainingConfig(), tiny_plan, finished_run.description, CPU)
+    choice = choose_compute(TrainingConfig(), tiny_plan, finished_run.read_description(), CPU)
     assert (choice.precision, choice.channels_last, choice.why) == ("bf16", False, "set by you")
-    predicting = choose_prediction(tiny_plan, finished_run.description, CPU, "fp32")
+    predicting = choose_prediction(tiny_plan, finished_run.read_description(), CPU, "fp32")
     assert (predicting.precision, predicting.channels_last) == ("fp32", True)
 
 
 def test_a_second_training_of_the_same_network_tries_nothing(tiny_plan, finished_run, monkeypatch):
     monkeypatch.setattr(probe, "choose_on_cpu", lambda key, *_: keys.append(key) or Choice(seconds=1.0))
     keys: list[dict[str, Any]] = []
-    description = finished_run.description
+    description = finished_run.read_description()
     for config, plan in (
         (TrainingConfig(), tiny_plan),
         (TrainingConfig(epochs=3, learning_rate=0.1), tiny_plan.model_copy(update={"memory_gb": 3.0})),
@@ -86,7 +86,7 @@ def chosen_on_card(
     monkeypatch.setattr(probe.CardProbe, "step_s", step_s)
     monkeypatch.setattr(probe, "choose_prediction", lambda *_, **__: Choice(seconds=0.5))
     config = TrainingConfig(**{"precision": "fp32", "epochs": 4, "steps_per_epoch": 250} | options)
-    return choose_compute(config, plan, run.description, torch.device("cuda"))
+    return choose_compute(config, plan, run.read_description(), torch.device("cuda"))
 
 
 def test_the_fastest_way_is_chosen_where_training_is_long(tiny_plan, finished_run, monkeypatch):
@@ -132,7 +132,7 @@ def test_what_was_asked_for_on_a_card_is_not_probed(tiny_plan, finished_run, mon
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_step_of_the_planned_network_is_timed(tiny_plan, finished_run, channels_last: bool):
-    timed = probe.CardProbe(TrainingConfig(), tiny_plan, finished_run.description, CPU, "fp32")
+    timed = probe.CardProbe(TrainingConfig(), tiny_plan, finished_run.read_description(), CPU, "fp32")
     assert 0 < timed.step_s(channels_last=channels_last) < 60
 
 
@@ -149,9 +149,9 @@ def test_another_plan_is_probed_anew(own_run: Run, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(probe, "choose_compute", choose)
     assert computing.choose_compute_of(own_run, CPU) == before
-    own_run.plan.model_copy(update={"batch_size": 5}).write(own_run.folder.plan)
+    own_run.read_plan().model_copy(update={"batch_size": 5}).write(own_run.folder.plan)
     assert computing.choose_compute_of(own_run, CPU).why == "another"
-    assert asked == [own_run.plan]
+    assert asked == [own_run.read_plan()]
 
 
 def test_a_fold_without_a_checkpoint_or_on_another_processor_is_chosen_for_anew(
@@ -191,7 +191,7 @@ def test_a_model_trained_in_fp16_predicts_on_a_cpu():
 
 
 def test_a_plan_of_0_4_that_nothing_was_trained_by_is_made_anew(own_run: Run, capsys):
-    earlier = own_run.plan.model_copy(update={"grid": "first_voxel"})
+    earlier = own_run.read_plan().model_copy(update={"grid": "first_voxel"})
     earlier.write(own_run.folder.plan)
     assert run_plan(own_run).grid == "first_voxel"  # a run that has begun keeps its plan
     for path in (own_run.folder.fold(0) / "checkpoints").iterdir():

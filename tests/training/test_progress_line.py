@@ -116,7 +116,9 @@ def test_a_terminal_gets_one_bar(capsys: pytest.CaptureFixture, monkeypatch: pyt
 
 def test_minutes_count_from_the_first_step_on(tiny_plan, finished_run):
     config = change_config({"dataset": "phantoms"}, ["training.max_minutes=1"], "test")
-    module = SegmentationModule(tiny_plan, finished_run.description, config, ComputeChoice("fp32"), "id")
+    module = SegmentationModule(
+        tiny_plan, finished_run.read_description(), config, ComputeChoice("fp32"), "id"
+    )
     module._trainer = SimpleNamespace(world_size=1, global_step=0)  # type: ignore[assignment]
     module.on_train_start()
     assert module._last_tick is not None

@@ -112,7 +112,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     compute = choose_compute_of(run, device)
     run.save()
     train_fold(
-        run.folder, run.manifest, run.plan, run.config, run.data_root,
+        run.folder, run.read_manifest(), run.read_plan(), run.config, run.data_root,
         device=device, compute=compute, callbacks=[observer],
     )  # fmt: skip
     return Watched(run, observer, read_events(run))
@@ -139,7 +139,7 @@ def pixels(encoded: bytes) -> NDArray[np.uint8]:
 
 def test_steps_show_loss_by_head_and_term_rate_gradient_and_memory(watched: Watched):
     found = scalars(watched.events)
-    assert watched.run.plan.deep_supervision == 2
+    assert watched.run.read_plan().deep_supervision == 2
     for step in (10, 20, 30):
         heads = [found[f"loss_by_head/{number}"][step] for number in range(2)]
         assert found["train/loss"][step] == pytest.approx((heads[0] + heads[1] / 2) / 1.5, rel=1e-5)
@@ -224,7 +224,7 @@ def test_plan_configuration_graph_and_settings(watched: Watched):
     graph = GraphDef.FromString(events.Graph().SerializeToString())
     operations = [node.op for node in graph.node]
     convolutions = sum(isinstance(part, torch.nn.modules.conv._ConvNd) for part in network_of(run).modules())
-    unused = run.plan.deep_supervision - 1  # heads that a network in evaluation leaves out
+    unused = run.read_plan().deep_supervision - 1  # heads that a network in evaluation leaves out
     assert operations.count("aten::_convolution") == convolutions - unused
     (start,) = [value for key, value in events.PluginTagToContent("hparams").items() if "start" in key]
     settings = HParamsPluginData.FromString(start).session_start_info.hparams
@@ -236,7 +236,7 @@ def test_plan_configuration_graph_and_settings(watched: Watched):
 def network_of(run: Run) -> torch.nn.Module:
     from medunet.networks.builder import build_network
 
-    return build_network(run.plan, run.manifest.description)
+    return build_network(run.read_plan(), run.read_manifest().description)
 
 
 @pytest.mark.parametrize("step", KILLS)

@@ -88,7 +88,7 @@ def test_lost_best_weights_are_not_claimed(own_run: Run, capsys):
     (folder / "last.ckpt").unlink()
     torch.save(checkpoint, folder / "last.ckpt")
     (folder / "best.ckpt").unlink()
-    card = export_weights(own_run.folder, own_run.manifest, own_run.plan, own_run.config)
+    card = export_weights(own_run.folder, own_run.read_manifest(), own_run.read_plan(), own_run.config)
     assert card.validation_dice["dice"] == checkpoint["medunet"]["history"][-1]["dice"] < 0.999
     assert "newest weights" in capsys.readouterr().err
 
@@ -166,7 +166,7 @@ def test_all_cases_train_and_say_that_they_validate_too(finished_run: Run, tmp_p
     run = begin(finished_run, tmp_path / "run", ("training.fold=all", "training.epochs=1"))
     capsys.readouterr()
     assert run_train(run)[0].train_is_validation
-    assert f"{len(run.manifest.used)} preprocessed cases" in capsys.readouterr().err  # each held once
+    assert f"{len(run.read_manifest().used)} preprocessed cases" in capsys.readouterr().err  # each held once
 
 
 def test_the_best_weights_are_the_first_highest_dice():
@@ -223,7 +223,7 @@ def test_patience_counts_epochs_however_few_of_them_are_validated():
 def module_of(plan: Plan, run: Run, changes=(), *, compiled: bool = False) -> SegmentationModule:
     config: Config = change_config({"dataset": "phantoms"}, changes, "test")
     compute = ComputeChoice("fp32", compile=compiled)
-    return SegmentationModule(plan, run.description, config, compute, "id")
+    return SegmentationModule(plan, run.read_description(), config, compute, "id")
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -134,7 +134,7 @@ def begin(given: Run, root: Path, *changes: str) -> Run:
 
 def train(run: Run, compute: ComputeChoice, **given) -> Validated:
     watch = Validated()
-    train_fold(run.folder, run.manifest, run.plan, run.config, run.data_root, device=torch.device("cpu"),
+    train_fold(run.folder, run.read_manifest(), run.read_plan(), run.config, run.data_root, device=torch.device("cpu"),
                compute=compute, callbacks=[watch], **given)  # fmt: skip
     return watch
 
@@ -144,7 +144,7 @@ CHANGES = ("training.epochs=5", "training.steps_per_epoch=4")
 
 def test_it_is_validated_as_often_as_planned_and_behind_the_last_step(finished_run: Run, tmp_path: Path):
     run = begin(finished_run, tmp_path / "run", *CHANGES)
-    case = run.manifest.split_fold(0)[1][0].id
+    case = run.read_manifest().split_fold(0)[1][0].id
     watch = train(
         run, ComputeChoice("fp32"), validation=ValidationPlan(every_epochs=2, cases=(case,), windows=1)
     )
@@ -158,7 +158,7 @@ def test_it_is_validated_as_often_as_planned_and_behind_the_last_step(finished_r
 
 def test_minutes_that_end_between_two_validations_end_with_one(finished_run: Run, tmp_path: Path):
     run = begin(finished_run, tmp_path / "run", *CHANGES, "training.max_minutes=1e-9")
-    case = run.manifest.split_fold(0)[1][0].id
+    case = run.read_manifest().split_fold(0)[1][0].id
     plan = ValidationPlan(every_epochs=5, cases=(case,), windows=1)
     assert train(run, ComputeChoice("fp32"), validation=plan).steps == [1]
 
@@ -185,12 +185,12 @@ def test_killed_between_two_validations_it_ends_as_undisturbed(step: int, finish
             if trainer.global_step == step:
                 raise RuntimeError("killed")
 
-    case = finished_run.manifest.split_fold(0)[1][0].id
+    case = finished_run.read_manifest().split_fold(0)[1][0].id
     plan = ValidationPlan(every_epochs=3, cases=(case,), windows=2)
     ended = []
     for name in ("calm", "killed"):
         run = begin(finished_run, tmp_path / name, *CHANGES, "training.checkpoint_minutes=0")
-        arguments = (run.folder, run.manifest, run.plan, run.config, run.data_root)
+        arguments = (run.folder, run.read_manifest(), run.read_plan(), run.config, run.data_root)
         options = {"device": torch.device("cpu"), "compute": ComputeChoice("fp32"), "validation": plan}
         if name == "killed":
             with pytest.raises(RuntimeError, match="killed"):
@@ -209,7 +209,7 @@ def test_a_run_of_0_4_goes_on_as_it_validated(own_run: Run, tmp_path: Path):
     changes = ["training.epochs=4", "training.validation_cases=1"]
     longer = open_run(own_run.folder.root, own_run.data_root, changes=changes)
     watch = train(longer, ComputeChoice("fp32", step_s=1.0, window_s=9.0))
-    first = longer.manifest.split_fold(0)[1][0]
+    first = longer.read_manifest().split_fold(0)[1][0]
     assert watch.cases == [[first.id]]
     (volume,) = {watch.num_seen[0]}
     assert volume > 24 * 24 * 8  # more than a window: the whole case
@@ -232,7 +232,7 @@ def test_where_few_cases_fit_the_held_out_labels_choose_them(
         update={"training": run.config.training.model_copy(update={"validation_cases": 1, "fold": "all"})}
     )
     found = validation_plan.plan_validation(
-        run.manifest, run.plan, config, run.data_root, step_s=1.0, window_s=0.1
+        run.read_manifest(), run.read_plan(), config, run.data_root, step_s=1.0, window_s=0.1
     )
     assert found.cases == ("case_01",)
     ((cases, count, strata, seed),) = drawn

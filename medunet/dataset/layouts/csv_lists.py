@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from medunet.base.errors import InputError
 from medunet.dataset.layouts.patterns import Listing, list_named, stem
 from medunet.imaging.flat_images import is_flat
-from medunet.records.data_root import can_be_path
+from medunet.records.data_root import can_be_path, place_below
 from medunet.records.description import Description
-from medunet.records.manifest import Case, Split
+from medunet.records.manifest import Case, Split, make_case
 
 _COLUMNS = {  # what a column may be called
     "case": ("case", "id", "caseid", "name"),
@@ -188,17 +188,17 @@ def _read_rows(
         split = _SPLITS.get(row.get("split", "").casefold(), (None, None))[0]
         if split == "train" and label is None:
             found.append("a training case needs a label")
-        plain = {
-            "id": case_id,
-            "patient": row.get("patient") or description.patient_of(case_id),
-            "site": row.get("site") or description.site_of(case_id),
-            "images": images,
-            "label": label,
-            "split": split or ("train" if label else "unlabelled"),
-        }
         if not found:
             try:
-                yield Case.parse(plain, where=f"case {case_id!r}")
+                yield make_case(
+                    description,
+                    case_id,
+                    images,
+                    label=label,
+                    split=split or ("train" if label else "unlabelled"),
+                    patient=row.get("patient", ""),
+                    site=row.get("site", ""),
+                )
             except InputError as error:
                 found.append(error.what)
         faults += [f"row {number}: {fault}" for fault in dict.fromkeys(found)]
@@ -215,11 +215,10 @@ def _file(text: str, column: str, table: Table, data_root: Path, faults: list[st
     given = PurePosixPath(text.replace("\\", "/"))
     folder = data_root / PurePosixPath(table.place).parent
     path = next((base / given for base in (folder, data_root) if (base / given).exists()), folder / given)
-    for root, real in ((data_root.absolute(), Path(path.absolute())), (data_root.resolve(), path.resolve())):
-        if ".." not in real.parts and real.is_relative_to(root):
-            return real.relative_to(root).as_posix()
-    faults.append(f"{column} leads out of the data root")
-    return ""
+    place = place_below(path, data_root)
+    if place is None:
+        faults.append(f"{column} leads out of the data root")
+    return place or ""
 
 
 def _add_folds(cases: list[Case], table: Table, faults: list[str]) -> list[Case]:

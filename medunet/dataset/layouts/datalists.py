@@ -11,8 +11,9 @@ from typing import Any
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
 from medunet.dataset.layouts.patterns import Listing, list_named, stem
+from medunet.records.data_root import place_below
 from medunet.records.description import Description
-from medunet.records.manifest import Case, Split
+from medunet.records.manifest import Case, Split, make_case
 
 _SECTIONS: dict[str, Split] = {
     "training": "train",
@@ -85,18 +86,7 @@ def _read_cases(
         elif entry.split == "train" and plain.get("validation"):
             fold = 0 if entry.section == "validation" else 1
         cases.append(
-            Case.parse(
-                {
-                    "id": case_id,
-                    "patient": description.patient_of(case_id),
-                    "site": description.site_of(case_id),
-                    "images": entry.images,
-                    "label": entry.label,
-                    "fold": fold,
-                    "split": entry.split,
-                },
-                where=f"case {case_id!r}",
-            )
+            make_case(description, case_id, entry.images, label=entry.label, split=entry.split, fold=fold)
         )
     return cases
 
@@ -154,14 +144,14 @@ def _images_of(
 
 
 def _relative(path: str, data_root: Path, place: str) -> str:
-    if not PurePosixPath(path).is_absolute():
-        return PurePosixPath(path).as_posix()
-    try:
-        return Path(path).relative_to(data_root.absolute()).as_posix()
-    except ValueError as error:
+    below = place_below(data_root / path, data_root)
+    if below is None:
         raise InputError(
-            "names a file outside the data root", where=place, hint="Write paths relative to the data root."
-        ) from error
+            f"the path {path} leads out of the data root",
+            where=place,
+            hint="Write paths relative to the data root.",
+        )
+    return below
 
 
 def _case_id(images: list[str]) -> str:

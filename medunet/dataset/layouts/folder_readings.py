@@ -18,7 +18,7 @@ from medunet.dataset.layouts.patterns import READABLE_VOLUME, Listing, scan_fold
 from medunet.dataset.manifest import list_cases
 from medunet.imaging.flat_images import IMAGE_ENDINGS
 from medunet.imaging.volumes import read_header
-from medunet.records.data_root import can_be_path
+from medunet.records.data_root import can_be_path, place_below
 from medunet.records.description import Description
 
 _PICTURE = f"(?i:{'|'.join(re.escape(ending) for ending in IMAGE_ENDINGS)})"
@@ -144,12 +144,11 @@ def table_candidate(path: Path, data_root: Path) -> Candidate:
     Raises:
         InputError: it lies outside the data root, or names no images.
     """
-    try:
-        place = path.resolve().relative_to(data_root.resolve()).as_posix()
-    except ValueError as error:
+    place = place_below(path, data_root)
+    if place is None:
         raise InputError(
             "lies outside the data root", where=path.name, hint="Give a --data-root that holds it."
-        ) from error
+        )
     table = read_table(path, place)
     if table is None:
         raise InputError(

@@ -9,9 +9,9 @@ from medunet.base.errors import InputError
 from medunet.base.files import read_json
 from medunet.dataset.layouts.patterns import Listing, list_named
 from medunet.dataset.splits import read_folds
-from medunet.records.data_root import can_be_path
+from medunet.records.data_root import place_below
 from medunet.records.description import Description
-from medunet.records.manifest import Case
+from medunet.records.manifest import make_case
 
 SPLITS = "splits_final.json"
 
@@ -37,22 +37,19 @@ def read_file_list(path: Path, description: Description, data_root: Path) -> Lis
         if not isinstance(images, list) or not all(isinstance(item, str) for item in (*images, label)):
             faults.append(f"{case_id}: write a list of 'images' and a 'label'")
             continue
-        files = [_below(text, data_root) for text in (*images, label)]
+        files = [place_below(data_root / text, data_root) for text in (*images, label)]
         if outside := [text for text, file in zip((*images, label), files, strict=True) if file is None]:
             faults.append(f"{case_id}: {len(outside)} of its files lie outside the data root")
         elif len(images) != len(description.channels):
             faults.append(f"{case_id}: {len(images)} images for the channels {list(description.channels)}")
         else:
             cases.append(
-                Case.parse(
-                    {
-                        "id": case_id,
-                        "patient": description.patient_of(case_id),
-                        "site": description.site_of(case_id),
-                        "images": dict(zip(description.channels, files[:-1], strict=True)),
-                        "label": files[-1],
-                    },
-                    where=f"case {case_id!r}",
+                make_case(
+                    description,
+                    case_id,
+                    dict(zip(description.channels, [file for file in files[:-1] if file], strict=True)),
+                    label=files[-1],
+                    split="train",
                 )
             )
     if faults:
@@ -115,19 +112,3 @@ def read_any_folds(path: Path) -> list[list[str]]:
         )
     rest = sorted(everything - counts.keys())
     return [*held_out, *([rest] if rest else [])]
-
-
-def _below(text: str, data_root: Path) -> str | None:
-    """Return a path relative to the data root as POSIX, None where it leads out of it or is none."""
-    path = data_root / text
-    if not can_be_path(text) or not path.resolve().is_relative_to(data_root.resolve()):
-        return None
-    return Path(text).as_posix() if not Path(text).is_absolute() else _relative(path, data_root)
-
-
-def _relative(path: Path, data_root: Path) -> str:
-    roots = (data_root.absolute(), data_root.resolve())
-    for root in roots:
-        if path.is_relative_to(root):
-            return path.relative_to(root).as_posix()
-    return path.resolve().relative_to(roots[1]).as_posix()

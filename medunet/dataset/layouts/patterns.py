@@ -10,7 +10,7 @@ from typing import Literal, NoReturn
 from medunet.base.errors import InputError
 from medunet.imaging.flat_images import IMAGE_ENDINGS, LABEL_ENDINGS
 from medunet.records.description import Description
-from medunet.records.manifest import Case, Split, Unmatched
+from medunet.records.manifest import Case, Split, Unmatched, make_case
 
 _NIFTI = r"\.nii(\.gz)?"
 READABLE_VOLUME = r"(?i:\.nii(\.gz)?|\.nrrd|\.mha|\.mhd)"  # what imaging reads as a scan
@@ -184,18 +184,9 @@ def _assemble(
     if files.split == "train" and files.label is None:
         return None, [Unmatched(path=path, reason="image without a label") for path in paths]
     case_id = case_id or stem(paths[0])
-    case = Case.parse(
-        {
-            "id": case_id,
-            "patient": description.patient_of(case_id),
-            "site": description.site_of(case_id),
-            "images": {name: files.images[name] for name in description.channels},
-            "label": files.label,
-            "split": files.split or ("train" if files.label else "unlabelled"),
-        },
-        where=f"case {case_id!r}",
-    )
-    return case, []
+    images = {name: files.images[name] for name in description.channels}
+    split = files.split or ("train" if files.label else "unlabelled")
+    return make_case(description, case_id, images, label=files.label, split=split), []
 
 
 def _channel_endings(description: Description) -> dict[str, str]:
