@@ -134,8 +134,8 @@ def begin(given: Run, root: Path, *changes: str) -> Run:
 
 def train(run: Run, compute: ComputeChoice, **given) -> Validated:
     watch = Validated()
-    train_fold(run.folder, run.read_manifest(), run.read_plan(), run.config, run.data_root, device=torch.device("cpu"),
-               compute=compute, callbacks=[watch], **given)  # fmt: skip
+    files = run.folder, run.read_manifest(), run.read_plan(), run.config, run.data_root
+    train_fold(*files, device=torch.device("cpu"), compute=compute, callbacks=[watch], **given)
     return watch
 
 
