@@ -1,4 +1,4 @@
-"""README, CHANGELOG and docs/ keep their word: every link, command, option, key, file, name and code block is real."""
+"""README, CHANGELOG and docs/ keep their word: links, commands, options, keys, files, names and code are real."""
 
 import importlib
 import importlib.util
