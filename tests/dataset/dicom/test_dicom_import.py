@@ -32,7 +32,7 @@ from typer.testing import CliRunner
 
 from medunet.base.errors import InputError
 from medunet.cli.app import app
-from medunet.dataset.dicom import importer
+from medunet.dataset.dicom import conversion, importer
 from medunet.dataset.dicom.importer import Imported, import_tree
 from medunet.dataset.dicom.pseudonyms import Names
 from medunet.dataset.dicom.tables import read_rows
@@ -235,7 +235,7 @@ def record_conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     converted: list[str] = []
     convert = importer.convert
 
-    def record(job: importer.Job) -> importer.Outcome:
+    def record(job: conversion.Job) -> conversion.Outcome:
         if not job.part.is_refused:
             converted.append(job.case)
         return convert(job)
@@ -273,7 +273,7 @@ def test_a_series_that_becomes_one_volume_again_leaves_no_second(tmp_path: Path)
 def test_an_import_that_is_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree, out = tmp_path / "tree", tmp_path / "out"
     write_study(tree)
-    write = importer.write_volume
+    write = conversion.write_volume
     calls: list[Path] = []
 
     def stop_at_the_second(path: Path, *rest: Any) -> None:
@@ -283,10 +283,10 @@ def test_an_import_that_is_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.M
             raise KeyboardInterrupt
         write(path, *rest)
 
-    monkeypatch.setattr(importer, "write_volume", stop_at_the_second)
+    monkeypatch.setattr(conversion, "write_volume", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         import_tree(tree, out, workers=1)
-    monkeypatch.setattr(importer, "write_volume", write)
+    monkeypatch.setattr(conversion, "write_volume", write)
     assert not (out / "series.json").exists()
     with (out / "series.partial.jsonl").open("a") as stream:
         stream.write('{"case": "p0001_s02", "pat')  # a line that a kill has cut off
@@ -318,14 +318,14 @@ def test_a_bad_series_never_stops_the_others(tmp_path: Path, monkeypatch: pytest
     cut = write_series(tree / "cut", 5, series="4")
     cut[1].write_bytes(cut[1].read_bytes()[:-30])
     write_series(tree / "nan", 5, spoil_floats, series="5")
-    read = importer.read_slices
+    read = conversion.read_slices
 
     def fail(slices: Any) -> Any:
         if slices[0].file.modality == "MR":
             raise RuntimeError("Sonnenschein")
         return read(slices)
 
-    monkeypatch.setattr(importer, "read_slices", fail)
+    monkeypatch.setattr(conversion, "read_slices", fail)
     imported = import_tree(tree, out, workers=1)
     faults = {fault.code: fault for fault in imported.faults}
     assert faults["D009"].measured.startswith("slice 2 (InstanceNumber 2): its pixels cannot be decoded")
