@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 from conftest import TINY
+from planned_run import begin_run
 
 from medunet.base.errors import InputError
-from medunet.commands.check import run_check
-from medunet.commands.manifest import run_manifest
-from medunet.commands.plan import run_plan
 from medunet.commands.train import run_train
 from medunet.compute.processes import ALONE, Processes
 from medunet.records.config import TrainingConfig, change_config
@@ -48,7 +46,7 @@ def test_two_processes_train_as_one(finished_run: Run, tmp_path: Path):
     folds = tmp_path / "folds.json"  # three cases to validate, which two processes cannot share evenly
     folds.write_text('{"folds": [["case_00", "case_02", "case_04"], ["case_01", "case_03", "case_05"]]}')
     changes = (*CHANGES, f'folds_file="{folds}"')
-    begun = begin(tmp_path / "begun", finished_run.data_root, (*changes, "training.epochs=1"))
+    begun = begin_run(tmp_path / "begun", finished_run.data_root, (*changes, "training.epochs=1"))
     run_train(begun)  # both go on from here: what was timed at the start bounds their validation
     one, two = (
         open_run(
@@ -85,14 +83,6 @@ def test_two_processes_train_as_one(finished_run: Run, tmp_path: Path):
         for key in ("dice", "dice_liver", "precision_liver"):  # rounding may turn a voxel or two
             assert float(alone[key]) == pytest.approx(float(shared[key]), abs=1e-3), key
     assert two.folder.model(0).is_dir()
-
-
-def begin(root: Path, data_root: Path, changes: tuple[str, ...]) -> Run:
-    run = open_run(root, data_root, dataset="phantoms", changes=changes)
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
-    return run
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 3])

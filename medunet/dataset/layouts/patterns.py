@@ -209,12 +209,7 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
             )
         case "msd" | "pairs" as layout:
             images, labels = ("imagesTr", "labelsTr") if layout == "msd" else ("images(Tr)?", "labels(Tr)?")
-            return (
-                FilePattern("image", re.compile(f"{images}/{case_file}"), "train"),
-                FilePattern("label", re.compile(f"{labels}/{case_file}")),
-                FilePattern("image", re.compile(f"imagesTs/{case_file}"), "test"),
-                FilePattern("label", re.compile(f"labelsTs/{case_file}")),
-            )
+            return _train_and_test(case_file, case_file, images, labels)
         case "png":
             return (
                 FilePattern("image", re.compile(rf"images/(?P<id>[^/]+){_one_of(IMAGE_ENDINGS)}"), "train"),
@@ -226,12 +221,7 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
                 rf"(?P<id>[^/]+)(?P<channel>{channel}){READABLE_VOLUME}",
                 rf"(?P<id>[^/]+?){READABLE_VOLUME}",
             )
-            return (
-                FilePattern("image", re.compile(f"imagesTr/{image}"), "train"),
-                FilePattern("label", re.compile(f"labelsTr/{label}")),
-                FilePattern("image", re.compile(f"imagesTs/{image}"), "test"),
-                FilePattern("label", re.compile(f"labelsTs/{label}")),
-            )
+            return _train_and_test(image, label)
         case "lits":
             number = rf"(?P<id>\d+){_NIFTI}"
             return (
@@ -266,6 +256,18 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
                 where=f"description {description.name}",
                 hint=f"Use one of: {', '.join(_EXPECTED)}.",
             )
+
+
+def _train_and_test(
+    image: str, label: str, images: str = "imagesTr", labels: str = "labelsTr"
+) -> tuple[FilePattern, ...]:
+    """Return the patterns of files `image` and `label` in two folders to train on, and in two of test cases."""
+    return (
+        FilePattern("image", re.compile(f"{images}/{image}"), "train"),
+        FilePattern("label", re.compile(f"{labels}/{label}")),
+        FilePattern("image", re.compile(f"imagesTs/{image}"), "test"),
+        FilePattern("label", re.compile(f"labelsTs/{label}")),
+    )
 
 
 def _one_of(endings: tuple[str, ...]) -> str:
