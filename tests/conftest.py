@@ -11,7 +11,7 @@ from tiny_cohort import write_tiny_cohort
 from medunet.base.processor import read_processor
 from medunet.commands.run import run_all
 from medunet.compute import choosing
-from medunet.compute.kept import SETTINGS, change_settings
+from medunet.compute.choice_cache import SETTINGS, change_settings
 from medunet.planning.planner import make_plan
 from medunet.records.config import PlanningConfig
 from medunet.records.description import load_description

@@ -13,7 +13,7 @@ from torch import nn
 from medunet.base.errors import DataError, InputError, is_out_of_memory
 from medunet.base.files import hash_file
 from medunet.compute.devices import Precision
-from medunet.compute.parts import in_layout
+from medunet.compute.workloads import to_channels_last
 from medunet.imaging.geometry import axis_codes
 from medunet.imaging.volumes import read_header, write_mask
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
@@ -107,7 +107,7 @@ class Model:
                 hint="Free memory there, or use --device cpu.",
             ) from error
         if channels_last:
-            network = in_layout(network, card.plan.dimensions)
+            network = to_channels_last(network, card.plan.dimensions)
         chain = preprocess_chain(card.plan, with_label=False)
         return cls(card, network, chain, device, precision, channels_last, chosen)
 

@@ -5,11 +5,11 @@ import time
 import torch
 from torch import nn
 
-from medunet.compute.choosing import asked_for, choice_key, choose_on_cpu
-from medunet.compute.devices import autocast, card_precision
-from medunet.compute.kept import Choice
-from medunet.compute.parts import make_trials
-from medunet.compute.race import Way
+from medunet.compute.benchmark import Variant
+from medunet.compute.choice_cache import Choice
+from medunet.compute.choosing import choice_key, choose_on_cpu, requested_options
+from medunet.compute.devices import autocast, gpu_precision
+from medunet.compute.workloads import make_workloads
 from medunet.networks.builder import build_network
 from medunet.records.description import Description
 from medunet.records.plan import Plan
@@ -32,21 +32,21 @@ def choose_prediction(
     Raises:
         InputError: fp16 on a CPU.
     """
-    asked, asked_by = asked_for("inference", precision)
+    asked, asked_by = requested_options("inference", precision)
     if device.type == "cpu":
         key = choice_key("inference", asked, network_key(plan, description), plan.patch_size, 1)
         num_inputs = len(description.channels) * plan.context_slices
         return choose_on_cpu(
             key,
             asked_by,
-            lambda: make_trials(
+            lambda: make_workloads(
                 plan, num_inputs, 1, lambda: build_network(plan, description), _predict, training=False
             ),
         )
-    way = Way(card_precision(device) if asked[0] == "auto" else asked[0], asked[1] == "on")  # type: ignore[arg-type]
-    why = f"this card computes in {way.precision}" if asked[0] == "auto" else asked_by[0]
-    seconds = _card_seconds(plan, description, device, way) if timed else 0.0
-    return Choice(way.precision, way.channels_last, seconds, why)
+    variant = Variant(gpu_precision(device) if asked[0] == "auto" else asked[0], asked[1] == "on")  # type: ignore[arg-type]
+    why = f"this card computes in {variant.precision}" if asked[0] == "auto" else asked_by[0]
+    seconds = _card_seconds(plan, description, device, variant) if timed else 0.0
+    return Choice(variant.precision, variant.channels_last, seconds, why)
 
 
 def network_key(plan: Plan, description: Description) -> dict[str, object]:
@@ -59,19 +59,19 @@ def network_key(plan: Plan, description: Description) -> dict[str, object]:
 
 
 @torch.inference_mode()
-def _predict(network: nn.Module, image: torch.Tensor, way: Way) -> None:
-    with autocast(image.device, way.precision):
+def _predict(network: nn.Module, image: torch.Tensor, variant: Variant) -> None:
+    with autocast(image.device, variant.precision):
         network(image)
 
 
-def _card_seconds(plan: Plan, description: Description, device: torch.device, way: Way) -> float:
+def _card_seconds(plan: Plan, description: Description, device: torch.device, variant: Variant) -> float:
     network = build_network(plan, description).to(device).eval()
     channels = len(description.channels) * plan.context_slices
     image = torch.zeros((1, channels, *plan.patch_size), device=device)
     best_s = float("inf")
     for _ in range(_CARD_ROUNDS):
         start = time.perf_counter()
-        _predict(network, image, way)
+        _predict(network, image, variant)
         torch.cuda.synchronize(device)
         best_s = min(best_s, time.perf_counter() - start)
     return best_s

@@ -13,7 +13,7 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from medunet.compute.devices import Precision, autocast
-from medunet.compute.parts import in_layout
+from medunet.compute.workloads import to_channels_last
 from medunet.networks.builder import to_probabilities
 from medunet.records.description import Description
 from medunet.records.plan import Plan
@@ -48,7 +48,7 @@ def predict_probabilities(
     volume and its mirror images along each set of these axes; only a network that was trained so can be asked so.
     With `shifts` they are the mean over that many positions of the volume below the network's strides (see
     `_shifts_of`): pooling makes a prediction depend on them, and the mean does not. `channels_last` says that the
-    network was brought to that layout (`in_layout`): windows then are, too.
+    network was brought to that layout (`to_channels_last`): windows then are, too.
     """
     was_training = network.training
     network.eval()
@@ -56,7 +56,7 @@ def predict_probabilities(
     def forward(window: torch.Tensor) -> torch.Tensor:
         window = window.to(device)
         if channels_last:
-            window = in_layout(window, plan.dimensions)
+            window = to_channels_last(window, plan.dimensions)
         with autocast(device, precision):
             return network(window).float()
 

@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medunet.base.errors import InputError
 from medunet.compute.devices import autocast
-from medunet.compute.parts import in_layout
 from medunet.compute.processes import ALONE, Processes
+from medunet.compute.workloads import to_channels_last
 from medunet.networks.builder import build_network, encoder_parameters
 from medunet.records.config import Config
 from medunet.records.description import Description
@@ -63,7 +63,7 @@ class SegmentationModule(L.LightningModule):
         training = config.training
         self.network = build_network(plan, description)
         if compute.channels_last:
-            self.network = in_layout(self.network, plan.dimensions)
+            self.network = to_channels_last(self.network, plan.dimensions)
         if training.freeze_encoder:
             for parameter in encoder_parameters(self.network):
                 parameter.requires_grad_(False)
@@ -181,7 +181,7 @@ class SegmentationModule(L.LightningModule):
         return loss
 
     def _laid_out(self, image: torch.Tensor) -> torch.Tensor:
-        return in_layout(image, self.plan.dimensions) if self.compute.channels_last else image
+        return to_channels_last(image, self.plan.dimensions) if self.compute.channels_last else image
 
     def _diverged(self, what: str) -> InputError:
         return InputError(

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from medunet.compute.choosing import asked_for, choice_key, choose_on_cpu
-from medunet.compute.devices import Precision, autocast, card_precision
-from medunet.compute.parts import in_layout, make_trials
-from medunet.compute.race import Way, told
+from medunet.compute.benchmark import Variant, format_seconds
+from medunet.compute.choosing import choice_key, choose_on_cpu, requested_options
+from medunet.compute.devices import Precision, autocast, gpu_precision
+from medunet.compute.workloads import make_workloads, to_channels_last
 from medunet.inference.probe import choose_prediction, network_key
 from medunet.networks.builder import build_network
 from medunet.records.config import TrainingConfig
@@ -21,7 +21,7 @@ from medunet.records.description import Description
 from medunet.records.plan import Plan
 from medunet.training.losses import SegmentationLoss
 
-_MIN_GAIN = 1.05  # a way must be this much faster to be chosen
+_MIN_GAIN = 1.05  # a variant must be this much faster to be chosen
 _LAYOUT_FROM_S = 600.0  # trainings on a card shorter than this are not worth the seconds of a probe
 _COMPILE_FROM_S = 3600.0
 _STEPS = 3
@@ -65,7 +65,7 @@ def choose_compute(
     Raises:
         InputError: fp16 on a CPU.
     """
-    asked, asked_by = asked_for("training", config.precision, config.channels_last)
+    asked, asked_by = requested_options("training", config.precision, config.channels_last)
     if device.type == "cuda":
         return _choose_on_card(config, asked, asked_by, plan, description, device)
     loss = {"loss": config.loss, "class_weights": config.class_weights}
@@ -75,13 +75,13 @@ def choose_compute(
     criterion = SegmentationLoss(description, config.loss, config.class_weights)
     num_inputs = len(description.channels) * plan.context_slices
 
-    def step(network: nn.Module, image: torch.Tensor, way: Way) -> None:
-        _step(network, image, criterion, plan, way.precision)
+    def step(network: nn.Module, image: torch.Tensor, variant: Variant) -> None:
+        _step(network, image, criterion, plan, variant.precision)
 
     found = choose_on_cpu(
         key,
         asked_by,
-        lambda: make_trials(
+        lambda: make_workloads(
             plan,
             num_inputs,
             plan.batch_size,
@@ -126,7 +126,7 @@ def _choose_on_card(
     description: Description,
     device: torch.device,
 ) -> ComputeChoice:
-    precision: Any = card_precision(device) if asked[0] == "auto" else asked[0]
+    precision: Any = gpu_precision(device) if asked[0] == "auto" else asked[0]
     why = f"this card computes in {precision}" if asked[0] == "auto" else asked_by[0]
     probe = CardProbe(config, plan, description, device, precision)
     layout, layout_why = asked[1] == "on", asked_by[1]
@@ -141,7 +141,7 @@ def _choose_on_card(
         if length_s >= _LAYOUT_FROM_S:
             other_s = probe.step_s(channels_last=True)
             layout = step_s > _MIN_GAIN * other_s
-            layout_why = f"a step took {told(other_s)} with it, {told(step_s)} without"
+            layout_why = f"a step took {format_seconds(other_s)} with it, {format_seconds(step_s)} without"
             step_s = other_s if layout else step_s
     compiled, compile_why = config.compile == "on", "asked for"
     if config.compile == "auto":
@@ -163,8 +163,8 @@ def _worth_compiling(
     spent_s = time.perf_counter() - start
     saved_s = length_s * (1 - compiled_s / eager_s)
     pays = saved_s > spent_s and eager_s > _MIN_GAIN * compiled_s
-    took = f"{told(compiled_s)} compiled, {told(eager_s)} eager"
-    return pays, f"a step took {took}, compiling {told(spent_s)}", compiled_s if pays else eager_s
+    took = f"{format_seconds(compiled_s)} compiled, {format_seconds(eager_s)} eager"
+    return pays, f"a step took {took}, compiling {format_seconds(spent_s)}", compiled_s if pays else eager_s
 
 
 class CardProbe:
@@ -189,7 +189,10 @@ class CardProbe:
         channels = len(self.description.channels) * plan.context_slices
         image: Any = torch.zeros((plan.batch_size, channels, *plan.patch_size), device=self.device).normal_()
         if channels_last:
-            network, image = in_layout(network, plan.dimensions), in_layout(image, plan.dimensions)
+            network, image = (
+                to_channels_last(network, plan.dimensions),
+                to_channels_last(image, plan.dimensions),
+            )
         criterion = SegmentationLoss(self.description, self.config.loss, self.config.class_weights)
         criterion = criterion.to(self.device)
         forward: Any = torch.compile(network) if compiled else network

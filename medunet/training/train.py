@@ -89,7 +89,7 @@ def train_fold(
                 folder, manifest, plan, config, data_root, compute,
                 given=validation, is_resumed=saved is not None,
             )  # fmt: skip
-        validation = processes.share(validation)
+        validation = processes.broadcast(validation)
         assert validation is not None
         num_windows = validation.windows
         _require_memory(manifest, validation, plan, config, compute, device, processes)
@@ -163,7 +163,7 @@ def _prepare_data(
         )
         shared = num_workers > 0 or processes.count > 1
         held = hold_in_memory(prepared, config.training.ram_gb, shared=shared)
-    by_id = {case.id: case for case in processes.share(held)}
+    by_id = {case.id: case for case in processes.broadcast(held)}
     return FoldData(
         [by_id[case.id] for case in training],
         [by_id[case.id] for case in shown],

@@ -130,7 +130,7 @@ def test_a_process_that_waits_for_one_that_ended_says_so(monkeypatch: pytest.Mon
     monkeypatch.setattr(dist, "broadcast_object_list", broken)
     monkeypatch.setattr(dist, "all_gather_object", broken)
     alone = Processes(2, 1, 2)
-    for act in (alone.wait, lambda: alone.share(None), lambda: alone.gather(None)):
+    for act in (alone.wait, lambda: alone.broadcast(None), lambda: alone.gather(None)):
         with pytest.raises(InputError, match="another process has ended"):
             act()
 

@@ -9,7 +9,7 @@ import torch
 from medunet.base.files import read_json
 from medunet.base.processor import read_processor
 from medunet.commands.plan import run_plan
-from medunet.compute.kept import Choice, change_settings, list_kept
+from medunet.compute.choice_cache import Choice, change_settings, list_choices
 from medunet.inference.probe import choose_prediction
 from medunet.records.config import TrainingConfig, change_config
 from medunet.records.plan import Plan
@@ -181,7 +181,7 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began(own_run: Run):
     choice = computing.choose_compute_of(own_run, CPU)
     assert choice == replace(ComputeChoice(**early), precision="bf16")
     assert (choice.step_s, choice.window_s) == (0.0, 0.0)
-    assert list_kept() == []
+    assert list_choices() == []
 
 
 def test_a_model_trained_in_fp16_predicts_on_a_cpu():
