@@ -170,7 +170,7 @@ def test_a_full_disk_stops_prediction_and_is_no_fault_of_the_case(own_run: Run, 
     ("array", "affine", "reason"),
     [
         (np.ones((8, 8, 8, 3)), np.eye(4), "1 channel"),
-        (np.zeros((8, 8, 8)), np.eye(4), "every voxel is alike"),
+        (np.zeros((8, 8, 8)), np.eye(4), "all voxels have the same value"),
         (np.eye(8)[None].repeat(8, 0), np.diag([60.0, 60, 60, 1]), "spacing 60 × 60 × 60 mm is implausible"),
         (np.eye(8)[None].repeat(8, 0), np.diag([1.0, 1, 0, 1]), "implausible, or the axes are singular"),
     ],

@@ -112,7 +112,9 @@ def test_all_lacking_options_are_named_at_once():
 
 
 def test_unpadded_patches_that_do_not_fit_are_refused_with_those_that_do():
-    with pytest.raises(InputError, match=r"\[570, 600\].*nearest that fit are \[556, 588\] and \[572, 604\]"):
+    with pytest.raises(
+        InputError, match=r"\[570, 600\].*nearest sizes that fit are \[556, 588\] and \[572, 604\]"
+    ):
         plan_network("unet_2015", 2, planning={"patch_size": (570, 600)})
     plan = plan_network("unet_2015", 2, planning={"patch_size": (572, 572)})
     edited = plan.plain()
