@@ -89,7 +89,7 @@ def test_weights_that_do_not_fit_a_card_are_a_message(own_run: Run, monkeypatch:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(UNet, "to", exhausted)
-    with pytest.raises(InputError, match=r"do not fit into the memory that is free.*--device cpu"):
+    with pytest.raises(InputError, match=r"do not fit into the free memory.*--device cpu"):
         load(own_run)
 
 
