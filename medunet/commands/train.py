@@ -15,7 +15,7 @@ def run_train(run: Run) -> list[ModelCard]:
     """
     from medunet.compute.devices import choose_device
     from medunet.compute.processes import init_processes
-    from medunet.training.checkpoints import find_resume
+    from medunet.training.checkpoints import find_resume_checkpoint
     from medunet.training.train import train_fold
 
     require_clean(run)
@@ -27,7 +27,7 @@ def run_train(run: Run) -> list[ModelCard]:
     cards = []
     for one in each_fold(run):
         manifest, plan = one.read_manifest(), one.read_plan()
-        find_resume(one.folder, manifest, plan, one.config)
+        find_resume_checkpoint(one.folder, manifest, plan, one.config)
         compute = processes.broadcast(choose_compute_of(one, device) if processes.is_first else None)
         if processes.is_first:
             run.save()

@@ -42,9 +42,9 @@ def predict_probabilities(
     """Return float32 probabilities `(C, I, J, K)` on the CPU for a preprocessed image `(C, I, J, K)`.
 
     Windows have the plan's patch size; they are blended with Gaussian weights with a sigma of an eighth of the patch
-    (by MONAI, as in nnU-Net). A volume that fits one window is predicted once,
-    without blending. Unpadded networks are applied to tiles without overlap (`_predict_tiles`), 2D networks slice by
-    slice along `plan.slice_axis`, each with its `plan.context_slices`.
+    (by MONAI, as in nnU-Net). A volume that fits one window is predicted once, without blending. Unpadded networks
+    are applied to tiles without overlap (`_predict_tiles`), 2D networks slice by slice along `plan.slice_axis`, each
+    with its `plan.context_slices`.
 
     Args:
         network: in the channels-last layout (`to_channels_last`) if `channels_last` is set.

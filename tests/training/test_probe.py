@@ -75,7 +75,7 @@ def test_a_second_training_of_the_same_network_tries_nothing(tiny_plan, finished
 # ---- cards, whose steps are timed here on the CPU ---------------------------------------------------------------
 
 
-def chosen_on_card(
+def chosen_on_gpu(
     plan: Plan, run: Run, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], **options
 ):
     """Return the choice where a step takes so long "plain", with "channels_last", and "compiled"."""
@@ -83,7 +83,7 @@ def chosen_on_card(
     def step_s(self, *, channels_last: bool, compiled: bool = False) -> float:
         return seconds["compiled" if compiled else "channels_last" if channels_last else "plain"]
 
-    monkeypatch.setattr(probe.CardProbe, "step_s", step_s)
+    monkeypatch.setattr(probe.GpuProbe, "step_s", step_s)
     monkeypatch.setattr(probe, "choose_prediction", lambda *_, **__: Choice(seconds=0.5))
     config = TrainingConfig(**{"precision": "fp32", "epochs": 4, "steps_per_epoch": 250} | options)
     return choose_compute(config, plan, run.read_description(), torch.device("cuda"))
@@ -91,11 +91,11 @@ def chosen_on_card(
 
 def test_the_fastest_way_is_chosen_where_training_is_long(tiny_plan, finished_run, monkeypatch):
     seconds = {"plain": 4.0, "channels_last": 3.0, "compiled": 2.0}
-    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, seconds, epochs=40)
+    choice = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, seconds, epochs=40)
     assert choice.channels_last
     assert choice.compile
     assert (choice.step_s, choice.window_s) == (2.0, 0.5)
-    slower = chosen_on_card(tiny_plan, finished_run, monkeypatch, {**seconds, "compiled": 2.9}, epochs=40)
+    slower = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, {**seconds, "compiled": 2.9}, epochs=40)
     assert not slower.compile
     assert slower.step_s == 3.0
 
@@ -111,28 +111,28 @@ def test_the_fastest_way_is_chosen_where_training_is_long(tiny_plan, finished_ru
 )
 def test_only_long_trainings_are_probed(tiny_plan, finished_run, monkeypatch, options, is_probed: bool):
     seconds = {"plain": 0.1, "channels_last": 0.05, "compiled": 0.05}
-    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, seconds, **options)
+    choice = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, seconds, **options)
     assert choice.channels_last is is_probed
     assert choice.step_s == (0.05 if is_probed else 0.1)
 
 
 def test_a_probe_takes_but_a_small_share_of_the_training(tiny_plan, finished_run, monkeypatch):
     seconds = {"plain": 20.0, "channels_last": 10.0, "compiled": 10.0}
-    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, seconds, max_minutes=60)  # 180 steps
+    choice = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, seconds, max_minutes=60)  # 180 steps
     assert not choice.channels_last
     assert choice.channels_last_why == "not probed: the training is short"
 
 
 def test_what_was_asked_for_on_a_card_is_not_probed(tiny_plan, finished_run, monkeypatch):
     options = {"channels_last": "on", "compile": "off", "epochs": 400}
-    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, {"channels_last": 1.0}, **options)
+    choice = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, {"channels_last": 1.0}, **options)
     assert choice.channels_last
     assert not choice.compile
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_step_of_the_planned_network_is_timed(tiny_plan, finished_run, channels_last: bool):
-    timed = probe.CardProbe(TrainingConfig(), tiny_plan, finished_run.read_description(), CPU, "fp32")
+    timed = probe.GpuProbe(TrainingConfig(), tiny_plan, finished_run.read_description(), CPU, "fp32")
     assert 0 < timed.step_s(channels_last=channels_last) < 60
 
 

@@ -23,7 +23,7 @@ from medunet.records.config import Config, change_config, load_config
 from medunet.training import tuning
 from medunet.training.module import SegmentationModule
 from medunet.training.tuning import search
-from medunet.training.tuning_space import as_shown, check_space
+from medunet.training.tuning_space import check_space, to_table_values
 
 RATES = "training.learning_rate: {low: 1e-4, high: 1e-1, log: true}"
 SETTINGS = f"{RATES}, planning.batch_size: {{low: 2, high: 8, integer: true}}, training.loss: [dice, auto]"
@@ -346,7 +346,7 @@ def test_results_stand_in_tensorboard_table_and_best_configuration(tmp_path: Pat
 
 def test_settings_are_shown_as_they_are_written():
     given = {"a": '"dice"', "b": "true", "c": "[24, 24]", "d": "null", "e": 0.1, "f": "8"}
-    assert as_shown(given) == {"a": "dice", "b": True, "c": "[24, 24]", "d": "null", "e": 0.1, "f": 8}
+    assert to_table_values(given) == {"a": "dice", "b": True, "c": "[24, 24]", "d": "null", "e": 0.1, "f": 8}
 
 
 @pytest.mark.parametrize(
@@ -356,15 +356,15 @@ def test_settings_are_shown_as_they_are_written():
         ("training.learning_rat: [1]", [], r"training\.learning_rat: Extra inputs"),
         ("planning.network.dropuot: [0.1]", [], r"planning\.network\.dropuot: Extra inputs"),
         ("training.epochs.x: [1]", [], "'epochs' is a value"),
-        ("seed: [1, 2]", [], "'seed' is no key of planning or training"),
-        ("inference.overlap: [0.5]", [], "'inference.overlap' is no key"),
-        ("training: [1]", [], "'training' is no key"),
+        ("seed: [1, 2]", [], "'seed' is not a key of planning or training"),
+        ("inference.overlap: [0.5]", [], "'inference.overlap' is not a key"),
+        ("training: [1]", [], "'training' is not a key"),
         ("training.fold: [0, 1]", [], "must be the same for all trials"),
         ("training.init_from: [/a]", [], "must be the same for all trials"),
         (RATES, ["tuning.sampler=grid"], "is a range, but a grid needs a list"),
         (RATES, ["training.fold=each"], "training.fold each: trials are compared on one fold"),
         ("training.loss: []", [], "'training.loss' has no values"),
-        ("training.loss: [dice, dice]", [], "the same one twice"),
+        ("training.loss: [dice, dice]", [], "a value twice"),
         ("training.loss: [dice, nonsense]", [], r'training\.loss="nonsense" \(.*Input should be'),
         ("planning.patch_size: [[24, 24]]", [], r"patch_size=\[24, 24\] \(.*has 2 axes"),
         ("planning.network.dropout: [0.1, 1.5]", [], r"dropout=1\.5 \(.*less than 1"),
@@ -372,7 +372,7 @@ def test_settings_are_shown_as_they_are_written():
         ("planning.batch_size: {low: 2, high: 8}", [], r"batch_size=4\.\d+ \(.*valid integer.*integer: true"),
         ("planning.batch_size: {low: 0, high: 8, integer: true}", [], r"batch_size=0 \("),
         ("training.loss: {low: 1, high: 2}", [], r"training\.loss=1\.0 \("),
-        ("a: [1], training.loss: [b]", [], r"'a' is no key.*; training\.loss=\"b\""),
+        ("a: [1], training.loss: [b]", [], r"'a' is not a key.*; training\.loss=\"b\""),
     ],
 )  # fmt: skip
 def test_a_space_that_cannot_be_searched_is_refused_up_front(space: str, changes: list[str], message: str):
@@ -399,7 +399,7 @@ def test_without_optuna_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "optuna", None)
     for name in ("medunet.training.tuning", "medunet.training.tuning_space"):
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(InputError, match=r"Optuna is not installed\. pip install 'medunet\[tune\]'"):
+    with pytest.raises(InputError, match=r"Optuna is not installed\. Run `pip install 'medunet\[tune\]'`"):
         import medunet.training.tuning  # noqa: F401
 
 
