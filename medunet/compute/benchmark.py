@@ -65,7 +65,7 @@ class Benchmark:
 
         The slowest variant must finish the first workload in a tenth of a second, since its time is not known
         beforehand. The largest workload is found with the default alone: small patches may take five times as long
-        per voxel, so that they say little about the whole. There the variants are timed in turn, four times each or
+        per voxel, so that they are not representative. There the variants are timed in turn, four times each or
         until the budget is spent.
         """
         self._compare(workloads[0], rounds=2)

@@ -33,7 +33,7 @@ def choose_device(name: str) -> torch.device:
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):
         raise InputError(
-            f"device '{name}' was asked for, but torch sees {torch.cuda.device_count()} CUDA device(s)",
+            f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA device(s)",
             where="--device",
             hint="Use --device cpu, or install a CUDA build of torch and its driver.",
         )

@@ -180,8 +180,8 @@ def _predict_tiles(images: torch.Tensor, forward: Forward, plan: Plan) -> torch.
         if logits is None:
             logits = part.new_empty((*part.shape[:2], *size))
         place = (slice(start, start + n) for start, n in zip(corner, outputs, strict=True))
-        kept = (slice(length - start) for start, length in zip(corner, size, strict=True))
-        logits[:, :, *place] = part[:, :, *kept]  # the last tiles extend beyond the image
+        inside = (slice(length - start) for start, length in zip(corner, size, strict=True))
+        logits[:, :, *place] = part[:, :, *inside]  # the last tiles extend beyond the image
     assert logits is not None
     return logits
 

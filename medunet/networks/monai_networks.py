@@ -1,4 +1,4 @@
-"""MONAI's networks built from a plan; in training mode they return a list of logits, finest first, else logits.
+"""MONAI's networks built from a plan, with outputs as in `build_network`: in training a list of logits.
 
 B batch, C channels, I J K voxels.
 """

@@ -159,7 +159,7 @@ def choose_architecture(config: PlanningConfig) -> Architecture:
     faults = []
 
     def refuse(key: str, given: object, allowed: object) -> None:
-        faults.append(f"planning.{key} is {given}, but it has {allowed}")
+        faults.append(f"planning.{key} is {given}, but the network allows {allowed}")
 
     if config.dimensions not in architecture.dimensions:
         refuse("dimensions", config.dimensions, "2 only")
@@ -171,24 +171,28 @@ def choose_architecture(config: PlanningConfig) -> Architecture:
         refuse("network.dropout", network.dropout, "none")
     stages = network.num_stages
     if stages is not None and architecture.fixed_stages and stages != architecture.num_stages:
-        refuse("network.num_stages", stages, f"{architecture.num_stages}, always")
+        refuse("network.num_stages", stages, f"{architecture.num_stages} only")
     elif stages is not None and stages < architecture.min_stages:
         refuse("network.num_stages", stages, f"{architecture.min_stages} or more")
     if network.multi_scale_input and not architecture.own:
         refuse("network.multi_scale_input", "on", "none")
     fixed_convolutions = bool(architecture.encoder_blocks) or not architecture.own
     if fixed_convolutions and config.convolutions_per_stage != 2:
-        refuse("convolutions_per_stage", config.convolutions_per_stage, "its authors' blocks")
+        refuse("convolutions_per_stage", config.convolutions_per_stage, "its authors' blocks only")
     parts = (
         config.convolutions_per_stage + architecture.textbook
     )  # of an encoder stage, including the pooling
     if not fixed_convolutions and network.multi_scale_input and parts < 2:
-        refuse("convolutions_per_stage", 1, "a multi-scale input that joins behind the first")
+        refuse("convolutions_per_stage", 1, "2 or more with a multi-scale input")
     if config.max_features is not None and not architecture.own and not architecture.features_capped:
-        refuse("max_features", config.max_features, "widths that double at every stage")
+        refuse("max_features", config.max_features, "only widths that double at every stage")
     most = config.max_features
     if most is not None and config.base_features is None and most < architecture.base_features:
-        refuse("max_features", most, f"{architecture.base_features} features at its first stage")
+        refuse(
+            "max_features",
+            most,
+            f"no fewer than the {architecture.base_features} features of its first stage",
+        )
     if (base := config.base_features) is not None and base % architecture.features_multiple:
         refuse("base_features", base, f"multiples of {architecture.features_multiple}")
     if faults:

@@ -110,5 +110,5 @@ def explain_out_of_memory(where: str) -> Iterator[None]:
             f"memory ran out ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})",
             where=where,
             hint="Lower planning.batch_size, planning.patch_size or planning.memory_gb with "
-            "`medunet plan RUN --set KEY=VALUE`; if cases in memory fill it, lower training.ram_gb (--ram-gb).",
+            "`medunet plan RUN --set KEY=VALUE`, or training.ram_gb (--ram-gb) if preprocessed cases fill memory.",
         ) from error

@@ -110,8 +110,8 @@ def _cut_windows(
         for window in windows
     ]
     image, label = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*cuts, strict=True))
-    kept = (slice(margin, n - margin) for margin, n in zip(plan.valid_margin, plan.patch_size, strict=True))
-    return image, label[:, :, *kept]
+    inner = (slice(margin, n - margin) for margin, n in zip(plan.valid_margin, plan.patch_size, strict=True))
+    return image, label[:, :, *inner]
 
 
 class _CaseTotals:

@@ -271,10 +271,10 @@ def die_on_the_second(job, **more):
     """Prepare a case as the system lets it, which ends the process of one for want of memory."""
     if job.case.id == DOOMED:
         os.kill(os.getpid(), signal.SIGKILL)
-    return REAL_MAKE(job, **more)
+    return REAL_WRITE_CASE(job, **more)
 
 
-REAL_MAKE, DOOMED = cache._make, "case_02"
+REAL_WRITE_CASE, DOOMED = cache._write_case, "case_02"
 
 
 @pytest.mark.slow
@@ -283,7 +283,7 @@ def test_a_case_that_takes_its_process_with_it_is_named(
     finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int
 ):
     in_processes(monkeypatch, num_processes)
-    monkeypatch.setattr(cache, "_make", die_on_the_second)
+    monkeypatch.setattr(cache, "_write_case", die_on_the_second)
     cases, _ = finished_run.read_manifest().split_fold(0)
     assert DOOMED in [case.id for case in cases]
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""How a network is trained: as asked for, else as a race of its own steps finds, with the seconds of a step."""
+"""How a network is trained: as requested, otherwise by a benchmark of its own steps, with the seconds of a step."""
 
 from dataclasses import replace
 from typing import Any
@@ -72,7 +72,7 @@ def test_a_second_training_of_the_same_network_tries_nothing(tiny_plan, finished
     assert all(key != keys[0] for key in keys[2:])
 
 
-# ---- cards, whose steps are timed here on the CPU ---------------------------------------------------------------
+# ---- GPUs, whose steps are timed here on the CPU ----------------------------------------------------------------
 
 
 def chosen_on_gpu(
@@ -123,7 +123,7 @@ def test_a_probe_takes_but_a_small_share_of_the_training(tiny_plan, finished_run
     assert choice.channels_last_why == "not probed: the training is short"
 
 
-def test_what_was_asked_for_on_a_card_is_not_probed(tiny_plan, finished_run, monkeypatch):
+def test_what_was_asked_for_on_a_gpu_is_not_probed(tiny_plan, finished_run, monkeypatch):
     options = {"channels_last": "on", "compile": "off", "epochs": 400}
     choice = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, {"channels_last": 1.0}, **options)
     assert choice.channels_last
