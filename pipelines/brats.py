@@ -14,7 +14,7 @@ from pathlib import Path
 
 from arguments import make_parser, open_run
 
-from medunet.cli.app import guard
+from medunet.cli.guard import guard
 from medunet.commands.check import run_check
 from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan

@@ -5,7 +5,7 @@ python pipelines/demo.py [--run runs/demo] [--set training.epochs=4]; the same a
 
 from arguments import make_parser, open_run
 
-from medunet.cli.app import guard
+from medunet.cli.guard import guard
 from medunet.commands.demo import make_cohort, run_demo
 
 

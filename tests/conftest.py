@@ -12,7 +12,7 @@ from tiny_cohort import write_tiny_cohort
 from medunet.base.processor import read_processor
 from medunet.commands.run import run_all
 from medunet.compute import choosing
-from medunet.compute.kept import SETTINGS, change_settings
+from medunet.compute.choice_cache import SETTINGS, change_settings
 from medunet.dataset.manifest import make_manifest
 from medunet.planning.planner import make_plan
 from medunet.records.config import PlanningConfig
@@ -37,7 +37,7 @@ class QuietCores:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the user's choices of how to compute out of the tests, and the tests' out of the user's cache.
 
-    Other tests take the cores meanwhile, so that no choice would be kept and each training would race anew: all
+    Other tests use the cores meanwhile, so that no choice would be cached and each training run its benchmark: all
     compute in fp32 and the default layout, and keep what they timed.
     """
     with pytest.MonkeyPatch.context() as patch:

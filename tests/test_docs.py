@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from medunet.cli.app import app
-from medunet.compute.kept import SETTINGS
+from medunet.compute.choice_cache import SETTINGS
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.planning.architectures import choose_architecture
 from medunet.records.config import (

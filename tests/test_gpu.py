@@ -88,7 +88,7 @@ def test_a_full_card_is_a_message_in_training_and_in_prediction(finished_run: Ru
     with pytest.raises(InputError, match=r"memory ran out.*planning\.batch_size") as caught:
         run_train(run)
     assert caught.value.exit_code == 2
-    with pytest.raises(InputError, match=r"memory that is free.*--device cpu"):
+    with pytest.raises(InputError, match=r"free memory.*--device cpu"):
         run_predict(Run(finished_run.folder, run.config, finished_run.data_root))
 
 

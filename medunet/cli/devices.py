@@ -27,7 +27,7 @@ def devices(
 ) -> None:
     """Show what this computer has, how it computes and why; `--set` overrides what was found."""
     if changes:
-        from medunet.compute.kept import change_settings
+        from medunet.compute.choice_cache import change_settings
 
         change_settings(changes)
     showing.show_computer()

@@ -14,21 +14,21 @@ def run_train(run: Run) -> list[ModelCard]:
     Under torchrun or Slurm all processes train together on each batch; the first one writes and speaks.
     """
     from medunet.compute.devices import choose_device
-    from medunet.compute.processes import join
-    from medunet.training.checkpoints import find_resume
+    from medunet.compute.processes import init_processes
+    from medunet.training.checkpoints import find_resume_checkpoint
     from medunet.training.train import train_fold
 
     require_clean(run)
     device = choose_device(run.config.device)
-    processes = join(device)
+    processes = init_processes(device)
     console.quiet = not processes.is_first
     require_planned_for(run, device)
     begin_computing(device)
     cards = []
     for one in each_fold(run):
         manifest, plan = one.read_manifest(), one.read_plan()
-        find_resume(one.folder, manifest, plan, one.config)
-        compute = processes.share(choose_compute_of(one, device) if processes.is_first else None)
+        find_resume_checkpoint(one.folder, manifest, plan, one.config)
+        compute = processes.broadcast(choose_compute_of(one, device) if processes.is_first else None)
         if processes.is_first:
             run.save()
         fold, name = one.config.training.fold, device_name(device)

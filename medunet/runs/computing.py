@@ -72,7 +72,7 @@ def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
 
     What was noted of a fold without a checkpoint counts for nothing: it may have been found beside other work.
     """
-    from medunet.training.memory import naming_out_of_memory
+    from medunet.training.memory import explain_out_of_memory
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
@@ -85,7 +85,7 @@ def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
             return ComputeChoice(**before["compute"])
         text = f"Fold {training.fold} was begun on {before['processor']['name']}: how to compute here is found anew."
         _log.warning(text)
-    with naming_out_of_memory(f"probing fold {training.fold}"):
+    with explain_out_of_memory(f"probing fold {training.fold}"):
         choice = choose_compute(training, run.read_plan(), run.read_manifest().description, device)
     if not keep:
         return choice

@@ -104,7 +104,9 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(
     process.join()
     assert checkpoint.exists()
     plan = (run.folder.root / "tuning/trial_0001/plan.json").read_text()
-    monkeypatch.setattr(device_memory, "free_memory_gb", lambda device: 0.5)  # a plan made now would be another
+    monkeypatch.setattr(
+        device_memory, "free_memory_gb", lambda device: 0.5
+    )  # a plan made now would be another
     table = run_tune(run)
     assert "Resuming fold 0 at step" in capfd.readouterr().err
     assert (run.folder.root / "tuning/trial_0001/plan.json").read_text() == plan

@@ -19,7 +19,7 @@ from medunet.commands.train import run_train
 from medunet.compute.processes import ALONE, Processes
 from medunet.records.config import TrainingConfig, change_config
 from medunet.runs.run import Run, open_run
-from medunet.training.checkpoints import KeepCheckpoints
+from medunet.training.checkpoints import SaveCheckpoints
 from medunet.training.data import EpochSampler, FoldData
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
@@ -92,7 +92,7 @@ def test_several_processes_save_within_an_epoch(tmp_path: Path, accumulate: int)
         is_global_zero=True, strategy=SimpleNamespace(broadcast=lambda value: value), saved=[],
     )  # fmt: skip
     trainer.save_checkpoint = lambda path: trainer.saved.append(trainer.global_step)
-    keep = KeepCheckpoints(tmp_path, minutes=0)
+    keep = SaveCheckpoints(tmp_path, minutes=0)
     for batch in range(30 * accumulate):
         trainer.global_step += (batch + 1) % accumulate == 0
         keep.on_train_batch_end(trainer, None, None, None, batch)
@@ -120,7 +120,7 @@ def test_a_process_that_waits_for_one_that_ended_says_so(monkeypatch: pytest.Mon
     monkeypatch.setattr(dist, "broadcast_object_list", broken)
     monkeypatch.setattr(dist, "all_gather_object", broken)
     alone = Processes(2, 1, 2)
-    for act in (alone.wait, lambda: alone.share(None), lambda: alone.gather(None)):
+    for act in (alone.wait, lambda: alone.broadcast(None), lambda: alone.gather(None)):
         with pytest.raises(InputError, match="another process has ended"):
             act()
 
@@ -140,7 +140,7 @@ one = SimpleNamespace(
     processes=patient, _results={rank: SimpleNamespace(name=f"case {rank}", loss=0.5 + rank)},
     step_losses=[torch.tensor(1.0 + rank)],
     history=[], description=None, plan=SimpleNamespace(batch_size=2), trainer=SimpleNamespace(world_size=2),
-    current_epoch=0, global_step=0, elapsed_s=0.0, _train_s=1.0, _tick=lambda: None, current_rate=lambda: 0.1,
+    current_epoch=0, global_step=0, elapsed_s=0.0, _train_s=1.0, _update_clock=lambda: None, current_rate=lambda: 0.1,
     progress=lambda: 0.0, device=torch.device("cpu"),
 )
 module.summarise = lambda cases, description: {}

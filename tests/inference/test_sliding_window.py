@@ -8,7 +8,7 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
-from medunet.compute.parts import in_layout
+from medunet.compute.workloads import to_channels_last
 from medunet.inference.sliding_window import predict_probabilities, to_label_map, with_neighbours
 from medunet.records.description import Description, load_description
 from medunet.records.plan import Plan
@@ -51,7 +51,7 @@ def test_a_layout_changes_no_prediction(tiny_plan: Plan, size: tuple[int, int, i
     assert network.seen == {False}
     network.seen.clear()
     turned = predict_probabilities(
-        in_layout(network, 3), image, tiny_plan, REGIONS, channels_last=True, **options
+        to_channels_last(network, 3), image, tiny_plan, REGIONS, channels_last=True, **options
     )
     assert network.seen == {True}
     torch.testing.assert_close(turned, plain, atol=1e-5, rtol=1e-5)

@@ -11,7 +11,7 @@ from planned_run import begin_run
 from medunet.commands.train import run_train
 from medunet.compute.processes import ALONE
 from medunet.runs.run import Run
-from medunet.training.cache import hold_in_memory, prepare_cases
+from medunet.training.cache import load_into_memory, prepare_cases
 from medunet.training.data import FoldData
 from medunet.transforms.patches import PreparedCase
 
@@ -40,7 +40,7 @@ def test_workers_serve_the_same_patches(finished_run: Run, tmp_path: Path, ram_g
     )
     expected = list(data_of(run, on_disk, 0).train_dataloader())
     assert len(expected) == run.config.training.steps_per_epoch
-    shared = data_of(run, hold_in_memory(on_disk, ram_gb, shared=True), 2)
+    shared = data_of(run, load_into_memory(on_disk, ram_gb, shared=True), 2)
     for one, other in zip(expected, shared.train_dataloader(), strict=True):
         assert all(torch.equal(one[key], other[key]) for key in ("image", "label", "address"))
 

@@ -13,7 +13,7 @@ from tiny_search import RATES, SETTINGS, Training, configure, go, run_epochs
 
 from medunet.base.errors import InputError
 from medunet.records.config import load_config
-from medunet.training.tuning_space import as_shown
+from medunet.training.tuning_space import to_table_values
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -114,12 +114,12 @@ def test_results_stand_in_tensorboard_table_and_best_configuration(tmp_path: Pat
 
 def test_settings_are_shown_as_they_are_written():
     given = {"a": '"dice"', "b": "true", "c": "[24, 24]", "d": "null", "e": 0.1, "f": "8"}
-    assert as_shown(given) == {"a": "dice", "b": True, "c": "[24, 24]", "d": "null", "e": 0.1, "f": 8}
+    assert to_table_values(given) == {"a": "dice", "b": True, "c": "[24, 24]", "d": "null", "e": 0.1, "f": 8}
 
 
 def test_without_optuna_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     for name in ("medunet.training.tuning", "medunet.training.tuning_space"):
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(InputError, match=r"Optuna is not installed\. pip install 'medunet\[tune\]'"):
+    with pytest.raises(InputError, match=r"Optuna is not installed\. Run `pip install 'medunet\[tune\]'`"):
         import medunet.training.tuning  # noqa: F401

@@ -203,6 +203,6 @@ def test_a_folder_keeps_to_one_search(tmp_path: Path):
 
 def test_lack_of_memory_is_a_trials_fault_only_where_it_changes_the_plan():
     error = NoMemoryError("memory ran out")
-    assert tuning._is_of_settings(error, ["planning.batch_size=8", "training.learning_rate=0.1"])
-    assert not tuning._is_of_settings(error, ["training.learning_rate=0.1"])
-    assert tuning._is_of_settings(InputError("does not fit"), [])
+    assert tuning._is_caused_by_settings(error, ["planning.batch_size=8", "training.learning_rate=0.1"])
+    assert not tuning._is_caused_by_settings(error, ["training.learning_rate=0.1"])
+    assert tuning._is_caused_by_settings(InputError("does not fit"), [])
