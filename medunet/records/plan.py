@@ -1,4 +1,7 @@
-"""records.plan"""
+"""plan.json: what planning decides and prediction needs, with the fingerprint of the training cases.
+
+Spacings are in mm, sizes in voxels, axes in the order of the array `(I, J, K)` after turning to RAS+.
+"""
 
 import math
 from typing import Any, Literal, Self
