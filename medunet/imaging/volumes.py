@@ -15,6 +15,7 @@ from medunet.imaging.formats import format_of, is_picture
 from medunet.imaging.geometry import DISPLACED_VOXELS, corner_displacement_mm
 from medunet.imaging.resample import resample_image
 from medunet.imaging.volume import Header, StoredVoxels, Volume
+from medunet.imaging.whole_numbers import as_whole, label_values
 
 
 def read_header(path: Path, *, label: bool = False) -> Header:
@@ -50,27 +51,25 @@ def read_volume(path: Path) -> Volume:
 def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
     """Read a label map as uint8 or, where values need it, a wider integer type.
 
-    With `instances_as` (see `Description.instances_as`) every value above 0 becomes that one.
+    Values are those that the check sees (see `label_values`). With `instances_as` (see `Description.instances_as`)
+    every value above 0 becomes that one.
 
     Raises:
         DataError: as `read_volume`; or values are not whole numbers or negative.
     """
     header = read_header(path, label=True)
-    stored = read_stored(header, label=True)
-    volume = Volume(stored.values(np.float64) if stored.is_scaled else stored.array, header)
-    if volume.array.dtype == np.uint8 and instances_as is None:
-        return volume
-    if volume.array.dtype.kind not in "biuf":
+    values = label_values(read_stored(header, label=True))
+    if values.dtype.kind not in "biuf":
         raise DataError(
-            f"a label map cannot hold {volume.array.dtype}", where=path.name, hint="Save it as integers."
+            f"a label map cannot hold {values.dtype}", where=path.name, hint="Save it as integers."
         )
-    low, high = (float(volume.array.min()), float(volume.array.max())) if volume.array.size else (0.0, 0.0)
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if values.dtype == np.uint8 or not values.size:
+        labels: NDArray[np.integer] | None = values.astype(np.uint8, copy=False)
+    else:
+        labels = as_whole(values)
+    if labels is None and not np.isfinite([values.min(), values.max()]).all():
         raise DataError("label has NaN or infinite values", where=path.name)
-    dtype = np.uint8 if low >= 0 and high <= 255 else np.int32
-    with np.errstate(invalid="ignore"):  # what is beyond the type then differs
-        labels: NDArray[np.integer] = volume.array.astype(dtype)
-    if not np.array_equal(labels, volume.array) or low < 0:
+    if labels is None or (labels.dtype != np.uint8 and labels.min() < 0):
         raise DataError(
             "label values are not whole numbers of 0 or more",
             where=path.name,
@@ -78,7 +77,7 @@ def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
         )
     if instances_as is not None:
         labels = np.where(labels > 0, np.uint8(instances_as), np.uint8(0))
-    return Volume(labels, volume.header)
+    return Volume(labels, header)
 
 
 def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:

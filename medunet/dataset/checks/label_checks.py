@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.dataset.checks.case_facts import VolumeFacts, as_whole, chunks, hash_content
+from medunet.dataset.checks.case_facts import VolumeFacts, hash_content
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import is_singular
 from medunet.dataset.checks.specks import find_specks
 from medunet.imaging.volume import Header, StoredVoxels, dtype_name
+from medunet.imaging.whole_numbers import as_whole, chunks, label_values
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
@@ -39,9 +40,10 @@ def check_label(
     case_id: str, relative: str, header: Header, stored: StoredVoxels, description: Description
 ) -> tuple[list[Fault], VolumeFacts, Foreground | None]:
     """Check a label's values; return what the set's checks need and the foreground, None where there is none."""
-    array = stored.values() if stored.is_scaled else stored.array
-    labels = as_whole(array)
+    values = label_values(stored)
+    labels = as_whole(values)
     if labels is None:
+        array = values.astype(np.float32) if stored.is_scaled else values
         content = hash_content(array)
         facts = VolumeFacts("label", relative, header.shape, header.affine, content)
         finite = array.dtype.kind != "f" or bool(np.isfinite([array.min(), array.max()]).all())
