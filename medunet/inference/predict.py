@@ -10,7 +10,7 @@ from medunet.base.errors import InputError, is_out_of_memory
 from medunet.base.files import hash_file, hash_value, read_object, write_json
 from medunet.base.progress import track
 from medunet.dataset.layouts.patterns import stem
-from medunet.imaging.flat_images import IMAGE_ENDINGS
+from medunet.imaging.formats import NIFTI, PICTURES, endings_of
 from medunet.imaging.volumes import mask_ending
 from medunet.inference.model import Model
 from medunet.records.config import InferenceConfig
@@ -41,7 +41,7 @@ def scans_from_files(files: Sequence[Path], description: Description) -> list[Sc
         InputError: a path does not exist, a name is used twice, or channels are missing; lists every fault.
     """
     found, faults = [], []
-    endings = IMAGE_ENDINGS if description.layout == "png" else (".nii", ".nii.gz")
+    endings = endings_of(PICTURES) if description.layout == "png" else NIFTI.endings
     for path in files:
         if path.is_dir():
             found.extend(

@@ -19,7 +19,6 @@ from monai.transforms.transform import MapTransform
 from monai.transforms.utility.dictionary import EnsureTyped
 
 from medunet.base.errors import DataError, MedunetError
-from medunet.imaging.flat_images import is_flat
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.plan import Intensity, Plan
 from medunet.transforms.resampling import ResampleToPland
@@ -42,7 +41,7 @@ class LoadCased(MapTransform):
         if not np.isfinite(image.array).all():
             raise DataError("has NaN or infinite voxels", where=path.name, hint="Export the scan again.")
         # One colour of a stained 2D picture may be empty; an empty channel of a scan is a failed export.
-        channels = [image.array] if is_flat(path) else list(image.array)
+        channels = [image.array] if image.header.is_picture else list(image.array)
         if any(channel.min() == channel.max() for channel in channels):
             raise DataError("all voxels have the same value", where=path.name, hint="Export the scan again.")
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))

@@ -14,8 +14,7 @@ from scipy.spatial.distance import pdist
 
 from medunet.base.errors import InputError
 from medunet.imaging.geometry import axis_codes, shear_degrees, spacing_of
-from medunet.imaging.nifti import read_volume
-from medunet.imaging.volumes import read_label
+from medunet.imaging.volumes import read_label, read_volume
 from medunet.phantoms.body import MAX_TUMOURS
 from medunet.phantoms.phantom import Phantom, make_phantom, write_cohort
 
@@ -34,10 +33,10 @@ def scans(cohort: Path) -> list[Phantom]:
     """The cohort as it is read from disk."""
     read = []
     for image_path in sorted((cohort / "imagesTr").iterdir()):
-        image = read_volume(image_path, np.int16)
+        image = read_volume(image_path)
         label = read_label(cohort / "labelsTr" / image_path.name)
         np.testing.assert_array_equal(image.affine, label.affine)
-        read.append(Phantom(image.array, label.array, image.affine))
+        read.append(Phantom(image.array.astype(np.int16), label.array, image.affine))
     return read
 
 
@@ -217,7 +216,7 @@ def test_lits_layout_holds_the_same_cases(tmp_path: Path, scans: list[Phantom]) 
     assert {path.name for path in tmp_path.iterdir()} == {
         *("volume-0.nii", "volume-1.nii", "segmentation-0.nii", "segmentation-1.nii", "phantoms.json")
     }
-    image = read_volume(tmp_path / "volume-1.nii", np.int16)
+    image = read_volume(tmp_path / "volume-1.nii")
     np.testing.assert_array_equal(image.array, scans[1].image)
     np.testing.assert_array_equal(read_label(tmp_path / "segmentation-1.nii").array, scans[1].label)
     np.testing.assert_array_equal(image.affine, scans[1].affine)

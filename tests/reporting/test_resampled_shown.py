@@ -11,7 +11,8 @@ from tiny_run import DESCRIPTION, affine_of, make_run
 
 from medunet.base.files import read_json, write_json
 from medunet.imaging.geometry import Affine
-from medunet.imaging.nifti import Volume, write_volume
+from medunet.imaging.nifti import write_volume
+from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records.manifest import Manifest
 from medunet.records.run_folder import RunFolder

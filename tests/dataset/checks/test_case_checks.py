@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corruptions import ERRORS, SEG, T1, T2, WARNINGS, change_header, describe
+import SimpleITK as sitk
+from corruptions import ERRORS, SEG, SHAPE, T1, T2, WARNINGS, change_header, describe
 from PIL import Image
+from tiny_case import MR
 from tiny_pictures import describe_pictures, draw_discs, write_pictures
 
 from medunet.dataset.checks import case_checks
@@ -141,6 +143,21 @@ def test_a_file_that_may_not_be_read(
 def test_a_slope_of_zero_means_no_scaling(good_set: Path, good_manifest: Manifest) -> None:
     change_header(T1, scl_slope=0, scl_inter=np.nan)(good_set)
     assert check_manifest(good_manifest, good_set) == []
+
+
+@pytest.mark.parametrize(("dtype", "codes"), [(np.uint8, []), (np.float32, ["L004"])])
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_a_volume_of_another_format_is_checked_by_its_own_header(
+    tmp_path: Path, ending: str, dtype: type, codes: list[str]
+) -> None:
+    rng = np.random.default_rng(7)
+    for name, array in (
+        ("image", rng.normal(500, 80, SHAPE).astype(np.int16)),
+        ("label", rng.integers(0, 3, SHAPE).astype(dtype)),
+    ):
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"{name}{ending}"))
+    case = Case(id="x", patient="x", images={"T1": f"image{ending}"}, label=f"label{ending}", split="train")
+    assert [fault.code for fault in check_case(case, MR, tmp_path)[0]] == codes
 
 
 def test_a_coloured_label_is_not_called_corrupt(tmp_path: Path) -> None:
