@@ -12,7 +12,7 @@ from medunet.compute.parts import make_trials
 from medunet.compute.race import Way
 from medunet.networks.builder import build_network
 from medunet.records.description import Description
-from medunet.records.plan import Plan
+from medunet.records.plan import Plan, count_inputs, count_outputs
 
 _CARD_ROUNDS = 4
 
@@ -35,7 +35,7 @@ def choose_prediction(
     asked, asked_by = asked_for("inference", precision)
     if device.type == "cpu":
         key = choice_key("inference", asked, network_key(plan, description), plan.patch_size, 1)
-        num_inputs = len(description.channels) * plan.context_slices
+        num_inputs = count_inputs(description, plan.context_slices)
         return choose_on_cpu(
             key,
             asked_by,
@@ -53,9 +53,8 @@ def network_key(plan: Plan, description: Description) -> dict[str, object]:
     """Return what of a plan makes its network, for the key of a choice."""
     made = {"network", "dimensions", "features", "kernel_sizes", "strides", "convolutions_per_stage",
             "encoder_blocks", "deep_supervision", "context_slices"}  # fmt: skip
-    num_outputs = len(description.targets) + (0 if description.regions else 1)
     kept = {key: value for key, value in plan.model_dump(mode="json").items() if key in made}
-    return kept | {"inputs": len(description.channels), "outputs": num_outputs}
+    return kept | {"inputs": len(description.channels), "outputs": count_outputs(description)}
 
 
 @torch.inference_mode()
@@ -66,7 +65,7 @@ def _predict(network: nn.Module, image: torch.Tensor, way: Way) -> None:
 
 def _card_seconds(plan: Plan, description: Description, device: torch.device, way: Way) -> float:
     network = build_network(plan, description).to(device).eval()
-    channels = len(description.channels) * plan.context_slices
+    channels = count_inputs(description, plan.context_slices)
     image = torch.zeros((1, channels, *plan.patch_size), device=device)
     best_s = float("inf")
     for _ in range(_CARD_ROUNDS):
