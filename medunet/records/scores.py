@@ -12,6 +12,8 @@ LesionPreset = Literal[
 ]
 LesionStatus = Literal["matched", "missed", "false_positive"]
 
+UNSCORED: tuple[Status, ...] = ("missing", "failed")  # cases without scores, which count as failures
+
 
 @dataclass(frozen=True)
 class Lesion:

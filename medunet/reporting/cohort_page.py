@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from medunet.drawing.figures import figure_png
 from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
+from medunet.records.scores import UNSCORED
 from medunet.reporting.cohort_plots import MOST_TARGETS, draw_dice, draw_volumes
 from medunet.reporting.lesions import cohort_measures, describe_rules, summarise_lesions
 from medunet.reporting.page import data_uri, flat_items, interval_text, number_text, render
 from medunet.reporting.scores import (
-    UNSCORED,
     Measure,
     Penalised,
     Unit,

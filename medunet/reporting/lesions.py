@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from medunet.records.scores import Lesion
+from medunet.records.scores import UNSCORED, Lesion
 from medunet.reporting.page import number_text
 from medunet.reporting.scores import (
     SIZE,
-    UNSCORED,
     Average,
     Measure,
     Unit,

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from medunet.records.scores import UNSCORED
 from medunet.scoring.statistics import bootstrap_interval
 from medunet.scoring.summary import is_zero_where_unscored
 
-UNSCORED = ("missing", "failed")
 SWAPPED = "look swapped"  # in the reason of targets whose labels a prediction may have swapped
 RESAMPLED = "resampled from"  # in the reason of targets whose prediction was brought to the reference's grid
 Unit = Literal["mm", "px"]

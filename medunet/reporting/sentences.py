@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from medunet.reporting.scores import RESAMPLED, SWAPPED, UNSCORED, Unit, measures
+from medunet.records.scores import UNSCORED
+from medunet.reporting.scores import RESAMPLED, SWAPPED, Unit, measures
 
 _SURFACES = {
     "mm": {"area": "between surfaces weighted by area", "voxel": "between surface voxels"},

@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medunet.base.errors import InputError
+from medunet.records.scores import UNSCORED
 from medunet.scoring.statistics import (
     DECIMALS,
     RankStability,
@@ -129,7 +130,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         rows, cases = _align(tables, label)
         for method, table in rows.items():
             absent[method] |= dict.fromkeys(table.index[table["status"] == "absent"])
-            unscored[method] |= dict.fromkeys(table.index[table["status"].isin(("missing", "failed"))])
+            unscored[method] |= dict.fromkeys(table.index[table["status"].isin(UNSCORED)])
         empty = np.stack([(table["status"] == "both_empty").to_numpy() for table in rows.values()], axis=1)
         for metric in metrics:
             values = _values(list(rows.values()), metric)
@@ -205,7 +206,7 @@ def _values(rows: list[pd.DataFrame], metric: str) -> NDArray[np.float64] | None
     if metric in OPTIONAL_COLUMNS and all(np.isnan(column).all() for column in columns):
         return None
     for table, column in zip(rows, columns, strict=True):
-        failed = table["status"].isin(("missing", "failed", "absent")).to_numpy()
+        failed = table["status"].isin((*UNSCORED, "absent")).to_numpy()
         if is_distance(metric):
             column[failed] = math.inf
         elif is_zero_where_unscored(metric):

@@ -9,7 +9,7 @@ from typing import Any
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
-from medunet.records.scores import CaseLesions, CaseScore, Lesion
+from medunet.records.scores import UNSCORED, CaseLesions, CaseScore, Lesion
 from medunet.scoring.pairs import Pair
 
 _VOXELS_BESIDE = {".mhd": (".raw", ".zraw")}  # headers whose voxels lie in a file of their own
@@ -51,7 +51,7 @@ class Journal:
         Raises:
             InputError: the folder cannot be written.
         """
-        if any(score.status in ("missing", "failed") for score in scores):
+        if any(score.status in UNSCORED for score in scores):
             return
         line = {"key": self._key(pair), "scores": [asdict(score) for score in scores]}
         # NaN and Infinity stay as Python writes them.

@@ -18,7 +18,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from medunet.records.scores import CaseScore
+from medunet.records.scores import UNSCORED, CaseScore
 from medunet.scoring.lesion_presets import PRESETS
 from medunet.scoring.statistics import bootstrap_intervals
 
@@ -175,7 +175,7 @@ def score_table(scores: Sequence[CaseScore], unit: str = "mm") -> Table:
     robust = next(name for name in columns if name.startswith("hd") and name != "hd_mm")
     shown = ["dice", robust, *(name for name in columns if name.startswith("nsd_"))]
     summaries = summarise(scores, shown)
-    statuses = ("both_empty", "missed", "false_positive", "missing", "failed")
+    statuses = ("both_empty", "missed", "false_positive", *UNSCORED)
     present = [name for name in statuses if any(getattr(summary, f"num_{name}") for summary in summaries)]
     title = "Scores: mean over cases (95% interval)"
     table = Table(title=title, caption=_caption(scores), caption_justify="left")
@@ -221,7 +221,7 @@ def _summarise_label(
     return LabelSummary(
         label=label,
         num_expected=len(scores),
-        num_scored=len(scores) - status["missing"] - status["failed"],
+        num_scored=len(scores) - sum(status[name] for name in UNSCORED),
         num_both_empty=status["both_empty"],
         num_missed=status["missed"],
         num_false_positive=status["false_positive"],
@@ -280,7 +280,7 @@ def _lesion_penalty(scores: Sequence[CaseScore]) -> _Penalty | None:
 
 
 def _is_scored(score: CaseScore) -> bool:
-    return score.status not in ("missing", "failed")
+    return score.status not in UNSCORED
 
 
 def _mean(values: list[float]) -> float:
