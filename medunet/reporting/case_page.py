@@ -24,7 +24,7 @@ from medunet.reporting.lesions import describe_rules, tabulate_case
 from medunet.reporting.page import data_uri, flat_items, number_text, render
 from medunet.reporting.scans import Scan
 from medunet.reporting.scores import SIZE, Measure, Unit, measures, verdict
-from medunet.reporting.sentences import conventions, row_reason, score_notes, trained_on
+from medunet.reporting.sentences import conventions, row_reason, score_remarks, trained_on
 
 _MOST_CONTOURS = 6  # a picture shows the contours of all targets up to here, else of its own target alone
 _MOST_PICTURED = 24  # targets that get pictures
@@ -92,7 +92,7 @@ def case_html(
         columns=[measure.heading for measure in shown],
         size_unit=SIZE[description.unit][0],
         rows=[_row(row, shown, description.unit) for _, row in rows.iterrows()],
-        notes=score_notes(rows),
+        remarks=score_remarks(rows),
         faults=faults,
         accepted={entry.code: entry.reason for entry in accepted},
         warnings=[

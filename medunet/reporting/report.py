@@ -42,7 +42,7 @@ def report_run(
     index_file = run.predictions / "index.json"
     index = read_json(index_file) if index_file.exists() else {}
     entries, predicted_targets = index.get("cases", {}), index.get("targets")
-    scores = _with_reasons(scores, index.get("failed", {}))
+    scores = _with_failed_predictions(scores, index.get("failed", {}))
     provenance = read_json(run.provenance) if run.provenance.exists() else None
     ranked = rank_cases(scores)
     names = page_names(ranked)
@@ -119,10 +119,12 @@ def _load(
         return f"the scan cannot be read ({type(error).__name__})"
 
 
-def _with_reasons(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.DataFrame:
-    """Return the scores with a reason in every row, for missing predictions that of the prediction."""
-    reasons = list(scores["reason"]) if "reason" in scores else [""] * len(scores)
-    for row, (case, status) in enumerate(zip(scores["case"], scores["status"], strict=True)):
-        if status == "missing" and case in unpredicted:
-            reasons[row] = f"the prediction failed: {unpredicted[case]}"
+def _with_failed_predictions(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.DataFrame:
+    """Return the scores with what failed as the reason of each missing prediction that was tried."""
+    reasons = [
+        f"the prediction failed: {unpredicted[case]}"
+        if status == "missing" and case in unpredicted
+        else reason
+        for case, status, reason in zip(scores["case"], scores["status"], scores["reason"], strict=True)
+    ]
     return scores.assign(reason=reasons)

@@ -6,19 +6,17 @@ infinite distance is counted, never averaged.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from medunet.records.scores import UNSCORED
+from medunet.records.scores import UNSCORED, Note, NoteKind
 from medunet.scoring.statistics import bootstrap_interval
 from medunet.scoring.summary import is_zero_where_unscored
 
-SWAPPED = "look swapped"  # in the reason of targets whose labels a prediction may have swapped
-RESAMPLED = "resampled from"  # in the reason of targets whose prediction was brought to the reference's grid
 Unit = Literal["mm", "px"]
 SIZE = {
     "mm": ("ml", 1.0),
@@ -174,7 +172,12 @@ def rank_cases(scores: pd.DataFrame) -> list[str]:
 
 def is_resampled(rows: pd.DataFrame) -> bool:
     """Say whether a case's prediction was brought to the reference's grid to be scored."""
-    return "reason" in rows and bool(rows["reason"].str.contains(RESAMPLED, regex=False).any())
+    return any(has_note(notes, "resampled") for notes in rows["notes"])
+
+
+def has_note(notes: Iterable[Note], kind: NoteKind) -> bool:
+    """Say whether any of a target's notes is of a kind."""
+    return any(note.kind == kind for note in notes)
 
 
 def verdict(rows: pd.DataFrame) -> tuple[str, str]:
@@ -186,7 +189,11 @@ def verdict(rows: pd.DataFrame) -> tuple[str, str]:
         default = "the case could not be scored" if status == "failed" else "there is no prediction"
         return "bad", f"{status.capitalize()}: {'; '.join(reasons) or default}"
     faults = {
-        "Labels look swapped": list(rows.loc[rows["reason"].str.contains(SWAPPED, regex=False), "label"]),
+        "Labels look swapped": [
+            label
+            for label, notes in zip(rows["label"], rows["notes"], strict=True)
+            if has_note(notes, "swapped")
+        ],
         "Missed": by_status.get("missed", []),
         "False positive": by_status.get("false_positive", []),
     }

@@ -9,7 +9,7 @@ from typing import Any
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
-from medunet.records.scores import UNSCORED, CaseLesions, CaseScore, Lesion
+from medunet.records.scores import UNSCORED, CaseLesions, CaseScore, Lesion, Note
 from medunet.scoring.pairs import Pair
 
 _VOXELS_BESIDE = {".mhd": (".raw", ".zraw")}  # headers whose voxels lie in a file of their own
@@ -78,6 +78,7 @@ def score_of(plain: dict[str, Any]) -> CaseScore:
     """Return the record that was made plain by `asdict` and went through JSON."""
     values = dict(plain)
     values["nsd"] = {float(tolerance): value for tolerance, value in plain["nsd"].items()}
+    values["notes"] = tuple(Note(**note) for note in plain["notes"])
     if plain["lesions"] is not None:
         lesions = tuple(Lesion(**lesion) for lesion in plain["lesions"]["lesions"])
         values["lesions"] = CaseLesions(**{**plain["lesions"], "lesions": lesions})

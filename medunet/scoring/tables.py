@@ -11,6 +11,7 @@ import pandas as pd
 from medunet.base.errors import InputError
 from medunet.base.files import write_json, write_text
 from medunet.records.scores import CaseScore, LesionStatus, json_number
+from medunet.scoring.notes import read_reason, reason_cell
 from medunet.scoring.summary import FIELD_OF_VIEW_COLUMNS, mean_dice, metric_columns, summarise
 
 _HEAD = ("case", "label", "status", "surface")
@@ -59,10 +60,16 @@ def write_scores(
 def read_scores(path: Path) -> pd.DataFrame:
     """Read scores.csv: text columns as text, blank numbers as NaN, `inf` as infinity.
 
+    The column `reason` holds why a case is missing or failed, and `notes` what the file's says of the others.
+
     Raises:
         InputError: the file is missing or is no score table; names every cell that cannot be used.
     """
-    return _read_table(path, _HEAD, dict.fromkeys(_TEXT, _TEXTS), "scores")
+    table = _read_table(path, _HEAD, dict.fromkeys(_TEXT, _TEXTS), "scores")
+    cells = table["reason"] if "reason" in table else [""] * len(table)
+    told = [read_reason(cell, status) for cell, status in zip(cells, table["status"], strict=True)]
+    notes = pd.Series([notes for _, notes in told], index=table.index, dtype=object)
+    return table.assign(reason=[reason for reason, _ in told], notes=notes)
 
 
 def read_lesions(path: Path) -> pd.DataFrame:
@@ -175,7 +182,7 @@ def _rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
             **{name: getattr(score, name) for name in _HEAD},
             **{name: get(score) for name, get in columns.items()},
             "lesion_rules": score.lesions.rules if score.lesions else "",
-            "reason": score.reason,
+            "reason": reason_cell(score),
         }
         for score in scores
     ]

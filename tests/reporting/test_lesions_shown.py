@@ -49,7 +49,7 @@ SCORES = pd.DataFrame(
         ("three", "tumour", "missing", math.nan, math.nan, math.nan, math.nan),
     ],
     columns=["case", "label", "status", "dice", "lesion_sensitivity", "lesion_precision", "lesion_hd95_mm"],
-).assign(surface="area", hd95_mm=1.0, reason="")
+).assign(surface="area", hd95_mm=1.0, reason="", notes=[()] * 6)
 
 
 def test_a_cohorts_lesions_are_counted_by_size_and_averaged_over_cases() -> None:

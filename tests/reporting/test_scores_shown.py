@@ -9,6 +9,7 @@ from tiny_run import DESCRIPTION, make_run
 
 from medunet.records.description import Description
 from medunet.records.manifest import Case
+from medunet.records.scores import Note
 from medunet.reporting.page import flat_items, interval_text, number_text, page_names
 from medunet.reporting.scans import load_scan, shown_channel
 from medunet.reporting.scores import (
@@ -26,7 +27,7 @@ from medunet.scoring.tables import read_scores
 
 def _table(*rows: tuple[str, str, str, float, float]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["case", "label", "status", "dice", "hd_mm"])
-    return table.assign(surface="voxel", reason="")
+    return table.assign(surface="voxel", reason="", notes=[()] * len(table))
 
 
 SCORES = _table(
@@ -141,8 +142,8 @@ def test_verdicts(case: str, expected: tuple[str, str]) -> None:
 
 def test_swapped_labels_are_a_verdict() -> None:
     rows = _table(("one", "L5", "ok", 0.1, 9.0), ("one", "L6", "ok", 0.2, 9.0), ("one", "L7", "ok", 0.9, 1.0))
-    swapped = "L5 and L6 look swapped: IoU 0.90 and 0.85 with each other's mask, 0.05 and 0.10 with their own"
-    rows["reason"] = [swapped, swapped, ""]
+    swapped = (Note("swapped", "L5 and L6 look swapped: IoU 0.90"),)
+    rows["notes"] = [swapped, swapped, ()]
     assert verdict(rows) == ("bad", "Labels look swapped: L5, L6. Lowest Dice 0.100 (L5)")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medunet.base.errors import InputError
-from medunet.records.scores import UNSCORED, CaseLesions, CaseScore, Lesion
+from medunet.records.scores import UNSCORED, CaseLesions, CaseScore, Lesion, Note
 from medunet.scoring.journal import Journal
 from medunet.scoring.pairs import Pair
 
@@ -30,7 +30,7 @@ SCORE = CaseScore(
     nsd={1.0: 0.1 + 0.2, 2.5: math.nan},
     tp=3,
     penalty_mm=412.5,
-    reason="touches the border of the scan",
+    notes=(Note("border", "touches the border of the scan"), Note("other", "a; b")),
     lesions=LESIONS,
 )
 HOW = {"surface": "area", "targets": [["tumour", (2,)]]}
