@@ -16,7 +16,8 @@ from matplotlib.patches import Patch
 from medunet.drawing.figures import FALSE_POSITIVE
 from medunet.reporting.cohort_plots import MOST_TARGETS
 from medunet.scoring.agreement import ReaderPair, TargetAgreement
-from medunet.scoring.compare import Comparison, PairDifference, higher_is_better
+from medunet.scoring.columns import higher_is_better
+from medunet.scoring.compare import Comparison, PairDifference
 
 _MOST_ROWS = 24  # in a panel; beyond, the table says it better
 _INK, _DOT, _GREY = "#333333", "#0072B2", "#999999"

@@ -1,6 +1,5 @@
 """What pages say of how scores were made, and what to beware of in them."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +8,7 @@ import pandas as pd
 
 from medunet.records.scores import UNSCORED, Note
 from medunet.reporting.scores import Unit, measures
+from medunet.scoring.columns import percentile_of
 
 _SURFACES = {
     "mm": {"area": "between surfaces weighted by area", "voxel": "between surface voxels"},
@@ -100,10 +100,10 @@ def _remark(note: Note) -> Remark:
 
 def _describe_percentile(column: str) -> str:
     """Say what a column such as hd95_mm or hd95_pooled_mm is; "" of any other."""
-    match = re.fullmatch(r"hd([\d.]+)(_pooled)?_mm", column)
-    if match is None:
+    robust = percentile_of(column)
+    if robust is None:
         return ""
-    number, pooled = match.groups()
-    if pooled:
+    number, is_pooled = robust
+    if is_pooled:
         return f"HD{number} pooled is percentile {number} of the distances of both directions together."
     return f"HD{number} is percentile {number} of the distances, the larger of the two directions."
