@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tiny_run import DESCRIPTION
+from tiny_scores import SCORES, score_table_of
 
 from medunet.records.description import Description
 from medunet.records.manifest import Case
@@ -13,27 +14,6 @@ from medunet.records.scores import Note
 from medunet.reporting.page import flat_items, interval_text, number_text, page_names
 from medunet.reporting.scans import load_scan, shown_channel
 from medunet.reporting.scores import dice_by_case, measures, rank_cases, verdict
-
-
-def _table(*rows: tuple[str, str, str, float, float]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=["case", "label", "status", "dice", "hd_mm"])
-    return table.assign(surface="voxel", reason="", notes=[()] * len(table))
-
-
-SCORES = _table(
-    ("good", "liver", "ok", 0.9, 4.0),
-    ("good", "tumour", "both_empty", math.nan, math.nan),
-    ("gone", "liver", "missing", math.nan, math.nan),
-    ("gone", "tumour", "missing", math.nan, math.nan),
-    ("broken", "liver", "failed", math.nan, math.nan),
-    ("broken", "tumour", "failed", math.nan, math.nan),
-    ("missed", "liver", "ok", 0.95, 2.0),
-    ("missed", "tumour", "missed", 0.0, math.inf),
-    ("apart", "liver", "ok", 0.5, 60.0),
-    ("apart", "tumour", "ok", 0.0, 50.0),
-    ("empty", "liver", "both_empty", math.nan, math.nan),
-    ("empty", "tumour", "both_empty", math.nan, math.nan),
-)
 
 
 def test_ranking_puts_failures_then_the_worst_first() -> None:
@@ -60,7 +40,9 @@ def test_verdicts(case: str, expected: tuple[str, str]) -> None:
 
 
 def test_swapped_labels_are_a_verdict() -> None:
-    rows = _table(("one", "L5", "ok", 0.1, 9.0), ("one", "L6", "ok", 0.2, 9.0), ("one", "L7", "ok", 0.9, 1.0))
+    rows = score_table_of(
+        ("one", "L5", "ok", 0.1, 9.0), ("one", "L6", "ok", 0.2, 9.0), ("one", "L7", "ok", 0.9, 1.0)
+    )
     swapped = (Note("swapped", "L5 and L6 look swapped: IoU 0.90"),)
     rows["notes"] = [swapped, swapped, ()]
     assert verdict(rows) == ("bad", "Labels look swapped: L5, L6. Lowest Dice 0.100 (L5)")

@@ -1,4 +1,4 @@
-"""The summaries on the index: those of scores.json, or of scores.csv where that holds other scores, as the page says."""
+"""The summaries on the index: those of scores.json, or of scores.csv where that holds others, as the page says."""
 
 import logging
 import math
@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from tiny_run import make_run
+from tiny_scores import SCORES
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json, write_json
@@ -17,24 +18,6 @@ from medunet.reporting.scores import measures
 from medunet.reporting.summaries import CohortSummary, SummaryRow, summarise_cohort, summary_rows
 from medunet.scoring.statistics import bootstrap_interval
 from medunet.scoring.tables import read_scores
-
-SCORES = pd.DataFrame(
-    [
-        ("good", "liver", "ok", 0.9, 4.0),
-        ("good", "tumour", "both_empty", math.nan, math.nan),
-        ("gone", "liver", "missing", math.nan, math.nan),
-        ("gone", "tumour", "missing", math.nan, math.nan),
-        ("broken", "liver", "failed", math.nan, math.nan),
-        ("broken", "tumour", "failed", math.nan, math.nan),
-        ("missed", "liver", "ok", 0.95, 2.0),
-        ("missed", "tumour", "missed", 0.0, math.inf),
-        ("apart", "liver", "ok", 0.5, 60.0),
-        ("apart", "tumour", "ok", 0.0, 50.0),
-        ("empty", "liver", "both_empty", math.nan, math.nan),
-        ("empty", "tumour", "both_empty", math.nan, math.nan),
-    ],
-    columns=["case", "label", "status", "dice", "hd_mm"],
-)
 
 
 def rows_of(summary: CohortSummary, scores: pd.DataFrame) -> dict[tuple[str, str], SummaryRow]:
