@@ -18,6 +18,7 @@ from medunet.commands.report import run_report
 from medunet.commands.score import dataset_of, run_score, score_masks_of
 from medunet.records.config import change_config
 from medunet.records.description import Description, load_description
+from medunet.records.scores import UNSCORED
 
 
 def score(
@@ -75,7 +76,7 @@ def score(
             resample=resample,
             workers=workers,
         )
-    end_with([row for row in scores if row.status in ("missing", "failed")])
+    end_with([row for row in scores if row.status in UNSCORED])
 
 
 def compare(

@@ -15,6 +15,7 @@ from medunet.base.files import write_json
 from medunet.commands.score import dataset_of, score_masks_of
 from medunet.commands.terminal import console, say
 from medunet.records.config import change_config
+from medunet.records.scores import UNSCORED
 from medunet.scoring.compare import Comparison, PairDifference, compare
 from medunet.scoring.tables import plain, read_scores, write_table
 
@@ -120,7 +121,7 @@ def _score_masks(
     for name, folder in masks.items():
         console.print(f"[bold]{escape(name)}[/]", highlight=False)
         scores = score_masks_of(reference, folder, out / name, config, data_root=data_root, keep_journal=True)
-        unscored += [score.case for score in scores if score.status in ("missing", "failed")]
+        unscored += [score.case for score in scores if score.status in UNSCORED]
     return unscored
 
 
@@ -161,7 +162,7 @@ def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:
 
 def _say_gaps(comparison: Comparison) -> None:
     """Name what methods lack: nothing is left out silently."""
-    for kind, gaps in (("absent", comparison.absent), ("missing or failed", comparison.unscored)):
+    for kind, gaps in (("absent", comparison.absent), (" or ".join(UNSCORED), comparison.unscored)):
         for method, cases in gaps.items():
             if cases:
                 named = ", ".join(cases[:_NUM_NAMED]) + (" ..." if len(cases) > _NUM_NAMED else "")

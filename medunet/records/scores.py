@@ -11,6 +11,17 @@ LesionPreset = Literal[
     "brats2023", "brats2023_meningioma", "brats2023_metastases", "lits", "lits_half", "panoptic"
 ]
 LesionStatus = Literal["matched", "missed", "false_positive"]
+NoteKind = Literal["border", "swapped", "resampled", "other"]  # other: in a file that a person edited
+
+UNSCORED: tuple[Status, ...] = ("missing", "failed")  # cases without scores, which count as failures
+
+
+@dataclass(frozen=True)
+class Note:
+    """What to beware of in the scores of one target of one case; `medunet.scoring.notes` makes them."""
+
+    kind: NoteKind
+    text: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,8 @@ class CaseScore:
     mcc: float = math.nan
     kappa: float = math.nan
     cldice: float = math.nan  # of targets that are tubes
-    reason: str = ""  # why a case is missing or failed; "touches the border" and such as warnings
+    reason: str = ""  # why a case is missing or failed
+    notes: tuple[Note, ...] = ()  # of one that is neither
     hd95: HD95Mode = "max"
     percentile: float = 95.0  # that hd95_mm is taken at
     penalty_mm: float = math.nan  # the field of view's diagonal: what a failure costs where it is penalised
