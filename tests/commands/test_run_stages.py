@@ -144,7 +144,7 @@ def test_a_run_that_has_begun_keeps_its_plan_on_another_device_and_says_so(own_r
     plan_for_a_card(own_run)
     before = own_run.folder.plan.read_bytes()
     run_train(own_run)
-    told = " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().err.split())
     assert "made for cuda" in told
     assert "keeps its plan" in told
     assert own_run.folder.plan.read_bytes() == before
