@@ -28,7 +28,7 @@ from pathlib import Path
 
 from nnunet_peer import Peer, Watched, add_arguments, read_cases, read_rows, watch
 
-from medunet.base.files import read_object, write_json
+from medunet.base.files import read_json_object, write_json
 from medunet.base.processor import read_processor
 
 
@@ -81,7 +81,7 @@ class Ours:
         """Train two epochs of so many steps from scratch, probe included; return the process and a row an epoch."""
         fold, provenance = self.folder / "folds" / str(self.fold), self.folder / "provenance.json"
         shutil.rmtree(fold, ignore_errors=True)
-        kept = read_object(provenance)
+        kept = read_json_object(provenance)
         kept.pop("folds", None)  # what the probe found
         write_json(provenance, kept)
         changes = [

@@ -287,7 +287,7 @@ def main() -> None:
     watched, steps = peer.train(configuration, given.fold, minutes=given.minutes)
     result: dict[str, Any] = {
         "peer": "nnU-Net",
-        **read_processor().plain(),
+        **read_processor().to_dict(),
         "dataset": manifest.description.name,
         "fold": given.fold,
         "minutes": round(steps[-1]["minutes"], 2),

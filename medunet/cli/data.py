@@ -11,7 +11,7 @@ from medunet.base.errors import InputError
 from medunet.cli.options import Changes, DataRoot, Excluded, RunArgument, end_with, open_run
 from medunet.commands.check import run_check
 from medunet.commands.manifest import find_folds, find_place, run_manifest, run_recognise, write_description
-from medunet.records.data_root import DATA_ROOT_VARIABLE, data_root_from
+from medunet.records.data_root import DATA_ROOT_VARIABLE, resolve_data_root
 from medunet.records.description import Description, load_description
 
 
@@ -60,7 +60,7 @@ def fetch(
     if out is None and not os.environ.get(DATA_ROOT_VARIABLE):
         hint = f"Add --out FOLDER or set {DATA_ROOT_VARIABLE}."
         raise InputError("scans need a folder", where="medunet fetch", hint=hint)
-    fetching.run_fetch(name, out or data_root_from(None), url=url, checksum=checksum)
+    fetching.run_fetch(name, out or resolve_data_root(None), url=url, checksum=checksum)
 
 
 def manifest(

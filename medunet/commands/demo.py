@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from medunet.base.shipped import shipped
+from medunet.base.package_data import package_data_path
 from medunet.commands.run import run_all
 from medunet.commands.terminal import console
 from medunet.phantoms.phantom import write_cohort
@@ -22,7 +22,7 @@ _NUM_CASES = 20
 
 def recipe() -> Path:
     """Return the demo's configuration."""
-    return shipped("pipelines/demo.yaml")
+    return package_data_path("pipelines/demo.yaml")
 
 
 def make_cohort(folder: Path) -> Path:

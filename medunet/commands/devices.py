@@ -24,7 +24,7 @@ def show_computer() -> None:
     _say("Kind", f"{processor.kind}: {' '.join(processor.instruction_sets) or 'no instruction sets known'}")
     for limit in processor.limits:
         _say("Limited by", limit)
-    taken = CoreWatch().taken()
+    taken = CoreWatch().other_load()
     _say("Cores", f"{usable_cores()} usable, {num_threads()} threads; other work takes {taken:.1f} now")
     _say("Memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
     cards = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
@@ -39,7 +39,7 @@ def show_kept() -> None:
     from medunet.compute.kept import list_kept
     from medunet.compute.race import told
 
-    here = {**read_processor().plain(), "threads": num_threads()}
+    here = {**read_processor().to_dict(), "threads": num_threads()}
     table = Table("for", "network", "patch", "computed in", "takes", "why", "here")
     for kept in list_kept():
         key, choice = kept.key, kept.choice

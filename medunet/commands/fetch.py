@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medunet.base.errors import DataError, InputError
-from medunet.base.files import read_object, write_json
+from medunet.base.files import read_json_object, write_json
 from medunet.base.progress import ByteBar
 from medunet.commands.terminal import console, say
 from medunet.dataset.archives import unpack
@@ -81,7 +81,7 @@ def _obtain(archive: Archive, out: Path, work: Path, patience: Patience) -> Path
         return own_copy
     part = work / "archive.part"
     with ByteBar(f"Download {archive.name}") as bar:
-        download(archive.url, part, archive.checksum, bar, patience=patience, say=bar.say)
+        download(archive.url, part, archive.checksum, bar, patience=patience, say=bar.print_line)
     try:
         with ByteBar("Checksum") as bar:
             verify(part, archive.checksum, bar)
@@ -107,7 +107,7 @@ def _unpack(archive: Archive, file: Path, folder: Path, work: Path) -> None:
 def _require_same(archive: Archive, folder: Path) -> None:
     """Refuse to take a folder of another archive for the one that was asked for."""
     mark = folder / _MARK
-    came_from = read_object(mark).get("checksum") if mark.exists() else None
+    came_from = read_json_object(mark).get("checksum") if mark.exists() else None
     if came_from not in (None, str(archive.checksum)):
         raise InputError(
             f"came from another archive, of {came_from} and not {archive.checksum}",

@@ -3,7 +3,7 @@
 from medunet.base.files import hash_value
 from medunet.commands.terminal import console, say
 from medunet.planning.fingerprint import compute_fingerprint
-from medunet.records.loss_fit import check_loss, check_mirroring
+from medunet.records.loss_checks import check_loss, check_mirroring
 from medunet.records.plan import Plan
 from medunet.runs.checked import require_clean
 from medunet.runs.computing import plan_for
@@ -22,7 +22,7 @@ def run_plan(run: Run) -> Plan:
     check_steps(config.inference.postprocess, manifest.description.targets)
     check_mirroring(config, manifest.description)
     check_loss(config.training.loss, manifest.description, config.training.class_weights)
-    inputs = hash_value([manifest.plain(), config.planning.plain()])
+    inputs = hash_value([manifest.to_dict(), config.planning.to_dict()])
     before = read_provenance(run).get("plan", {})
     # A run that has begun keeps its plan on another device, too.
     same = before.get("inputs_sha256") == inputs and (has_begun(run) or before.get("device") == device.type)

@@ -8,7 +8,7 @@ from rich.markup import escape
 from medunet.base.errors import InputError
 from medunet.commands.terminal import console, say
 from medunet.records.config import WeightsName
-from medunet.records.data_root import case_paths, data_root_from
+from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Manifest
 from medunet.runs.computing import (
@@ -46,7 +46,7 @@ def predict_images(
         folder, device=device, precision=how.precision, channels_last=how.channels_last, weights=weights
     )
     if len(images) == 1 and images[0].suffix == ".json":
-        listed, root = Manifest.read(images[0]), data_root_from(data_root)
+        listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
         require_same_channels(model.card.description, listed.description)
         scans = [
             Scan(case.id, case_paths(case, listed.description, root)[0], case.resample)

@@ -8,11 +8,11 @@ from rich.markup import escape
 
 from medunet import __version__
 from medunet.base.errors import InputError
-from medunet.base.files import read_object
+from medunet.base.files import read_json_object
 from medunet.commands.terminal import console, say
 from medunet.imaging.volumes import mask_ending
 from medunet.records.config import Config
-from medunet.records.data_root import case_paths, data_root_from
+from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description, load_description
 from medunet.records.manifest import Manifest
 from medunet.records.model_card import ModelCard
@@ -81,7 +81,7 @@ def score_masks_of(
 
 def _labels_of(listed: Manifest, data_root: Path | None) -> dict[str, Path]:
     """Return the label files of a manifest's cases by their id."""
-    root = data_root_from(data_root)
+    root = resolve_data_root(data_root)
     labels = {case.id: case_paths(case, listed.description, root)[1] for case in listed.used}
     return {case_id: path for case_id, path in sorted(labels.items()) if path is not None}
 
@@ -213,14 +213,14 @@ def weights_behind(
 def entries_beside(folder: Path) -> dict[str, Any]:
     """Return what the index.json of a folder of masks says of each case; nothing where medunet wrote none."""
     index = folder / "index.json"
-    entries: dict[str, Any] = read_object(index).get("cases", {}) if index.exists() else {}
+    entries: dict[str, Any] = read_json_object(index).get("cases", {}) if index.exists() else {}
     return entries
 
 
 def targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:
     """Return the targets that medunet wrote into the index.json of a folder of masks, if it did."""
     index = folder / "index.json"
-    plain = read_object(index) if index.exists() else {}
+    plain = read_json_object(index) if index.exists() else {}
     return {name: tuple(values) for name, values in plain["targets"].items()} if "targets" in plain else None
 
 

@@ -40,7 +40,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     folder, manifest, base_plan = run.folder.root / "tuning", run.read_manifest(), run.read_plan()
     begin_computing(device)
     run.save()
-    plain = run.config.plain()
+    plain = run.config.to_dict()
     settings = run.config.model_dump(mode="json", exclude=_FREE)
     # All trials, on all machines, are compared on the same voxels: neither what was timed here nor a trial's patch,
     # which lays the windows, may decide.
@@ -78,7 +78,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
         run.config,
         folder,
         train,
-        study_name=f"medunet-{hash_value([manifest.plain(), settings, bool(run.config.training.init_from)])[:16]}",
+        study_name=f"medunet-{hash_value([manifest.to_dict(), settings, bool(run.config.training.init_from)])[:16]}",
         storage_url=storage_url,
     )
     console.print(table.head(10).to_string(index=False), markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from medunet.base.processor import CoreWatch, are_taken, num_threads, read_processor
+from medunet.base.processor import CoreWatch, is_heavy_load, num_threads, read_processor
 from medunet.compute.devices import check_precision, may_have_bf16
 from medunet.compute.kept import Choice, Purpose, find, keep, read_settings
 from medunet.compute.race import Race, Trial, Way, told
@@ -41,7 +41,7 @@ def choice_key(
     return {
         "purpose": purpose,
         "asked": list(asked),
-        **read_processor().plain(),
+        **read_processor().to_dict(),
         "threads": num_threads(),
         "torch": torch.__version__,
         "network": network,
@@ -72,8 +72,8 @@ def choose_on_cpu(
     watch, race = CoreWatch(), Race(ways, budget_s, clock)
     ladder = trials()
     race.run(ladder)
-    taken = watch.taken()
-    busy = are_taken(taken)
+    taken = watch.other_load()
+    busy = is_heavy_load(taken)
     choice = _conclude(race, ladder[-1], asked, asked_by, _BUSY_GAIN if busy else _GAIN)
     if len(ways) > 1:
         layout = "channels-last" if choice.channels_last else "the default layout"

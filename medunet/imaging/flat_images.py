@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from medunet.base.errors import DataError
-from medunet.base.files import whole_file
+from medunet.base.files import atomic_write
 from medunet.imaging.geometry import Affine
 
 IMAGE_ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -81,7 +81,7 @@ def read_pixels(path: Path, *, label: bool = False) -> NDArray[Any]:
 
 def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
     """Write a label map `(I, J, 1)` as an 8-bit grey PNG of its values."""
-    with whole_file(path, suffix=".png") as temporary:
+    with atomic_write(path, suffix=".png") as temporary:
         Image.fromarray(np.ascontiguousarray(mask[:, :, 0].T, dtype=np.uint8)).save(temporary, format="PNG")
 
 

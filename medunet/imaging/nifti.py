@@ -16,7 +16,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
-from medunet.base.files import whole_file
+from medunet.base.files import atomic_write
 from medunet.imaging.geometry import Affine, max_volume_bytes, spacing_of
 from medunet.imaging.packed import is_packed, read_span, read_start
 
@@ -249,7 +249,7 @@ def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
     for name in _GEOMETRY_FIELDS:
         header[name] = like.nifti[name]
     image = nib.Nifti1Image(np.ascontiguousarray(mask, dtype=np.uint8), None, header)
-    with whole_file(path, suffix=".nii.gz" if path.name.endswith(".gz") else ".nii") as temporary:
+    with atomic_write(path, suffix=".nii.gz" if path.name.endswith(".gz") else ".nii") as temporary:
         nib.save(image, temporary)
 
 
@@ -259,5 +259,5 @@ def write_volume(path: Path, array: NDArray[Any], affine: Affine) -> None:
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, 1)
     image.set_qform(affine, 1, strip_shears=True)
-    with whole_file(path, suffix=".nii.gz" if path.name.endswith(".gz") else ".nii") as temporary:
+    with atomic_write(path, suffix=".nii.gz" if path.name.endswith(".gz") else ".nii") as temporary:
         nib.save(image, temporary)

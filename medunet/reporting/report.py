@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from medunet.base.errors import MedunetError
-from medunet.base.files import read_json, read_object, write_text
+from medunet.base.files import read_json, read_json_object, write_text
 from medunet.base.progress import track
 from medunet.dataset.checks.manifest_checks import read_faults
 from medunet.imaging.volumes import mask_ending
@@ -77,7 +77,7 @@ def report_run(
         )
     told = run.root / "scores.json"
     page = run.report / "index.html"
-    stored = read_object(told) if told.exists() else None
+    stored = read_json_object(told) if told.exists() else None
     html = cohort_html(
         run.root.name,
         scores,

@@ -17,7 +17,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from medunet.base.errors import InputError, MedunetError
-from medunet.base.files import read_json, whole_file
+from medunet.base.files import atomic_write, read_json
 from medunet.base.progress import track
 from medunet.drawing.figures import TARGET_COLOURS, figure_png, largest_cross_sections, window_limits
 from medunet.drawing.planes import INK, PLANES, Box, Plane, annotate, footer, limit, outline, paint
@@ -84,7 +84,7 @@ def save_triptychs(
             continue
         title = f"{case.id}    {_dice_text(scored[case.id])}" if case.id in scored else case.id
         figure = draw_triptych(scan, manifest.description.targets, images=images, title=title)
-        with whole_file(run.root / "pictures" / f"{case.id}.png") as temporary:
+        with atomic_write(run.root / "pictures" / f"{case.id}.png") as temporary:
             temporary.write_bytes(figure_png(figure))
     return failed
 

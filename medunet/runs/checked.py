@@ -17,7 +17,7 @@ def data_state(run: Run) -> str:
         for path in (*images, *([label] if label else [])):
             state = path.stat() if path.exists() else None
             states.append([state.st_size, state.st_mtime_ns] if state else None)
-    return hash_value([manifest.plain(), states])
+    return hash_value([manifest.to_dict(), states])
 
 
 def require_clean(run: Run) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
-from medunet.base.processor import CoreWatch, busy_line, read_processor
+from medunet.base.processor import CoreWatch, load_warning, read_processor
 from medunet.planning.planner import make_plan, memory_budget
 from medunet.records.config import Config
 from medunet.records.description import Description
@@ -25,7 +25,7 @@ def begin_computing(device: Any) -> None:
 
     use_cores()
     keep_freed_memory()
-    if line := busy_line(CoreWatch().taken()):
+    if line := load_warning(CoreWatch().other_load()):
         _log.warning(line)
 
 
@@ -76,9 +76,9 @@ def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
-    plan = hash_value(run.read_plan().settled)
+    plan = hash_value(run.read_plan().hash_input)
     asked = [plan, training.precision, training.channels_last, training.compile, device.type]
-    processor = read_processor().plain()
+    processor = read_processor().to_dict()
     before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
     if before.get("asked") == asked and has_begun(run, training.fold):
         if device.type != "cpu" or before.get("processor", processor) == processor:  # 0.4.0 noted none

@@ -5,7 +5,7 @@ from importlib import metadata
 from typing import Any
 
 from medunet import __version__
-from medunet.base.files import hash_value, read_object, write_json
+from medunet.base.files import hash_value, read_json_object, write_json
 from medunet.base.processor import num_threads, read_processor
 from medunet.runs.run import Run
 
@@ -14,7 +14,7 @@ _PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safete
 
 def read_provenance(run: Run) -> dict[str, Any]:
     """Return what provenance.json says so far."""
-    return read_object(run.folder.provenance) if run.folder.provenance.exists() else {}
+    return read_json_object(run.folder.provenance) if run.folder.provenance.exists() else {}
 
 
 def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:
@@ -27,8 +27,8 @@ def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:
         "packages": versions,
         "seed": run.config.seed,
         "threads": num_threads(),
-        "processor": read_processor().plain(),
-        "config_sha256": hash_value(run.config.plain()),
+        "processor": read_processor().to_dict(),
+        "config_sha256": hash_value(run.config.to_dict()),
     }
     plain[section] = {**plain.get(section, {}), **values}
     write_json(run.folder.provenance, plain)

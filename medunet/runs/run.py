@@ -9,7 +9,7 @@ from medunet.base.files import write_json
 from medunet.dataset.held_out import read_test_names
 from medunet.dataset.layouts.nnunet import read_any_folds
 from medunet.records.config import Config, change_config, load_config
-from medunet.records.data_root import case_paths, data_root_from
+from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description, load_description
 from medunet.records.manifest import Case, Manifest
 from medunet.records.model_card import ModelCard
@@ -75,7 +75,9 @@ def open_run(
         if kept is not None:  # cases that were left out by name stay left out
             config = config.model_copy(update={"exclude": {**kept.exclude, **config.exclude}})
     elif kept is not None:
-        config = change_config({**kept.plain(), "dataset": name or kept.dataset}, changes, str(folder.config))
+        config = change_config(
+            {**kept.to_dict(), "dataset": name or kept.dataset}, changes, str(folder.config)
+        )
     elif name is not None:
         config = change_config({"dataset": name}, changes, "--dataset")
     else:
@@ -96,7 +98,7 @@ def open_run(
     elif Path(config.dataset).suffix and config.dataset != _DESCRIPTION_COPY:
         Description.read(Path(config.dataset)).write(root / _DESCRIPTION_COPY)
         config = config.model_copy(update={"dataset": _DESCRIPTION_COPY})
-    return Run(folder, config, data_root_from(data_root))
+    return Run(folder, config, resolve_data_root(data_root))
 
 
 def external_run(run: Run, dataset: str, data_root: Path) -> Run:

@@ -21,7 +21,7 @@ import torch
 from medunet import __version__
 from medunet.base.errors import DataError, MedunetError
 from medunet.base.files import hash_value
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.compute.device_memory import free_memory_gb
 from medunet.imaging.volumes import read_header
@@ -74,7 +74,7 @@ def prepare_cases(
         images, label = case_paths(case, description, data_root)
         assert label is not None, f"{case.id} has no label to train on"
         states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (*images, label)]
-        key = hash_value([__version__, decided, description.plain(), case.plain(), states, seed])[:32]
+        key = hash_value([__version__, decided, description.to_dict(), case.to_dict(), states, seed])[:32]
         jobs.append(_Job(case, images, label, key))
     missing = []
     for job in track(jobs, "Verify"):
@@ -105,7 +105,7 @@ def _make_all(jobs: Sequence[_Job], description: Description, plan: Plan, cache:
     num_threads = max(1, torch.get_num_threads() // num_workers) if much else None
     make = partial(_make, description=description, plan=plan, cache=cache, seed=seed, num_threads=num_threads)
     faults: dict[int, DataError] = {}
-    with closing(run_all(make, jobs, num_workers, apart=much)) as results:
+    with closing(run_parallel(make, jobs, num_workers, isolated=much)) as results:
         for _, (index, result) in zip(track(jobs, "Preprocess"), results, strict=True):
             if isinstance(result, DataError):
                 faults[index] = result

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from medunet.base.errors import InputError
-from medunet.base.stored import Stored
+from medunet.base.record import Record
 from medunet.dataset.splits import spread_strata
 from medunet.dataset.strata import make_strata, measure_labels
 from medunet.records.config import Config, TrainingConfig
@@ -32,7 +32,7 @@ _FEWEST = 10  # validations; less only where there are fewer epochs
 _LEAST_CASES, _LEAST_WINDOWS = 4, 2  # of a validation, and of a case: one with foreground and one without
 
 
-class ValidationPlan(Stored):
+class ValidationPlan(Record):
     """validation.json in a fold's folder."""
 
     schema_: Literal["medunet.validation/1"] = Field("medunet.validation/1", alias="schema")

@@ -61,7 +61,7 @@ def test_all_commands_in_turn(call, finished_run: Run, tmp_path):
 
 def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: Run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(choosing.CoreWatch, "taken", lambda self: 0.0)
+    monkeypatch.setattr(choosing.CoreWatch, "other_load", lambda self: 0.0)
     code, text = call("devices")
     assert code == 0
     assert processor.read_processor().name in text
@@ -96,7 +96,7 @@ def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: R
 
 def test_prediction_tries_nothing_where_the_choice_is_known(call, finished_run: Run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(choosing.CoreWatch, "taken", lambda self: 0.0)
+    monkeypatch.setattr(choosing.CoreWatch, "other_load", lambda self: 0.0)
     model, scan = finished_run.folder.model(0), finished_run.data_root / "imagesTr/case_00.nii.gz"
     _, text = call("predict", model, scan, "--out", tmp_path / "a")
     assert "3.5 seconds at most" in text
@@ -287,7 +287,7 @@ def test_the_model_of_another_modality_count_is_refused(call, finished_run: Run,
 
 def test_a_model_refuses_scans_of_another_modality(call, finished_run: Run, tmp_path):
     manifest = finished_run.read_manifest()
-    plain = manifest.plain()
+    plain = manifest.to_dict()
     plain["description"]["channels"] = {"MR": {"modality": "MR"}}
     plain["cases"] = [{**plain["cases"][0], "images": {"MR": plain["cases"][0]["images"]["CT"]}}]
     Manifest.parse(plain, "test").write(tmp_path / "manifest.json")

@@ -163,7 +163,7 @@ def test_a_fold_without_a_checkpoint_or_on_another_processor_is_chosen_for_anew(
     add_provenance(own_run, "folds", entries)
     assert computing.choose_compute_of(own_run, CPU, keep=False).why == "anew"
     assert "Fold 0 was begun on another one" in capsys.rea.errerr().out
-    entries["0"]["processor"] = read_processor().plain()
+    entries["0"]["processor"] = read_processor().to_dict()
     add_provenance(own_run, "folds", entries)
     assert computing.choose_compute_of(own_run, CPU).why != "anew"
     for path in (own_run.folder.fold(0) / "checkpoints").iterdir():

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medunet.base.errors import InputError
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.manifest_checks import read_faults, write_faults
@@ -235,7 +235,7 @@ def _do(
             waiting.append(job)
     largest = max((int(np.prod(job.part.stack.shape)) for job in waiting if job.part.stack), default=0)
     num_workers = workers or choose_workers(len(waiting), largest)
-    with closing(run_all(_convert_whatever_happens, waiting, num_workers)) as results:
+    with closing(run_parallel(_convert_whatever_happens, waiting, num_workers)) as results:
         for _, (place, outcome) in zip(track(waiting, "Import"), results, strict=True):
             if outcome is None:
                 why = "the process was ended from outside, perhaps for lack of memory"

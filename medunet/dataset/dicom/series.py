@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medunet.base.errors import DataError
 from medunet.base.files import hash_value
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.processor import usable_cores
 from medunet.base.progress import track
 from medunet.imaging.dicom import DicomFile, is_dicom, read_file
@@ -60,7 +60,7 @@ def read_tree(root: Path, *, leave_out: Path | None = None, workers: int | None 
     num_workers = min(workers or usable_cores(), choose_workers(len(chunks), _LIKE_VOXELS))
     files: list[DicomFile] = []
     num_others = len(paths)
-    with closing(run_all(read_headers, chunks, num_workers)) as results:
+    with closing(run_parallel(read_headers, chunks, num_workers)) as results:
         for _, (place, found) in zip(track(chunks, "Read headers"), results, strict=True):
             if found is None:
                 why = "the process that read it was ended from outside"

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_object, write_json, write_text
+from medunet.base.files import read_json_object, write_json, write_text
 from medunet.dataset.dicom.series_checks import Modality
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Manifest
@@ -83,7 +83,7 @@ def read_rows(folder: Path) -> list[SeriesRow]:
     path = folder / _TABLE
     if not path.exists():
         return []
-    plain = read_object(path)
+    plain = read_json_object(path)
     try:
         if plain.get("schema") != _SCHEMA:
             raise InputError(f"its schema is not {_SCHEMA}", where=str(path), hint="Remove it.")
