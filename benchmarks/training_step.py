@@ -33,7 +33,7 @@ from medunet.planning.planner import make_plan
 from medunet.records.config import PlanningConfig, TrainingConfig
 from medunet.records.description import Description
 from medunet.records.plan import Fingerprint
-from medunet.runs.computing import begin_computing
+from medunet.runs.computing import set_up_cpu
 from medunet.training.losses import SegmentationLoss
 from medunet.training.probe import choose_compute
 from medunet.transforms.augment import apply_parameters, margin_size, sample_parameters
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     patch, device = tuple(given.patch), choose_device("auto")
-    begin_computing(device)
+    set_up_cpu(device)
     fingerprint = Fingerprint(
         num_cases=150,
         spacings_mm=((1.0, 1.0, 1.0),),

@@ -6,7 +6,7 @@ from medunet.commands.terminal import console, say
 from medunet.dataset.checks.acceptance import accept_faults, allow_resampling, mark_accepted
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left, fault_table, write_faults
 from medunet.records.fault import Fault
-from medunet.runs.checked import data_state
+from medunet.runs.check_status import data_state
 from medunet.runs.provenance import add_provenance
 from medunet.runs.run import Run
 

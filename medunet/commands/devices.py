@@ -9,7 +9,7 @@ from rich.table import Table
 
 from medunet.base.processor import CoreWatch, num_threads, read_processor, usable_cores
 from medunet.commands.terminal import console
-from medunet.runs.computing import begin_computing, choose_compute_of, precision_for
+from medunet.runs.computing import choose_run_compute, precision_for, set_up_cpu
 from medunet.runs.run import Run
 
 
@@ -63,8 +63,8 @@ def show_run(run: Run, device_name: str) -> None:
     if run.config.training.fold == "each":
         training = run.config.training.model_copy(update={"fold": 0})
         run = Run(run.folder, run.config.model_copy(update={"training": training}), run.data_root)
-    begin_computing(device)
-    choice = choose_compute_of(run, device, keep=False)
+    set_up_cpu(device)
+    choice = choose_run_compute(run, device, keep=False)
     _say(f"Training fold {run.config.training.fold}", _sentence(choice, choice.step_s, "batch"))
     _say("Compiled", f"{'yes' if choice.compile else 'no'} ({choice.compile_why})")
     how = choose_prediction(
@@ -84,7 +84,7 @@ def show_model(folder: Path, device_name: str) -> None:
     from medunet.inference.probe import choose_prediction
 
     card, device = read_card(folder), choose_device(device_name)
-    begin_computing(device)
+    set_up_cpu(device)
     how = choose_prediction(card.plan, card.description, device, timed=True)
     _say("Prediction", _sentence(how, how.seconds, "window"))
 

@@ -5,10 +5,10 @@ from medunet.commands.terminal import console, say
 from medunet.planning.fingerprint import compute_fingerprint
 from medunet.records.loss_checks import check_loss, check_mirroring
 from medunet.records.plan import Plan
-from medunet.runs.checked import require_clean
+from medunet.runs.check_status import require_passed_check
 from medunet.runs.computing import plan_for
 from medunet.runs.provenance import add_provenance, read_provenance
-from medunet.runs.run import Run, has_begun
+from medunet.runs.run import Run, has_started
 
 
 def run_plan(run: Run) -> Plan:
@@ -16,7 +16,7 @@ def run_plan(run: Run) -> Plan:
     from medunet.compute.devices import choose_device
     from medunet.postprocessing.steps import check_steps
 
-    require_clean(run)
+    require_passed_check(run)
     manifest, config = run.read_manifest(), run.config
     device = choose_device(config.device)
     check_steps(config.inference.postprocess, manifest.description.targets)
@@ -25,9 +25,9 @@ def run_plan(run: Run) -> Plan:
     inputs = hash_value([manifest.to_dict(), config.planning.to_dict()])
     before = read_provenance(run).get("plan", {})
     # A run that has begun keeps its plan on another device, too.
-    same = before.get("inputs_sha256") == inputs and (has_begun(run) or before.get("device") == device.type)
+    same = before.get("inputs_sha256") == inputs and (has_started(run) or before.get("device") == device.type)
     plan = run.read_plan() if run.folder.plan.exists() and same else None
-    if plan is not None and plan.grid != "extent" and not has_begun(run):
+    if plan is not None and plan.grid != "extent" and not has_started(run):
         console.print("The plan is of medunet 0.4 and nothing was trained by it: it is made anew.")
         plan = None
     if plan is None:

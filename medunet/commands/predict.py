@@ -12,9 +12,9 @@ from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Manifest
 from medunet.runs.computing import (
-    begin_computing,
     precision_for,
     require_one_process,
+    set_up_cpu,
 )
 from medunet.runs.run import Run, each_fold, held_out_cases
 
@@ -39,7 +39,7 @@ def predict_images(
     from medunet.inference.probe import choose_prediction
 
     device = choose_device(device_name)
-    begin_computing(device)
+    set_up_cpu(device)
     card = read_card(folder)
     how = choose_prediction(card.plan, card.description, device)
     model = Model.load(
@@ -100,7 +100,7 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
     manifest, fold = run.read_manifest(), run.config.training.fold
     cases = held_out_cases(run, fold) if model is None else list(manifest.used)
     device = choose_device(run.config.device)
-    begin_computing(device)
+    set_up_cpu(device)
     folder = model or run.folder.model(fold)
     card = read_card(folder)
     how = choose_prediction(card.plan, card.description, device, precision_for(run.config, device))

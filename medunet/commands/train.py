@@ -3,8 +3,8 @@
 from medunet.base.errors import StoppedError
 from medunet.commands.terminal import console, say
 from medunet.records.model_card import ModelCard
-from medunet.runs.checked import require_clean
-from medunet.runs.computing import begin_computing, choose_compute_of, device_name, require_planned_for
+from medunet.runs.check_status import require_passed_check
+from medunet.runs.computing import choose_run_compute, device_name, require_plan_for, set_up_cpu
 from medunet.runs.run import TRAIN_IS_VALIDATION, Run, each_fold
 
 
@@ -18,17 +18,17 @@ def run_train(run: Run) -> list[ModelCard]:
     from medunet.training.checkpoints import find_resume
     from medunet.training.train import train_fold
 
-    require_clean(run)
+    require_passed_check(run)
     device = choose_device(run.config.device)
     processes = join(device)
     console.quiet = not processes.is_first
-    require_planned_for(run, device)
-    begin_computing(device)
+    require_plan_for(run, device)
+    set_up_cpu(device)
     cards = []
     for one in each_fold(run):
         manifest, plan = one.read_manifest(), one.read_plan()
         find_resume(one.folder, manifest, plan, one.config)
-        compute = processes.share(choose_compute_of(one, device) if processes.is_first else None)
+        compute = processes.share(choose_run_compute(one, device) if processes.is_first else None)
         if processes.is_first:
             run.save()
         fold, name = one.config.training.fold, device_name(device)

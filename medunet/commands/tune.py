@@ -8,8 +8,8 @@ from medunet.base.files import hash_value
 from medunet.commands.terminal import console, say
 from medunet.records.config import change_config
 from medunet.records.run_folder import RunFolder
-from medunet.runs.checked import require_clean
-from medunet.runs.computing import begin_computing, choose_compute_of, plan_for, require_planned_for
+from medunet.runs.check_status import require_passed_check
+from medunet.runs.computing import choose_run_compute, plan_for, require_plan_for, set_up_cpu
 from medunet.runs.run import Run
 
 _FREE = {
@@ -33,12 +33,12 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     from medunet.training.tuning_space import check_space
     from medunet.training.validation_plan import plan_validation
 
-    require_clean(run)
+    require_passed_check(run)
     device = choose_device(run.config.device)
-    require_planned_for(run, device)
+    require_plan_for(run, device)
     check_space(run.config)
     folder, manifest, base_plan = run.folder.root / "tuning", run.read_manifest(), run.read_plan()
-    begin_computing(device)
+    set_up_cpu(device)
     run.save()
     plain = run.config.to_dict()
     settings = run.config.model_dump(mode="json", exclude=_FREE)
@@ -67,7 +67,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
             config,
             run.data_root,
             device=device,
-            compute=choose_compute_of(trial, device),
+            compute=choose_run_compute(trial, device),
             cache=run.folder.cache,
             callbacks=callbacks,
             validation=validation,

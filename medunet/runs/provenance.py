@@ -1,4 +1,4 @@
-"""How a run was made: versions, seed, threads, processor, and what each stage notes."""
+"""The provenance of a run (provenance.json): versions, seed, threads, processor, and entries of each stage."""
 
 import platform
 from importlib import metadata
@@ -13,12 +13,15 @@ _PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safete
 
 
 def read_provenance(run: Run) -> dict[str, Any]:
-    """Return what provenance.json says so far."""
+    """Return the content of provenance.json; an empty dictionary if it does not exist yet."""
     return read_json_object(run.folder.provenance) if run.folder.provenance.exists() else {}
 
 
 def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:
-    """Merge what a stage did into provenance.json, with versions, seed and threads; no path, no patient data."""
+    """Merge a stage's values into a section of provenance.json and update versions, seed, threads and processor.
+
+    Paths and patient data must not be stored.
+    """
     plain = read_provenance(run)
     versions = {name: metadata.version(name) for name in _PACKAGES}
     plain |= {

@@ -193,7 +193,7 @@ def test_faults_give_exit_code_one(call, own_run: Run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("check", "{tmp}/none", "--data-root", "{data}"), "Begin a run with"),
+        (("check", "{tmp}/none", "--data-root", "{data}"), "Create a run with"),
         (("check", "{run}", "--data-root", "{tmp}/none"), "Check --data-root"),
         (("check", "{run}"), "MEDUNET_DATA_ROOT"),
         (("manifest", "livre", "--run", "{tmp}/r", "--data-root", "{data}"), "no dataset description 'livre'"),

@@ -31,7 +31,7 @@ from medunet.commands.check import run_check
 from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan
 from medunet.commands.train import run_train
-from medunet.runs.computing import choose_compute_of
+from medunet.runs.computing import choose_run_compute
 from medunet.runs.run import Run, open_run
 from medunet.training.module import SegmentationModule
 from medunet.training.train import train_fold
@@ -109,7 +109,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     run_plan(run)
     device = torch.device("cpu")
     observer = Observer(run.folder.root, root / "killed")
-    compute = choose_compute_of(run, device)
+    compute = choose_run_compute(run, device)
     run.save()
     train_fold(
         run.folder, run.read_manifest(), run.read_plan(), run.config, run.data_root,
