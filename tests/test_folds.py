@@ -113,7 +113,7 @@ def test_stopped_between_two_folds_it_goes_on(begun: Run, monkeypatch: pytest.Mo
         return fit(trainer, *arguments, **options)
 
     monkeypatch.setattr(train.L.Trainer, "fit", stop_at_the_second)
-    with pytest.raises(StoppedError, match="goes on from the last checkpoint"):
+    with pytest.raises(StoppedError, match="to resume from the last checkpoint"):
         run_train(each(begun))
     before = _stamps(begun, 0)
     assert not (begun.folder.model(1) / "model.json").exists()

@@ -1,7 +1,7 @@
-"""`medunet train`: one fold, or each, trained or resumed."""
+"""`medunet train`: train or resume one fold, or all folds one after the other."""
 
 from medunet.base.errors import StoppedError
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.records.model_card import ModelCard
 from medunet.runs.check_status import require_passed_check
 from medunet.runs.computing import choose_run_compute, device_name, require_plan_for, set_up_cpu
@@ -9,9 +9,9 @@ from medunet.runs.run import TRAIN_IS_VALIDATION, Run, each_fold
 
 
 def run_train(run: Run) -> list[ModelCard]:
-    """Train the configured fold, or each one after the other, or go on with it; return the cards of the best weights.
+    """Train or resume the configured fold, or each fold one after the other; return the model cards.
 
-    Under torchrun or Slurm all processes train together on each batch; the first one writes and speaks.
+    Under torchrun or Slurm the processes train data-parallel, and only the first one writes files and prints.
     """
     from medunet.compute.devices import choose_device
     from medunet.compute.processes import join
@@ -50,7 +50,9 @@ def run_train(run: Run) -> list[ModelCard]:
                 processes=processes,
             )
         except KeyboardInterrupt as stop:
-            raise StoppedError("stopped", hint="The same command goes on from the last checkpoint.") from stop
+            raise StoppedError(
+                "stopped", hint="Run the same command to resume from the last checkpoint."
+            ) from stop
         if card.train_is_validation:
             console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
         dice = ", ".join(
@@ -58,6 +60,6 @@ def run_train(run: Run) -> list[ModelCard]:
             for key, value in card.validation_dice.items()
             if value is not None
         )
-        say("Train", f"best validation Dice: {dice}", one.folder.model(fold))
+        print_stage("Train", f"best validation Dice: {dice}", one.folder.model(fold))
         cards.append(card)
     return cards

@@ -1,11 +1,11 @@
-"""`medunet tune`: a search whose every trial is a run of its own."""
+"""`medunet tune`: search for better settings; each trial is its own run."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
 from medunet.records.run_folder import RunFolder
 from medunet.runs.check_status import require_passed_check
@@ -15,17 +15,17 @@ from medunet.runs.run import Run
 _FREE = {
     "tuning": {"trials", "prune"},
     "training": {"ram_gb", "workers"},
-}  # may change while a search goes on
+}  # may be changed when a search is resumed
 
 
 def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
-    """Search for better settings in trials of the configured fold; return their table, the best first.
+    """Search for better settings in trials of the configured fold; return the table of trials, best first.
 
-    Each trial is a run of its own in `tuning/`, on the same manifest; preprocessed cases are shared. Writes
-    `tuning/trials.csv`, and `tuning/best.yaml`, the configuration to train with.
+    Each trial is its own run in `tuning/`, with the same manifest; preprocessed cases are shared. Writes
+    `tuning/trials.csv` and `tuning/best.yaml`, the configuration to train with.
 
     Raises:
-        InputError: Optuna is not installed, the space cannot be searched, or no trial could be trained to its end.
+        InputError: Optuna is not installed, the search space is not valid, or no trial was completed.
     """
     from medunet.compute.devices import choose_device
     from medunet.training.train import train_fold
@@ -42,18 +42,20 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     run.save()
     plain = run.config.to_dict()
     settings = run.config.model_dump(mode="json", exclude=_FREE)
-    # All trials, on all machines, are compared on the same voxels: neither what was timed here nor a trial's patch,
-    # which lays the windows, may decide.
+    # All trials, on all machines, are compared on the same voxels. These must not depend on timings of this machine
+    # or on the patch size of a trial, which determines its windows.
     validation = plan_validation(
         manifest, base_plan, run.config, run.data_root, step_s=0.0, window_s=0.0, whole_cases=True
     )
-    plain["training"]["init_from"] = run.config.training.init_from  # which is never stored
+    plain["training"]["init_from"] = run.config.training.init_from  # is excluded from to_dict()
 
     def train(name: str, changes: list[str], callbacks: Sequence[Any]) -> float:
         config = change_config(plain, changes, "tuning.space")
         trial = Run(RunFolder(folder / name), config, run.data_root)
-        say("Trial", ", ".join(changes), trial.folder.root)
-        if not trial.folder.plan.exists():  # a trial that goes on keeps its plan, whatever memory is free now
+        print_stage("Trial", ", ".join(changes), trial.folder.root)
+        if (
+            not trial.folder.plan.exists()
+        ):  # a resumed trial keeps its plan, even if the free memory has changed
             plan = base_plan
             if config.planning != run.config.planning:
                 plan = plan_for(config, manifest.description, base_plan.fingerprint, device)
@@ -84,12 +86,12 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     console.print(table.head(10).to_string(index=False), markup=False, soft_wrap=True)
     if not (folder / "best.yaml").exists():
         raise InputError(
-            "no trial could be trained to its end",
+            "no trial was completed",
             where=str(folder),
-            hint="Read the reasons in trials.csv and change tuning.space.",
+            hint="See the reasons in trials.csv and change tuning.space.",
         )
     best = table.iloc[0]
-    say("Tune", f"best validation Dice {best['dice']:.3f} in {best['trial']}", folder / "best.yaml")
+    print_stage("Tune", f"best validation Dice {best['dice']:.3f} in {best['trial']}", folder / "best.yaml")
     train_with = f"medunet run {folder / 'best.yaml'} --run {run.folder.root}"
     watch = f"tensorboard --logdir {folder / 'tensorboard'}"
     console.print(

@@ -196,7 +196,7 @@ def test_faults_give_exit_code_one(call, own_run: Run):
         (("check", "{tmp}/none", "--data-root", "{data}"), "Create a run with"),
         (("check", "{run}", "--data-root", "{tmp}/none"), "Check --data-root"),
         (("check", "{run}"), "MEDUNET_DATA_ROOT"),
-        (("manifest", "livre", "--run", "{tmp}/r", "--data-root", "{data}"), "no dataset description 'livre'"),
+        (("manifest", "livre", "--run", "{tmp}/r", "--data-root", "{data}"), "'livre' is neither a dataset"),
         (("manifest", "lits_2017", "--run", "{tmp}/r", "--data-root", "{data}"), "volume-"),
         (("train", "{run}", "--data-root", "{data}", "--set", "training.epoch=3"), "training.epoch: Extra inputs"),
         (("train", "{run}", "--data-root", "{data}", "--fold", "9"), "fold 9 has no cases"),
@@ -218,18 +218,18 @@ def test_faults_give_exit_code_one(call, own_run: Run):
         (("score", "{run}/manifest.json", "{run}/predictions", "--out", "{tmp}/o"), "MEDUNET_DATA_ROOT"),
         (("score", "{run}", "--data-root", "{data}", "--set", "scoring.lesions={{spleen: lits}}"), "Choose from"),
         (("score", "{data}/labelsTr", "{run}/predictions", "--dataset", "phantoms", "--out", "{tmp}/o",
-          "--data-root", "{data}"), "--data-root: only a manifest's cases lie below a data root"),
-        (("compare", "{run}", "{tmp}", "--out", "{tmp}/o"), "score folders of masks here with --reference"),
+          "--data-root", "{data}"), "--data-root: only the cases of a manifest need a data root"),
+        (("compare", "{run}", "{tmp}", "--out", "{tmp}/o"), "--reference to score folders of masks here"),
         (("compare", "{run}", "{run}/predictions", "--out", "{tmp}/o", "--data-root", "{data}",
           "--dataset", "phantoms"),
-         "--dataset, --data-root: scores name their labels themselves"),
+         "--dataset, --data-root: score tables already name their labels"),
         (("compare", "{run}", "{run}/predictions", "--out", "{tmp}/o", "--reference", "{data}/labelsTr"),
          "Add --dataset NAME"),
         (("compare", "{run}", "{run}/predictions", "--out", "{tmp}/o", "--reference", "{run}/manifest.json",
-          "--dataset", "phantoms"), "a manifest names its dataset"),
+          "--dataset", "phantoms"), "a manifest already contains its dataset"),
         (("compare", "--readers", "{run}/predictions", "--out", "{tmp}/o", "--dataset", "phantoms",
-          "--reference", "{data}/labelsTr"), "--reference: readers are compared among themselves"),
-        (("compare", "--readers", "{tmp}/empty", "--out", "{tmp}/o", "--dataset", "phantoms"), "holds 0 label map"),
+          "--reference", "{data}/labelsTr"), "--reference: readers are only compared with each other"),
+        (("compare", "--readers", "{tmp}/empty", "--out", "{tmp}/o", "--dataset", "phantoms"), "only 0 label map"),
         (("predict", "{run}/folds/0/model", "--out", "{tmp}/o"), "Add scans"),
         (("run", "{tmp}/none.yaml", "--run", "{tmp}/r", "--data-root", "{data}"), "no such file"),
         (("report", "{tmp}/empty", "--data-root", "{data}"), "medunet manifest"),
@@ -266,7 +266,7 @@ def test_memory_that_runs_out_is_named(call, own_run: Run, monkeypatch, error: E
     monkeypatch.setattr(review, "run_report", exhausted)
     code, text = call("report", own_run.folder.root, "--data-root", own_run.data_root)
     assert code == 2
-    assert "memory ran out" in text
+    assert "out of memory" in text
 
 
 def test_our_own_faults_are_told_apart(call, own_run: Run, monkeypatch):

@@ -208,7 +208,7 @@ def test_a_model_is_not_scored_on_cases_that_it_was_trained_on(own_run: Run):
     run_manifest(refolded)
     held_out = {case.id for case in refolded.read_manifest().split_fold(0)[1]}
     assert held_out & set(ModelCard.read(own_run.folder.model(0) / "model.json").training_cases)
-    with pytest.raises(InputError, match=r"trained on .* held out"):
+    with pytest.raises(InputError, match=r"trained on .* held-out cases"):
         run_predict(refolded)
 
 

@@ -16,7 +16,7 @@ from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.tune import run_tune
-from medunet.compute import free_memory
+from medunet.compute import device_memory
 from medunet.records.config import load_config
 from medunet.records.model_card import ModelCard
 from medunet.runs.run import Run, open_run
@@ -111,7 +111,9 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(
     process.join()
     assert checkpoint.exists()
     plan = (run.folder.root / "tuning/trial_0001/plan.json").read_text()
-    monkeypatch.setattr(free_memory, "free_memory_gb", lambda device: 0.5)  # a plan made now would be another
+    monkeypatch.setattr(
+        device_memory, "free_memory_gb", lambda device: 0.5
+    )  # a plan made now would be another
     table = run_tune(run)
     assert "Resuming fold 0 at step" in capfd.readouterr().err
     assert (run.folder.root / "tuning/trial_0001/plan.json").read_text() == plan
@@ -135,7 +137,7 @@ def test_a_search_can_begin_from_another_models_weights(prepared: Run, finished_
 
 def test_settings_that_do_not_fit_fail_by_name(prepared: Run):
     space = "tuning.space={training.loss: [dice_ce], planning.batch_size: [2]}"
-    with pytest.raises(InputError, match="no trial could be trained to its end"):
+    with pytest.raises(InputError, match="no trial was completed"):
         run_tune(change(prepared, space, "tuning.trials=1"))  # a softmax loss, but the labels are regions
     table = pd.read_csv(prepared.folder.root / "tuning/trials.csv")
     assert list(table.state) == ["failed"]

@@ -197,4 +197,4 @@ def test_a_plan_of_0_4_that_nothing_was_trained_by_is_made_anew(own_run: Run, ca
     for path in (own_run.folder.fold(0) / "checkpoints").iterdir():
         path.unlink()
     assert run_plan(own_run).grid == "extent"
-    assert "made anew" in capsys.readouterr().out
+    assert "made again" in capsys.readouterr().out
