@@ -34,7 +34,7 @@ from medunet.base.errors import InputError
 from medunet.cli.app import app
 from medunet.dataset.dicom import importer
 from medunet.dataset.dicom.importer import Imported, import_tree
-from medunet.dataset.dicom.pseudonyms import Names
+from medunet.dataset.dicom.pseudonyms import Pseudonyms
 from medunet.dataset.dicom.tables import read_rows
 from medunet.records.description import load_description
 from medunet.records.manifest import Manifest
@@ -188,11 +188,11 @@ def test_names_stay_when_studies_are_added(tmp_path: Path) -> None:
     tree, out = tmp_path / "tree", tmp_path / "out"
     write_study(tree)
     import_tree(tree, out)
-    before = {entry.case: entry.series_key for entry in Names.read(out).entries}
+    before = {entry.case: entry.series_key for entry in Pseudonyms.read(out).entries}
     write_series(tree / "new", 5, series="0", patient_id="AAA-1")  # sorts before all others
     write_series(tree / "newer", 5, series="11")  # of the first patient
     imported = import_tree(tree, out)
-    after = {entry.case: entry.series_key for entry in Names.read(out).entries}
+    after = {entry.case: entry.series_key for entry in Pseudonyms.read(out).entries}
     assert before.items() <= after.items()
     assert after["p0003_s01"] == f"uid {ROOT}.0"
     assert after["p0001_s03"] == f"uid {ROOT}.11"
@@ -356,7 +356,7 @@ def test_a_file_that_cannot_be_read_has_a_pseudonym(tmp_path: Path) -> None:
     fault = next(fault for fault in imported.faults if fault.code == "D009")
     assert fault.case.startswith("f000")
     assert fault.measured.startswith("PixelSpacing")
-    folders = {entry.case: entry.folder for entry in Names.read(out).entries}
+    folders = {entry.case: entry.folder for entry in Pseudonyms.read(out).entries}
     assert folders[fault.case].startswith("bad/")
 
 
@@ -453,7 +453,7 @@ def test_the_command_says_what_it_did_and_ends_with_its_exit_code(tmp_path: Path
     slices = make_series(8, series="2")
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 0
-    assert "1 imported, 0 refused, 0 left out; 1 file is no DICOM image" in " ".join(result.output.split())
+    assert "1 imported, 0 refused, 0 left out; 1 file is not a DICOM image" in " ".join(result.output.split())
     write_slices(slices[:4] + slices[5:], tmp_path / "tree" / "gap")
     assert CliRunner().invoke(app, call).exit_code == 1
     assert CliRunner().invoke(app, [*call, "--repair"]).exit_code == 0
@@ -481,7 +481,7 @@ def test_without_the_map_no_image_passes_for_another_patients(tmp_path: Path) ->
         import_tree(tmp_path / "other", out)
     assert (out / "images" / "p0001_s01.nii.gz").read_bytes() == before
     (out / "originals.csv").write_text("")
-    with pytest.raises(InputError, match="not the list of originals"):
+    with pytest.raises(InputError, match="not a valid list of originals"):
         import_tree(tmp_path / "other", out)
 
 
@@ -490,10 +490,10 @@ def test_the_files_of_something_else_are_not_overwritten(tmp_path: Path) -> None
     out = tmp_path / "out"
     out.mkdir()
     (out / "manifest.json").write_text("mine")
-    with pytest.raises(InputError, match=r"it holds manifest\.json"):
+    with pytest.raises(InputError, match=r"it contains manifest\.json"):
         import_tree(tmp_path / "tree", out)
     assert (out / "manifest.json").read_text() == "mine"
-    with pytest.raises(InputError, match="it is no folder"):
+    with pytest.raises(InputError, match="it is not a folder"):
         import_tree(tmp_path / "tree", out / "manifest.json")
     (out / "manifest.json").rename(out / "notes.txt")
     assert import_tree(tmp_path / "tree", out).rows[0].status == "imported"
@@ -510,7 +510,7 @@ def test_names_that_are_no_plain_text_are_kept(tmp_path: Path) -> None:
     first = import_tree(tree, out)
     assert [row.status for row in first.rows] == ["imported"]
     assert import_tree(tree, out).rows == first.rows
-    (entry,) = Names.read(out).entries
+    (entry,) = Pseudonyms.read(out).entries
     assert entry.folder == folder.name
 
 
@@ -533,7 +533,7 @@ def test_a_spoilt_map_is_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "tree", 5)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "originals.csv").write_text("case,patient\np0001_s01,p0001\n")
-    with pytest.raises(InputError, match="not the list of originals"):
+    with pytest.raises(InputError, match="not a valid list of originals"):
         import_tree(tmp_path / "tree", tmp_path / "out")
 
 
