@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from corruptions import describe, write_good_set
 from tiny_cohort import write_tiny_cohort
 
 from medunet.base.processor import read_processor
 from medunet.commands.run import run_all
 from medunet.compute import choosing
-from medunet.compute.kept import SETTINGS, change_settings
+from medunet.compute.choice_cache import SETTINGS, change_settings
+from medunet.dataset.manifest import make_manifest
 from medunet.planning.planner import make_plan
 from medunet.records.config import PlanningConfig
 from medunet.records.description import load_description
+from medunet.records.manifest import Manifest
 from medunet.records.plan import Fingerprint, Plan
 from medunet.runs import computing
 from medunet.runs.run import Run, open_run
@@ -34,7 +37,7 @@ class QuietCores:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the user's choices of how to compute out of the tests, and the tests' out of the user's cache.
 
-    Other tests take the cores meanwhile, so that no choice would be kept and each training would race anew: all
+    Other tests use the cores meanwhile, so that no choice would be cached and each training run its benchmark: all
     compute in fp32 and the default layout, and keep what they timed.
     """
     with pytest.MonkeyPatch.context() as patch:
@@ -66,6 +69,19 @@ def shared_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture
+def good_set(tmp_path: Path) -> Path:
+    """Four good cases a, b, c, d of two modalities each."""
+    write_good_set(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def good_manifest(good_set: Path) -> Manifest:
+    """The manifest of the good set: a and b in one fold, c and d in the other."""
+    return make_manifest(describe(), good_set, folds=[["a", "b"], ["c", "d"]])
 
 
 @pytest.fixture

@@ -6,14 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import TINY
+from planned_run import begin_run
 from typer.testing import CliRunner
 
 from medunet.base.errors import StoppedError
 from medunet.base.files import read_json
 from medunet.cli import app as cli
-from medunet.commands.check import run_check
-from medunet.commands.manifest import run_manifest
-from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.score import run_score
 from medunet.commands.train import run_train
@@ -38,11 +36,7 @@ def begun(finished_run: Run, tmp_path: Path) -> Run:
     """A run on two fixed folds, planned and not trained."""
     (tmp_path / "folds.json").write_text(json.dumps({"folds": FOLDS}))
     changes = (*TINY, *QUICK, f"folds_file={tmp_path}/folds.json")
-    run = open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
-    return run
+    return begin_run(tmp_path / "run", finished_run.data_root, changes)
 
 
 def each(run: Run) -> Run:

@@ -10,17 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from planned_run import begin_run
 from safetensors.torch import load_file
 
 from medunet.base.errors import InputError
-from medunet.commands.check import run_check
-from medunet.commands.manifest import run_manifest
-from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.score import run_score
 from medunet.commands.train import run_train
 from medunet.runs.provenance import read_provenance
-from medunet.runs.run import Run, open_run
+from medunet.runs.run import Run
 
 WAYS = [
     ("cpu", "fp32"),
@@ -33,12 +31,7 @@ def begin(finished_run: Run, root: Path, device: str, *changes: str) -> Run:
     """Plan a run on the tiny cohort for a device."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch sees no CUDA card here")
-    asked = (*TINY, f"device={device}", *changes)
-    run = open_run(root / "run", finished_run.data_root, dataset="phantoms", changes=asked)
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
-    return run
+    return begin_run(root / "run", finished_run.data_root, (*TINY, f"device={device}", *changes))
 
 
 @pytest.mark.parametrize(("device", "precision"), WAYS)
@@ -95,7 +88,7 @@ def test_a_full_card_is_a_message_in_training_and_in_prediction(finished_run: Ru
     with pytest.raises(InputError, match=r"memory ran out.*planning\.batch_size") as caught:
         run_train(run)
     assert caught.value.exit_code == 2
-    with pytest.raises(InputError, match=r"memory that is free.*--device cpu"):
+    with pytest.raises(InputError, match=r"free memory.*--device cpu"):
         run_predict(Run(finished_run.folder, run.config, finished_run.data_root))
 
 

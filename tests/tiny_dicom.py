@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -97,6 +98,20 @@ def write_series(
 ) -> list[Path]:
     """Write a series, whose files' order by name is not that of its slices."""
     return write_slices(make_series(num_slices, change, **options), folder)
+
+
+def write_study(tree: Path) -> None:
+    """Write two patients' series: a CT and an MR of one, a CT with a missing slice of the other."""
+    write_series(tree / "x", 8, series="1", orientation=OBLIQUE)
+    write_series(tree / "y", 6, series="21", modality="MR")
+    slices = make_series(8, series="3", patient_id="ZZ-9")
+    write_slices(slices[:4] + slices[5:], tree / "z")
+
+
+def load_volume(out: Path, case: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the voxels and the affine of a case that was imported into `out`."""
+    image = nib.load(out / "images" / f"{case}.nii.gz")
+    return np.asanyarray(image.dataobj), image.affine
 
 
 def make_multi_frame(slices: list[Dataset]) -> Dataset:

@@ -28,7 +28,7 @@ def devices(
 ) -> None:
     """Show the hardware, the chosen precision and memory layout with reasons; `--set` overrides them."""
     if changes:
-        from medunet.compute.kept import change_settings
+        from medunet.compute.choice_cache import change_settings
 
         change_settings(changes)
     showing.show_computer()

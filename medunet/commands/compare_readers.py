@@ -14,7 +14,7 @@ from medunet.base.errors import DataError, InputError, MedunetError
 from medunet.base.files import write_json
 from medunet.commands.compare import number_text
 from medunet.commands.terminal import console, print_stage
-from medunet.imaging.nifti import Volume
+from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records.description import Description, load_description
 from medunet.records.scores import Surface

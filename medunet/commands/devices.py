@@ -17,7 +17,7 @@ def show_computer() -> None:
     """Show processor, cores, memory and GPUs, and the user's settings for this computer."""
     import torch
 
-    from medunet.compute.kept import cache_folder, read_settings
+    from medunet.compute.choice_cache import cache_folder, read_settings
 
     processor, memory = read_processor(), psutil.virtual_memory()
     _print_line("Processor", processor.name)
@@ -42,19 +42,25 @@ def show_computer() -> None:
 
 def show_cached_choices() -> None:
     """Show all cached choices of precision and memory layout, including those for other processors or settings."""
-    from medunet.compute.kept import list_kept
-    from medunet.compute.race import told
+    from medunet.compute.benchmark import format_seconds
+    from medunet.compute.choice_cache import list_choices
 
     here = {**read_processor().to_dict(), "threads": num_threads()}
     table = Table("for", "network", "patch", "computed in", "takes", "why", "here")
-    for kept in list_kept():
+    for kept in list_choices():
         key, choice = kept.key, kept.choice
         layout = ", channels-last" if choice.channels_last else ""
         reasons = dict.fromkeys(why for why in (choice.why, choice.channels_last_why) if why)
         network = f"{key['network'].get('network', {}).get('name', '?')} {key['network'].get('features', '')}"
         patch = f"{key['batch']} × {'×'.join(map(str, key['patch']))}"
         same = all(key.get(name) == value for name, value in here.items())
-        cells = (key["purpose"], network, patch, f"{choice.precision}{layout}", told(choice.seconds))
+        cells = (
+            key["purpose"],
+            network,
+            patch,
+            f"{choice.precision}{layout}",
+            format_seconds(choice.seconds),
+        )
         table.add_row(*map(escape, (*cells, "; ".join(reasons), "yes" if same else "no")))
     if table.row_count:
         console.print(table)
@@ -97,11 +103,11 @@ def show_model(folder: Path, device_name: str) -> None:
 
 def _sentence(choice: Any, seconds: float, unit: str) -> str:
     """Return a description of a choice with its reasons."""
-    from medunet.compute.race import told
+    from medunet.compute.benchmark import format_seconds
 
     layout = "channels-last" if choice.channels_last else "the default layout"
     reasons = f"{choice.why}; layout: {choice.channels_last_why}" if choice.channels_last_why else choice.why
-    return f"{choice.precision} in {layout}, about {told(seconds)} per {unit} ({reasons})"
+    return f"{choice.precision} in {layout}, about {format_seconds(seconds)} per {unit} ({reasons})"
 
 
 def _print_line(what: str, text: str) -> None:

@@ -14,21 +14,21 @@ def run_train(run: Run) -> list[ModelCard]:
     Under torchrun or Slurm the processes train data-parallel, and only the first one writes files and prints.
     """
     from medunet.compute.devices import choose_device
-    from medunet.compute.processes import join
-    from medunet.training.checkpoints import find_resume
+    from medunet.compute.processes import init_processes
+    from medunet.training.checkpoints import find_resume_checkpoint
     from medunet.training.train import train_fold
 
     require_passed_check(run)
     device = choose_device(run.config.device)
-    processes = join(device)
+    processes = init_processes(device)
     console.quiet = not processes.is_first
     require_plan_for(run, device)
     set_up_cpu(device)
     cards = []
     for one in each_fold(run):
         manifest, plan = one.read_manifest(), one.read_plan()
-        find_resume(one.folder, manifest, plan, one.config)
-        compute = processes.share(choose_run_compute(one, device) if processes.is_first else None)
+        find_resume_checkpoint(one.folder, manifest, plan, one.config)
+        compute = processes.broadcast(choose_run_compute(one, device) if processes.is_first else None)
         if processes.is_first:
             run.save()
         fold, name = one.config.training.fold, device_name(device)

@@ -1,4 +1,4 @@
-"""How much memory is free on a device: on a card, or the computer's for what is computed on the CPU."""
+"""Free memory of a device: GPU memory, or main memory for the CPU."""
 
 import ctypes
 
@@ -8,20 +8,23 @@ from medunet.base.free_memory import free_bytes
 
 
 def free_memory_gb(device: torch.device) -> float:
-    """Return the memory in GB that this process can still take on a device now.
+    """Return the memory in GB that this process can still allocate on a device.
 
-    What torch holds of a card without using it counts as free; so does what the C library kept of the computer's,
-    which is given back first. A container's or a batch job's limit counts.
+    GPU memory that torch has reserved but does not use counts as free. On the CPU, freed memory that the C library
+    holds is first returned to the system. The memory limit of a container or batch job is respected.
     """
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return (torch.cuda.mem_get_info(device)[0] + kept) / 1e9
-    _give_back_freed_memory()
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + unused) / 1e9
+    _return_freed_memory()
     return free_bytes() / 1e9
 
 
-def _give_back_freed_memory() -> None:
+def _return_freed_memory() -> None:
     try:
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):  # another C library than glibc keeps none that we asked it to
+    except (
+        OSError,
+        AttributeError,
+    ):  # a C library other than glibc, which `keep_freed_memory` does not affect
         return

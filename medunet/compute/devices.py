@@ -1,4 +1,4 @@
-"""The device to compute on, its memory, its threads, and the precisions that it knows."""
+"""Choice of the device, its precisions, threads and memory allocation."""
 
 import ctypes
 from typing import Literal
@@ -14,10 +14,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device: "auto" takes a CUDA card if one can be used, else the CPU.
+    """Return the device of a name; "auto" is a CUDA GPU if one is available, otherwise the CPU.
 
     Raises:
-        InputError: the device asked for is not there.
+        InputError: the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -33,32 +33,32 @@ def choose_device(name: str) -> torch.device:
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):
         raise InputError(
-            f"device '{name}' was asked for, but torch sees {torch.cuda.device_count()} CUDA card(s)",
+            f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA device(s)",
             where="--device",
             hint="Use --device cpu, or install a CUDA build of torch and its driver.",
         )
     return device
 
 
-def card_precision(device: torch.device) -> Precision:
-    """Return the precision that a card computes in: bf16, or fp16 where it has none."""
+def gpu_precision(device: torch.device) -> Precision:
+    """Return the mixed precision of a GPU: bf16, or fp16 if it has no bf16."""
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def check_precision(name: str, device: torch.device) -> None:
-    """Refuse a precision that the device cannot compute in.
+    """Check that the device can compute in a precision.
 
     Raises:
-        InputError: fp16 on a CPU, which has neither the speed nor a loss scaler.
+        InputError: fp16 on a CPU, where it is slow and has no loss scaler.
     """
     if name == "fp16" and device.type == "cpu":
         raise InputError("fp16 cannot be used on a CPU", where="training.precision", hint="Use auto or bf16.")
 
 
 def may_have_bf16() -> bool:
-    """Say whether oneDNN may have bf16 instructions here: a "no" is certain, a "yes" is not.
+    """Return whether oneDNN may have bf16 instructions on this processor: False is certain, True is not.
 
-    It looks at AVX512BW, VL and DQ alone, and past the limits that the environment sets: what it affirms is tried.
+    torch only checks AVX512BW, VL and DQ and ignores the limits set in the environment, so True must be benchmarked.
     """
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -67,15 +67,15 @@ def may_have_bf16() -> bool:
 
 
 def use_cores() -> None:
-    """Let torch compute on the cores that this process may use, or on OMP_NUM_THREADS where the user sets it."""
+    """Set torch's number of threads: OMP_NUM_THREADS if it is set, otherwise one for each usable core."""
     torch.set_num_threads(num_threads())
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, where the C library is glibc; say whether it could.
+    """Make glibc keep freed memory for reuse; return whether that worked (False with another C library).
 
-    By default glibc gives large blocks back to the system at once, and every training step on a CPU pays for fresh
-    pages again: over a third of a step.
+    By default glibc returns large blocks to the system at once, so that every training step on a CPU allocates new
+    pages, which takes over a third of the step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -85,5 +85,5 @@ def keep_freed_memory() -> bool:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return the autocast context for a precision; fp32 leaves everything as it is."""
+    """Return the autocast context for a precision; fp32 changes nothing."""
     return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision != "fp32")

@@ -1,4 +1,4 @@
-"""The processes that train together: started by torchrun or Slurm, known through Lightning's environments."""
+"""Data-parallel training processes, started by torchrun or Slurm and detected by Lightning's environments."""
 
 import os
 from collections.abc import Iterator
@@ -14,25 +14,25 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 
 from medunet.base.errors import InputError
 
-_PATIENCE = timedelta(days=1)  # the others wait while the first one preprocesses
+_TIMEOUT = timedelta(days=1)  # the others wait while the first process preprocesses
 
 
 @dataclass(frozen=True)
 class Processes:
-    """How many processes train together, and which of them this one is."""
+    """Number of processes that train together, and the rank of this one."""
 
     count: int = 1
     rank: int = 0
     per_node: int = 1
-    group: dist.ProcessGroup | None = None  # the line on which they wait for one another, patiently
+    group: dist.ProcessGroup | None = None  # with a long timeout
 
     @property
     def is_first(self) -> bool:
-        """Say whether this is the one that writes files and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
-    def share(self, value: Any) -> Any:
-        """Return the first process's value in all of them; a plain object.
+    def broadcast(self, value: Any) -> Any:
+        """Return the first process's value, a plain object, in every process.
 
         Raises:
             InputError: another process has ended.
@@ -40,32 +40,33 @@ class Processes:
         if self.count == 1:
             return value
         holder = [value]
-        with _named_loss():
+        with _explain_lost_process():
             dist.broadcast_object_list(holder, src=0, group=self.group)
         return holder[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Return every process's value in all of them, in order of rank; plain objects, no tensors of a card.
+        """Return the values of all processes in order of rank; plain objects, no GPU tensors.
 
-        Waits on the patient line, not on that of the gradients: of validations one may take far longer than another.
+        Uses the group with the long timeout instead of the one for gradients, because the time of validation may
+        differ much between processes.
 
         Raises:
             InputError: another process has ended.
         """
         values = [value] * self.count
         if self.count > 1:
-            with _named_loss():
+            with _explain_lost_process():
                 dist.all_gather_object(values, value, group=self.group)
         return values
 
     def wait(self) -> None:
-        """Wait until all have come here.
+        """Wait until all processes have reached this point.
 
         Raises:
             InputError: another process has ended.
         """
         if self.count > 1:
-            with _named_loss():
+            with _explain_lost_process():
                 dist.barrier(group=self.group)
 
 
@@ -73,18 +74,18 @@ ALONE = Processes()
 
 
 @contextmanager
-def _named_loss() -> Iterator[None]:
-    """Turn a broken line into a message: the process that has ended says itself why."""
+def _explain_lost_process() -> Iterator[None]:
+    """Turn a broken connection into a readable error."""
     try:
         yield
     except RuntimeError as error:
         raise InputError(
-            "another process has ended", where="training together", hint="Its own message says why."
+            "another process has ended", where="training together", hint="See the message of that process."
         ) from error
 
 
-def processes_here() -> Processes:
-    """Return the processes that torchrun or `srun` has started; one where there is neither."""
+def detect_processes() -> Processes:
+    """Return the processes that torchrun or `srun` has started; a single one without either."""
     environment = _environment()
     if environment is None or environment.world_size() == 1:
         return ALONE
@@ -94,9 +95,9 @@ def processes_here() -> Processes:
     return Processes(count, environment.global_rank(), int(per_node or count))
 
 
-def join(device: torch.device) -> Processes:
-    """Let the processes find one another (gloo on CPUs, NCCL on cards) and return them."""
-    processes, environment = processes_here(), _environment()
+def init_processes(device: torch.device) -> Processes:
+    """Set up communication between the processes (gloo on CPUs, NCCL on GPUs) and return them."""
+    processes, environment = detect_processes(), _environment()
     if processes.count == 1 or environment is None:
         return processes
     if not dist.is_initialized():
@@ -106,7 +107,7 @@ def join(device: torch.device) -> Processes:
             torch.cuda.set_device(environment.local_rank())
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, rank=processes.rank, world_size=processes.count)
-    return replace(processes, group=dist.new_group(backend="gloo", timeout=_PATIENCE))
+    return replace(processes, group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
 
 
 def _environment() -> SLURMEnvironment | TorchElasticEnvironment | None:

@@ -12,6 +12,7 @@ from medunet.base.errors import InputError
 
 Affine = NDArray[np.float64]
 
+LPS_TO_RAS: Affine = np.diag([-1.0, -1.0, 1.0, 1.0])
 DISPLACED_VOXELS = (
     0.1  # of the smallest spacing: two files whose corners lie further apart are not on one grid
 )

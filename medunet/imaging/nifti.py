@@ -6,21 +6,21 @@ of the scan that it belongs to, so that any viewer overlays the two exactly.
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
 from medunet.base.files import atomic_write
-from medunet.imaging.geometry import Affine, max_volume_bytes, spacing_of
+from medunet.imaging.geometry import Affine, max_volume_bytes
 from medunet.imaging.packed import is_packed, read_span, read_start
+from medunet.imaging.volume import Forms, Header, StoredVoxels, dtype_name
 
-_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # by the header's code: metre, mm, micrometre
+_UNITS = {0: ("unknown", 1.0), 1: ("metres", 1000.0), 2: ("mm", 1.0), 3: ("micrometres", 0.001)}  # code: mm
 _HEADERS = (  # bytes of each version's header, where its magic bytes stand, and what they say
     (348, 344, {b"n+1\0": nib.Nifti1Header, b"ni1\0": nib.nifti1.Nifti1PairHeader}),
     (540, 4, {b"n+2\0": nib.Nifti2Header, b"ni2\0": nib.nifti2.Nifti2PairHeader}),
@@ -35,73 +35,13 @@ _GEOMETRY_FIELDS = (
 
 
 @dataclass(frozen=True)
-class Header:
-    """A volume's grid: shape as stored, affine in RAS+ mm, and the NIfTI header it was read from.
+class NiftiHeader(Header):
+    """The header of a NIfTI file, with NiBabel's own: where its voxels begin, and the geometry of its masks."""
 
-    A 2D picture has no such header (`nifti` is None), and its lengths are pixels.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    affine: Affine
-    nifti: nib.Nifti1Header | None
-
-    @property
-    def spacing_mm(self) -> tuple[float, ...]:
-        """Voxel size in mm along each array axis."""
-        return spacing_of(self.affine)
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all voxels as the header promises them; of a picture one for each value."""
-        return math.prod(self.shape) * (self.nifti.get_data_dtype().itemsize if self.nifti else 1)
+    nifti: nib.Nifti1Header = field(kw_only=True, repr=False)
 
 
-@dataclass(frozen=True)
-class StoredVoxels:
-    """Voxels as a file stores them, `(I, J, K)` or `(I, J, K, frames)`; values are `array * slope + intercept`."""
-
-    array: NDArray[Any]
-    slope: float = 1.0
-    intercept: float = 0.0
-    num_surplus: int = 0  # bytes that follow the last voxel
-
-    @property
-    def is_scaled(self) -> bool:
-        """Whether values are others than the stored ones."""
-        return (self.slope, self.intercept) != (1.0, 0.0)
-
-    def values(self, dtype: Any = np.float32) -> NDArray[Any]:
-        """Return the values as `dtype`; None is the stored type, or float64 where they are scaled."""
-        scaled = self.array
-        if self.is_scaled:
-            with np.errstate(over="ignore", invalid="ignore"):
-                scaled = apply_read_scaling(scaled, np.float64(self.slope), np.float64(self.intercept))
-        if dtype is None:
-            return scaled
-        with np.errstate(over="ignore"):  # what is beyond the type becomes infinite
-            return scaled.astype(dtype, order="K", copy=False)
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A volume's voxels, array `(I, J, K)` or `(I, J, K, frames)`, with its header."""
-
-    array: NDArray[Any]
-    header: Header
-
-    @property
-    def affine(self) -> Affine:
-        """Affine from voxel index to RAS+ mm, (4, 4)."""
-        return self.header.affine
-
-    @property
-    def spacing_mm(self) -> tuple[float, ...]:
-        """Voxel size in mm along each array axis."""
-        return self.header.spacing_mm
-
-
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, label: bool = False) -> NiftiHeader:
     """Read a volume's grid without its voxels, NIfTI-1 or NIfTI-2, one file or a pair of .hdr and .img.
 
     Raises:
@@ -129,16 +69,23 @@ def read_header(path: Path) -> Header:
         raise _not_nifti(path, f"its dimensions are {shape}")
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    affine[:3] *= _MM_PER_UNIT.get(unit_code(nifti), 1.0)
-    return Header(path, shape, affine, nifti)
+    code = int(nifti["xyzt_units"]) & 7
+    unit, mm = _UNITS.get(code, (f"unit code {code}", 1.0))
+    affine[:3] *= mm
+    return NiftiHeader(
+        path,
+        shape,
+        affine,
+        nifti.get_data_dtype(),
+        unit,
+        float(nifti["scl_slope"]),
+        float(nifti["scl_inter"]),
+        _read_forms(nifti),
+        nifti=nifti,
+    )
 
 
-def unit_code(nifti: nib.Nifti1Header) -> int:
-    """Return the code of the header's unit of length: 0 unknown, 1 metre, 2 mm, 3 micrometre; others mean nothing."""
-    return int(nifti["xyzt_units"]) & 7
-
-
-def read_stored(header: Header) -> StoredVoxels:
+def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
     """Read the voxels of a NIfTI file as they are stored; each byte is decoded once, to the stream's checksum.
 
     Raises:
@@ -147,11 +94,11 @@ def read_stored(header: Header) -> StoredVoxels:
         DataError: it would exceed the cap on memory, its voxels are complex numbers or colours, its scale is not
             finite, or it cannot be read.
     """
-    assert header.nifti is not None, "a picture is no NIfTI file"
-    nifti, dtype = header.nifti, header.nifti.get_data_dtype()
+    assert isinstance(header, NiftiHeader), "the header is of another format"
+    nifti, dtype = header.nifti, header.dtype
     if dtype.kind not in "biuf":
         raise DataError(
-            f"its voxels are of type {dtype_name(nifti)}, which is no number to segment",
+            f"its voxels are of type {dtype_name(dtype)}, which is no number to segment",
             where=header.path.name,
             hint="Convert it to whole or real numbers.",
         )
@@ -178,19 +125,12 @@ def read_stored(header: Header) -> StoredVoxels:
     return StoredVoxels(array, 1.0 if slope is None else slope, intercept or 0.0, num_surplus)
 
 
-def read_volume(path: Path, dtype: Any = np.float32) -> Volume:
-    """Read a volume whole, its scale and intercept applied; `dtype` None is the file's own, float64 if it scales.
-
-    Raises:
-        DataError: as `read_header` and `read_stored`.
-    """
-    header = read_header(path)
-    return Volume(read_stored(header).values(dtype), header)
-
-
-def dtype_name(nifti: nib.Nifti1Header) -> str:
-    """Return the name of the header's type of voxel, such as 'int16' or 'RGB'."""
-    return str(nifti.get_value_label("datatype"))
+def _read_forms(nifti: nib.Nifti1Header) -> Forms:
+    sform = nifti.get_sform() if nifti["sform_code"] != 0 else None
+    try:
+        return Forms(sform, nifti.get_qform() if nifti["qform_code"] != 0 else None)
+    except (nib.spatialimages.HeaderDataError, ValueError) as error:
+        return Forms(sform, None, str(error))
 
 
 def _paths_of(path: Path) -> tuple[Path, Path]:
@@ -240,17 +180,28 @@ def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
 
     Nothing else of the scan's header is copied, since free-text fields may name the patient.
     """
-    assert like.nifti is not None, "a picture's mask is no NIfTI file"
+    geometry = like.nifti if isinstance(like, NiftiHeader) else _make_geometry(like)
     header = nib.Nifti1Header()
     header.set_data_dtype(np.uint8)
     header.set_data_shape(mask.shape)
-    header["xyzt_units"] = like.nifti["xyzt_units"]
-    header["pixdim"][:4] = like.nifti["pixdim"][:4]
+    header["xyzt_units"] = geometry["xyzt_units"]
+    header["pixdim"][:4] = geometry["pixdim"][:4]
     for name in _GEOMETRY_FIELDS:
-        header[name] = like.nifti[name]
+        header[name] = geometry[name]
     image = nib.Nifti1Image(np.ascontiguousarray(mask, dtype=np.uint8), None, header)
     with atomic_write(path, suffix=".nii.gz" if path.name.endswith(".gz") else ".nii") as temporary:
         nib.save(image, temporary)
+
+
+def _make_geometry(like: Header) -> nib.Nifti1Header:
+    """Return a header with the geometry of a scan of another format, by sform and qform."""
+    assert not like.is_picture, "a picture's mask is no NIfTI file"
+    header = nib.Nifti1Header()
+    header.set_data_shape(like.shape)
+    header.set_xyzt_units("mm")
+    header.set_sform(like.affine, 1)
+    header.set_qform(like.affine, 1)
+    return header
 
 
 def write_volume(path: Path, array: NDArray[Any], affine: Affine) -> None:

@@ -1,21 +1,21 @@
-"""The one way to read scans and labels and to write masks: NIfTI, 2D pictures and other tools' formats, by ending.
+"""The one way to read scans and labels and to write masks, whatever their format.
 
 Arrays are `(I, J, K)` in the file's own axis order, with an affine to RAS+ mm. A 2D picture is a volume `(I, J, 1)`
-measured in pixels (see flat_images.py). Other tools' formats are read only (see foreign_masks.py).
+measured in pixels (see pictures.py). What reads and writes a file is chosen by its ending (see formats.py).
 """
 
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
-from medunet.imaging import flat_images, foreign_masks, nifti
-from medunet.imaging.flat_images import is_flat
-from medunet.imaging.foreign_masks import is_foreign
+from medunet.imaging.formats import format_of, is_picture
 from medunet.imaging.geometry import DISPLACED_VOXELS, corner_displacement_mm
-from medunet.imaging.nifti import Header, StoredVoxels, Volume
 from medunet.imaging.resample import resample_image
+from medunet.imaging.volume import Header, StoredVoxels, Volume
+from medunet.imaging.whole_numbers import as_whole, label_values
 
 
 def read_header(path: Path, *, label: bool = False) -> Header:
@@ -24,11 +24,7 @@ def read_header(path: Path, *, label: bool = False) -> Header:
     Raises:
         DataError: the file is missing or is no volume or picture.
     """
-    if is_foreign(path):
-        return foreign_masks.read_header(path)
-    if not is_flat(path):
-        return nifti.read_header(path)
-    return Header(path, flat_images.read_shape(path, label=label), flat_images.flat_affine(), None)
+    return format_of(path).reader.read_header(path, label=label)
 
 
 def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
@@ -39,54 +35,41 @@ def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
         SizeError: a NIfTI file holds less than its header promises, or far more.
         DataError: as `read_volume`.
     """
-    if is_foreign(header.path):
-        return StoredVoxels(foreign_masks.read_volume(header.path).array)
-    if is_flat(header.path):
-        return StoredVoxels(flat_images.read_pixels(header.path, label=label))
-    return nifti.read_stored(header)
+    return format_of(header.path).reader.read_stored(header, label=label)
 
 
-def read_volume(path: Path, *, label: bool = False) -> Volume:
-    """Read a volume whole as float32 `(I, J, K)` or `(I, J, K, frames)`; `label` as in `read_header`.
+def read_volume(path: Path) -> Volume:
+    """Read a volume whole as float32 `(I, J, K)` or `(I, J, K, frames)`.
 
     Raises:
         DataError: the file is missing, is no volume or picture, or is truncated or corrupt.
     """
-    if is_foreign(path):
-        volume = foreign_masks.read_volume(path)
-        return Volume(volume.array.astype(np.float32, order="K"), volume.header)
-    if not is_flat(path):
-        return nifti.read_volume(path)
-    pixels = flat_images.read_pixels(path, label=label)
-    header = Header(path, pixels.shape, flat_images.flat_affine(), None)
-    return Volume(pixels.astype(np.float32, order="K"), header)
+    header = read_header(path)
+    return Volume(read_stored(header).values(), header)
 
 
 def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
     """Read a label map as uint8 or, where values need it, a wider integer type.
 
-    With `instances_as` (see `Description.instances_as`) every value above 0 becomes that one.
+    Values are those that the check sees (see `label_values`). With `instances_as` (see `Description.instances_as`)
+    every value above 0 becomes that one.
 
     Raises:
         DataError: as `read_volume`; or values are not whole numbers or negative.
     """
-    if is_foreign(path):
-        volume = foreign_masks.read_volume(path)
-    else:
-        volume = read_volume(path, label=True) if is_flat(path) else nifti.read_volume(path, dtype=None)
-    if volume.array.dtype == np.uint8 and instances_as is None:
-        return volume
-    if volume.array.dtype.kind not in "biuf":
+    header = read_header(path, label=True)
+    values = label_values(read_stored(header, label=True))
+    if values.dtype.kind not in "biuf":
         raise DataError(
-            f"a label map cannot hold {volume.array.dtype}", where=path.name, hint="Save it as integers."
+            f"a label map cannot hold {values.dtype}", where=path.name, hint="Save it as integers."
         )
-    low, high = (float(volume.array.min()), float(volume.array.max())) if volume.array.size else (0.0, 0.0)
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if values.dtype == np.uint8 or not values.size:
+        labels: NDArray[np.integer] | None = values.astype(np.uint8, copy=False)
+    else:
+        labels = as_whole(values)
+    if labels is None and not np.isfinite([values.min(), values.max()]).all():
         raise DataError("label has NaN or infinite values", where=path.name)
-    dtype = np.uint8 if low >= 0 and high <= 255 else np.int32
-    with np.errstate(invalid="ignore"):  # what is beyond the type then differs
-        labels: NDArray[np.integer] = volume.array.astype(dtype)
-    if not np.array_equal(labels, volume.array) or low < 0:
+    if labels is None or (labels.dtype != np.uint8 and labels.min() < 0):
         raise DataError(
             "label values are not whole numbers of 0 or more",
             where=path.name,
@@ -94,7 +77,7 @@ def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
         )
     if instances_as is not None:
         labels = np.where(labels > 0, np.uint8(instances_as), np.uint8(0))
-    return Volume(labels, volume.header)
+    return Volume(labels, header)
 
 
 def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
@@ -112,7 +95,7 @@ def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
         volume = read_volume(path)
         num_wanted = paths.count(path)
         array = volume.array[..., None] if volume.array.ndim == 3 else volume.array
-        if is_flat(path) and array.shape[3] == 1:
+        if volume.header.is_picture and array.shape[3] == 1:
             array = np.repeat(array, num_wanted, axis=3)
         if array.ndim != 4 or array.shape[3] != num_wanted:
             raise DataError(
@@ -134,8 +117,7 @@ def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
         frames.extend(array[..., index] for index in range(num_wanted))
     if first is None:
         raise DataError("no image is named for this case")
-    header = Header(first.path, first.shape[:3], first.affine, first.nifti)
-    return Volume(np.stack(frames), header)
+    return Volume(np.stack(frames), replace(first, shape=first.shape[:3]))
 
 
 def _tell_grids_apart(header: Header, first: Header) -> str:
@@ -150,14 +132,13 @@ def _tell_grids_apart(header: Header, first: Header) -> str:
 
 def mask_ending(image: str | PurePath) -> str:
     """Return the ending of an image's predicted mask: PNG for pictures, else NIfTI."""
-    return ".png" if is_flat(PurePath(image)) else ".nii.gz"
+    return ".png" if is_picture(PurePath(image)) else ".nii.gz"
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
     """Write a label map `(I, J, K)` as uint8 on the grid of `like`, with its very geometry."""
     if mask.shape != like.shape[:3]:
         raise AssertionError(f"mask shape {mask.shape} is not the scan's {like.shape[:3]}")
-    if is_flat(path):
-        flat_images.write_mask(path, mask)
-    else:
-        nifti.write_mask(path, mask, like)
+    writer = format_of(path).writer
+    assert writer is not None, f"no mask is written as {path.suffix}"
+    writer.write_mask(path, mask, like)

@@ -1,4 +1,4 @@
-"""A trained model as prediction uses it: network, plan and labels, from a folder of safetensors and JSON."""
+"""A trained model for prediction: network, plan and labels, loaded from a folder of safetensors and JSON files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import nn
 from medunet.base.errors import DataError, InputError, is_out_of_memory
 from medunet.base.files import hash_file
 from medunet.compute.devices import Precision
-from medunet.compute.parts import in_layout
+from medunet.compute.workloads import to_channels_last
 from medunet.imaging.geometry import axis_codes
 from medunet.imaging.volumes import read_header, write_mask
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
@@ -25,10 +25,10 @@ from medunet.transforms.chain import preprocess_chain, restore_probabilities, ru
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read what a model folder says of itself.
+    """Read the model card of a model folder.
 
     Raises:
-        InputError: it is no model folder, or its card cannot be read.
+        InputError: the folder has no model card, or it cannot be read.
     """
     if not (folder / "model.json").is_file():
         raise InputError(
@@ -41,7 +41,7 @@ def read_card(folder: Path) -> ModelCard:
 
 @dataclass(frozen=True)
 class Model:
-    """A network with what its inputs and outputs mean."""
+    """A trained network with its model card, preprocessing and device."""
 
     card: ModelCard
     network: nn.Module
@@ -53,7 +53,7 @@ class Model:
 
     @property
     def weights_sha256(self) -> str:
-        """Hash of the weights that predict."""
+        """SHA-256 of the weights in use."""
         return self.card.sha256_of(self.weights)
 
     @classmethod
@@ -66,11 +66,11 @@ class Model:
         channels_last: bool = False,
         weights: WeightsName | None = None,
     ) -> "Model":
-        """Read a model folder; loading runs no code from it.
+        """Load a model folder; no code from it is executed.
 
         Args:
-            weights: the best by validation or the final ones; None: as the model was told when it was trained
-                (`inference.weights`), of models before 0.5 the best.
+            weights: the best by validation, or the final ones; None: as configured in training (`inference.weights`),
+                for models before 0.5 the best.
 
         Raises:
             InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device.
@@ -82,14 +82,14 @@ class Model:
             raise InputError(
                 "the model has no final weights: it was trained with medunet 0.4 or earlier",
                 where=str(folder),
-                hint="Predict with --weights best, or export both anew with `medunet train RUN`.",
+                hint="Predict with --weights best, or export both again with `medunet train RUN`.",
             )
         if not path.is_file() or hash_file(path) != card.sha256_of(chosen):
             what = "is not the file that model.json was written with" if path.is_file() else "is missing"
             raise InputError(
                 f"{path.name} {what}",
                 where=str(folder),
-                hint="Copy the model folder again, or export the model anew with `medunet train`.",
+                hint="Copy the model folder again, or export the model again with `medunet train`.",
             )
         network = build_network(card.plan, card.description)
         try:
@@ -102,20 +102,20 @@ class Model:
             if not is_out_of_memory(error):
                 raise
             raise InputError(
-                "its weights do not fit into the memory that is free",
+                "the model's weights do not fit into the free memory",
                 where=str(device),
                 hint="Free memory there, or use --device cpu.",
             ) from error
         if channels_last:
-            network = in_layout(network, card.plan.dimensions)
+            network = to_channels_last(network, card.plan.dimensions)
         chain = preprocess_chain(card.plan, with_label=False)
         return cls(card, network, chain, device, precision, channels_last, chosen)
 
     def predict(self, image_paths: list[Path], config: InferenceConfig, *, resample: bool = False) -> NDArray:
-        """Return the uint8 label map `(I, J, K)` on the scan's own grid; `resample` as `read_channels` has it.
+        """Return the predicted uint8 label map `(I, J, K)` on the scan's grid; `resample` is that of `read_channels`.
 
         Raises:
-            DataError: a scan cannot be read, or has other channels than the model was trained on.
+            DataError: a scan cannot be read, or its channels differ from those that the model was trained on.
         """
         num_channels = len(self.card.description.channels)
         if len(image_paths) != num_channels:
@@ -159,5 +159,5 @@ class Model:
     def predict_file(
         self, image_paths: list[Path], config: InferenceConfig, path: Path, *, resample: bool = False
     ) -> None:
-        """Predict a scan and write its mask with the very geometry of the scan's header."""
+        """Predict a scan and write its mask with the geometry of the scan's header."""
         write_mask(path, self.predict(image_paths, config, resample=resample), read_header(image_paths[0]))

@@ -1,4 +1,4 @@
-"""Many scans predicted, one at a time: done ones skipped by content, failed ones named, an index kept."""
+"""Predict many scans: skip those already predicted, report those that fail, and write an index."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from medunet.base.errors import InputError, is_out_of_memory
 from medunet.base.files import hash_file, hash_value, read_json_object, write_json
 from medunet.base.progress import track
 from medunet.dataset.layouts.patterns import stem
-from medunet.imaging.flat_images import IMAGE_ENDINGS
+from medunet.imaging.formats import NIFTI, PICTURES, endings_of
 from medunet.imaging.volumes import mask_ending
 from medunet.inference.model import Model
 from medunet.records.config import InferenceConfig
@@ -19,29 +19,29 @@ from medunet.records.description import Description
 
 @dataclass(frozen=True)
 class Scan:
-    """What is predicted as one case: an id, and an image per channel in the model's order."""
+    """One case to predict: an id, and an image per channel in the model's order."""
 
     case: str
     images: list[Path]
-    resample: bool = False  # images on another grid than the first are brought to its
+    resample: bool = False  # resample images to the grid of the first one
 
     @property
     def mask_name(self) -> str:
-        """File name of its predicted mask."""
+        """File name of the predicted mask."""
         return f"{self.case}{mask_ending(self.images[0])}"
 
 
 def scans_from_files(files: Sequence[Path], description: Description) -> list[Scan]:
-    """Make scans of image files and folders given by the user.
+    """Group image files and folders given by the user into scans.
 
-    With one channel each file is a scan, named by its stem. With several, a file is a 4D volume or a picture that
-    holds all channels, or files are grouped by the description's channel endings (`<case>_t1.nii.gz`, ...).
+    With one channel each file is a scan, named by its stem. With several channels a file is a 4D volume or a 2D image
+    that holds all channels, or files are grouped by the description's channel endings (`<case>_t1.nii.gz`, ...).
 
     Raises:
-        InputError: a path does not exist, a name is used twice, or channels are missing; names all.
+        InputError: a path does not exist, a name is used twice, or channels are missing; lists every fault.
     """
     found, faults = [], []
-    endings = IMAGE_ENDINGS if description.layout == "png" else (".nii", ".nii.gz")
+    endings = endings_of(PICTURES) if description.layout == "png" else NIFTI.endings
     for path in files:
         if path.is_dir():
             found.extend(
@@ -84,13 +84,13 @@ def predict_scans(
 ) -> dict[str, str]:
     """Write `<case>.nii.gz` for every scan and `index.json`; return the failed cases with their reasons.
 
-    The mask of a picture is `<case>.png`. A case is skipped when its mask exists and was made from the same image
-    content, weights and options. The index is written whole before and after each case, so that a killed run goes
-    on where it stopped.
+    The mask of a 2D image is `<case>.png`. A case is skipped if its mask exists and was predicted from the same image
+    content, weights and options. The index is written before and after each case, so that an interrupted command can
+    be resumed.
 
     Raises:
         InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels,
-            or it cannot be written.
+            or the folder cannot be written.
     """
     description = model.card.description
     targets = {name: list(values) for name, values in description.targets.items()}
@@ -100,12 +100,12 @@ def predict_scans(
     _refuse_other_files(scans, folder, done, overwrite=overwrite)
     if done and index.get("targets") != targets:
         raise InputError(
-            f"holds masks of {list(index.get('targets', {}))}, but this model outlines {list(targets)}",
+            f"holds masks of {list(index.get('targets', {}))}, but this model segments {list(targets)}",
             where=str(folder),
             hint="Choose another --out.",
         )
     options = config.to_dict()
-    del options["weights"]  # the file's hash says it
+    del options["weights"]  # identified by the hash of the file
     failed: dict[str, str] = {}
 
     def write_index() -> None:
@@ -128,21 +128,21 @@ def predict_scans(
                 "options_sha256": hash_value(options | ({"resample": True} if scan.resample else {})),
                 "fold": model.card.fold,
             }
-            before = {"weights": "best", **done.get(scan.case, {})}  # which medunet 0.4 did not write down
+            before = {"weights": "best", **done.get(scan.case, {})}  # medunet 0.4 did not record the weights
             if not overwrite and path.exists() and all(before.get(key) == entry[key] for key in entry):
                 continue
-            done[scan.case] = {"begun": True}  # so that a mask left by a kill is known as ours
+            done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
             write_index()
             start = time.monotonic()
             model.predict_file(scan.images, config, path, resample=scan.resample)
             seconds = round(time.monotonic() - start, 2)
             done[scan.case] = {**entry, "precision": model.precision, "seconds": seconds}
-        except InputError:  # no fault of the case: a full disk, or options that cannot be used
+        except InputError:  # not specific to the case: a full disk, or unusable options
             raise
-        except Exception as error:  # whatever it is, the other cases go on
+        except Exception as error:  # continue with the other cases
             failed[scan.case] = _reason(error, model)
             if done.pop(scan.case, None) is not None:
-                path.unlink(missing_ok=True)  # an old mask of ours must not pass for this scan's
+                path.unlink(missing_ok=True)  # an old mask must not be mistaken for this scan's
         write_index()
     write_index()
     return failed

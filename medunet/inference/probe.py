@@ -1,20 +1,20 @@
-"""How to compute predictions: found by a race of the very network, and kept for this computer."""
+"""Choose precision and memory layout for prediction, on a CPU by a benchmark of the network that is cached."""
 
 import time
 
 import torch
 from torch import nn
 
-from medunet.compute.choosing import asked_for, choice_key, choose_on_cpu
-from medunet.compute.devices import autocast, card_precision
-from medunet.compute.kept import Choice
-from medunet.compute.parts import make_trials
-from medunet.compute.race import Way
+from medunet.compute.benchmark import Variant
+from medunet.compute.choice_cache import Choice
+from medunet.compute.choosing import choice_key, choose_on_cpu, requested_options
+from medunet.compute.devices import autocast, gpu_precision
+from medunet.compute.workloads import make_workloads
 from medunet.networks.builder import build_network
 from medunet.records.description import Description
 from medunet.records.plan import Plan
 
-_CARD_ROUNDS = 4
+_GPU_ROUNDS = 4
 
 
 def choose_prediction(
@@ -25,53 +25,53 @@ def choose_prediction(
     *,
     timed: bool = False,
 ) -> Choice:
-    """Return how to predict with a plan's network; `seconds` are those of one window of the plan's patch.
+    """Return precision and layout for predicting with a plan's network; `seconds` is the time of one window.
 
-    On a card nothing is to be found out: there they are 0 unless it is `timed`.
+    On a GPU no benchmark is needed: `seconds` is 0 there unless `timed`.
 
     Raises:
         InputError: fp16 on a CPU.
     """
-    asked, asked_by = asked_for("inference", precision)
+    requested, sources = requested_options("inference", precision)
     if device.type == "cpu":
-        key = choice_key("inference", asked, network_key(plan, description), plan.patch_size, 1)
+        key = choice_key("inference", requested, network_key(plan, description), plan.patch_size, 1)
         num_inputs = len(description.channels) * plan.context_slices
         return choose_on_cpu(
             key,
-            asked_by,
-            lambda: make_trials(
+            sources,
+            lambda: make_workloads(
                 plan, num_inputs, 1, lambda: build_network(plan, description), _predict, training=False
             ),
         )
-    way = Way(card_precision(device) if asked[0] == "auto" else asked[0], asked[1] == "on")  # type: ignore[arg-type]
-    why = f"this card computes in {way.precision}" if asked[0] == "auto" else asked_by[0]
-    seconds = _card_seconds(plan, description, device, way) if timed else 0.0
-    return Choice(way.precision, way.channels_last, seconds, why)
+    variant = Variant(gpu_precision(device) if requested[0] == "auto" else requested[0], requested[1] == "on")  # type: ignore[arg-type]
+    why = f"this GPU computes in {variant.precision}" if requested[0] == "auto" else sources[0]
+    seconds = _gpu_seconds(plan, description, device, variant) if timed else 0.0
+    return Choice(variant.precision, variant.channels_last, seconds, why)
 
 
 def network_key(plan: Plan, description: Description) -> dict[str, object]:
-    """Return what of a plan makes its network, for the key of a choice."""
-    made = {"network", "dimensions", "features", "kernel_sizes", "strides", "convolutions_per_stage",
+    """Return the part of a plan that defines its network, for the cache key of a choice."""
+    keys = {"network", "dimensions", "features", "kernel_sizes", "strides", "convolutions_per_stage",
             "encoder_blocks", "deep_supervision", "context_slices"}  # fmt: skip
     num_outputs = len(description.targets) + (0 if description.regions else 1)
-    kept = {key: value for key, value in plan.model_dump(mode="json").items() if key in made}
-    return kept | {"inputs": len(description.channels), "outputs": num_outputs}
+    defining = {key: value for key, value in plan.model_dump(mode="json").items() if key in keys}
+    return defining | {"inputs": len(description.channels), "outputs": num_outputs}
 
 
 @torch.inference_mode()
-def _predict(network: nn.Module, image: torch.Tensor, way: Way) -> None:
-    with autocast(image.device, way.precision):
+def _predict(network: nn.Module, image: torch.Tensor, variant: Variant) -> None:
+    with autocast(image.device, variant.precision):
         network(image)
 
 
-def _card_seconds(plan: Plan, description: Description, device: torch.device, way: Way) -> float:
+def _gpu_seconds(plan: Plan, description: Description, device: torch.device, variant: Variant) -> float:
     network = build_network(plan, description).to(device).eval()
     channels = len(description.channels) * plan.context_slices
     image = torch.zeros((1, channels, *plan.patch_size), device=device)
     best_s = float("inf")
-    for _ in range(_CARD_ROUNDS):
+    for _ in range(_GPU_ROUNDS):
         start = time.perf_counter()
-        _predict(network, image, way)
+        _predict(network, image, variant)
         torch.cuda.synchronize(device)
         best_s = min(best_s, time.perf_counter() - start)
     return best_s

@@ -1,4 +1,4 @@
-"""Whole volumes through a network: by overlapping windows blended with Gaussian weights, or by overlap-tiles.
+"""Sliding-window prediction of whole volumes: overlapping windows with Gaussian weights, or overlap-tiles.
 
 B batch, C channels, I J K voxels; a 2D network's batch holds slices.
 """
@@ -13,14 +13,14 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from medunet.compute.devices import Precision, autocast
-from medunet.compute.parts import in_layout
+from medunet.compute.workloads import to_channels_last
 from medunet.networks.builder import to_probabilities
 from medunet.records.description import Description
 from medunet.records.plan import Plan
 from medunet.transforms.augment import BODY_AXES
 from medunet.transforms.patches import mirrored_index
 
-_BATCH = 4  # windows or slices computed together
+_BATCH = 4  # windows or slices per batch
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -41,14 +41,18 @@ def predict_probabilities(
 ) -> torch.Tensor:
     """Return float32 probabilities `(C, I, J, K)` on the CPU for a preprocessed image `(C, I, J, K)`.
 
-    Windows have the plan's patch size and overlap by `overlap` of it; weights are Gaussian with a sigma of an
-    eighth of the patch (MONAI's, as nnU-Net's). A volume that fits one window is computed once, unblended. Unpadded
-    networks go by tiles without overlap (`_predict_tiles`). 2D plans go slice by slice along `plan.slice_axis`,
-    each with its `plan.context_slices`. With `mirror`, axes of the body by name, probabilities are the mean over the
-    volume and its mirror images along each set of these axes; only a network that was trained so can be asked so.
-    With `shifts` they are the mean over that many positions of the volume below the network's strides (see
-    `_shifts_of`): pooling makes a prediction depend on them, and the mean does not. `channels_last` says that the
-    network was brought to that layout (`in_layout`): windows then are, too.
+    Windows have the plan's patch size; they are blended with Gaussian weights with a sigma of an eighth of the patch
+    (by MONAI, as in nnU-Net). A volume that fits one window is predicted once, without blending. Unpadded networks
+    are applied to tiles without overlap (`_predict_tiles`), 2D networks slice by slice along `plan.slice_axis`, each
+    with its `plan.context_slices`.
+
+    Args:
+        network: in the channels-last layout (`to_channels_last`) if `channels_last` is set.
+        overlap: of neighbouring windows, as a share of the patch.
+        mirror: body axes by name. Probabilities are averaged over the volume and its mirror images along each
+            combination of these axes; the network must have been trained with the same mirroring.
+        shifts: probabilities are averaged over that many shifts of the volume by less than the network's stride
+            (see `_make_shifts`), which reduces the dependence of the prediction on the pooling grid.
     """
     was_training = network.training
     network.eval()
@@ -56,7 +60,7 @@ def predict_probabilities(
     def forward(window: torch.Tensor) -> torch.Tensor:
         window = window.to(device)
         if channels_last:
-            window = in_layout(window, plan.dimensions)
+            window = to_channels_last(window, plan.dimensions)
         with autocast(device, precision):
             return network(window).float()
 
@@ -65,7 +69,7 @@ def predict_probabilities(
             return _predict_tiles(images, forward, plan)
         return _predict_windows(images, forward, plan, overlap, device)
 
-    def probabilities_of(volume: torch.Tensor) -> torch.Tensor:
+    def predict_volume(volume: torch.Tensor) -> torch.Tensor:
         if plan.dimensions == 3:
             logits = predict(volume[None])[0]
         else:
@@ -75,33 +79,33 @@ def predict_probabilities(
             logits = torch.cat(parts).movedim(0, 1 + plan.slice_axis)
         return to_probabilities(logits, description, channel_axis=0)
 
-    def shifted(volume: torch.Tensor) -> torch.Tensor:
-        moves = _shifts_of(plan, shifts)
+    def predict_shifted(volume: torch.Tensor) -> torch.Tensor:
+        offsets = _make_shifts(plan, shifts)
         total = torch.zeros(())
-        for move in moves:
+        for offset in offsets:
             pads = [
-                number for low in reversed(move) for number in (low, 0)
-            ]  # torch counts the axes from the last
-            moved = F.pad(volume[None], pads, mode="replicate")[0] if any(move) else volume
-            total = total + probabilities_of(moved)[:, *(slice(low, None) for low in move)]
-        return total / len(moves)
+                number for low in reversed(offset) for number in (low, 0)
+            ]  # torch pads the last axis first
+            moved = F.pad(volume[None], pads, mode="replicate")[0] if any(offset) else volume
+            total = total + predict_volume(moved)[:, *(slice(low, None) for low in offset)]
+        return total / len(offsets)
 
     axes = [1 + BODY_AXES.index(name) for name in mirror]
-    turns = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
+    flips = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
     try:
-        total = shifted(image)
-        for chosen in turns[1:]:
-            total += shifted(image.flip(chosen)).flip(chosen)
+        total = predict_shifted(image)
+        for chosen in flips[1:]:
+            total += predict_shifted(image.flip(chosen)).flip(chosen)
     finally:
         network.train(was_training)
-    return total / len(turns)
+    return total / len(flips)
 
 
-def _shifts_of(plan: Plan, count: int) -> list[tuple[int, int, int]]:
-    """Return so many shifts of a volume `(I, J, K)` in voxels, spread evenly over the product of each axis' strides.
+def _make_shifts(plan: Plan, count: int) -> list[tuple[int, int, int]]:
+    """Return `count` shifts of a volume `(I, J, K)` in voxels, evenly spaced within the total stride of each axis.
 
-    Cycle spinning (Coifman and Donoho, 1995), along the diagonal: 8 shifts of a network that halves three times are
-    each of its positions once. A 2D network's slices are not shifted across each other.
+    Cycle spinning (Coifman and Donoho, 1995) along the diagonal: 8 shifts of a network that halves three times cover
+    each position along an axis once. A 2D network's volume is not shifted along the slice axis.
     """
     if count == 1:
         return [(0, 0, 0)]
@@ -113,10 +117,10 @@ def _shifts_of(plan: Plan, count: int) -> list[tuple[int, int, int]]:
 
 
 def with_neighbours(slices: torch.Tensor, chosen: torch.Tensor, context_slices: int) -> torch.Tensor:
-    """Return the chosen of all slices `(S, C, I, J)`, each with its neighbours as channels.
+    """Return the chosen slices of all slices `(S, C, I, J)`, each with its neighbouring slices as channels.
 
-    The result is `(len(chosen), C · context_slices, I, J)`, ordered as `sample_patch` orders it: all slices of
-    channel 0, then of channel 1; the border slices are repeated.
+    The result is `(len(chosen), C · context_slices, I, J)` in the order of `sample_patch`: all slices of channel 0,
+    then of channel 1, and so on; border slices are repeated.
     """
     offsets = torch.arange(context_slices) - context_slices // 2
     index = (chosen[:, None] + offsets).clamp(0, len(slices) - 1).to(slices.device)
@@ -132,7 +136,7 @@ def _predict_windows(
         missing = [n - length for length, n in zip(size, plan.patch_size, strict=True)]
         before = [number // 2 for number in missing]
         pads = [side for low, number in zip(before, missing, strict=True) for side in (number - low, low)]
-        padded = F.pad(images, pads[::-1], mode="replicate")  # torch counts the axes from the last
+        padded = F.pad(images, pads[::-1], mode="replicate")  # torch pads the last axis first
         box = (slice(low, low + length) for low, length in zip(before, size, strict=True))
         return forward(padded)[:, :, *box].cpu()
     logits = sliding_window_inference(
@@ -154,9 +158,9 @@ def _predict_windows(
 def _predict_tiles(images: torch.Tensor, forward: Forward, plan: Plan) -> torch.Tensor:
     """Return an unpadded network's logits `(B, C, I, J[, K])` on the CPU by the overlap-tile strategy.
 
-    Ronneberger et al., "U-Net" (2015), figure 2: tiles of the output lie side by side, each predicted from a larger
-    tile of the input, mirrored beyond the image's borders (see `mirrored_index`). Where an output tile is as large
-    as the strides' product, tiles begin at multiples of it, so that pooling falls on the same voxels in every tile:
+    Ronneberger et al., "U-Net" (2015), figure 2: output tiles do not overlap, and each is predicted from a larger
+    input tile that is mirrored beyond the image's borders (see `mirrored_index`). If an output tile is at least as
+    large as the total stride, tiles start at multiples of it, so that pooling uses the same grid in every tile:
     without instance or group norm the result equals one pass over the whole mirrored image.
     """
     size, outputs, margins = images.shape[2:], plan.output_size, plan.valid_margin
@@ -176,17 +180,17 @@ def _predict_tiles(images: torch.Tensor, forward: Forward, plan: Plan) -> torch.
         if logits is None:
             logits = part.new_empty((*part.shape[:2], *size))
         place = (slice(start, start + n) for start, n in zip(corner, outputs, strict=True))
-        kept = (slice(length - start) for start, length in zip(corner, size, strict=True))
-        logits[:, :, *place] = part[:, :, *kept]  # the last tiles reach beyond the image
+        inside = (slice(length - start) for start, length in zip(corner, size, strict=True))
+        logits[:, :, *place] = part[:, :, *inside]  # the last tiles extend beyond the image
     assert logits is not None
     return logits
 
 
 def to_label_map(probabilities: Iterable[torch.Tensor], description: Description) -> torch.Tensor:
-    """Return the uint8 label map: the most probable label, or regions above 0.5 in written order.
+    """Return the uint8 label map: the most probable label, or regions above 0.5, later ones overwriting earlier ones.
 
-    `probabilities` are the channels in turn, of any shape, or all in one tensor; one and the best are held at a time.
-    The map lies on their device.
+    `probabilities` yields the channels one by one, or is a tensor of all of them; only one channel and the maximum
+    are in memory at a time. The result is on the same device.
     """
     channels = iter(probabilities)
     best = torch.tensor(0.5) if description.regions else next(channels)

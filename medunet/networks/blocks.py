@@ -1,4 +1,4 @@
-"""The parts that U-Nets are built from: convolution blocks, residual blocks, pooling, upsampling.
+"""Building blocks of U-Nets: convolution blocks, residual blocks, pooling and upsampling.
 
 B batch, C channels, I J K voxels. `kernel` and `stride` are per axis.
 """
@@ -29,17 +29,17 @@ Activation = Literal["leaky_relu", "relu"]
 
 @dataclass(frozen=True)
 class Style:
-    """What all blocks of a network share."""
+    """Options that all blocks of a network share."""
 
     dimensions: int
     norm: Norm = "instance"
     activation: Activation = "leaky_relu"
-    dropout: float = 0.0  # share of whole feature maps that each block drops in training
+    dropout: float = 0.0  # probability of dropping a whole feature map, in each block
     padded: bool = True  # convolutions of stride 1 keep the size
 
     @property
     def unit(self) -> tuple[int, ...]:
-        """Stride, or kernel, of 1 along each axis."""
+        """Stride or kernel size of 1 along each axis."""
         return (1,) * self.dimensions
 
 
@@ -52,7 +52,7 @@ def convolution(
     *,
     bias: bool = True,
 ) -> nn.Module:
-    """Return a convolution, padded by half its kernel where the style is padded."""
+    """Return a convolution, padded by half its kernel size if the style is padded."""
     padding = tuple((size - 1) // 2 if style.padded else 0 for size in kernel)
     return _CONVOLUTION[style.dimensions](
         num_inputs, num_outputs, tuple(kernel), tuple(stride or style.unit), padding, bias=bias
@@ -60,7 +60,7 @@ def convolution(
 
 
 def norm_layer(style: Style, width: int) -> nn.Module:
-    """Return the style's norm with a weight and a bias per channel; up to 8 groups, as many as divide the width."""
+    """Return the style's normalisation layer with a weight and a bias per channel; group norm has up to 8 groups."""
     if style.norm == "none":
         return nn.Identity()
     if style.norm == "group":
@@ -70,14 +70,14 @@ def norm_layer(style: Style, width: int) -> nn.Module:
 
 
 def activation_layer(style: Style) -> nn.Module:
-    """Return the style's activation; in place would be slower, since autograd copies the norm's view."""
+    """Return the style's activation; not in place, which is slower because autograd then copies the norm's view."""
     return nn.LeakyReLU(0.01) if style.activation == "leaky_relu" else nn.ReLU()
 
 
 def conv_block(
     style: Style, num_inputs: int, num_outputs: int, kernel: Sequence[int], stride: Sequence[int]
 ) -> nn.Sequential:
-    """Return convolution, norm, activation and, where asked for, dropout of whole feature maps."""
+    """Return convolution, norm, activation and, if configured, dropout of whole feature maps."""
     parts = [
         convolution(style, num_inputs, num_outputs, kernel, stride),
         norm_layer(style, num_outputs),
@@ -89,7 +89,7 @@ def conv_block(
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut, which pools by averages and projects by a 1×1 convolution where needed.
+    """Two convolutions with a shortcut connection, which has average pooling and a 1×1 convolution where needed.
 
     Equal to `BasicBlockD` of dynamic-network-architectures (He et al., Bag of Tricks, CVPR 2019, ResNet-D).
     """
@@ -112,15 +112,15 @@ class ResidualBlock(nn.Module):
         self.activation = activation_layer(style)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map `(B, C, I, J[, K])` to the size that the stride leaves."""
+        """Map `(B, C, I, J[, K])` to the size divided by the stride."""
         return self.activation(self.conv2(self.conv1(x)) + self.shortcut(x))
 
 
 class Stage(nn.Sequential):
-    """Blocks in a row; in a network of multi-scale input the shrunken image joins behind the first."""
+    """Blocks in sequence; with multi-scale input the downsampled image is concatenated after the first block."""
 
     def forward(self, x: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
-        """Map `(B, C, I, J[, K])` to the stage's size; `image` has that size already."""
+        """Map `(B, C, I, J[, K])` to the stage's size; `image` already has that size."""
         for number, part in enumerate(self):
             x = part(x)
             if number == 0 and image is not None:
@@ -141,10 +141,10 @@ def encoder_stage(
     first: bool,
     image_channels: int = 0,
 ) -> Stage:
-    """Return `depth` blocks, plain or residual, the first of them strided unless a max-pooling goes before.
+    """Return an encoder stage of `depth` plain or residual blocks, downsampled by a strided block or by max-pooling.
 
-    The first stage of a residual network begins with a plain block, its stem. `image_channels` is what joins behind
-    the stage's first part (multi-scale input).
+    The first stage of a residual network starts with a plain block, its stem. `image_channels` is the number of
+    channels concatenated after the stage's first part (multi-scale input).
     """
     parts: list[nn.Module] = []
     if residual and first:
@@ -155,8 +155,8 @@ def encoder_stage(
         stride = style.unit
     block = ResidualBlock if residual else conv_block
     for _ in range(depth):
-        joined = image_channels if len(parts) == 1 else 0
-        parts.append(block(style, num_inputs + joined, width, kernel, stride))
+        extra = image_channels if len(parts) == 1 else 0
+        parts.append(block(style, num_inputs + extra, width, kernel, stride))
         num_inputs, stride = width, style.unit
     return Stage(*parts)
 
@@ -164,7 +164,7 @@ def encoder_stage(
 def decoder_stage(
     style: Style, num_inputs: int, width: int, kernel: Sequence[int], *, depth: int
 ) -> nn.Sequential:
-    """Return `depth` plain blocks."""
+    """Return a decoder stage of `depth` plain blocks."""
     widths = [num_inputs, *(width,) * depth]
     return nn.Sequential(*(conv_block(style, widths[i], width, kernel, style.unit) for i in range(depth)))
 
@@ -177,7 +177,7 @@ def upsampler(
     *,
     interpolate_kernel: Sequence[int] | None = None,
 ) -> nn.Module:
-    """Return a transposed convolution, or linear interpolation with a convolution of the given kernel behind it."""
+    """Return a transposed convolution, or linear interpolation followed by a convolution of the given kernel size."""
     if interpolate_kernel is None:
         return _TRANSPOSED[style.dimensions](num_inputs, width, tuple(stride), tuple(stride))
     return nn.Sequential(
@@ -187,12 +187,12 @@ def upsampler(
 
 
 def head(style: Style, num_inputs: int, num_outputs: int) -> nn.Module:
-    """Return the 1×1 convolution that makes logits of features."""
+    """Return the 1×1 convolution that maps features to logits."""
     return convolution(style, num_inputs, num_outputs, style.unit)
 
 
 def initialise(network: nn.Module) -> None:
-    """Draw He-normal weights, zero biases, and let every residual block begin as its shortcut, as nnU-Net does."""
+    """Initialise weights as nnU-Net: He-normal, zero biases, and residual blocks that start as their shortcut."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
             nn.init.kaiming_normal_(module.weight, a=0.01)

@@ -1,4 +1,4 @@
-"""From a plan and a description to a network, and what its outputs mean."""
+"""Build a network from a plan and a dataset description, and convert its outputs to probabilities."""
 
 import torch
 from torch import nn
@@ -12,9 +12,9 @@ from medunet.records.plan import Plan
 
 
 def build_network(plan: Plan, description: Description) -> nn.Module:
-    """Build the plan's network: a channel per region (sigmoid), or background and a channel per label (softmax).
+    """Build the plan's network: one output per region (sigmoid), or background and one output per label (softmax).
 
-    In training every network returns a list of logits, finest first; in evaluation the finest logits alone.
+    In training mode every network returns a list of logits, finest first; in evaluation mode only the finest.
     """
     architecture = ARCHITECTURES[plan.network.name]
     num_inputs = len(description.channels) * plan.context_slices
@@ -44,10 +44,10 @@ def build_network(plan: Plan, description: Description) -> nn.Module:
 
 
 def encoder_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of a network's encoder, to be frozen.
+    """Return the parameters of a network's encoder, for freezing.
 
     Raises:
-        InputError: the network has no encoder apart from the rest.
+        InputError: the network has no separate encoder.
     """
     if isinstance(network, UNet):
         return list(network.encoder.parameters())
@@ -61,5 +61,5 @@ def encoder_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 
 def to_probabilities(logits: torch.Tensor, description: Description, channel_axis: int = 1) -> torch.Tensor:
-    """Return probabilities: sigmoid where regions are declared, else softmax over the channels."""
+    """Return probabilities: sigmoid if the dataset has regions, otherwise softmax over the channels."""
     return logits.sigmoid() if description.regions else logits.softmax(channel_axis)

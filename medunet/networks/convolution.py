@@ -1,4 +1,4 @@
-"""A 3D convolution that trains as fast on processors with AVX2 alone as they allow."""
+"""A 3D convolution that is faster to train on processors that have AVX2 but no AVX-512."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,15 +10,15 @@ from torch.nn import functional
 
 from medunet.base.processor import read_processor
 
-_BLOCK = 8  # channels that oneDNN's AVX2 kernels take at once
+_BLOCK = 8  # channels that oneDNN's AVX2 kernels process at once
 
 
 class Convolution3d(nn.Conv3d):
-    """`nn.Conv3d` with the same weights and results; on AVX2 its weights' gradient takes less than half the time.
+    """`nn.Conv3d` whose weight gradient takes less than half the time on AVX2, with the same weights and results.
 
-    oneDNN (3.12) has no AVX2 kernel for the gradient of a 3D convolution's weights where the first axis is padded,
-    and takes matrix products instead, at a third of the speed. Here that axis is padded before, for the gradient
-    alone, which oneDNN then computes by its own kernel.
+    oneDNN (3.12) has no AVX2 kernel for the weight gradient of a 3D convolution whose first axis is padded, and uses
+    matrix products instead, at a third of the speed. Here the input is padded along that axis beforehand, only for
+    the gradient, so that oneDNN uses its own kernel.
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class Convolution3d(nn.Conv3d):
         *,
         bias: bool = True,
     ) -> None:
-        """Take what `nn.Conv3d` takes, but for dilation, groups and other paddings than zeros."""
+        """Take the arguments of `nn.Conv3d` except dilation, groups and padding mode."""
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
-        suits = in_channels % _BLOCK == out_channels % _BLOCK == 0 and self.padding[0] != 0
-        self._lacks_kernel = suits and _has_avx2_alone()
+        is_affected = in_channels % _BLOCK == out_channels % _BLOCK == 0 and self.padding[0] != 0
+        self._lacks_kernel = is_affected and _is_avx2_only()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map `(B, C, I, J, K)` to what stride and padding leave, as `nn.Conv3d` does."""
+        """Return the convolution of `(B, C, I, J, K)`, as `nn.Conv3d` does."""
         if (
             self._lacks_kernel
             and x.device.type == "cpu"
@@ -51,12 +51,12 @@ class Convolution3d(nn.Conv3d):
 
 
 @lru_cache(maxsize=1)
-def _has_avx2_alone() -> bool:
+def _is_avx2_only() -> bool:
     return read_processor().kind == "AVX2"
 
 
 class _PaddedGradient(torch.autograd.Function):
-    """A convolution whose weights' gradient is that of the input padded along its first axis beforehand."""
+    """A convolution that computes its weight gradient from an input padded along the first axis beforehand."""
 
     @staticmethod
     def forward(
@@ -79,10 +79,10 @@ class _PaddedGradient(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
 
         def differentiate(
-            given: torch.Tensor, padding: tuple[int, ...], wanted: list[bool]
+            image: torch.Tensor, padding: tuple[int, ...], wanted: list[bool]
         ) -> tuple[torch.Tensor | None, ...]:
             return torch.ops.aten.convolution_backward(
-                gradient, given, weight, ctx.bias_sizes, ctx.stride, padding, (1, 1, 1), False, (0, 0, 0), 1, wanted
+                gradient, image, weight, ctx.bias_sizes, ctx.stride, padding, (1, 1, 1), False, (0, 0, 0), 1, wanted
             )  # fmt: skip
 
         x_gradient = weight_gradient = bias_gradient = None

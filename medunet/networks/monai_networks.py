@@ -1,4 +1,4 @@
-"""MONAI's networks built from a plan, with our convention: in training a list of logits, finest first; else logits.
+"""MONAI's networks built from a plan, with outputs as in `build_network`: in training a list of logits.
 
 B batch, C channels, I J K voxels.
 """
@@ -28,7 +28,7 @@ _MAX_GROUPS = 8
 
 
 class MonaiNetwork(nn.Module):
-    """A network of MONAI behind our convention for outputs."""
+    """A MONAI network whose outputs follow the convention of `build_network`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class MonaiNetwork(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Map `(B, C, I, J[, K])` to logits of the same size, or in training to a list of logits, finest first.
 
-        SegResNetDS and MedNeXt give them at native scales, DynUNet all at full size.
+        SegResNetDS and MedNeXt return each at its own scale, DynUNet all at full size.
         """
         output = self.network(image)
         if not self.training:
@@ -48,7 +48,7 @@ class MonaiNetwork(nn.Module):
         return list(output.unbind(1)) if is_stacked else [output]
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of the part that turns the image into features."""
+        """Yield the parameters of the encoder."""
         for name in _ENCODERS[type(self.network)]:
             yield from self.network.get_submodule(name).parameters()
 
@@ -57,7 +57,7 @@ def build_monai_network(plan: Plan, num_inputs: int, num_outputs: int) -> MonaiN
     """Build the plan's DynUNet, SegResNetDS, SwinUNETR or MedNeXt (of size S).
 
     Raises:
-        InputError: SwinUNETR without einops, which it is written with.
+        InputError: SwinUNETR was chosen but einops, which it needs, is not installed.
     """
     shape: dict[str, Any] = {
         "spatial_dims": plan.dimensions,
@@ -113,7 +113,7 @@ def build_monai_network(plan: Plan, num_inputs: int, num_outputs: int) -> MonaiN
 
 
 def _norm(plan: Plan) -> tuple[str, dict[str, object]]:
-    """Return MONAI's name and arguments of the plan's norm."""
+    """Return MONAI's name and arguments for the plan's norm."""
     options: dict[str, dict[str, object]] = {
         "instance": {"affine": True},
         "batch": {},

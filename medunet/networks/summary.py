@@ -1,6 +1,6 @@
-"""A network as a table: its parts in the order in which they compute, with output sizes and parameters.
+"""Table of a network's parts in execution order, with output sizes and numbers of parameters.
 
-The network is run on torch's meta device, which computes shapes only: a patch of any size takes no memory.
+The network runs on torch's meta device, which computes shapes only, so that a patch of any size needs no memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _POOLS = (nn.MaxPool2d, nn.MaxPool3d)
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One part of a network; `output` is `(C, I, J[, K])` in the order of the first output, empty if it has none."""
+    """One part of a network; `output` is the shape `(C, I, J[, K])` of its output, empty if it has none."""
 
     name: str
     layers: str
@@ -32,14 +32,14 @@ class LayerRow:
 
 
 def summarise_network(plan: Plan, description: Description) -> list[LayerRow]:
-    """Return a row for each stage, upsampling and head of the plan's network, for one patch of the plan's size."""
+    """Return a row for each stage, upsampling and head of the plan's network, with shapes for the plan's patch."""
     own = ARCHITECTURES[plan.network.name].own
-    with torch.device("meta" if own else "cpu"):  # some of MONAI's compute numbers while they are built
+    with torch.device("meta" if own else "cpu"):  # some MONAI networks compute values while they are built
         network = build_network(plan, description).to("meta").train()
     parts = _parts(network)
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str) -> Any:
+    def record(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             first = output if isinstance(output, torch.Tensor) else output[-1]
             shapes.setdefault(name, tuple(first.shape[1:]))
@@ -47,7 +47,7 @@ def summarise_network(plan: Plan, description: Description) -> list[LayerRow]:
         return hook
 
     for name, part in parts.items():
-        part.register_forward_hook(note(name))
+        part.register_forward_hook(record(name))
     num_inputs = len(description.channels) * plan.context_slices
     with torch.no_grad():
         network(torch.empty((2, num_inputs, *plan.patch_size), device="meta"))
@@ -59,7 +59,7 @@ def summarise_network(plan: Plan, description: Description) -> list[LayerRow]:
 
 
 def network_table(plan: Plan, description: Description) -> Table:
-    """Return the rows as a table for the terminal, with the total beneath."""
+    """Return the summary as a table for the terminal, with the total in the last row."""
     rows = summarise_network(plan, description)
     size = _sizes((len(description.channels) * plan.context_slices, *plan.patch_size))
     table = Table(title=f"{plan.network.name}, {plan.dimensions}D, input {size}", show_footer=True)
@@ -73,7 +73,7 @@ def network_table(plan: Plan, description: Description) -> Table:
 
 
 def _parts(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the parts by name: children, and the children of lists; a part that stands twice counts once."""
+    """Return the parts by name: children, and the children of module lists; shared modules are listed once."""
     top = network.network if isinstance(network, MonaiNetwork) else network
     parts: dict[str, nn.Module] = {}
     seen: set[int] = set()
@@ -86,7 +86,7 @@ def _parts(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield children by name, those of lists and dictionaries (which compute nothing themselves) in their place."""
+    """Yield children by name; module lists and dictionaries are replaced by their own children."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             for inner, part in _children(child):
@@ -96,7 +96,7 @@ def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _describe(part: nn.Module) -> str:
-    """Return the convolutions of a part in order, alike ones counted: `conv 3×3×1 /2×2×1, 3 × conv 3×3×1`."""
+    """Return a part's layers in order, equal ones counted: `conv 3×3×1 /2×2×1, 3 × conv 3×3×1`."""
     texts: list[str] = []
     for module in part.modules():
         if isinstance(module, _ConvNd):
@@ -114,7 +114,7 @@ def _describe(part: nn.Module) -> str:
             runs[-1] = (text, runs[-1][1] + 1)
         else:
             runs.append((text, 1))
-    if len(runs) > 4:  # blocks in blocks: their kinds alone
+    if len(runs) > 4:  # nested blocks: only count each kind
         runs = [(text, texts.count(text)) for text in dict.fromkeys(texts)]
     return ", ".join(f"{count} × {text}" if count > 1 else text for text, count in runs)
 

@@ -1,8 +1,8 @@
-"""U-Nets in 2D or 3D, every variant by arguments: nnU-Net's plain and residual ones, 2015's, and the classroom's.
+"""U-Nets in 2D and 3D: nnU-Net's plain and residual encoders, the original U-Net of 2015, and the padded variant.
 
-B batch, C channels, I J K voxels; stages run from the finest (0) to the coarsest. With default arguments equal in
-layers to `PlainConvUNet` of dynamic-network-architectures, with `encoder_blocks` to its `ResidualEncoderUNet`; with
-ReLU, max-pooling, no norm and no padding to the U-Net of Ronneberger et al., MICCAI 2015.
+B batch, C channels, I J K voxels; stages are numbered from the finest (0) to the coarsest. With default arguments the
+layers equal `PlainConvUNet` of dynamic-network-architectures, with `encoder_blocks` its `ResidualEncoderUNet`, and
+with ReLU, max-pooling, no norm and no padding the U-Net of Ronneberger et al., MICCAI 2015.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ _AVERAGE: dict[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class UNet(nn.Module):
-    """Encoder, decoder and a 1×1 head at each supervised decoder stage.
+    """U-Net with a 1×1 segmentation head at each supervised decoder stage.
 
-    In training the forward pass returns `deep_supervision` logit tensors, finest first, each at its stage's own
-    size; in evaluation the finest alone. Padded: input sizes must be divisible by the product of the strides, and
-    the finest output has the input's size. Unpadded: the output is smaller by `Plan.valid_margin` on each side.
+    In training mode the forward pass returns `deep_supervision` logit tensors, finest first, each at its stage's
+    size; in evaluation mode only the finest. Padded: input sizes must be divisible by the product of the strides,
+    and the finest output has the input's size. Unpadded: the output is smaller by `Plan.valid_margin` on each side.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class UNet(nn.Module):
     ) -> None:
         """Build the network; `encoder_blocks` is the number of residual blocks of each stage.
 
-        With `multi_scale_input` the image, averaged down to the size of each stage, joins behind the stage's first
-        part (the strided block or the pooling), so that every stage needs a second one.
+        With `multi_scale_input` the image, average-pooled to the size of each stage, is concatenated after the
+        stage's first part (the strided block or the pooling), so that every stage needs a second part.
         """
         super().__init__()
         style = Style(dimensions, norm, activation, dropout, padded)
@@ -96,11 +96,13 @@ class UNet(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Map `(B, C, I, J[, K])` to logits, or in training to a list of them."""
         skips = []
-        x = shrunken = image
+        x = downsampled = image
         for number, stage in enumerate(self.encoder):
             if self.multi_scale_input and number > 0:
-                shrunken = _AVERAGE[image.ndim - 2](_centre(shrunken, x.shape[2:]), self.strides[number])
-                x = stage(x, shrunken)
+                downsampled = _AVERAGE[image.ndim - 2](
+                    _centre_crop(downsampled, x.shape[2:]), self.strides[number]
+                )
+                x = stage(x, downsampled)
             else:
                 x = stage(x)
             skips.append(x)
@@ -108,7 +110,7 @@ class UNet(nn.Module):
         first_head = len(self.decoder) - len(self.heads)
         for i, (upsample, stage) in enumerate(zip(self.upsamplers, self.decoder, strict=True)):
             x = upsample(x)
-            skip = skips[-2 - i] if self.padded else _centre(skips[-2 - i], x.shape[2:])
+            skip = skips[-2 - i] if self.padded else _centre_crop(skips[-2 - i], x.shape[2:])
             x = stage(torch.cat([x, skip], dim=1))
             is_last = i == len(self.decoder) - 1
             if i >= first_head and (self.training or is_last):
@@ -116,8 +118,8 @@ class UNet(nn.Module):
         return outputs[::-1] if self.training else outputs[-1]
 
 
-def _centre(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Return the middle of `(B, C, I, J[, K])`, of the given size in voxels."""
+def _centre_crop(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return the central part of `(B, C, I, J[, K])`, `size` voxels large."""
     for axis, wanted in enumerate(size, start=2):
         x = x.narrow(axis, (x.shape[axis] - wanted) // 2, wanted)
     return x

@@ -1,10 +1,10 @@
-"""What each network is by default and which options it has, as far as planning must know; builds nothing.
+"""Defaults and options of each network, as needed for planning, without building the network.
 
-Numbers are those that the networks' authors published: nnU-Net 2 and its ResEnc presets, Ronneberger et al. 2015,
-and MONAI's defaults. `features_per_gb` is by what nnU-Net's planners choose a patch: elements of feature maps to each
-GB of the memory that they are given, weights not counted (of the plain one in 3D two patches of 560e6 to 8 GB, in 2D
-twelve of 85e6). `bytes_per_feature` is what a training step keeps of an element beside the weights: for nnU-Net's
-networks its reference less their weights, for the others that times what autograd was measured to keep of each.
+The numbers are those published by the networks' authors: nnU-Net 2 and its ResEnc presets, Ronneberger et al. 2015,
+and MONAI's defaults. nnU-Net's planners choose the patch by `features_per_gb`: elements of feature maps per GB of the
+memory budget, weights not counted (plain network in 3D: two patches of 560e6 elements in 8 GB, in 2D twelve of 85e6).
+`bytes_per_feature` is the memory that a training step needs per element in addition to the weights: for nnU-Net's
+networks its reference minus their weights, for the others scaled by the memory that autograd was measured to keep.
 """
 
 from collections.abc import Mapping
@@ -25,43 +25,43 @@ _BOTH: tuple[Upsampling, ...] = ("transposed", "interpolate")
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network by its defaults; where several choices are named, the first is the authors'."""
+    """Defaults and options of a network; of several choices the first is the authors' default."""
 
     title: str
     norms: tuple[Norm, ...] = _ALL_NORMS
     upsamplings: tuple[Upsampling, ...] = _BOTH
     dimensions: tuple[int, ...] = (3, 2)
-    num_stages: int | None = None  # None: as often as the patch can be halved
+    num_stages: int | None = None  # None: as many as the patch can be halved for
     fixed_stages: bool = False
     uniform: bool = False  # every axis is halved at every stage and every kernel is 3
     min_stages: int = 2
     base_features: int = 32
     features_multiple: int = 1
-    features_capped: bool = True  # doubled up to 320 in 3D, 512 in 2D; else without end
+    features_capped: bool = True  # doubled up to 320 in 3D, 512 in 2D; otherwise without limit
     encoder_blocks: tuple[int, ...] = ()
     convolutions: int = 2  # of each stage; of a residual network: of each decoder stage
     deep_supervision: bool = True
-    supervises_all: bool = False  # an output at every stage, the deepest too
+    supervises_all: bool = False  # an output at every stage, including the deepest
     dropout: bool = True
     textbook: bool = False  # ReLU and max-pooling, not leaky ReLU and strided convolutions
-    own: bool = True  # ours, which have multi-scale input and any number of convolutions
+    own: bool = True  # implemented in medunet: supports multi-scale input and any number of convolutions
     published_patch: tuple[int, ...] | None = None
     min_batch: int = 2
-    card_gb: float = 8.0  # of a CUDA card
-    bytes_per_feature: float = 6.7  # of a feature map's element, in training
-    features_per_gb: Mapping[int, float] | None = None  # by dimensions; None: what is estimated must fit
+    gpu_gb: float = 8.0  # default memory budget on a CUDA GPU
+    bytes_per_feature: float = 6.7  # per element of a feature map, in training
+    features_per_gb: Mapping[int, float] | None = None  # by dimensions; None: the estimated memory must fit
     dataset_share: float = 0.05  # a batch holds at most this share of the dataset's voxels
 
 
-def _residual(size: str, card_gb: float, elements_3d: float, elements_2d: float) -> Architecture:
-    """Return a preset by nnU-Net's reference: elements of one patch's feature maps, two or twelve to `card_gb`."""
+def _residual(size: str, gpu_gb: float, elements_3d: float, elements_2d: float) -> Architecture:
+    """Return a residual preset; nnU-Net fits 2 patches of `elements_3d` (12 of `elements_2d`) in `gpu_gb`."""
     return Architecture(
         f"nnU-Net's residual-encoder U-Net, preset {size}",
         encoder_blocks=_RESIDUAL_BLOCKS,
         convolutions=1,
-        card_gb=card_gb,
+        gpu_gb=gpu_gb,
         bytes_per_feature=5.33,
-        features_per_gb={3: 2 * elements_3d / card_gb, 2: 12 * elements_2d / card_gb},
+        features_per_gb={3: 2 * elements_3d / gpu_gb, 2: 12 * elements_2d / gpu_gb},
         dataset_share=1.0,
     )
 
@@ -76,7 +76,7 @@ ARCHITECTURES: dict[NetworkName, Architecture] = {
     "unet_2015": Architecture(
         "the U-Net of Ronneberger et al. 2015",
         norms=("none", "instance", "batch", "group"),
-        upsamplings=("transposed",),  # a padded convolution behind interpolation would see made-up borders
+        upsamplings=("transposed",),  # a padded convolution after interpolation would see padding
         dimensions=(2,),
         num_stages=5,
         uniform=True,
@@ -104,7 +104,7 @@ ARCHITECTURES: dict[NetworkName, Architecture] = {
         norms=("instance", "batch", "group"),
         upsamplings=("transposed",),
         min_stages=3,
-        dropout=False,  # it would drop logits too
+        dropout=False,  # MONAI's would also drop logits
         bytes_per_feature=5.5,
         own=False,
     ),
@@ -150,16 +150,16 @@ ARCHITECTURES: dict[NetworkName, Architecture] = {
 
 
 def choose_architecture(config: PlanningConfig) -> Architecture:
-    """Return the configured network's architecture.
+    """Return the configured network's architecture and check its options.
 
     Raises:
-        InputError: options that this network does not have, all of them in one message.
+        InputError: the configuration has options that this network does not support; lists them all.
     """
     network, architecture = config.network, ARCHITECTURES[config.network.name]
     faults = []
 
     def refuse(key: str, given: object, allowed: object) -> None:
-        faults.append(f"planning.{key} is {given}, but it has {allowed}")
+        faults.append(f"planning.{key} is {given}, but the network allows {allowed}")
 
     if config.dimensions not in architecture.dimensions:
         refuse("dimensions", config.dimensions, "2 only")
@@ -171,22 +171,28 @@ def choose_architecture(config: PlanningConfig) -> Architecture:
         refuse("network.dropout", network.dropout, "none")
     stages = network.num_stages
     if stages is not None and architecture.fixed_stages and stages != architecture.num_stages:
-        refuse("network.num_stages", stages, f"{architecture.num_stages}, always")
+        refuse("network.num_stages", stages, f"{architecture.num_stages} only")
     elif stages is not None and stages < architecture.min_stages:
         refuse("network.num_stages", stages, f"{architecture.min_stages} or more")
     if network.multi_scale_input and not architecture.own:
         refuse("network.multi_scale_input", "on", "none")
     fixed_convolutions = bool(architecture.encoder_blocks) or not architecture.own
     if fixed_convolutions and config.convolutions_per_stage != 2:
-        refuse("convolutions_per_stage", config.convolutions_per_stage, "its authors' blocks")
-    parts = config.convolutions_per_stage + architecture.textbook  # of an encoder stage; the pooling is one
+        refuse("convolutions_per_stage", config.convolutions_per_stage, "its authors' blocks only")
+    parts = (
+        config.convolutions_per_stage + architecture.textbook
+    )  # of an encoder stage, including the pooling
     if not fixed_convolutions and network.multi_scale_input and parts < 2:
-        refuse("convolutions_per_stage", 1, "a multi-scale input that joins behind the first")
+        refuse("convolutions_per_stage", 1, "2 or more with a multi-scale input")
     if config.max_features is not None and not architecture.own and not architecture.features_capped:
-        refuse("max_features", config.max_features, "widths that double at every stage")
+        refuse("max_features", config.max_features, "only widths that double at every stage")
     most = config.max_features
     if most is not None and config.base_features is None and most < architecture.base_features:
-        refuse("max_features", most, f"{architecture.base_features} features at its first stage")
+        refuse(
+            "max_features",
+            most,
+            f"no fewer than the {architecture.base_features} features of its first stage",
+        )
     if (base := config.base_features) is not None and base % architecture.features_multiple:
         refuse("base_features", base, f"multiples of {architecture.features_multiple}")
     if faults:

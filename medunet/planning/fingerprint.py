@@ -1,4 +1,4 @@
-"""What the training cases look like: sizes, spacings and foreground intensities, from which the plan follows."""
+"""Fingerprint of the training cases: sizes, spacings and foreground intensities, the basis of the plan."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ from medunet.records.description import Description
 from medunet.records.manifest import Case
 from medunet.records.plan import Fingerprint
 
-_SAMPLES_PER_CASE = 10_000  # as nnU-Net: enough for stable percentiles, bounded in memory
+_SAMPLES_PER_CASE = 10_000  # as nnU-Net: enough for stable percentiles with limited memory
 
 
 def nonzero_box(array: NDArray[np.float32]) -> tuple[slice, slice, slice]:
-    """Return the bounding box of the voxels of `(C, I, J, K)` where any channel is not zero."""
+    """Return the bounding box of the voxels of `(C, I, J, K)` that are nonzero in any channel."""
     mask = np.any(array != 0, axis=0)
     box = []
     for axis in range(3):
@@ -32,13 +32,12 @@ def nonzero_box(array: NDArray[np.float32]) -> tuple[slice, slice, slice]:
 def compute_fingerprint(
     cases: Sequence[Case], description: Description, data_root: Path, *, seed: int
 ) -> Fingerprint:
-    """Read each labelled case once and gather shapes, spacings (RAS+ axis order) and intensities.
+    """Read each labelled case and collect shapes, spacings (RAS+ axis order) and foreground intensities.
 
-    Intensities are those of voxels under any foreground label, at most 10,000 a case, drawn by `seed`; where
-    no case has foreground, those of all voxels.
+    Intensities are sampled from the voxels of all foreground labels, at most 10,000 per case, drawn by `seed`.
 
     Raises:
-        InputError: there is no labelled case.
+        InputError: there is no labelled case, or all labels are empty.
     """
     labelled = [case for case in cases if case.label is not None]
     if not labelled:
@@ -67,7 +66,7 @@ def compute_fingerprint(
     values = np.concatenate(samples, axis=1)
     return Fingerprint(
         num_cases=len(labelled),
-        spacings_mm=tuple(_three(spacing) for spacing in spacings),
+        spacings_mm=tuple(_as_triple(spacing) for spacing in spacings),
         shapes=tuple((int(s[0]), int(s[1]), int(s[2])) for s in shapes),
         nonzero_fraction=round(float(np.median(fractions)), 4),
         intensities={
@@ -86,6 +85,6 @@ def _statistics(values: NDArray[np.float32]) -> dict[str, float]:
     }
 
 
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
+def _as_triple(values: Sequence[float]) -> tuple[float, float, float]:
     i, j, k = (round(float(value), 5) for value in values)
     return i, j, k

@@ -1,4 +1,4 @@
-"""Patch, stages and batch of a network within a memory budget, each choice with its reason."""
+"""Choose patch size, stages and batch size of a network within a memory budget, with a reason for each."""
 
 import math
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from medunet.planning.topology import (
 from medunet.records.config import NetworkConfig, PlanningConfig
 from medunet.records.unpadded import UNPADDED_NETWORKS, unpadded_margin, unpadded_size
 
-_SMALLEST_SIDE = 8  # voxels: a shorter side is never halved, so that shrinking to it gains nothing
+_SMALLEST_SIDE = 8  # voxels: a shorter side is never halved, so that shrinking further saves nothing
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What the choices follow from; sizes in voxels, `spacing_mm` and `median_shape` along the network's own axes."""
+    """Inputs of the choice of patch and batch; `spacing_mm` and `median_shape` (voxels) along the network's axes."""
 
     config: PlanningConfig
     architecture: Architecture
     spacing_mm: tuple[float, ...]
-    median_shape: tuple[float, ...]  # a median of an even number of cases may lie between two sizes
+    median_shape: tuple[float, ...]  # the median of an even number of cases may be fractional
     memory_gb: float
     num_inputs: int
     num_outputs: int
@@ -37,25 +37,25 @@ class Fit:
 
     @property
     def axes_by_rank(self) -> list[int]:
-        """Return the axes in the order in which they are shrunk where they tie: nnU-Net puts the coarsest last."""
+        """Axes in the order in which they are shrunk in a tie: the coarsest last, as in nnU-Net."""
         coarsest = max(range(len(self.spacing_mm)), key=lambda axis: (self.spacing_mm[axis], axis))
         last = [coarsest] if len(self.spacing_mm) == 3 else []
         return [axis for axis in range(len(self.spacing_mm)) if axis not in last] + last
 
     @property
     def padded(self) -> bool:
-        """Whether the output has the size of the input."""
+        """Whether the network's output has the size of its input."""
         return self.config.network.name not in UNPADDED_NETWORKS
 
     @property
     def base_features(self) -> int:
-        """Channels of the first stage."""
+        """Number of channels of the first stage."""
         multiple, base = self.architecture.features_multiple, self.config.base_features
         return -(-(base or self.architecture.base_features) // multiple) * multiple
 
     @property
     def max_features(self) -> int | None:
-        """Most channels of any stage; None where widths double without end."""
+        """Maximum number of channels of a stage; None if the width doubles without limit."""
         if self.config.max_features is not None:
             return self.config.max_features
         usual = 320 if self.config.dimensions == 3 else 512
@@ -63,12 +63,12 @@ class Fit:
 
     @property
     def convolutions(self) -> int:
-        """Convolutions of each stage; of a residual network: of each decoder stage."""
+        """Number of convolutions per stage; in a residual network per decoder stage."""
         fixed = self.architecture.encoder_blocks or not self.architecture.own
         return self.architecture.convolutions if fixed else self.config.convolutions_per_stage
 
     def topology(self, patch: tuple[int, ...]) -> Topology:
-        """Return the stages for a patch, which is rounded up to a size that fits them."""
+        """Return the stages for a patch, which is rounded up to a size that they can process."""
         wanted = self.config.network.num_stages
         if not self.architecture.uniform:
             return plan_topology(patch, self.spacing_mm, wanted)
@@ -78,9 +78,9 @@ class Fit:
         )
 
     def shape(self, topology: Topology) -> NetworkShape:
-        """Return all that the network's size follows from."""
+        """Return the numbers that determine the network's weights and memory."""
         num_stages = len(topology.strides)
-        if self.config.network.name == "swin_unetr":  # the image itself and its first halving share a width
+        if self.config.network.name == "swin_unetr":  # the first two stages have the same width
             features = (self.base_features, *stage_features(num_stages - 1, self.base_features, None))
         else:
             features = stage_features(num_stages, self.base_features, self.max_features)
@@ -96,7 +96,7 @@ class Fit:
         )
 
     def _network(self, num_stages: int) -> NetworkConfig:
-        """Return the configured network with every "auto" resolved."""
+        """Return the configured network with every "auto" replaced by its value."""
         given = self.config.network
         return given.model_copy(
             update={
@@ -117,14 +117,14 @@ class Fit:
     # ---- patch --------------------------------------------------------------------------------------------------
 
     def choose_patch(self, why: dict[str, str]) -> Topology:
-        """Return the stages with the patch: as given, as published, or shrunk until the smallest batch fits.
+        """Return stages and patch: as configured, as published, or shrunk until the smallest batch fits the memory.
 
         Raises:
-            InputError: the patch cannot be halved as the network needs, or none fits the memory.
+            InputError: the patch cannot be halved as often as needed, or no patch fits the memory.
         """
         config, published = self.config, self.architecture.published_patch
         if config.patch_size is not None:
-            topology = self._usable(self.topology(config.patch_size), "planning.patch_size")
+            topology = self._require_usable(self.topology(config.patch_size), "planning.patch_size")
             if not self.padded and topology.patch_size != config.patch_size:
                 self._refuse_unpadded(topology, config.patch_size)
             why["patch_size"] = "given as planning.patch_size, padded to be divisible by the strides"
@@ -138,9 +138,9 @@ class Fit:
             why["patch_size"] = (
                 "the whole slice, resized to planning.resize_to, in a size that the network can take"
             )
-            return self._usable(self.topology(patch), "planning.resize_to")
+            return self._require_usable(self.topology(patch), "planning.resize_to")
         start = published or initial_patch(self.spacing_mm, self.median_shape)
-        topology = self._usable(self.topology(start), f"dataset {self.dataset}")
+        topology = self._require_usable(self.topology(start), f"dataset {self.dataset}")
         while planned_gb(self.shape(topology), self.architecture.min_batch) > self.memory_gb:
             smaller = self._shrink(topology)
             if smaller is None:
@@ -151,21 +151,21 @@ class Fit:
                 )
             topology = smaller
         why["patch_size"] = (
-            f"{start} as published" if published else self._aspect(start, topology)
+            f"{start} as published" if published else self._start_reason(start, topology)
         ) + f", shrunk until a batch of {self.architecture.min_batch} fits {self.memory_gb} GB"
         return topology
 
-    def _aspect(self, start: tuple[int, ...], topology: Topology) -> str:
+    def _start_reason(self, start: tuple[int, ...], topology: Topology) -> str:
         rounded = "" if start == topology.patch_size else f", {start} made divisible"
         median = "×".join(f"{n:g}" for n in self.median_shape)
         return f"aspect of the spacing within the median shape {median}{rounded}"
 
     def _shrink(self, topology: Topology) -> Topology | None:
-        """Shrink the axis that is largest against the median shape; None where that leaves no usable patch.
+        """Shrink the axis that is largest relative to the median shape; None if that leaves no usable patch.
 
-        By what the axis must be divisible by once it is shorter, as nnU-Net has it: at 256 voxels halved six times
-        the next size is 224, not 192. A network that halves all axes alike may pad thin scans: where their axis
-        cannot shrink, the next one does.
+        As in nnU-Net, the axis shrinks by the divisor of the shorter axis: from 256 voxels halved six times the next
+        size is 224, not 192. A network that halves all axes at every stage may pad thin scans: if their axis cannot
+        shrink, the next axis does.
         """
         patch = np.array(topology.patch_size)
         order = sorted(self.axes_by_rank, key=lambda axis: -patch[axis] / self.median_shape[axis])
@@ -180,21 +180,21 @@ class Fit:
                 return shrunk
         return None
 
-    def _usable(self, topology: Topology, where: str) -> Topology:
+    def _require_usable(self, topology: Topology, where: str) -> Topology:
         if (fault := self._fault(topology)) is None:
             return topology
         size = "×".join(map(str, topology.patch_size))
         raise InputError(f"a patch of {size} voxels is too small {fault[0]}", where=where, hint=fault[1])
 
     def _fault(self, topology: Topology) -> tuple[str, str] | None:
-        """Say what a patch is too small for, and how to fix it; None where it is not."""
+        """Return what a patch is too small for and a hint; None if it is large enough."""
         wanted = self.config.network.num_stages or self.architecture.min_stages
         if len(topology.strides) < wanted or min(topology.patch_size) < 1:
             if wanted > 2:
                 hint = "Lower planning.network.num_stages or give a larger planning.patch_size."
                 return f"for {wanted} stages", hint
             hint = (
-                "Give planning.patch_size with 8 voxels or more along two axes of like spacing, "
+                "Give planning.patch_size with 8 voxels or more along two axes of similar spacing, "
                 "or a finer planning.spacing_mm."
             )
             return "to be halved even once", hint
@@ -210,7 +210,7 @@ class Fit:
         raise InputError(
             f"a patch of {list(given)} does not fit the unpadded network",
             where="planning.patch_size",
-            hint="The nearest that fit are "
+            hint="The nearest sizes that fit are "
             + " and ".join(str(list(size)) for size in dict.fromkeys(nearest))
             + ".",
         )
@@ -218,7 +218,7 @@ class Fit:
     # ---- batch --------------------------------------------------------------------------------------------------
 
     def choose_batch(self, topology: Topology, dataset_voxels: float, why: dict[str, str]) -> int:
-        """Return as many patches as fit the memory, at most the preset's share of the dataset's voxels."""
+        """Return the batch size: as many patches as fit the memory, limited to a share of the dataset's voxels."""
         if self.config.batch_size is not None:
             why["batch_size"] = "given as planning.batch_size"
             return self.config.batch_size

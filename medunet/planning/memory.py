@@ -1,4 +1,4 @@
-"""How many weights a network has and how much memory a training step takes, counted without building it.
+"""Estimate a network's number of weights and the memory of a training step without building the network.
 
 Sizes are in voxels, in axis order; memory in GB of 1e9 bytes.
 """
@@ -15,13 +15,13 @@ from medunet.records.description import Description
 from medunet.records.plan import Plan
 
 _BYTES_PER_WEIGHT = 16  # weight, gradient, and two moments in float32
-_SWIN_WEIGHTS = {3: 80, 2: 32}  # of SwinUNETR per squared width, summed over the stages; as measured
+_SWIN_WEIGHTS = {3: 80, 2: 32}  # of SwinUNETR, per squared width summed over the stages; measured
 _MEDNEXT_WEIGHTS = 16
 
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """What the counts follow from; `network` holds no "auto"."""
+    """Numbers that determine a network's weights and memory; `network` has no "auto" values."""
 
     network: NetworkConfig
     topology: Topology
@@ -34,7 +34,7 @@ class NetworkShape:
 
     @classmethod
     def of_plan(cls, plan: Plan, description: Description) -> "NetworkShape":
-        """Return what a finished plan's network counts by, edited by hand or not."""
+        """Return the shape of a plan's network; the plan may have been edited by hand."""
         return cls(
             network=plan.network,
             topology=Topology(plan.kernel_sizes, plan.strides, plan.patch_size, ()),
@@ -48,19 +48,19 @@ class NetworkShape:
 
     @property
     def architecture(self) -> Architecture:
-        """The network's architecture."""
+        """Defaults and options of the network."""
         return ARCHITECTURES[self.network.name]
 
     @property
     def encoder_blocks(self) -> tuple[int, ...]:
-        """Residual blocks of each stage; none in a plain network."""
+        """Number of residual blocks of each stage; empty for a plain network."""
         return self.architecture.encoder_blocks[: len(self.features)]
 
 
 def training_gb(shape: NetworkShape, batch_size: int, *, feature_factor: float = 1.0) -> float:
-    """Estimate the memory of a training step: the feature maps of the batch, and the weights with their moments.
+    """Estimate the memory of a training step in GB: feature maps of the batch, weights, gradients and moments.
 
-    `bytes_per_feature` is for half precision on a card; elsewhere an element takes `feature_factor` times that.
+    `bytes_per_feature` holds for half precision on a GPU; otherwise it is multiplied by `feature_factor`.
     """
     elements = num_features(shape, num_heads=shape.deep_supervision) * batch_size
     feature_bytes = elements * shape.architecture.bytes_per_feature * feature_factor
@@ -68,9 +68,10 @@ def training_gb(shape: NetworkShape, batch_size: int, *, feature_factor: float =
 
 
 def planned_gb(shape: NetworkShape, batch_size: int) -> float:
-    """Return the memory by which a patch is chosen: for nnU-Net's networks by its own measure.
+    """Return the memory in GB that the choice of the patch is based on; for nnU-Net's networks its own measure.
 
-    That counts feature maps alone, so that its patches and ours are the same; what a step takes is `training_gb`.
+    nnU-Net counts feature maps only; using its measure gives the same patches. The actual memory of a step is
+    `training_gb`.
     """
     per_gb = shape.architecture.features_per_gb
     if per_gb is None:
@@ -79,10 +80,10 @@ def planned_gb(shape: NetworkShape, batch_size: int) -> float:
 
 
 def num_features(shape: NetworkShape, num_heads: int = 1) -> float:
-    """Count the elements of one patch's feature maps as nnU-Net does: each convolution's output, each upsampling.
+    """Count the elements of one patch's feature maps as nnU-Net does: each convolution's and upsampling's output.
 
-    Of the outputs that deep supervision asks for `num_heads` count, the finest first; nnU-Net plans with one.
-    MONAI's networks are counted as a plain U-Net of their widths; `bytes_per_feature` holds the difference.
+    `num_heads` is the number of deep-supervision outputs that are counted, finest first; nnU-Net plans with one.
+    MONAI's networks are counted as a plain U-Net of the same widths; their `bytes_per_feature` corrects for that.
     """
     last = len(shape.features) - 1
     residual = shape.encoder_blocks if shape.architecture.own else ()
@@ -93,7 +94,7 @@ def num_features(shape: NetworkShape, num_heads: int = 1) -> float:
         if shape.architecture.textbook and stage > 0:
             maps += shape.features[stage - 1]  # the max-pooling's output
         elements += maps * size.prod()
-        size = size - _loss(shape, stage)
+        size = size - _unpadded_loss(shape, stage)
     for stage in range(last - 1, -1, -1):
         size = size * shape.topology.strides[stage + 1]
         width = shape.features[stage]
@@ -101,18 +102,18 @@ def num_features(shape: NetworkShape, num_heads: int = 1) -> float:
         if shape.network.upsampling == "interpolate":
             maps += shape.features[stage + 1]
         elements += maps * size.prod()
-        size = size - _loss(shape, stage)
+        size = size - _unpadded_loss(shape, stage)
     return elements
 
 
-def _loss(shape: NetworkShape, stage: int) -> np.ndarray:
-    """Return the voxels that an unpadded stage takes off each axis, both sides together."""
+def _unpadded_loss(shape: NetworkShape, stage: int) -> np.ndarray:
+    """Return the voxels that an unpadded stage removes along each axis, both sides together."""
     kernel = np.array(shape.topology.kernel_sizes[stage])
     return np.zeros_like(kernel) if shape.padded else shape.convolutions * (kernel - 1)
 
 
 def num_weights(shape: NetworkShape) -> int:
-    """Count the trainable weights: exactly for our own U-Nets, nearly for MONAI's networks."""
+    """Count the trainable weights: exactly for medunet's U-Nets, approximately for MONAI's networks."""
     squares, num_axes = sum(width**2 for width in shape.features), len(shape.topology.patch_size)
     if shape.network.name == "swin_unetr":
         return _SWIN_WEIGHTS[num_axes] * squares
@@ -131,7 +132,7 @@ def num_weights(shape: NetworkShape) -> int:
 
 
 def _block_weights(shape: NetworkShape, stage: int, num_inputs: int) -> int:
-    """Count one convolution with its bias and its norm."""
+    """Count the weights of one convolution with its bias and norm."""
     width = shape.features[stage]
     per_channel = 1 if shape.network.norm == "none" else 3
     return (math.prod(shape.topology.kernel_sizes[stage]) * num_inputs + per_channel) * width
@@ -143,9 +144,9 @@ def _encoder_weights(shape: NetworkShape, stage: int) -> int:
     residual = shape.encoder_blocks
     if residual and stage == 0:  # the stem
         total, num_inputs = _block_weights(shape, stage, num_inputs), width
-    joins_at = 0 if shape.architecture.textbook else 1  # the block that a multi-scale input joins
+    image_block = 0 if shape.architecture.textbook else 1  # the block that gets the multi-scale input
     for number in range(residual[stage] if residual else shape.convolutions):
-        if shape.network.multi_scale_input and stage > 0 and number == joins_at:
+        if shape.network.multi_scale_input and stage > 0 and number == image_block:
             num_inputs += shape.num_inputs
         total += _block_weights(shape, stage, num_inputs)
         if residual:

@@ -1,4 +1,4 @@
-"""From a fingerprint to a plan: every number by rule or by the user's word, each with its reason."""
+"""Make a plan from a dataset fingerprint: every value by rule or as configured, with its reason."""
 
 import math
 
@@ -19,12 +19,12 @@ _CPU_GB = 1.0
 def memory_budget(
     device: str, free_gb: float, given_gb: float | None, network: NetworkName = "plain"
 ) -> tuple[float, str]:
-    """Return the memory in GB that a training step may use, and why: on a card what the network's preset asks for."""
+    """Return the memory budget of a training step in GB, and its reason; on a GPU it is the network's default."""
     if given_gb is not None:
         return given_gb, "given as planning.memory_gb"
     architecture = ARCHITECTURES[network]
     if device == "cuda":
-        usual = architecture.card_gb
+        usual = architecture.gpu_gb
         reason = f"the reference of {usual:g} GB for {architecture.title}; give planning.memory_gb for larger patches"
     else:
         usual = _CPU_GB
@@ -43,7 +43,7 @@ def make_plan(
     """Return the plan for a dataset within a memory budget.
 
     Raises:
-        InputError: no patch fits the budget, or the patch, given or the scans' own, cannot be pooled.
+        InputError: no patch fits the budget, or the configured or initial patch is too small to be pooled.
     """
     architecture = choose_architecture(config)
     why: dict[str, str] = {"memory_gb": memory_why}
@@ -76,7 +76,7 @@ def make_plan(
     fit = Fit(
         config=config,
         architecture=architecture,
-        # A resized slice has lost its spacing: its pixels count as square.
+        # Resized slices have no common spacing: pixels are treated as square.
         spacing_mm=(1.0, 1.0) if config.resize_to else tuple(float(spacing[axis]) for axis in axes),
         median_shape=config.resize_to or tuple(float(middle_shape[axis]) for axis in axes),
         memory_gb=memory_gb,
@@ -155,7 +155,7 @@ def _intensity(modality: str, statistics: dict[str, float], crop: bool) -> Inten
 def _network_reasons(
     architecture: Architecture, shape: NetworkShape, fit: Fit, config: PlanningConfig
 ) -> dict[str, str]:
-    """Return a reason for each number that describes the network."""
+    """Return the reason for each value that describes the network."""
     base, most = fit.base_features, fit.max_features
     why = {"network": f"planning.network.name {shape.network.name}: {architecture.title}"}
     if fit.config.network.name == "swin_unetr":

@@ -1,6 +1,6 @@
-"""nnU-Net's published rules for spacing, pooling and patch size, and those of other U-Nets, as pure functions.
+"""Rules for target spacing, pooling and initial patch size, of nnU-Net and of other U-Nets.
 
-Source: Isensee et al., Nature Methods 2021, and nnU-Net v2's experiment planner, whose results these equal.
+Source: Isensee et al., Nature Methods 2021, and the experiment planner of nnU-Net v2, with identical results.
 Sizes are in voxels, spacings in mm, both in axis order.
 """
 
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 
 from medunet.records.unpadded import unpadded_size
 
-ANISOTROPY = 3.0  # an axis this many times coarser than the others is treated apart
-_MIN_BOTTLENECK = 4  # voxels an axis keeps at the deepest stage
+ANISOTROPY = 3.0  # an axis this many times coarser than the others is treated separately
+_MIN_BOTTLENECK = 4  # minimum number of voxels of an axis at the deepest stage
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Stages of a U-Net: kernel and stride of each, per axis, and the patch padded to be divisible."""
+    """Kernel sizes and strides of a U-Net's stages, per axis, and a patch size that they can process."""
 
     kernel_sizes: tuple[tuple[int, ...], ...]
     strides: tuple[tuple[int, ...], ...]
     patch_size: tuple[int, ...]
-    divisors: tuple[int, ...]  # the patch must be divisible by these
+    divisors: tuple[int, ...]  # of the patch size, per axis
 
 
 def target_spacing(
     spacings_mm: NDArray[np.float64], shapes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], bool]:
-    """Return the target spacing of cases `(N, 3)` and whether the coarse-axis rule was used.
+    """Return the target spacing for cases' spacings `(N, 3)` and whether the coarse-axis rule was applied.
 
-    Per-axis median; if one axis is more than 3 times coarser and its size less than a third of the others',
-    it takes its 10th percentile, but never finer than the others.
+    The target is the per-axis median. If one axis is more than 3 times coarser and its size less than a third of the
+    others', its target is the 10th percentile, but not finer than the other axes.
     """
     target = np.median(spacings_mm, axis=0)
     size = np.median(shapes, axis=0)
@@ -48,7 +48,7 @@ def target_spacing(
 
 
 def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[float]) -> tuple[int, ...]:
-    """Return the starting patch: aspect ratio 1/spacing, as large as 256³ (2048² in 2D), within the median."""
+    """Return the initial patch: aspect ratio 1/spacing, a volume of 256³ (2048² in 2D), at most the median shape."""
     volume = 256**3 if len(spacing_mm) == 3 else 2048**2
     aspect = 1 / np.asarray(spacing_mm)
     patch = np.round(aspect * (volume / aspect.prod()) ** (1 / len(aspect)))
@@ -58,10 +58,10 @@ def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[float]) ->
 def plan_topology(
     patch_size: Sequence[int], spacing_mm: Sequence[float], num_stages: int | None = None
 ) -> Topology:
-    """Pool an axis while it has at least 8 voxels and lies within a factor 2 of the finest spacing.
+    """Return nnU-Net's stages: pool an axis while it has 8 voxels and is within a factor 2 of the finest spacing.
 
-    A kernel is 1 along an axis until its spacing has come within a factor 2 of the finest, then 3. There are at most
-    `num_stages` stages; fewer where the patch cannot be halved so often.
+    The kernel size along an axis is 1 until its spacing is within a factor 2 of the finest, then 3. There are at most
+    `num_stages` stages, fewer if the patch cannot be halved that often.
     """
     size, spacing = [int(n) for n in patch_size], [float(mm) for mm in spacing_mm]
     num_axes = len(size)
@@ -93,9 +93,9 @@ def plan_topology(
 def uniform_topology(
     patch_size: Sequence[int], num_stages: int, *, unpadded_convolutions: int | None = None
 ) -> Topology:
-    """Halve every axis at every stage, with kernels of 3 throughout; the patch is rounded up to a size that fits.
+    """Return stages that halve every axis, with kernels of 3 throughout; the patch is rounded up to a valid size.
 
-    In an unpadded network it must halve evenly behind the `unpadded_convolutions` of each stage.
+    In an unpadded network the size must be even after the `unpadded_convolutions` of each stage.
     """
     num_axes = len(patch_size)
     kernels = ((3,) * num_axes,) * num_stages
@@ -110,6 +110,6 @@ def uniform_topology(
 
 
 def stage_features(num_stages: int, base: int, maximum: int | None) -> tuple[int, ...]:
-    """Return the channels of each stage: doubled at every stage, up to a maximum if there is one."""
+    """Return the number of channels of each stage: doubled at every stage, up to an optional maximum."""
     widths = (base * 2**stage for stage in range(num_stages))
     return tuple(width if maximum is None else min(width, maximum) for width in widths)

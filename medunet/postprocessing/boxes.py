@@ -1,7 +1,7 @@
-"""Work on the box that a mask fills, so that a small structure in a large scan costs little.
+"""Apply operations within a mask's bounding box, so that a small structure in a large scan takes little time.
 
-Everywhere in this room the scan is taken to go on beyond its border as it is at its border: a structure that the
-border cuts is neither eaten there nor drawn towards it.
+All postprocessing operations treat the volume as continued beyond its border by its outermost voxels: a structure cut
+by the border is neither eroded from there nor extended towards it.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ Mask = NDArray[np.bool_]  # (I, J, K)
 Box = tuple[slice, ...]
 
 
-def mask_box(mask: Mask, margin_voxels: Sequence[int] = (0, 0, 0)) -> Box | None:
-    """Return the smallest box around a mask, wider by a margin but within the volume; None if it is empty."""
+def bounding_box(mask: Mask, margin_voxels: Sequence[int] = (0, 0, 0)) -> Box | None:
+    """Return the bounding box of a mask, extended by a margin within the volume; None if the mask is empty."""
     box: Box = ()
     for axis, margin in enumerate(margin_voxels):
         others = tuple(other for other in range(mask.ndim) if other != axis)
@@ -25,22 +25,21 @@ def mask_box(mask: Mask, margin_voxels: Sequence[int] = (0, 0, 0)) -> Box | None
     return box
 
 
-def on_box(
+def apply_in_box(
     mask: Mask,
     operation: Callable[[Mask], Mask],
     *,
     margin_voxels: Sequence[int] = (1, 1, 1),
     pad_voxels: Sequence[int] = (0, 0, 0),
 ) -> Mask:
-    """Return `operation` done on the box of a mask, in a new array; an empty mask stays empty.
+    """Return the result of `operation` applied to a mask's bounding box, in a new array; an empty mask stays empty.
 
-    The box has a margin of the mask's own surroundings as far as the volume reaches, and is then padded with its
-    edge voxels; the operation must keep the shape it is given. A margin of one voxel shows it that there is
-    background around the mask, so that more of it would tell it nothing new.
+    The box is extended by a margin within the volume and then padded with its edge voxels; the operation must keep
+    the shape of its input. A margin of one voxel is enough to include background around the mask.
     """
     result = np.zeros_like(mask)
-    if (box := mask_box(mask, margin_voxels)) is not None:
-        frame = np.pad(mask[box], [(pad, pad) for pad in pad_voxels], mode="edge")
-        inner = tuple(slice(pad, size - pad) for pad, size in zip(pad_voxels, frame.shape, strict=True))
-        result[box] = operation(frame)[inner]
+    if (box := bounding_box(mask, margin_voxels)) is not None:
+        padded = np.pad(mask[box], [(pad, pad) for pad in pad_voxels], mode="edge")
+        inner = tuple(slice(pad, size - pad) for pad, size in zip(pad_voxels, padded.shape, strict=True))
+        result[box] = operation(padded)[inner]
     return result

@@ -1,16 +1,16 @@
-"""Holes of a mask: background that it shuts off from the outside."""
+"""Filling of holes: background that is enclosed by a mask."""
 
 import numpy as np
 
 from medunet.imaging.components import label_components
-from medunet.postprocessing.boxes import Mask, on_box
+from medunet.postprocessing.boxes import Mask, apply_in_box
 
 
 def fill_holes(mask: Mask) -> Mask:
-    """Return the mask `(I, J, K)` with the background filled that no path by faces joins to the volume's outside.
+    """Return the mask `(I, J, K)` with its holes filled: background not 6-connected to the border of the volume.
 
-    A tunnel, and a hollow that the volume's border cuts, are no holes. In a volume of one slice, paths lie in
-    its plane. Equals SimpleITK's BinaryFillhole with its default connectivity.
+    A tunnel, or a cavity that the volume's border cuts, is not a hole. A volume of one slice is processed in 2D. The
+    result equals SimpleITK's BinaryFillhole with its default connectivity.
     """
     open_axes = [axis for axis, size in enumerate(mask.shape) if size > 1]
 
@@ -21,4 +21,4 @@ def fill_holes(mask: Mask) -> Mask:
         outside[np.concatenate([[0], *faces])] = True  # 0 is the mask itself
         return frame | ~outside[background]
 
-    return on_box(mask, fill, margin_voxels=(0, 0, 0))
+    return apply_in_box(mask, fill, margin_voxels=(0, 0, 0))

@@ -1,4 +1,4 @@
-"""The steps that a configuration can name: checked against the targets, and done on one target's mask."""
+"""Postprocessing steps of the configuration: checked against the dataset's targets, and applied to one mask."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 from medunet.base.errors import InputError
 from medunet.imaging.components import label_components, largest_component, remove_small_components
-from medunet.postprocessing.boxes import Mask, on_box
+from medunet.postprocessing.boxes import Mask, apply_in_box
 from medunet.postprocessing.holes import fill_holes
 from medunet.postprocessing.morphology import SLACK, close_mask, dilate, erode, open_mask
 from medunet.postprocessing.smoothing import smooth_gaussian, smooth_median
@@ -26,10 +26,10 @@ _BY_SIZE_MM = {
 def check_steps(
     postprocess: Mapping[str, Sequence[PostprocessStep]], targets: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """See that all targets that the steps name are predicted.
+    """Check that all targets named by the postprocessing steps exist.
 
     Raises:
-        InputError: a name that is no target, or a target that should lie inside itself; names each.
+        InputError: a target does not exist or should be inside itself; lists every fault.
     """
     faults = [f"there is no target '{name}'" for name in postprocess if name not in targets]
     for name, steps in postprocess.items():
@@ -37,7 +37,7 @@ def check_steps(
             if step.inside is not None and step.inside not in targets:
                 faults.append(f"{name}, step {number}: inside: there is no target '{step.inside}'")
             elif step.inside is not None and step.inside == name:
-                faults.append(f"{name}, step {number}: inside: a target cannot lie inside itself")
+                faults.append(f"{name}, step {number}: inside: a target cannot be inside itself")
     if faults:
         raise InputError(
             "; ".join(faults), where="inference.postprocess", hint=f"Choose from {list(targets)}."
@@ -45,15 +45,15 @@ def check_steps(
 
 
 def apply_step(mask: Mask, step: PostprocessStep, spacing_mm: Sequence[float]) -> Mask:
-    """Return a mask `(I, J, K)` after one step other than `inside`; the input stays as it is."""
+    """Return a mask `(I, J, K)` after one step other than `inside`; the input is not modified."""
     ((key, value),) = step.model_dump().items()
     match key:
         case "keep_largest":
-            return on_box(mask, largest_component)
+            return apply_in_box(mask, largest_component)
         case "min_volume_ml":
-            # The slack keeps a piece of exactly the least volume, whose spacing was rounded.
+            # With the tolerance, a component of exactly this volume is kept although spacings are rounded.
             min_voxels = math.ceil(value * 1000 / math.prod(spacing_mm) / SLACK)
-            return on_box(mask, lambda frame: remove_small_components(frame, min_voxels))
+            return apply_in_box(mask, lambda frame: remove_small_components(frame, min_voxels))
         case "fill_holes":
             return fill_holes(mask)
         case _:
@@ -61,6 +61,6 @@ def apply_step(mask: Mask, step: PostprocessStep, spacing_mm: Sequence[float]) -
 
 
 def keep_touching(mask: Mask, other: Mask) -> Mask:
-    """Return the pieces of a mask `(I, J, K)` that touch another mask by a face, edge or corner."""
-    pieces, _ = label_components(mask | other)
-    return mask & np.isin(pieces, np.unique(pieces[other]))
+    """Return the components of a mask `(I, J, K)` that touch another mask by a face, edge or corner."""
+    components, _ = label_components(mask | other)
+    return mask & np.isin(components, np.unique(components[other]))

@@ -1,9 +1,9 @@
-"""A predicted label map tidied target by target, as the configuration's `inference.postprocess` says.
+"""Postprocessing of a predicted label map, target by target, as configured by `inference.postprocess`.
 
-What a target loses becomes the region around it (a piece taken from the tumour becomes liver), else background;
-an outer region takes along what lies within it. What a target gains (dilation, closing, filling, smoothing) it
-takes from that same region or background alone, never from another target; of two targets that grow into the
-same gap, the one painted first gets it.
+Voxels that are removed from a target become the enclosing region (removed tumour becomes liver), or background if
+there is none; removing part of an outer region also removes the inner regions there. Voxels that are added to a
+target (dilation, closing, filling, smoothing) are taken only from the enclosing region or background, never from
+another target; if two targets grow into the same gap, the one that is processed first gets it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.postprocessing.boxes import Mask, mask_box
+from medunet.postprocessing.boxes import Mask, bounding_box
 from medunet.postprocessing.morphology import ball_reach, make_ball
 from medunet.postprocessing.steps import apply_step, check_steps, keep_touching
 from medunet.records.config import PostprocessStep
@@ -27,28 +27,26 @@ def tidy_labels(
     postprocess: Mapping[str, Sequence[PostprocessStep]],
     spacing_mm: Sequence[float],
 ) -> LabelMap:
-    """Return a label map `(I, J, K)` after each target's steps, in their order; the input stays as it is.
+    """Return a label map `(I, J, K)` after each target's postprocessing steps; the input is not modified.
 
-    `targets` are the label values that each target unites and `written_values` the value that stands for it,
-    both in the order in which they are painted: outer regions before inner ones. Targets are tidied in that
-    order, too, each on the map that the ones before it left.
+    `targets` maps each target to its label values, `written_values` to the value that is written for it, both with
+    outer regions before inner ones. Targets are processed in that order, each on the result of the one before.
 
-    `inside: other` takes away what lies outside the other target where both may hold the same voxel (regions).
-    Where they exclude one another, no voxel could be left: there, the 26-connected pieces go that do not touch
-    the other target.
+    `inside: other` removes the part outside the other target if both can contain the same voxel (overlapping
+    regions). If they exclude each other, it removes the 26-connected components that do not touch the other target.
 
     Raises:
-        InputError: a step names a target that does not exist; names each.
+        InputError: steps name targets that do not exist; lists them all.
     """
     check_steps(postprocess, targets)
-    tidied = label_map.copy(order="K")
+    result = label_map.copy(order="K")
     for name in written_values:
         if steps := postprocess.get(name, ()):
-            _tidy_target(tidied, name, targets, written_values, steps, spacing_mm)
-    return tidied
+            _process_target(result, name, targets, written_values, steps, spacing_mm)
+    return result
 
 
-def _tidy_target(
+def _process_target(
     label_map: LabelMap,
     name: str,
     targets: Targets,
@@ -56,9 +54,9 @@ def _tidy_target(
     steps: Sequence[PostprocessStep],
     spacing_mm: Sequence[float],
 ) -> None:
-    """Do the steps of one target on the label map itself, within the box that they can reach."""
+    """Apply one target's steps to the label map in place, within the box that they can affect."""
     margin = _growth_voxels(steps, spacing_mm, label_map.shape)
-    box = mask_box(_has_label(label_map, targets[name]), margin)
+    box = bounding_box(_has_label(label_map, targets[name]), margin)
     if box is None:
         return
     window = label_map[box]
@@ -73,14 +71,14 @@ def _tidy_target(
             overlap = set(targets[name]) & set(targets[step.inside])
             mask = mask & other if overlap else keep_touching(mask, other)
     lost = before & ~mask
-    window[lost] = _values_beneath(name, targets, written_values)[window[lost]]
+    window[lost] = _replacement_values(name, targets, written_values)[window[lost]]
     window[mask & ~before] = written_values[name]
 
 
 def _growth_voxels(
     steps: Sequence[PostprocessStep], spacing_mm: Sequence[float], shape: Sequence[int]
 ) -> tuple[int, ...]:
-    """Return how far the steps can carry a mask along each axis, and one voxel more; only dilation does."""
+    """Return by how many voxels the steps can extend a mask (only dilation does), plus one, along each axis."""
     radii_mm = [step.dilation_mm for step in steps if step.dilation_mm is not None]
     reaches = [ball_reach(make_ball(radius, spacing_mm, shape)) for radius in radii_mm]
     return tuple(1 + sum(along_axis) for along_axis in zip((0, 0, 0), *reaches, strict=True))
@@ -93,16 +91,16 @@ def _has_label(label_map: LabelMap, values: Sequence[int]) -> Mask:
 
 
 def _free_values(name: str, targets: Targets) -> list[int]:
-    """Return the values that a target may grow into: those that belong to the regions around it and no other."""
+    """Return the values that a target may grow into: those of its enclosing regions and of no other target."""
     outer = {other for other in targets if set(targets[other]) > set(targets[name])}
     values = {0}.union(*targets.values())
     return [value for value in values if {other for other in targets if value in targets[other]} == outer]
 
 
-def _values_beneath(name: str, targets: Targets, written_values: Mapping[str, int]) -> LabelMap:
-    """Return, by value, what a voxel becomes when it is taken from a target: the last painted one that is left."""
-    beneath = np.zeros(256, dtype=np.uint8)
+def _replacement_values(name: str, targets: Targets, written_values: Mapping[str, int]) -> LabelMap:
+    """Return a lookup table of the value that replaces each label value when a voxel is removed from a target."""
+    replacement = np.zeros(256, dtype=np.uint8)
     for other, written in written_values.items():
         if not set(targets[other]) <= set(targets[name]):
-            beneath[list(targets[other])] = written
-    return beneath
+            replacement[list(targets[other])] = written
+    return replacement

@@ -1,4 +1,7 @@
-"""The plan (plan.json): all settings of preprocessing, network and training, and the fingerprint they follow from."""
+"""The plan (plan.json): all settings of preprocessing, network and training, and the fingerprint they follow from.
+
+Spacings are in mm, sizes in voxels, axes in the order of the array `(I, J, K)` in RAS+ orientation.
+"""
 
 import math
 from typing import Any, Literal, Self

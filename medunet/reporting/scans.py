@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
-from medunet.imaging.nifti import Header, Volume
 from medunet.imaging.orientation import to_ras
+from medunet.imaging.volume import Header, Volume
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.description import Description
 from medunet.records.manifest import Case
@@ -67,7 +67,7 @@ def load_scan(
     header = volume.header
     if "?" in axis_codes(header.affine):
         raise DataError("its affine is singular", where=f"case {case.id}", hint="Export the scan again.")
-    coloured = header.nifti is None and len(frames) > 1
+    coloured = header.is_picture and len(frames) > 1
     shown = volume.array if coloured else volume.array[frames.index(channel)][None]
     image, affine = to_ras(shown, header.affine)
     warnings: list[str] = []
@@ -128,7 +128,7 @@ def _read_masks(
 def _match(volume: Volume, name: str, scan: Header, warnings: list[str]) -> NDArray:
     """Return a label map in RAS+ axis order, matched with the scan voxel by voxel; add a warning if it lies apart."""
     if volume.array.shape != scan.shape:
-        can_resample = name == "prediction" and scan.nifti is not None
+        can_resample = name == "prediction" and not scan.is_picture
         raise DataError(
             f"{name} shape {volume.array.shape} differs from the scan's {scan.shape}",
             where=volume.header.path.name,
@@ -155,7 +155,7 @@ def _join_by_name(
 
 
 def _describe_grid(header: Header) -> str:
-    if header.nifti is None:
+    if header.is_picture:
         return f"{header.shape[0]} × {header.shape[1]} pixels, no spacing known"
     tilt_degrees = float(np.rad2deg(obliquity(header.affine)).max())
     size = " × ".join(str(n) for n in header.shape)

@@ -77,7 +77,7 @@ def choose_run_compute(run: Run, device: Any, *, keep: bool = True) -> Any:
     same. Without a checkpoint they are ignored, since they may have been measured under load. A new result is stored
     in provenance.json if `keep`.
     """
-    from medunet.training.memory import naming_out_of_memory
+    from medunet.training.memory import explain_out_of_memory
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
@@ -92,7 +92,7 @@ def choose_run_compute(run: Run, device: Any, *, keep: bool = True) -> Any:
             "Fold %s was started on %s: precision and memory layout are chosen again for this processor.",
             *(training.fold, earlier["processor"]["name"]),
         )
-    with naming_out_of_memory(f"probing fold {training.fold}"):
+    with explain_out_of_memory(f"probing fold {training.fold}"):
         choice = choose_compute(training, run.read_plan(), run.read_manifest().description, device)
     if not keep:
         return choice

@@ -9,10 +9,9 @@ from typing import Any
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
+from medunet.imaging.formats import format_of
 from medunet.records.scores import CaseLesions, CaseScore, Lesion
 from medunet.scoring.pairs import Pair
-
-_VOXELS_BESIDE = {".mhd": (".raw", ".zraw")}  # headers whose voxels lie in a file of their own
 
 
 class Journal:
@@ -85,7 +84,7 @@ def score_of(plain: dict[str, Any]) -> CaseScore:
 
 
 def _state(path: Path) -> list[Any]:
-    beside = [path.with_suffix(ending) for ending in _VOXELS_BESIDE.get(path.suffix.lower(), ())]
+    beside = [path.with_suffix(ending) for ending in format_of(path).voxels_beside]
     states = []
     for each in (path, *beside):
         with suppress(OSError):  # there is no such file, or it cannot be looked at

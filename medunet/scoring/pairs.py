@@ -6,11 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from medunet.base.errors import InputError
-from medunet.imaging import foreign_masks
-from medunet.imaging.flat_images import LABEL_ENDINGS
+from medunet.imaging.formats import LABEL_PICTURES, LABEL_VOLUMES, endings_of
 
-_VOLUME_ENDINGS = (".nii.gz", ".nii", *foreign_masks.ENDINGS)
-_ENDINGS = (*_VOLUME_ENDINGS, *LABEL_ENDINGS)
+_VOLUME_ENDINGS = endings_of(LABEL_VOLUMES)
+_ENDINGS = (*_VOLUME_ENDINGS, *endings_of(LABEL_PICTURES))
 _COLUMNS = ("case", "reference", "prediction")
 
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
-from medunet.imaging.nifti import Volume
 from medunet.imaging.resample import resample_labels
+from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
 
 _GRID_TOLERANCE = 0.1  # of the smallest spacing: how far a corner may lie from the reference's
@@ -35,7 +35,7 @@ def read_pair(
     difference = grid_difference(wanted, given)
     if not difference:
         return wanted, given.array, ""
-    if not resample or wanted.header.nifti is None or given.header.nifti is None:
+    if not resample or wanted.header.is_picture or given.header.is_picture:
         raise DataError(f"the prediction's {difference}")
     labels = resample_labels(given.array, given.affine, wanted.array.shape, wanted.affine)
     spacing = "×".join(f"{step:.4g}" for step in given.spacing_mm)

@@ -1,7 +1,7 @@
-"""The files of one preprocessed case in the cache: written whole, checked against damage, opened by whoever reads.
+"""Files of a preprocessed case in the cache: atomic writing, checksums, and reading of single patches.
 
-Image and label are Blosc2 arrays: a patch reads and unpacks the blocks that it touches and no others. Unpacked beside
-them as `.npy`, they are mapped into memory, where the system keeps one copy for all processes of a machine.
+Image and label are Blosc2 arrays, of which a patch reads and unpacks only the blocks that it needs. They can be
+unpacked to `.npy` files, which are memory-mapped, so that all processes of a machine share one copy in memory.
 """
 
 import errno
@@ -22,7 +22,7 @@ from medunet.base.files import atomic_write, hash_value
 from medunet.base.record import Record
 from medunet.transforms.patches import PreparedCase
 
-_BLOCK, _CHUNK = 32, 128  # voxels along an axis: what is unpacked at once, and what is stored together
+_BLOCK, _CHUNK = 32, 128  # voxels along an axis: unit of unpacking, unit of storage
 _READ_BYTES = 1 << 22
 _ENDINGS = {"image": "_image.b2nd", "label": "_label.b2nd", "locations": "_locations.npy"}
 
@@ -30,15 +30,15 @@ _ENDINGS = {"image": "_image.b2nd", "label": "_label.b2nd", "locations": "_locat
 class CachedArray:
     """An array in a file of the cache, read by indexing.
 
-    Each process opens the file at its first read: pickled it is no more than a path, and a forked process leaves
-    alone what it inherits. Blocks are unpacked in one thread: in a forked process Blosc2 waits for ever for the
-    threads of its parent, and told then to use one (`blosc2.set_nthreads`) it may crash.
+    Each process opens the file at its first read: only the path is pickled, and a forked process does not use the
+    file handles of its parent. Blocks are unpacked in one thread, because in a forked process Blosc2 waits forever
+    for the threads of its parent, and may crash if it is then set to one thread (`blosc2.set_nthreads`).
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any, crc32: int) -> None:
-        """`crc32` is that of the voxels in C order, unpacked."""
+        """`crc32` is the checksum of the unpacked voxels in C order."""
         self.path, self.shape, self.dtype, self.crc32 = path, shape, np.dtype(dtype), crc32
-        self._opened: dict[int, Any] = {}  # by process
+        self._opened: dict[int, Any] = {}  # key: process id
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         process = os.getpid()
@@ -56,31 +56,31 @@ class CachedArray:
 
     @property
     def num_bytes(self) -> int:
-        """What it takes in memory."""
+        """Size of the array in memory."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     @property
     def unpacked(self) -> "CachedArray":
-        """The same array as the `.npy` file that `unpack` writes."""
+        """The same array as an unpacked `.npy` file, written by `unpack`."""
         return CachedArray(self.path.with_suffix(".npy"), self.shape, self.dtype, self.crc32)
 
-    def is_whole(self) -> bool:
-        """Read an unpacked array and say whether it holds what was prepared; it is then in memory, too."""
+    def is_intact(self) -> bool:
+        """Return whether the unpacked file is undamaged; reading it also loads it into the page cache."""
         try:
             array = np.load(self.path, "r")
         except (OSError, ValueError, EOFError):
             return False
-        alike = array.shape == self.shape and array.dtype == self.dtype and array.flags.c_contiguous
-        return alike and isal_zlib.crc32(array) == self.crc32
+        is_same = array.shape == self.shape and array.dtype == self.dtype and array.flags.c_contiguous
+        return is_same and isal_zlib.crc32(array) == self.crc32
 
     def unpack(self) -> None:
-        """Write the array unpacked, whole or not at all."""
+        """Write the unpacked array atomically."""
         with atomic_write(self.unpacked.path, suffix=".npy") as temporary:
             np.save(temporary, self[:], allow_pickle=False)
 
 
 class _CachedLocations(Mapping[str, NDArray[np.int64]]):
-    """The voxels of each target, of `find_locations`, one after the other in one file."""
+    """Voxel indices of each target from `find_locations`, concatenated in one file."""
 
     def __init__(self, array: CachedArray, numbers: Mapping[str, int]) -> None:
         self._array, self._numbers = array, dict(numbers)
@@ -104,7 +104,7 @@ class _CachedFile(Record):
 
 
 class CacheEntry(Record):
-    """What the cache holds of a case. Written last, it makes the entry whole; it names all files with a checksum."""
+    """Index of a case's files in the cache, with their checksums; written last, it marks the entry as complete."""
 
     schema_: Literal["medunet.cached/1"] = Field("medunet.cached/1", alias="schema")
     files: dict[str, _CachedFile]
@@ -124,7 +124,7 @@ def write_entry(
     label: NDArray[np.uint8],
     locations: Mapping[str, NDArray[np.int64]],
 ) -> None:
-    """Write a case's image `(C, I, J, K)`, label `(I, J, K)` and locations, and last the entry that makes them valid.
+    """Write a case's image `(C, I, J, K)`, label `(I, J, K)` and locations, and finally its `CacheEntry`.
 
     Raises:
         InputError: the folder cannot be written, or the disk is full.
@@ -146,7 +146,7 @@ def write_entry(
 
 
 def read_entry(cache: Path, key: str) -> CacheEntry | None:
-    """Return an entry; None where there is none, or none that can be trusted."""
+    """Return a cache entry; None if it does not exist or is damaged."""
     try:
         entry = CacheEntry.read(cache / f"{key}.json")
     except InputError:
@@ -155,13 +155,13 @@ def read_entry(cache: Path, key: str) -> CacheEntry | None:
 
 
 def find_damage(cache: Path, key: str) -> str:
-    """Read an entry's files and say which is damaged, and how; "" where none is.
+    """Verify an entry's files; return a description of the damage, or "" if there is none.
 
-    Every byte is read and compared by its CRC-32: 4 GB a second, or as fast as the disk delivers them.
+    Every byte is read for a CRC-32 checksum, at 4 GB a second or the speed of the disk.
     """
     entry = read_entry(cache, key)
     if entry is None:
-        return f"{key}.json cannot be trusted"
+        return f"{key}.json is damaged"
     for name, ending in _ENDINGS.items():
         path, stored = cache / f"{key}{ending}", entry.files[name]
         try:
@@ -169,26 +169,26 @@ def find_damage(cache: Path, key: str) -> str:
             if num_bytes != stored.num_bytes:
                 return f"{path.name} has {num_bytes} bytes of {stored.num_bytes}"
             if _crc32(path) != stored.crc32:
-                return f"{path.name} holds other bytes than were written"
+                return f"the checksum of {path.name} is wrong"
         except OSError as error:
             return f"{path.name} cannot be read ({error.strerror or error})"
     return ""
 
 
 def open_entry(cache: Path, key: str, case_id: str) -> PreparedCase:
-    """Return the case of an entry that is known to be whole; its arrays stay on disk."""
+    """Return the case of a verified entry; its arrays stay on disk."""
     entry = read_entry(cache, key)
     assert entry is not None, f"{key} has just been written"
     paths = {name: cache.absolute() / f"{key}{ending}" for name, ending in _ENDINGS.items()}
     crc32 = entry.voxels_crc32
     image: Any = CachedArray(paths["image"], entry.shape, np.float32, crc32["image"])
     label: Any = CachedArray(paths["label"], entry.shape[1:], np.uint8, crc32["label"])
-    places = CachedArray(paths["locations"], (sum(entry.num_locations.values()),), np.int64, 0)
-    return PreparedCase(case_id, image, label, _CachedLocations(places, entry.num_locations))
+    locations = CachedArray(paths["locations"], (sum(entry.num_locations.values()),), np.int64, 0)
+    return PreparedCase(case_id, image, label, _CachedLocations(locations, entry.num_locations))
 
 
 def _allow_open_files() -> None:
-    """Raise this process's limit of open files to what the system allows: each case keeps three open."""
+    """Raise this process's limit of open files to the maximum: each case keeps three files open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -206,9 +206,9 @@ def _pack(path: Path, array: NDArray[Any]) -> None:
                 cparams={
                     "codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1
                 },
-                dparams={"nthreads": 1},  # the file names both numbers: alike wherever it is written
+                dparams={"nthreads": 1},  # stored in the file: the same on every machine
             )  # fmt: skip
-        except RuntimeError as error:  # what Blosc2 says of a full disk
+        except RuntimeError as error:  # Blosc2's error for a full disk
             raise OSError(errno.ENOSPC, str(error)) from error
 
 

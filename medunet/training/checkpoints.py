@@ -1,4 +1,4 @@
-"""Checkpoints written whole, the newest readable one found, the best weights kept."""
+"""Checkpoints: atomic writing, the newest readable one for resuming, the best one, and early stopping."""
 
 import errno
 import math
@@ -24,25 +24,25 @@ from medunet.records.plan import Plan
 from medunet.records.run_folder import RunFolder
 from medunet.training.module import SegmentationModule
 
-_ASK_EVERY = 10  # steps between two questions whether to save, where several processes must agree
+_SYNC_EVERY = 10  # steps between synchronisations of several processes on whether to save
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, flushed to disk and renamed into place."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writer of Lightning's checkpoints that flushes them to disk and renames them into place."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
-        """Write the checkpoint whole or not at all."""
+        """Write the checkpoint atomically."""
         with atomic_write(Path(path), suffix=".ckpt") as temporary:
             try:
                 torch.save(checkpoint, temporary)
-            except RuntimeError as error:  # torch's way of saying that the disk is full
+            except RuntimeError as error:  # torch's error for a full disk
                 raise OSError(errno.ENOSPC, "no space left, or the folder's limit is reached") from error
 
 
-class KeepCheckpoints(Checkpoint):
-    """last.ckpt, the one before as previous.ckpt, and the best by validation Dice.
+class SaveCheckpoints(Checkpoint):
+    """Save last.ckpt, the one before it as previous.ckpt, and the best by validation Dice as best.ckpt.
 
-    Saved after every epoch, and within one whenever `minutes` have passed since, so that a kill costs no more.
+    Checkpoints are saved after every epoch, and within an epoch whenever `minutes` have passed since the last one.
     """
 
     def __init__(self, folder: Path, minutes: float) -> None:
@@ -52,20 +52,20 @@ class KeepCheckpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save between two steps of an epoch, never after its last, which the epoch's end saves."""
+        """Save within an epoch if it is time; the last step of an epoch is saved at the end of the epoch."""
         is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not is_step or trainer.is_last_batch or trainer.should_stop:
             return
         is_due = time.monotonic() - self._saved_at >= self.interval_s
         if trainer.world_size > 1:
-            if trainer.global_step % _ASK_EVERY:
+            if trainer.global_step % _SYNC_EVERY:
                 return
             is_due = trainer.strategy.broadcast(is_due)
         if is_due:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save; the file before stays until the new one is whole."""
+        """Save at the end of the epoch; the previous file is kept until the new one is complete."""
         assert isinstance(pl_module, SegmentationModule)
         self._save(trainer)
         history = pl_module.history
@@ -81,27 +81,27 @@ class KeepCheckpoints(Checkpoint):
         self._saved_at = time.monotonic()
 
 
-class StopWithoutGain(L.Callback):
-    """Ends training after `patience` validations in a row without a better Dice.
+class StopWithoutImprovement(L.Callback):
+    """Early stopping: end training after `patience` epochs without a better Dice.
 
-    Judged by the history alone, as `out_of_patience` judges a run to be resumed. Lightning's EarlyStopping keeps a
-    count and a patience of its own in the checkpoint, which then overrule a patience that was changed since.
+    The decision depends only on the history, as in `out_of_patience`. Lightning's EarlyStopping stores its own count
+    and patience in the checkpoint, which would override a patience that was changed before resuming.
     """
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop if the patience is at an end."""
+        """Stop if the patience is exhausted."""
         assert isinstance(pl_module, SegmentationModule)
         if out_of_patience(pl_module.history, self.patience):
             trainer.should_stop = True
 
 
 def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bool:
-    """Say whether the last `patience` epochs brought no better Dice; None: there is no end of patience.
+    """Return whether the Dice has not improved for `patience` epochs; always False if it is None.
 
-    Epochs, not validations, which may be fewer: how many there are follows from how fast the computer is.
+    Epochs are counted, not validations: the number of validations depends on the speed of the computer.
     """
     if patience is None or not history:
         return False
@@ -109,16 +109,16 @@ def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bo
 
 
 def best_row(history: list[dict[str, float]]) -> int:
-    """Return the index of the row with the highest Dice, the first of equals; undefined counts as lowest."""
+    """Return the index of the first row with the highest Dice; an undefined Dice counts as lowest."""
     scores = [-1.0 if math.isnan(row["dice"]) else row["dice"] for row in history]
     return scores.index(max(scores))
 
 
 def newest_readable(folder: Path) -> Path | None:
-    """Return last.ckpt if it can be read, else previous.ckpt, else None where nothing was saved yet.
+    """Return last.ckpt if it can be read, otherwise previous.ckpt; None if there is no checkpoint yet.
 
     Raises:
-        InputError: there are checkpoints but none can be read.
+        InputError: checkpoints exist but none can be read.
     """
     found = [folder / name for name in ("last.ckpt", "previous.ckpt") if (folder / name).exists()]
     for path in found:
@@ -128,14 +128,14 @@ def newest_readable(folder: Path) -> Path | None:
         raise InputError(
             f"neither of {[path.name for path in found]} can be read",
             where=str(folder),
-            hint="Remove the checkpoints folder to train this fold anew.",
+            hint="Remove the checkpoints folder to train this fold again.",
         )
     return None
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What a checkpoint says of itself."""
+class CheckpointState:
+    """Identity, progress and history stored in a checkpoint."""
 
     identity: str
     step: int
@@ -143,31 +143,33 @@ class Saved:
     history: list[dict[str, float]]
 
     @classmethod
-    def of(cls, path: Path) -> "Saved":
-        """Read what a checkpoint says; of whose making, `identity` tells."""
+    def read(cls, path: Path) -> "CheckpointState":
+        """Read the state from a checkpoint file."""
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         own = checkpoint["medunet"]
         return cls(own["identity"], checkpoint["global_step"], own["elapsed_s"], own["history"])
 
     def batch_in_epoch(self, config: Config) -> int:
-        """Return the batch of its epoch before which it was saved; 0 between two epochs."""
+        """Return the index of the next batch in its epoch; 0 between two epochs."""
         return (self.step - self._last_end) % config.training.steps_per_epoch * config.training.accumulate
 
-    def epochs_in_all(self, config: Config) -> int:
-        """Return how many epochs the configured steps make, where a limit of minutes has cut some short."""
+    def total_epochs(self, config: Config) -> int:
+        """Return the number of epochs for the configured steps; a time limit may have ended some epochs early."""
         training = config.training
         steps_left = training.epochs * training.steps_per_epoch - self._last_end
-        num_ended = int(self.history[-1]["epoch"]) + 1 if self.history else 0  # the cut ones were validated
+        num_ended = (
+            int(self.history[-1]["epoch"]) + 1 if self.history else 0
+        )  # including epochs that ended early
         return num_ended + math.ceil(steps_left / training.steps_per_epoch)
 
     def ends_best_epoch(self) -> bool:
-        """Say whether it was saved at the end of the best epoch so far."""
+        """Return whether it was saved at the end of the best epoch so far."""
         return self._ends_epoch and best_row(self.history) == len(self.history) - 1
 
     def is_over(self, config: Config) -> bool:
-        """Say whether a limit of the configuration has been reached: steps, minutes or patience."""
+        """Return whether training is finished by the configured steps, minutes or patience."""
         training = config.training
-        if not self._ends_epoch:  # its epoch was not validated yet
+        if not self._ends_epoch:  # the epoch has not been validated yet
             return False
         if self.step >= training.epochs * training.steps_per_epoch:
             return True
@@ -177,7 +179,7 @@ class Saved:
 
     @property
     def _last_end(self) -> int:
-        """The step at which the last validated epoch ended."""
+        """Step at the end of the last validated epoch."""
         return int(self.history[-1]["step"]) if self.history else 0
 
     @property
@@ -185,10 +187,10 @@ class Saved:
         return bool(self.history) and self._last_end == self.step
 
 
-def tidy(folder: Path, resume: Path | None) -> None:
-    """Clear up after a kill: remove parts of files, and let last.ckpt be the one that is gone on from.
+def clean_up(folder: Path, resume: Path | None) -> None:
+    """Clean up after an interruption: remove partial files, and make last.ckpt the checkpoint to resume from.
 
-    A broken last.ckpt that stayed would replace the good one before it at the next save.
+    Otherwise a damaged last.ckpt would replace previous.ckpt at the next save.
     """
     for part in folder.glob(".*.ckpt*"):
         part.unlink()
@@ -197,7 +199,7 @@ def tidy(folder: Path, resume: Path | None) -> None:
 
 
 def is_readable(path: Path) -> bool:
-    """Say whether a checkpoint's archive is complete, every part's checksum right."""
+    """Return whether a checkpoint's archive is complete and its checksums are correct."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -206,7 +208,7 @@ def is_readable(path: Path) -> bool:
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name (a copy where links are not to be had), replacing whole what had it before."""
+    """Hard-link a file to a second name, or copy it where links are not supported; replace the target atomically."""
     temporary = target.with_name(f".{target.name}.link")
     temporary.unlink(missing_ok=True)
     try:
@@ -214,13 +216,13 @@ def link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, temporary)
     temporary.replace(target)
-    temporary.unlink(missing_ok=True)  # renaming leaves both names where they are of one file already
+    temporary.unlink(missing_ok=True)  # renaming keeps both names if they already are the same file
 
 
-def find_resume(
+def find_resume_checkpoint(
     run: RunFolder, manifest: Manifest, plan: Plan, config: Config
-) -> tuple[str, Path | None, Saved | None]:
-    """Return the fold's identity, and the checkpoint to go on from with what it says, if there is one.
+) -> tuple[str, Path | None, CheckpointState | None]:
+    """Return the fold's identity hash, and the checkpoint to resume from with its state, if there is one.
 
     Raises:
         InputError: the checkpoint belongs to another plan, case list, seed or kind of training, or the fold does not
@@ -228,8 +230,8 @@ def find_resume(
     """
     training, _ = manifest.split_fold(config.training.fold)
     cases = [case.id for case in training]
-    kept = ("optimizer", "loss", "class_weights", "steps_per_epoch", "accumulate", "freeze_encoder")
-    training_config = config.training.model_dump(include={*kept})
+    keys = ("optimizer", "loss", "class_weights", "steps_per_epoch", "accumulate", "freeze_encoder")
+    training_config = config.training.model_dump(include={*keys})
     averaged = config.training.ema_decay is not None
     identity = hash_value(
         [plan.hash_input, manifest.description.to_dict(), cases, config.seed, training_config, averaged]
@@ -238,11 +240,11 @@ def find_resume(
     path = newest_readable(checkpoints)
     if path is None:
         return identity, None, None
-    saved = Saved.of(path)
+    saved = CheckpointState.read(path)
     if saved.identity != identity:
         raise InputError(
             "the checkpoints were made with another plan, case list, seed, optimizer, loss or epoch length",
             where=str(checkpoints),
-            hint="Choose another run folder, or remove this fold's folder to train it anew.",
+            hint="Choose another run folder, or remove this fold's folder to train it again.",
         )
     return identity, path, saved

@@ -1,4 +1,4 @@
-"""The curves of a training without TensorBoard: training.csv after every validation, curves.png now and then."""
+"""Learning curves of a fold: training.csv after every validation, and curves.png once a minute."""
 
 import csv
 import io
@@ -15,21 +15,21 @@ from medunet.base.files import atomic_write, write_text
 from medunet.training.checkpoints import best_row
 from medunet.training.module import SegmentationModule
 
-_DRAW_EVERY_S = 60.0  # a drawing takes as long as some steps
-_MOST_TARGETS = 8  # more could not be told apart
-_MOST_MARKED = 60  # epochs, of which each is a point
+_DRAW_EVERY_S = 60.0  # drawing takes as long as several steps
+_MOST_TARGETS = 8  # more could not be distinguished
+_MOST_MARKED = 60  # epochs up to which each one is marked by a point
 Rows = list[dict[str, float]]
 
 
 class Curves(L.Callback):
-    """Writes both files whole, from the history that the checkpoint holds: they survive a kill and go on."""
+    """Write training.csv and curves.png from the history in the checkpoint, so that they continue after a resume."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._drawn_at = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the table, and each minute the picture."""
+        """Write the table, and once a minute the plot."""
         assert isinstance(pl_module, SegmentationModule)
         if not pl_module.history:
             return
@@ -38,7 +38,7 @@ class Curves(L.Callback):
             self._draw(pl_module.history)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the whole training."""
+        """Draw the plot of the whole training."""
         assert isinstance(pl_module, SegmentationModule)
         if pl_module.history:
             self._draw(pl_module.history)
@@ -50,7 +50,7 @@ class Curves(L.Callback):
 
 
 def history_csv(history: Rows) -> str:
-    """Return the history as CSV with six significant digits, undefined values blank, infinite ones `inf`."""
+    """Return the history as CSV with six significant digits; undefined values are blank, infinite ones `inf`."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(history[0])
@@ -66,10 +66,10 @@ def _cell(value: float) -> str:
 
 
 def draw_curves(history: Rows) -> Figure:
-    """Draw losses, validation Dice and HD95 per target, and the learning rate over the minutes of training.
+    """Plot losses, validation Dice and HD95 per target, and the learning rate over the minutes of training.
 
-    A target keeps its colour; an infinite HD95 is a triangle at the top; a dotted line marks the validation whose
-    weights are the best.
+    Each target has one colour in all plots. An infinite HD95 is shown as a triangle at the top; a dotted line marks
+    the validation with the best weights.
     """
     figure = Figure(figsize=(16, 4.2), layout="constrained")
     losses, dice, distance, rate = figure.subplots(1, 4)

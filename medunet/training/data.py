@@ -1,7 +1,7 @@
-"""Patches and validation cases of one fold, served to Lightning.
+"""Lightning data module of one fold: random training patches and validation cases.
 
-A patch is a function of (seed, epoch, index) alone: a run that was killed, or that is spread over several processes,
-sees what an undisturbed one sees.
+A patch depends only on (seed, epoch, index). A run that is resumed, or distributed over several processes, therefore
+sees the same patches as an uninterrupted run in one process.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from medunet.transforms.patches import PreparedCase, sample_patch
 
 
 class PatchDataset(Dataset):
-    """Random patches, addressed by (epoch, index)."""
+    """Dataset of random patches, indexed by (epoch, index)."""
 
     def __init__(self, cases: list[PreparedCase], plan: Plan, config: TrainingConfig, *, seed: int) -> None:
         self.cases, self.seed = cases, seed
@@ -36,7 +36,7 @@ class PatchDataset(Dataset):
         epoch, index = address
         rng = np.random.default_rng([self.seed, epoch, index])
         case = self.cases[rng.integers(len(self.cases))]
-        # The last share of every batch is forced to hold foreground; a batch of one by chance.
+        # The last part of every batch is forced to contain foreground; a batch of one by chance.
         foreground = index % self.batch_size >= round(self.batch_size * (1 - self.foreground_share))
         if self.batch_size == 1:
             foreground = rng.random() < self.foreground_share
@@ -58,10 +58,10 @@ class PatchDataset(Dataset):
 
 
 class EpochSampler(Sampler):
-    """Addresses of one epoch's patches; Lightning tells it the epoch through `set_epoch`.
+    """Sampler of the patches' (epoch, index); Lightning sets the epoch by `set_epoch`.
 
-    Batch b of an epoch holds the indices b·B .. b·B + B - 1, of which each process takes its share in order. The
-    first epoch may begin at a later batch, where a resumed run goes on.
+    Batch b of an epoch has the indices b·B .. b·B + B - 1, which are divided among the processes in order. The first
+    epoch may start at a later batch when a run is resumed.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class EpochSampler(Sampler):
         self._first_epoch: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin a given epoch."""
+        """Start a given epoch."""
         self.epoch = epoch
         self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
 
@@ -88,10 +88,10 @@ class EpochSampler(Sampler):
 
 
 class FoldData(L.LightningDataModule):
-    """Training patches and validation cases of one fold, as one process of several sees them.
+    """Training patches and validation cases of one fold, for one of several processes.
 
-    `validation` holds all processes' cases; the loader names this one's by number, and their windows are cut from the
-    stored arrays one batch after the other (`medunet.training.validation`).
+    `validation` holds the cases of all processes. The validation loader yields the numbers of this process's cases,
+    whose windows are cut from the cached arrays batch by batch (`medunet.training.validation`).
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class FoldData(L.LightningDataModule):
         pin_memory: bool = False,
         first_batch: int = 0,
     ) -> None:
-        """`first_batch` is where the first epoch goes on.
+        """`first_batch` is the batch at which the first epoch starts.
 
         Raises:
             InputError: the batch cannot be divided among the processes.
@@ -121,7 +121,7 @@ class FoldData(L.LightningDataModule):
             )
         self.patches = PatchDataset(training, plan, config, seed=seed)
         numbers = list(range(len(validation)))[processes.rank :: processes.count]
-        # A process without a case of its own repeats the first one, which is then counted once.
+        # A process without cases repeats the first one, which is counted only once.
         self.validation, self.numbers = validation, numbers or [0]
         self.sampler = EpochSampler(
             config.steps_per_epoch * config.accumulate, plan.batch_size, processes, first_batch=first_batch
@@ -130,7 +130,7 @@ class FoldData(L.LightningDataModule):
         self.num_workers, self.pin_memory = num_workers, pin_memory
 
     def train_dataloader(self) -> DataLoader:
-        """Patches in batches, in an order fixed by seed and epoch."""
+        """Return the loader of training batches, in an order fixed by seed and epoch."""
         return DataLoader(
             self.patches,
             batch_size=self.batch_size,
@@ -142,12 +142,12 @@ class FoldData(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Numbers of cases, one at a time."""
+        """Return the loader of case numbers, one at a time."""
         return DataLoader([{"number": number} for number in self.numbers], batch_size=None)  # type: ignore[arg-type]
 
 
 def choose_workers(config: TrainingConfig, device: torch.device, processes: Processes) -> int:
-    """Return the number of loading processes: none on a CPU, whose cores the network needs, else by the cores."""
+    """Return the number of data-loading workers: none on a CPU, otherwise by the number of cores."""
     if config.workers is not None:
         return config.workers
     return 0 if device.type == "cpu" else min(8, max(1, usable_cores() // processes.per_node - 1))

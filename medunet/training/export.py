@@ -1,4 +1,4 @@
-"""What a training leaves for prediction: the best and the final weights, and the model card beside them."""
+"""Export of a trained fold for prediction: the best and the final weights, and the model card."""
 
 import errno
 import logging
@@ -18,24 +18,26 @@ from medunet.records.plan import Plan
 from medunet.records.run_folder import RunFolder
 from medunet.records.scores import json_number
 from medunet.training.checkpoints import is_readable, newest_readable
-from medunet.training.validation_plan import begun_validation
+from medunet.training.validation_plan import read_validation_plan
 
 _log = logging.getLogger(__name__)
 
 
 def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Config) -> ModelCard:
-    """Write the best checkpoint's weights and the newest one's as safetensors, with the model card beside them.
+    """Write the weights of the best and of the newest checkpoint as safetensors, and the model card.
 
     Raises:
-        InputError: no checkpoint can be read, or there is none.
+        InputError: there is no checkpoint that can be read.
     """
     fold = config.training.fold
     checkpoints, model = run.fold(fold) / "checkpoints", run.model(fold)
     best, newest = checkpoints / "best.ckpt", newest_readable(checkpoints)
     if newest is None:
-        raise InputError("nothing was saved", where=str(checkpoints), hint="Train at least one epoch.")
+        raise InputError("there is no checkpoint", where=str(checkpoints), hint="Train at least one epoch.")
     if not is_readable(best):
-        _log.warning("best.ckpt of fold %s is lost: the newest weights take the place of the best.", fold)
+        _log.warning(
+            "best.ckpt of fold %s is missing or damaged: the newest weights are exported as the best.", fold
+        )
         best = newest
     averaged = config.training.ema_decay is not None
     row = _export(best, model / WEIGHTS_FILES["best"], averaged=averaged)
@@ -51,7 +53,7 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
         training_cases=tuple(case.id for case in training),
         train_is_validation=training == held_out,
         validation_dice={key: json_number(value) for key, value in row.items() if key.startswith("dice")},
-        validation_cases=begun_validation(run.fold(fold), manifest, config.training).cases,
+        validation_cases=read_validation_plan(run.fold(fold), manifest, config.training).cases,
         weights_sha256=hash_file(model / WEIGHTS_FILES["best"]),
         final_weights_sha256=hash_file(model / WEIGHTS_FILES["final"]),
     )
@@ -60,11 +62,13 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
 
 
 def _export(checkpoint: Path, path: Path, *, averaged: bool) -> dict[str, float]:
-    """Write a checkpoint's weights, or their running average; return the newest row of its history."""
+    """Write a checkpoint's weights, or their moving average; return the last row of its history."""
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     prefix = "average.module." if averaged else "network."
     weights = {
-        name.removeprefix(prefix): value.contiguous().clone()  # DynUNet names some twice; a file holds each
+        name.removeprefix(
+            prefix
+        ): value.contiguous().clone()  # DynUNet names some twice; the file needs copies
         for name, value in content["state_dict"].items()
         if name.startswith(prefix)
     }

@@ -1,11 +1,11 @@
-"""The losses by name, over one or several output scales, with ignored voxels and class weights.
+"""Segmentation losses by name, over one or several output scales, with an ignore label and class weights.
 
 | name | terms | head |
 |---|---|---|
-| ce, dice_ce | cross-entropy, with Dice | softmax: labels that exclude one another |
+| ce, dice_ce | cross-entropy, with Dice | softmax: mutually exclusive labels |
 | bce, dice_bce | binary cross-entropy, with Dice | sigmoid: regions |
 | dice, focal, dice_focal, tversky, focal_tversky | as named | both |
-| hausdorff_dt | Dice and distances from the outlines; slow, the distances are computed on the CPU | both |
+| hausdorff_dt | Dice and surface distances; slow, the distance transforms are computed on the CPU | both |
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,27 +33,27 @@ _TERMS: dict[str, dict[str, Callable[[Scale], torch.Tensor]]] = {
     "focal_tversky": {"focal_tversky": terms.focal_tversky},
     "hausdorff_dt": {"dice": terms.dice, "hausdorff": terms.hausdorff},
 }
-_LEAST_HAUSDORFF = 1e-3  # below which the distances' share fades
+_MIN_HAUSDORFF = 1e-3  # below it the weight of the distances no longer grows
 
 
 class SegmentationLoss(nn.Module):
-    """Mean over samples of a loss of each sample by itself, summed over one or several output scales.
+    """Segmentation loss: mean over samples, weighted sum over one or several output scales.
 
-    Scales weigh 1, 1/2, 1/4, ... normalised to a sum of one; a coarser scale sees the label at its nearest voxels.
-    Voxels of the description's `ignore` label add nothing at any scale. Class weights multiply each target's part
-    (and the background's, where the loss counts it) of a weighted mean.
+    Scales have the weights 1, 1/2, 1/4, ... normalised to a sum of one; for coarser scales the label is resampled by
+    nearest neighbour. Voxels of the description's `ignore` label are excluded at every scale. Class weights are the
+    weights of the targets (and of background, if the loss includes it) in a weighted mean.
 
     After a call `last_scales` holds the loss of each scale, finest first, and `last_terms` each term at the finest
-    scale, detached and on the device, so that reading them is what waits.
+    scale. They are detached and stay on the device, so that only reading them synchronises.
     """
 
     def __init__(
         self, description: Description, name: LossName = "auto", class_weights: Mapping[str, float] = {}
     ) -> None:
-        """Choose the loss by name; "auto" is dice_bce for regions, else dice_ce.
+        """Choose the loss by name; "auto" is dice_bce for regions, otherwise dice_ce.
 
         Raises:
-            InputError: loss, labels and class weights do not fit one another.
+            InputError: loss, labels and class weights are incompatible.
         """
         super().__init__()
         check_loss(name, description, class_weights)
@@ -61,15 +61,15 @@ class SegmentationLoss(nn.Module):
         self.softmax = not description.regions
         self.declared = sorted(description.labels.values())
         channels = {"background": (0,), **description.targets} if self.softmax else description.targets
-        table = [_mark(values) for values in channels.values()]
+        table = [_indicator(values) for values in channels.values()]
         if description.ignore_value is not None:
-            table.append(1 - _mark([description.ignore_value]))
-        # Table (C, 256): which label values each channel unites; where some are ignored, one row more: which are not.
+            table.append(1 - _indicator([description.ignore_value]))
+        # Table (C, 256): 1 for the label values of each channel; an ignore label adds a row: 1 for valid values.
         self.table: torch.Tensor
         self.undeclared: torch.Tensor
         self.weights: torch.Tensor
         self.register_buffer("table", torch.stack(table), persistent=False)
-        self.register_buffer("undeclared", _mark(self.declared) == 0, persistent=False)
+        self.register_buffer("undeclared", _indicator(self.declared) == 0, persistent=False)
         weights = torch.tensor([class_weights.get(channel, 1.0) for channel in channels])
         self.register_buffer("weights", weights, persistent=False)
         self.last_scales: list[torch.Tensor] = []
@@ -79,21 +79,23 @@ class SegmentationLoss(nn.Module):
         """Return the scalar loss.
 
         Args:
-            logits: `(B, C, *size)` each, finest first; in half precision they are computed with in float32.
+            logits: `(B, C, *size)` each, finest first; half precision is converted to float32.
             label: `(B, 1, *size)` with the dataset's own values, 0 to 255.
 
         Raises:
-            DataError: on a CPU, the label holds values that are not declared. On a card, where looking would make
-                it wait at every step, the loss is then NaN, and `check_label` says why.
+            DataError: on a CPU, the label has undeclared values. On a GPU, where this check would synchronise at
+                every step, the loss is NaN instead, and `check_label` raises the error.
         """
         if label.device.type == "cpu":
             self.check_label(label)
         scales = []
         for number, output in enumerate(logits):
             size = output.shape[2:]
-            scale = self._compare(output.float(), label if label.shape[2:] == size else _nearest(label, size))
+            scale = self._make_scale(
+                output.float(), label if label.shape[2:] == size else _nearest(label, size)
+            )
             values = {name: term(scale) for name, term in self.terms.items()}
-            scales.append(_sum_of(values).mean())
+            scales.append(_sum_terms(values).mean())
             if number == 0:
                 self.last_terms = {name: value.detach().mean() for name, value in values.items()}
         self.last_scales = [value.detach() for value in scales]
@@ -102,49 +104,51 @@ class SegmentationLoss(nn.Module):
             (weight / sum(weights) * value for weight, value in zip(weights, scales, strict=True)),
             start=torch.zeros((), device=label.device),
         )
-        return total if label.device.type == "cpu" else total.masked_fill(self._is_strange(label), torch.nan)
+        return (
+            total if label.device.type == "cpu" else total.masked_fill(self._has_undeclared(label), torch.nan)
+        )
 
     def check_label(self, label: torch.Tensor) -> None:
-        """Check that a label holds declared values only.
+        """Check that a label has declared values only.
 
         Raises:
-            DataError: it holds others; names them.
+            DataError: it has other values; lists them.
         """
-        if self._is_strange(label):
-            strange = sorted(set(label.unique().int().tolist()) - set(self.declared))
+        if self._has_undeclared(label):
+            undeclared = sorted(set(label.unique().int().tolist()) - set(self.declared))
             raise DataError(
-                f"label values {strange} are not among the declared {self.declared}",
+                f"label values {undeclared} are not among the declared {self.declared}",
                 where="training",
                 hint="Run the check again, and correct the label or declare its values.",
             )
 
-    def _is_strange(self, label: torch.Tensor) -> torch.Tensor:
+    def _has_undeclared(self, label: torch.Tensor) -> torch.Tensor:
         return self.undeclared.to(label.device).index_select(0, label.flatten().int()).any()
 
-    def _compare(self, logits: torch.Tensor, label: torch.Tensor) -> Scale:
+    def _make_scale(self, logits: torch.Tensor, label: torch.Tensor) -> Scale:
         channels, table = len(self.weights), self.table.to(label.device)
         rows = table.index_select(1, label.flatten().int()).unflatten(1, (len(label), *label.shape[2:]))
-        found = rows.transpose(0, 1)
-        counted = found[:, channels:] if len(table) > channels else None
-        return Scale(logits, found[:, :channels], counted, self.weights.to(label.device), self.softmax)
+        reference = rows.transpose(0, 1)
+        valid = reference[:, channels:] if len(table) > channels else None
+        return Scale(logits, reference[:, :channels], valid, self.weights.to(label.device), self.softmax)
 
 
-def _mark(values: Sequence[int]) -> torch.Tensor:
-    """Return float32 `(256,)`: 1 at the given label values."""
-    marks = torch.zeros(256)
-    marks[list(values)] = 1
-    return marks
+def _indicator(values: Sequence[int]) -> torch.Tensor:
+    """Return float32 `(256,)`: 1 at the given label values, otherwise 0."""
+    indicator = torch.zeros(256)
+    indicator[list(values)] = 1
+    return indicator
 
 
-def _sum_of(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _sum_terms(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return the sum of the terms of each sample.
 
-    Distances weigh as much as Dice, as their authors advise: they are multiplied by the ratio of the two, taken as a
-    constant. The authors take it from the means of an epoch; each sample's own needs nothing to be remembered.
+    The Hausdorff term has the same weight as Dice, as its authors recommend: it is multiplied by the ratio of the
+    two, taken as a constant. The authors compute the ratio from the means of an epoch, here from each sample.
     """
     if "hausdorff" in values:
         dice, distance = values["dice"], values["hausdorff"]
-        return dice + dice.detach() / distance.detach().clamp_min(_LEAST_HAUSDORFF) * distance
+        return dice + dice.detach() / distance.detach().clamp_min(_MIN_HAUSDORFF) * distance
     return torch.stack(list(values.values())).sum(0)
 
 

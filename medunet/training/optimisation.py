@@ -1,4 +1,4 @@
-"""How weights move: the optimiser, the learning rate at each moment, and the running average of the weights."""
+"""Optimiser, learning rate schedule, and exponential moving average of the weights."""
 
 import math
 from collections.abc import Iterable
@@ -14,20 +14,21 @@ _POLY_POWER = 0.9  # nnU-Net's
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return Adam, AdamW, or SGD with Nesterov momentum 0.99 as nnU-Net, over the parameters that learn."""
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    """Return Adam, AdamW, or SGD with Nesterov momentum 0.99 as in nnU-Net, for the trainable parameters."""
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(learning, rate, weight_decay=decay)
+        return torch.optim.AdamW(trainable, rate, weight_decay=decay)
     if config.optimizer == "adam":
-        return torch.optim.Adam(learning, rate, weight_decay=decay)
-    return torch.optim.SGD(learning, rate, momentum=0.99, nesterov=True, weight_decay=decay)
+        return torch.optim.Adam(trainable, rate, weight_decay=decay)
+    return torch.optim.SGD(trainable, rate, momentum=0.99, nesterov=True, weight_decay=decay)
 
 
 def learning_rate(config: TrainingConfig, progress: float, step: int) -> float:
-    """Return the learning rate at a step, `progress` (0 to 1) into training.
+    """Return the learning rate at a step, where `progress` is the finished share of training (0 to 1).
 
-    Polynomial decay of power 0.9, half a cosine, or constant; over the first `warmup_steps` it also rises linearly.
+    The schedule is polynomial decay with power 0.9, cosine decay or constant, with a linear warm-up over
+    `warmup_steps`.
     """
     decay = {
         "poly": (1 - progress) ** _POLY_POWER,
@@ -38,17 +39,17 @@ def learning_rate(config: TrainingConfig, progress: float, step: int) -> float:
     return config.learning_rate * decay * warmup
 
 
-def average_of(network: nn.Module, decay: float) -> AveragedModel:
-    """Return an exponential moving average of a network's weights, its decay rising to `decay` as steps are seen.
+def make_ema(network: nn.Module, decay: float) -> AveragedModel:
+    """Return an exponential moving average of a network's weights, with a decay that rises to `decay`.
 
-    The rise, (1 + n) / (10 + n) after n steps, is TensorFlow's ExponentialMovingAverage with `num_updates`: the
-    random first weights are forgotten at once.
+    After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage with
+    `num_updates`, so that the random initial weights are forgotten quickly.
     """
 
     @torch.no_grad()
     def update(averages: _Tensors, weights: _Tensors, count: torch.Tensor | int) -> None:
-        kept = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(list(averages), list(weights), 1 - kept)
+        current_decay = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(list(averages), list(weights), 1 - current_decay)
 
     average = AveragedModel(network, multi_avg_fn=update, use_buffers=False)
     return average.requires_grad_(False)

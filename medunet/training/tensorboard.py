@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training: losses, scores, speed, memory, curves, pictures, graph, settings."""
+"""TensorBoard log of a training: losses, scores, speed, memory, curves, images, network graph and settings."""
 
 import io
 import json
@@ -23,14 +23,14 @@ from medunet.records.unpadded import unpadded_size
 from medunet.training.module import SegmentationModule
 from medunet.training.validation import NUM_BINS, CaseResult, precision_recall
 
-_EVERY = 10  # steps between two entries
+_EVERY = 10  # steps between entries
 
 
 class TensorBoardLog(L.Callback):
-    """Writes to the logger's event files; case ids are all that they say of patients."""
+    """Write the training to TensorBoard's event files; of patients they contain only the case ids."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write plan, configuration and graph, once a training."""
+        """Write plan, configuration and network graph once per training."""
         module, writer = _module(pl_module), _writer(pl_module)
         if module.history:
             return
@@ -43,7 +43,7 @@ class TensorBoardLog(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write a step's losses, by head and by term, learning rate, gradient norm and memory."""
+        """Write a step's losses by head and by term, learning rate, gradient norm and memory."""
         module = _module(pl_module)
         if module.global_step % _EVERY or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
@@ -58,7 +58,7 @@ class TensorBoardLog(L.Callback):
         _add_scalars(_writer(pl_module), values, module.global_step)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write an epoch's losses and scores, precision-recall curves, and the first and the worst case."""
+        """Write an epoch's losses and scores, precision-recall curves, and images of the first and the worst case."""
         module, writer = _module(pl_module), _writer(pl_module)
         row, step = module.history[-1], module.global_step
         scores = {key: value for key, value in row.items() if key.startswith(_SCORES)}
@@ -77,11 +77,11 @@ class TensorBoardLog(L.Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put on disk what was logged so far: training goes on from here, and logs none of it again."""
+        """Flush the log, because a training resumed from this checkpoint does not log these steps again."""
         _writer(pl_module).flush()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the settings with the best Dice for HParams."""
+        """Write the settings with the best Dice for the HParams view."""
         module, writer = _module(pl_module), _writer(pl_module)
         best = max((row["dice"] for row in module.history if not math.isnan(row["dice"])), default=math.nan)
         training = module.run_config.training.model_dump(mode="json")
@@ -104,7 +104,7 @@ _SCORES = ("dice", "iou", "precision", "recall", "hd95_mm")
 
 
 def _add_graph(writer: SummaryWriter, module: SegmentationModule) -> None:
-    """Write the network's graph, traced with a small image; a network that cannot be traced has none."""
+    """Write the network's graph, traced with a small image, or a note if it cannot be traced."""
     network = module.network
     channels = len(module.description.channels) * module.plan.context_slices
     image = torch.zeros((1, channels, *_smallest_input(module.plan)), device=module.device)
@@ -113,17 +113,17 @@ def _add_graph(writer: SummaryWriter, module: SegmentationModule) -> None:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            # Traced here, for `add_graph` would also check the trace, which takes as long again.
+            # Traced here, because `add_graph` would also check the trace, which doubles the time.
             traced = torch.jit.trace(network, image, strict=False, check_trace=False)
             writer.add_graph(traced, image)
-    except Exception:  # the tracer refuses much; a missing picture must not end a training
+    except Exception:  # a failed trace must not stop the training
         writer.add_text("graph", "This network cannot be traced.")
     finally:
         network.train(was_training)
 
 
 def _smallest_input(plan: Plan) -> tuple[int, ...]:
-    """Return the smallest image that a network takes: two voxels along each axis of its coarsest stage if padded."""
+    """Return the smallest input size of a network; if padded, with two voxels per axis at the coarsest stage."""
     if not plan.padded:
         one = (1,) * plan.dimensions
         return unpadded_size(one, plan.kernel_sizes, plan.strides, plan.convolutions_per_stage, up=True)
@@ -132,7 +132,7 @@ def _smallest_input(plan: Plan) -> tuple[int, ...]:
 
 
 def _add_picture(writer: SummaryWriter, tag: str, picture: Image.Image, step: int) -> None:
-    """Write a picture as it is packed, by its palette; `add_image` would spread it to colours."""
+    """Write an image with its palette; `add_image` would convert it to RGB."""
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     image = Summary.Image(
@@ -142,7 +142,7 @@ def _add_picture(writer: SummaryWriter, tag: str, picture: Image.Image, step: in
 
 
 def _add_precision_recall(writer: SummaryWriter, cases: list[CaseResult], target: str, step: int) -> None:
-    """Write one curve over all cases' voxels, by rising threshold as TensorBoard wants it."""
+    """Write the precision-recall curve over all cases' voxels, by rising threshold as TensorBoard expects."""
     negatives, positives = np.sum([case.targets[target].histogram for case in cases], axis=0)
     above = [counts[::-1].cumsum()[::-1] for counts in (positives, negatives)]
     precision, recall = (values[::-1] for values in precision_recall(cases, target))
@@ -166,7 +166,7 @@ def _add_scalars(writer: SummaryWriter, values: Mapping[str, Any], step: int) ->
 
 
 def _memory_gb(device: torch.device) -> float:
-    """Return the most memory that this process has held on the card, or what it holds now on a CPU."""
+    """Return this process's peak GPU memory, or on a CPU its current resident memory, in GB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return psutil.Process().memory_info().rss / 1e9

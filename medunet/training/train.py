@@ -1,4 +1,4 @@
-"""Train one fold: prepare, fit, stop, and leave the best and the final weights where prediction finds them."""
+"""Train one fold of a run and export its best and final weights."""
 
 import logging
 import warnings
@@ -17,26 +17,26 @@ from medunet.records.manifest import Manifest
 from medunet.records.model_card import ModelCard
 from medunet.records.plan import Plan
 from medunet.records.run_folder import RunFolder
-from medunet.training.cache import hold_in_memory, prepare_cases
+from medunet.training.cache import load_into_memory, prepare_cases
 from medunet.training.checkpoints import (
-    KeepCheckpoints,
-    Saved,
-    StopWithoutGain,
-    WholeCheckpointIO,
-    find_resume,
+    AtomicCheckpointIO,
+    CheckpointState,
+    SaveCheckpoints,
+    StopWithoutImprovement,
+    clean_up,
+    find_resume_checkpoint,
     link,
-    tidy,
 )
 from medunet.training.curves import Curves
 from medunet.training.data import FoldData, choose_workers
 from medunet.training.export import export_weights
-from medunet.training.finetune import begin_weights
-from medunet.training.memory import naming_out_of_memory, require_memory
+from medunet.training.finetune import init_weights
+from medunet.training.memory import explain_out_of_memory, require_memory
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
 from medunet.training.progress_line import ProgressLine
 from medunet.training.tensorboard import TensorBoardLog
-from medunet.training.validation_plan import ValidationPlan, settle_validation
+from medunet.training.validation_plan import ValidationPlan, resolve_validation_plan
 from medunet.transforms.patches import PreparedCase
 
 _log = logging.getLogger(__name__)
@@ -57,39 +57,40 @@ def train_fold(
     callbacks: Sequence[L.Callback] = (),
     validation: ValidationPlan | None = None,
 ) -> ModelCard:
-    """Train `config.training.fold` of a run and export its best and final weights; a run begun before goes on.
+    """Train or resume `config.training.fold` of a run, and export its best and final weights.
 
-    Writes checkpoints, TensorBoard log, training.csv and curves.png under the fold's folder, and at the end the
-    folder `model`: weights.safetensors, weights_final.safetensors and model.json. Of several processes the first one
-    writes; all return.
-    `validation` is how a training that begins is validated; None: as fits its time.
+    Writes checkpoints, TensorBoard log, training.csv and curves.png in the fold's folder, and at the end the folder
+    `model` with weights.safetensors, weights_final.safetensors and model.json. With several processes only the first
+    one writes. `validation` sets the validation plan of a new training; None: it is planned by the available time.
 
     Raises:
         InputError: the checkpoints belong to another plan, the fold does not exist, the batch cannot be divided
-            among the processes, or memory does not suffice.
+            among the processes, or there is not enough memory.
     """
     if device.type == "cpu":
         keep_freed_memory()
     fold, description = config.training.fold, manifest.description
     folder = run.fold(fold)
     checkpoints = folder / "checkpoints"
-    identity, resume, saved = find_resume(run, manifest, plan, config)
+    identity, resume, saved = find_resume_checkpoint(run, manifest, plan, config)
     if processes.is_first:
-        tidy(checkpoints, resume)
-        if saved is not None and saved.ends_best_epoch():  # a kill may have come between the two files
+        clean_up(checkpoints, resume)
+        if (
+            saved is not None and saved.ends_best_epoch()
+        ):  # training may have been killed between the two files
             link(checkpoints / "last.ckpt", checkpoints / "best.ckpt")
     processes.wait()
     if saved is None or not saved.is_over(config):
-        # Lightning warns of worker counts and sizes that do not concern a user of ours.
+        # Hide Lightning's warnings about worker counts and sizes, which users cannot act on.
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         L.seed_everything(config.seed, workers=True, verbose=False)
         if processes.is_first:
-            validation = settle_validation(
+            validation = resolve_validation_plan(
                 folder, manifest, plan, config, data_root, compute,
                 given=validation, is_resumed=saved is not None,
             )  # fmt: skip
-        validation = processes.share(validation)
+        validation = processes.broadcast(validation)
         assert validation is not None
         num_windows = validation.windows
         _require_memory(manifest, validation, plan, config, compute, device, processes)
@@ -97,7 +98,7 @@ def train_fold(
             plan, description, config, compute, identity, processes, num_windows=num_windows
         )
         if saved is None:
-            begin_weights(module, folder, manifest, config, speaks=processes.is_first)
+            init_weights(module, folder, manifest, config, is_first=processes.is_first)
         first_batch = saved.batch_in_epoch(config) if saved else 0
         data = _prepare_data(
             manifest, validation, plan, config, data_root, cache or run.cache, device, processes, first_batch
@@ -107,9 +108,9 @@ def train_fold(
         if saved is not None and processes.is_first:
             _log.info("Resuming fold %s at step %d.", fold, saved.step)
         try:
-            with naming_out_of_memory(f"training fold {fold} on {device}"):
+            with explain_out_of_memory(f"training fold {fold} on {device}"):
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if saved else None)
-        except SystemExit:  # Lightning's answer to Ctrl-C
+        except SystemExit:  # raised by Lightning on Ctrl-C
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise
@@ -151,22 +152,22 @@ def _prepare_data(
     processes: Processes,
     first_batch: int,
 ) -> FoldData:
-    """Preprocess what the fold needs, in the first process alone, and hold it in memory if it fits."""
+    """Preprocess the fold's cases in the first process, and load them into memory if they fit."""
     training, validation = manifest.split_fold(config.training.fold)
-    shown = [case for case in validation if case.id in validation_plan.cases]
+    validated = [case for case in validation if case.id in validation_plan.cases]
     num_workers = choose_workers(config.training, device, processes)
-    held: list[PreparedCase] | None = None
+    loaded: list[PreparedCase] | None = None
     if processes.is_first:
-        wanted = {case.id: case for case in (*training, *shown)}  # those that also validate are held once
+        wanted = {case.id: case for case in (*training, *validated)}  # each case once
         prepared = prepare_cases(
             list(wanted.values()), manifest.description, plan, data_root, cache, seed=config.seed
         )
         shared = num_workers > 0 or processes.count > 1
-        held = hold_in_memory(prepared, config.training.ram_gb, shared=shared)
-    by_id = {case.id: case for case in processes.share(held)}
+        loaded = load_into_memory(prepared, config.training.ram_gb, shared=shared)
+    by_id = {case.id: case for case in processes.broadcast(loaded)}
     return FoldData(
         [by_id[case.id] for case in training],
-        [by_id[case.id] for case in shown],
+        [by_id[case.id] for case in validated],
         plan,
         config.training,
         seed=config.seed,
@@ -183,37 +184,37 @@ def _make_trainer(
     compute: ComputeChoice,
     device: torch.device,
     processes: Processes,
-    saved: Saved | None,
+    saved: CheckpointState | None,
     callbacks: Sequence[L.Callback],
     every_epochs: int,
 ) -> L.Trainer:
     training = config.training
-    together: list[L.Callback] = [KeepCheckpoints(folder / "checkpoints", training.checkpoint_minutes)]
+    own_callbacks: list[L.Callback] = [SaveCheckpoints(folder / "checkpoints", training.checkpoint_minutes)]
     if processes.is_first:
-        together += [ProgressLine(), Curves(folder), TensorBoardLog()]
+        own_callbacks += [ProgressLine(), Curves(folder), TensorBoardLog()]
     if training.patience is not None:
-        together.append(StopWithoutGain(training.patience))
-    on_card = device.type == "cuda"
-    alone: Any = [device.index or 0] if on_card else 1
-    unsaved = saved.step + 1 if saved else 0  # what was logged from this step on happens again
-    log = TensorBoardLogger(folder, name="tensorboard", version="", purge_step=unsaved)
+        own_callbacks.append(StopWithoutImprovement(training.patience))
+    on_gpu = device.type == "cuda"
+    device_ids: Any = [device.index or 0] if on_gpu else 1
+    first_step = saved.step + 1 if saved else 0  # log entries from this step on are written again
+    log = TensorBoardLogger(folder, name="tensorboard", version="", purge_step=first_step)
     return L.Trainer(
-        accelerator="gpu" if on_card else "cpu",
-        devices=alone if processes.count == 1 else processes.per_node,
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=device_ids if processes.count == 1 else processes.per_node,
         num_nodes=processes.count // processes.per_node,
         strategy="auto" if processes.count == 1 else "ddp",
-        use_distributed_sampler=False,  # ours knows the processes
+        use_distributed_sampler=False,  # `EpochSampler` divides batches among processes
         precision=_LIGHTNING_PRECISION[compute.precision],
-        max_epochs=saved.epochs_in_all(config) if saved else training.epochs,
+        max_epochs=saved.total_epochs(config) if saved else training.epochs,
         gradient_clip_val=training.gradient_clip,
         accumulate_grad_batches=training.accumulate,
-        check_val_every_n_epoch=every_epochs,  # and behind the last step, by the module
+        check_val_every_n_epoch=every_epochs,  # and after the last step, set by the module
         num_sanity_val_steps=0,
         logger=log if processes.is_first else False,
-        callbacks=[*callbacks, *together],
-        plugins=[WholeCheckpointIO()],
+        callbacks=[*callbacks, *own_callbacks],
+        plugins=[AtomicCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
-        benchmark=on_card,
+        benchmark=on_gpu,
         default_root_dir=folder,
     )

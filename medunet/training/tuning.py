@@ -1,8 +1,8 @@
-"""The search for better settings: Optuna proposes, a fold is trained, bad trials end early, everything is kept.
+"""Hyperparameter search with Optuna: each trial trains a fold, bad trials are pruned, and a search can be resumed.
 
-Trials lie in a database (SQLite beside the run, or a server's URL that many machines share) and in folders of their
-own, `tuning/trial_0007/`, each an ordinary run. A killed search goes on with the trials that it had begun: such a
-trial stands in the database as failed, and once more, in the same folder, as the one that went on.
+Trials are stored in a database (SQLite in the run's folder, or a server that several machines share) and each in its
+own folder `tuning/trial_0007/`, which is an ordinary run. A resumed search continues interrupted trials: such a trial
+is in the database twice, as failed and, with the same folder, as the trial that continued it.
 """
 
 import logging
@@ -27,10 +27,10 @@ try:
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    from medunet.training.tuning_space import as_changes, as_shown, grid_of, suggest
+    from medunet.training.tuning_space import as_changes, make_grid, suggest, to_table_values
 except ImportError as error:
     raise InputError(
-        "Optuna is not installed", where="medunet tune", hint="pip install 'medunet[tune]'"
+        "Optuna is not installed", where="medunet tune", hint="Run `pip install 'medunet[tune]'`."
     ) from error
 
 _log = logging.getLogger(__name__)
@@ -40,63 +40,63 @@ _STATES = {  # in the table's order
     _STATE.WAITING: "waiting",
 }  # fmt: skip
 _METRIC = "best validation Dice"
-_HEARTBEAT_S = 60  # a trial on a server's list whose machine has been silent for twice as long is begun again
+_HEARTBEAT_S = 60  # a trial on a server without a heartbeat for twice as long is started again
 _TRIALS_BEFORE_PRUNING = 3
 
 TrainTrial = Callable[[str, list[str], Sequence[L.Callback]], float]
 
 
 class Pruning(L.Callback):
-    """Tell Optuna each epoch's Dice, and stop where it says that the trial lies below the others."""
+    """Report each epoch's Dice to Optuna, and stop the trial if Optuna prunes it."""
 
     def __init__(self, trial: optuna.Trial, *, prune: bool) -> None:
         self.trial, self.prune, self.pruned = trial, prune, False
-        self._num_told = 0
+        self._num_reported = 0
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the newest validation; of a trial that goes on after a kill, those before it as well."""
+        """Report the newest validation; in a resumed trial also the earlier ones."""
         assert isinstance(pl_module, SegmentationModule)
-        if len(pl_module.history) == self._num_told:
+        if len(pl_module.history) == self._num_reported:
             return
-        for row in pl_module.history[self._num_told :]:
+        for row in pl_module.history[self._num_reported :]:
             self.trial.report(0.0 if math.isnan(row["dice"]) else row["dice"], int(row["epoch"]))
-        self._num_told = len(pl_module.history)
+        self._num_reported = len(pl_module.history)
         self.trial.set_user_attr("minutes", pl_module.history[-1]["minutes"])
         if self.prune and self.trial.should_prune():
             self.pruned = trainer.should_stop = True
 
 
 class _TrialFailedError(Exception):
-    """A trial's settings could not be trained with; the others go on."""
+    """A trial failed because of its settings; the search continues."""
 
 
 def search(
     config: Config, folder: Path, train: TrainTrial, *, study_name: str, storage_url: str | None = None
 ) -> pd.DataFrame:
-    """Run trials until the study holds `tuning.trials` that ended, or its whole grid; return their table, best first.
+    """Run trials until `tuning.trials` of them, or the whole grid, have finished; return their table, best first.
 
-    The space is one that `check_space` passed. `train(name, changes, callbacks)` trains one trial in the folder
-    `name` with changes to the configuration, and returns its best validation Dice. Machines that share a server join
-    the study of the same name. Writes `trials.csv`, `best.yaml` (the configuration to train with) and TensorBoard's
-    HParams below `folder`.
+    The space must have passed `check_space`. `train(name, changes, callbacks)` trains one trial in the folder `name`
+    with changes to the configuration, and returns its best validation Dice. Machines that use the same server and
+    study name work on the same search. Writes `trials.csv`, `best.yaml` (the best configuration) and TensorBoard's
+    HParams in `folder`.
 
     Raises:
         InputError: the folder holds another search, or the server cannot be reached.
     """
     tuning, is_shared = config.tuning, storage_url is not None
     study = _open_study(folder, study_name, storage_url)
-    _claim(folder, {"study": study_name, "storage": "server" if is_shared else "sqlite"})
+    _check_identity(folder, {"study": study_name, "storage": "server" if is_shared else "sqlite"})
 
     def objective(trial: optuna.Trial) -> float:
-        # What is drawn is a function of (seed, trial): a search that goes on, or another machine, draws anew.
+        # The draw depends only on (seed, trial): a resumed search, or another machine, does not repeat draws.
         study.sampler = _sampler(tuning, [config.seed, trial.number])
         changes, pruning = suggest(trial, tuning.space), Pruning(trial, prune=tuning.prune)
         name = _folder_of(trial)
         try:
             dice = train(name, changes, [pruning])
         except BaseException as error:
-            if not _is_of_settings(error, changes):
-                # Ctrl-C, a full disk: the trial goes on when the search does.
+            if not _is_caused_by_settings(error, changes):
+                # Ctrl-C or a full disk: the trial is continued when the search is resumed.
                 _queue(study, study.trials[trial.number])
                 raise
             trial.set_user_attr("reason", _reason(error))
@@ -109,38 +109,38 @@ def search(
         return dice
 
     if not is_shared:
-        _take_up_killed(study)
+        _requeue_interrupted(study)
     study.sampler = _sampler(tuning, [config.seed])
     num_wanted = tuning.trials
     if tuning.sampler == "grid":
-        num_wanted = min(num_wanted, math.prod(len(values) for values in grid_of(tuning.space).values()))
-    while _num_taken(study, is_shared=is_shared) < num_wanted:
+        num_wanted = min(num_wanted, math.prod(len(values) for values in make_grid(tuning.space).values()))
+    while _num_assigned(study, is_shared=is_shared) < num_wanted:
         study.optimize(objective, n_trials=1, catch=(_TrialFailedError,))
         _write_results(study, config, folder)
     return _write_results(study, config, folder)
 
 
-def _claim(folder: Path, identity: dict[str, str]) -> None:
-    """Keep which search the folder holds: trials of two searches would be mistaken for one another's.
+def _check_identity(folder: Path, identity: dict[str, str]) -> None:
+    """Record which search the folder holds, so that trials of two searches are never mixed.
 
     Raises:
-        InputError: it holds another one.
+        InputError: the folder holds another search.
     """
     path = folder / "study.json"
     if path.exists() and read_json_object(path) != identity:
         raise InputError(
-            "holds trials of another search: its space, settings, cases or kind of storage were others",
+            "holds trials of another search: its space, settings, cases or kind of storage differ",
             where=str(folder),
-            hint="Restore them, remove the folder, or search in another run.",
+            hint="Restore them, remove the folder, or search in another run folder.",
         )
     write_json(path, identity)
 
 
 def _open_study(folder: Path, name: str, url: str | None) -> optuna.Study:
-    optuna.logging.set_verbosity(logging.ERROR)  # pruned and failed trials are told in our words
+    optuna.logging.set_verbosity(logging.ERROR)  # pruned and failed trials are logged by `search`
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     folder.mkdir(parents=True, exist_ok=True)
-    hint = "Remove the tuning folder to search anew."
+    hint = "Remove the tuning folder to start a new search."
     if url:
         hint = "Give a reachable server, such as postgresql://USER:PASSWORD@HOST/DATABASE, and install its driver."
     try:
@@ -170,34 +170,34 @@ def _sampler(tuning: TuningConfig, seeds: Sequence[int]) -> optuna.samplers.Base
         return optuna.samplers.RandomSampler(seed=seed)
     if tuning.sampler == "grid":
         return optuna.samplers.GridSampler(
-            grid_of(tuning.space), seed=0
-        )  # one order for all machines and lives
+            make_grid(tuning.space), seed=0
+        )  # the same order for all machines and after a resume
     return optuna.samplers.TPESampler(seed=seed)
 
 
-# ---- trials that were killed ------------------------------------------------------------------------------------
+# ---- interrupted trials -----------------------------------------------------------------------------------------
 
 
 def _folder_of(trial: optuna.Trial | optuna.trial.FrozenTrial) -> str:
-    """Return the name of a trial's folder: its own, or that of the killed trial which it goes on with."""
+    """Return the name of a trial's folder: its own, or that of the interrupted trial that it continues."""
     return trial.user_attrs.get("folder", f"trial_{trial.number:04d}")
 
 
 def _settings_of(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """Return what was drawn for a trial; nothing where a kill came before all of a grid's point was."""
+    """Return a trial's settings; empty if it was interrupted before all settings of a grid point were set."""
     settings = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     return settings if len(settings) == len(trial.system_attrs.get("search_space", settings)) else {}
 
 
 def _queue(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-    """Put a killed trial's settings in the queue, to go on in its folder."""
+    """Enqueue an interrupted trial's settings, to be continued in its folder."""
     if settings := _settings_of(trial):
         study.enqueue_trial(settings, user_attrs={"folder": _folder_of(trial)})
 
 
-def _take_up_killed(study: optuna.Study) -> None:
-    """Queue the trials of this machine's own list that were begun and neither ended nor queued."""
-    newest = {trial.number for trial in _newest(study)}
+def _requeue_interrupted(study: optuna.Study) -> None:
+    """Enqueue the trials of a local study that were started but neither finished nor enqueued."""
+    newest = {trial.number for trial in _newest_trials(study)}
     for trial in study.trials:
         if trial.state == _STATE.RUNNING and _settings_of(trial):
             if trial.number in newest:
@@ -205,27 +205,27 @@ def _take_up_killed(study: optuna.Study) -> None:
             study.tell(trial.number, state=_STATE.FAIL)
 
 
-def _newest(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return one entry for each folder, the one that went on last."""
+def _newest_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the newest trial of each folder."""
     return list({_folder_of(trial): trial for trial in study.trials if _settings_of(trial)}.values())
 
 
-def _num_taken(study: optuna.Study, *, is_shared: bool) -> int:
-    """Return how many trials need no machine any more: they have ended, or other machines are at work on them."""
+def _num_assigned(study: optuna.Study, *, is_shared: bool) -> int:
+    """Return the number of trials that have finished or are running on another machine."""
     if is_shared:
         optuna.storages.fail_stale_trials(study)
     return sum(
         trial.state in (_STATE.COMPLETE, _STATE.PRUNED)
         or "reason" in trial.user_attrs
         or (is_shared and trial.state == _STATE.RUNNING)
-        for trial in _newest(study)
+        for trial in _newest_trials(study)
     )
 
 
-def _is_of_settings(error: BaseException, changes: Sequence[str]) -> TypeGuard[MedunetError]:
-    """Say whether a trial failed because of its settings, and not because of the machine's state or its user.
+def _is_caused_by_settings(error: BaseException, changes: Sequence[str]) -> TypeGuard[MedunetError]:
+    """Return whether a trial failed because of its settings rather than the machine or the user.
 
-    Memory that does not suffice is the settings' fault where they change the plan, else the machine's.
+    Insufficient memory is attributed to the settings if they change the plan, otherwise to the machine.
     """
     if isinstance(error, NoMemoryError):
         return any(change.startswith("planning.") for change in changes)
@@ -233,7 +233,7 @@ def _is_of_settings(error: BaseException, changes: Sequence[str]) -> TypeGuard[M
 
 
 def _reason(error: MedunetError) -> str:
-    """Return why a trial failed, without the paths that an error may name: the table is kept and handed on."""
+    """Return why a trial failed, without paths, because the table may be shared."""
     return error.what if "/" in error.where else str(error)
 
 
@@ -241,18 +241,18 @@ def _reason(error: MedunetError) -> str:
 
 
 def _write_hparams(folder: Path, parameters: Mapping[str, Any], dice: float) -> None:
-    """Write TensorBoard's HParams entry of a trial, anew each time."""
+    """Write TensorBoard's HParams entry of a trial, replacing an existing one."""
     for path in folder.glob("events.*"):
         path.unlink()
     with SummaryWriter(str(folder)) as writer:
-        for summary in hparams(as_shown(parameters), {_METRIC: dice}):
+        for summary in hparams(to_table_values(parameters), {_METRIC: dice}):
             writer.file_writer.add_summary(summary)
         writer.add_scalar(_METRIC, dice)
 
 
 def _write_results(study: optuna.Study, config: Config, folder: Path) -> pd.DataFrame:
-    """Write the table of all trials, and the best one's configuration; return the table."""
-    newest = _newest(study)
+    """Write the table of all trials and the best trial's configuration; return the table."""
+    newest = _newest_trials(study)
     rows = [
         {
             "trial": _folder_of(trial),
@@ -262,7 +262,7 @@ def _write_results(study: optuna.Study, config: Config, folder: Path) -> pd.Data
             else max(trial.intermediate_values.values(), default=math.nan),
             "epochs": max(trial.intermediate_values, default=-1) + 1,
             "minutes": trial.user_attrs.get("minutes"),
-            **as_shown(_settings_of(trial)),
+            **to_table_values(_settings_of(trial)),
             "reason": trial.user_attrs.get("reason", ""),
         }
         for trial in newest

@@ -1,4 +1,4 @@
-"""What a search may change: the configured space, checked before the first trial, and a trial's draw from it."""
+"""Search space of a hyperparameter search: its check before the first trial, and drawing of a trial's settings."""
 
 import json
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from medunet.base.errors import InputError
 from medunet.records.config import Config, TuningRange, change_config
 
 Space = Mapping[str, list[Any] | TuningRange]
-_SAME_FOR_ALL = ("training.fold", "training.init_from")  # else scores could not be compared
-_WITHIN = 0.382  # of a range: a number that is not whole, as most of those drawn will be
+_SAME_FOR_ALL = ("training.fold", "training.init_from")  # otherwise scores could not be compared
+_WITHIN = 0.382  # of a range: a fractional number, as most drawn numbers
 
 
 def check_space(config: Config) -> None:
-    """Refuse a space that cannot be searched: every value of a list and the ends of every range are tried.
+    """Check the search space with every value of its lists and the ends of its ranges.
 
     Raises:
-        InputError: names every fault.
+        InputError: the space cannot be searched; lists every fault.
     """
     tuning, plain = config.tuning, config.to_dict()
     faults = [] if tuning.space else ["there is nothing to search"]
@@ -28,7 +28,7 @@ def check_space(config: Config) -> None:
         )
     for key, choices in tuning.space.items():
         if not key.startswith(("planning.", "training.")):
-            faults.append(f"'{key}' is no key of planning or training")
+            faults.append(f"'{key}' is not a key of planning or training")
         elif key in _SAME_FOR_ALL:
             faults.append(f"'{key}' must be the same for all trials")
         elif isinstance(choices, TuningRange) and tuning.sampler == "grid":
@@ -36,7 +36,7 @@ def check_space(config: Config) -> None:
         else:
             texts = _samples(choices)
             if not texts or len({*texts}) < len(texts):
-                faults.append(f"'{key}' has no values, or the same one twice")
+                faults.append(f"'{key}' has no values, or a value twice")
             for text in dict.fromkeys(texts):
                 try:
                     change_config(plain, [f"{key}={text}"], "")
@@ -52,7 +52,7 @@ def check_space(config: Config) -> None:
 
 
 def suggest(trial: optuna.Trial, space: Space) -> list[str]:
-    """Draw a trial's settings; return them as changes to the configuration, `key=value`."""
+    """Draw a trial's settings; return them as configuration changes, `key=value`."""
     for key, choices in space.items():
         if isinstance(choices, list):
             trial.suggest_categorical(key, [_text(choice) for choice in choices])
@@ -64,21 +64,21 @@ def suggest(trial: optuna.Trial, space: Space) -> list[str]:
 
 
 def as_changes(parameters: Mapping[str, Any]) -> list[str]:
-    """Return a trial's settings as changes to the configuration."""
+    """Return a trial's settings as configuration changes, `key=value`."""
     return [f"{key}={value}" for key, value in parameters.items()]
 
 
-def as_shown(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial's settings as a table shows them: numbers and plain words, lists and null as JSON."""
-    shown = {}
+def to_table_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's settings as table values: numbers and text as they are, lists and null as JSON."""
+    values = {}
     for key, value in parameters.items():
         given = json.loads(value) if isinstance(value, str) else value
-        shown[key] = given if isinstance(given, str | bool | int | float) else value
-    return shown
+        values[key] = given if isinstance(given, str | bool | int | float) else value
+    return values
 
 
-def grid_of(space: Space) -> dict[str, list[str]]:
-    """Return a space of lists alone as Optuna's grid takes it: each value in JSON, so that lists may be values."""
+def make_grid(space: Space) -> dict[str, list[str]]:
+    """Return a space of lists as Optuna's grid, with each value as JSON, so that values may be lists."""
     return {
         key: [_text(choice) for choice in choices]
         for key, choices in space.items()

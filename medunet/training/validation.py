@@ -1,7 +1,7 @@
-"""What one validation says of a network: counts, distances and score histograms case by case, and their means.
+"""Validation during training: voxel counts, surface distances and probability histograms per case, and their means.
 
-Measured in windows on the network's own grid, while training: one batch of windows is held at a time, so that memory
-does not grow with the scan. The scores that are reported are `medunet score`'s.
+Scores are measured in windows on the network's grid, with one batch of windows in memory at a time, so that memory
+does not grow with the scan. The scores in reports are computed by `medunet score` instead.
 """
 
 import math
@@ -23,17 +23,15 @@ from medunet.scoring.overlap import Confusion
 from medunet.training.windows import Box, Window
 from medunet.transforms.patches import PreparedCase, cut_patch
 
-NUM_BINS = 200  # of the probabilities, for precision-recall curves
+NUM_BINS = 200  # of probabilities, for precision-recall curves
 
 
 @dataclass(frozen=True)
 class TargetResult:
-    """One target of one case: its voxels, HD95 in mm, and how many voxels were given which probability.
+    """Voxel counts, HD95 in mm and probability histogram of one target in one case.
 
-    HD95 is undefined where the windows do not cover the case: there is no outline to measure.
-
-    `histogram` counts voxels by predicted probability: first those outside the reference, then those within,
-    `(2, NUM_BINS)`.
+    HD95 is undefined if the windows do not cover the whole case. `histogram` `(2, NUM_BINS)` counts voxels by
+    predicted probability, first those outside the reference, then those inside.
     """
 
     voxels: Confusion
@@ -43,16 +41,16 @@ class TargetResult:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One validated case."""
+    """Validation result of one case."""
 
     case: str
     targets: dict[str, TargetResult]
     slices: Slices
-    loss: float  # mean over its windows of the training loss, of the finest output
+    loss: float  # training loss of the finest output, mean over windows
 
     @property
     def dice(self) -> float:
-        """Mean Dice over the targets, undefined ones left out."""
+        """Mean Dice over the targets, without undefined values."""
         return mean([target.voxels.dice for target in self.targets.values()])
 
 
@@ -66,19 +64,18 @@ def validate_case(
     *,
     batch_size: int,
 ) -> CaseResult:
-    """Validate one case in some of its windows or all, `batch_size` of them at once.
+    """Validate one case in some or all of its windows, in batches of `batch_size`.
 
     Args:
-        windows: as `choose_windows` gives them; only their own voxels are counted, and of these none that the ignore
-            label marks.
-        forward: from images `(B, C, *patch)` to float32 logits `(B, C, *output)`, finest scale.
-        loss: from such logits, in a list, and labels `(B, 1, *output)` to a mean over the batch.
+        windows: from `choose_windows`; only the voxels in their `box` are counted, without ignored ones.
+        forward: maps images `(B, C, *patch)` to float32 logits `(B, C, *output)` at the finest scale.
+        loss: maps a list of these logits and labels `(B, 1, *output)` to a mean over the batch.
     """
-    tally = _Tally(description, case.label.shape)
+    totals = _CaseTotals(description, case.label.shape)
     losses = 0.0
-    for begin in range(0, len(windows), batch_size):
-        batch = windows[begin : begin + batch_size]
-        image, label = _cut(case, batch, plan)
+    for start in range(0, len(windows), batch_size):
+        batch = windows[start : start + batch_size]
+        image, label = _cut_windows(case, batch, plan)
         logits = forward(image)
         label = label.to(logits.device)
         losses += len(batch) * float(loss([logits], label))
@@ -91,13 +88,15 @@ def validate_case(
             predicted, label = (each.unsqueeze(1 + plan.slice_axis) for each in (predicted, label))
         for number, window in enumerate(batch):
             inner = window.inner
-            tally.add(
+            totals.add(
                 window.box, probabilities[number][:, *inner], predicted[number][inner], label[number][inner]
             )
-    return tally.result(case, plan, losses / len(windows))
+    return totals.result(case, plan, losses / len(windows))
 
 
-def _cut(case: PreparedCase, windows: Sequence[Window], plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+def _cut_windows(
+    case: PreparedCase, windows: Sequence[Window], plan: Plan
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images `(B, C, *patch)` and labels `(B, 1, *output)` of windows."""
     cuts = [
         cut_patch(
@@ -111,12 +110,12 @@ def _cut(case: PreparedCase, windows: Sequence[Window], plan: Plan) -> tuple[tor
         for window in windows
     ]
     image, label = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*cuts, strict=True))
-    kept = (slice(margin, n - margin) for margin, n in zip(plan.valid_margin, plan.patch_size, strict=True))
-    return image, label[:, :, *kept]
+    inner = (slice(margin, n - margin) for margin, n in zip(plan.valid_margin, plan.patch_size, strict=True))
+    return image, label[:, :, *inner]
 
 
-class _Tally:
-    """Counts of one case, summed as its windows come in, and its label map as far as it was predicted."""
+class _CaseTotals:
+    """Counts of one case, summed over its windows, and the label map of the predicted windows."""
 
     def __init__(self, description: Description, shape: tuple[int, ...]) -> None:
         self.description, self.targets = description, description.targets
@@ -130,7 +129,7 @@ class _Tally:
     def add(
         self, box: Box, probabilities: torch.Tensor, predicted: torch.Tensor, label: torch.Tensor
     ) -> None:
-        """Count a window's own voxels: probabilities `(C, I, J, K)`, label maps `(I, J, K)`."""
+        """Add a window's voxels: probabilities `(C, I, J, K)`, label maps `(I, J, K)`."""
         self.prediction[box] = predicted.cpu().numpy()
         self.num_seen += label.numel()
         probabilities, predicted, label = probabilities.flatten(1), predicted.flatten(), label.flatten()
@@ -141,7 +140,7 @@ class _Tally:
         if foreground > self._most:
             self._most, self.box = foreground, box
         first = 0 if self.description.regions else 1
-        # How often each label was predicted as each: every target's counts, in one pass whatever their number.
+        # Confusion matrix of label values, from which the counts of all targets are derived.
         pairs = (
             torch.bincount(label.long() * 256 + predicted.long(), minlength=256 * 256).reshape(256, 256).cpu()
         )
@@ -156,7 +155,7 @@ class _Tally:
             self.histograms[number] += _histogram(probabilities[first + number], inside, num_inside)
 
     def result(self, case: PreparedCase, plan: Plan, loss: float) -> CaseResult:
-        """Return what the windows say together."""
+        """Return the result of all windows."""
         reference = np.asarray(case.label[:])
         is_covered = self.num_seen == reference.size
         assert self.box is not None
@@ -179,7 +178,7 @@ class _Tally:
     def _distances_mm(
         self, reference: NDArray[np.uint8], spacing_mm: tuple[float, float, float]
     ) -> dict[str, float]:
-        """Return each target's HD95, measured in the box that holds it in both maps; undefined ones left out."""
+        """Return each target's HD95, computed within its bounding box in both label maps."""
         prediction = self.prediction
         if self.description.ignore_value is not None:
             prediction = np.where(reference == self.description.ignore_value, 0, prediction)
@@ -200,7 +199,7 @@ class _Tally:
 
 
 def _is_one_of(label: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
-    """Return where a label map has one of the values."""
+    """Return the mask of the voxels of a label map that have one of the values."""
     inside = torch.zeros(label.shape, dtype=torch.bool, device=label.device)
     for value in values:
         inside |= label == value
@@ -208,9 +207,9 @@ def _is_one_of(label: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
 
 
 def _histogram(scores: torch.Tensor, inside: torch.Tensor, num_inside: int) -> NDArray[np.int64]:
-    """Count voxels `(2, NUM_BINS)` by their score, first those outside; the lowest bin is what the others leave.
+    """Count voxels `(2, NUM_BINS)` by probability, first those outside the reference, then those inside.
 
-    Nearly all voxels of nearly all targets lie in that bin, and need no sorting.
+    The count of the lowest bin, which holds nearly all voxels, is computed as the difference to the total.
     """
     scaled = scores * NUM_BINS
     high = scaled >= 1
@@ -221,11 +220,10 @@ def _histogram(scores: torch.Tensor, inside: torch.Tensor, num_inside: int) -> N
 
 
 def summarise(cases: Sequence[CaseResult], description: Description) -> dict[str, float]:
-    """Return one row of means over cases, undefined ones left out: `dice`, then per target each score.
+    """Return the means over cases of `dice` and of each target's scores, without undefined values.
 
-    `dice` is the mean over cases of the mean over targets. HD95 is a mean over the cases that are covered by their
-    windows. It is infinite where a mask was missed or made up, and so is then its mean: an infinity is never averaged
-    away.
+    `dice` is the mean over cases of the mean over targets. HD95 is the mean over cases that are covered by their
+    windows; it is infinite if a target is missed or falsely predicted in one of them.
     """
     row = {"dice": mean([case.dice for case in cases])}
     for name in description.targets:
@@ -239,9 +237,9 @@ def summarise(cases: Sequence[CaseResult], description: Description) -> dict[str
 def precision_recall(
     cases: Sequence[CaseResult], target: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return precision and recall over all cases' voxels together, by falling threshold of the probability.
+    """Return precision and recall over the voxels of all cases, by falling probability threshold.
 
-    Precision is 1 where nothing lies above the threshold; recall is 0 where there is no reference.
+    Precision is 1 if no voxel is above the threshold; recall is 0 if there is no reference.
     """
     negatives, positives = np.sum([case.targets[target].histogram for case in cases], axis=0)[:, ::-1].cumsum(
         1
@@ -252,7 +250,7 @@ def precision_recall(
 
 
 def mean(values: Sequence[float]) -> float:
-    """Mean of the defined values; NaN where there is none."""
+    """Return the mean of the defined values; NaN if there is none."""
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
 
@@ -265,7 +263,7 @@ def _cut_slices(
     axis: int,
     box: Box,
 ) -> Slices:
-    """Cut a box at a quarter, half and three quarters of the reference's extent in it, or of its own if that is 0."""
+    """Cut slices of a box at 1/4, 1/2 and 3/4 of the reference's extent, or of the box if it has no reference."""
     others = tuple(other for other in range(3) if other != axis)
     rows = np.flatnonzero((label[box] > 0).any(axis=others)) + box[axis].start
     low, high = (int(rows[0]), int(rows[-1])) if rows.size else (box[axis].start, box[axis].stop - 1)

@@ -1,6 +1,6 @@
-"""The windows that a case is validated in: a grid that covers it, and a choice of some where all take too long.
+"""Windows for the validation of a case: a grid that covers it, and a selection of some of them.
 
-Every voxel belongs to one window, so that however many are looked at, no voxel is counted twice.
+Every voxel belongs to exactly one window, so that no voxel is counted twice.
 """
 
 import math
@@ -18,34 +18,34 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Span:
-    """A window along one axis, in voxels: where the network's output begins, and which part it alone answers for."""
+    """A window along one axis, in voxels: start of the network's output, and the range that belongs to it."""
 
-    start: int  # may lie before the volume, where the window is longer
+    start: int  # negative if the window is longer than the volume
     low: int
     high: int
 
 
 @dataclass(frozen=True)
 class Window:
-    """One window: a span for each axis `(I, J, K)`."""
+    """A validation window: a span for each axis `(I, J, K)`."""
 
     spans: tuple[Span, Span, Span]
 
     @property
     def starts(self) -> tuple[int, int, int]:
-        """Where the network's output begins."""
+        """Start of the network's output."""
         first, second, third = self.spans
         return first.start, second.start, third.start
 
     @property
     def box(self) -> Box:
-        """The window's own voxels, within the volume."""
+        """Voxels of the volume that belong to this window."""
         first, second, third = (slice(span.low, span.high) for span in self.spans)
         return first, second, third
 
     @property
     def inner(self) -> Box:
-        """The window's own voxels, within the network's output."""
+        """Voxels of the network's output that belong to this window."""
         first, second, third = (slice(span.low - span.start, span.high - span.start) for span in self.spans)
         return first, second, third
 
@@ -53,13 +53,13 @@ class Window:
 def tile_axes(shape: tuple[int, ...], plan: Plan) -> tuple[list[Span], list[Span], list[Span]]:
     """Return the windows' spans along each axis of a volume `(I, J, K)`; every combination is a window.
 
-    Padded networks: as few windows of the patch's size as cover the axis, evenly spread; where two overlap, each
-    answers for the half that is nearer to its centre. A volume that fits one window lies in it as in prediction.
-    Unpadded networks: the tiles of prediction (`medunet.inference.sliding_window`). 2D plans: every slice.
+    Padded networks: the smallest number of evenly spaced patches that cover the axis; an overlap of two windows is
+    split in the middle. A volume that fits one window is centred in it as in prediction. Unpadded networks: the tiles
+    of prediction (`medunet.inference.sliding_window`). 2D plans: every slice.
     """
     sizes = list(plan.output_size)
     divisors = [math.prod(strides) for strides in zip(*plan.strides, strict=True)]
-    tile = _spread if plan.padded else _lay
+    tile = _even_spans if plan.padded else _tile_spans
     if plan.dimensions == 2:
         sizes.insert(plan.slice_axis, 1)
         divisors.insert(plan.slice_axis, 1)
@@ -68,15 +68,15 @@ def tile_axes(shape: tuple[int, ...], plan: Plan) -> tuple[list[Span], list[Span
 
 
 def count_windows(shape: tuple[int, ...], plan: Plan) -> int:
-    """Return how many windows cover a volume `(I, J, K)`."""
+    """Return the number of windows that cover a volume `(I, J, K)`."""
     return math.prod(len(spans) for spans in tile_axes(shape, plan))
 
 
 def choose_windows(case: PreparedCase, plan: Plan, count: int | None, seed: int) -> list[Window]:
-    """Return all of a case's windows where there are at most `count` (None: any number), else so many of them.
+    """Return `count` of a case's windows, or all of them if there are no more or `count` is None.
 
-    Half of the chosen hold foreground as far as there are such windows, every target in turn; the others hold none
-    of the voxels that the case's `locations` list. The choice depends on the case and the seed alone.
+    If possible, half of the chosen windows contain foreground, with every target in turn, and the others contain none
+    of the voxels in the case's `locations`. The choice depends only on the case and the seed.
     """
     axes = tile_axes(case.label.shape, plan)
     windows = [Window(spans) for spans in product(*axes)]
@@ -98,7 +98,7 @@ def choose_windows(case: PreparedCase, plan: Plan, count: int | None, seed: int)
     return [windows[number] for number in sorted(chosen)]
 
 
-def _spread(length: int, size: int, _: int) -> list[Span]:
+def _even_spans(length: int, size: int, _: int) -> list[Span]:
     if length <= size:
         return [Span(-((size - length) // 2), 0, length)]
     count = -(-length // size)
@@ -108,7 +108,7 @@ def _spread(length: int, size: int, _: int) -> list[Span]:
     return [Span(*given) for given in zip(starts, bounds, bounds[1:], strict=False)]
 
 
-def _lay(length: int, size: int, divisor: int) -> list[Span]:
+def _tile_spans(length: int, size: int, divisor: int) -> list[Span]:
     step = size // divisor * divisor or size
     starts = range(0, max(length - size, 0) + step, step)
     return [Span(start, start, min(start + step, length)) for start in starts[:-1]] + [
@@ -119,7 +119,7 @@ def _lay(length: int, size: int, divisor: int) -> list[Span]:
 def _windows_of(
     voxels: NDArray[np.int64], shape: tuple[int, ...], axes: tuple[list[Span], ...]
 ) -> NDArray[np.int64]:
-    """Return the numbers of the windows that hold some of the voxels, given by their flat indices."""
+    """Return the numbers of the windows that contain at least one of the voxels, given by flat indices."""
     places = [
         np.searchsorted([span.low for span in spans], index, side="right") - 1
         for spans, index in zip(axes, np.unravel_index(voxels, shape), strict=True)

@@ -1,26 +1,26 @@
-"""nnU-Net's augmentations at its probabilities, drawn per sample and applied to a batch on any device.
+"""nnU-Net's data augmentation: parameters drawn for each sample, applied to a batch on any device.
 
-Drawing is apart from applying, so that a sample can be logged and replayed. The list, in the order of application,
-is that of `nnUNetTrainer.get_training_transforms` in nnU-Net 2.8 as batchgeneratorsv2 0.3 carries it out:
+Parameters are drawn separately from applying them, so that a sample can be logged and reproduced. The list, in the
+order of application, is that of `nnUNetTrainer.get_training_transforms` in nnU-Net 2.8 with batchgeneratorsv2 0.3:
 
-| change | a sample's chance | value |
+| change | probability per sample | value |
 |---|---|---|
-| rotation | 0.2 | 3D ±30° about each axis; 2D ±180°, or ±15° where a side is over 1.5 times the other; |
-| | | coarse slices: ±180° about their axis alone |
+| rotation | 0.2 | 3D ±30° about each axis; 2D ±180°, or ±15° if one side is over 1.5 times the other; |
+| | | coarse slices: ±180° about the slice axis only |
 | scaling | 0.2 | 0.7–1.4, larger shows more; not along the axis of coarse slices |
 | elastic (option) | 0.2 | displacements up to a tenth of the longest side; not along the axis of coarse slices |
 | noise | 0.1 | standard deviation 0–0.1, one for all channels |
 | blur | 0.2, then each channel 0.5 | sigma 0.5–1 voxel, drawn for each axis |
 | brightness | 0.15 | times 0.75–1.25, drawn for each channel |
-| brightness jitter (option) | 0.15 | shifted by at most `brightness_jitter`, drawn for each channel |
-| contrast | 0.15 | times 0.75–1.25 about the mean, within the old range, drawn for each channel |
+| brightness jitter (option) | 0.15 | plus or minus at most `brightness_jitter`, drawn for each channel |
+| contrast | 0.15 | times 0.75–1.25 about the mean, clipped to the old range, drawn for each channel |
 | low resolution | 0.25, then each channel 0.5 | zoom 0.5–1; not along the axis of coarse slices |
 | gamma of the negative | 0.1 | 0.7–1.5, half of them below 1; mean and standard deviation kept |
 | gamma | 0.3 | the same |
 | mirroring | each axis 0.5 | |
 
-Not nnU-Net's are the two options (elastic deformation was its default before version 2), borders repeated instead
-of filled with 0, and labels taken from the nearest voxel.
+Differences from nnU-Net: the two options (elastic deformation was its default before version 2), border voxels are
+repeated instead of filled with 0, and labels are interpolated by nearest neighbour.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,24 +43,26 @@ from medunet.transforms.intensity_changes import (
 )
 from medunet.transforms.warp import draw_control_points, warp
 
-BODY_AXES = ("left_right", "posterior_anterior", "inferior_superior")  # of a volume turned to RAS+
-MARGIN = 1.25  # patches are cut this much larger, so that turned ones need little border
+BODY_AXES = ("left_right", "posterior_anterior", "inferior_superior")  # of a volume in RAS+ orientation
+MARGIN = 1.25  # patches are cut this much larger, so that rotated ones need little border padding
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SampleParameters:
-    """What happens to one sample: nothing where None or empty.
+    """Augmentation parameters of one sample; None or empty means no change.
 
-    The keys of the dicts are real channels. In 2.5D each is `context_slices` consecutive channels of the image,
-    which change together.
+    The keys of the dicts are image channels. In 2.5D each stands for `context_slices` consecutive input channels,
+    which are changed together.
     """
 
     context_slices: int = 1
 
     matrix: NDArray[np.float64] | None = None  # from output to input position in mm, about the patch's centre
-    control_points_mm: NDArray[np.float32] | None = None  # displacements (axes, *grid), before the matrix
+    control_points_mm: NDArray[np.float32] | None = (
+        None  # displacements (axes, *grid), applied before the matrix
+    )
     noise: tuple[float, int] | None = None  # standard deviation, seed
     blur: Mapping[int, tuple[float, ...]] = field(default_factory=dict)  # sigma in voxels per axis
     brightness: Mapping[int, float] = field(default_factory=dict)  # factor
@@ -73,17 +75,17 @@ class SampleParameters:
 
 
 def margin_size(patch_size: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the size to cut before augmenting: larger by `MARGIN`, by an even number of voxels an axis."""
+    """Return the size to cut before augmentation: larger by `MARGIN`, by an even number of voxels per axis."""
     return tuple(size + 2 * int(np.ceil(size * (MARGIN - 1) / 2)) for size in patch_size)
 
 
 def allowed_mirror_axes(
     dimensions: int, slice_axis: int, *, sided: bool, mirror: bool | Sequence[str]
 ) -> tuple[int, ...]:
-    """Return the axes of a patch that may be mirrored, counted within the patch.
+    """Return the axes of a patch that may be mirrored, as indices of the patch's axes.
 
-    Axis 0 of a volume runs from left to right in RAS: mirroring it would swap labels that have a side. A 2D patch
-    lacks the volume's `slice_axis`. `mirror` names the body's axes, or says all or none.
+    Axis 0 of a volume runs from left to right in RAS: it is never mirrored if labels are `sided`. A 2D patch lacks
+    the volume's `slice_axis`. `mirror` lists body axes by name, or is True for all and False for none.
     """
     volume_axes = [axis for axis in range(3) if dimensions == 3 or axis != slice_axis]
     wanted = BODY_AXES if mirror is True else mirror or ()
@@ -109,23 +111,22 @@ def sample_parameters(
     """Draw one sample's parameters with the probabilities of the table above.
 
     Args:
-        rng: everything is drawn from here.
+        rng: source of all random numbers.
         dimensions: of the patch, 2 or 3.
-        num_channels: of the image, slices seen as channels included.
+        num_channels: input channels of the image, including neighbouring slices.
         mirror_axes: axes of the patch that may be mirrored.
-        plane_only: axis of a 3D patch across which its slices are coarse; all geometry then stays in-plane.
-        context_slices: neighbouring slices of each real channel, which share one change of intensity.
-        patch_extent_mm: the patch's sides, voxels times spacing; elastic needs them.
-        elastic: deform too.
-        brightness_jitter: largest additive shift in the image's units, standard deviations since it is
-            normalised; 0 for none.
+        plane_only: axis of a 3D patch with coarse slices; all geometric changes then stay in-plane.
+        context_slices: slices per image channel, which share their intensity changes.
+        patch_extent_mm: the patch's sides, voxels times spacing; required by `elastic`.
+        elastic: also deform elastically.
+        brightness_jitter: largest additive shift in units of the normalised image; 0 for none.
     """
-    real_channels = range(num_channels // context_slices)
+    image_channels = range(num_channels // context_slices)
 
     def per_channel(probability: float, draw: Callable[[], T], each: float = 1.0) -> dict[int, T]:
         if rng.random() >= probability:
             return {}
-        return {channel: draw() for channel in real_channels if each == 1.0 or rng.random() < each}
+        return {channel: draw() for channel in image_channels if each == 1.0 or rng.random() < each}
 
     def around_one(low: float, high: float) -> float:  # half of the draws below 1, half above
         return float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high))
@@ -145,7 +146,7 @@ def sample_parameters(
         gamma_inverted=per_channel(0.1, lambda: around_one(0.7, 1.5)),
         gamma=per_channel(0.3, lambda: around_one(0.7, 1.5)),
         mirrored=tuple(axis for axis in mirror_axes if rng.random() < 0.5),
-        # Drawn last, so that an option leaves the list above as it is.
+        # Drawn last, so that an option does not change the values above.
         brightness_shift=per_channel(
             0.15 if brightness_jitter else 0.0,
             lambda: float(rng.uniform(-brightness_jitter, brightness_jitter)),
@@ -160,7 +161,7 @@ def _draw_matrix(
     plane_only: int | None,
     patch_extent_mm: tuple[float, ...] | None,
 ) -> NDArray[np.float64] | None:
-    """Draw rotation and scaling; None where neither happens."""
+    """Draw a matrix of rotation and scaling; None if there is neither."""
     rotated, scaled = rng.random(2) < 0.2
     matrix = np.eye(dimensions)
     if rotated:
@@ -170,14 +171,14 @@ def _draw_matrix(
         planes = {0: (1, 2), 1: (0, 2), 2: (0, 1)} if dimensions == 3 else {2: (0, 1)}
         for axis, (first, second) in planes.items():
             if dimensions == 2 or plane_only in (None, axis):
-                matrix = matrix @ _turn(dimensions, first, second, rng.uniform(-limit, limit))
+                matrix = matrix @ _rotation(dimensions, first, second, rng.uniform(-limit, limit))
     if scaled:
         zoom = rng.uniform(0.7, 1.4)
         matrix = matrix @ np.diag([1.0 if axis == plane_only else zoom for axis in range(dimensions)])
     return matrix if rotated or scaled else None
 
 
-def _turn(size: int, first: int, second: int, angle: float) -> NDArray[np.float64]:
+def _rotation(size: int, first: int, second: int, angle: float) -> NDArray[np.float64]:
     matrix = np.eye(size)
     matrix[first, first] = matrix[second, second] = np.cos(angle)
     matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
@@ -200,9 +201,9 @@ def apply_parameters(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Augment a batch: image `(B, C, *margin_size)` and label `(B, 1, ...)` to `(B, C, *patch_size)`.
 
-    The samples that share a change go through it together; only noise, which each draws from its own seed, goes
-    one by one. In 2.5D the channels are all slices of the first real channel, then of the second, and so on.
-    Labels keep their dtype and values. The inputs are not changed.
+    Each change is applied to all its samples at once, except noise, which each sample draws from its own seed. In
+    2.5D the input channels are all slices of the first image channel, then of the second, and so on. Labels keep
+    their dtype and values. The inputs are not modified.
     """
     image, label = warp(
         image.float(),
@@ -238,12 +239,12 @@ def _change_rows(
     drawn: Sequence[Mapping[int, float] | Mapping[int, tuple[float, ...]]],
     change: Callable[[torch.Tensor, Values], torch.Tensor],
 ) -> None:
-    """Apply one change in place to those rows, `(samples x channels, S, *spatial)`, for which a value is drawn."""
+    """Apply one change in place to the rows `(samples x channels, S, *spatial)` for which a value was drawn."""
     num_channels = len(rows) // len(drawn)
     values = {
         sample * num_channels + channel: value
-        for sample, of_channels in enumerate(drawn)
-        for channel, value in of_channels.items()
+        for sample, by_channel in enumerate(drawn)
+        for channel, value in by_channel.items()
     }
     if values:
         index = torch.tensor(list(values), device=rows.device)

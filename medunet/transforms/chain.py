@@ -1,7 +1,7 @@
-"""The deterministic MONAI chain from a case's files to network input, and back to the scan's own grid.
+"""Deterministic MONAI preprocessing from a case's files to network input, and its inverse for predictions.
 
-Loading goes through our one reader; orientation and cropping are MONAI's, which also records what was done so that a
-prediction is taken back by the exact inverse.
+Files are loaded by `medunet.imaging.volumes`. Orientation and cropping are MONAI's, which records each operation, so
+that a prediction is mapped back to the scan's grid by the exact inverse.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
@@ -19,7 +19,6 @@ from monai.transforms.transform import MapTransform
 from monai.transforms.utility.dictionary import EnsureTyped
 
 from medunet.base.errors import DataError, MedunetError
-from medunet.imaging.flat_images import is_flat
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.plan import Intensity, Plan
 from medunet.transforms.resampling import ResampleToPland
@@ -28,7 +27,7 @@ from medunet.transforms.resampling import ResampleToPland
 class LoadCased(MapTransform):
     """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines.
 
-    With `instances_as` (see `Description.instances_as`) every value above 0 of a label becomes that one.
+    With `instances_as` (see `Description.instances_as`) every label value above 0 is replaced by that value.
     """
 
     def __init__(self, keys: list[str], instances_as: int | None = None) -> None:
@@ -41,10 +40,10 @@ class LoadCased(MapTransform):
         image = read_channels(case["image"], resample=case["resample"])
         if not np.isfinite(image.array).all():
             raise DataError("has NaN or infinite voxels", where=path.name, hint="Export the scan again.")
-        # A stain may leave one colour of a picture empty; a scan's empty channel is a failed export.
-        channels = [image.array] if is_flat(path) else list(image.array)
+        # One colour of a stained 2D picture may be empty; an empty channel of a scan is a failed export.
+        channels = [image.array] if image.header.is_picture else list(image.array)
         if any(channel.min() == channel.max() for channel in channels):
-            raise DataError("every voxel is alike", where=path.name, hint="Export the scan again.")
+            raise DataError("all voxels have the same value", where=path.name, hint="Export the scan again.")
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
             name = case["label"].name
@@ -52,14 +51,14 @@ class LoadCased(MapTransform):
             if label.array.dtype != np.uint8:
                 raise DataError("label values above 255", where=name, hint="Run the check again.")
             array = torch.from_numpy(np.ascontiguousarray(label.array))[None]
-            # The check has shown that label and image share a grid to within a fraction of a voxel.
-            meta = {"file": name, "values": values_of(array)}
+            # The data check ensures that label and image share a grid to within a fraction of a voxel.
+            meta = {"file": name, "values": label_values(array)}
             case["label"] = MetaTensor(array, affine=torch.from_numpy(image.affine), meta=meta)
         return case
 
 
 class NormaliseIntensityd(MapTransform):
-    """Normalise each channel of "image" as the plan says: CT by clip and foreground statistics, else z-score."""
+    """Normalise each channel of "image" by the plan: CT by clipping and foreground statistics, others by z-score."""
 
     def __init__(self, intensities: Mapping[str, Intensity]) -> None:
         super().__init__(["image"])
@@ -91,17 +90,17 @@ def normalise(channel: torch.Tensor, intensity: Intensity) -> None:
 
 
 def not_zero(image: torch.Tensor) -> torch.Tensor:
-    """Select the voxels that hold signal, for cropping."""
+    """Return a mask of the nonzero voxels, for cropping."""
     return image != 0
 
 
-def values_of(label: torch.Tensor) -> list[int]:
-    """Return the values that stand in a uint8 label map, ascending."""
+def label_values(label: torch.Tensor) -> list[int]:
+    """Return the distinct values of a uint8 label map in ascending order."""
     return torch.bincount(label.flatten(), minlength=256).nonzero().flatten().tolist()
 
 
 class CheckLabeld(MapTransform):
-    """Refuse a "label" whose values are not among those that its file held: it has been interpolated."""
+    """Check that "label" has no values that its file does not have, as after interpolation."""
 
     def __init__(self) -> None:
         super().__init__(["label"])
@@ -113,29 +112,29 @@ class CheckLabeld(MapTransform):
 
 
 def check_label_values(label: torch.Tensor, values: list[int], file: str) -> None:
-    """Check that a resampled label map holds no other values than its file did.
+    """Check that a resampled label map has no values that its file does not have.
 
     Raises:
-        DataError: it does, as after interpolation other than nearest; names the file and the values.
+        DataError: it has new values, as after linear interpolation; names the file and the values.
     """
     rounded = label.to(torch.uint8)
     whole = bool((rounded == label).all())
-    found = values_of(rounded) if whole else label.unique().tolist()
+    found = label_values(rounded) if whole else label.unique().tolist()
     if new := [value for value in found if value not in values]:
         shown = ", ".join(f"{value:g}" for value in new[:5]) + (", ..." if len(new) > 5 else "")
         raise DataError(
-            f"preprocessing gave the label the values {shown} beside those of the file, {values}",
+            f"preprocessing added the values {shown} to the label; its file has {values}",
             where=file,
-            hint="Resample labels by whole values, never by interpolating them.",
+            hint="Resample labels by nearest neighbour, not by linear interpolation.",
         )
 
 
 def preprocess_chain(plan: Plan, *, with_label: bool, instances_as: int | None = None) -> Compose:
-    """Return the chain: load, orient, crop to nonzero, normalise, resample to the plan's spacing or size.
+    """Return the preprocessing chain: load, orient, crop to nonzero, normalise, resample to the plan's grid.
 
-    The result holds "image" float32 `(C, I, J, K)` and, if asked, "label" `(1, I, J, K)` of whole numbers that stand
-    in the label's file. `ResampleToPland` says how a scan is brought to the plan's grid; plans up to 0.4.0 have the
-    grid "first_voxel", which is resampled as it was then.
+    The result holds "image" float32 `(C, I, J, K)` and, with `with_label`, "label" `(1, I, J, K)` with values of the
+    label's file only. See `ResampleToPland` for the resampling; plans up to 0.4.0 have the grid "first_voxel" and
+    are resampled as in that version.
     """
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
@@ -151,7 +150,7 @@ def preprocess_chain(plan: Plan, *, with_label: bool, instances_as: int | None =
 
 
 def _resample(plan: Plan, keys: list[str]) -> list[MapTransform]:
-    """Return what brings a case to the plan's grid; of "first_voxel", MONAI's transforms with nearest labels."""
+    """Return the resampling transforms; for the grid "first_voxel" MONAI's, with nearest-neighbour labels."""
     if plan.grid == "extent":
         return [ResampleToPland(keys, plan)]
     steps: list[MapTransform] = [EnsureTyped("label", dtype=torch.float32)] if "label" in keys else []
@@ -167,7 +166,7 @@ def _resample(plan: Plan, keys: list[str]) -> list[MapTransform]:
     resize = Resized(
         keys,
         spatial_size=size,
-        mode=["trilinear", "nearest-exact"][: len(keys)],  # "nearest" would lie half a voxel off
+        mode=["trilinear", "nearest-exact"][: len(keys)],  # "nearest" would be shifted by half a voxel
         align_corners=[False, None][: len(keys)],
         anti_aliasing=[True, False][: len(keys)],
     )
@@ -177,7 +176,7 @@ def _resample(plan: Plan, keys: list[str]) -> list[MapTransform]:
 def run_chain(
     chain: Compose, image_paths: list[Path], label_path: Path | None = None, *, resample: bool = False
 ) -> dict[str, Any]:
-    """Run the chain on one case's files; `resample` as `read_channels` has it.
+    """Run the preprocessing chain on one case's files; `resample` is that of `read_channels`.
 
     Raises:
         DataError: a file cannot be read or used.
@@ -197,9 +196,9 @@ def run_chain(
 def restore_probabilities(
     probabilities: torch.Tensor, case: dict[str, Any], chain: Compose
 ) -> Iterator[torch.Tensor]:
-    """Take probabilities `(C, I, J, K)` back to the scan's own grid and axis order: each channel `(I, J, K)` in turn.
+    """Resample probabilities `(C, I, J, K)` to the scan's own grid and axis order; yield the channels `(I, J, K)`.
 
-    `case` is what `run_chain` returned. Interpolation is trilinear; voxels that were cropped away become 0.
+    `case` is the result of `run_chain`. Interpolation is trilinear; voxels that were cropped away become 0.
     """
     invert = Invertd("channel", transform=chain, orig_keys="image", nearest_interp=False)
     for channel in probabilities:

@@ -1,4 +1,4 @@
-"""Patches cut from preprocessed cases: forced foreground, continued borders, everything from a given seed."""
+"""Sample patches from preprocessed cases, with foreground oversampling and padding at the borders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LOCATIONS_PER_TARGET = 10_000  # as nnU-Net: bounds the memory, keeps every target in reach
+_LOCATIONS_PER_TARGET = 10_000  # as nnU-Net: limits the memory
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PreparedCase:
 def find_locations(
     label: NDArray[np.uint8], targets: Mapping[str, tuple[int, ...]], seed: tuple[int, ...]
 ) -> dict[str, NDArray[np.int64]]:
-    """Return for each target that is present the flat indices of at most 10,000 of its voxels."""
+    """Return the flat indices of at most 10,000 random voxels of each target that is present."""
     rng = np.random.default_rng(seed)
     found = {}
     for name, values in targets.items():
@@ -45,20 +45,20 @@ def sample_patch(
     patch_size: tuple[int, ...] = (),
     valid_margin: tuple[int, ...] = (),
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Cut a patch: image `(C, *size)` and label `(1, *size)`.
+    """Sample a random patch: image `(C, *size)` and label `(1, *size)`.
 
-    What counts is the box in its middle that the network will predict: `patch_size` (by default all of `size`),
-    which is what augmentation cuts it down to, less an unpadded network's `valid_margin` (voxels per axis on each
-    side). That box lies anywhere in the volume with equal chance, or, with `foreground`, about a random voxel of a
-    random target, moved inwards at the borders. Along an axis that is shorter than the box, the box holds all of
-    it: centred as in prediction, or moved towards the forced voxel.
+    The position is chosen for the central box that the network predicts: `patch_size` (by default all of `size`), to
+    which augmentation crops the patch, minus an unpadded network's `valid_margin` (voxels per axis on each side). The
+    box is placed uniformly in the volume or, with `foreground`, around a random voxel of a random target, moved
+    inwards at the borders. Along an axis that is shorter than the box, the box contains the whole axis: centred as in
+    prediction, or moved towards the chosen voxel.
 
-    What is cut about the box goes on beyond the borders: there they are repeated, or, for an unpadded network,
-    mirrored as in prediction.
+    The rest of the patch may extend beyond the volume: there border voxels are repeated or, for an unpadded network,
+    the volume is mirrored as in prediction.
 
-    With a `slice_axis`, size has two axes and the patch is cut from one slice across that axis. With
-    `context_slices` (odd) the image holds that many neighbouring slices about it as channels
-    `(C · context_slices, *size)`, the border slices repeated: all slices of channel 0, then of channel 1, and so on.
+    With a `slice_axis`, `size` has two axes and the patch is cut from one slice perpendicular to that axis. With
+    `context_slices` (odd) the image holds that many neighbouring slices as channels `(C · context_slices, *size)`,
+    border slices repeated: all slices of channel 0, then of channel 1, and so on.
     """
     shape = case.label.shape
     unaugmented, margins = patch_size or size, valid_margin or (0,) * len(size)
@@ -72,17 +72,19 @@ def sample_patch(
         voxels = case.locations[names[rng.integers(len(names))]]
         centre = np.unravel_index(voxels[rng.integers(voxels.size)], shape)
         starts = [
-            _moved_inwards(int(c) - n // 2, n, length)
+            _move_inside(int(c) - n // 2, n, length)
             for c, n, length in zip(centre, boxes, shape, strict=True)
         ]
     else:
         starts = [
-            int(rng.integers(length - n + 1)) if length >= n else -((n - length) // 2)  # as windows lie
+            int(rng.integers(length - n + 1))
+            if length >= n
+            else -((n - length) // 2)  # as prediction windows
             for n, length in zip(boxes, shape, strict=True)
         ]
-    beyond = mirrored_index if any(margins) else _repeated_index
+    padded_index = mirrored_index if any(margins) else _repeated_index
     index = [
-        beyond(start - (n - box) // 2, n, length)
+        padded_index(start - (n - box) // 2, n, length)
         for start, n, box, length in zip(starts, sizes, boxes, shape, strict=True)
     ]
     return _take_patch(case, index, slice_axis, context_slices)
@@ -97,27 +99,27 @@ def cut_patch(
     context_slices: int = 1,
     valid_margin: tuple[int, ...] = (),
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Cut the patch whose predicted box, its part inside `valid_margin`, begins at `starts` `(I, J, K)` in voxels.
+    """Cut the patch whose predicted box (the part inside `valid_margin`) starts at `starts` `(I, J, K)` in voxels.
 
-    Patches and their arguments are as `sample_patch` has them; `starts` may lie before the volume.
+    Result and other arguments are those of `sample_patch`; `starts` may be negative.
     """
     sizes, margins = list(size), list(valid_margin or (0,) * len(size))
     if slice_axis is not None:
         sizes.insert(slice_axis, 1)
         margins.insert(slice_axis, 0)
-    beyond = mirrored_index if any(margins) else _repeated_index
+    padded_index = mirrored_index if any(margins) else _repeated_index
     index = [
-        beyond(start - margin, n, length)
+        padded_index(start - margin, n, length)
         for start, margin, n, length in zip(starts, margins, sizes, case.label.shape, strict=True)
     ]
     return _take_patch(case, index, slice_axis, context_slices)
 
 
 def mirrored_index(start: int, size: int, length: int) -> NDArray[np.int64]:
-    """Return which voxels stand at `start .. start + size - 1` where an axis of `length` is mirrored at its ends.
+    """Return the voxel indices for positions `start .. start + size - 1` of an axis of `length` mirrored at its ends.
 
-    The end voxels are the mirrors, not repeated, and mirrored again where that does not reach far enough, as
-    `numpy.pad` with mode "reflect"; an axis of one voxel is repeated.
+    Mirroring is that of `numpy.pad` with mode "reflect": end voxels are not repeated, and long paddings are mirrored
+    several times. An axis of one voxel is repeated.
     """
     last = max(length - 1, 1)
     position = np.arange(start, start + size)
@@ -125,19 +127,19 @@ def mirrored_index(start: int, size: int, length: int) -> NDArray[np.int64]:
 
 
 def _repeated_index(start: int, size: int, length: int) -> NDArray[np.int64]:
-    """Return which voxels stand at `start .. start + size - 1` where the end voxels are repeated beyond."""
+    """Return the voxel indices for positions `start .. start + size - 1` of an axis whose end voxels are repeated."""
     return np.arange(start, start + size).clip(0, length - 1)
 
 
-def _moved_inwards(start: int, size: int, length: int) -> int:
-    """Move a box into the volume; one that is longer than the volume is moved until it holds all of it."""
+def _move_inside(start: int, size: int, length: int) -> int:
+    """Return the start of a box moved into the volume; a box longer than the volume is moved to contain it."""
     return min(max(start, min(0, length - size)), max(0, length - size))
 
 
 def _take_patch(
     case: PreparedCase, index: list[NDArray[np.int64]], slice_axis: int | None, context_slices: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return image `(C, *size)` and label `(1, *size)` at an index per axis; of a slice with its neighbours."""
+    """Return image `(C, *size)` and label `(1, *size)` at indices per axis; of a slice with its neighbours."""
     label = _take(case.label, index)[None]
     if slice_axis is None:
         return _take(case.image, index), label
@@ -149,7 +151,7 @@ def _take_patch(
 
 
 def _take(array: NDArray[Any], index: Sequence[NDArray[np.int64]]) -> NDArray[Any]:
-    """Return a copy of the voxels at an index per spatial axis (the last three), reading no others from disk."""
+    """Return a copy of the voxels at indices along the last three axes, reading only their bounding box from disk."""
     firsts = [int(places.min()) for places in index]
     box = tuple(slice(first, int(places.max()) + 1) for first, places in zip(firsts, index, strict=True))
     lead = (slice(None),) * (len(array.shape) - 3)

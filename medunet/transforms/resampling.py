@@ -1,7 +1,7 @@
-"""Volumes brought to another size over the same extent: images linearly, label maps by the largest share.
+"""Resample volumes to another size over the same extent: images linearly, label maps by the largest share.
 
-Both ends of the field of view stay where they are, half voxels counted: along an axis of n voxels brought to m, voxel
-k covers what lay from k·n/m to (k + 1)·n/m, counted in old voxels from the border.
+The outer borders of the field of view stay in place (half a voxel beyond the outermost voxel centres): if an axis of
+n voxels is resampled to m, new voxel k covers the range from k·n/m to (k + 1)·n/m, in old voxels from the border.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,17 +19,16 @@ from scipy import ndimage
 from medunet.imaging.geometry import spacing_of
 from medunet.records.plan import Plan
 
-_TIE = 1e-5  # shares that differ by less are equal: float32 sums of products of three weights
+_TIE = 1e-5  # shares that differ by less count as equal: rounding of float32 products and sums
 _BLOCK = 32  # rows of weights that are multiplied together
 
 
 class ResampleToPland(MapTransform, InvertibleTransform):
-    """Bring "image" `(C, I, J, K)` and "label" `(1, I, J, K)` to the plan's spacing, or its slices to their size.
+    """Resample "image" `(C, I, J, K)` and "label" `(1, I, J, K)` to the plan's spacing or slice size.
 
-    MONAI's `Resize` interpolates images, aligns both ends of each axis and records what is needed to go back. The
-    voxels are as near to the plan's spacing as a whole number of them allows. 2D plans keep each scan's own spacing
-    along the sliced axis; with `resize_to` images are smoothed first where they shrink, as `skimage.transform.resize`
-    does.
+    MONAI's `Resize` interpolates images, aligns both ends of each axis and records what its inverse needs. The new
+    spacing is as close to the plan's as a whole number of voxels allows. 2D plans keep each scan's own spacing along
+    the slice axis; with `resize_to` images are smoothed before downsampling, as in `skimage.transform.resize`.
     """
 
     def __init__(self, keys: Sequence[str], plan: Plan) -> None:
@@ -51,7 +50,7 @@ class ResampleToPland(MapTransform, InvertibleTransform):
         return case
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring "image" back to the size that it had."""
+        """Resample "image" back to its original size."""
         case = dict(data)
         resize = Resize(1)
         case["image"] = resize.inverse_transform(
@@ -72,19 +71,19 @@ class ResampleToPland(MapTransform, InvertibleTransform):
 def size_at_spacing(
     shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]
 ) -> tuple[int, ...]:
-    """Return the size whose voxels come nearest to a spacing over the same extent, at least 1 along each axis."""
+    """Return the size in voxels that comes closest to a target spacing over the same extent, at least 1 per axis."""
     return tuple(
         max(1, round(n * step / target)) for n, step, target in zip(shape, spacing_mm, target_mm, strict=True)
     )
 
 
 def resample_labels(labels: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
-    """Return a label map `(I, J, K)` at another size: each voxel gets the label that has the largest share of it.
+    """Return a label map `(I, J, K)` at another size: each voxel gets the label with the largest share of it.
 
-    Along an axis that shrinks a share is the part of the voxel that the label fills; along one that grows it is
-    interpolated linearly. Where shares tie, background loses to any label and a label to a rarer one, so that a
-    structure one slice thick survives halving. Labels are taken in turn, each within its own box, so that there are
-    three float32 volumes of the larger size at once at most.
+    Along an axis that shrinks, a share is the fraction of the voxel that the label fills; along one that grows, it is
+    interpolated linearly. In a tie the rarer label wins, and any label wins over background, so that a structure one
+    slice thick survives halving. Labels are processed one at a time within their bounding boxes, which needs at most
+    three float32 volumes of the larger size at once.
     """
     labels = np.ascontiguousarray(labels)
     if labels.shape == tuple(size):
@@ -99,24 +98,24 @@ def resample_labels(labels: NDArray[np.uint8], size: Sequence[int]) -> NDArray[n
         for axis in zip(*boxes.values(), strict=True)
     )
     counts = np.bincount(labels.ravel())
-    best = np.ones(resampled.shape, dtype=np.float32)  # the share of background, then of the winner
-    place, share = _share((labels[everything] != 0).astype(np.float32), everything, weights)
-    best[place] -= share
-    del share  # before the next is made
+    best = np.ones(resampled.shape, dtype=np.float32)  # largest share so far, initially that of background
+    target_box, share = _resample_share((labels[everything] != 0).astype(np.float32), everything, weights)
+    best[target_box] -= share
+    del share  # frees memory before the next one
     for value in sorted(boxes, key=lambda value: -counts[value]):
         box = boxes[value]
-        place, share = _share((labels[box] == value).astype(np.float32), box, weights)
+        target_box, share = _resample_share((labels[box] == value).astype(np.float32), box, weights)
         share += _TIE
-        wins = share >= best[place]
+        wins = share >= best[target_box]
         share -= _TIE
-        resampled[place][wins] = value
-        np.copyto(best[place], share, where=wins)
+        resampled[target_box][wins] = value
+        np.copyto(best[target_box], share, where=wins)
         del share
     return resampled
 
 
 def share_weights(old: int, new: int) -> NDArray[np.float32]:
-    """Return how much each old voxel counts for each new one along an axis: `(new, old)`, rows sum to 1."""
+    """Return the weight of each old voxel in each new one along an axis: `(new, old)`, rows sum to 1."""
     ratio = old / new
     index = np.arange(old)
     if ratio > 1:
@@ -127,29 +126,31 @@ def share_weights(old: int, new: int) -> NDArray[np.float32]:
     return np.maximum(1 - np.abs(centre - index), 0).astype(np.float32)
 
 
-def _share(
+def _resample_share(
     share: NDArray[np.float32], box: tuple[slice, ...], weights: Sequence[NDArray[np.float32]]
 ) -> tuple[tuple[slice, ...], NDArray[np.float32]]:
-    """Return the box of the new grid that a label in a box of the old one reaches, and its share of each voxel there.
+    """Return the box of the new grid that a label within a box of the old grid affects, and its share of each voxel.
 
-    `share` is 1 where the old voxel has the label, else 0.
+    `share` is 1 where the old voxel has the label, otherwise 0.
     """
-    place, parts = [], []
+    target_box, parts = [], []
     for along, whole in zip(box, weights, strict=True):
         reached = np.flatnonzero(whole[:, along].any(axis=1))
-        place.append(slice(int(reached[0]), int(reached[-1]) + 1))
-        parts.append(whole[place[-1], along])
+        target_box.append(slice(int(reached[0]), int(reached[-1]) + 1))
+        parts.append(whole[target_box[-1], along])
     changed = [axis for axis, whole in enumerate(weights) if len(whole) != whole.shape[1]]
-    # What shrinks first, so that nothing between is larger than both ends.
+    # Shrink axes first, so that no intermediate array is larger than both input and output.
     for axis in sorted(changed, key=lambda axis: len(parts[axis]) / parts[axis].shape[1]):
-        share = _weigh(share, parts[axis], axis)
-    return tuple(place), share
+        share = _apply_weights(share, parts[axis], axis)
+    return tuple(target_box), share
 
 
-def _weigh(array: NDArray[np.float32], weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return the product of weights `(new, old)` with an array along one axis of three, a block of rows at a time.
+def _apply_weights(
+    array: NDArray[np.float32], weights: NDArray[np.float32], axis: int
+) -> NDArray[np.float32]:
+    """Multiply weights `(new, old)` with a 3D array along one axis, one block of rows at a time.
 
-    A row's weights are 0 but for a few neighbours: a block leaves out what it does not need.
+    Each row has only a few nonzero weights, so that a block needs only part of the array.
     """
     shape = list(array.shape)
     shape[axis] = len(weights)

@@ -1,6 +1,6 @@
-"""Rotating, scaling and elastic deformation of a batch in one sampling, computed in mm.
+"""Rotation, scaling and elastic deformation of a batch in one interpolation, with geometry in mm.
 
-Legend: `B` batch, `C` channels, `I J K` voxels; `n` the moved samples, `D` spatial dimensions (2 or 3).
+Legend: `B` batch, `C` channels, `I J K` voxels; `n` transformed samples, `D` spatial dimensions (2 or 3).
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ _CONTROL_INTERVALS = 4  # along the longest side; the others take the same spaci
 def draw_control_points(
     rng: np.random.Generator, extent_mm: Sequence[float], still_axis: int | None
 ) -> NDArray[np.float32]:
-    """Draw the displacements in mm of a control grid `(D, *grid)` over a patch of `extent_mm`.
+    """Draw displacements in mm of a grid of B-spline control points `(D, *grid)` over a patch of `extent_mm`.
 
-    Control points stand a quarter of the longest side apart. Their displacements are Gaussian, of a size drawn
-    anew for each patch and cut off at a tenth of the longest side: far-reaching, yet never folding. Nothing moves
-    along `still_axis`.
+    The spacing of the control points is a quarter of the longest side. Their displacements are Gaussian, with a size
+    drawn for each patch and clipped to a tenth of the longest side, so that the deformation never folds. There is no
+    displacement along `still_axis`.
     """
     spacing_mm = max(extent_mm) / _CONTROL_INTERVALS
     grid = [int(np.ceil(side / spacing_mm)) + 3 for side in extent_mm]
@@ -42,40 +42,40 @@ def warp(
     patch_size: Sequence[int],
     spacing_mm: Sequence[float],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut image `(B, C, *margin)` and label `(B, 1, *margin)` down to new tensors of `patch_size`.
+    """Transform image `(B, C, *margin)` and label `(B, 1, *margin)` and crop them to new tensors of `patch_size`.
 
-    A sample's matrix takes positions in the patch, in mm about its centre, to positions in the image; its control
-    points displace the patch before that. A sample with neither is exactly the central part. Images are
-    interpolated linearly and labels taken from the nearest voxel; beyond the image its border is repeated.
+    A sample's matrix maps positions in the patch, in mm from its centre, to positions in the image; its control
+    points displace the positions before that. A sample with neither is the exact centre crop. Images are interpolated
+    linearly, labels by nearest neighbour; border voxels are repeated beyond the image.
     """
     size = image.shape[2:]
     starts = [(long - short) // 2 for long, short in zip(size, patch_size, strict=True)]
     box = [slice(start, start + n) for start, n in zip(starts, patch_size, strict=True)]
     image_out = image[:, :, *box].clone(memory_format=torch.contiguous_format)
     label_out = label[:, :, *box].clone(memory_format=torch.contiguous_format)
-    moves = {
+    transforms = {
         sample: (np.eye(len(size)) if matrix is None else matrix, points)
         for sample, (matrix, points) in enumerate(zip(matrices, control_points, strict=True))
         if matrix is not None or points is not None
     }
-    if moves:
-        index = torch.tensor(list(moves), device=image.device)
-        positions = _positions(list(moves.values()), size, patch_size, spacing_mm, image.device)
-        image_out.index_copy_(0, index, _take_linear(image.index_select(0, index), positions))
-        label_out.index_copy_(0, index, _take_nearest(label.index_select(0, index), positions))
+    if transforms:
+        index = torch.tensor(list(transforms), device=image.device)
+        positions = _positions(list(transforms.values()), size, patch_size, spacing_mm, image.device)
+        image_out.index_copy_(0, index, _sample_linear(image.index_select(0, index), positions))
+        label_out.index_copy_(0, index, _sample_nearest(label.index_select(0, index), positions))
     return image_out, label_out
 
 
 def _positions(
-    moves: list[tuple[NDArray[np.float64], NDArray[np.float32] | None]],
+    transforms: list[tuple[NDArray[np.float64], NDArray[np.float32] | None]],
     size: Sequence[int],
     patch_size: Sequence[int],
     spacing_mm: Sequence[float],
     device: torch.device,
 ) -> list[torch.Tensor]:
-    """Return for each axis of the image the position in voxels, `(n, *patch_size)`, at which to sample."""
+    """Return the sampling positions in voxels along each axis of the image, each `(n, *patch_size)`."""
     spacing = np.array(spacing_mm)
-    voxels = np.stack([matrix * spacing / spacing[:, None] for matrix, _ in moves])  # the same map, in voxels
+    voxels = np.stack([matrix * spacing / spacing[:, None] for matrix, _ in transforms])  # in voxels
     factors = torch.from_numpy(voxels.astype(np.float32)).to(device)
     positions = []
     for row, long in enumerate(size):
@@ -86,24 +86,28 @@ def _positions(
             offsets = torch.arange(short, device=device) - (short - 1) / 2
             position = position + (factors[:, row, axis, None] * offsets).view(-1, *along)
         positions.append(torch.as_tensor(position))
-    elastic = [place for place, (_, points) in enumerate(moves) if points is not None]
+    elastic = [place for place, (_, points) in enumerate(transforms) if points is not None]
     if elastic:
         index = torch.tensor(elastic, device=device)
         displaced = np.stack(
             [
                 np.tensordot(matrix / spacing[:, None], points, 1)
-                for matrix, points in moves
+                for matrix, points in transforms
                 if points is not None
             ]
         )
-        field = _refine(torch.from_numpy(displaced.astype(np.float32)).to(device), patch_size, spacing_mm)
+        field = _evaluate_spline(
+            torch.from_numpy(displaced.astype(np.float32)).to(device), patch_size, spacing_mm
+        )
         for row, position in enumerate(positions):
             position.index_add_(0, index, field[:, row])
     return positions
 
 
-def _refine(points: torch.Tensor, patch_size: Sequence[int], spacing_mm: Sequence[float]) -> torch.Tensor:
-    """Return the cubic B-spline through control points `(n, D, *grid)` at the voxels, `(n, D, *patch_size)`."""
+def _evaluate_spline(
+    points: torch.Tensor, patch_size: Sequence[int], spacing_mm: Sequence[float]
+) -> torch.Tensor:
+    """Return the cubic B-spline with control points `(n, D, *grid)` at every voxel, `(n, D, *patch_size)`."""
     extent_mm = [n * step for n, step in zip(patch_size, spacing_mm, strict=True)]
     bases = [
         torch.from_numpy(_spline_basis(count, n, step * _CONTROL_INTERVALS / max(extent_mm))).to(points)
@@ -114,7 +118,7 @@ def _refine(points: torch.Tensor, patch_size: Sequence[int], spacing_mm: Sequenc
 
 
 def _spline_basis(num_points: int, num_voxels: int, step: float) -> NDArray[np.float64]:
-    """Return what each control point adds at each voxel centre, `(num_points, num_voxels)`.
+    """Return the weight of each control point at each voxel centre, `(num_points, num_voxels)`.
 
     `step` is a voxel's side in units of the control points' spacing.
     """
@@ -128,17 +132,17 @@ def _spline_basis(num_points: int, num_voxels: int, step: float) -> NDArray[np.f
     return basis
 
 
-def _take_linear(image: torch.Tensor, positions: list[torch.Tensor]) -> torch.Tensor:
-    """Interpolate `(n, C, *margin)` linearly at positions in voxels; the border is repeated."""
-    # grid_sample counts in half sizes from the centre, last axis first.
+def _sample_linear(image: torch.Tensor, positions: list[torch.Tensor]) -> torch.Tensor:
+    """Interpolate `(n, C, *margin)` linearly at positions in voxels; border voxels are repeated."""
+    # grid_sample expects coordinates from -1 to 1, last axis first.
     grid = torch.empty((*positions[0].shape, len(positions)), device=image.device)
     for axis, (at, size) in enumerate(zip(positions[::-1], image.shape[:1:-1], strict=True)):
         grid[..., axis] = at * (2 / size) + (1 / size - 1)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _take_nearest(label: torch.Tensor, positions: list[torch.Tensor]) -> torch.Tensor:
-    """Take the voxels of `(n, 1, *margin)` nearest to positions; any dtype, values untouched."""
+def _sample_nearest(label: torch.Tensor, positions: list[torch.Tensor]) -> torch.Tensor:
+    """Return the voxels of `(n, 1, *margin)` nearest to positions in voxels; any dtype, values unchanged."""
     flat = torch.zeros(positions[0].shape, dtype=torch.int64, device=label.device)
     for at, size in zip(positions, label.shape[2:], strict=True):
         flat.mul_(size).add_(at.round().clamp_(0, size - 1).long())

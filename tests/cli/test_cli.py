@@ -69,7 +69,7 @@ def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: R
     model = finished_run.folder.model(0)
     code, text = call("devices", model)
     assert code == 0
-    assert "Trying how a prediction is computed fastest here" in text
+    assert "Benchmarking precision and memory layout for a prediction" in text
     assert "Prediction: " in text
     code, text = call(
         "devices", model, "--set", "inference.precision=bf16", "--set", "inference.channels_last=on"
@@ -100,7 +100,7 @@ def test_prediction_tries_nothing_where_the_choice_is_known(call, finished_run: 
     model, scan = finished_run.folder.model(0), finished_run.data_root / "imagesTr/case_00.nii.gz"
     _, text = call("predict", model, scan, "--out", tmp_path / "a")
     assert "3.5 seconds at most" in text
-    monkeypatch.setattr(choosing, "Race", None)
+    monkeypatch.setattr(choosing, "Benchmark", None)
     code, text = call("predict", model, scan, "--out", tmp_path / "b")
     assert code == 0
     assert "seconds at most" not in text

@@ -7,12 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import TINY
+from planned_run import begin_run
 from typer.testing import CliRunner
 
 from medunet.base.errors import InputError
 from medunet.cli import app as cli
-from medunet.commands.check import run_check
-from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.tune import run_tune
@@ -32,13 +31,7 @@ SPACE = (
 @pytest.fixture
 def prepared(finished_run: Run, tmp_path: Path) -> Run:
     """A run that is planned and not trained."""
-    run = open_run(
-        tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=(*TINY, *QUICK, "holdout=0.3")
-    )
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
-    return run
+    return begin_run(tmp_path / "run", finished_run.data_root, (*TINY, *QUICK, "holdout=0.3"))
 
 
 def change(run: Run, *changes: str) -> Run:

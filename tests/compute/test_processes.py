@@ -12,16 +12,14 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 from conftest import TINY
+from planned_run import begin_run
 
 from medunet.base.errors import InputError
-from medunet.commands.check import run_check
-from medunet.commands.manifest import run_manifest
-from medunet.commands.plan import run_plan
 from medunet.commands.train import run_train
 from medunet.compute.processes import ALONE, Processes
 from medunet.records.config import TrainingConfig, change_config
 from medunet.runs.run import Run, open_run
-from medunet.training.checkpoints import KeepCheckpoints
+from medunet.training.checkpoints import SaveCheckpoints
 from medunet.training.data import EpochSampler, FoldData
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
@@ -48,7 +46,7 @@ def test_two_processes_train_as_one(finished_run: Run, tmp_path: Path):
     folds = tmp_path / "folds.json"  # three cases to validate, which two processes cannot share evenly
     folds.write_text('{"folds": [["case_00", "case_02", "case_04"], ["case_01", "case_03", "case_05"]]}')
     changes = (*CHANGES, f'folds_file="{folds}"')
-    begun = begin(tmp_path / "begun", finished_run.data_root, (*changes, "training.epochs=1"))
+    begun = begin_run(tmp_path / "begun", finished_run.data_root, (*changes, "training.epochs=1"))
     run_train(begun)  # both go on from here: what was timed at the start bounds their validation
     one, two = (
         open_run(
@@ -87,14 +85,6 @@ def test_two_processes_train_as_one(finished_run: Run, tmp_path: Path):
     assert two.folder.model(0).is_dir()
 
 
-def begin(root: Path, data_root: Path, changes: tuple[str, ...]) -> Run:
-    run = open_run(root, data_root, dataset="phantoms", changes=changes)
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
-    return run
-
-
 @pytest.mark.parametrize("accumulate", [1, 2, 3])
 def test_several_processes_save_within_an_epoch(tmp_path: Path, accumulate: int):
     trainer: Any = SimpleNamespace(
@@ -102,7 +92,7 @@ def test_several_processes_save_within_an_epoch(tmp_path: Path, accumulate: int)
         is_global_zero=True, strategy=SimpleNamespace(broadcast=lambda value: value), saved=[],
     )  # fmt: skip
     trainer.save_checkpoint = lambda path: trainer.saved.append(trainer.global_step)
-    keep = KeepCheckpoints(tmp_path, minutes=0)
+    keep = SaveCheckpoints(tmp_path, minutes=0)
     for batch in range(30 * accumulate):
         trainer.global_step += (batch + 1) % accumulate == 0
         keep.on_train_batch_end(trainer, None, None, None, batch)
@@ -130,7 +120,7 @@ def test_a_process_that_waits_for_one_that_ended_says_so(monkeypatch: pytest.Mon
     monkeypatch.setattr(dist, "broadcast_object_list", broken)
     monkeypatch.setattr(dist, "all_gather_object", broken)
     alone = Processes(2, 1, 2)
-    for act in (alone.wait, lambda: alone.share(None), lambda: alone.gather(None)):
+    for act in (alone.wait, lambda: alone.broadcast(None), lambda: alone.gather(None)):
         with pytest.raises(InputError, match="another process has ended"):
             act()
 
@@ -150,7 +140,7 @@ one = SimpleNamespace(
     processes=patient, _results={rank: SimpleNamespace(name=f"case {rank}", loss=0.5 + rank)},
     step_losses=[torch.tensor(1.0 + rank)],
     history=[], description=None, plan=SimpleNamespace(batch_size=2), trainer=SimpleNamespace(world_size=2),
-    current_epoch=0, global_step=0, elapsed_s=0.0, _train_s=1.0, _tick=lambda: None, current_rate=lambda: 0.1,
+    current_epoch=0, global_step=0, elapsed_s=0.0, _train_s=1.0, _update_clock=lambda: None, current_rate=lambda: 0.1,
     progress=lambda: 0.0, device=torch.device("cpu"),
 )
 module.summarise = lambda cases, description: {}

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medunet.base.errors import DataError, InputError, MedunetError
-from medunet.dataset import archives
+from medunet.dataset import archive_entries, archives
 from medunet.dataset.archives import Limits, require_space
 
 FILES = {
@@ -191,6 +191,7 @@ def test_a_bomb_in_the_headers_is_stopped_while_it_unpacks(
 ) -> None:
     """Its files promise little: what counts is all that comes out."""
     monkeypatch.setattr(archives, "_SMALL_BYTES", 1_000_000)
+    monkeypatch.setattr(archive_entries, "_MOST_HEADERS_BYTES", 1_000_000)
     with gzip.open(tmp_path / "many.tgz", "wb") as packed:
         for number in range(4):
             info = entry(f"Top/{number}", pax_headers={"comment": "x" * 1_000_000})[0]

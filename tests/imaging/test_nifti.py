@@ -9,8 +9,8 @@ import SimpleITK as sitk
 
 from medunet.base.errors import DataError, InputError
 from medunet.imaging.geometry import axis_codes, corner_displacement_mm, shear_degrees
-from medunet.imaging.nifti import StoredVoxels
 from medunet.imaging.orientation import to_ras
+from medunet.imaging.volume import StoredVoxels
 from medunet.imaging.volumes import read_channels, read_header, read_label, read_volume, write_mask
 
 SHAPE = (7, 9, 5)

@@ -89,7 +89,7 @@ def test_weights_that_do_not_fit_a_card_are_a_message(own_run: Run, monkeypatch:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(UNet, "to", exhausted)
-    with pytest.raises(InputError, match=r"do not fit into the memory that is free.*--device cpu"):
+    with pytest.raises(InputError, match=r"do not fit into the free memory.*--device cpu"):
         load(own_run)
 
 
@@ -170,7 +170,7 @@ def test_a_full_disk_stops_prediction_and_is_no_fault_of_the_case(own_run: Run, 
     ("array", "affine", "reason"),
     [
         (np.ones((8, 8, 8, 3)), np.eye(4), "1 channel"),
-        (np.zeros((8, 8, 8)), np.eye(4), "every voxel is alike"),
+        (np.zeros((8, 8, 8)), np.eye(4), "all voxels have the same value"),
         (np.eye(8)[None].repeat(8, 0), np.diag([60.0, 60, 60, 1]), "spacing 60 × 60 × 60 mm is implausible"),
         (np.eye(8)[None].repeat(8, 0), np.diag([1.0, 1, 0, 1]), "implausible, or the axes are singular"),
     ],

@@ -34,7 +34,7 @@ def gradients(module: nn.Module, image: torch.Tensor) -> list[torch.Tensor | Non
 def test_output_and_gradients_are_those_of_torch(
     monkeypatch: pytest.MonkeyPatch, options: dict, is_padded: bool, channels_last: bool
 ) -> None:
-    monkeypatch.setattr(convolution, "_has_avx2_alone", lambda: True)
+    monkeypatch.setattr(convolution, "_is_avx2_only", lambda: True)
     torch.manual_seed(0)
     ours, theirs = Convolution3d(8, 16, **options), nn.Conv3d(8, 16, **options)
     theirs.load_state_dict(ours.state_dict())
@@ -48,7 +48,7 @@ def test_output_and_gradients_are_those_of_torch(
 
 
 def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "_has_avx2_alone", lambda: True)
+    monkeypatch.setattr(convolution, "_is_avx2_only", lambda: True)
     module, image = Convolution3d(8, 8, 3, padding=1), torch.randn(1, 8, 4, 4, 4)
     assert module.bias is not None
     module.bias.requires_grad_(False)
@@ -65,7 +65,7 @@ def test_what_is_not_asked_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_half_precision_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "_has_avx2_alone", lambda: True)
+    monkeypatch.setattr(convolution, "_is_avx2_only", lambda: True)
     module, image = Convolution3d(8, 8, 3, padding=1), torch.randn(1, 8, 4, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         assert module(image).dtype == torch.bfloat16

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from best_interval import dice_of_intervals
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -14,7 +15,7 @@ from medunet.base.errors import InputError
 from medunet.dataset.checks.manifest_checks import check_manifest
 from medunet.dataset.manifest import make_manifest
 from medunet.imaging.geometry import axis_codes, spacing_of
-from medunet.imaging.nifti import read_volume
+from medunet.imaging.volumes import read_volume
 from medunet.phantoms.brain import MODALITIES, BrainPhantom, make_brain, write_brain_cohort
 from medunet.records.description import load_description
 
@@ -156,8 +157,8 @@ def test_cohort_is_read_as_msd_task01_and_has_no_faults(cohort: Path) -> None:
 def test_values_on_disk(cohort: Path) -> None:
     values = []
     for number in range(1, NUM_CASES + 1):
-        image = read_volume(cohort / f"imagesTr/BRATS_{number:03d}.nii.gz", np.int16)
-        label = read_volume(cohort / f"labelsTr/BRATS_{number:03d}.nii.gz", np.uint8)
+        image = read_volume(cohort / f"imagesTr/BRATS_{number:03d}.nii.gz")
+        label = read_volume(cohort / f"labelsTr/BRATS_{number:03d}.nii.gz")
         assert image.array.shape == (38, 40, 28, 4)
         assert label.array.shape == (38, 40, 28)
         np.testing.assert_array_equal(image.affine, label.affine)
@@ -187,11 +188,7 @@ def test_no_threshold_finds_the_tumours(cohort: Path, modality: int, labels: tup
             continue
         smooth = ndimage.gaussian_filter(frame, 0.5)[inside]
         normal = (smooth - smooth.mean()) / smooth.std()
-        below = np.concatenate([[0], np.cumsum(np.histogram(normal, edges)[0])])
-        wanted_below = np.concatenate([[0], np.cumsum(np.histogram(normal[wanted], edges)[0])])
-        chosen = np.maximum(below[None, :] - below[:, None], 0)  # [low edge, high edge)
-        hit = np.maximum(wanted_below[None, :] - wanted_below[:, None], 0)
-        dices.append(2 * hit / (chosen + wanted.sum()))
+        dices.append(dice_of_intervals(normal, wanted, edges))
     best = np.mean(dices, axis=0).max()
     assert 0.02 < best < 0.75
 

@@ -82,12 +82,12 @@ def test_a_given_number_of_stages_is_kept_or_refused():
 @pytest.mark.parametrize(
     ("name", "dimensions", "planning", "network", "message"),
     [
-        ("unet_2015", 3, {}, {}, r"dimensions is 3, but it has 2 only"),
+        ("unet_2015", 3, {}, {}, r"dimensions is 3, but the network allows 2 only"),
         ("unet_2015", 2, {}, {"upsampling": "interpolate"}, r"upsampling is interpolate.*transposed"),
-        ("mednext", 3, {}, {"norm": "batch"}, r"norm is batch, but it has group"),
+        ("mednext", 3, {}, {"norm": "batch"}, r"norm is batch, but the network allows group"),
         ("dynunet", 3, {}, {"dropout": 0.1}, r"dropout is 0\.1"),
-        ("dynunet", 3, {}, {"num_stages": 2}, r"num_stages is 2, but it has 3 or more"),
-        ("swin_unetr", 3, {}, {"num_stages": 4}, r"num_stages is 4, but it has 6, always"),
+        ("dynunet", 3, {}, {"num_stages": 2}, r"num_stages is 2, but the network allows 3 or more"),
+        ("swin_unetr", 3, {}, {"num_stages": 4}, r"num_stages is 4, but the network allows 6 only"),
         ("segresnet_ds", 3, {}, {"multi_scale_input": True}, r"multi_scale_input is on"),
         ("segresnet_ds", 3, {"max_features": 64}, {}, r"max_features is 64"),
         (
@@ -112,7 +112,9 @@ def test_all_lacking_options_are_named_at_once():
 
 
 def test_unpadded_patches_that_do_not_fit_are_refused_with_those_that_do():
-    with pytest.raises(InputError, match=r"\[570, 600\].*nearest that fit are \[556, 588\] and \[572, 604\]"):
+    with pytest.raises(
+        InputError, match=r"\[570, 600\].*nearest sizes that fit are \[556, 588\] and \[572, 604\]"
+    ):
         plan_network("unet_2015", 2, planning={"patch_size": (570, 600)})
     plan = plan_network("unet_2015", 2, planning={"patch_size": (572, 572)})
     edited = plan.to_dict()

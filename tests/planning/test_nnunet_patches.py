@@ -37,7 +37,7 @@ def plan_ours(dataset: dict[str, Any], name: Any, dimensions: Any) -> Plan:
             "drawn",
         ),
         PlanningConfig(dimensions=dimensions, network=NetworkConfig(name=name)),
-        memory_gb=ARCHITECTURES[name].card_gb,
+        memory_gb=ARCHITECTURES[name].gpu_gb,
         memory_why="as nnU-Net",
     )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medunet.postprocessing.boxes import mask_box, on_box
+from medunet.postprocessing.boxes import apply_in_box, bounding_box
 
 
 @pytest.fixture
@@ -14,12 +14,12 @@ def mask() -> np.ndarray:
 
 
 def test_box_with_its_margin_stays_within_the_volume(mask: np.ndarray) -> None:
-    assert mask_box(mask) == np.s_[2:6, 3:7, 1:3]
-    box = mask_box(mask, (1, 1, 3))
+    assert bounding_box(mask) == np.s_[2:6, 3:7, 1:3]
+    box = bounding_box(mask, (1, 1, 3))
     assert box is not None
     assert mask[box].shape == (6, 5, 5)
     assert np.array_equal(mask[box], mask[1:7, 2:7, 0:5])
-    assert mask_box(np.zeros_like(mask)) is None
+    assert bounding_box(np.zeros_like(mask)) is None
 
 
 def test_operation_sees_the_box_padded_by_its_edge_and_writes_nothing_but_it(mask: np.ndarray) -> None:
@@ -29,10 +29,10 @@ def test_operation_sees_the_box_padded_by_its_edge_and_writes_nothing_but_it(mas
         seen.append(frame)
         return np.ones_like(frame)
 
-    result = on_box(mask, look, margin_voxels=(1, 1, 1), pad_voxels=(0, 2, 1))
+    result = apply_in_box(mask, look, margin_voxels=(1, 1, 1), pad_voxels=(0, 2, 1))
     assert np.array_equal(seen[0], np.pad(mask[1:7, 2:7, 0:4], ((0, 0), (2, 2), (1, 1)), mode="edge"))
     want = np.zeros_like(mask)
     want[1:7, 2:7, 0:4] = True
     assert np.array_equal(result, want)
-    assert not on_box(np.zeros_like(mask), look).any()
+    assert not apply_in_box(np.zeros_like(mask), look).any()
     assert len(seen) == 1

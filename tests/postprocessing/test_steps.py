@@ -86,7 +86,7 @@ def test_all_wrong_names_are_told_at_once() -> None:
     }
     message = (
         "inference.postprocess: there is no target 'livr'; tumour, step 2: inside: there is no target 'lung'; "
-        "liver, step 1: inside: a target cannot lie inside itself. Choose from ['liver', 'tumour']."
+        "liver, step 1: inside: a target cannot be inside itself. Choose from ['liver', 'tumour']."
     )
     with pytest.raises(InputError) as caught:
         check_steps(steps, TARGETS)

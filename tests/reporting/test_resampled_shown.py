@@ -12,6 +12,7 @@ from tiny_run import DESCRIPTION, affine_of, make_run
 from medunet.base.files import read_json, write_json
 from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import write_volume
+from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records.manifest import Manifest
 from medunet.records.run_folder import RunFolder
@@ -32,6 +33,14 @@ def make_finer(labels: NDArray, affine: Affine) -> tuple[NDArray, Affine]:
     cut = affine @ nib.affines.from_matvec(np.diag([1, 0.5, 1]), (0, -0.25, 0))
     swap = np.eye(4)[[2, 1, 0, 3]]
     return labels.repeat(2, axis=1).transpose(2, 1, 0), cut @ swap
+
+
+def cut_finer(run: RunFolder, case: str) -> tuple[Path, Volume]:
+    """Make a case's prediction finer; return its path and what stood there before."""
+    path = run.predictions / f"{case}.nii.gz"
+    volume = read_label(path)
+    write_volume(path, *make_finer(volume.array, volume.affine))
+    return path, volume
 
 
 def score(run: RunFolder, data_root: Path, *, resample: bool, predicted: dict | None = None) -> None:
@@ -63,9 +72,7 @@ def test_a_mask_cut_finer_is_shown_as_the_mask_that_it_was(made: tuple[RunFolder
     run, data_root = made
     before = page_of(run, data_root, "lps_poor")
     assert len(pictures(before)) == 4
-    path = run.predictions / "lps_poor.nii.gz"
-    volume = read_label(path)
-    write_volume(path, *make_finer(volume.array, volume.affine))
+    cut_finer(run, "lps_poor")
     score(run, data_root, resample=True)
     page = page_of(run, data_root, "lps_poor")
     assert pictures(page) == pictures(before)
@@ -114,9 +121,7 @@ def test_the_shown_masks_have_the_scores_beside_them(
 
 def test_a_mask_that_was_not_resampled_has_no_pictures_and_a_mend(made: tuple[RunFolder, Path]) -> None:
     run, data_root = made
-    path = run.predictions / "ras_good.nii.gz"
-    volume = read_label(path)
-    write_volume(path, *make_finer(volume.array, volume.affine))
+    cut_finer(run, "ras_good")
     score(run, data_root, resample=False)
     page = page_of(run, data_root, "ras_good")
     assert not pictures(page)
@@ -126,9 +131,7 @@ def test_a_mask_that_was_not_resampled_has_no_pictures_and_a_mend(made: tuple[Ru
 
 def test_a_mask_that_was_moved_away_since_is_not_shown(made: tuple[RunFolder, Path]) -> None:
     run, data_root = made
-    path = run.predictions / "ras_good.nii.gz"
-    volume = read_label(path)
-    write_volume(path, *make_finer(volume.array, volume.affine))
+    path, volume = cut_finer(run, "ras_good")
     score(run, data_root, resample=True)
     write_volume(path, volume.array, nib.affines.from_matvec(np.eye(3), (500, 0, 0)) @ volume.affine)
     page = page_of(run, data_root, "ras_good")
@@ -138,9 +141,7 @@ def test_a_mask_that_was_moved_away_since_is_not_shown(made: tuple[RunFolder, Pa
 
 def test_pictures_for_slides_show_what_was_scored_too(made: tuple[RunFolder, Path]) -> None:
     run, data_root = made
-    path = run.predictions / "ras_good.nii.gz"
-    volume = read_label(path)
-    write_volume(path, *make_finer(volume.array, volume.affine))
+    path, _ = cut_finer(run, "ras_good")
     score(run, data_root, resample=True)
     assert set(save_triptychs(run, data_root)) == {"ras_good"}  # without scores nothing says to resample
     assert save_triptychs(run, data_root, read_scores(run.scores)) == {}

@@ -15,6 +15,8 @@ from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 
+DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "masd_mm")
+
 # The bit of a cell's code that each of its voxels sets.
 WEIGHTS = {2: [[8, 4], [2, 1]], 3: [[[128, 64], [32, 16]], [[8, 4], [2, 1]]]}
 

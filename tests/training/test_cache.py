@@ -16,7 +16,7 @@ import pytest
 from medunet.base.errors import DataError, InputError
 from medunet.runs.run import Run
 from medunet.training import cache
-from medunet.training.cache import hold_in_memory, prepare_cases, ram_needed_gb
+from medunet.training.cache import load_into_memory, prepare_cases, ram_needed_gb
 from medunet.training.data import PatchDataset
 
 
@@ -50,7 +50,7 @@ def in_processes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_patches_from_disk_equal_those_from_memory(finished_run: Run, tmp_path: Path, shared: bool):
     on_disk = prepared(finished_run, tmp_path)
-    in_memory = hold_in_memory(on_disk, 1.0, shared=shared)
+    in_memory = load_into_memory(on_disk, 1.0, shared=shared)
     kind = np.memmap if shared else np.ndarray
     assert all(isinstance(case.image[:], kind) and isinstance(case.label[:], kind) for case in in_memory)
     assert not any(isinstance(case.image, np.ndarray) for case in on_disk)
@@ -67,7 +67,7 @@ def test_patches_from_disk_equal_those_from_memory(finished_run: Run, tmp_path: 
 
 def test_cases_travel_between_processes_as_paths(finished_run: Run, tmp_path: Path):
     on_disk = prepared(finished_run, tmp_path)
-    for cases in (on_disk, hold_in_memory(on_disk, 1.0, shared=True)):
+    for cases in (on_disk, load_into_memory(on_disk, 1.0, shared=True)):
         before = contents(cases)  # all files are open
         sent = pickle.dumps(cases)
         assert len(sent) < 1000 * len(cases) < sum(len(image) for _, image, *_ in before)
@@ -77,10 +77,10 @@ def test_cases_travel_between_processes_as_paths(finished_run: Run, tmp_path: Pa
 def test_what_is_over_the_limit_stays_on_disk_and_says_so(finished_run: Run, capsys):
     cases = prepared(finished_run)
     needed_gb = ram_needed_gb(cases)
-    assert hold_in_memory(cases, 1.01 * needed_gb, shared=False) is not cases
+    assert load_into_memory(cases, 1.01 * needed_gb, shared=False) is not cases
     assert "over the limit" not in capsys.readouterr().err
     for shared in (False, True):
-        assert hold_in_memory(cases, 0.99 * needed_gb, shared=shared) is cases
+        assert load_into_memory(cases, 0.99 * needed_gb, shared=shared) is cases
         assert "over the limit" in capsys.readouterr().err
 
 
@@ -90,7 +90,7 @@ def test_what_the_disk_cannot_hold_unpacked_stays_compressed_and_says_so(
     cases = prepared(finished_run, tmp_path)
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0.99e9 * ram_needed_gb(cases)))
-    assert hold_in_memory(cases, 1.0, shared=True) is cases
+    assert load_into_memory(cases, 1.0, shared=True) is cases
     assert "of the cache's disk" in capsys.readouterr().err
     assert not list(tmp_path.glob("*_image.npy"))
 
@@ -176,7 +176,7 @@ def test_an_entry_that_cannot_be_trusted_is_made_again(finished_run: Run, tmp_pa
     before = contents(prepared(finished_run, tmp_path))
     damage(sorted(tmp_path.glob("*.json"))[0])
     assert contents(prepared(finished_run, tmp_path)) == before
-    assert "cannot be trusted" in capsys.readouterr().err
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_what_a_kill_left_without_its_entry_is_made_again(finished_run: Run, tmp_path: Path):
@@ -191,11 +191,11 @@ def test_what_a_kill_left_without_its_entry_is_made_again(finished_run: Run, tmp
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_unpacked_array_is_made_again(finished_run: Run, tmp_path: Path, capsys, damage):
     on_disk = prepared(finished_run, tmp_path)
-    before = contents(hold_in_memory(on_disk, 1.0, shared=True))
+    before = contents(load_into_memory(on_disk, 1.0, shared=True))
     path = sorted(tmp_path.glob("*_image.npy"))[0]
     times = {each: each.stat().st_mtime_ns for each in tmp_path.glob("*.npy") if each != path}
     damage(path)
-    assert contents(hold_in_memory(on_disk, 1.0, shared=True)) == before
+    assert contents(load_into_memory(on_disk, 1.0, shared=True)) == before
     assert (f"{path.name} of the cache is damaged" in capsys.readouterr().err) == (damage is not remove)
     assert {each: each.stat().st_mtime_ns for each in times} == times
 
@@ -271,10 +271,10 @@ def die_on_the_second(job, **more):
     """Prepare a case as the system lets it, which ends the process of one for want of memory."""
     if job.case.id == DOOMED:
         os.kill(os.getpid(), signal.SIGKILL)
-    return REAL_MAKE(job, **more)
+    return REAL_WRITE_CASE(job, **more)
 
 
-REAL_MAKE, DOOMED = cache._make, "case_02"
+REAL_WRITE_CASE, DOOMED = cache._write_case, "case_02"
 
 
 @pytest.mark.slow
@@ -283,11 +283,11 @@ def test_a_case_that_takes_its_process_with_it_is_named(
     finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int
 ):
     in_processes(monkeypatch, num_processes)
-    monkeypatch.setattr(cache, "_make", die_on_the_second)
+    monkeypatch.setattr(cache, "_write_case", die_on_the_second)
     cases, _ = finished_run.read_manifest().split_fold(0)
     assert DOOMED in [case.id for case in cases]
     with pytest.raises(
-        DataError, match=rf"case {DOOMED}: its process was ended .*want of memory.*free memory"
+        DataError, match=rf"case {DOOMED}: its process was killed.*memory ran out.*free memory"
     ):
         prepared(finished_run, tmp_path)
     assert len(list(tmp_path.glob("*.json"))) == len(cases) - 1

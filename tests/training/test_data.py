@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from planned_run import begin_run
 
-from medunet.commands.check import run_check
-from medunet.commands.manifest import run_manifest
-from medunet.commands.plan import run_plan
 from medunet.commands.train import run_train
 from medunet.compute.processes import ALONE
-from medunet.runs.run import Run, open_run
-from medunet.training.cache import hold_in_memory, prepare_cases
+from medunet.runs.run import Run
+from medunet.training.cache import load_into_memory, prepare_cases
 from medunet.training.data import FoldData
 from medunet.transforms.patches import PreparedCase
 
@@ -42,7 +40,7 @@ def test_workers_serve_the_same_patches(finished_run: Run, tmp_path: Path, ram_g
     )
     expected = list(data_of(run, on_disk, 0).train_dataloader())
     assert len(expected) == run.config.training.steps_per_epoch
-    shared = data_of(run, hold_in_memory(on_disk, ram_gb, shared=True), 2)
+    shared = data_of(run, load_into_memory(on_disk, ram_gb, shared=True), 2)
     for one, other in zip(expected, shared.train_dataloader(), strict=True):
         assert all(torch.equal(one[key], other[key]) for key in ("image", "label", "address"))
 
@@ -50,10 +48,7 @@ def test_workers_serve_the_same_patches(finished_run: Run, tmp_path: Path, ram_g
 def trained_weights(root: Path, data_root: Path, *, workers: int, ram_gb: float) -> bytes:
     changes = (f"training.workers={workers}", f"training.ram_gb={ram_gb}", "training.epochs=1",
                "training.steps_per_epoch=8", "training.augment=true")  # fmt: skip
-    run = open_run(root, data_root, dataset="phantoms", changes=(*TINY, *changes))
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
+    run = begin_run(root, data_root, (*TINY, *changes))
     run_train(run)
     return (run.folder.model(0) / "weights_final.safetensors").read_bytes()
 

@@ -10,20 +10,18 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TINY
+from planned_run import begin_run
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from medunet.base.files import read_json
 from medunet.cli import app as cli
-from medunet.commands.check import run_check
-from medunet.commands.manifest import run_manifest
-from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.score import run_score
 from medunet.commands.train import run_train
 from medunet.records.config import LossName
 from medunet.records.description import load_description
-from medunet.runs.run import Run, open_run
+from medunet.runs.run import Run
 from medunet.training import module
 
 QUICK = ("training.epochs=1", "training.steps_per_epoch=2", "training.validation_cases=1")
@@ -65,11 +63,7 @@ def begin(given: Run, root: Path, *changes: str, exclusive: bool = False) -> Run
         )
         dataset = str(root.parent / "exclusive.json")
         description.write(Path(dataset))
-    run = open_run(root, given.data_root, dataset=dataset, changes=(*TINY, *QUICK, *changes))
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
-    return run
+    return begin_run(root, given.data_root, (*TINY, *QUICK, *changes), dataset=dataset)
 
 
 def weights_of(run: Run) -> dict[str, torch.Tensor]:

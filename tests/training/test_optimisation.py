@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from medunet.records.config import TrainingConfig
-from medunet.training.optimisation import average_of, learning_rate, make_optimizer
+from medunet.training.optimisation import learning_rate, make_ema, make_optimizer
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_optimizers_move_only_what_learns(name: str, kind: type):
 
 def test_the_average_follows_its_recurrence_and_learns_nothing():
     layer = nn.Linear(1, 1, bias=False)
-    average = average_of(layer, 0.9)
+    average = make_ema(layer, 0.9)
     expected = 0.0
     for step, value in enumerate([1.0, 2.0, 4.0, 8.0]):
         nn.init.constant_(layer.weight, value)

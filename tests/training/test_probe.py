@@ -1,4 +1,4 @@
-"""How a network is trained: as asked for, else as a race of its own steps finds, with the seconds of a step."""
+"""How a network is trained: as requested, otherwise by a benchmark of its own steps, with the seconds of a step."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from medunet.base.files import read_json
 from medunet.base.processor import read_processor
 from medunet.commands.plan import run_plan
-from medunet.compute.kept import Choice, change_settings, list_kept
+from medunet.compute.choice_cache import Choice, change_settings, list_choices
 from medunet.inference.probe import choose_prediction
 from medunet.records.config import TrainingConfig, change_config
 from medunet.records.plan import Plan
@@ -72,10 +72,10 @@ def test_a_second_training_of_the_same_network_tries_nothing(tiny_plan, finished
     assert all(key != keys[0] for key in keys[2:])
 
 
-# ---- cards, whose steps are timed here on the CPU ---------------------------------------------------------------
+# ---- GPUs, whose steps are timed here on the CPU ----------------------------------------------------------------
 
 
-def chosen_on_card(
+def chosen_on_gpu(
     plan: Plan, run: Run, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], **options
 ):
     """Return the choice where a step takes so long "plain", with "channels_last", and "compiled"."""
@@ -83,7 +83,7 @@ def chosen_on_card(
     def step_s(self, *, channels_last: bool, compiled: bool = False) -> float:
         return seconds["compiled" if compiled else "channels_last" if channels_last else "plain"]
 
-    monkeypatch.setattr(probe.CardProbe, "step_s", step_s)
+    monkeypatch.setattr(probe.GpuProbe, "step_s", step_s)
     monkeypatch.setattr(probe, "choose_prediction", lambda *_, **__: Choice(seconds=0.5))
     config = TrainingConfig(**{"precision": "fp32", "epochs": 4, "steps_per_epoch": 250} | options)
     return choose_compute(config, plan, run.read_description(), torch.device("cuda"))
@@ -91,11 +91,11 @@ def chosen_on_card(
 
 def test_the_fastest_way_is_chosen_where_training_is_long(tiny_plan, finished_run, monkeypatch):
     seconds = {"plain": 4.0, "channels_last": 3.0, "compiled": 2.0}
-    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, seconds, epochs=40)
+    choice = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, seconds, epochs=40)
     assert choice.channels_last
     assert choice.compile
     assert (choice.step_s, choice.window_s) == (2.0, 0.5)
-    slower = chosen_on_card(tiny_plan, finished_run, monkeypatch, {**seconds, "compiled": 2.9}, epochs=40)
+    slower = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, {**seconds, "compiled": 2.9}, epochs=40)
     assert not slower.compile
     assert slower.step_s == 3.0
 
@@ -111,28 +111,28 @@ def test_the_fastest_way_is_chosen_where_training_is_long(tiny_plan, finished_ru
 )
 def test_only_long_trainings_are_probed(tiny_plan, finished_run, monkeypatch, options, is_probed: bool):
     seconds = {"plain": 0.1, "channels_last": 0.05, "compiled": 0.05}
-    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, seconds, **options)
+    choice = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, seconds, **options)
     assert choice.channels_last is is_probed
     assert choice.step_s == (0.05 if is_probed else 0.1)
 
 
 def test_a_probe_takes_but_a_small_share_of_the_training(tiny_plan, finished_run, monkeypatch):
     seconds = {"plain": 20.0, "channels_last": 10.0, "compiled": 10.0}
-    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, seconds, max_minutes=60)  # 180 steps
+    choice = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, seconds, max_minutes=60)  # 180 steps
     assert not choice.channels_last
     assert choice.channels_last_why == "not probed: the training is short"
 
 
-def test_what_was_asked_for_on_a_card_is_not_probed(tiny_plan, finished_run, monkeypatch):
+def test_what_was_asked_for_on_a_gpu_is_not_probed(tiny_plan, finished_run, monkeypatch):
     options = {"channels_last": "on", "compile": "off", "epochs": 400}
-    choice = chosen_on_card(tiny_plan, finished_run, monkeypatch, {"channels_last": 1.0}, **options)
+    choice = chosen_on_gpu(tiny_plan, finished_run, monkeypatch, {"channels_last": 1.0}, **options)
     assert choice.channels_last
     assert not choice.compile
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_step_of_the_planned_network_is_timed(tiny_plan, finished_run, channels_last: bool):
-    timed = probe.CardProbe(TrainingConfig(), tiny_plan, finished_run.read_description(), CPU, "fp32")
+    timed = probe.GpuProbe(TrainingConfig(), tiny_plan, finished_run.read_description(), CPU, "fp32")
     assert 0 < timed.step_s(channels_last=channels_last) < 60
 
 
@@ -181,7 +181,7 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began(own_run: Run):
     choice = computing.choose_run_compute(own_run, CPU)
     assert choice == replace(ComputeChoice(**early), precision="bf16")
     assert (choice.step_s, choice.window_s) == (0.0, 0.0)
-    assert list_kept() == []
+    assert list_choices() == []
 
 
 def test_a_model_trained_in_fp16_predicts_on_a_cpu():

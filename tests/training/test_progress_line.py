@@ -10,7 +10,7 @@ import pytest
 from medunet.records.config import change_config
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
-from medunet.training.progress_line import ProgressLine, expected_end, parted
+from medunet.training.progress_line import ProgressLine, describe_remaining, overfitting_warning
 
 FALLING = (1.0,) * 5 + (0.8,) * 5
 
@@ -59,12 +59,12 @@ def drive(module: Trained, num_epochs: int = 1) -> None:
         (FALLING, (0.5,) * 5 + (0.6,) * 4 + (math.nan,), False),
     ],
 )
-def test_it_warns_where_the_losses_part(training: tuple, validation: tuple, warns: bool):
-    assert bool(parted(epochs(training, validation))) is warns
+def test_it_warns_of_overfitting(training: tuple, validation: tuple, warns: bool):
+    assert bool(overfitting_warning(epochs(training, validation))) is warns
 
 
 def test_the_warning_gives_both_changes():
-    text = parted(epochs(FALLING, (0.5,) * 5 + (0.6,) * 5))
+    text = overfitting_warning(epochs(FALLING, (0.5,) * 5 + (0.6,) * 5))
     assert "training loss changed by -20%" in text
     assert "validation loss by +20%" in text
 
@@ -73,7 +73,7 @@ def test_a_log_gets_a_line_an_epoch_and_one_warning(capsys: pytest.CaptureFixtur
     drive(Trained(epochs(FALLING, (0.5,) * 5 + (0.6,) * 5)), num_epochs=2)
     lines = capsys.readouterr().err.splitlines()
     assert lines.count("Train 25%: epoch 9, loss 0.800, Dice 0.700, 9.5 minutes") == 2
-    assert sum("Training and validation part" in line for line in lines) == 1
+    assert sum("Overfitting: over the last 5 validations" in line for line in lines) == 1
     assert len(lines) == 4
     assert re.fullmatch(r"Train 25%: about 0 s left, until \d\d:\d\d", lines[0])  # once, not at every step
 
@@ -85,16 +85,16 @@ def test_a_log_gets_a_line_an_epoch_and_one_warning(capsys: pytest.CaptureFixtur
         (1.0, 0.01, 1.0, "about 2 min left"),
         (60.0, 0.5, 0.5, "about 60 s left"),
         (3600.0, 0.25, 0.75, "about 3 h left"),
-        (0.1, 0.0, 1.0, "its end is not known yet"),
+        (0.1, 0.0, 1.0, "remaining time not known yet"),
         (100.0, 0.1, 0.5, "about 8 min left"),  # a resumed run: its own speed counts, not what came before
     ],
 )
 def test_it_says_when_training_ends(spent_s: float, done: float, left: float, told: str):
-    assert expected_end(spent_s, done, left).startswith(told)
+    assert describe_remaining(spent_s, done, left).startswith(told)
 
 
 def test_another_day_is_named():
-    assert re.search(r"until \d\d:\d\d of \d\d \w+", expected_end(3600.0, 0.01, 0.99))
+    assert re.search(r"until \d\d:\d\d of \d\d \w+", describe_remaining(3600.0, 0.01, 0.99))
 
 
 def test_an_epoch_without_a_validation_shows_no_older_scores(capsys: pytest.CaptureFixture):
@@ -121,8 +121,8 @@ def test_minutes_count_from_the_first_step_on(tiny_plan, finished_run):
     )
     module._trainer = SimpleNamespace(world_size=1, global_step=0)  # type: ignore[assignment]
     module.on_train_start()
-    assert module._last_tick is not None
-    module._last_tick -= (
+    assert module._clock_s is not None
+    module._clock_s -= (
         6.0  # the first step took six seconds, and its callbacks come before the module's clock
     )
     assert module.progress(now=True) == pytest.approx(0.1, abs=0.01)

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from planned_run import begin_run
 
-from medunet.commands.check import run_check
-from medunet.commands.manifest import run_manifest
-from medunet.commands.plan import run_plan
 from medunet.commands.train import run_train
 from medunet.runs.run import Run, open_run
 from medunet.training.checkpoints import is_readable
@@ -40,20 +38,12 @@ def train(root: Path, data_root: Path, threads: int) -> None:
     run_train(open_run(root, data_root))
 
 
-def begin(root: Path, data_root: Path, changes: tuple[str, ...]) -> Run:
-    run = open_run(root, data_root, dataset="phantoms", changes=changes)
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
-    return run
-
-
 @pytest.mark.slow
 def test_killed_at_many_moments_training_ends_with_the_same_weights(finished_run: Run, tmp_path: Path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["medunet.commands.train", "medunet.training.train"])
     data_root, threads = finished_run.data_root, torch.get_num_threads()
-    begun = begin(tmp_path / "begun", data_root, (*CHANGES, "training.epochs=1"))
+    begun = begin_run(tmp_path / "begun", data_root, (*CHANGES, "training.epochs=1"))
     run_train(begun)  # both go on from here: what was timed at the start bounds their validation
     calm, killed = (
         open_run(shutil.copytree(begun.folder.root, tmp_path / name), data_root, changes=LONGER)

@@ -20,6 +20,7 @@ import torch
 from conftest import REPOSITORY, TINY
 from numpy.typing import NDArray
 from PIL import Image
+from planned_run import begin_run
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.graph_pb2 import GraphDef
@@ -27,9 +28,6 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util.tensor_util import make_ndarray
 from tiny_cohort import write_tiny_cohort
 
-from medunet.commands.check import run_check
-from medunet.commands.manifest import run_manifest
-from medunet.commands.plan import run_plan
 from medunet.commands.train import run_train
 from medunet.runs.computing import choose_run_compute
 from medunet.runs.run import Run, open_run
@@ -103,10 +101,7 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     root = tmp_path_factory.mktemp("watched")
-    run = open_run(root / "run", write_tiny_cohort(root / "data"), dataset="phantoms", changes=CHANGES)
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
+    run = begin_run(root / "run", write_tiny_cohort(root / "data"), CHANGES)
     device = torch.device("cpu")
     observer = Observer(run.folder.root, root / "killed")
     compute = choose_run_compute(run, device)

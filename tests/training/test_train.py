@@ -21,7 +21,13 @@ from medunet.records.config import Config, change_config
 from medunet.records.plan import Plan
 from medunet.runs.run import Run, open_run
 from medunet.training import module as module_file
-from medunet.training.checkpoints import Saved, best_row, is_readable, newest_readable, out_of_patience
+from medunet.training.checkpoints import (
+    CheckpointState,
+    best_row,
+    is_readable,
+    newest_readable,
+    out_of_patience,
+)
 from medunet.training.export import export_weights
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
@@ -184,7 +190,7 @@ def test_limits_that_end_a_resumed_run(changes, over):
     history = [
         {"dice": value, "step": 125 * (i + 1), "epoch": i} for i, value in enumerate((0.5, 0.8, 0.7, 0.6))
     ]
-    saved = Saved("id", step=500, elapsed_s=60.0, history=history)
+    saved = CheckpointState("id", step=500, elapsed_s=60.0, history=history)
     assert saved.is_over(change_config({"dataset": "x"}, changes, "test")) is over
 
 

@@ -16,7 +16,7 @@ PLAN = plan_network("plain", 3, planning={"patch_size": (64, 64, 64), "base_feat
 CPU = torch.device("cpu")
 STEP_GB = memory.step_gb(PLAN, describe(), device=CPU, precision="bf16")
 CARD_GB = memory.step_gb(PLAN, describe(), device=torch.device("cuda"), precision="bf16")
-HELD_GB = memory.held_gb(PLAN, describe(), 100)  # scans of 300×280×64: 25 bytes to each five voxels
+HELD_GB = memory.cases_gb(PLAN, describe(), 100)  # scans of 300×280×64: 25 bytes to each five voxels
 
 
 def require(
@@ -104,5 +104,5 @@ def test_memory_that_runs_out_in_training_is_a_message(own_run, monkeypatch: pyt
 
 
 def test_other_errors_pass_as_they_are():
-    with pytest.raises(RuntimeError, match="shapes differ"), memory.naming_out_of_memory("here"):
+    with pytest.raises(RuntimeError, match="shapes differ"), memory.explain_out_of_memory("here"):
         raise RuntimeError("shapes differ")

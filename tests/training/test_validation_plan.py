@@ -18,11 +18,11 @@ from medunet.records.config import TrainingConfig
 from medunet.records.manifest import Case
 from medunet.runs.run import Run, open_run
 from medunet.training import validation_plan
-from medunet.training.checkpoints import Saved
+from medunet.training.checkpoints import CheckpointState
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
 from medunet.training.train import train_fold
-from medunet.training.validation_plan import BESIDE, ValidationPlan, bound_validation, draw_cases
+from medunet.training.validation_plan import OVERHEAD, ValidationPlan, draw_cases, limit_validation
 from medunet.training.windows import count_windows
 
 PLAN = plan_network("plain", planning={"patch_size": (96, 96, 64), "batch_size": 2})
@@ -36,8 +36,8 @@ NEEDED = count_windows(PLAN.median_shape, PLAN)  # 4 × 3 × 1
 @pytest.mark.parametrize("minutes", [None, 5.0, 600.0])
 def test_validation_takes_its_share_of_the_time_or_the_least(step_s, window_s, num_cases, minutes):
     training = LONG.model_copy(update={"max_minutes": minutes})
-    found = bound_validation(training, PLAN, num_cases, step_s=step_s, window_s=window_s)
-    spent_s = found.num_cases * min(found.windows, NEEDED) * window_s * BESIDE
+    found = limit_validation(training, PLAN, num_cases, step_s=step_s, window_s=window_s)
+    spent_s = found.num_cases * min(found.windows, NEEDED) * window_s * OVERHEAD
     epoch_s = min(250 * step_s, 60 * minutes * 0.85) if minutes else 250 * step_s
     assert found.share == pytest.approx(spent_s / (spent_s + found.every_epochs * epoch_s), abs=1e-3)
     least = found.num_cases <= 4 and found.windows == 2
@@ -48,27 +48,27 @@ def test_validation_takes_its_share_of_the_time_or_the_least(step_s, window_s, n
 
 def test_what_does_not_fit_is_looked_at_less_often_then_in_less_windows_then_on_less_cases():
     assert NEEDED == 12
-    window_s = 0.1 / BESIDE
-    every_epoch = bound_validation(
+    window_s = 0.1 / OVERHEAD
+    every_epoch = limit_validation(
         LONG, PLAN, 20, step_s=1.0, window_s=0.1
     )  # 240 windows of 441 that an epoch pays
     assert (every_epoch.every_epochs, every_epoch.num_cases) == (1, 20)
     assert every_epoch.windows >= NEEDED
-    seldom = bound_validation(LONG, PLAN, 200, step_s=1.0, window_s=window_s)
+    seldom = limit_validation(LONG, PLAN, 200, step_s=1.0, window_s=window_s)
     assert (seldom.every_epochs, seldom.num_cases) == (6, 200)
     assert seldom.windows >= NEEDED
     few = LONG.model_copy(update={"epochs": 20})
-    fewer_windows = bound_validation(few, PLAN, 200, step_s=1.0, window_s=window_s)
+    fewer_windows = limit_validation(few, PLAN, 200, step_s=1.0, window_s=window_s)
     assert (fewer_windows.every_epochs, fewer_windows.num_cases, fewer_windows.windows) == (2, 200, 4)
-    fewer_cases = bound_validation(few, PLAN, 2000, step_s=1.0, window_s=window_s)
+    fewer_cases = limit_validation(few, PLAN, 2000, step_s=1.0, window_s=window_s)
     assert (fewer_cases.every_epochs, fewer_cases.num_cases, fewer_cases.windows) == (2, 441, 2)
     bounded = LONG.model_copy(update={"validation_cases": 7})
-    assert bound_validation(bounded, PLAN, 200, step_s=1.0, window_s=window_s).num_cases == 7
+    assert limit_validation(bounded, PLAN, 200, step_s=1.0, window_s=window_s).num_cases == 7
 
 
 def test_where_cases_are_seen_whole_there_are_fewer_of_them_rather_than_windows():
     few = LONG.model_copy(update={"epochs": 20})
-    whole = bound_validation(few, PLAN, 200, step_s=1.0, window_s=0.1 / BESIDE, whole_cases=True)
+    whole = limit_validation(few, PLAN, 200, step_s=1.0, window_s=0.1 / OVERHEAD, whole_cases=True)
     assert (whole.every_epochs, whole.num_cases) == (2, 73)  # 882 windows are paid, of 12 a case
     assert whole.windows >= NEEDED
 
@@ -76,16 +76,16 @@ def test_where_cases_are_seen_whole_there_are_fewer_of_them_rather_than_windows(
 @pytest.mark.parametrize(("epochs", "minutes"), [(40, None), (1000, 100.0)])
 def test_there_are_ten_validations_where_there_are_so_many_epochs(epochs: int, minutes: float | None):
     training = LONG.model_copy(update={"epochs": epochs, "max_minutes": minutes})
-    found = bound_validation(training, PLAN, 5000, step_s=0.5, window_s=10.0)
+    found = limit_validation(training, PLAN, 5000, step_s=0.5, window_s=10.0)
     num_epochs = epochs if minutes is None else 0.85 * 60 * minutes / 125
     assert found.every_epochs == int(num_epochs // 10)
 
 
 def test_where_nothing_was_timed_the_share_is_guessed_and_minutes_do_not_stretch_it():
-    guessed = bound_validation(LONG, PLAN, 2000, step_s=0.0, window_s=0.0)
+    guessed = limit_validation(LONG, PLAN, 2000, step_s=0.0, window_s=0.0)
     assert guessed.share <= 0.151
     limited = LONG.model_copy(update={"max_minutes": 5.0})
-    assert bound_validation(limited, PLAN, 2000, step_s=0.0, window_s=0.0).every_epochs == 1
+    assert limit_validation(limited, PLAN, 2000, step_s=0.0, window_s=0.0).every_epochs == 1
 
 
 def cases_of(count: int) -> list[Case]:
@@ -219,7 +219,7 @@ def test_a_case_that_is_gone_is_named(own_run: Run):
     path = own_run.folder.fold(0) / "validation.json"
     write_json(path, read_json(path) | {"cases": ["case_99"]})
     longer = open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=4"])
-    with pytest.raises(InputError, match=r"fold 0: .*case_99 .*no longer holds out"):
+    with pytest.raises(InputError, match=r"fold 0: .*no longer holds out: case_99"):
         run_train(longer)
 
 
@@ -245,10 +245,10 @@ def test_checkpoints_between_two_validations_say_where_they_stand(finished_run: 
     training = TrainingConfig(epochs=10, steps_per_epoch=100, accumulate=2)
     config = finished_run.config.model_copy(update={"training": training})
     history = [{"dice": 0.5, "step": 200, "epoch": 1}]
-    mid, between = Saved("id", 430, 1.0, history), Saved("id", 400, 1.0, history)
+    mid, between = CheckpointState("id", 430, 1.0, history), CheckpointState("id", 400, 1.0, history)
     assert mid.batch_in_epoch(config) == 60
     assert between.batch_in_epoch(config) == 0
-    assert mid.epochs_in_all(config) == between.epochs_in_all(config) == 10
+    assert mid.total_epochs(config) == between.total_epochs(config) == 10
     assert not between.ends_best_epoch()
-    assert not Saved("id", 1000, 1.0, history).is_over(config)
-    assert Saved("id", 200, 1.0, history).ends_best_epoch()
+    assert not CheckpointState("id", 1000, 1.0, history).is_over(config)
+    assert CheckpointState("id", 200, 1.0, history).ends_best_epoch()

@@ -120,7 +120,7 @@ def test_an_interpolated_label_is_refused(plan: Plan, files, resize_to, grid, mo
     else:
         chain.transforms[-2].mode = ("bilinear",) * 2 if resize_to is None else ("trilinear",) * 2
     with pytest.raises(
-        DataError, match=r"^label\.nii\.gz: preprocessing gave .* \[0, 7, 255\].*whole values"
+        DataError, match=r"^label\.nii\.gz: preprocessing added .* \[0, 7, 255\].*nearest neighbour"
     ):
         run_chain(chain, [scan], label_file)
 
@@ -129,9 +129,9 @@ def test_values_are_compared_with_those_of_the_file():
     label = torch.tensor([0.0, 255.0, 7.0])
     check_label_values(label, [0, 7, 255], "a.nii.gz")
     check_label_values(label[:2], [0, 7, 255], "a.nii.gz")
-    with pytest.raises(DataError, match=r"a\.nii\.gz: .* the values 7 beside those of the file, \[0, 255\]"):
+    with pytest.raises(DataError, match=r"a\.nii\.gz: .* the values 7 to the label; its file has \[0, 255\]"):
         check_label_values(label, [0, 255], "a.nii.gz")
-    with pytest.raises(DataError, match=r"the values 127\.5 beside"):
+    with pytest.raises(DataError, match=r"the values 127\.5 to the label"):
         check_label_values(torch.tensor([0.0, 127.5, 255.0]), [0, 255], "a.nii.gz")
 
 
@@ -180,5 +180,5 @@ def test_an_empty_picture_and_an_empty_channel_of_a_scan_are_refused(plan: Plan,
     schemes = dict.fromkeys(("a", "b", "c"), Intensity(scheme="zscore"))
     chain = preprocess_chain(plan.model_copy(update={"intensities": schemes}), with_label=False)
     for name in ("blank.png", "empty.nii.gz"):
-        with pytest.raises(DataError, match=f"{name}: every voxel is alike"):
+        with pytest.raises(DataError, match=f"{name}: all voxels have the same value"):
             run_chain(chain, [tmp_path / name] * 3)

@@ -1,7 +1,6 @@
 """What the checks of one case keep for those of the whole set: grids, hashes of voxels, brightness, volumes."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.imaging.geometry import Affine
+from medunet.imaging.whole_numbers import as_whole
 from medunet.records.manifest import Case
-
-_GLANCED_VOXELS = 4096  # that tell most scans of real numbers from those of whole ones
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -51,37 +48,6 @@ def hash_content(array: NDArray[Any]) -> str:
     digest = hashlib.sha256(f"{array.shape} {plain.dtype}".encode())
     digest.update(np.ascontiguousarray(plain.T).data)  # NIfTI's own order, so mostly no copy
     return digest.hexdigest()
-
-
-def as_whole(array: NDArray[Any]) -> NDArray[np.integer] | None:
-    """Return an array as the narrowest of uint8, int16, int32 and int64 that holds it; None where not all are whole.
-
-    The array itself is returned where it is of that type already.
-    """
-    if array.dtype.kind == "b":
-        return array.view(np.uint8)
-    low, high = array.min(), array.max()
-    if array.dtype.kind == "f":
-        if not (abs(low) < 2.0**62 and abs(high) < 2.0**62):  # false for NaN
-            return None
-        flat = array.ravel(order="K")
-        if has_fractions(flat[:: 1 + flat.size // _GLANCED_VOXELS]) or any(map(has_fractions, chunks(flat))):
-            return None
-    for dtype in (np.uint8, np.int16, np.int32, np.int64):
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return array.astype(dtype, order="K", copy=False)
-    return None
-
-
-def has_fractions(values: NDArray[np.floating]) -> bool:
-    """Say whether any of the values is not whole."""
-    return not np.array_equal(np.rint(values), values)
-
-
-def chunks(flat: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield a flat array in parts of a million, so that what is made of each stays small."""
-    for start in range(0, flat.size, _CHUNK):
-        yield flat[start : start + _CHUNK]
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -2,7 +2,8 @@
 
 import sys
 
-from medunet.dataset.checks.fault_catalogue import FAULT_KINDS, FaultKind
+from medunet.dataset.checks.catalogue.fault_kind import FaultKind
+from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 
 _CHAPTERS = {
     "N": "Volume files",

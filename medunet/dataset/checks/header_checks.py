@@ -1,6 +1,5 @@
 """Checks of a volume file's header (N…): type, scale and number of its voxels, its grid, orientation and units."""
 
-import nibabel as nib
 import numpy as np
 
 from medunet.dataset.checks.case_facts import shape_text
@@ -12,7 +11,7 @@ from medunet.imaging.geometry import (
     shear_degrees,
     spacing_of,
 )
-from medunet.imaging.nifti import Header, dtype_name, unit_code
+from medunet.imaging.volume import Forms, Header, dtype_name
 from medunet.records.fault import Fault
 
 NOTED_MM = 1e-3  # smaller displacements are rounding
@@ -20,8 +19,6 @@ _SPACING_MM = (0.1, 12.0)
 _SAME = 1e-7  # in any unit and for any number of voxels
 _ROUNDED_VOXELS = 0.01  # of the smallest spacing: what a quaternion loses
 _MAX_SHEAR_DEGREES = 1.0
-_UNIT_MM, _UNIT_UNKNOWN = 2, 0
-_UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
 
 def check_readable(case_id: str, subject: str, header: Header, num_frames: int) -> list[Fault]:
@@ -31,21 +28,19 @@ def check_readable(case_id: str, subject: str, header: Header, num_frames: int) 
     def add(code: str, measured: str, expected: str = "") -> None:
         faults.append(make_fault(code, case_id, subject, measured, expected=expected))
 
-    if header.nifti is not None:
-        if header.nifti.get_data_dtype().kind not in "biuf":
-            add("N023", f"{dtype_name(header.nifti)} voxels")
-        slope, intercept = (float(header.nifti[name]) for name in ("scl_slope", "scl_inter"))
-        if slope != 0 and not np.isfinite([slope, intercept]).all():
-            add("N022", f"slope {slope:g}, intercept {intercept:g}")
+    if header.dtype.kind not in "biuf":
+        add("N023", f"{dtype_name(header.dtype)} voxels")
+    if header.slope != 0 and not np.isfinite([header.slope, header.intercept]).all():
+        add("N022", f"slope {header.slope:g}, intercept {header.intercept:g}")
     if header.num_bytes > (cap := max_volume_bytes()):
         measured = f"{shape_text(header.shape)} voxels, {header.num_bytes / 1e9:.3g} GB"
         add("N018", measured, f"at most {cap / 1e9:g} GB (MEDUNET_MAX_VOLUME_GB)")
     frames = header.shape[3:] or (1,)
-    if header.nifti is None and frames == (1,) and num_frames > 1:
+    if header.is_picture and frames == (1,) and num_frames > 1:
         faults.append(make_fault("N014", case_id, subject, "one channel"))
     elif len(header.shape) < 3 or frames != (num_frames,) or 0 in header.shape:
         expected = "3 axes" if num_frames == 1 else f"4 axes, the last of {num_frames} channels"
-        if header.nifti is None:
+        if header.is_picture:
             expected = "a grey picture, since one channel is described"
         add("N005", f"shape {shape_text(header.shape)}", expected)
     return faults
@@ -59,7 +54,7 @@ def check_grid(case_id: str, subject: str, header: Header) -> list[Fault]:
         faults.append(make_fault(code, case_id, subject, measured))
 
     shape, affine = header.shape[:3], header.affine
-    if min(shape if header.nifti is not None else shape[:2]) < 2:
+    if min(shape[:2] if header.is_picture else shape) < 2:
         add("N006", f"shape {shape_text(shape)}")
     if is_singular(affine):
         add("N009", f"axes {np.array2string(affine[:3, :3], precision=3, separator=', ')}".replace("\n", ""))
@@ -71,25 +66,26 @@ def check_grid(case_id: str, subject: str, header: Header) -> list[Fault]:
     shear = shear_degrees(affine)
     if shear > _MAX_SHEAR_DEGREES:
         add("N010", f"{shear:.1f}° from perpendicular")
-    if header.nifti is None:
+    if header.is_picture:
         return faults
-    if (unit := unit_code(header.nifti)) not in (_UNIT_MM, _UNIT_UNKNOWN):
-        name = _UNIT_NAMES.get(unit, f"unit code {unit}, taken as mm")
-        add("N016", f"{name}; spacing {spacing_text}")
-    if header.nifti["sform_code"] == 0 and header.nifti["qform_code"] == 0:
+    if header.unit not in ("mm", "unknown"):
+        taken = "" if header.unit in ("metres", "micrometres") else ", taken as mm"
+        add("N016", f"{header.unit}{taken}; spacing {spacing_text}")
+    if header.forms is None:
+        return faults
+    if header.forms.are_missing:
         add("N015", f"both codes 0; spacing {spacing_text}, axes taken as they come")
     elif shear <= _MAX_SHEAR_DEGREES:  # a qform cannot hold shear
-        faults += _compare_forms(case_id, subject, header, header.nifti)
+        faults += _compare_forms(case_id, subject, header, header.forms)
     return faults
 
 
-def _compare_forms(case_id: str, subject: str, header: Header, nifti: nib.Nifti1Header) -> list[Fault]:
-    if nifti["sform_code"] == 0 or nifti["qform_code"] == 0:
+def _compare_forms(case_id: str, subject: str, header: Header, forms: Forms) -> list[Fault]:
+    if forms.qform_fault:
+        return [make_fault("N008", case_id, subject, f"the qform cannot be read ({forms.qform_fault})")]
+    sform, qform = forms.sform, forms.qform
+    if sform is None or qform is None:
         return []
-    try:
-        sform, qform = nifti.get_sform(), nifti.get_qform()
-    except (ValueError, nib.spatialimages.HeaderDataError) as error:
-        return [make_fault("N008", case_id, subject, f"the qform cannot be read ({error})")]
     if np.abs(sform - qform).max() < _SAME:  # as most are
         return []
     smallest_mm = min(header.spacing_mm)

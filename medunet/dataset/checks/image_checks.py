@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from medunet.dataset.checks.case_facts import VolumeFacts, hash_content
 from medunet.dataset.checks.fault_codes import make_fault
-from medunet.imaging.nifti import Header, StoredVoxels
+from medunet.imaging.volume import Header, StoredVoxels
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
@@ -32,7 +32,7 @@ def check_image(
     faults: list[Fault] = []
     array = stored.array
     grey = array.ndim == 3  # which stands for each colour of a picture
-    stained = header.nifti is None and array.min() < array.max()  # a stain may leave one colour empty
+    stained = header.is_picture and array.min() < array.max()  # a stain may leave one colour empty
     bright = {}
     for index, name in enumerate(channels):
         frame = array if grey else array[..., index]
@@ -43,11 +43,8 @@ def check_image(
             continue
         sample = sample_voxels(frame) * stored.slope + stored.intercept
         bright[name] = float(np.percentile(sample, 99.5))
-        if (
-            description.channels[name].modality == "CT"
-            and header.nifti is not None
-            and np.isfinite(sample).all()
-        ):
+        is_ct = description.channels[name].modality == "CT" and not header.is_picture
+        if is_ct and np.isfinite(sample).all():
             faults += check_hounsfield(case_id, name, sample)
     content = hash_content(stored.values() if stored.is_scaled else array)
     return faults, VolumeFacts("+".join(channels), relative, header.shape[:3], header.affine, content, bright)

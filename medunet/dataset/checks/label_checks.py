@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.dataset.checks.case_facts import VolumeFacts, as_whole, chunks, hash_content
+from medunet.dataset.checks.case_facts import VolumeFacts, hash_content
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import is_singular
 from medunet.dataset.checks.specks import find_specks
-from medunet.imaging.nifti import Header, StoredVoxels
+from medunet.imaging.volume import Header, StoredVoxels, dtype_name
+from medunet.imaging.whole_numbers import as_whole, chunks, label_values
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
@@ -39,9 +40,10 @@ def check_label(
     case_id: str, relative: str, header: Header, stored: StoredVoxels, description: Description
 ) -> tuple[list[Fault], VolumeFacts, Foreground | None]:
     """Check a label's values; return what the set's checks need and the foreground, None where there is none."""
-    array = stored.values() if stored.is_scaled else stored.array
-    labels = as_whole(array)
+    values = label_values(stored)
+    labels = as_whole(values)
     if labels is None:
+        array = values.astype(np.float32) if stored.is_scaled else values
         content = hash_content(array)
         facts = VolumeFacts("label", relative, header.shape, header.affine, content)
         finite = array.dtype.kind != "f" or bool(np.isfinite([array.min(), array.max()]).all())
@@ -72,7 +74,7 @@ def check_label(
         inside = (inside != 0).view(np.uint8)
     elif ignored in counts:
         inside = np.where(inside == ignored, 0, inside)
-    if header.nifti is not None and not description.instances and not singular:
+    if not (header.is_picture or description.instances or singular):
         names = {value: name for name, value in description.labels.items()}
         faults += find_specks(case_id, inside, box, counts, names, header.affine)
     return faults, facts, Foreground(inside, box, labels.shape)
@@ -133,8 +135,8 @@ def _check_values(
         add("L003", "every voxel is 0 or ignored" if counts else "every voxel is 0")
     elif not num_background:
         add("L009", f"none of {sum(counts.values())} voxels is 0")
-    if header.nifti is not None and (stored := header.nifti.get_data_dtype()).kind == "f":
-        add("L004", f"{stored}, all values whole")
+    if header.dtype.kind == "f" and not header.is_picture:
+        add("L004", f"{dtype_name(header.dtype)}, all values whole")
     return faults
 
 

@@ -40,7 +40,7 @@ def read_unmatched(file: Unmatched, data_root: Path) -> UnmatchedFacts:
         header = read_header(path)
         stored = read_stored(header)
         content = hash_content(stored.values() if stored.is_scaled else stored.array)
-        shape = header.shape[:3] if header.nifti is None else header.shape  # colours are no fourth axis
+        shape = header.shape[:3] if header.is_picture else header.shape  # colours are no fourth axis
         return UnmatchedFacts(file, VolumeFacts("", file.path, shape, header.affine, content))
     except (DataError, InputError) as error:
         return UnmatchedFacts(file, None, error.what)

@@ -18,22 +18,18 @@ from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.manifest_checks import read_faults, write_faults
+from medunet.dataset.dicom.conversion import Job, Outcome, convert, fail_unexpectedly, keep
 from medunet.dataset.dicom.pseudonyms import ORIGINALS, Pseudonyms
-from medunet.dataset.dicom.repair import repair_stack
 from medunet.dataset.dicom.series import Tree, fingerprint_files, read_tree
-from medunet.dataset.dicom.series_checks import Part, check_series, hounsfield_fault, name_slice
+from medunet.dataset.dicom.series_checks import check_series
 from medunet.dataset.dicom.tables import (
     Journal,
     SeriesRow,
-    Status,
     find_written,
     make_manifests,
     write_manifests,
     write_rows,
 )
-from medunet.imaging.dicom_pixels import NoDecoderError, SliceError, Voxels, read_slices, store
-from medunet.imaging.geometry import Affine, spacing_of
-from medunet.imaging.nifti import write_volume
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
@@ -50,26 +46,6 @@ class Imported:
     faults: tuple[Fault, ...]
     manifests: dict[str, Manifest]  # by file name
     num_others: int  # files of this tree that are not DICOM images
-
-
-@dataclass(frozen=True)
-class Job:
-    """A volume to be made."""
-
-    case: str
-    patient: str
-    part: Part
-    path: Path
-    repair: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job."""
-
-    row: SeriesRow
-    faults: tuple[Fault, ...]
-    unwritable: str = ""  # why the volume could be read but not be written
 
 
 def import_tree(
@@ -123,12 +99,12 @@ def import_tree(
     }
     current = {job.case for job in jobs}
     faults += [fault for fault in earlier if fault.case in rows and fault.case not in current]
-    for outcome in _do(jobs, rows, journal, out, workers):
+    for outcome in _run_jobs(jobs, rows, journal, out, workers):
         rows[outcome.row.case] = outcome.row
         faults += outcome.faults
     imported = Imported(
         rows=tuple(rows[case] for case in sorted(rows)),
-        faults=tuple(sorted(faults, key=_rank)),
+        faults=tuple(sorted(faults, key=_sort_key)),
         manifests=make_manifests((rows[case] for case in sorted(rows)), description),
         num_others=found.num_others,
     )
@@ -151,34 +127,6 @@ def _read_names(out: Path) -> Pseudonyms:
             hint=f"Choose a new folder, or restore {ORIGINALS}.",
         )
     return names
-
-
-def convert(job: Job) -> Outcome:
-    """Make one volume, or say what prevents it; every slice's own rescale is applied.
-
-    What is found beyond the headers' faults: no decoder, damaged pixels, values that are no numbers, a CT not in HU.
-    """
-    part, stack = job.part, job.part.stack
-    if part.is_refused or stack is None:
-        return _outcome(job, "refused" if part.is_refused else "left out")
-    subject = part.modality
-    try:
-        voxels, affine = read_slices(stack.slices), stack.affine()
-    except NoDecoderError as error:
-        return _outcome(job, "refused", make_fault("D008", job.case, subject, error.what))
-    except SliceError as error:
-        text = f"{name_slice(stack.slices, error.place)}: {error.what}"
-        return _outcome(job, "refused", make_fault("D009", job.case, subject, text))
-    if not np.isfinite([voxels.smallest, voxels.largest]).all():
-        return _outcome(job, "refused", make_fault("N004", job.case, subject, "values that are no numbers"))
-    if _repaired(part):
-        array, affine = repair_stack(voxels.array.astype(np.float32), stack)
-        voxels = store(array, bool(np.array_equal(array, np.rint(array))))
-    try:
-        write_volume(job.path, voxels.array, affine)
-    except InputError as error:
-        return replace(_outcome(job, "refused"), unwritable=error.what)
-    return _outcome(job, "imported", *_hounsfield(job, voxels.smallest), voxels=voxels, affine=affine)
 
 
 def _name_jobs(
@@ -221,7 +169,7 @@ def _unreadable_faults(found: Tree, names: Pseudonyms, tree: Path) -> list[Fault
     return faults
 
 
-def _do(
+def _run_jobs(
     jobs: Sequence[Job], rows: dict[str, SeriesRow], journal: Journal, out: Path, workers: int | None
 ) -> Iterator[Outcome]:
     """Yield the outcome of each job; volumes that already have a row are kept."""
@@ -231,19 +179,16 @@ def _do(
         if job.part.stack is None or job.part.is_refused:
             yield convert(job)
         elif row is not None and row.status == "imported":
-            faults = (*_own_faults(job), *_hounsfield(job, row.smallest))
-            yield Outcome(replace(row, faults=_codes(faults)), faults)
+            yield keep(job, row)
         else:
             waiting.append(job)
     largest = max((int(np.prod(job.part.stack.shape)) for job in waiting if job.part.stack), default=0)
     num_workers = workers or choose_workers(len(waiting), largest)
-    with closing(run_parallel(_convert_whatever_happens, waiting, num_workers)) as results:
+    with closing(run_parallel(_convert_safely, waiting, num_workers)) as results:
         for _, (place, outcome) in zip(track(waiting, "Import"), results, strict=True):
             if outcome is None:
                 why = "the process was killed, perhaps for lack of memory"
-                outcome = _outcome(
-                    waiting[place], "refused", make_fault("N099", waiting[place].case, "", why)
-                )
+                outcome = fail_unexpectedly(waiting[place], why)
             if outcome.unwritable:
                 raise InputError(
                     outcome.unwritable,
@@ -255,62 +200,12 @@ def _do(
             yield outcome
 
 
-def _convert_whatever_happens(job: Job) -> Outcome:
+def _convert_safely(job: Job) -> Outcome:
+    """Convert a job; an unexpected exception becomes a fault and does not stop the other series."""
     try:
         return convert(job)
-    except Exception as error:  # the other series go on; the text of the error may name the patient
-        return _outcome(job, "refused", make_fault("N099", job.case, "", type(error).__name__))
-
-
-def _outcome(
-    job: Job,
-    status: Status,
-    *more: Fault,
-    voxels: Voxels | None = None,
-    affine: Affine | None = None,
-) -> Outcome:
-    stack = job.part.stack
-    faults = (*_own_faults(job), *more)
-    row = SeriesRow(
-        case=job.case,
-        patient=job.patient,
-        modality=job.part.modality,
-        status=status,
-        num_slices=len(stack.slices) if stack else sum(len(file.frames) for file in job.part.series.files),
-        faults=_codes(faults),
-    )
-    if voxels is None or affine is None:
-        return Outcome(row, faults)
-    row = replace(
-        row,
-        shape=voxels.array.shape,
-        spacing_mm=spacing_of(affine),
-        voxel_type=voxels.array.dtype.name,
-        smallest=voxels.smallest,
-        repaired=_repaired(job.part),
-    )
-    return Outcome(row, faults)
-
-
-def _own_faults(job: Job) -> tuple[Fault, ...]:
-    return tuple(replace(fault, case=job.case) for fault in job.part.faults)
-
-
-def _hounsfield(job: Job, smallest: float | None) -> tuple[Fault, ...]:
-    if job.part.modality != "CT" or job.part.stack is None or smallest is None:
-        return ()
-    fault = hounsfield_fault(job.part.stack, smallest)
-    return () if fault is None else (replace(fault, case=job.case),)
-
-
-def _repaired(part: Part) -> str:
-    """Return what of a volume is to be repaired: the faults that only `repair` makes warnings."""
-    what = {"D002": "gaps", "D005": "tilt"}
-    return " and ".join(what[fault.code] for fault in part.faults if fault.code in what)
-
-
-def _codes(faults: Sequence[Fault]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(fault.code for fault in faults))
+    except Exception as error:  # only the type, since the error's text may name the patient
+        return fail_unexpectedly(job, type(error).__name__)
 
 
 def _image(out: Path, case: str) -> Path:
@@ -323,5 +218,5 @@ def _remove_leftovers(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _rank(fault: Fault) -> tuple[int, str, str]:
+def _sort_key(fault: Fault) -> tuple[int, str, str]:
     return _ORDER[fault.severity], fault.code, fault.case

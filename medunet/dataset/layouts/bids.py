@@ -9,11 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from medunet.imaging.formats import NIFTI
 from medunet.records.description import FilePatterns
 
 _ID = r"(?P<id>sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)"
 _ENTITIES = r"(?:_(?!ses-)[a-z]+-[A-Za-z0-9]+)*"
-_NIFTI = r"\.nii(?:\.gz)?"
+_NIFTI = NIFTI.expression.replace("(", "(?:")  # BIDS has no other
 _SCANS = "T1w|T2w|T1rho|T1map|T2map|T2star|T2starw|PDw|PDT2|FLAIR|FLASH|inplaneT1|inplaneT2|angio|UNIT1|dwi|ct|CT|pet"
 _LABELS = "dseg|mask|roi"
 _FOLDERS = r"sub-[A-Za-z0-9]+/(?:ses-[A-Za-z0-9]+/)?(?:[a-z]+/)?"

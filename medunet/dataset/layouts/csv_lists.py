@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from medunet.base.errors import InputError
 from medunet.dataset.layouts.patterns import Listing, list_named, stem
-from medunet.imaging.flat_images import is_flat
+from medunet.imaging.formats import PICTURES, SCANS, expression_of, is_picture
 from medunet.records.data_root import can_be_path, path_in_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, make_case
@@ -31,7 +31,7 @@ _SPLITS: dict[str, tuple[Split | None, int | None]] = {  # split, and the fold w
     **dict.fromkeys(("test", "testing", "holdout"), ("test", None)),
     **dict.fromkeys(("unlabelled", "unlabeled"), ("unlabelled", None)),
 }
-_FILE = re.compile(r"(?i).+\.(nii|nii\.gz|nrrd|mha|mhd|png|tiff?|jpe?g)")
+_FILE = re.compile(f".+{expression_of((*SCANS, *PICTURES))}")
 _MOST_SHOWN = 20
 
 
@@ -49,7 +49,7 @@ class Table:
     def has_pictures(self) -> bool:
         """Whether the images are 2D pictures, by their endings."""
         columns = self.channels or ("image",)
-        return any(is_flat(PurePosixPath(row[name])) for row in self.rows for name in columns)
+        return any(is_picture(PurePosixPath(row[name])) for row in self.rows for name in columns)
 
 
 def read_table(path: Path, place: str) -> Table | None:

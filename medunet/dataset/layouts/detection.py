@@ -11,13 +11,15 @@ from typing import Any
 from medunet.base.errors import InputError
 from medunet.dataset.layouts.file_guesses import count_frames, guess_modality, read_label_values
 from medunet.dataset.layouts.folder_readings import Candidate, find_candidates, table_candidate
-from medunet.dataset.layouts.patterns import IMPORT_FIRST, READABLE_VOLUME, Listing, walk_files
+from medunet.dataset.layouts.patterns import IMPORT_FIRST, Listing, walk_files
 from medunet.dataset.manifest import list_cases
+from medunet.imaging.formats import SCANS, expression_of
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
 
 _IMPORTED = r"^(p\d{4,})_s\d{2,}"  # a case of dicom/pseudonyms.py
 _DICOM_MAGIC = b"DICM"
+_SCAN = expression_of(SCANS)
 _MOST_SUBFOLDERS = 50
 
 
@@ -158,7 +160,7 @@ def _left_out(listing: Listing, data_root: Path) -> tuple[str, ...]:
 def _unrecognised(folder: Path, shipped: Sequence[Description], left_aside: Sequence[str]) -> InputError:
     """Return what to say of a folder that no layout fits, and of the tables in it that could have been its list."""
     name, paths = folder.absolute().name, sorted(walk_files(folder))
-    volumes = [path for path in paths if re.search(f"{READABLE_VOLUME}$", path)]
+    volumes = [path for path in paths if re.search(f"{_SCAN}$", path)]
     if series := {str(PurePosixPath(path).parent) for path in paths if _is_dicom(folder / path)}:
         return InputError(f"holds DICOM files in {len(series)} folder(s)", where=name, hint=IMPORT_FIRST)
     below = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))

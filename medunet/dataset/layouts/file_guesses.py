@@ -9,7 +9,7 @@ import numpy as np
 from medunet.base.errors import DataError, InputError
 from medunet.base.progress import track
 from medunet.dataset.layouts.dataset_json import Modality
-from medunet.imaging.flat_images import is_flat
+from medunet.imaging.formats import is_picture
 from medunet.imaging.volumes import read_header, read_label, read_volume
 
 _MOST_LABELS, _MOST_IMAGES = 20, 3
@@ -62,7 +62,7 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
             else f"no label value above 0 in {len(found)} label files",
             hint="Describe the dataset in a YAML that names its labels.",
         )
-    pictures = all(is_flat(path) for path in paths)
+    pictures = all(is_picture(path) for path in paths)
     most = max(len(each) for each in found)
     numbered = all(each == frozenset(range(1, len(each) + 1)) for each in found)
     varied = len(found) == 1 or len({len(each) for each in found}) > 1
@@ -91,7 +91,7 @@ def count_frames(paths: Sequence[Path]) -> int:
             trouble = str(error)
     if not counts:
         raise InputError(f"no image can be read: {trouble}")
-    return max(counts) if is_flat(paths[0]) else counts[0]
+    return max(counts) if is_picture(paths[0]) else counts[0]
 
 
 def guess_modality(paths: Sequence[Path]) -> tuple[Modality, str]:

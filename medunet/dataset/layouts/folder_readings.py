@@ -14,14 +14,15 @@ from medunet.dataset.layouts.datalists import has_cases
 from medunet.dataset.layouts.dataset_json import describe_json, modality_of, plain_name
 from medunet.dataset.layouts.folder_pairs import PairNames, find_pairs
 from medunet.dataset.layouts.nnunet import compare_count, has_file_list
-from medunet.dataset.layouts.patterns import READABLE_VOLUME, Listing, scan_folder, walk_files
+from medunet.dataset.layouts.patterns import Listing, scan_folder, walk_files
 from medunet.dataset.manifest import list_cases
-from medunet.imaging.flat_images import IMAGE_ENDINGS
+from medunet.imaging.formats import PICTURES, SCANS, endings_of, expression_of
 from medunet.imaging.volumes import read_header
 from medunet.records.data_root import can_be_path, path_in_data_root
 from medunet.records.description import Description
 
-_PICTURE = f"(?i:{'|'.join(re.escape(ending) for ending in IMAGE_ENDINGS)})"
+_SCAN, _PICTURE = expression_of(SCANS), expression_of(PICTURES)
+_PAGED = tuple(each for each in PICTURES if each.may_have_pages)
 _UNKNOWN = {"labels": {"background": 0, "label_1": 1}, "channels": {"image": {"modality": "other"}}}
 _NAMED = ("brats", "brats2023", "lits")  # layouts whose file names say which dataset it is
 
@@ -94,8 +95,8 @@ def _json_candidate(folder: Path) -> Candidate | None:
 
 def _nnunet_candidate(plain: dict[str, Any], folder: Path, evidence: str) -> Candidate:
     ending = str(plain.get("file_ending", ".nii.gz"))
-    name, pictures = folder.absolute().name, ending.lower() in IMAGE_ENDINGS
-    if not pictures and not re.fullmatch(READABLE_VOLUME, ending):
+    name, pictures = folder.absolute().name, ending.lower() in endings_of(PICTURES)
+    if not pictures and not re.fullmatch(_SCAN, ending):
         raise InputError(
             f"file_ending {ending!r} is of no image that is read",
             where="dataset.json",
@@ -124,7 +125,7 @@ def _numbered_pictures(plain: dict[str, Any], folder: Path, ending: str) -> dict
         fault, hint = "lists its pictures one by one", "Write the list as a CSV: case, image, label."
     elif any(re.search(r"_000[1-9]\.", name) for name in names):
         fault, hint = "has several pictures a case", "Save the channels as red, green and blue of one file."
-    elif names and ending.lower() in (".tif", ".tiff"):
+    elif names and ending.lower() in endings_of(_PAGED):
         try:
             read_header(folder / "imagesTr" / names[0])
         except DataError as error:
@@ -178,8 +179,8 @@ def table_candidate(path: Path, data_root: Path) -> Candidate:
 def _by_names(folder: Path, shipped: Sequence[Description]) -> Iterator[Candidate]:
     """Yield the readings by file names alone, those of known datasets first."""
     paths = sorted(walk_files(folder))
-    volumes = [path for path in paths if re.search(f"{READABLE_VOLUME}$", path)]
-    pictures = [path for path in paths if path.lower().endswith(IMAGE_ENDINGS)]
+    volumes = [path for path in paths if re.search(f"{_SCAN}$", path)]
+    pictures = [path for path in paths if path.lower().endswith(endings_of(PICTURES))]
     for description in shipped:
         if volumes and (description.layout in _NAMED or description.files is not None):
             listing = scan_folder(description, folder)
@@ -196,7 +197,7 @@ def _by_names(folder: Path, shipped: Sequence[Description]) -> Iterator[Candidat
         if any(case.label for case in listing.cases):
             evidence = f"imagesTr/CASE_0000 with labelsTr/CASE, {len(numbers)} channel(s), no dataset.json"
             yield Candidate("an nnU-Net raw dataset", evidence, description, listing, False)
-    for names in find_pairs(volumes, READABLE_VOLUME):
+    for names in find_pairs(volumes, _SCAN):
         yield _pairs_candidate(name, names, folder, "pairs", "pairs of volumes")
     for names in find_pairs(pictures, _PICTURE):
         yield _pairs_candidate(name, names, folder, "png", "pairs of 2D pictures")

@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
 from medunet.base.errors import InputError
-from medunet.imaging.flat_images import IMAGE_ENDINGS, LABEL_ENDINGS
+from medunet.imaging.formats import LABEL_PICTURES, NIFTI, PICTURES, SCANS, VOLUMES, endings_of, expression_of
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, Unmatched, make_case
 
-_NIFTI = r"\.nii(\.gz)?"
-READABLE_VOLUME = r"(?i:\.nii(\.gz)?|\.nrrd|\.mha|\.mhd)"  # what imaging reads as a scan
-_VOLUME_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".dcm", ".mgz")
+_NIFTI = NIFTI.expression
+_SCAN = expression_of(SCANS)
+_PICTURE = expression_of(PICTURES)
 IMPORT_FIRST = "Import the series first, with `medunet import-dicom TREE OUT`, and give the folder OUT."
 _EXPECTED = {
     "msd": "imagesTr/CASE.nii.gz with labelsTr/CASE.nii.gz, test images in imagesTs/",
@@ -129,7 +129,7 @@ def volume_files(description: Description, data_root: Path) -> list[str]:
 
     Pictures count where the layout is of pictures; beside volumes they are previews and such.
     """
-    endings = _VOLUME_ENDINGS + (IMAGE_ENDINGS if description.layout == "png" else ())
+    endings = endings_of((*VOLUMES, *PICTURES) if description.layout == "png" else VOLUMES)
     return sorted(path for path in walk_files(data_root) if path.lower().endswith(endings))
 
 
@@ -158,7 +158,7 @@ def expected_files(description: Description) -> str:
 
 def stem(path: str) -> str:
     """Return a path's file name without the ending of a volume or picture that is read."""
-    return re.sub(rf"({READABLE_VOLUME}|{_one_of(IMAGE_ENDINGS)})$", "", PurePosixPath(path).name)
+    return re.sub(rf"({_SCAN}|{_PICTURE})$", "", PurePosixPath(path).name)
 
 
 def _refuse_unlisted(error: OSError) -> NoReturn:
@@ -209,29 +209,19 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
             )
         case "msd" | "pairs" as layout:
             images, labels = ("imagesTr", "labelsTr") if layout == "msd" else ("images(Tr)?", "labels(Tr)?")
-            return (
-                FilePattern("image", re.compile(f"{images}/{case_file}"), "train"),
-                FilePattern("label", re.compile(f"{labels}/{case_file}")),
-                FilePattern("image", re.compile(f"imagesTs/{case_file}"), "test"),
-                FilePattern("label", re.compile(f"labelsTs/{case_file}")),
-            )
+            return _train_and_test(case_file, case_file, images, labels)
         case "png":
             return (
-                FilePattern("image", re.compile(rf"images/(?P<id>[^/]+){_one_of(IMAGE_ENDINGS)}"), "train"),
-                FilePattern("label", re.compile(rf"labels/(?P<id>[^/]+){_one_of(LABEL_ENDINGS)}")),
+                FilePattern("image", re.compile(rf"images/(?P<id>[^/]+){_PICTURE}"), "train"),
+                FilePattern("label", re.compile(rf"labels/(?P<id>[^/]+){expression_of(LABEL_PICTURES)}")),
             )
         case "nnunet":
             channel = "|".join(re.escape(ending) for ending in _channel_endings(description))
             image, label = (
-                rf"(?P<id>[^/]+)(?P<channel>{channel}){READABLE_VOLUME}",
-                rf"(?P<id>[^/]+?){READABLE_VOLUME}",
+                rf"(?P<id>[^/]+)(?P<channel>{channel}){_SCAN}",
+                rf"(?P<id>[^/]+?){_SCAN}",
             )
-            return (
-                FilePattern("image", re.compile(f"imagesTr/{image}"), "train"),
-                FilePattern("label", re.compile(f"labelsTr/{label}")),
-                FilePattern("image", re.compile(f"imagesTs/{image}"), "test"),
-                FilePattern("label", re.compile(f"labelsTs/{label}")),
-            )
+            return _train_and_test(image, label)
         case "lits":
             number = rf"(?P<id>\d+){_NIFTI}"
             return (
@@ -268,9 +258,16 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
             )
 
 
-def _one_of(endings: tuple[str, ...]) -> str:
-    """Return an expression for any of the endings, in capitals or not."""
-    return f"(?i:{'|'.join(re.escape(ending) for ending in endings)})"
+def _train_and_test(
+    image: str, label: str, images: str = "imagesTr", labels: str = "labelsTr"
+) -> tuple[FilePattern, ...]:
+    """Return the patterns of files `image` and `label` in two folders to train on, and in two of test cases."""
+    return (
+        FilePattern("image", re.compile(f"{images}/{image}"), "train"),
+        FilePattern("label", re.compile(f"{labels}/{label}")),
+        FilePattern("image", re.compile(f"imagesTs/{image}"), "test"),
+        FilePattern("label", re.compile(f"labelsTs/{label}")),
+    )
 
 
 def _user_pattern(text: str, key: str) -> re.Pattern[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from corruptions import AFFINE, SHAPE, describe, save
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
+from tiny_case import MR
 
 from medunet.dataset.checks.case_checks import check_case
 from medunet.dataset.checks.case_facts import hash_content
@@ -17,8 +18,6 @@ from medunet.dataset.checks.manifest_checks import check_manifest
 from medunet.dataset.manifest import make_manifest
 from medunet.imaging.volumes import read_volume
 from medunet.records.manifest import Case
-
-MR = describe(channels={"T1": {"modality": "MR"}})
 
 
 def all_orientations() -> Iterator[str]:

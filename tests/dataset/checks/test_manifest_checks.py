@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corruptions import SHAPE, T1, T2, copy, describe, save, write_good_set
+from corruptions import SHAPE, T1, T2, copy, describe, save
 from rich.console import Console
 
 from medunet.base.errors import InputError
@@ -24,36 +24,25 @@ from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted, Excluded, Manifest
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Four good cases a, b, c, d of two modalities each."""
-    write_good_set(tmp_path)
-    return tmp_path
+def test_good_data_has_no_faults(good_set: Path, good_manifest: Manifest) -> None:
+    assert check_manifest(good_manifest, good_set) == []
 
 
-@pytest.fixture
-def manifest(root: Path) -> Manifest:
-    return make_manifest(describe(), root, folds=[["a", "b"], ["c", "d"]])
-
-
-def test_good_data_has_no_faults(root: Path, manifest: Manifest) -> None:
-    assert check_manifest(manifest, root) == []
-
-
-def test_one_patient_in_two_folds(root: Path) -> None:
-    manifest = make_manifest(describe(patient="([ab])"), root, folds=[["a", "b"], ["c", "d"]])
+def test_one_patient_in_two_folds(good_set: Path) -> None:
+    manifest = make_manifest(describe(patient="([ab])"), good_set, folds=[["a", "b"], ["c", "d"]])
     cases = tuple(case.model_copy(update={"patient": "p"}) for case in manifest.cases)
-    (fault,) = check_manifest(manifest.model_copy(update={"cases": cases}), root)
+    (fault,) = check_manifest(manifest.model_copy(update={"cases": cases}), good_set)
     assert (fault.code, fault.severity, fault.case) == ("S003", "error", "c")
     assert fault.measured == "in fold 1, while case a of the same patient is in fold 0"
 
 
-def test_patient_in_training_and_test(root: Path, manifest: Manifest) -> None:
+def test_patient_in_training_and_test(good_set: Path, good_manifest: Manifest) -> None:
     cases = [
-        case.model_copy(update={"patient": "p" if case.id in "ad" else case.id}) for case in manifest.cases
+        case.model_copy(update={"patient": "p" if case.id in "ad" else case.id})
+        for case in good_manifest.cases
     ]
     cases[3] = cases[3].model_copy(update={"split": "test", "fold": None})
-    faults = check_manifest(manifest.model_copy(update={"cases": tuple(cases)}), root)
+    faults = check_manifest(good_manifest.model_copy(update={"cases": tuple(cases)}), good_set)
     assert [(fault.code, fault.case) for fault in faults] == [("S003", "d")]
 
 
@@ -68,10 +57,10 @@ def test_patient_in_training_and_test(root: Path, manifest: Manifest) -> None:
         (False, "auto", None),
     ],
 )
-def test_loss_must_fit_the_labels(root: Path, regions: bool, loss: str, code: str | None) -> None:
+def test_loss_must_fit_the_labels(good_set: Path, regions: bool, loss: str, code: str | None) -> None:
     overlap = {"regions": {"whole": ["oedema", "core"], "core": ["core"]}, "region_order": ["whole", "core"]}
     description = describe(**(overlap if regions else {}))
-    faults = check_manifest(make_manifest(description, root), root, loss=loss)
+    faults = check_manifest(make_manifest(description, good_set), good_set, loss=loss)
     assert [fault.code for fault in faults] == ([code] if code else [])
     assert all("auto" in fault.hint for fault in faults)
 
@@ -110,25 +99,25 @@ def test_frames_of_one_file(tmp_path: Path) -> None:
     assert codes() == [("N005", "T1+T2")]
 
 
-def test_excluded_and_accepted_errors_are_not_left(root: Path, manifest: Manifest) -> None:
-    (root / T2).unlink()
-    save(root / "c_seg.nii.gz", np.full(SHAPE, 9, np.uint8))
-    faults = check_manifest(manifest, root)
-    assert {(fault.code, fault.case) for fault in errors_left(faults, manifest)} == {
+def test_excluded_and_accepted_errors_are_not_left(good_set: Path, good_manifest: Manifest) -> None:
+    (good_set / T2).unlink()
+    save(good_set / "c_seg.nii.gz", np.full(SHAPE, 9, np.uint8))
+    faults = check_manifest(good_manifest, good_set)
+    assert {(fault.code, fault.case) for fault in errors_left(faults, good_manifest)} == {
         ("N001", "b"),
         ("L001", "c"),
     }
-    excluded = manifest.model_copy(update={"excluded": (Excluded(id="b", reason="lost"),)})
+    excluded = good_manifest.model_copy(update={"excluded": (Excluded(id="b", reason="lost"),)})
     assert [fault.case for fault in errors_left(faults, excluded)] == ["c"]
     accepted = excluded.model_copy(update={"accepted": (Accepted(code="L001", case="c", reason="known"),)})
     assert errors_left(faults, accepted) == []
 
 
-def test_an_excluded_twin_is_no_duplicate(root: Path, manifest: Manifest) -> None:
-    copy("c_t1.nii.gz", T1)(root)
-    assert [fault.code for fault in check_manifest(manifest, root)] == ["S001"]
-    excluded = manifest.model_copy(update={"excluded": (Excluded(id="c", reason="copy"),)})
-    assert check_manifest(excluded, root) == []
+def test_an_excluded_twin_is_no_duplicate(good_set: Path, good_manifest: Manifest) -> None:
+    copy("c_t1.nii.gz", T1)(good_set)
+    assert [fault.code for fault in check_manifest(good_manifest, good_set)] == ["S001"]
+    excluded = good_manifest.model_copy(update={"excluded": (Excluded(id="c", reason="copy"),)})
+    assert check_manifest(excluded, good_set) == []
 
 
 def test_faults_are_written_and_read_again(tmp_path: Path) -> None:

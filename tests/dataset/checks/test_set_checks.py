@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corruptions import describe
 
 from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts
 from medunet.dataset.checks.outliers import find_outliers
@@ -18,16 +19,6 @@ from medunet.records.manifest import Case, Unmatched
 
 SHAPE = (9, 7, 6)
 IDENTITY = np.eye(4)
-
-
-def describe(**changes: Any) -> Description:
-    plain = {
-        "name": "tiny",
-        "layout": "brats",
-        "channels": {name: {"modality": "MR", "endings": [f"_{name.lower()}"]} for name in ("T1", "T2")},
-        "labels": {"background": 0, "oedema": 1, "core": 2},
-    }
-    return Description.parse({**plain, **changes}, "test")
 
 
 def volume(subject: str, path: str, content: str, **facts: Any) -> VolumeFacts:

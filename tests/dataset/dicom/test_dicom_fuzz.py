@@ -17,8 +17,8 @@ from pydicom.tag import Tag
 from pydicom.uid import RLELossless
 from tiny_dicom import make_multi_frame, make_series
 
-from medunet.dataset.dicom import importer
-from medunet.dataset.dicom.importer import Job, convert
+from medunet.dataset.dicom import conversion
+from medunet.dataset.dicom.conversion import Job, convert
 from medunet.dataset.dicom.series import UnreadableFile, gather_series, read_headers
 from medunet.dataset.dicom.series_checks import check_series
 
@@ -186,7 +186,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder to import in, under a small cap."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDUNET_MAX_VOLUME_GB", str(CAP_GB))
-        patch.setattr(importer, "write_volume", lambda path, array, affine: None)
+        patch.setattr(conversion, "write_volume", lambda path, array, affine: None)
         yield tmp_path_factory.mktemp("fuzz")
 
 

@@ -1,9 +1,6 @@
-"""Files of a tree gathered into series, series into stacks; every fault named with its slice."""
+"""Slices of a series made into a stack; every fault named with its slice."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +14,9 @@ from tiny_dicom import (
     make_series,
     make_slice,
     voxel_position,
-    write_series,
     write_slices,
 )
-
-from medunet.dataset.dicom.series import UnreadableFile, read_tree
-from medunet.dataset.dicom.series_checks import Part, check_series
-from medunet.records.fault import Fault
+from tiny_series import codes_of, fault_of, only_part, parts_of
 
 TURNED = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 
@@ -32,25 +25,6 @@ def move(one: Dataset, *mm: float) -> None:
     one.ImagePositionPatient = [
         float(old) + new for old, new in zip(one.ImagePositionPatient, mm, strict=True)
     ]
-
-
-def parts_of(folder: Path, *, repair: bool = False) -> list[Part]:
-    return [part for series in read_tree(folder).series for part in check_series(series, repair=repair)]
-
-
-def only_part(slices: list[Dataset], folder: Path, *, repair: bool = False) -> Part:
-    write_slices(slices, folder)
-    (part,) = parts_of(folder, repair=repair)
-    return part
-
-
-def fault_of(part: Part, code: str) -> Fault:
-    (found,) = [fault for fault in part.faults if fault.code == code]
-    return found
-
-
-def codes_of(part: Part) -> list[str]:
-    return [fault.code for fault in part.faults]
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE, TURNED], ids=["axial", "oblique", "sagittal"])
@@ -76,53 +50,6 @@ def test_slices_are_sorted_by_position_not_by_number(tmp_path: Path) -> None:
     assert part.stack is not None
     assert [one.frame.number for one in part.stack.slices] == [(5 * index) % 8 for index in range(8)]
     assert np.allclose(part.stack.distances_mm, 2.5)
-
-
-def test_a_tree_of_mixed_studies(tmp_path: Path) -> None:
-    mixed = [*make_series(5, series="1"), *make_series(4, series="2", modality="MR")]
-    write_slices(mixed, tmp_path / "all")
-    write_series(tmp_path / "deep" / "er", 6, series="3", patient_id="X-2")
-    (tmp_path / "README.txt").write_text("a colleague's notes")
-    (tmp_path / "broken").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00" + b"\xff" * 40)
-    tree = read_tree(tmp_path)
-    assert [len(series.files) for series in tree.series] == [5, 4, 6]
-    assert [series.patient_key for series in tree.series] == ["id MRN-4711-0815"] * 2 + ["id X-2"]
-    assert tree.num_others + len(tree.unreadable) == 2
-
-
-def test_the_output_folder_and_links_to_folders_are_left_out(tmp_path: Path) -> None:
-    write_series(tmp_path / "scans", 4)
-    write_series(tmp_path / "out", 4, series="2")
-    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
-    assert len(read_tree(tmp_path, leave_out=tmp_path / "out").series) == 1
-
-
-def test_a_folder_that_may_not_be_opened_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_series(tmp_path / "open")
-    write_series(tmp_path / "locked")
-    scan = os.scandir
-
-    def refuse(path: Any) -> Any:
-        if Path(path).name == "locked":
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)  # root may open whatever its mode forbids
-    tree = read_tree(tmp_path)
-    assert len(tree.series) == 1
-    assert tree.unreadable == (UnreadableFile(tmp_path / "locked", "Permission denied"),)
-    assert tree.num_others == 0
-
-
-def test_series_whose_identity_was_emptied_are_told_by_folder(tmp_path: Path) -> None:
-    def empty(one: Dataset, index: int) -> None:
-        one.SeriesInstanceUID = one.StudyInstanceUID = one.PatientID = ""
-
-    write_series(tmp_path / "a", 4, empty)
-    write_series(tmp_path / "b", 4, empty)
-    parts = parts_of(tmp_path)
-    assert [codes_of(part) for part in parts] == [["D017"], ["D017"]]
-    assert [part.series.patient_key for part in parts] == ["folder a", "folder b"]
 
 
 def test_a_missing_slice_is_named_by_its_neighbours(tmp_path: Path) -> None:
@@ -316,123 +243,6 @@ def test_a_single_slice_is_left_out(tmp_path: Path) -> None:
     assert part.stack is None
     assert not part.is_refused
     assert codes_of(part) == ["D013"]
-
-
-def echo(one: Dataset, second: bool) -> None:
-    one.EchoTime = 95 if second else 12
-
-
-def b_value(one: Dataset, second: bool) -> None:
-    one.DiffusionBValue = 800.0 if second else 0.0
-
-
-def phase(one: Dataset, second: bool) -> None:
-    one.ImageType = ["ORIGINAL", "PRIMARY", "P" if second else "M"]
-
-
-def time(one: Dataset, second: bool) -> None:
-    one.AcquisitionTime = f"1{int(second)}00{one.InstanceNumber:02d}"
-
-
-@pytest.mark.parametrize(
-    ("change", "by"),
-    [(echo, "echo time"), (b_value, "b-value"), (phase, "image type"), (time, "acquisition time")],
-)
-def test_acquisitions_at_the_same_places_become_volumes(
-    tmp_path: Path, change: Callable[[Dataset, bool], None], by: str
-) -> None:
-    slices = make_series(6, modality="MR") + make_series(6, modality="MR")
-    for place, one in enumerate(slices):
-        one.SOPInstanceUID = f"1.2.3.{place}"
-        change(one, place >= 6)
-    write_slices(slices, tmp_path)
-    parts = parts_of(tmp_path)
-    assert [part.number for part in parts] == [1, 2]
-    for part in parts:
-        assert part.stack is not None
-        assert len(part.stack.slices) == 6
-        assert codes_of(part) == ["D014"]
-        assert part.faults[0].measured == f"2 volumes, told apart by {by}"
-
-
-@pytest.mark.parametrize("offset_mm", [0.7, 1.25, 0])
-def test_acquisitions_that_overlap_become_volumes(tmp_path: Path, offset_mm: float) -> None:
-    write_slices(make_overlap(offset_mm), tmp_path)
-    parts = parts_of(tmp_path)
-    assert [codes_of(part) for part in parts] == [["D014"]] * 3
-    assert parts[0].faults[0].measured == "3 volumes, told apart by acquisition number"
-    assert [len(part.stack.slices) for part in parts if part.stack] == [12, 12, 12]
-    numbers = [
-        {one.frame.told_apart["acquisition number"] for one in part.stack.slices}
-        for part in parts
-        if part.stack
-    ]
-    assert numbers == [{1}, {2}, {3}]
-
-
-def make_overlap(offset_mm: float) -> list[Dataset]:
-    """Return three acquisitions of 12 slices, each beginning two slices, and more, before the last one's end."""
-    slices = []
-    for number in range(3):
-        for one in make_series(12):
-            x, y, z = one.ImagePositionPatient
-            one.ImagePositionPatient = [x, y, float(z) + number * (10 * 2.5 - offset_mm)]
-            one.AcquisitionNumber = number + 1
-            one.SOPInstanceUID = f"{one.SOPInstanceUID}.{number + 1}"
-            slices.append(one)
-    return slices
-
-
-def test_a_gap_where_acquisitions_overlap_is_a_fault(tmp_path: Path) -> None:
-    slices = make_overlap(0.7)
-    del slices[17]
-    write_slices(slices, tmp_path)
-    (part,) = parts_of(tmp_path)
-    assert part.is_refused
-    assert "D002" in codes_of(part)
-
-
-@pytest.mark.parametrize("lost", [5, 9])
-def test_a_gap_between_acquisitions_is_no_overlap(tmp_path: Path, lost: int) -> None:
-    """Halves one after the other, or every other slice: a slice that is lost leaves no two volumes."""
-    for name, in_second in (("halves", lambda index: index > lost), ("others", lambda index: index % 2)):
-        slices = make_series(11 if lost == 9 else 12)
-        for index, one in enumerate(slices):
-            one.AcquisitionNumber = 2 if in_second(index) else 1
-        del slices[lost]
-        write_slices(slices, tmp_path / name)
-        (part,) = parts_of(tmp_path / name)
-        assert "D002" in codes_of(part)
-
-
-def test_echoes_in_one_file_become_volumes_in_their_order(tmp_path: Path) -> None:
-    slices = make_series(6, modality="MR") + make_series(6, modality="MR")
-    for place, one in enumerate(slices):
-        echo(one, place < 6)
-    write_slices([make_multi_frame(slices)], tmp_path)
-    stacks = [part.stack for part in parts_of(tmp_path)]
-    times = [{one.frame.told_apart["echo time"] for one in stack.slices} for stack in stacks if stack]
-    assert times == [{12.0}, {95.0}]
-
-
-def test_a_gap_in_one_echo_refuses_that_volume_alone(tmp_path: Path) -> None:
-    slices = make_series(6, modality="MR") + make_series(6, modality="MR")
-    for place, one in enumerate(slices):
-        one.SOPInstanceUID = f"1.2.3.{place}"
-        echo(one, place >= 6)
-    del slices[8]
-    write_slices(slices, tmp_path)
-    assert [part.is_refused for part in parts_of(tmp_path)] == [False, True]
-
-
-def test_stacks_turned_against_each_other_become_volumes(tmp_path: Path) -> None:
-    slices = make_series(5) + make_series(4, orientation=OBLIQUE)
-    for place, one in enumerate(slices):
-        one.SOPInstanceUID = f"1.2.3.{place}"
-    write_slices(slices, tmp_path)
-    parts = parts_of(tmp_path)
-    assert [len(part.stack.slices) for part in parts if part.stack] == [5, 4]
-    assert fault_of(parts[0], "D014").measured == "2 volumes, told apart by orientation"
 
 
 def derive(one: Dataset, index: int) -> None:

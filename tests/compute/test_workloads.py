@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_networks import describe, plan_network
 
-from medunet.compute.parts import _convolutions, in_layout, make_trials, parts_of
-from medunet.compute.race import Way
+from medunet.compute.benchmark import Variant
+from medunet.compute.workloads import _convolution_workload, make_workloads, to_channels_last, workload_sizes
 from medunet.networks.builder import build_network
 from medunet.planning.architectures import ARCHITECTURES
 from medunet.records.plan import Plan
@@ -18,11 +18,11 @@ CASES = [(name, axes) for name, known in ARCHITECTURES.items() for axes in known
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("training", [True, False])
 def test_reference_code_ends_the_first_trial_in_a_tenth_of_a_second(dimensions: int, training: bool):
-    trial = _convolutions(dimensions, training=training)
-    assert 0.001 < trial.gflop < 0.04  # reference code does 0.3 to 0.8 GFLOP a second
-    assert not trial.of_network
-    for way in (Way("fp32"), Way("bf16", channels_last=True)):
-        trial.prepare(way)()
+    workload = _convolution_workload(dimensions, training=training)
+    assert 0.001 < workload.gflop < 0.04  # reference code does 0.3 to 0.8 GFLOP a second
+    assert not workload.of_network
+    for variant in (Variant("fp32"), Variant("bf16", channels_last=True)):
+        workload.prepare(variant)()
 
 
 @pytest.mark.parametrize(("name", "dimensions"), CASES)
@@ -30,7 +30,7 @@ def test_every_network_takes_its_smallest_part_and_its_patch(name: str, dimensio
     plan = plan_network(name, dimensions)
     seen: list[tuple[int, ...]] = []
 
-    def work(network: torch.nn.Module, image: torch.Tensor, way: Way) -> None:
+    def run_step(network: torch.nn.Module, image: torch.Tensor, variant: Variant) -> None:
         assert network.training
         seen.append(tuple(image.shape))
         outputs = network(image)
@@ -39,16 +39,16 @@ def test_every_network_takes_its_smallest_part_and_its_patch(name: str, dimensio
             n - 2 * margin for n, margin in zip(image.shape[2:], plan.valid_margin, strict=True)
         )
 
-    trials = make_trials(
-        plan, 1, plan.batch_size, lambda: build_network(plan, describe()), work, training=True
+    workloads = make_workloads(
+        plan, 1, plan.batch_size, lambda: build_network(plan, describe()), run_step, training=True
     )
-    smallest, *_, whole = trials[1:]
+    smallest, *_, whole = workloads[1:]
     assert 0 < smallest.gflop <= whole.gflop
-    for trial in (smallest, whole):
-        trial.prepare(Way())()
+    for workload in (smallest, whole):
+        workload.prepare(Variant())()
     assert seen[-1] == (plan.batch_size, 1, *plan.patch_size)
-    assert seen[0][1:] == (1, *parts_of(plan)[0])
-    assert len({trial.name for trial in trials}) == len(trials)
+    assert seen[0][1:] == (1, *workload_sizes(plan)[0])
+    assert len({workload.name for workload in workloads}) == len(workloads)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_every_network_takes_its_smallest_part_and_its_patch(name: str, dimensio
 )
 def test_parts_grow_to_the_patch_in_sizes_that_the_network_takes(name: str, patch: tuple[int, ...]):
     plan = plan_network(name, len(patch), planning={"patch_size": patch})
-    sizes = parts_of(plan)
+    sizes = workload_sizes(plan)
     volumes = [math.prod(size) for size in sizes]
     assert volumes == sorted(volumes)
     assert len(sizes) > 1
@@ -72,16 +72,18 @@ def test_parts_grow_to_the_patch_in_sizes_that_the_network_takes(name: str, patc
 
 def test_the_batch_grows_last():
     plan = plan_network("plain", 3, planning={"batch_size": 5})
-    trials = make_trials(plan, 1, 5, lambda: build_network(plan, describe()), lambda *_: None, training=False)
-    whole = [trial for trial in trials if trial.name.endswith("32×24×16 voxels")]
-    assert [trial.name for trial in whole] == [
+    workloads = make_workloads(
+        plan, 1, 5, lambda: build_network(plan, describe()), lambda *_: None, training=False
+    )
+    whole = [workload for workload in workloads if workload.name.endswith("32×24×16 voxels")]
+    assert [workload.name for workload in whole] == [
         "a window on 32×24×16 voxels",
         "a window on 2 × 32×24×16 voxels",
         "a window on 4 × 32×24×16 voxels",
         "a window on 5 × 32×24×16 voxels",
     ]
-    assert [trial.gflop / whole[0].gflop for trial in whole] == pytest.approx([1, 2, 4, 5])
-    gflop = [trial.gflop for trial in trials[1:]]
+    assert [workload.gflop / whole[0].gflop for workload in whole] == pytest.approx([1, 2, 4, 5])
+    gflop = [workload.gflop for workload in workloads[1:]]
     assert gflop == sorted(gflop)
 
 
@@ -89,17 +91,17 @@ def test_operations_are_counted_as_by_hand():
     voxels, channels = 8**3, 16**2
     strided, turned, plain = 27 * voxels / 8, 8 * voxels / 8, 27 * voxels
     by_hand = 2 * channels * (strided + turned + plain) / 1e9
-    assert _convolutions(3, training=False).gflop == pytest.approx(by_hand)
-    assert _convolutions(3, training=True).gflop == pytest.approx(3 * by_hand)
+    assert _convolution_workload(3, training=False).gflop == pytest.approx(by_hand)
+    assert _convolution_workload(3, training=True).gflop == pytest.approx(3 * by_hand)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_networks_and_images_are_brought_to_a_layout(dimensions: int):
     layout = torch.channels_last if dimensions == 2 else torch.channels_last_3d
     image = torch.ones((2, 3, *(4,) * dimensions))
-    assert in_layout(image, dimensions).is_contiguous(memory_format=layout)
+    assert to_channels_last(image, dimensions).is_contiguous(memory_format=layout)
     plan = plan_network("plain", dimensions)
-    network = in_layout(build_network(plan, describe()), dimensions)
+    network = to_channels_last(build_network(plan, describe()), dimensions)
     weights = [
         weight for weight in network.parameters() if weight.ndim == dimensions + 2 and weight.shape[1] > 1
     ]

@@ -1,4 +1,4 @@
-"""Choices of how to compute, kept in the user's cache folder: one small JSON file each, and what the user set."""
+"""Cache of benchmark results (precision and memory layout) in the user's cache folder, and the user's settings."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Choice:
-    """A precision and a memory layout with their reasons, and the seconds that one step or window should take."""
+    """Chosen precision and memory layout with their reasons, and the estimated seconds of one step or window."""
 
     precision: Precision = "fp32"
     channels_last: bool = False
@@ -33,8 +33,8 @@ class Choice:
     channels_last_why: str = ""
 
 
-class Kept(Record):
-    """A file of the cache: what the choice was made for, and the choice."""
+class CachedChoice(Record):
+    """A file of the cache: a choice and the key that it was made for."""
 
     schema_: Literal["medunet.compute/1"] = Field("medunet.compute/1", alias="schema")
     key: dict[str, Any]
@@ -46,14 +46,14 @@ class Kept(Record):
 
     @property
     def choice(self) -> Choice:
-        """The choice without what it was made for."""
+        """The choice without its key."""
         return Choice(self.precision, self.channels_last, self.seconds, self.why, self.channels_last_why)
 
 
 def cache_folder() -> Path | None:
-    """Return the folder of choices: `medunet/compute` in XDG_CACHE_HOME, else in ~/.cache; None without a home."""
+    """Return the cache folder: `medunet/compute` in XDG_CACHE_HOME, by default ~/.cache; None if there is no home."""
     given = os.environ.get("XDG_CACHE_HOME", "")
-    if given and Path(given).is_absolute():  # as the XDG specification has it
+    if given and Path(given).is_absolute():  # as the XDG specification requires
         return Path(given) / "medunet" / "compute"
     try:
         return Path.home() / ".cache" / "medunet" / "compute"
@@ -61,56 +61,56 @@ def cache_folder() -> Path | None:
         return None
 
 
-def find(key: dict[str, Any]) -> Choice | None:
-    """Return the choice that is kept for a key; a file that cannot be read, or is another's, counts for nothing."""
+def find_choice(key: dict[str, Any]) -> Choice | None:
+    """Return the cached choice for a key; None if there is none, or its file cannot be read or has another key."""
     folder = cache_folder()
-    kept = None if folder is None else _read(folder / _name(key))
-    return kept.choice if kept is not None and kept.key == key else None
+    cached = None if folder is None else _read(folder / _name(key))
+    return cached.choice if cached is not None and cached.key == key else None
 
 
-def keep(key: dict[str, Any], choice: Choice) -> str | None:
-    """Keep a choice; return why it could not be, or None."""
+def save_choice(key: dict[str, Any], choice: Choice) -> str | None:
+    """Write a choice to the cache; return the reason if that is not possible, otherwise None."""
     folder = cache_folder()
     if folder is None:
         return "there is no home folder"
     try:
-        Kept(key=key, **asdict(choice)).write(folder / _name(key))
+        CachedChoice(key=key, **asdict(choice)).write(folder / _name(key))
     except InputError as error:
         return error.what
     return None
 
 
-def list_kept() -> list[Kept]:
-    """Return all choices that can be read."""
+def list_choices() -> list[CachedChoice]:
+    """Return all cached choices that can be read."""
     folder = cache_folder()
     paths = sorted(folder.glob("*-*.json")) if folder is not None else []
-    return [kept for kept in map(_read, paths) if kept is not None]
+    return [cached for cached in map(_read, paths) if cached is not None]
 
 
 def _name(key: dict[str, Any]) -> str:
     return f"{key['purpose']}-{hash_value(key)[:16]}.json"
 
 
-def _read(path: Path) -> Kept | None:
+def _read(path: Path) -> CachedChoice | None:
     try:
-        return Kept.read(path)
+        return CachedChoice.read(path)
     except InputError:
         return None
 
 
-# ---- what the user set ------------------------------------------------------------------------------------------
+# ---- the user's settings ----------------------------------------------------------------------------------------
 
 
 def read_settings() -> dict[str, str]:
-    """Return what the user set for this processor, such as `training.precision`; an unreadable file sets nothing."""
+    """Return the user's settings for this processor, such as `training.precision`; none if the file is unreadable."""
     return {key: value for key, value in _all_settings().get(_computer(), {}).items() if key in SETTINGS}
 
 
 def change_settings(changes: Sequence[str]) -> None:
-    """Store changes such as `training.precision=fp32` for this computer; `=auto` takes one back.
+    """Store settings such as `training.precision=fp32` for this computer; `=auto` removes one.
 
     Raises:
-        InputError: a key or a value that there is not, or the folder cannot be written.
+        InputError: a key or value does not exist, or the folder cannot be written.
     """
     mine = read_settings()
     for change in changes:
@@ -127,8 +127,8 @@ def change_settings(changes: Sequence[str]) -> None:
             mine[key] = value
     if (folder := cache_folder()) is None:
         raise InputError("there is no home folder", where="--set", hint="Set XDG_CACHE_HOME to a folder.")
-    everyone = {name: kept for name, kept in _all_settings().items() if name != _computer()}
-    write_json(folder / "settings.json", everyone | ({_computer(): mine} if mine else {}))
+    others = {name: settings for name, settings in _all_settings().items() if name != _computer()}
+    write_json(folder / "settings.json", others | ({_computer(): mine} if mine else {}))
 
 
 def _all_settings() -> dict[str, dict[str, str]]:
@@ -137,9 +137,9 @@ def _all_settings() -> dict[str, dict[str, str]]:
         found = {} if folder is None else read_json_object(folder / "settings.json")
     except InputError:
         return {}
-    return {name: kept for name, kept in found.items() if isinstance(kept, dict)}
+    return {name: settings for name, settings in found.items() if isinstance(settings, dict)}
 
 
 def _computer() -> str:
-    """Name what settings belong to: a home folder may be shared by computers with other processors."""
+    """Return the processor's name, under which settings are stored: several computers may share a home folder."""
     return read_processor().describe()

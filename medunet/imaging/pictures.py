@@ -6,7 +6,7 @@ SimpleITK gives it. So it stands upright wherever axial planes are drawn.
 """
 
 import struct
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,10 @@ from PIL import Image, ImageFile
 from medunet.base.errors import DataError
 from medunet.base.files import atomic_write
 from medunet.imaging.geometry import Affine
+from medunet.imaging.volume import PIXELS, Header, StoredVoxels
 
-IMAGE_ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-LABEL_ENDINGS = (".png", ".tif", ".tiff")  # JPEG blurs values
-
-_GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N", "LA", "La")
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+_GREY = ("1", "L", "I", "F", *_SIXTEEN_BITS, "LA", "La")
 _COLOUR = ("RGB", "RGBA", "RGBa", "RGBX")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -29,36 +28,33 @@ class ColourError(DataError):
     """A label in colours that are no values."""
 
 
-def is_flat(path: PurePath) -> bool:
-    """Say by a file's ending whether it is a picture rather than a volume."""
-    return path.name.lower().endswith(IMAGE_ENDINGS)
-
-
-def flat_affine() -> Affine:
+def picture_affine() -> Affine:
     """Return every picture's affine: pixels of 1, rightwards to L and downwards to P."""
     return np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def read_shape(path: Path, *, label: bool = False) -> tuple[int, ...]:
-    """Return a picture's shape without its pixels: `(I, J, 1)` if grey or a label, `(I, J, 1, 3)` in colour.
+def read_header(path: Path, *, label: bool = False) -> Header:
+    """Read a picture's grid without its pixels: `(I, J, 1)` if grey or a label, `(I, J, 1, 3)` in colour.
 
     Raises:
         DataError: it cannot be read, has several pages, or colours that are not RGB.
     """
     with _open(path) as picture:
         colours = not label and picture.mode not in _GREY
-        return (*picture.size, 1, 3) if colours else (*picture.size, 1)
+        shape = (*picture.size, 1, 3) if colours else (*picture.size, 1)
+        return Header(path, shape, picture_affine(), _dtype_of(picture), PIXELS)
 
 
-def read_pixels(path: Path, *, label: bool = False) -> NDArray[Any]:
-    """Return a picture's pixels `(I, J, 1)`, or `(I, J, 1, 3)` in colour, in their own type, 16 bits kept.
+def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
+    """Read a picture's pixels `(I, J, 1)`, or `(I, J, 1, 3)` in colour, in their own type, 16 bits kept.
 
     Alpha is dropped. A palette gives colours; in a label its indices are the values, and a label saved in colours
     is read where red, green and blue agree.
 
     Raises:
-        DataError: as `read_shape`; or the file is cut off or corrupt, or a label is coloured.
+        DataError: as `read_header`; or the file is cut off or corrupt, or a label is coloured.
     """
+    path = header.path
     with _open(path) as picture:
         try:
             pixels = _decode(picture, path, label=label)
@@ -76,11 +72,11 @@ def read_pixels(path: Path, *, label: bool = False) -> NDArray[Any]:
                 hint="Save the label as a grey or palette image of its values.",
             )
         pixels = pixels[..., 0]
-    return pixels.swapaxes(0, 1)[:, :, None]
+    return StoredVoxels(pixels.swapaxes(0, 1)[:, :, None])
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
-    """Write a label map `(I, J, 1)` as an 8-bit grey PNG of its values."""
+def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
+    """Write a label map `(I, J, 1)` as an 8-bit grey PNG of its values; no picture states where it lies."""
     with atomic_write(path, suffix=".png") as temporary:
         Image.fromarray(np.ascontiguousarray(mask[:, :, 0].T, dtype=np.uint8)).save(temporary, format="PNG")
 
@@ -116,11 +112,23 @@ def _decode(picture: ImageFile.ImageFile, path: Path, *, label: bool) -> NDArray
     if picture.mode not in _COLOUR:
         pixels = np.asarray(picture)
         return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
-    if "16" in str(picture.tile[0].args):  # Pillow would keep the upper 8 bits of a colour alone
+    if _has_deep_colours(picture):
         import SimpleITK as sitk
 
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[..., :3]
     return np.asarray(picture)[..., :3]
+
+
+def _dtype_of(picture: ImageFile.ImageFile) -> np.dtype[Any]:
+    """Return the type of a picture's pixels as they are stored; bits count as bytes."""
+    if picture.mode in _SIXTEEN_BITS or _has_deep_colours(picture):
+        return np.dtype(np.uint16)
+    return np.dtype({"I": np.int32, "F": np.float32}.get(picture.mode, np.uint8))
+
+
+def _has_deep_colours(picture: ImageFile.ImageFile) -> bool:
+    """Say whether colours have 16 bits each, of which Pillow would keep the upper 8 alone."""
+    return picture.mode in _COLOUR and any("16" in str(tile.args) for tile in picture.tile)
 
 
 def _short(error: BaseException, path: Path) -> str:

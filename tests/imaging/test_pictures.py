@@ -11,8 +11,8 @@ from PIL import Image
 
 from medunet.base.errors import DataError
 from medunet.drawing.figures import draw_planes
-from medunet.imaging.flat_images import flat_affine, is_flat
 from medunet.imaging.orientation import to_ras
+from medunet.imaging.pictures import picture_affine
 from medunet.imaging.volumes import (
     mask_ending,
     read_channels,
@@ -44,8 +44,9 @@ def test_pixels_lie_where_simpleitk_puts_them(tmp_path: Path, ending: str) -> No
     assert theirs.GetSpacing() == volume.header.spacing_mm[:2] == (1.0, 1.0)
     lps = np.eye(3)
     lps[:2, :2] = np.reshape(theirs.GetDirection(), (2, 2))
-    assert np.array_equal(np.diag([-1, -1, 1]) @ lps, flat_affine()[:3, :3])
-    assert volume.header.nifti is None
+    assert np.array_equal(np.diag([-1, -1, 1]) @ lps, picture_affine()[:3, :3])
+    assert volume.header.is_picture
+    assert volume.header.dtype == np.uint16
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
@@ -130,7 +131,6 @@ def test_endings() -> None:
     assert [mask_ending(name) for name in ("images/a.TIF", "a.jpeg", "a.nii.gz", "a.png.nii")] == [
         *(".png", ".png", ".nii.gz", ".nii.gz")
     ]
-    assert is_flat(Path("A.PNG"))
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""Folders with a dataset.json, nnU-Net's or the Decathlon's: told by it, and what is missing or not read is said."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_layouts import ask, cases, put, write_json
+from tiny_pictures import write_pictures
+
+from medunet.base.errors import InputError
+from medunet.dataset.checks.manifest_checks import check_manifest
+from medunet.dataset.manifest import make_manifest
+
+NNUNET = {
+    "channel_names": {"0": "CT"},
+    "labels": {"background": 0, "liver": 1, "tumour": 2},
+    "numTraining": 2,
+}
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_nnunet_raw_dataset(tmp_path: Path, ending: str) -> None:
+    root = tmp_path / "Dataset003_Liver"
+    put(root, *(f"imagesTr/{name}_0000{ending}" for name in "abc"), f"imagesTs/t_0000{ending}")
+    put(root, f"labelsTr/a{ending}", f"labelsTr/b{ending}")
+    write_json(root / "dataset.json", {**NNUNET, "file_ending": ending})
+    found = ask(root)
+    assert found.what == "an nnU-Net raw dataset"
+    assert (
+        f"dataset.json with channel_names, imagesTr/CASE_0000{ending}; 3 cases, 2 with a label"
+        in found.evidence
+    )
+    assert found.description.name == "Dataset003_Liver"
+    assert found.description.labels == NNUNET["labels"]
+    assert found.left_out == ("1 image without a label", "1 of kind .json")
+    assert cases(found, root) == {
+        "a": (f"imagesTr/a_0000{ending}", f"labelsTr/a{ending}", "train"),
+        "b": (f"imagesTr/b_0000{ending}", f"labelsTr/b{ending}", "train"),
+        "t": (f"imagesTs/t_0000{ending}", None, "test"),
+    }
+    errors = [
+        fault
+        for fault in check_manifest(make_manifest(found.description, root), root)
+        if fault.severity == "error"
+    ]
+    assert {fault.code for fault in errors} <= {"S002"}  # both have the same tiny label
+
+
+def test_nnunet_says_where_cases_are_missing(tmp_path: Path) -> None:
+    put(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    write_json(tmp_path / "dataset.json", {**NNUNET, "file_ending": ".nii.gz"})
+    assert "dataset.json says numTraining 2, but 1 training cases are whole" in ask(tmp_path).notes
+
+
+def test_nnunet_of_the_first_version(tmp_path: Path) -> None:
+    put(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    entry = {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}
+    plain = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver", "2": "cancer"}}
+    write_json(tmp_path / "dataset.json", {**plain, "training": [entry]})
+    found = ask(tmp_path)
+    assert found.what == "an nnU-Net raw dataset"
+    assert cases(found, tmp_path) == {"a": ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "train")}
+
+
+def test_nnunet_of_pictures(tmp_path: Path) -> None:
+    pictures = write_pictures(tmp_path / "p", 2)
+    for path in sorted(pictures.rglob("*.png")):
+        folder, name = (
+            ("imagesTr", f"{path.stem}_0000.png") if path.parent.name == "images" else ("labelsTr", path.name)
+        )
+        (tmp_path / "raw" / folder).mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / "raw" / folder / name)
+    names = {"0": "R", "1": "G", "2": "B"}
+    plain = {"channel_names": names, "labels": {"background": 0, "disc": 1}, "file_ending": ".png"}
+    write_json(tmp_path / "raw/dataset.json", plain)
+    found = ask(tmp_path / "raw")
+    assert (found.description.layout, list(found.description.channels)) == ("png", ["R", "G", "B"])
+    assert cases(found, tmp_path / "raw")["disc_00"] == (
+        "imagesTr/disc_00_0000.png", "labelsTr/disc_00.png", "train",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ending", "files", "message"),
+    [
+        (".bmp", (), "file_ending '.bmp' is of no image that is read.*Convert the files"),
+        (".png", ("a_0000.png", "a_0001.png"), "several pictures a case"),
+        (".tif", ("a_0000.tif",), "has 2 pages.*Convert stacks of slices"),
+    ],
+)
+def test_nnunet_of_files_that_are_not_read(
+    tmp_path: Path, ending: str, files: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    page = Image.new("L", (9, 9))
+    for name in files:
+        page.save(
+            tmp_path / "imagesTr" / name,
+            **({"save_all": True, "append_images": [page]} if ending == ".tif" else {}),
+        )
+    write_json(tmp_path / "dataset.json", {**NNUNET, "file_ending": ending})
+    with pytest.raises(InputError, match=message):
+        ask(tmp_path)
+
+
+def test_decathlon_task(tmp_path: Path) -> None:
+    put(tmp_path, "imagesTr/liver_0.nii.gz", "labelsTr/liver_0.nii.gz", "imagesTs/liver_9.nii.gz")
+    plain = {
+        "name": "LIVER",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "liver", "2": "cancer"},
+        "training": [{"image": "./imagesTr/liver_0.nii.gz", "label": "./labelsTr/liver_0.nii.gz"}],
+        "test": ["./imagesTs/liver_9.nii.gz"],
+    }
+    write_json(tmp_path / "dataset.json", plain)
+    found = ask(tmp_path)
+    assert (found.what, found.description.layout) == ("a Decathlon task", "msd")
+    assert found.description.labels == {"background": 0, "liver": 1, "cancer": 2}
+    assert any("medunet manifest msd_task03_liver" in note for note in found.notes)
+    assert cases(found, tmp_path)["liver_9"] == ("imagesTs/liver_9.nii.gz", None, "test")
+
+
+def test_no_description_is_hinted_at_without_cases(tmp_path: Path) -> None:
+    put(tmp_path, "imagesTr/a_0000.nii", "labelsTr/a.nii")
+    write_json(tmp_path / "dataset.json", {**NNUNET, "channel_names": {"0": "T1", "1": "T2"}})
+    assert not [note for note in ask(tmp_path).notes if "medunet manifest" in note]

@@ -1,0 +1,71 @@
+"""Folders with a table of cases: taken for what it lists, named where it is at fault."""
+
+from pathlib import Path
+
+import pytest
+from tiny_layouts import ask, cases, put
+from tiny_pictures import write_pictures
+
+from medunet.base.errors import InputError
+
+
+def test_a_table_of_cases(tmp_path: Path) -> None:
+    put(tmp_path, "x/a.nii.gz", "y/a_seg.nii.gz", "x/b.nii.gz")
+    (tmp_path / "cases.csv").write_text("case;image;label;site\n1;x/a.nii.gz;y/a_seg.nii.gz;ucl\n")
+    (tmp_path / "notes.csv").write_text("case,age\n1,60\n")
+    for place in ("", "cases.csv"):
+        found = ask(tmp_path, place)
+        assert found.evidence == "cases.csv with 1 rows and image columns image; 1 case, 1 with a label"
+        assert (found.description.layout, found.description.table) == ("csv", "cases.csv")
+        assert cases(found, tmp_path) == {"1": ("x/a.nii.gz", "y/a_seg.nii.gz", "train")}
+    (tmp_path / "more.csv").write_text("image,label\nx/b.nii.gz,\n")
+    with pytest.raises(InputError, match=r"2 ways: .*cases\.csv.*more\.csv.*Give the folder or CSV"):
+        ask(tmp_path)
+
+
+def test_a_table_of_pictures(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 3)
+    rows = [f"{i},images/disc_0{i}.png,labels/disc_0{i}.png" for i in range(3)]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,image,label", *rows]))
+    found = ask(tmp_path)
+    assert (found.description.layout, found.description.unit, found.description.instances) == (
+        "png",
+        "px",
+        True,
+    )
+    assert cases(found, tmp_path)["0"] == ("images/disc_00.png", "labels/disc_00.png", "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"case;image;label\nF\xfc;scan.nii;map.nii\n", r"cases\.csv: cannot be read as text in UTF-8"),
+        (b"case,image,image\na,scan.nii,map.nii\n", r"cases\.csv: columns stand twice: image"),
+        (b"case,foo,bar\na,scan.nii,map.nii\n", r"cases\.csv names files, but has no column 'label'"),
+        (b"case,image,label,split\na,scan.nii,map.nii,dev\n", r"cases\.csv: row 2: split 'dev' is none"),
+    ],
+)
+def test_a_table_at_fault_is_named(tmp_path: Path, text: bytes, message: str) -> None:
+    put(tmp_path, "scan.nii", "map.nii")
+    (tmp_path / "cases.csv").write_bytes(text)
+    with pytest.raises(InputError, match=message):
+        ask(tmp_path)
+
+
+def test_a_table_of_cases_at_fault_is_not_passed_over_for_the_names(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.nii", "labels/a.nii")
+    row = "images/a.nii,labels/a.nii"
+    (tmp_path / "cases.csv").write_text(f"case,image,label,fold\na,{row},0\na,{row},1\n")
+    with pytest.raises(InputError, match="row 3: case a stands in row 2 already"):
+        ask(tmp_path)
+
+
+def test_tables_of_other_things_are_left_aside(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.nii", "labels/a.nii")
+    (tmp_path / "ages.csv").write_text("filename,age\na.nii,60\n")
+    (tmp_path / "._cases.csv").write_bytes(b"\xff")
+    found = ask(tmp_path)
+    assert found.what == "pairs of volumes"
+    assert [note for note in found.notes if "left aside" in note] == [
+        "left aside as a list of cases: ages.csv names files, but has no column 'label'"
+    ]

@@ -1,0 +1,70 @@
+"""The table of formats: what each ending may be, which reader has it, and that every row is read or refused."""
+
+import re
+from pathlib import Path, PurePath
+
+import pytest
+
+from medunet.base.errors import DataError
+from medunet.imaging import dicom_seg, nifti, pictures
+from medunet.imaging.formats import (
+    FORMATS,
+    LABEL_PICTURES,
+    LABEL_VOLUMES,
+    NIFTI,
+    PICTURES,
+    SCANS,
+    VOLUMES,
+    endings_of,
+    expression_of,
+    format_of,
+    is_picture,
+)
+from medunet.imaging.itk_images import ItkReader
+
+
+def test_what_a_file_may_be_by_its_ending() -> None:
+    assert endings_of(SCANS) == (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+    assert endings_of(LABEL_VOLUMES) == (".nii", ".nii.gz", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm")
+    assert set(endings_of(VOLUMES)) - set(endings_of(LABEL_VOLUMES)) == {".hdr", ".img", ".mgz"}
+    assert endings_of(PICTURES) == (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+    assert endings_of(LABEL_PICTURES) == (".png", ".tif", ".tiff")
+    assert {each.ending for each in FORMATS if each.writer} == {".nii", ".png"}
+
+
+def test_expressions_are_those_that_stored_descriptions_hold() -> None:
+    assert expression_of(SCANS) == r"(?i:\.nii(\.gz)?|\.nrrd|\.mha|\.mhd)"
+    assert expression_of(PICTURES) == r"(?i:\.png|\.tif|\.tiff|\.jpg|\.jpeg)"
+    assert re.fullmatch(NIFTI.expression, ".nii.gz")
+    assert not re.fullmatch(NIFTI.expression, ".nii.bz2")
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "reader"),
+    [
+        ("a/b.NII.GZ", ".nii", nifti),
+        ("b.seg.nrrd", ".seg.nrrd", ItkReader("NrrdImageIO")),
+        ("b.Nrrd", ".nrrd", ItkReader("NrrdImageIO")),
+        ("b.mhd", ".mhd", ItkReader("MetaImageIO")),
+        ("b.dcm", ".dcm", dicom_seg),
+        ("b.nii.PNG", ".png", pictures),
+        ("b.png.nii", ".nii", nifti),
+        ("b.hdr.gz", ".nii", nifti),  # a pair, which the NIfTI reader finds
+        ("b", ".nii", nifti),
+    ],
+)
+def test_format_of_a_name(name: str, ending: str, reader: object) -> None:
+    found = format_of(PurePath(name))
+    assert (found.ending, found.reader) == (ending, reader)
+    assert is_picture(PurePath(name)) == (ending == ".png")
+
+
+@pytest.mark.parametrize("ending", endings_of(FORMATS))
+def test_every_reader_names_a_file_that_it_cannot_use(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    with pytest.raises(DataError, match=rf"a\.hdr: no such|{re.escape(path.name)}: no such file"):
+        format_of(path).reader.read_header(path)
+    path.write_bytes(b"neither a volume nor a picture")
+    with pytest.raises(DataError) as caught:
+        format_of(path).reader.read_header(path)
+    assert str(tmp_path) not in str(caught.value)
