@@ -17,6 +17,7 @@ from medunet.commands.score import run_score
 from medunet.commands.train import run_train
 from medunet.records.config import Config
 from medunet.records.model_card import ModelCard
+from medunet.records.scores import UNSCORED
 from medunet.runs.run import Run, open_run
 from medunet.training import train
 
@@ -56,7 +57,7 @@ def check_whole(run: Run) -> None:
     assert len(hashes) == 2
     scores = pd.read_csv(run.folder.scores)
     assert sorted(scores.case.unique()) == sorted(entries)
-    assert not set(scores.status) & {"missing", "failed"}
+    assert not set(scores.status) & set(UNSCORED)
     assert read_json(run.folder.root / "scores.json")["about"]["folds"] == ["0", "1"]
 
 

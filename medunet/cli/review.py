@@ -19,6 +19,7 @@ from medunet.commands.report import run_report
 from medunet.commands.score import reference_dataset, run_score, score_mask_files
 from medunet.records.config import change_config
 from medunet.records.description import Description, load_description
+from medunet.records.scores import UNSCORED
 
 
 def score(
@@ -84,7 +85,7 @@ def score(
             resample=resample,
             workers=workers,
         )
-    exit_if_any([row for row in scores if row.status in ("missing", "failed")])
+    exit_if_any([row for row in scores if row.status in UNSCORED])
 
 
 def compare(

@@ -15,6 +15,7 @@ from medunet.base.files import write_json
 from medunet.commands.score import reference_dataset, score_mask_files
 from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
+from medunet.records.scores import UNSCORED
 from medunet.scoring.compare import Comparison, PairDifference, compare
 from medunet.scoring.tables import plain, read_scores, write_table
 
@@ -122,7 +123,7 @@ def _score_masks(
         scores = score_mask_files(
             reference, folder, out / name, config, data_root=data_root, keep_journal=True
         )
-        unscored += [score.case for score in scores if score.status in ("missing", "failed")]
+        unscored += [score.case for score in scores if score.status in UNSCORED]
     return unscored
 
 
@@ -163,7 +164,7 @@ def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:
 
 def _print_gaps(comparison: Comparison) -> None:
     """Print the cases that methods lack or failed on, and the labels that were left out of the comparison."""
-    for kind, gaps in (("absent", comparison.absent), ("missing or failed", comparison.unscored)):
+    for kind, gaps in (("absent", comparison.absent), (" or ".join(UNSCORED), comparison.unscored)):
         for method, cases in gaps.items():
             if cases:
                 named = ", ".join(cases[:_NUM_NAMED]) + (" ..." if len(cases) > _NUM_NAMED else "")

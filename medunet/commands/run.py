@@ -10,7 +10,7 @@ from medunet.commands.report import run_report
 from medunet.commands.score import run_score
 from medunet.commands.terminal import console
 from medunet.commands.train import run_train
-from medunet.records.scores import CaseScore
+from medunet.records.scores import UNSCORED, CaseScore
 from medunet.runs.run import Run
 
 
@@ -33,7 +33,7 @@ def run_all(run: Run) -> tuple[list[str], list[CaseScore]]:
 
 def list_failed(failed: Mapping[str, str], scores: Sequence[CaseScore]) -> list[str]:
     """Return the ids of the cases that could not be predicted or scored."""
-    return sorted({*failed, *(row.case for row in scores if row.status in ("missing", "failed"))})
+    return sorted({*failed, *(row.case for row in scores if row.status in UNSCORED)})
 
 
 def print_tensorboard(run: Run) -> None:

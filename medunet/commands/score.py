@@ -110,9 +110,9 @@ def score_and_show(
     Raises:
         InputError: Lesions or clDice are configured for a target that is not declared.
     """
+    from medunet.commands.score_table import score_table
     from medunet.scoring.evaluate import score_pairs
     from medunet.scoring.labels import ScoreOptions
-    from medunet.scoring.summary import score_table
     from medunet.scoring.tables import write_scores
 
     options = config.scoring.model_dump()
@@ -146,10 +146,11 @@ def score_and_show(
         "resample": resample,
         "unit_of_length": description.unit,
     }
-    write_scores(scores, out, about=about, targets=wanted, mask_ending=mask_ending(pairs[0].reference))
+    ending = mask_ending(pairs[0].reference)
+    summaries = write_scores(scores, out, about=about, targets=wanted, mask_ending=ending)
     if not keep_journal:
         journal.unlink(missing_ok=True)
-    console.print(score_table(scores, description.unit))
+    console.print(score_table(scores, summaries, description.unit))
     print_stage("Score", f"{len(pairs)} cases", out / "scores.csv")
     return scores
 

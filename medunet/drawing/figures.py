@@ -6,7 +6,8 @@ A scan draws the same picture whatever the orientation it is stored in.
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -28,11 +29,13 @@ from medunet.drawing.planes import (
     Box,
     Plane,
     annotate,
+    box_around,
     footer,
     lay_out,
     limit,
     outline,
     paint,
+    place_text,
 )
 from medunet.imaging.geometry import Affine, spacing_of
 from medunet.imaging.orientation import to_ras
@@ -43,10 +46,14 @@ FALSE_POSITIVE, FALSE_NEGATIVE = "#D55E00", "#56B4E9"
 CT_SOFT_TISSUE = (40.0, 400.0)  # level and width in HU
 
 _ZOOM_MARGIN_MM = 15.0
-_DIRECTIONS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 Centre = tuple[int, int, int]
 Unit = Literal["mm", "px"]  # px: a 2D picture, which has no place in a patient
+
+
+def colour_targets(names: Iterable[str]) -> dict[str, str]:
+    """Return each target's colour; from the seventh on they come again."""
+    return {name: TARGET_COLOURS[place % len(TARGET_COLOURS)] for place, name in enumerate(names)}
 
 
 def largest_cross_sections(mask: NDArray) -> Centre:
@@ -83,75 +90,53 @@ def window_limits(
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def draw_planes(
-    image: NDArray,
-    affine: Affine,
-    *,
-    reference: NDArray | None = None,
-    prediction: NDArray | None = None,
-    targets: Mapping[str, tuple[int, ...]],
-    centre: Centre | None = None,
-    modality: str = "CT",
-    window: tuple[float, float] | None = None,
-    width_px: int = 1320,
-    unit: Unit = "mm",
-) -> Figure:
+@dataclass(frozen=True)
+class View:
+    """A scan, the label maps on its grid, and how to look at them."""
+
+    image: NDArray  # (I, J, K) in any orientation, or (I, J, K, 3) in colour
+    affine: Affine  # from voxel index to RAS+ mm
+    targets: Mapping[str, tuple[int, ...]]  # the label values that each unites; their order gives the colours
+    reference: NDArray | None = None
+    prediction: NDArray | None = None
+    # Voxel index in `image` that the planes pass through; by default the largest cross-sections of all targets in the
+    # reference, or in the prediction where the reference has none.
+    centre: Centre | None = None
+    modality: str = "CT"  # which grey window to choose (see `window_limits`)
+    window: tuple[float, float] | None = None  # (level, width) instead
+    unit: Unit = "mm"
+
+
+def draw_planes(view: View, *, width_px: int = 1320) -> Figure:
     """Draw three planes with contours: reference solid, prediction dashed, one colour for each target.
 
-    A scan of a single slice is drawn in its one plane.
-
-    Args:
-        image: scan `(I, J, K)` in any orientation, or `(I, J, K, 3)` in colour.
-        affine: from voxel index to RAS+ mm, (4, 4).
-        reference: label map on the same grid, or None.
-        prediction: label map on the same grid, or None.
-        targets: name to the label values that it unites; their order gives the colours.
-        centre: voxel index in `image` that the planes pass through. By default the largest cross-sections
-            of all targets in the reference, or in the prediction where the reference has none.
-        modality: "CT", "MR", ...: which grey window to choose (see `window_limits`).
-        window: (level, width) instead.
-        width_px: width of the picture.
-        unit: "px" for a 2D picture: no directions of a patient are marked.
+    A scan of a single slice is drawn in its one plane; of a 2D picture no directions of a patient are marked.
     """
-    scene = _Scene(image, affine, reference, prediction, targets, centre, unit)
-    limits = window_limits(scene.image, modality, window)
+    scene = _Scene(view)
+    limits = window_limits(scene.image, view.modality, view.window)
     figure, panels = scene.lay_out(scene.whole, limits, width_px)
     for axes, plane in panels:
         scene.outline(axes, plane)
     handles: list[Artist] = [
         Line2D([], [], color=colour, linewidth=3, label=name) for name, colour in scene.colours.items()
     ]
-    if reference is not None:
+    if view.reference is not None:
         handles.append(Line2D([], [], color=INK, label="reference"))
-    if prediction is not None:
+    if view.prediction is not None:
         handles.append(Line2D([], [], color=INK, linestyle=DASHES, label="prediction"))
-    footer(figure, panels[0][0], _window_text(limits, modality, image), handles, unit)
+    footer(figure, panels[0][0], _window_text(limits, view), handles, view.unit)
     return figure
 
 
-def draw_errors(
-    image: NDArray,
-    affine: Affine,
-    *,
-    reference: NDArray,
-    prediction: NDArray,
-    target: tuple[int, ...],
-    centre: Centre | None = None,
-    modality: str = "CT",
-    window: tuple[float, float] | None = None,
-    width_px: int = 1320,
-    unit: Unit = "mm",
-) -> Figure:
-    """Draw one target's false positives and false negatives as fills, zoomed in on both masks.
-
-    `target` holds the label values that the target unites; all else is as in `draw_planes`.
-    """
-    scene = _Scene(image, affine, reference, prediction, {"": target}, centre, unit)
-    limits = window_limits(scene.image, modality, window)
+def draw_errors(view: View, *, width_px: int = 1320) -> Figure:
+    """Draw the false positives and false negatives of all targets together as fills, zoomed in on both masks."""
+    scene = _Scene(view)
+    values = scene.values
+    limits = window_limits(scene.image, view.modality, view.window)
     figure, panels = scene.lay_out(scene.zoomed, limits, width_px)
     for axes, plane in panels:
-        truth = scene.cut(scene.reference, plane, target)
-        found = scene.cut(scene.prediction, plane, target)
+        truth = scene.cut(scene.reference, plane, values)
+        found = scene.cut(scene.prediction, plane, values)
         fill = np.zeros((*truth.shape, 4))
         fill[found & ~truth] = to_rgba(FALSE_POSITIVE, 0.6)
         fill[truth & ~found] = to_rgba(FALSE_NEGATIVE, 0.6)
@@ -162,32 +147,20 @@ def draw_errors(
         Patch(color=FALSE_NEGATIVE, label="false negative"),
         Line2D([], [], color=INK, label="reference"),
     ]
-    footer(figure, panels[0][0], _window_text(limits, modality, image), handles, unit)
+    footer(figure, panels[0][0], _window_text(limits, view), handles, view.unit)
     return figure
 
 
-def draw_thumbnail(
-    image: NDArray,
-    affine: Affine,
-    *,
-    reference: NDArray | None = None,
-    prediction: NDArray | None = None,
-    targets: Mapping[str, tuple[int, ...]],
-    centre: Centre | None = None,
-    modality: str = "CT",
-    window: tuple[float, float] | None = None,
-    width_px: int = 144,
-    unit: Unit = "mm",
-) -> Figure:
+def draw_thumbnail(view: View, *, width_px: int = 144) -> Figure:
     """Draw the axial plane alone, zoomed in, square and unmarked, with contours as in `draw_planes`."""
-    scene = _Scene(image, affine, reference, prediction, targets, centre, unit)
+    scene = _Scene(view)
     plane = PLANES[0]
     figure = Figure(figsize=(1, 1), dpi=width_px, facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1))
     box = scene.zoomed
     limit(axes, plane, box, scene.spacing_mm)
     axes.set_aspect("equal", adjustable="datalim")
-    limits = window_limits(scene.image, modality, window)
+    limits = window_limits(scene.image, view.modality, view.window)
     paint(axes, scene.slice(scene.image, plane), plane, scene.spacing_mm, limits)
     scene.outline(axes, plane)
     return figure
@@ -209,32 +182,22 @@ def save_figure(path: Path, figure: Figure) -> None:
 class _Scene:
     """A scan with its label maps, turned to RAS+, and the voxel that its planes pass through."""
 
-    def __init__(
-        self,
-        image: NDArray,
-        affine: Affine,
-        reference: NDArray | None,
-        prediction: NDArray | None,
-        targets: Mapping[str, tuple[int, ...]],
-        centre: Centre | None,
-        unit: Unit,
-    ) -> None:
-        for name, labels in (("reference", reference), ("prediction", prediction)):
-            if labels is not None and labels.shape != image.shape[:3]:
-                raise AssertionError(f"{name} shape {labels.shape} is not the scan's {image.shape[:3]}")
-        self.image, self.affine = _turn(image, affine)
-        self.reference = None if reference is None else _turn(reference, affine)[0]
-        self.prediction = None if prediction is None else _turn(prediction, affine)[0]
-        self.targets, self.unit = targets, unit
-        self.colours = {
-            name: TARGET_COLOURS[index % len(TARGET_COLOURS)] for index, name in enumerate(targets)
-        }
+    def __init__(self, view: View) -> None:
+        affine, shape = view.affine, view.image.shape[:3]
+        for name, labels in (("reference", view.reference), ("prediction", view.prediction)):
+            if labels is not None and labels.shape != shape:
+                raise AssertionError(f"{name} shape {labels.shape} is not the scan's {shape}")
+        self.image, self.affine = _turn(view.image, affine)
+        self.reference = None if view.reference is None else _turn(view.reference, affine)[0]
+        self.prediction = None if view.prediction is None else _turn(view.prediction, affine)[0]
+        self.targets, self.unit = view.targets, view.unit
+        self.colours = colour_targets(view.targets)
         self.spacing_mm = spacing_of(self.affine)
-        self._values = sorted({value for united in targets.values() for value in united})
-        if centre is None:
+        self.values = sorted({value for united in view.targets.values() for value in united})
+        if view.centre is None:
             self.centre = self._largest()
         else:
-            world = apply_affine(affine, centre)
+            world = apply_affine(affine, view.centre)
             i, j, k = np.rint(apply_affine(np.linalg.inv(self.affine), world)).astype(int).tolist()
             self.centre = (i, j, k)
 
@@ -249,12 +212,7 @@ class _Scene:
         mask = self._mask(self.reference) | self._mask(self.prediction)
         if not mask.any():
             return self.whole
-        box = []
-        for axis, size in enumerate(mask.shape):
-            present = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-            margin = math.ceil(_ZOOM_MARGIN_MM / self.spacing_mm[axis])
-            box.append((max(0, int(present[0]) - margin), min(size, int(present[-1]) + 1 + margin)))
-        return tuple(box)
+        return box_around(mask, [math.ceil(_ZOOM_MARGIN_MM / step) for step in self.spacing_mm])
 
     def slice(self, volume: NDArray, plane: Plane) -> NDArray:
         """Return the slice `(across, up)` of a volume that the plane shows."""
@@ -276,10 +234,8 @@ class _Scene:
         position_mm = apply_affine(self.affine, self.centre)
         for axes, plane in zip(panels, planes, strict=True):
             paint(axes, self.slice(self.image, plane), plane, self.spacing_mm, limits)
-            depth_mm = round(float(position_mm[plane.through]), 1)
-            letter = _DIRECTIONS[plane.through][depth_mm >= 0]
             if self.unit == "mm":
-                annotate(axes, plane, f"{plane.name}  {letter} {abs(depth_mm):.1f} mm")
+                annotate(axes, plane, place_text(plane, position_mm))
         return figure, list(zip(panels, planes, strict=True))
 
     def outline(self, axes: Axes, plane: Plane) -> None:
@@ -294,7 +250,7 @@ class _Scene:
         return largest_cross_sections(truth if truth.any() else self._mask(self.prediction))
 
     def _mask(self, labels: NDArray | None) -> NDArray[np.bool_]:
-        return np.zeros(self.image.shape[:3], dtype=bool) if labels is None else np.isin(labels, self._values)
+        return np.zeros(self.image.shape[:3], dtype=bool) if labels is None else np.isin(labels, self.values)
 
 
 def _turn(array: NDArray, affine: Affine) -> tuple[NDArray, Affine]:
@@ -306,8 +262,8 @@ def _turn(array: NDArray, affine: Affine) -> tuple[NDArray, Affine]:
     return np.moveaxis(turned, 0, -1), affine
 
 
-def _window_text(limits: tuple[float, float], modality: str, image: NDArray) -> str:
+def _window_text(limits: tuple[float, float], view: View) -> str:
     low, high = limits
-    if modality == "CT":
+    if view.modality == "CT":
         return f"window {high - low:g}, level {(low + high) / 2:g} HU"
-    return f"{'grey' if image.ndim == 3 else 'colours'} {low:.4g} to {high:.4g}"
+    return f"{'grey' if view.image.ndim == 3 else 'colours'} {low:.4g} to {high:.4g}"

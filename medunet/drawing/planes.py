@@ -183,6 +183,21 @@ def footer(figure: Figure, axes: Axes, window_text: str, handles: Sequence[Artis
     figure.text(left - 0.006, middle, f"{length} {unit}", color=INK, fontsize=9, va="center", ha="right")
 
 
+def place_text(plane: Plane, position_mm: Sequence[float]) -> str:
+    """Say where a plane through a position in the world lies, such as 'axial  S 12.0 mm'."""
+    depth_mm = round(float(position_mm[plane.through]), 1)
+    return f"{plane.name}  {_MARKS[plane.through][depth_mm >= 0]} {abs(depth_mm):.1f} mm"
+
+
+def box_around(mask: NDArray[np.bool_], margin: Sequence[int]) -> Box:
+    """Return the smallest box that holds a mask that is not empty, with a margin of voxels within the grid."""
+    box = []
+    for axis, size in enumerate(mask.shape):
+        present = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append((max(0, int(present[0]) - margin[axis]), min(size, int(present[-1]) + 1 + margin[axis])))
+    return tuple(box)
+
+
 def _edges_mm(voxels: tuple[int, int], spacing: float) -> tuple[float, float]:
     return (voxels[0] - 0.5) * spacing, (voxels[1] - 0.5) * spacing
 

@@ -53,8 +53,8 @@ class Format:
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """The ending, and that of packed files."""
-        return (self.ending, f"{self.ending}.gz") if self.may_be_packed else (self.ending,)
+        """The ending, before it that of packed files."""
+        return (f"{self.ending}.gz", self.ending) if self.may_be_packed else (self.ending,)
 
     @property
     def expression(self) -> str:

@@ -12,7 +12,7 @@ from medunet.compute.devices import autocast, gpu_precision
 from medunet.compute.workloads import make_workloads
 from medunet.networks.builder import build_network
 from medunet.records.description import Description
-from medunet.records.plan import Plan
+from medunet.records.plan import Plan, count_inputs, count_outputs
 
 _GPU_ROUNDS = 4
 
@@ -35,7 +35,7 @@ def choose_prediction(
     requested, sources = requested_options("inference", precision)
     if device.type == "cpu":
         key = choice_key("inference", requested, network_key(plan, description), plan.patch_size, 1)
-        num_inputs = len(description.channels) * plan.context_slices
+        num_inputs = count_inputs(description, plan.context_slices)
         return choose_on_cpu(
             key,
             sources,
@@ -53,9 +53,8 @@ def network_key(plan: Plan, description: Description) -> dict[str, object]:
     """Return the part of a plan that defines its network, for the cache key of a choice."""
     keys = {"network", "dimensions", "features", "kernel_sizes", "strides", "convolutions_per_stage",
             "encoder_blocks", "deep_supervision", "context_slices"}  # fmt: skip
-    num_outputs = len(description.targets) + (0 if description.regions else 1)
     defining = {key: value for key, value in plan.model_dump(mode="json").items() if key in keys}
-    return defining | {"inputs": len(description.channels), "outputs": num_outputs}
+    return defining | {"inputs": len(description.channels), "outputs": count_outputs(description)}
 
 
 @torch.inference_mode()
@@ -66,7 +65,7 @@ def _predict(network: nn.Module, image: torch.Tensor, variant: Variant) -> None:
 
 def _gpu_seconds(plan: Plan, description: Description, device: torch.device, variant: Variant) -> float:
     network = build_network(plan, description).to(device).eval()
-    channels = len(description.channels) * plan.context_slices
+    channels = count_inputs(description, plan.context_slices)
     image = torch.zeros((1, channels, *plan.patch_size), device=device)
     best_s = float("inf")
     for _ in range(_GPU_ROUNDS):

@@ -8,7 +8,7 @@ from medunet.networks.monai_networks import MonaiNetwork, build_monai_network
 from medunet.networks.unet import UNet
 from medunet.planning.architectures import ARCHITECTURES
 from medunet.records.description import Description
-from medunet.records.plan import Plan
+from medunet.records.plan import Plan, count_inputs, count_outputs
 
 
 def build_network(plan: Plan, description: Description) -> nn.Module:
@@ -17,8 +17,8 @@ def build_network(plan: Plan, description: Description) -> nn.Module:
     In training mode every network returns a list of logits, finest first; in evaluation mode only the finest.
     """
     architecture = ARCHITECTURES[plan.network.name]
-    num_inputs = len(description.channels) * plan.context_slices
-    num_outputs = len(description.targets) + (0 if description.regions else 1)
+    num_inputs = count_inputs(description, plan.context_slices)
+    num_outputs = count_outputs(description)
     if not architecture.own:
         return build_monai_network(plan, num_inputs, num_outputs)
     assert plan.network.norm != "auto"

@@ -11,7 +11,7 @@ from medunet.planning.memory import NetworkShape, training_gb
 from medunet.planning.topology import ANISOTROPY, target_spacing
 from medunet.records.config import NetworkName, PlanningConfig
 from medunet.records.description import Description
-from medunet.records.plan import Fingerprint, Intensity, Plan
+from medunet.records.plan import Fingerprint, Intensity, Plan, count_inputs, count_outputs
 
 _CPU_GB = 1.0
 
@@ -80,8 +80,8 @@ def make_plan(
         spacing_mm=(1.0, 1.0) if config.resize_to else tuple(float(spacing[axis]) for axis in axes),
         median_shape=config.resize_to or tuple(float(middle_shape[axis]) for axis in axes),
         memory_gb=memory_gb,
-        num_inputs=len(description.channels) * config.context_slices,
-        num_outputs=len(description.targets) + (0 if description.regions else 1),
+        num_inputs=count_inputs(description, config.context_slices),
+        num_outputs=count_outputs(description),
         dataset=description.name,
     )
     topology = fit.choose_patch(why)

@@ -10,6 +10,7 @@ from pydantic import Field, model_serializer, model_validator
 
 from medunet.base.record import Record
 from medunet.records.config import NetworkConfig
+from medunet.records.description import Description
 from medunet.records.unpadded import UNPADDED_NETWORKS, unpadded_margin, unpadded_size
 
 
@@ -175,3 +176,13 @@ class Plan(Record):
             key: {"value": item, "why": self.why[key]} if key in self.why else item
             for key, item in plain.items()
         }
+
+
+def count_inputs(description: Description, context_slices: int) -> int:
+    """Return the channels of a network's input: every image channel in every slice of context."""
+    return len(description.channels) * context_slices
+
+
+def count_outputs(description: Description) -> int:
+    """Return the channels of a network's output: one for each region, or background and one for each label."""
+    return len(description.targets) + (0 if description.regions else 1)

@@ -11,6 +11,17 @@ LesionPreset = Literal[
     "brats2023", "brats2023_meningioma", "brats2023_metastases", "lits", "lits_half", "panoptic"
 ]
 LesionStatus = Literal["matched", "missed", "false_positive"]
+NoteKind = Literal["border", "swapped", "resampled", "other"]  # other: from an edited file
+
+UNSCORED: tuple[Status, ...] = ("missing", "failed")  # cases without scores, which count as failures
+
+
+@dataclass(frozen=True)
+class Note:
+    """A caveat about the scores of one target of one case, made by `medunet.scoring.notes`."""
+
+    kind: NoteKind
+    text: str
 
 
 @dataclass(frozen=True)
@@ -22,9 +33,7 @@ class Lesion:
 
     number: int  # 1, 2, ... within the case and target: the reference's, then the false positives
     status: LesionStatus
-    dice: (
-        float  # with the union of the predicted lesions matched to it (LiTS: to its group); 0 without a match
-    )
+    dice: float  # with the union of its matched predicted lesions (LiTS: of its group); 0 without a match
     hd95_mm: float  # to that union; infinite without a match
     reference_ml: float
     predicted_ml: float
@@ -86,7 +95,8 @@ class CaseScore:
     mcc: float = math.nan
     kappa: float = math.nan
     cldice: float = math.nan  # of tubular targets
-    reason: str = ""  # why a case is missing or failed, or a warning such as "touches the border"
+    reason: str = ""  # why a case is missing or failed
+    notes: tuple[Note, ...] = ()  # caveats about a scored case
     hd95: HD95Mode = "max"
     percentile: float = 95.0  # used for hd95_mm
     penalty_mm: float = math.nan  # diagonal of the field of view: distance assigned to a failure if penalised

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medunet.drawing.figures import (
+    View,
     draw_errors,
     draw_planes,
     draw_thumbnail,
@@ -24,7 +25,7 @@ from medunet.reporting.lesions import describe_rules, tabulate_case
 from medunet.reporting.page import data_uri, flat_items, number_text, render
 from medunet.reporting.scans import Scan
 from medunet.reporting.scores import SIZE, Measure, Unit, measures, verdict
-from medunet.reporting.sentences import conventions, row_reason, score_notes, trained_on
+from medunet.reporting.sentences import conventions, row_reason, score_remarks, trained_on
 
 _MOST_CONTOURS = 6  # a picture shows the contours of all targets up to here, else of its own target alone
 _MOST_PICTURED = 24  # targets that get pictures
@@ -92,7 +93,7 @@ def case_html(
         columns=[measure.heading for measure in shown],
         size_unit=SIZE[description.unit][0],
         rows=[_row(row, shown, description.unit) for _, row in rows.iterrows()],
-        notes=score_notes(rows),
+        remarks=score_remarks(rows),
         faults=faults,
         accepted={entry.code: entry.reason for entry in accepted},
         warnings=[
@@ -121,24 +122,27 @@ def thumbnail(scan: Scan, rows: pd.DataFrame, description: Description) -> str:
     known = rows[rows["label"].isin(list(description.targets))]
     worst = known.sort_values("dice", kind="stable")["label"].head(1)
     targets = {label: description.targets[label] for label in worst}
-    return data_uri(figure_png(draw_thumbnail(scan.image, scan.affine, targets=targets, **_shown(scan))))
+    return data_uri(figure_png(draw_thumbnail(_view(scan, targets))))
 
 
-def _shown(scan: Scan) -> dict[str, Any]:
-    """Return the arguments that every picture of a scan shares."""
+def _view(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> View:
+    """Return a scan with targets to outline, in the one grey window of all its pictures."""
     low, high = window_limits(scan.image, scan.modality)
-    return {
-        "reference": scan.reference,
-        "prediction": scan.prediction,
-        "modality": scan.modality,
-        "window": ((low + high) / 2, high - low),
-        "unit": scan.unit,
-    }
+    return View(
+        scan.image,
+        scan.affine,
+        targets,
+        reference=scan.reference,
+        prediction=scan.prediction,
+        modality=scan.modality,
+        window=((low + high) / 2, high - low),
+        unit=scan.unit,
+    )
 
 
 def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Picture]:
     """Draw the targets that reference or prediction hold, each at its largest cross-sections."""
-    shown = _shown(scan)
+    view = _view(scan, targets)
     pictures: list[_Picture] = []
     for name, values in targets.items():
         truth, found = (
@@ -153,13 +157,11 @@ def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Pictu
         if not present or len(pictures) == _MOST_PICTURED:
             continue
         owner, mask = present[0]
-        centre = largest_cross_sections(mask)
-        contours = targets if len(targets) <= _MOST_CONTOURS else {name: values}
-        planes = draw_planes(scan.image, scan.affine, targets=contours, centre=centre, **shown)
+        own = replace(view, targets={name: values}, centre=largest_cross_sections(mask))
+        planes = draw_planes(replace(own, targets=targets) if len(targets) <= _MOST_CONTOURS else own)
         errors = None
         if truth is not None and found is not None:
-            drawn = draw_errors(scan.image, scan.affine, target=values, centre=centre, **shown)
-            errors = data_uri(figure_png(drawn))
+            errors = data_uri(figure_png(draw_errors(own)))
         text = f"At the largest cross-sections of {name} in the {owner}. Right of the patient is left in the picture."
         if scan.unit == "px":
             text = f"The whole picture with the outlines of {name}."

@@ -16,7 +16,7 @@ from medunet.base.progress import track
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.manifest_checks import choose_workers_for, errors_left
 from medunet.dataset.checks.twins import place_of
-from medunet.drawing.figures import TARGET_COLOURS, draw_thumbnail, figure_png
+from medunet.drawing.figures import TARGET_COLOURS, View, draw_thumbnail, figure_png
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Case, Manifest
@@ -199,16 +199,18 @@ def _draw(item: tuple[Case, str | None], *, description: Description, data_root:
             unlabelled = case.model_copy(update={"label": None})
             scan = load_scan(unlabelled, description, data_root, None, channel=channel)
             remark = f"Pictured without its label: {error.what}."
-        figure = draw_thumbnail(
+        view = View(
             scan.image,
             scan.affine,
+            _outlined(description),
             reference=scan.reference,
-            targets=_outlined(description),
             modality=scan.modality,
-            width_px=_PICTURE_PX,
             unit=scan.unit,
         )
-        return Picture(data_uri(figure_png(figure)), remark or " ".join(scan.warnings))
+        return Picture(
+            data_uri(figure_png(draw_thumbnail(view, width_px=_PICTURE_PX))),
+            remark or " ".join(scan.warnings),
+        )
     except MedunetError as error:
         return Picture(None, f"Not pictured: {error.what}.")
     except Exception as error:  # a file at fault may break anything; its text may hold a path of this machine

@@ -11,22 +11,20 @@ from matplotlib.figure import Figure
 from medunet.drawing.figures import figure_png
 from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
+from medunet.records.scores import UNSCORED
 from medunet.reporting.cohort_plots import MOST_TARGETS, draw_dice, draw_volumes
 from medunet.reporting.lesions import cohort_measures, describe_rules, summarise_lesions
 from medunet.reporting.page import data_uri, flat_items, interval_text, number_text, render
 from medunet.reporting.scores import (
-    UNSCORED,
     Measure,
-    Penalised,
     Unit,
-    average_of,
-    dice_by_case,
     measures,
     rank_cases,
-    summarise_targets,
     verdict,
 )
 from medunet.reporting.sentences import conventions, trained_on, weights_told
+from medunet.reporting.summaries import CohortSummary, summary_rows
+from medunet.scoring.summary import LabelSummary
 
 
 @dataclass(frozen=True)
@@ -45,46 +43,47 @@ def cohort_html(
     pages: Mapping[str, PageMade],
     *,
     lesions: pd.DataFrame | None,
-    penalised: Penalised,
-    about: Mapping[str, Any],
+    summary: CohortSummary,
     faults: Sequence[Fault] | None,
     provenance: Mapping[str, Any] | None,
 ) -> str:
     """Return the index page.
 
     `pages` has one entry for each case of `scores`; `lesions` is None where none were scored, `faults` where the data
-    were not checked; `penalised` as `penalised_means` returns it, `about` as scores.json has it.
+    were not checked.
     """
     description = manifest.description
     ranked = rank_cases(scores)
     unscored = set(scores.loc[scores["status"].isin(UNSCORED), "case"])
     targets = list(scores["label"].drop_duplicates())
-    by_case = dice_by_case(scores)
-    average = average_of(by_case)
     entries = [
         _entry(case, scores[scores["case"] == case], pages[case], targets, description.unit)
         for case in ranked
     ]
-    weights, is_optimistic = weights_told(about), about.get("num_chosen_on", 0) != 0
-    summaries = summarise_targets(scores, description.unit, penalised)
+    weights, is_optimistic = weights_told(summary.about), summary.about.get("num_chosen_on", 0) != 0
+    summaries = {label: summary_rows(own, scores, description.unit) for label, own in summary.targets.items()}
     return render(
         "index.html",
         title=description.title or description.name,
         run_name=run_name,
         num_cases=len(ranked),
         num_unscored=len(unscored),
-        mean_dice=number_text(average.mean, 3),
-        dice_interval="" if math.isnan(average.low) else interval_text(average.low, average.high, 3),
-        num_averaged=len(by_case),
-        warnings=[text for text in (trained_on(provenance), weights if is_optimistic else "") if text],
+        mean_dice=number_text(summary.mean_dice, 3),
+        dice_interval="" if math.isnan(summary.low) else interval_text(summary.low, summary.high, 3),
+        num_averaged=summary.num_averaged,
+        warnings=[
+            text
+            for text in (trained_on(provenance), weights if is_optimistic else "", summary.remark)
+            if text
+        ],
         unscored=[entry for entry in entries if entry["case"] in unscored],
         ranked=[entry for entry in entries if entry["case"] not in unscored],
         troubled=[entry for entry in entries if entry["page"].trouble],
         targets=targets,
         distance=_table_distance(scores, description.unit),
-        summaries={label: [summary for summary in summaries if summary.label == label] for label in targets},
-        has_penalised=any(summary.mean_penalised is not None for summary in summaries),
-        **_lesion_values(lesions, scores, description.unit),
+        summaries=summaries,
+        has_penalised=any(row.is_penalised for rows in summaries.values() for row in rows),
+        **_lesion_values(lesions, summary.targets, description.unit),
         dice_plot=_uri(draw_dice(scores)),
         volume_plot=_uri(draw_volumes(scores, description.unit)),
         most_plotted=MOST_TARGETS,
@@ -120,9 +119,11 @@ def _entry(
     return {"case": case, "page": page, "gravity": gravity, "verdict": sentence, "cells": cells}
 
 
-def _lesion_values(lesions: pd.DataFrame | None, scores: pd.DataFrame, unit: Unit) -> dict[str, Any]:
+def _lesion_values(
+    lesions: pd.DataFrame | None, targets: Mapping[str, LabelSummary], unit: Unit
+) -> dict[str, Any]:
     """Return what the page says of lesions; nothing where none were scored or there are none."""
-    found = [] if lesions is None else summarise_lesions(lesions, scores, unit)
+    found = [] if lesions is None else summarise_lesions(lesions, targets, unit)
     if lesions is None or not found:
         return {"lesions": [], "lesion_measures": [], "lesion_rules": [], "sized": []}
     return {

@@ -4,14 +4,13 @@ import math
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from medunet.reporting.plot_style import DOT, GREY, INK, tidy
 from medunet.reporting.scores import SIZE, Unit
 
 MOST_TARGETS = 12  # shown in a plot; beyond, the table says it better
-_INK, _DOT, _GREY = "#333333", "#0072B2", "#999999"
 
 
 def draw_dice(scores: pd.DataFrame) -> Figure | None:
@@ -31,7 +30,7 @@ def draw_dice(scores: pd.DataFrame) -> Figure | None:
             values,
             position + generator.uniform(-0.16, 0.16, len(values)),
             s=16,
-            color=_DOT,
+            color=DOT,
             alpha=0.65,
             linewidths=0,
             zorder=3,
@@ -42,16 +41,16 @@ def draw_dice(scores: pd.DataFrame) -> Figure | None:
         orientation="horizontal",
         widths=0.52,
         showfliers=False,
-        boxprops={"color": _GREY},
-        whiskerprops={"color": _GREY},
-        capprops={"color": _GREY},
-        medianprops={"color": _INK, "linewidth": 1.6},
+        boxprops={"color": GREY},
+        whiskerprops={"color": GREY},
+        capprops={"color": GREY},
+        medianprops={"color": INK, "linewidth": 1.6},
     )
     axes.set_yticks(range(len(groups)), list(groups))
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Dice, one dot for each case")
-    _tidy(axes)
+    tidy(axes)
     return figure
 
 
@@ -72,28 +71,18 @@ def draw_volumes(scores: pd.DataFrame, unit: Unit = "mm") -> Figure | None:
         axes = figure.add_subplot(num_rows, num_columns, index + 1)
         cases = known[known["label"] == label]
         largest = max(float(cases[["reference", "predicted"]].max().max()), 1e-3) * 1.08
-        axes.plot([0, largest], [0, largest], color=_GREY, linewidth=1)
+        axes.plot([0, largest], [0, largest], color=GREY, linewidth=1)
         axes.scatter(
-            cases["reference"], cases["predicted"], s=16, color=_DOT, alpha=0.65, linewidths=0, zorder=3
+            cases["reference"], cases["predicted"], s=16, color=DOT, alpha=0.65, linewidths=0, zorder=3
         )
         axes.set(xlim=(-0.03 * largest, largest), ylim=(-0.03 * largest, largest), aspect="equal")
         axes.locator_params(nbins=5)
         if unit == "px":  # 25k, for numbers that would run into each other
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_title(label, fontsize=10, color=_INK)
+        axes.set_title(label, fontsize=10, color=INK)
         axes.set_xlabel(f"reference {size_unit}")
         if index % num_columns == 0:
             axes.set_ylabel(f"predicted {size_unit}")
-        _tidy(axes)
+        tidy(axes)
     return figure
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(colors=_INK, labelsize=9)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
-    axes.grid(color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)

@@ -15,11 +15,12 @@ from matplotlib.patches import Patch
 
 from medunet.drawing.figures import FALSE_POSITIVE
 from medunet.reporting.cohort_plots import MOST_TARGETS
+from medunet.reporting.plot_style import DOT, GREY, INK, tidy
 from medunet.scoring.agreement import ReaderPair, TargetAgreement
-from medunet.scoring.compare import Comparison, PairDifference, higher_is_better
+from medunet.scoring.columns import higher_is_better
+from medunet.scoring.compare import Comparison, PairDifference
 
 _MOST_ROWS = 24  # in a panel; beyond, the table says it better
-_INK, _DOT, _GREY = "#333333", "#0072B2", "#999999"
 _LONGEST_NAME = 22  # characters that a tick shows
 _COLUMNS_OF_MATRICES = 3
 _LETTER_IN = 0.078  # width of a tick's letter in inches
@@ -52,7 +53,7 @@ def draw_comparison(comparison: Comparison) -> Figure | None:
     title += "" if is_whole else "\nThe first rows only: comparison.csv has all."
     height = 1.9 + 0.34 * num_rows + 0.2 * title.count("\n")
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=10, color=_INK)
+    figure.suptitle(title, fontsize=10, color=INK)
     for index, pairs in enumerate(panels):
         _draw_differences(figure.add_subplot(1, len(panels) + 1, index + 1), pairs, letters)
     _draw_ranks(figure.add_subplot(1, len(panels) + 1, len(panels) + 1), comparison, num_ranked)
@@ -73,7 +74,7 @@ def draw_readers(pairs: Sequence[ReaderPair], agreements: Sequence[TargetAgreeme
     figure = Figure(
         figsize=(width * num_columns + name_in, height * num_rows + 0.4), dpi=110, layout="compressed"
     )
-    figure.suptitle("Below the diagonal: Dice. Above: HD95 in mm.", fontsize=10, color=_INK)
+    figure.suptitle("Below the diagonal: Dice. Above: HD95 in mm.", fontsize=10, color=INK)
     for index, agreement in enumerate(agreements):
         axes = figure.add_subplot(num_rows, num_columns, index + 1)
         own = [pair for pair in pairs if pair.target == agreement.target]
@@ -88,12 +89,12 @@ def _draw_differences(axes: Axes, pairs: Sequence[PairDifference], letters: dict
     largest = max((abs(value) for value in finite), default=0.0) or 1.0
     edge = 1.12 * largest
     has_infinite = False
-    axes.axvline(0, color=_GREY, linewidth=1)
+    axes.axvline(0, color=GREY, linewidth=1)
     for row, pair in enumerate(pairs):
         values = np.array(list(pair.differences.values()), dtype=np.float64)
         spread = row + generator.uniform(-0.2, 0.2, values.size)
         known = np.isfinite(values)
-        axes.scatter(values[known], spread[known], s=16, color=_DOT, alpha=0.55, linewidths=0, zorder=2)
+        axes.scatter(values[known], spread[known], s=16, color=DOT, alpha=0.55, linewidths=0, zorder=2)
         for sign, marker in ((-1, "<"), (1, ">")):
             beyond = np.isinf(values) & (np.sign(values) == sign)
             has_infinite = has_infinite or bool(beyond.any())
@@ -107,13 +108,13 @@ def _draw_differences(axes: Axes, pairs: Sequence[PairDifference], letters: dict
                 zorder=2,
             )
         if not math.isnan(pair.mean_difference):
-            axes.plot([pair.low, pair.high], [row, row], color=_INK, linewidth=2, zorder=3)
+            axes.plot([pair.low, pair.high], [row, row], color=INK, linewidth=2, zorder=3)
             axes.plot(
                 [pair.mean_difference],
                 [row],
                 "D",
                 color="white",
-                markeredgecolor=_INK,
+                markeredgecolor=INK,
                 markersize=6,
                 zorder=4,
             )
@@ -123,7 +124,7 @@ def _draw_differences(axes: Axes, pairs: Sequence[PairDifference], letters: dict
     axes.set_yticks(range(len(pairs)), texts)
     side = "right" if higher_is_better(pairs[0].metric) else "left"
     axes.set_xlabel(f"{_heading(pairs[0].metric)}, difference by case\n{side} of 0 the first is better")
-    mean = Line2D([], [], color=_INK, linewidth=2, marker="D", markerfacecolor="white")
+    mean = Line2D([], [], color=INK, linewidth=2, marker="D", markerfacecolor="white")
     mean.set_label("mean, 95% interval")
     handles = [mean]
     if has_infinite:
@@ -131,7 +132,7 @@ def _draw_differences(axes: Axes, pairs: Sequence[PairDifference], letters: dict
         infinite.set_label("infinite for one of the two")
         handles.append(infinite)
     _legend(axes, handles, 1)
-    _tidy(axes)
+    tidy(axes, grid="x")
 
 
 def _draw_ranks(axes: Axes, comparison: Comparison, num_rows: int) -> None:
@@ -151,17 +152,17 @@ def _draw_ranks(axes: Axes, comparison: Comparison, num_rows: int) -> None:
     for row, (_, shares) in enumerate(bars):
         starts = [0.0, *itertools.accumulate(shares)]
         for start, share, colour in zip(starts, shares, colours, strict=False):
-            axes.barh(row, share, left=start, height=0.72, color=colour, edgecolor=_GREY, linewidth=0.4)
+            axes.barh(row, share, left=start, height=0.72, color=colour, edgecolor=GREY, linewidth=0.4)
     axes.set_yticks(range(len(bars)), [text for text, _ in bars])
     axes.set_ylim(max(len(bars), 1) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel(f"share of resampled cohorts\nranked by mean {_heading(comparison.main_metrics[0])}")
     handles = [
-        Patch(facecolor=colour, edgecolor=_GREY, label=f"rank {rank}")
+        Patch(facecolor=colour, edgecolor=GREY, label=f"rank {rank}")
         for rank, colour in enumerate(colours, 1)
     ]
     _legend(axes, handles, min(3, len(handles)))
-    _tidy(axes)
+    tidy(axes, grid="x")
 
 
 def _draw_matrix(
@@ -180,19 +181,19 @@ def _draw_matrix(
         dice[row, column] = pair.dice
         low = "–" if math.isnan(pair.dice) else f"{pair.dice:.2f}"
         dark = pair.dice < 0.55
-        axes.text(column, row, low, ha="center", va="center", fontsize=9, color="white" if dark else _INK)
-        axes.text(row, column, _distance(pair.hd95_mm), ha="center", va="center", fontsize=9, color=_INK)
+        axes.text(column, row, low, ha="center", va="center", fontsize=9, color="white" if dark else INK)
+        axes.text(row, column, _distance(pair.hd95_mm), ha="center", va="center", fontsize=9, color=INK)
     axes.imshow(dice, cmap="cividis", norm=Normalize(0.0, 1.0))
     names = [_short(reader) for reader in readers]
     axes.set_xticks(range(size), names, rotation=90)
     axes.set_yticks(range(size), names if with_names else [""] * size)
-    axes.tick_params(colors=_INK, labelsize=9, length=0)
-    axes.spines[:].set_color(_GREY)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.spines[:].set_color(GREY)
     kappa, in_box = (
         "–" if math.isnan(value) else f"{value:.2f}" for value in (agreement.kappa, agreement.kappa_in_box)
     )
     title = f"{_short(agreement.target)}\nFleiss' κ {kappa}, in the box {in_box}"
-    axes.set_title(title, fontsize=10, color=_INK)
+    axes.set_title(title, fontsize=10, color=INK)
 
 
 def _rank_colours(count: int) -> list[str]:
@@ -230,12 +231,3 @@ def _legend(axes: Axes, handles: Sequence[Line2D | Patch], num_columns: int) -> 
         handlelength=1.6,
         columnspacing=1.0,
     )
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(colors=_INK, labelsize=9)
-    axes.xaxis.label.set_color(_INK)
-    axes.grid(axis="x", color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)

@@ -1,7 +1,7 @@
 """Lesions as the pages need them: those of a case as a table, those of a cohort counted and by size."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,13 @@ from medunet.records.scores import Lesion
 from medunet.reporting.page import number_text
 from medunet.reporting.scores import (
     SIZE,
-    UNSCORED,
-    Average,
     Measure,
     Unit,
-    average_of,
-    averaged_values,
     measures,
 )
 from medunet.scoring.lesion_presets import PRESETS
 from medunet.scoring.lesions import SizeClassDetection, detection_by_size
+from medunet.scoring.summary import LabelSummary, MetricSummary
 
 _MOST_SHOWN = 100  # lesions of a target that a case's page lists
 _MATCHING = {
@@ -85,7 +82,7 @@ class CohortLesions:
     label: str
     rules: str
     counts: LesionCounts
-    means: dict[str, Average]  # by column of scores.csv
+    means: dict[str, MetricSummary]  # by column of scores.csv
     num_cases: int
     num_unscored: int  # cases whose lesions are not known
     sizes: list[SizeClassDetection]  # none of pictures, whose lesions have no volume
@@ -123,17 +120,15 @@ def tabulate_case(lesions: pd.DataFrame, rows: pd.DataFrame, unit: Unit) -> list
     return tables
 
 
-def summarise_lesions(lesions: pd.DataFrame, scores: pd.DataFrame, unit: Unit) -> list[CohortLesions]:
-    """Return the lesions of every target that has any: all together, by size, and as means over cases.
-
-    In the means an unscored case counts as `medunet.scoring.summary` has it: 0 in sensitivity, F1, Dice and PQ.
-    """
+def summarise_lesions(
+    lesions: pd.DataFrame, targets: Mapping[str, LabelSummary], unit: Unit
+) -> list[CohortLesions]:
+    """Return the lesions of every target that has any: all together, by size, and as means over cases."""
     summaries = []
-    for label in scores["label"].drop_duplicates():
+    for label, summary in targets.items():
         own = lesions[lesions["label"] == label]
         if own.empty:
             continue
-        cases = scores[scores["label"] == label]
         rules, distance = _rules_of(own), _distance(own, unit)
         records = _records(own, distance)
         summaries.append(
@@ -142,12 +137,12 @@ def summarise_lesions(lesions: pd.DataFrame, scores: pd.DataFrame, unit: Unit) -
                 rules=rules,
                 counts=_count(records),
                 means={
-                    measure.column: average_of(averaged_values(cases, measure.column))
+                    measure.column: summary.metrics[measure.column]
                     for measure in lesion_measures([rules], distance)
-                    if measure.column in cases
+                    if measure.column in summary.metrics
                 },
-                num_cases=len(cases),
-                num_unscored=int(cases["status"].isin(UNSCORED).sum()),
+                num_cases=summary.num_expected,
+                num_unscored=summary.num_expected - summary.num_scored,
                 sizes=detection_by_size(records) if unit == "mm" else [],
             )
         )

@@ -1,12 +1,13 @@
 """A run's report: one page for each scored case and an index, offline, made from the run's files alone."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from medunet.base.errors import MedunetError
-from medunet.base.files import read_json, read_json_object, write_text
+from medunet.base.files import read_json, write_text
 from medunet.base.progress import track
 from medunet.dataset.checks.manifest_checks import read_faults
 from medunet.imaging.volumes import mask_ending
@@ -16,7 +17,10 @@ from medunet.reporting.case_page import Links, case_html, thumbnail
 from medunet.reporting.cohort_page import PageMade, cohort_html
 from medunet.reporting.page import page_names
 from medunet.reporting.scans import Scan, load_scan
-from medunet.reporting.scores import is_resampled, penalised_means, rank_cases
+from medunet.reporting.scores import is_resampled, rank_cases
+from medunet.reporting.summaries import summarise_cohort
+
+_log = logging.getLogger(__name__)
 
 
 def report_run(
@@ -25,7 +29,7 @@ def report_run(
     """Write `report/index.html` and `report/cases/*.html` of a run and return the index's path.
 
     A case whose scan or masks cannot be read still gets its page, with the reason, and is named on the index. A mask
-    that was resampled to be scored is shown so.
+    that was resampled to be scored is shown so. Means are those of scores.json, or the index says why not.
 
     Args:
         run: folder with manifest.json, and checks.json, predictions/, scores.json and provenance.json if there are.
@@ -42,7 +46,7 @@ def report_run(
     index_file = run.predictions / "index.json"
     index = read_json(index_file) if index_file.exists() else {}
     entries, predicted_targets = index.get("cases", {}), index.get("targets")
-    scores = _with_reasons(scores, index.get("failed", {}))
+    scores = _with_failed_predictions(scores, index.get("failed", {}))
     provenance = read_json(run.provenance) if run.provenance.exists() else None
     ranked = rank_cases(scores)
     names = page_names(ranked)
@@ -75,17 +79,17 @@ def report_run(
             thumbnail=thumbnail(scan, rows, manifest.description) if isinstance(scan, Scan) else None,
             trouble=scan if isinstance(scan, str) else "",
         )
-    told = run.root / "scores.json"
     page = run.report / "index.html"
-    stored = read_json_object(told) if told.exists() else None
+    summary = summarise_cohort(scores, run.root / "scores.json")
+    if summary.remark:
+        _log.warning(summary.remark)
     html = cohort_html(
         run.root.name,
         scores,
         manifest,
         pages,
         lesions=lesions,
-        penalised=penalised_means(stored) if stored is not None else {},
-        about=stored.get("about", {}) if stored is not None else {},
+        summary=summary,
         faults=faults,
         provenance=provenance,
     )
@@ -119,10 +123,12 @@ def _load(
         return f"the scan cannot be read ({type(error).__name__})"
 
 
-def _with_reasons(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.DataFrame:
-    """Return the scores with a reason in every row, for missing predictions that of the prediction."""
-    reasons = list(scores["reason"]) if "reason" in scores else [""] * len(scores)
-    for row, (case, status) in enumerate(zip(scores["case"], scores["status"], strict=True)):
-        if status == "missing" and case in unpredicted:
-            reasons[row] = f"the prediction failed: {unpredicted[case]}"
+def _with_failed_predictions(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.DataFrame:
+    """Return the scores with what failed as the reason of each missing prediction that was tried."""
+    reasons = [
+        f"the prediction failed: {unpredicted[case]}"
+        if status == "missing" and case in unpredicted
+        else reason
+        for case, status, reason in zip(scores["case"], scores["status"], scores["reason"], strict=True)
+    ]
     return scores.assign(reason=reasons)

@@ -117,7 +117,7 @@ def _read_masks(
     prediction = prediction if prediction is not None and prediction.exists() else None
     if resample and label is not None and prediction is not None:
         truth, labels, note = read_pair(label, prediction, reference_instances_as=instances_as, resample=True)
-        return truth, Volume(labels, truth.header), bool(note)
+        return truth, Volume(labels, truth.header), note is not None
     return (
         None if label is None else read_label(label, instances_as=instances_as),
         None if prediction is None else read_label(prediction),

@@ -1,30 +1,21 @@
-"""The score table as the pages need it: summarised by target, its cases ranked, each with a verdict.
-
-As in the scores' own summary, a missing or failed case counts as 0 in the means of Dice and NSD, and an
-infinite distance is counted, never averaged.
-"""
+"""The score table as the pages need it: the measures that they show, its cases ranked, each with a verdict."""
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import pandas as pd
 
-from medunet.scoring.statistics import bootstrap_interval
-from medunet.scoring.summary import is_zero_where_unscored
+from medunet.records.scores import UNSCORED, Note, NoteKind
+from medunet.scoring.columns import percentile_of
 
-UNSCORED = ("missing", "failed")
-SWAPPED = "look swapped"  # in the reason of targets whose labels a prediction may have swapped
-RESAMPLED = "resampled from"  # in the reason of targets whose prediction was brought to the reference's grid
 Unit = Literal["mm", "px"]
 SIZE = {
     "mm": ("ml", 1.0),
     "px": ("px", 1000.0),
 }  # unit of the ml columns as pages show them, and their factor
-Penalised = Mapping[tuple[str, str], tuple[float, float]]  # see `penalised_means`
 
 
 @dataclass(frozen=True)
@@ -36,108 +27,23 @@ class Measure:
     decimals: int
 
 
-@dataclass(frozen=True)
-class Average:
-    """A mean over cases with its 95% bootstrap interval, which fewer than two values do not have: NaN."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One measure of one target over the cases: expected = finite + undefined + infinite + missing + failed."""
-
-    label: str
-    measure: Measure
-    expected: int
-    finite: int
-    undefined: int
-    infinite: int
-    missing: int
-    failed: int
-    average: Average
-    median: float
-    mean_penalised: float | None  # of distances, with failures at their penalty; None where it is not known
-
-
 def measures(scores: pd.DataFrame, unit: Unit = "mm") -> tuple[Measure, ...]:
     """Return the measures that pages show, in their order: Dice, HD, its percentiles, ASSD, NSD."""
     shown = []
     for column in scores.columns:
         if column == "dice":
             shown.append((0, Measure(column, "Dice", 3)))
-        elif match := re.fullmatch(r"hd([\d.]*)(_pooled)?_mm", column):
-            pooled = " pooled" if match.group(2) else ""
-            shown.append((1, Measure(column, f"HD{match.group(1)}{pooled} {unit}", 2)))
+        elif column == "hd_mm":
+            shown.append((1, Measure(column, f"HD {unit}", 2)))
+        elif robust := percentile_of(column):
+            percentile, is_pooled = robust
+            pooled = " pooled" if is_pooled else ""
+            shown.append((1, Measure(column, f"HD{percentile}{pooled} {unit}", 2)))
         elif column == "assd_mm":
             shown.append((2, Measure(column, f"ASSD {unit}", 2)))
         elif match := re.fullmatch(r"nsd_([\d.]+)mm", column):
             shown.append((3, Measure(column, f"NSD {match.group(1)} {unit}", 3)))
     return tuple(measure for _, measure in sorted(shown, key=lambda entry: entry[0]))
-
-
-def summarise_targets(
-    scores: pd.DataFrame, unit: Unit = "mm", penalised: Penalised | None = None
-) -> list[Summary]:
-    """Return every measure's summary for every target, in the order in which the table names them.
-
-    A penalised mean is taken only where the mean beside it is that of this table: else it is of other scores.
-    """
-    rows = []
-    for label in scores["label"].drop_duplicates():
-        cases = scores[scores["label"] == label]
-        for measure in measures(scores, unit):
-            scored = cases.loc[~cases["status"].isin(UNSCORED), measure.column]
-            averaged = averaged_values(cases, measure.column)
-            average = average_of(averaged)
-            mean, mean_penalised = (penalised or {}).get((label, measure.column), (math.nan, None))
-            rows.append(
-                Summary(
-                    label=label,
-                    measure=measure,
-                    expected=len(cases),
-                    finite=int(scored.map(math.isfinite).sum()),
-                    undefined=int(scored.isna().sum()),
-                    infinite=int(scored.map(math.isinf).sum()),
-                    missing=int((cases["status"] == "missing").sum()),
-                    failed=int((cases["status"] == "failed").sum()),
-                    average=average,
-                    median=float(np.median(averaged)) if averaged else math.nan,
-                    mean_penalised=mean_penalised if np.isclose(mean, average.mean, equal_nan=True) else None,
-                )
-            )
-    return rows
-
-
-def averaged_values(cases: pd.DataFrame, column: str) -> list[float]:
-    """Return what the mean of a target's rows is taken over: the finite values, and each 0 of an unscored case."""
-    scored = cases.loc[~cases["status"].isin(UNSCORED), column]
-    zeros = [0.0] * (len(cases) - len(scored)) if is_zero_where_unscored(column) else []
-    return [float(value) for value in scored if math.isfinite(value)] + zeros
-
-
-def average_of(values: list[float]) -> Average:
-    """Return the mean of finite values with its interval; NaN where there are none."""
-    return Average(float(np.mean(values)) if values else math.nan, *bootstrap_interval(values))
-
-
-def penalised_means(told: Mapping[str, Any]) -> Penalised:
-    """Return what scores.json tells of distances, by target and column.
-
-    The first number is the mean over the finite ones (NaN where there are none), the second that in which each
-    failure counts as the diagonal of the field of view.
-    """
-    return {
-        (entry["label"], column): (
-            math.nan if metric["mean"] is None else metric["mean"],
-            metric["mean_penalised"],
-        )
-        for entry in told.get("summary", [])
-        for column, metric in entry["metrics"].items()
-        if metric.get("mean_penalised") is not None
-    }
 
 
 def dice_by_case(scores: pd.DataFrame) -> list[float]:
@@ -174,7 +80,12 @@ def rank_cases(scores: pd.DataFrame) -> list[str]:
 
 def is_resampled(rows: pd.DataFrame) -> bool:
     """Say whether a case's prediction was brought to the reference's grid to be scored."""
-    return "reason" in rows and bool(rows["reason"].str.contains(RESAMPLED, regex=False).any())
+    return any(has_note(notes, "resampled") for notes in rows["notes"])
+
+
+def has_note(notes: Iterable[Note], kind: NoteKind) -> bool:
+    """Say whether any of a target's notes is of a kind."""
+    return any(note.kind == kind for note in notes)
 
 
 def verdict(rows: pd.DataFrame) -> tuple[str, str]:
@@ -186,7 +97,11 @@ def verdict(rows: pd.DataFrame) -> tuple[str, str]:
         default = "the case could not be scored" if status == "failed" else "there is no prediction"
         return "bad", f"{status.capitalize()}: {'; '.join(reasons) or default}"
     faults = {
-        "Labels look swapped": list(rows.loc[rows["reason"].str.contains(SWAPPED, regex=False), "label"]),
+        "Labels look swapped": [
+            label
+            for label, notes in zip(rows["label"], rows["notes"], strict=True)
+            if has_note(notes, "swapped")
+        ],
         "Missed": by_status.get("missed", []),
         "False positive": by_status.get("false_positive", []),
     }

@@ -1,23 +1,23 @@
 """What pages say of how scores were made, and what to beware of in them."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from medunet.reporting.scores import RESAMPLED, SWAPPED, UNSCORED, Unit, measures
+from medunet.records.scores import UNSCORED, Note
+from medunet.reporting.scores import Unit, measures
+from medunet.scoring.columns import percentile_of
 
 _SURFACES = {
     "mm": {"area": "between surfaces weighted by area", "voxel": "between surface voxels"},
     "px": {"area": "between outlines weighted by length", "voxel": "between the pixels of outlines"},
 }
-_BORDER = "touches the border"  # pages name the faces themselves
 
 
 @dataclass(frozen=True)
-class Note:
+class Remark:
     """A remark that heads a case's page; an error is one that the scores cannot be trusted without."""
 
     severity: Literal["error", "warning"]
@@ -72,41 +72,38 @@ def weights_told(about: Mapping[str, Any]) -> str:
     return f"{text} The best were chosen on {part}{': there the scores are optimistic' if chosen else ''}."
 
 
-def score_notes(rows: pd.DataFrame) -> list[Note]:
-    """Return what the scores remark of a case, each remark once: labels that look swapped first.
+def score_remarks(rows: pd.DataFrame) -> list[Remark]:
+    """Return the notes on a case's scores, each once: labels that look swapped first.
 
-    `rows` are the case's; the reason of an unscored one is its verdict, and no remark. Masks at the border are left
-    out, since the page names the faces that they reach.
+    `rows` are the case's. Masks at the border are left out, since the page names the faces that they reach.
     """
-    reasons = rows.loc[~rows["status"].isin(UNSCORED), "reason"]
-    texts = dict.fromkeys(text for reason in reasons for text in reason.split("; ") if text)
-    notes = [_note(text) for text in texts if not text.startswith(_BORDER)]
-    return sorted(notes, key=lambda note: note.severity != "error")
+    notes = dict.fromkeys(note for own in rows["notes"] for note in own if note.kind != "border")
+    return sorted(map(_remark, notes), key=lambda remark: remark.severity != "error")
 
 
 def row_reason(row: pd.Series) -> str:
     """Return what the table says of a row: why it is not scored, else what does not head the page."""
     if row["status"] in UNSCORED:
         return row["reason"]
-    return "; ".join(text for text in row["reason"].split("; ") if text.startswith(_BORDER))
+    return "; ".join(note.text for note in row["notes"] if note.kind == "border")
 
 
-def _note(text: str) -> Note:
-    if SWAPPED in text:
-        return Note("error", "Check the labels", text)
-    if text.startswith(RESAMPLED):
-        return Note(
-            "warning", "Another grid", f"the prediction was {text} to the reference's grid to be scored"
+def _remark(note: Note) -> Remark:
+    if note.kind == "swapped":
+        return Remark("error", "Check the labels", note.text)
+    if note.kind == "resampled":
+        return Remark(
+            "warning", "Another grid", f"the prediction was {note.text} to the reference's grid to be scored"
         )
-    return Note("warning", "Scores", text)
+    return Remark("warning", "Scores", note.text)
 
 
 def _describe_percentile(column: str) -> str:
     """Say what a column such as hd95_mm or hd95_pooled_mm is; "" of any other."""
-    match = re.fullmatch(r"hd([\d.]+)(_pooled)?_mm", column)
-    if match is None:
+    robust = percentile_of(column)
+    if robust is None:
         return ""
-    number, pooled = match.groups()
-    if pooled:
+    number, is_pooled = robust
+    if is_pooled:
         return f"HD{number} pooled is percentile {number} of the distances of both directions together."
     return f"HD{number} is percentile {number} of the distances, the larger of the two directions."

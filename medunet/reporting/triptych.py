@@ -17,10 +17,22 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from medunet.base.errors import InputError, MedunetError
-from medunet.base.files import atomic_write, read_json
+from medunet.base.files import read_json
 from medunet.base.progress import track
-from medunet.drawing.figures import TARGET_COLOURS, figure_png, largest_cross_sections, window_limits
-from medunet.drawing.planes import INK, PLANES, Box, Plane, annotate, footer, limit, outline, paint
+from medunet.drawing.figures import colour_targets, largest_cross_sections, save_figure, window_limits
+from medunet.drawing.planes import (
+    INK,
+    PLANES,
+    Box,
+    Plane,
+    annotate,
+    box_around,
+    footer,
+    limit,
+    outline,
+    paint,
+    place_text,
+)
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import mask_ending
@@ -36,7 +48,6 @@ _TITLE_INCH, _HEADER_INCH, _FOOTER_INCH = 0.62, 0.3, 0.4
 _MOST_NAMED = 6  # targets in title and legend
 _OPACITY = 0.4
 _MARGIN_VOXELS = 2  # kept around a head whose surroundings are 0
-_DIRECTIONS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 def save_triptychs(
@@ -84,8 +95,7 @@ def save_triptychs(
             continue
         title = f"{case.id}    {_dice_text(scored[case.id])}" if case.id in scored else case.id
         figure = draw_triptych(scan, manifest.description.targets, images=images, title=title)
-        with atomic_write(run.root / "pictures" / f"{case.id}.png") as temporary:
-            temporary.write_bytes(figure_png(figure))
+        save_figure(run.root / "pictures" / f"{case.id}.png", figure)
     return failed
 
 
@@ -107,7 +117,7 @@ def draw_triptych(
     images = dict(images or {scan.channel: scan.image})
     limits = {name: window_limits(image, scan.modality) for name, image in images.items()}
     masks = {"reference": scan.reference, "prediction": scan.prediction}
-    colours = {name: TARGET_COLOURS[i % len(TARGET_COLOURS)] for i, name in enumerate(targets)}
+    colours = colour_targets(targets)
     columns = [*images, *masks]
     headings = {name: f"no {name}" if name in masks and masks[name] is None else name for name in columns}
     if scan.is_resampled:
@@ -115,6 +125,7 @@ def draw_triptych(
     background = next(iter(images))
     centre, box = _centre(scan, targets), _filled_box(images[background])
     spacing_mm = spacing_of(scan.affine)
+    position_mm = apply_affine(scan.affine, centre)
     figure, panels = _lay_out(headings, box, spacing_mm)
     for (column, plane), axes in panels.items():
         cut = (slice(None),) * plane.through + (centre[plane.through],)
@@ -123,7 +134,7 @@ def draw_triptych(
         paint(axes, images[shown][cut], plane, spacing_mm, limits[shown])
         if scan.unit == "mm":
             is_left = column == columns[0]
-            annotate(axes, plane, _place_text(plane, scan, centre) if is_left else "")
+            annotate(axes, plane, place_text(plane, position_mm) if is_left else "")
         mask = masks.get(column)
         if mask is not None:
             _overlay(axes, mask[cut], plane, spacing_mm, targets, colours)
@@ -192,23 +203,11 @@ def _filled_box(image: NDArray) -> Box:
     filled = (image != 0).reshape(*image.shape[:3], -1).any(axis=-1)
     if not filled.any():
         return tuple((0, size) for size in filled.shape)
-    box = []
-    for axis, size in enumerate(filled.shape):
-        present = np.flatnonzero(filled.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(
-            (max(0, int(present[0]) - _MARGIN_VOXELS), min(size, int(present[-1]) + 1 + _MARGIN_VOXELS))
-        )
-    return tuple(box)
+    return box_around(filled, [_MARGIN_VOXELS] * 3)
 
 
 def _num_voxels(box: Box, plane: Plane) -> tuple[int, int]:
     return box[plane.across][1] - box[plane.across][0], box[plane.up][1] - box[plane.up][0]
-
-
-def _place_text(plane: Plane, scan: Scan, centre: tuple[int, int, int]) -> str:
-    """Say where a plane lies in the world, such as 'axial  S 12.0 mm'."""
-    depth_mm = round(float(apply_affine(scan.affine, centre)[plane.through]), 1)
-    return f"{plane.name}  {_DIRECTIONS[plane.through][depth_mm >= 0]} {abs(depth_mm):.1f} mm"
 
 
 def _load_channel(case: Case, name: str, description: Description, data_root: Path) -> NDArray:

@@ -13,7 +13,6 @@ silently:
 
 import itertools
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medunet.base.errors import InputError
+from medunet.records.scores import UNSCORED
+from medunet.scoring.columns import (
+    OPTIONAL_COLUMNS,
+    higher_is_better,
+    is_distance,
+    is_zero_where_unscored,
+    percentile_of,
+)
+from medunet.scoring.comparable import check_comparable
 from medunet.scoring.statistics import (
     DECIMALS,
     RankStability,
@@ -31,19 +39,10 @@ from medunet.scoring.statistics import (
     rank_stability,
     signed_rank_p,
 )
-from medunet.scoring.summary import OPTIONAL_COLUMNS, is_distance, is_zero_where_unscored
 
 SCHEMES: tuple[Scheme, ...] = ("mean_then_rank", "rank_then_mean")
-_HIGHER = (  # F1 is Dice
-    *("dice", "iou", "precision", "recall", "f2", "specificity", "accuracy"),
-    *("balanced_accuracy", "mcc", "kappa", "cldice"),
-    *("lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_dice", "rq", "sq", "pq"),
-)
 _SIGNED = ("difference_ml", "relative_difference")  # compared by how far from 0 they lie
 _ABSOLUTE = "absolute_"
-_ROBUST = re.compile(r"hd[\d.]+(_pooled)?_mm")
-_SAME_VOLUME = 1e-3  # relative: references that differ by more are not the same
-_NUM_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -110,16 +109,14 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
     Raises:
         InputError: the tables were not made alike, or have no label or no metric in common.
     """
-    _check_tables(tables)
+    check_comparable(tables)
     methods = tuple(tables)
     have = {method: list(dict.fromkeys(table["label"])) for method, table in tables.items()}
     every = list(dict.fromkeys(label for labels in have.values() for label in labels))
     labels = tuple(label for label in every if all(label in known for known in have.values()))
     columns = [name for name in tables[methods[0]] if all(name in table for table in tables.values())]
     metrics = [name for name in map(_metric_of, map(str, columns)) if name]
-    main = tuple(
-        name for name in metrics if name == "dice" or _ROBUST.fullmatch(name) or name.startswith("nsd_")
-    )
+    main = tuple(name for name in metrics if name == "dice" or percentile_of(name) or name.startswith("nsd_"))
 
     pairs: list[PairDifference] = []
     rankings: list[Ranking] = []
@@ -129,7 +126,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         rows, cases = _align(tables, label)
         for method, table in rows.items():
             absent[method] |= dict.fromkeys(table.index[table["status"] == "absent"])
-            unscored[method] |= dict.fromkeys(table.index[table["status"].isin(("missing", "failed"))])
+            unscored[method] |= dict.fromkeys(table.index[table["status"].isin(UNSCORED)])
         empty = np.stack([(table["status"] == "both_empty").to_numpy() for table in rows.values()], axis=1)
         for metric in metrics:
             values = _values(list(rows.values()), metric)
@@ -167,11 +164,6 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
     )
 
 
-def higher_is_better(metric: str) -> bool:
-    """Return whether more of a compared metric is better; less of a distance or a volume's error is."""
-    return metric in _HIGHER or metric.startswith("nsd_")
-
-
 def _metrics_of(table: pd.DataFrame) -> list[str]:
     """Return the metrics that a table holds; those that few ask for only where any row has one."""
     names = {column: _metric_of(column) for column in map(str, table)}
@@ -205,7 +197,7 @@ def _values(rows: list[pd.DataFrame], metric: str) -> NDArray[np.float64] | None
     if metric in OPTIONAL_COLUMNS and all(np.isnan(column).all() for column in columns):
         return None
     for table, column in zip(rows, columns, strict=True):
-        failed = table["status"].isin(("missing", "failed", "absent")).to_numpy()
+        failed = table["status"].isin((*UNSCORED, "absent")).to_numpy()
         if is_distance(metric):
             column[failed] = math.inf
         elif is_zero_where_unscored(metric):
@@ -279,61 +271,3 @@ def _rankings(label: str, metric: str, values: NDArray[np.float64]) -> list[Rank
         Ranking(label, metric, scheme, len(known), rank_stability(known, scheme, higher_is_better=higher))
         for scheme in SCHEMES
     ]
-
-
-def _check_tables(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Refuse tables that cannot be compared, all faults in one message."""
-    faults = [f"{method}: it has no scores" for method, table in tables.items() if table.empty]
-    if len(tables) < 2:
-        faults.append(f"{len(tables)} score table(s) leave nothing to compare")
-    for method, table in tables.items():
-        if twice := table.loc[table.duplicated(["case", "label"]), "case"].unique().tolist():
-            faults.append(f"{method}: {_name(twice)} stand(s) more than once with one label")
-    filled = {method: table for method, table in tables.items() if not table.empty}
-    surfaces = {method: " and ".join(table["surface"].unique()) for method, table in filled.items()}
-    robust = {
-        method: ", ".join(name for name in map(str, table) if _ROBUST.fullmatch(name))
-        for method, table in filled.items()
-    }
-    rules = {method: _list_rules(table) for method, table in filled.items() if "lesion_rules" in table}
-    for what, found in (
-        ("surface", surfaces),
-        ("robust Hausdorff distance", robust),
-        ("lesion rules", rules),
-    ):
-        if len(set(found.values())) > 1 or any(" and " in kind for kind in found.values()):
-            listed = "; ".join(f"{kind or 'none'} in {method}" for method, kind in found.items())
-            faults.append(f"the {what} differs ({listed})")
-    if filled and not set.intersection(*(set(table["label"]) for table in filled.values())):
-        faults.append("no label is common to all")
-    if not faults and (other := _other_references(tables)):
-        faults.append(f"{_name(other)} was scored against references of different volume")
-    if faults:
-        raise InputError(
-            "; ".join(faults),
-            where="medunet compare",
-            hint="Score all methods against the same references, with the same scoring.surface, scoring.hd95 and "
-            "scoring.percentile.",
-        )
-
-
-def _other_references(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return the cases whose reference has another volume in another table."""
-    known = [table for table in tables.values() if "reference_ml" in table]
-    if not known:
-        return []
-    volumes = pd.concat([table[["case", "label", "reference_ml"]] for table in known])
-    spread = volumes.groupby(["case", "label"], sort=False)["reference_ml"].agg(["min", "max"]).dropna()
-    differ = (spread["max"] - spread["min"] > _SAME_VOLUME * spread["max"]).to_numpy()
-    return list(dict.fromkeys(spread.index[differ].get_level_values("case")))
-
-
-def _list_rules(table: pd.DataFrame) -> str:
-    """Return the lesion rules of each label that has any."""
-    known = table[table["lesion_rules"] != ""].drop_duplicates(["label", "lesion_rules"])
-    return ", ".join(f"{row.label}: {row.lesion_rules}" for row in known.sort_values("label").itertuples())
-
-
-def _name(cases: list[str]) -> str:
-    more = len(cases) - _NUM_NAMED
-    return ", ".join(map(str, cases[:_NUM_NAMED])) + (f" and {more} more" if more > 0 else "")

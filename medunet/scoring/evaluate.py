@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from medunet.scoring.journal import Journal
 from medunet.scoring.labels import (
     ScoreOptions,
     Targets,
-    add_reason,
     check_names,
     field_of_view_mm,
     find_common_targets,
@@ -62,7 +61,7 @@ def _score_pair(
     except Exception as error:  # a library's own may hold paths in its text: its kind must do
         what = getattr(error, "what", f"scoring stopped with {type(error).__name__}")
         return unscored("failed", what)
-    return [add_reason(score, note) for score in scores]
+    return scores if note is None else [replace(score, notes=(*score.notes, note)) for score in scores]
 
 
 def score_pairs(
@@ -82,7 +81,7 @@ def score_pairs(
 
     Files that number objects give `..._instances_as`, the label value that each number stands for. Voxels that the
     reference gives `ignore_value` are left out (see `score_labels`). With `resample` a prediction on another grid is
-    brought to the reference's, the nearest voxel's label for each, and its reason says so. `workers` processes
+    brought to the reference's, the nearest voxel's label for each, and a note says so. `workers` processes
     share the cases (None: as many as `choose_workers` finds). Cases that `journal` holds of an earlier, stopped
     call are not scored again; the caller removes it when the scores are safe.
 

@@ -10,7 +10,7 @@ from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
 from medunet.imaging.formats import format_of
-from medunet.records.scores import CaseLesions, CaseScore, Lesion
+from medunet.records.scores import UNSCORED, CaseLesions, CaseScore, Lesion, Note
 from medunet.scoring.pairs import Pair
 
 
@@ -50,7 +50,7 @@ class Journal:
         Raises:
             InputError: the folder cannot be written.
         """
-        if any(score.status in ("missing", "failed") for score in scores):
+        if any(score.status in UNSCORED for score in scores):
             return
         line = {"key": self._key(pair), "scores": [asdict(score) for score in scores]}
         # NaN and Infinity stay as Python writes them.
@@ -77,6 +77,7 @@ def score_of(plain: dict[str, Any]) -> CaseScore:
     """Return the record that was made plain by `asdict` and went through JSON."""
     values = dict(plain)
     values["nsd"] = {float(tolerance): value for tolerance, value in plain["nsd"].items()}
+    values["notes"] = tuple(Note(**note) for note in plain["notes"])
     if plain["lesions"] is not None:
         lesions = tuple(Lesion(**lesion) for lesion in plain["lesions"]["lesions"])
         values["lesions"] = CaseLesions(**{**plain["lesions"], "lesions": lesions})

@@ -13,6 +13,7 @@ from medunet.records.scores import CaseLesions, CaseScore, HD95Mode, LesionPrese
 from medunet.scoring.bits import find_box, memory_order
 from medunet.scoring.lesions import score_lesions
 from medunet.scoring.masks import Cut, check_options, find_flat_axis, score_masks
+from medunet.scoring.notes import BORDER
 from medunet.scoring.swaps import find_swaps
 from medunet.scoring.tubes import check_available, compute_cldice
 
@@ -54,7 +55,7 @@ def score_labels(
 
     Voxels that the reference gives `ignore_value` (see `Description.ignore_value`) are left out: they are taken from
     both masks and from the background, so that they are neither right nor wrong. Where both masks go on into them,
-    the cut is a surface of both, at a distance of 0. Targets that look swapped say so in their reason. `slice_axis`
+    the cut is a surface of both, at a distance of 0. Targets that look swapped have a note on it. `slice_axis`
     is that of the axial slices, which lesions are measured in.
 
     Raises:
@@ -109,11 +110,9 @@ def score_labels(
             lesions = _shift_slices(lesions, cut.start[slice_axis] if reference.ndim == 3 else 0)
         is_tube = name in options.tubes
         cldice = compute_cldice(mask_reference, mask_prediction) if is_tube else math.nan
-        reason = "touches the border of the scan" if score.pop("touches_border") else ""
+        notes = (BORDER,) if score.pop("touches_border") else ()
         scores.append(
-            CaseScore(
-                case, name, **score, cldice=cldice, reason=reason, penalty_mm=penalty_mm, lesions=lesions
-            )
+            CaseScore(case, name, **score, cldice=cldice, notes=notes, penalty_mm=penalty_mm, lesions=lesions)
         )
     doubtful = [score.label for score in scores if score.iou <= _SURE]
     swaps = find_swaps(
@@ -123,7 +122,7 @@ def score_labels(
         {name: targets_prediction[name] for name in doubtful},
         ignore_value=ignore_value,
     )
-    return [add_reason(score, swaps.get(score.label, "")) for score in scores]
+    return [replace(score, notes=(*score.notes, *swaps.get(score.label, ()))) for score in scores]
 
 
 def find_common_targets(targets_reference: Targets, targets_prediction: Targets) -> list[str]:
@@ -154,11 +153,6 @@ def check_names(options: ScoreOptions, names: list[str]) -> None:
             raise InputError(f"no target is named {unknown}", where=where, hint=f"Choose from {names}.")
     if options.tubes:
         check_available()
-
-
-def add_reason(score: CaseScore, note: str) -> CaseScore:
-    """Return a score with one more reason, if there is a note."""
-    return replace(score, reason="; ".join(filter(None, (score.reason, note)))) if note else score
 
 
 def field_of_view_mm(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> float:

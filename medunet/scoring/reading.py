@@ -10,6 +10,8 @@ from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.resample import resample_labels
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
+from medunet.records.scores import Note
+from medunet.scoring.notes import note_resampling
 
 _GRID_TOLERANCE = 0.1  # of the smallest spacing: how far a corner may lie from the reference's
 
@@ -21,7 +23,7 @@ def read_pair(
     reference_instances_as: int | None = None,
     prediction_instances_as: int | None = None,
     resample: bool = False,
-) -> tuple[Volume, NDArray[np.integer], str]:
+) -> tuple[Volume, NDArray[np.integer], Note | None]:
     """Return the reference, the prediction's labels `(I, J, K)` on its grid, and a note where they were resampled.
 
     `..._instances_as` as `read_label` takes it. Pictures have no place in space and are never resampled.
@@ -34,12 +36,11 @@ def read_pair(
     given = _read(prediction, "prediction", prediction_instances_as)
     difference = grid_difference(wanted, given)
     if not difference:
-        return wanted, given.array, ""
+        return wanted, given.array, None
     if not resample or wanted.header.is_picture or given.header.is_picture:
         raise DataError(f"the prediction's {difference}")
     labels = resample_labels(given.array, given.affine, wanted.array.shape, wanted.affine)
-    spacing = "×".join(f"{step:.4g}" for step in given.spacing_mm)
-    return wanted, labels, f"resampled from {spacing} mm"
+    return wanted, labels, note_resampling(given.spacing_mm)
 
 
 def find_slice_axis(affine: Affine) -> int:

@@ -6,7 +6,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from medunet.records.scores import Note
 from medunet.scoring.bits import memory_order
+from medunet.scoring.notes import note_swap
 
 Labels = NDArray[np.integer]
 
@@ -18,8 +20,8 @@ def find_swaps(
     targets_prediction: Mapping[str, tuple[int, ...]],
     *,
     ignore_value: int | None = None,
-) -> dict[str, str]:
-    """Return a warning for each target that looks swapped with another, of two label maps of one shape.
+) -> dict[str, tuple[Note, ...]]:
+    """Return the notes on each target that looks swapped with another, of two label maps of one shape.
 
     Two targets look swapped where each overlaps the other's mask better (IoU) than either overlaps its own. Targets
     that share a label value, as regions do, are not compared. All overlaps come from one joint histogram of the label
@@ -47,17 +49,14 @@ def find_swaps(
         either = int(counts[row].sum()) + int(counts[:, column].sum()) - both
         return both / either if either else 0.0
 
-    warnings: dict[str, list[str]] = {}
+    found: dict[str, tuple[Note, ...]] = {}
     for one, other in pairs:
         crossed, own = (iou(one, other), iou(other, one)), (iou(one, one), iou(other, other))
         if min(crossed) > max(own):
-            text = (
-                f"{one} and {other} look swapped: IoU {crossed[0]:.2f} and {crossed[1]:.2f} with each other's mask, "
-                f"{own[0]:.2f} and {own[1]:.2f} with their own"
-            )
+            note = note_swap(one, other, crossed, own)
             for name in (one, other):
-                warnings.setdefault(name, []).append(text)
-    return {name: "; ".join(texts) for name, texts in warnings.items()}
+                found[name] = (*found.get(name, ()), note)
+    return found
 
 
 def _count_joint(

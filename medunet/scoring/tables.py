@@ -1,6 +1,5 @@
-"""Scores as files: scores.csv, lesions.csv, scores.json, and summary.json as nnU-Net v2 writes it."""
+"""Scores as files: all of them written, and the tables scores.csv and lesions.csv read."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,10 @@ import pandas as pd
 from medunet.base.errors import InputError
 from medunet.base.files import write_json, write_text
 from medunet.records.scores import CaseScore, LesionStatus, json_number
-from medunet.scoring.summary import FIELD_OF_VIEW_COLUMNS, mean_dice, metric_columns, summarise
+from medunet.scoring.columns import FIELD_OF_VIEW_COLUMNS, metric_columns, robust_column
+from medunet.scoring.nnunet_summary import nnunet_summary
+from medunet.scoring.notes import read_reason, reason_cell
+from medunet.scoring.summary import LabelSummary, mean_dice, summarise
 
 _HEAD = ("case", "label", "status", "surface")
 _TEXT = (*_HEAD, "lesion_rules", "reason")
@@ -28,13 +30,13 @@ def write_scores(
     about: Mapping[str, Any],
     targets: Mapping[str, tuple[int, ...]],
     mask_ending: str = ".nii.gz",
-) -> None:
+) -> list[LabelSummary]:
     """Write scores.csv, lesions.csv, scores.json and summary.json into a folder, each whole or not at all.
 
     `about` says in scores.json how the scores were made; `targets` are the reference's label values by target,
     which summary.json is keyed by, and `mask_ending` is that of the files that it names. In the CSV undefined is
     blank and infinite `inf`; in JSON both are null, and the status tells them apart. lesions.csv has a row for each
-    lesion; one of earlier scores is removed where no score has lesions.
+    lesion; one of earlier scores is removed where no score has lesions. Returns the summaries in scores.json.
     """
     rows = _rows(scores)
     lesions, has_lesions = folder / "lesions.csv", any(score.lesions is not None for score in scores)
@@ -44,25 +46,33 @@ def write_scores(
         write_table(lesions, _lesion_rows(scores), _lesion_columns(scores))
     else:
         lesions.unlink(missing_ok=True)
+    summaries = summarise(scores)
     write_json(
         folder / "scores.json",
         {
             "about": {**about, "depend_on_field_of_view": FIELD_OF_VIEW_COLUMNS},
             "mean_dice": json_number(mean_dice(scores)),
-            "summary": [plain(asdict(summary)) for summary in summarise(scores)],
+            "summary": [plain(asdict(summary)) for summary in summaries],
             "scores": plain(rows),
         },
     )
-    write_json(folder / "summary.json", plain(_nnunet_summary(scores, targets, mask_ending)))
+    write_json(folder / "summary.json", plain(nnunet_summary(scores, targets, mask_ending)))
+    return summaries
 
 
 def read_scores(path: Path) -> pd.DataFrame:
     """Read scores.csv: text columns as text, blank numbers as NaN, `inf` as infinity.
 
+    The column `reason` holds why a case is missing or failed, and `notes` what the file's says of the others.
+
     Raises:
         InputError: the file is missing or is no score table; names every cell that cannot be used.
     """
-    return _read_table(path, _HEAD, dict.fromkeys(_TEXT, _TEXTS), "scores")
+    table = _read_table(path, _HEAD, dict.fromkeys(_TEXT, _TEXTS), "scores")
+    cells = table["reason"] if "reason" in table else [""] * len(table)
+    told = [read_reason(cell, status) for cell, status in zip(cells, table["status"], strict=True)]
+    notes = pd.Series([notes for _, notes in told], index=table.index, dtype=object)
+    return table.assign(reason=[reason for reason, _ in told], notes=notes)
 
 
 def read_lesions(path: Path) -> pd.DataFrame:
@@ -175,19 +185,19 @@ def _rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
             **{name: getattr(score, name) for name in _HEAD},
             **{name: get(score) for name, get in columns.items()},
             "lesion_rules": score.lesions.rules if score.lesions else "",
-            "reason": score.reason,
+            "reason": reason_cell(score),
         }
         for score in scores
     ]
 
 
 def _lesion_columns(scores: Sequence[CaseScore]) -> list[str]:
-    distance = _robust_column(scores)
+    distance = robust_column(scores)
     return [*_LESION_HEAD, "dice", distance, *_LESION_SIZES]
 
 
 def _lesion_rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
-    distance = _robust_column(scores)
+    distance = robust_column(scores)
     return [
         {
             "case": score.case,
@@ -210,68 +220,9 @@ def _lesion_rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
     ]
 
 
-def _robust_column(scores: Sequence[CaseScore]) -> str:
-    """Return the column's name of the distance at a percentile, as scores.csv has it."""
-    return next(name for name in metric_columns(scores) if name.startswith("hd") and name != "hd_mm")
-
-
 def _escape(text: str) -> str:
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
 def _unescape(text: str) -> str:
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS) else text
-
-
-def _nnunet_summary(
-    scores: Sequence[CaseScore], targets: Mapping[str, tuple[int, ...]], mask_ending: str
-) -> dict[str, Any]:
-    """Return what nnU-Net v2 writes, its keys and spelling; files are named by case id.
-
-    Differences: a missing or failed case is listed with Dice and IoU 0 and counts in the means, where nnU-Net
-    leaves it out; undefined is null, where nnU-Net writes NaN.
-    """
-    keys = {name: str(values[0]) if len(values) == 1 else str(values) for name, values in targets.items()}
-    cases: dict[str, dict[str, Any]] = {}
-    for score in scores:
-        file = f"{score.case}{mask_ending}"
-        case = cases.setdefault(
-            score.case,
-            {
-                "metrics": {},
-                "prediction_file": None if score.status == "missing" else file,
-                "reference_file": file,
-            },
-        )
-        case["metrics"][keys[score.label]] = _nnunet_metrics(score)
-    labels = list(dict.fromkeys(keys[score.label] for score in scores))
-    mean = {
-        label: _mean_by_key([case["metrics"][label] for case in cases.values() if label in case["metrics"]])
-        for label in labels
-    }
-    return {
-        "foreground_mean": _mean_by_key(list(mean.values())),
-        "mean": mean,
-        "metric_per_case": list(cases.values()),
-    }
-
-
-def _nnunet_metrics(score: CaseScore) -> dict[str, float]:
-    if score.tp is None or score.fp is None or score.fn is None or score.tn is None:
-        unknown = dict.fromkeys(("FN", "FP", "TN", "TP", "n_pred", "n_ref"), math.nan)
-        return {"Dice": 0.0, "IoU": 0.0, **unknown}
-    return {
-        "Dice": score.dice,
-        "FN": score.fn,
-        "FP": score.fp,
-        "IoU": score.iou,
-        "TN": score.tn,
-        "TP": score.tp,
-        "n_pred": score.tp + score.fp,
-        "n_ref": score.tp + score.fn,
-    }
-
-
-def _mean_by_key(rows: list[dict[str, float]]) -> dict[str, float]:
-    means = pd.DataFrame(rows).mean()  # over the defined values
-    return {str(key): float(value) for key, value in means.items()}

@@ -18,7 +18,7 @@ from medunet.inference.probe import choose_prediction, network_key
 from medunet.networks.builder import build_network
 from medunet.records.config import TrainingConfig
 from medunet.records.description import Description
-from medunet.records.plan import Plan
+from medunet.records.plan import Plan, count_inputs
 from medunet.training.losses import SegmentationLoss
 
 _MIN_GAIN = 1.05  # a variant must be this much faster to be chosen
@@ -73,7 +73,7 @@ def choose_compute(
         "training", requested, network_key(plan, description) | loss, plan.patch_size, plan.batch_size
     )
     criterion = SegmentationLoss(description, config.loss, config.class_weights)
-    num_inputs = len(description.channels) * plan.context_slices
+    num_inputs = count_inputs(description, plan.context_slices)
 
     def run_step(network: nn.Module, image: torch.Tensor, variant: Variant) -> None:
         _run_step(network, image, criterion, plan, variant.precision)
@@ -186,7 +186,7 @@ class GpuProbe:
         plan, on_gpu = self.plan, self.device.type == "cuda"
         torch.backends.cudnn.benchmark = on_gpu  # as in training
         network: Any = build_network(plan, self.description).to(self.device).train()
-        channels = len(self.description.channels) * plan.context_slices
+        channels = count_inputs(self.description, plan.context_slices)
         image: Any = torch.zeros((plan.batch_size, channels, *plan.patch_size), device=self.device).normal_()
         if channels_last:
             network, image = (

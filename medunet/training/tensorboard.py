@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from medunet.drawing.slice_picture import draw_slices
-from medunet.records.plan import Plan
+from medunet.records.plan import Plan, count_inputs
 from medunet.records.unpadded import unpadded_size
 from medunet.training.module import SegmentationModule
 from medunet.training.validation import NUM_BINS, CaseResult, precision_recall
@@ -106,7 +106,7 @@ _SCORES = ("dice", "iou", "precision", "recall", "hd95_mm")
 def _add_graph(writer: SummaryWriter, module: SegmentationModule) -> None:
     """Write the network's graph, traced with a small image, or a note if it cannot be traced."""
     network = module.network
-    channels = len(module.description.channels) * module.plan.context_slices
+    channels = count_inputs(module.description, module.plan.context_slices)
     image = torch.zeros((1, channels, *_smallest_input(module.plan)), device=module.device)
     was_training = network.training
     network.eval()

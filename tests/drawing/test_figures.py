@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medunet.drawing.figures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
+    View,
     draw_errors,
     draw_planes,
     draw_thumbnail,
@@ -78,7 +79,9 @@ def _without_texts(figure: Figure) -> Figure:
 
 @pytest.mark.parametrize("panel", range(3))
 def test_a_known_cube_lies_at_its_place_in_every_plane(panel: int) -> None:
-    figure = draw_planes(_cube(), AFFINE, targets={}, centre=(17, 7, 10), modality="MR", window=(0.5, 1))
+    figure = draw_planes(
+        View(_cube(), AFFINE, targets={}, centre=(17, 7, 10), modality="MR", window=(0.5, 1))
+    )
     bright = _panel_pixels(_without_texts(figure), panel).min(axis=2) > 127
     assert _extent(bright) == pytest.approx(_expected_extent(panel), abs=0.01)
 
@@ -86,7 +89,7 @@ def test_a_known_cube_lies_at_its_place_in_every_plane(panel: int) -> None:
 @pytest.mark.parametrize("panel", range(3))
 def test_contours_lie_on_the_edge_of_what_they_outline(panel: int) -> None:
     figure = draw_planes(
-        _cube(0), AFFINE, reference=_cube(3, np.uint8), targets={"organ": (3,)}, window=(0.5, 1)
+        View(_cube(0), AFFINE, reference=_cube(3, np.uint8), targets={"organ": (3,)}, window=(0.5, 1))
     )
     pixels = _panel_pixels(_without_texts(figure), panel)
     coloured = pixels.max(axis=2) - pixels.min(axis=2) > 100
@@ -108,7 +111,14 @@ def test_errors_fill_the_voxels_that_differ(panel: int) -> None:
     ]
     for reference, prediction, colour in ((truth, found, FALSE_POSITIVE), (found, truth, FALSE_NEGATIVE)):
         figure = draw_errors(
-            _cube(0), AFFINE, reference=reference, prediction=prediction, target=(1,), window=(0.5, 1)
+            View(
+                _cube(0),
+                AFFINE,
+                reference=reference,
+                prediction=prediction,
+                targets={"": (1,)},
+                window=(0.5, 1),
+            )
         )
         pixels = _panel_pixels(_without_texts(figure), panel)
         coloured = pixels.max(axis=2) - pixels.min(axis=2) > 60
@@ -124,29 +134,33 @@ def test_every_orientation_draws_the_same_picture(codes: str) -> None:
     image = generator.normal(100, 60, SHAPE).astype(np.float32)
     reference, prediction = _cube(1, np.uint8), np.roll(_cube(1, np.uint8), 2, axis=0)
     shown = {"targets": {"organ": (1,)}, "modality": "MR"}
-    original = figure_array(draw_planes(image, AFFINE, reference=reference, prediction=prediction, **shown))
+    original = figure_array(
+        draw_planes(View(image, AFFINE, reference=reference, prediction=prediction, **shown))
+    )
     stored, affine = _reorient(image, AFFINE, codes)
     other = draw_planes(
-        stored,
-        affine,
-        reference=_reorient(reference, AFFINE, codes)[0],
-        prediction=_reorient(prediction, AFFINE, codes)[0],
-        **shown,
+        View(
+            stored,
+            affine,
+            reference=_reorient(reference, AFFINE, codes)[0],
+            prediction=_reorient(prediction, AFFINE, codes)[0],
+            **shown,
+        )
     )
     np.testing.assert_array_equal(figure_array(other), original)
 
 
 def test_a_centre_is_an_index_of_the_array_as_given() -> None:
     image, affine = _reorient(_cube(), AFFINE, "PIR")
-    by_index = draw_planes(image, affine, targets={}, centre=(30 - 1 - 7, 16 - 1 - 10, 17))
-    by_ras = draw_planes(_cube(), AFFINE, targets={}, centre=(17, 7, 10))
+    by_index = draw_planes(View(image, affine, targets={}, centre=(30 - 1 - 7, 16 - 1 - 10, 17)))
+    by_ras = draw_planes(View(_cube(), AFFINE, targets={}, centre=(17, 7, 10)))
     np.testing.assert_array_equal(figure_array(by_index), figure_array(by_ras))
 
 
 @pytest.mark.parametrize("codes", ["".join(c) for c in itertools.product("RL", "AP", "SI")])
 def test_marks_name_the_directions_at_the_edges(codes: str) -> None:
     image, affine = _reorient(_cube(), AFFINE, codes)
-    figure = draw_planes(image, affine, targets={}, centre=(3, 4, 5))
+    figure = draw_planes(View(image, affine, targets={}, centre=(3, 4, 5)))
     marks = [{text.get_text(): text.get_position() for text in axes.texts} for axes in figure.axes]
     assert [set(found) for found in marks] == [set("RLAP"), set("RLSI"), set("APSI")]
     for panel, left, right, top, bottom in ((0, *"RLAP"), (1, *"RLSI"), (2, *"APSI")):
@@ -155,14 +169,14 @@ def test_marks_name_the_directions_at_the_edges(codes: str) -> None:
 
 
 def test_titles_give_the_position_in_the_world() -> None:
-    figure = draw_planes(_cube(), AFFINE, targets={}, centre=(17, 7, 10))
+    figure = draw_planes(View(_cube(), AFFINE, targets={}, centre=(17, 7, 10)))
     titles = [axes.get_title() for axes in figure.axes]
     # x = -20 + 17 * 2, y = 10 + 7 * 1.5, z = -30 + 10 * 4
     assert titles == ["axial  S 10.0 mm", "coronal  A 20.5 mm", "sagittal  R 14.0 mm"]
 
 
 def test_the_aspect_is_physical_and_shared() -> None:
-    figure = draw_planes(_cube(), AFFINE, targets={})
+    figure = draw_planes(View(_cube(), AFFINE, targets={}))
     for axes, (across, up) in zip(figure.axes, ACROSS_UP, strict=True):
         place = axes.get_window_extent()
         size_mm = SHAPE[across] * SPACING_MM[across], SHAPE[up] * SPACING_MM[up]
@@ -171,7 +185,7 @@ def test_the_aspect_is_physical_and_shared() -> None:
 
 
 def test_the_scale_bar_is_as_long_as_it_says() -> None:
-    figure = draw_planes(_cube(), AFFINE, targets={})
+    figure = draw_planes(View(_cube(), AFFINE, targets={}))
     (label,) = [text.get_text() for text in figure.texts if text.get_text().endswith(" mm")]
     (bar,) = [artist for artist in figure.get_children() if isinstance(artist, Line2D)]
     length_px = float(np.ptp(bar.get_xdata())) * figure.bbox.width
@@ -202,7 +216,9 @@ def test_window_limits() -> None:
 def test_a_single_slice_is_drawn_in_its_one_plane() -> None:
     labels = np.zeros((20, 30, 1), np.uint8)
     labels[5:9, 5:9] = 1
-    figure = draw_planes(labels.astype(np.float32), np.eye(4), reference=labels, targets={"organ": (1,)})
+    figure = draw_planes(
+        View(labels.astype(np.float32), np.eye(4), reference=labels, targets={"organ": (1,)})
+    )
     assert [axes.get_title().split()[0] for axes in figure.axes] == ["axial"]
 
 
@@ -210,11 +226,11 @@ def test_pictures_are_reproducible_and_inputs_untouched() -> None:
     image, labels = _cube(), _cube(2, np.uint8)
     before = image.copy(), labels.copy()
     shown = {"reference": labels, "prediction": labels, "targets": {"organ": (2,)}}
-    png = figure_png(draw_planes(image, AFFINE, **shown))
+    png = figure_png(draw_planes(View(image, AFFINE, **shown)))
     assert png.startswith(b"\x89PNG")
-    assert png == figure_png(draw_planes(image, AFFINE, **shown))
-    assert figure_array(draw_planes(image, AFFINE, width_px=600, **shown)).shape[1:] == (600, 3)
-    assert figure_array(draw_thumbnail(image, AFFINE, width_px=96, **shown)).shape == (96, 96, 3)
+    assert png == figure_png(draw_planes(View(image, AFFINE, **shown)))
+    assert figure_array(draw_planes(View(image, AFFINE, **shown), width_px=600)).shape[1:] == (600, 3)
+    assert figure_array(draw_thumbnail(View(image, AFFINE, **shown), width_px=96)).shape == (96, 96, 3)
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(labels, before[1])
 
@@ -224,7 +240,13 @@ def test_a_real_liver_is_on_the_left_of_the_picture(shared_data: Path) -> None:
     ct = nib.load(shared_data / "ct_abdomen" / "ct.nii.gz")
     labels = np.asarray(nib.load(shared_data / "ct_abdomen" / "totalsegmentator_labels.nii.gz").dataobj)
     figure = draw_planes(
-        np.zeros(ct.shape, np.float32), ct.affine, reference=labels, targets={"liver": (5,)}, window=(0.5, 1)
+        View(
+            np.zeros(ct.shape, np.float32),
+            ct.affine,
+            reference=labels,
+            targets={"liver": (5,)},
+            window=(0.5, 1),
+        )
     )
     for panel in (0, 1):
         pixels = _panel_pixels(_without_texts(figure), panel)

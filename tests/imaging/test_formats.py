@@ -24,8 +24,8 @@ from medunet.imaging.itk_images import ItkReader
 
 
 def test_what_a_file_may_be_by_its_ending() -> None:
-    assert endings_of(SCANS) == (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
-    assert endings_of(LABEL_VOLUMES) == (".nii", ".nii.gz", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm")
+    assert endings_of(SCANS) == (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+    assert endings_of(LABEL_VOLUMES) == (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd", ".dcm")
     assert set(endings_of(VOLUMES)) - set(endings_of(LABEL_VOLUMES)) == {".hdr", ".img", ".mgz"}
     assert endings_of(PICTURES) == (".png", ".tif", ".tiff", ".jpg", ".jpeg")
     assert endings_of(LABEL_PICTURES) == (".png", ".tif", ".tiff")

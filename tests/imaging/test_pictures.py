@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medunet.base.errors import DataError
-from medunet.drawing.figures import draw_planes
+from medunet.drawing.figures import View, draw_planes
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.pictures import picture_affine
 from medunet.imaging.volumes import (
@@ -160,7 +160,14 @@ def test_picture_is_drawn_upright_and_in_its_colours(tmp_path: Path) -> None:
     turned, affine = to_ras(image.array, image.affine)
     label = np.zeros((90, 60, 1), np.uint8)
     figure = draw_planes(
-        np.moveaxis(turned, 0, -1), affine, reference=label, targets={"x": (1,)}, unit="px", modality="other"
+        View(
+            np.moveaxis(turned, 0, -1),
+            affine,
+            reference=label,
+            targets={"x": (1,)},
+            unit="px",
+            modality="other",
+        )
     )
     drawn = figure_array(figure).astype(int)
     inside = np.argwhere((drawn.max(axis=2) > 200) & (drawn.min(axis=2) < 60))

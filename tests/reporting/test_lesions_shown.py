@@ -21,6 +21,7 @@ from medunet.scoring.evaluate import ScoreOptions, score_pairs
 from medunet.scoring.lesion_presets import PRESETS
 from medunet.scoring.pairs import Pair
 from medunet.scoring.statistics import bootstrap_interval
+from medunet.scoring.summary import summarise_table
 from medunet.scoring.tables import write_scores
 
 _COLUMNS = [
@@ -49,11 +50,13 @@ SCORES = pd.DataFrame(
         ("three", "tumour", "missing", math.nan, math.nan, math.nan, math.nan),
     ],
     columns=["case", "label", "status", "dice", "lesion_sensitivity", "lesion_precision", "lesion_hd95_mm"],
-).assign(surface="area", hd95_mm=1.0, reason="")
+).assign(surface="area", hd95_mm=1.0, reason="", notes=[()] * 6)
+NAMES = ["lesion_sensitivity", "lesion_precision", "lesion_hd95_mm"]
+TARGETS = {summary.label: summary for summary in summarise_table(SCORES, NAMES)}
 
 
 def test_a_cohorts_lesions_are_counted_by_size_and_averaged_over_cases() -> None:
-    (summary,) = summarise_lesions(LESIONS, SCORES, "mm")  # nobody asked for the liver's
+    (summary,) = summarise_lesions(LESIONS, TARGETS, "mm")  # nobody asked for the liver's
     assert (summary.label, summary.rules) == ("tumour", "brats2023")
     counts = summary.counts
     assert counts.text == "2 found, 1 missed, 2 false positives, 1 too small to count"
@@ -69,7 +72,7 @@ def test_a_cohorts_lesions_are_counted_by_size_and_averaged_over_cases() -> None
     # The missing case is 0 in the sensitivity, and has no precision and no distance.
     sensitivity = summary.means["lesion_sensitivity"]
     assert sensitivity.mean == pytest.approx((0.5 + 1 + 0) / 3)
-    assert (sensitivity.low, sensitivity.high) == bootstrap_interval([0.5, 1.0, 0.0])
+    assert (sensitivity.mean_low, sensitivity.mean_high) == bootstrap_interval([0.5, 1.0, 0.0])
     assert summary.means["lesion_precision"].mean == 0.5
     assert summary.means["lesion_hd95_mm"].mean == 218.75
     assert "lesion_f1" not in summary.means  # SCORES has no such column
@@ -77,12 +80,12 @@ def test_a_cohorts_lesions_are_counted_by_size_and_averaged_over_cases() -> None
 
 
 def test_a_cohort_without_lesions_has_none_to_show() -> None:
-    assert summarise_lesions(LESIONS.iloc[:0], SCORES, "mm") == []
+    assert summarise_lesions(LESIONS.iloc[:0], TARGETS, "mm") == []
 
 
 def test_rates_of_nothing_are_undefined() -> None:
     ignored = LESIONS[~LESIONS["counted"]]
-    (summary,) = summarise_lesions(ignored, SCORES, "mm")
+    (summary,) = summarise_lesions(ignored, TARGETS, "mm")
     assert all(math.isnan(rate) for rate in (summary.counts.sensitivity, summary.counts.precision))
     assert math.isnan(summary.counts.f1)
 
@@ -90,7 +93,7 @@ def test_rates_of_nothing_are_undefined() -> None:
 def test_qualities_of_matches_are_shown_for_panoptic_rules() -> None:
     def headings(rules: str, unit: str = "mm") -> list[str]:
         table = LESIONS.assign(rules=rules).rename(columns={"hd95_mm": "hd90_pooled_mm"})
-        summaries = summarise_lesions(table, SCORES, unit)
+        summaries = summarise_lesions(table, TARGETS, unit)
         return [measure.heading for measure in cohort_measures(table, summaries, unit)]
 
     shown = ["Sensitivity", "Precision", "F1", "Dice", "HD90 pooled mm"]
@@ -154,7 +157,7 @@ def test_lesions_of_pictures_are_areas_in_pixels() -> None:
     pictures = DESCRIPTION.model_copy(update={"layout": "png"})
     assert pictures.unit == "px"
     lesions = LESIONS.assign(rules="lits", slice=0)
-    (summary,) = summarise_lesions(lesions, SCORES, "px")
+    (summary,) = summarise_lesions(lesions, TARGETS, "px")
     assert summary.sizes == []
     page = case_html(
         "one",

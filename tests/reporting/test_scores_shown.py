@@ -1,128 +1,28 @@
-"""Numbers as reports show them, summaries with their counts, ranking and safe file names."""
+"""Numbers as reports show them, ranking, verdicts and safe file names."""
 
 import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from tiny_run import DESCRIPTION, make_run
+from tiny_run import DESCRIPTION
+from tiny_scores import SCORES, score_table_of
 
 from medunet.records.description import Description
 from medunet.records.manifest import Case
+from medunet.records.scores import Note
 from medunet.reporting.page import flat_items, interval_text, number_text, page_names
 from medunet.reporting.scans import load_scan, shown_channel
-from medunet.reporting.scores import (
-    average_of,
-    dice_by_case,
-    measures,
-    penalised_means,
-    rank_cases,
-    summarise_targets,
-    verdict,
-)
-from medunet.scoring.statistics import bootstrap_interval
-from medunet.scoring.tables import read_scores
-
-
-def _table(*rows: tuple[str, str, str, float, float]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=["case", "label", "status", "dice", "hd_mm"])
-    return table.assign(surface="voxel", reason="")
-
-
-SCORES = _table(
-    ("good", "liver", "ok", 0.9, 4.0),
-    ("good", "tumour", "both_empty", math.nan, math.nan),
-    ("gone", "liver", "missing", math.nan, math.nan),
-    ("gone", "tumour", "missing", math.nan, math.nan),
-    ("broken", "liver", "failed", math.nan, math.nan),
-    ("broken", "tumour", "failed", math.nan, math.nan),
-    ("missed", "liver", "ok", 0.95, 2.0),
-    ("missed", "tumour", "missed", 0.0, math.inf),
-    ("apart", "liver", "ok", 0.5, 60.0),
-    ("apart", "tumour", "ok", 0.0, 50.0),
-    ("empty", "liver", "both_empty", math.nan, math.nan),
-    ("empty", "tumour", "both_empty", math.nan, math.nan),
-)
+from medunet.reporting.scores import dice_by_case, measures, rank_cases, verdict
 
 
 def test_ranking_puts_failures_then_the_worst_first() -> None:
     assert rank_cases(SCORES) == ["broken", "gone", "missed", "apart", "good", "empty"]
 
 
-def test_summaries_count_everything_and_average_nothing_infinite() -> None:
-    summaries = {(row.label, row.measure.column): row for row in summarise_targets(SCORES)}
-    for row in summaries.values():
-        parts = row.finite + row.undefined + row.infinite + row.missing + row.failed
-        assert parts == row.expected == 6
-    tumour = summaries["tumour", "hd_mm"]
-    assert (tumour.finite, tumour.undefined, tumour.infinite) == (1, 2, 1)
-    assert (tumour.average.mean, tumour.median) == (50.0, 50.0)
-    assert math.isnan(tumour.average.low)  # one value has no interval
-    # A missing and a failed case count as 0 in Dice: (0.9 + 0.95 + 0.5 + 0 + 0) / 5.
-    liver = summaries["liver", "dice"]
-    assert liver.average.mean == pytest.approx(0.47)
-    assert (liver.average.low, liver.average.high) == bootstrap_interval([0.9, 0.95, 0.5, 0.0, 0.0])
-    assert 0 <= liver.average.low < 0.47 < liver.average.high <= 0.95
-    assert liver.median == pytest.approx(0.5)
-
-
-def test_penalised_means_are_those_of_the_same_scores() -> None:
-    told = {("tumour", "hd_mm"): (50.0, 70.0), ("liver", "hd_mm"): (1.0, 9.0)}
-    summaries = {
-        (row.label, row.measure.column): row.mean_penalised for row in summarise_targets(SCORES, "mm", told)
-    }
-    # The liver's mean is (4 + 2 + 60) / 3 = 22, not 1: that file is of other scores. Dice has no penalty.
-    assert summaries == {
-        ("liver", "dice"): None,
-        ("liver", "hd_mm"): None,
-        ("tumour", "dice"): None,
-        ("tumour", "hd_mm"): 70.0,
-    }
-
-
-def test_penalised_means_are_read_where_all_are_missed() -> None:
-    metrics = {
-        "hd_mm": {"mean": None, "mean_penalised": 80.0},
-        "dice": {"mean": 0.0, "mean_penalised": None},
-    }
-    assert penalised_means({}) == {}
-    told = penalised_means({"summary": [{"label": "tumour", "metrics": metrics}]})
-    assert list(told) == [("tumour", "hd_mm")]
-    missed = _table(("a", "tumour", "missed", 0.0, math.inf), ("b", "tumour", "missed", 0.0, math.inf))
-    assert [row.mean_penalised for row in summarise_targets(missed, "mm", told)] == [None, 80.0]
-
-
 def test_dice_of_a_case_is_the_mean_over_its_targets() -> None:
     # apart, broken, gone, good, missed; `empty` has no defined Dice.
     assert dice_by_case(SCORES) == pytest.approx([0.25, 0.0, 0.0, 0.9, 0.475])
-    assert math.isnan(average_of([]).mean)
-
-
-def test_means_agree_with_the_scores_own_summary(tmp_path: Path) -> None:
-    from medunet.base.files import read_json
-
-    run, _ = make_run(tmp_path)
-    scores = read_scores(run.scores)
-    written = read_json(run.root / "scores.json")
-    assert average_of(dice_by_case(scores)).mean == pytest.approx(written["mean_dice"])
-    summaries = summarise_targets(scores, "mm", penalised_means(written))
-    ours = {(row.label, row.measure.column): row for row in summaries}
-    theirs = {entry["label"]: entry["metrics"] for entry in written["summary"]}
-    for (label, column), row in ours.items():
-        told = theirs[label][column]
-        assert row.average.mean == pytest.approx(told["mean"])
-        assert row.median == pytest.approx(told["median"])
-        assert row.infinite == told["num_infinite"]
-        assert row.mean_penalised == told["mean_penalised"]
-        if told["mean_low"] is None:
-            assert math.isnan(row.average.low)
-        else:
-            assert [row.average.low, row.average.high] == pytest.approx([told["mean_low"], told["mean_high"]])
-    assert {column for _, column in ours if ours["tumour", column].mean_penalised} == {
-        "hd_mm",
-        "hd95_mm",
-        "assd_mm",
-    }
 
 
 @pytest.mark.parametrize(
@@ -140,9 +40,11 @@ def test_verdicts(case: str, expected: tuple[str, str]) -> None:
 
 
 def test_swapped_labels_are_a_verdict() -> None:
-    rows = _table(("one", "L5", "ok", 0.1, 9.0), ("one", "L6", "ok", 0.2, 9.0), ("one", "L7", "ok", 0.9, 1.0))
-    swapped = "L5 and L6 look swapped: IoU 0.90 and 0.85 with each other's mask, 0.05 and 0.10 with their own"
-    rows["reason"] = [swapped, swapped, ""]
+    rows = score_table_of(
+        ("one", "L5", "ok", 0.1, 9.0), ("one", "L6", "ok", 0.2, 9.0), ("one", "L7", "ok", 0.9, 1.0)
+    )
+    swapped = (Note("swapped", "L5 and L6 look swapped: IoU 0.90"),)
+    rows["notes"] = [swapped, swapped, ()]
     assert verdict(rows) == ("bad", "Labels look swapped: L5, L6. Lowest Dice 0.100 (L5)")
 
 

@@ -6,23 +6,22 @@ import pandas as pd
 import pytest
 from tiny_run import DESCRIPTION
 
+from medunet.records.scores import Note
 from medunet.reporting.case_page import Links, case_html
 from medunet.reporting.scores import Unit
-from medunet.reporting.sentences import conventions, score_notes
+from medunet.reporting.sentences import conventions, score_remarks
+from medunet.scoring.notes import BORDER, note_resampling, note_swap
 
-BORDER = "touches the border of the scan"
-SWAPPED = (
-    "liver and tumour look swapped: IoU 0.90 and 0.85 with each other's mask, 0.05 and 0.10 with their own"
-)
+SWAPPED = note_swap("liver", "tumour", (0.9, 0.85), (0.05, 0.1))
+RESAMPLED = note_resampling((1.0, 1.0, 5.0))
+OTHER = Note("other", "another remark")
 
 
-def table(
-    *reasons: str, surface: str = "area", distance: str = "hd95_mm", status: str = "ok"
-) -> pd.DataFrame:
-    """Return a case's rows of the score table, one for each reason."""
-    labels = ["liver", "tumour"][: len(reasons)]
-    rows = pd.DataFrame({"case": "one", "label": labels, "status": status, "surface": surface, "dice": 0.1})
-    return rows.assign(**{"hd_mm": 3.0, distance: 2.0, "reason": list(reasons)})
+def table(*notes: tuple[Note, ...], surface: str = "area", distance: str = "hd95_mm") -> pd.DataFrame:
+    """Return a case's rows of the score table, one for each target's notes."""
+    labels = ["liver", "tumour"][: len(notes)]
+    rows = pd.DataFrame({"case": "one", "label": labels, "status": "ok", "surface": surface, "dice": 0.1})
+    return rows.assign(**{"hd_mm": 3.0, distance: 2.0, "reason": "", "notes": list(notes)})
 
 
 @pytest.mark.parametrize(
@@ -36,36 +35,37 @@ def table(
     ],
 )
 def test_the_surface_is_named(surface: str, unit: Unit, expected: str) -> None:
-    assert expected in conventions(table("", surface=surface), unit)
+    assert expected in conventions(table((), surface=surface), unit)
 
 
 def test_the_percentile_says_how_both_directions_are_joined() -> None:
-    largest = conventions(table(""), "mm")
+    largest = conventions(table(()), "mm")
     assert "HD95 is percentile 95 of the distances, the larger of the two directions." in largest
-    pooled = conventions(table("", distance="hd90_pooled_mm"), "mm")
+    pooled = conventions(table((), distance="hd90_pooled_mm"), "mm")
     assert (
         "HD90 pooled is percentile 90 of the distances of both directions together. – is undefined" in pooled
     )
     assert "larger" not in pooled
-    assert "percentile" not in conventions(table("", distance="assd_mm"), "mm")
+    assert "percentile" not in conventions(table((), distance="assd_mm"), "mm")
 
 
 def test_remarks_stand_once_and_swaps_first() -> None:
-    rows = table(f"{BORDER}; resampled from 1×1×5 mm", f"{SWAPPED}; resampled from 1×1×5 mm; another remark")
-    notes = score_notes(rows)
-    assert [(note.severity, note.heading) for note in notes] == [
+    rows = table((BORDER, RESAMPLED), (SWAPPED, RESAMPLED, OTHER))
+    remarks = score_remarks(rows)
+    assert [(remark.severity, remark.heading) for remark in remarks] == [
         ("error", "Check the labels"),
         ("warning", "Another grid"),
         ("warning", "Scores"),
     ]
-    assert notes[0].text == SWAPPED
-    assert notes[1].text == "the prediction was resampled from 1×1×5 mm to the reference's grid to be scored"
-    assert score_notes(table(BORDER, "")) == []
-    assert score_notes(table("the prediction's shape differs", status="failed")) == []
+    assert remarks[0].text == SWAPPED.text
+    assert (
+        remarks[1].text == "the prediction was resampled from 1×1×5 mm to the reference's grid to be scored"
+    )
+    assert score_remarks(table((BORDER,), ())) == []
 
 
 def test_a_page_is_headed_by_its_remarks() -> None:
-    rows = table(f"{SWAPPED}; resampled from 1×1×5 mm", f"{BORDER}; {SWAPPED}; resampled from 1×1×5 mm")
+    rows = table((SWAPPED, RESAMPLED), (BORDER, SWAPPED, RESAMPLED))
     rows = rows.assign(reference_ml=1.0, predicted_ml=math.nan)
     html = case_html("one", rows, DESCRIPTION, "no scan", Links(None, None))
     head, scores = html[html.index("<h1>") :].split("<h2>Scores</h2>")
@@ -73,6 +73,6 @@ def test_a_page_is_headed_by_its_remarks() -> None:
     assert head.count("look swapped: IoU") == head.count("resampled from") == 1
     assert '<li class="error"><b>Check the labels</b>: liver and tumour look swapped: IoU 0.90' in head
     assert "border" not in head
-    assert f'<span class="second">{BORDER}</span>' in scores
+    assert f'<span class="second">{BORDER.text}</span>' in scores
     assert "look swapped" not in scores  # once is enough
     assert "resampled" not in scores

@@ -13,7 +13,7 @@ from tiny_labels import AFFINE, DIAGONAL_MM, TARGETS, draw_labels
 
 from medunet.base.errors import InputError
 from medunet.imaging.nifti import write_volume
-from medunet.records.scores import CaseScore
+from medunet.records.scores import CaseScore, Note
 from medunet.scoring import evaluate
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.labels import ScoreOptions
@@ -111,7 +111,8 @@ def test_another_grid_is_refused_unless_resampled(labels: np.ndarray, tmp_path: 
     assert {score.status for score in refused} == {"failed"}
     assert "(8, 9, 14) differs" in refused[0].reason
     for score in score_pairs([pair], TARGETS, TARGETS, resample=True):
-        assert (score.status, score.dice, score.reason) == ("ok", 1.0, "resampled from 2×1×2.5 mm")
+        assert (score.status, score.dice) == ("ok", 1.0)
+        assert score.notes == (Note("resampled", "resampled from 2×1×2.5 mm"),)
 
 
 def test_a_prediction_of_another_place_is_not_resampled(labels: np.ndarray, tmp_path: Path) -> None:

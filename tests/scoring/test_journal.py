@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medunet.base.errors import InputError
-from medunet.records.scores import CaseLesions, CaseScore, Lesion
+from medunet.records.scores import UNSCORED, CaseLesions, CaseScore, Lesion, Note
 from medunet.scoring.journal import Journal
 from medunet.scoring.pairs import Pair
 
@@ -30,7 +30,7 @@ SCORE = CaseScore(
     nsd={1.0: 0.1 + 0.2, 2.5: math.nan},
     tp=3,
     penalty_mm=412.5,
-    reason="touches the border of the scan",
+    notes=(Note("border", "touches the border of the scan"), Note("other", "a; b")),
     lesions=LESIONS,
 )
 HOW = {"surface": "area", "targets": [["tumour", (2,)]]}
@@ -106,7 +106,7 @@ def test_a_line_cut_off_by_a_kill_is_ignored(pair: Pair, tmp_path: Path) -> None
 
 def test_failed_cases_are_tried_again(pair: Pair, tmp_path: Path) -> None:
     path = tmp_path / "scores.partial.jsonl"
-    for status in ("missing", "failed"):
+    for status in UNSCORED:
         Journal(path, HOW).add(pair, [CaseScore("a", "tumour", status, "area")])
     assert not path.exists()
 

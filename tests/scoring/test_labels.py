@@ -16,6 +16,7 @@ from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.labels import ScoreOptions, score_labels
 from medunet.scoring.lesions import score_lesions
 from medunet.scoring.masks import score_masks
+from medunet.scoring.notes import BORDER
 from medunet.scoring.pairs import Pair
 
 
@@ -48,7 +49,7 @@ def test_no_common_name_is_refused(labels: np.ndarray) -> None:
 def test_a_mask_cut_by_the_border_carries_a_warning(labels: np.ndarray) -> None:
     cut = labels[2:]
     scores = score_labels(cut, cut, (1.0,) * 3, TARGETS, TARGETS, "a")
-    assert [score.reason for score in scores] == ["touches the border of the scan", ""]
+    assert [score.notes for score in scores] == [(BORDER,), ()]
 
 
 def test_ignored_voxels_are_neither_right_nor_wrong(labels: np.ndarray, tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_the_crop_changes_no_score(labels: np.ndarray, order: Literal["C", "F"],
         overlaps = ("dice", "specificity", "mcc", "tp", "tn")
         for name in (*overlaps, "hd_mm", "hd95_mm", "assd_mm", "masd_mm", "nsd"):
             assert getattr(score, name) == pytest.approx(getattr(whole, name), rel=1e-12), name
-        assert (score.reason != "") == whole.touches_border
+        assert score.notes == ((BORDER,) if whole.touches_border else ())
     assert np.array_equal(reference, before[0])
     assert np.array_equal(prediction, before[1])
 
@@ -171,7 +172,5 @@ def test_many_targets_are_scored_as_each_by_itself(highest: int) -> None:
         alone = {score.label: targets[score.label]}
         rules = ScoreOptions(lesions=options.lesions if score.label == "part 5" else {})
         expected = score_labels(reference, prediction, SPACING_MM, alone, alone, "a", rules)
-        assert repr(replace(score, reason="")) == repr(
-            replace(expected[0], reason="")
-        )  # NaN is no NaN's equal
+        assert repr(replace(score, notes=())) == repr(replace(expected[0], notes=()))  # NaN is no NaN's equal
     assert [score.status for score in scores[4:5]] == ["false_positive"]

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from medunet.imaging.volumes import read_label
+from medunet.records.scores import Note
 from medunet.scoring.labels import score_labels
+from medunet.scoring.notes import BORDER
 from medunet.scoring.swaps import find_swaps
 
 TARGETS = {"left": (1,), "right": (2,)}
-WARNING = (
-    "left and right look swapped: IoU 0.75 and 1.00 with each other's mask, 0.00 and 0.00 with their own"
+WARNING = Note(
+    "swapped",
+    "left and right look swapped: IoU 0.75 and 1.00 with each other's mask, 0.00 and 0.00 with their own",
 )
 
 
@@ -32,13 +35,13 @@ def swapped() -> np.ndarray:
 
 
 def test_both_targets_of_a_swap_are_warned_of(reference: np.ndarray, swapped: np.ndarray) -> None:
-    both = {"left": WARNING, "right": WARNING}
+    both = {"left": (WARNING,), "right": (WARNING,)}
     assert find_swaps(reference, swapped, TARGETS, TARGETS) == both
     assert find_swaps(np.asfortranarray(reference), swapped.astype(np.int32), TARGETS, TARGETS) == both
     scores = score_labels(reference, swapped, (1.0, 2.0, 3.0), TARGETS, TARGETS, "a")
-    assert [(score.dice, score.reason) for score in scores] == [(0.0, WARNING)] * 2
+    assert [(score.dice, score.notes) for score in scores] == [(0.0, (WARNING,))] * 2
     cut = score_labels(reference[1:], swapped[1:], (1.0, 2.0, 3.0), TARGETS, TARGETS, "a")
-    assert [score.reason for score in cut] == [f"touches the border of the scan; {WARNING}"] * 2
+    assert [score.notes for score in cut] == [(BORDER, WARNING)] * 2
 
 
 def test_values_are_joined_by_name(reference: np.ndarray, swapped: np.ndarray) -> None:
@@ -51,7 +54,7 @@ def test_values_are_joined_by_name(reference: np.ndarray, swapped: np.ndarray) -
 def test_targets_of_several_values(reference: np.ndarray, swapped: np.ndarray) -> None:
     parts = reference.copy()
     parts[1:5, 1:3, 3] = 9  # a part of the left one
-    assert find_swaps(parts, swapped, {"left": (1, 9), "right": (2,)}, TARGETS)["left"] == WARNING
+    assert find_swaps(parts, swapped, {"left": (1, 9), "right": (2,)}, TARGETS)["left"] == (WARNING,)
 
 
 def test_one_direction_is_no_swap(reference: np.ndarray) -> None:
@@ -73,7 +76,7 @@ def test_ignored_voxels_count_for_nothing(reference: np.ndarray, swapped: np.nda
     hidden = reference.copy()
     hidden[4] = 255  # the slice of the left box that the prediction lacks: 18 / 18
     found = find_swaps(hidden, swapped, TARGETS, TARGETS, ignore_value=255)
-    assert found["left"].startswith("left and right look swapped: IoU 1.00 and 1.00")
+    assert found["left"][0].text.startswith("left and right look swapped: IoU 1.00 and 1.00")
 
 
 @pytest.mark.real_data
@@ -83,6 +86,6 @@ def test_the_swapped_vertebrae_of_the_spine(shared_data: Path) -> None:
     values = sorted(set(np.unique(reference.array)) & set(np.unique(prediction.array)) - {0})
     targets = {str(value): (int(value),) for value in values}
     scores = score_labels(reference.array, prediction.array, reference.spacing_mm, targets, targets, "spine")
-    warned = {score.label for score in scores if "60 and 61 look swapped" in score.reason}
-    assert warned == {"60", "61"}
-    assert {score.label for score in scores if "look swapped" in score.reason} == warned
+    swapped = {score.label: note for score in scores for note in score.notes if note.kind == "swapped"}
+    assert set(swapped) == {"60", "61"}
+    assert all(note.text.startswith("60 and 61 look swapped") for note in swapped.values())

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from medunet.base.errors import InputError
+from medunet.commands.score_table import score_table
 from medunet.records.scores import CaseLesions, CaseScore, Lesion
 from medunet.scoring.labels import ScoreOptions, score_labels
-from medunet.scoring.summary import mean_dice, score_table, summarise
+from medunet.scoring.summary import mean_dice, summarise
 from medunet.scoring.tables import read_lesions, read_scores, write_scores
 
 TARGETS = {"liver": (1, 2), "tumour": (2,)}
@@ -172,7 +173,7 @@ def test_summary_json_is_nnunets(scores: list[CaseScore], tmp_path: Path) -> Non
 
 def test_terminal_table_names_failures_and_worst_cases(scores: list[CaseScore]) -> None:
     console = Console(width=200, record=True)
-    console.print(score_table(scores))
+    console.print(score_table(scores, summarise(scores)))
     text = console.export_text()
     assert "(2 infinite)" in text
     assert "5/7" in text

@@ -1,0 +1,52 @@
+"""Terminal table of the scores of a cohort: a row per label, the mean Dice and the worst cases."""
+
+import math
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from medunet.records.scores import UNSCORED, CaseScore
+from medunet.scoring.columns import metric_columns, robust_column
+from medunet.scoring.summary import LabelSummary, MetricSummary, dice_by_case, mean_dice
+
+_NUM_WORST = 3
+
+
+def score_table(scores: Sequence[CaseScore], summaries: Sequence[LabelSummary], unit: str = "mm") -> Table:
+    """Return a terminal table with a row per label, and below it the mean Dice and the worst cases.
+
+    Dice is shown with its 95% interval. Counts other than "scored" that are zero for every label are left out.
+    `unit` is the unit of lengths: mm, or px for 2D images.
+    """
+    tolerances = [name for name in metric_columns(scores) if name.startswith("nsd_")]
+    shown = ["dice", robust_column(scores), *tolerances]
+    statuses = ("both_empty", "missed", "false_positive", *UNSCORED)
+    present = [name for name in statuses if any(getattr(summary, f"num_{name}") for summary in summaries)]
+    title = "Scores: mean over cases (95% interval)"
+    table = Table(title=title, caption=_caption(scores), caption_justify="left")
+    table.add_column("label", no_wrap=True)
+    for name in (*shown, "scored", *present):
+        table.add_column(name.replace("_", " ").replace("mm", unit), justify="right")
+    for summary in summaries:
+        table.add_row(
+            escape(summary.label),
+            *(_cell(summary.metrics[name], with_interval=name == "dice") for name in shown),
+            f"{summary.num_scored}/{summary.num_expected}",
+            *(str(getattr(summary, f"num_{name}")) for name in present),
+        )
+    return table
+
+
+def _cell(metric: MetricSummary, *, with_interval: bool) -> str:
+    mean = "–" if math.isnan(metric.mean) else f"{metric.mean:.3f}"
+    if with_interval and not math.isnan(metric.mean_low):
+        mean += f" ({metric.mean_low:.3f}–{metric.mean_high:.3f})"
+    return f"{mean} ({metric.num_infinite} infinite)" if metric.num_infinite else mean
+
+
+def _caption(scores: Sequence[CaseScore]) -> str:
+    by_case = {case: dice for case, dice in dice_by_case(scores).items() if not math.isnan(dice)}
+    worst = sorted(by_case.items(), key=lambda item: item[1])[:_NUM_WORST]
+    listed = ", ".join(f"{escape(case)} {dice:.3f}" for case, dice in worst)
+    return f"mean Dice {mean_dice(scores):.3f} over {len(by_case)} cases; worst: {listed or '–'}"

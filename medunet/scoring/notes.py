@@ -1,0 +1,51 @@
+"""What to beware of in a case's scores: notes of a kind, which share one cell of scores.csv.
+
+The column `reason` says of a missing or failed case why it is one, of any other what there is to note. A cell holds
+text alone, so a note's kind is told by its words when it is read.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from medunet.records.scores import UNSCORED, CaseScore, Note, NoteKind
+
+BORDER = Note("border", "touches the border of the scan")
+
+_JOINT = "; "
+_BORDER_START, _SWAPPED_WORDS, _RESAMPLED_START = "touches the border", "look swapped", "resampled from"
+
+
+def note_swap(one: str, other: str, crossed: Sequence[float], own: Sequence[float]) -> Note:
+    """Return the note on two targets that look swapped, with each one's IoU with the other's mask and its own."""
+    text = (
+        f"{one} and {other} {_SWAPPED_WORDS}: IoU {crossed[0]:.2f} and {crossed[1]:.2f} with each other's mask, "
+        f"{own[0]:.2f} and {own[1]:.2f} with their own"
+    )
+    return Note("swapped", text)
+
+
+def note_resampling(spacing_mm: Iterable[float]) -> Note:
+    """Return the note on a prediction that was brought to the reference's grid from one of this spacing."""
+    spacing = "×".join(f"{step:.4g}" for step in spacing_mm)
+    return Note("resampled", f"{_RESAMPLED_START} {spacing} mm")
+
+
+def reason_cell(score: CaseScore) -> str:
+    """Return what the column `reason` says of a score; semicolons within a note are doubled."""
+    return score.reason or _JOINT.join(note.text.replace(";", ";;") for note in score.notes)
+
+
+def read_reason(cell: str, status: str) -> tuple[str, tuple[Note, ...]]:
+    """Return why a case is missing or failed, or else the notes, from a cell of the column `reason`."""
+    if status in UNSCORED:
+        return cell, ()
+    parts = re.sub(r";;|; ", lambda match: ";" if match[0] == ";;" else "\0", cell).split("\0")
+    return "", tuple(Note(_kind_of(text), text) for text in parts if text)
+
+
+def _kind_of(text: str) -> NoteKind:
+    if text.startswith(_BORDER_START):
+        return "border"
+    if _SWAPPED_WORDS in text:
+        return "swapped"
+    return "resampled" if text.startswith(_RESAMPLED_START) else "other"
