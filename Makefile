@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all a new user needs; each sets up what it needs first.
+# New users need only `make demo` and `make test`, which first set up a virtual environment.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(VENV)/bin/python pipelines/demo.py
 
-# One process a core, each on one thread: small tensors gain nothing from more.
+# One process per core with one thread each: small tensors do not benefit from more threads.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
@@ -27,7 +27,7 @@ tensorboard: $(STAMP)
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
 
-# Pinned versions; quick when nothing changed since.
+# Install the pinned versions; does nothing if neither file has changed.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v[:2] <= (3, 13); \
 	  sys.exit(0 if ok else f"medunet needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'

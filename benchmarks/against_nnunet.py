@@ -1,20 +1,20 @@
-"""Steps per second, time to the 50th step and peak memory of `medunet train` beside nnU-Net's trainer, in turn.
+"""Steps per second, time to the 50th step and peak memory of `medunet train` compared with nnU-Net's trainer.
 
 python benchmarks/against_nnunet.py --peer-python PEER/bin/python --work DIR --data-root DIR --folds-file FILE \
     [--rounds 3] [--steps 50] [--patch 40 56 40] [--batch 6]
 
-benchmarks/nnunet_peer.py says how PEER, nnU-Net's environment, is made. Both train the same cases on the CPU with
-the same patch, batch, channels and list of augmentations, and with deep supervision; nnU-Net in fp32, as it
-does on a CPU, medunet as its probe finds best. A round starts each once as its user does, in a process of its own,
-with the cases preprocessed before, for twice `--steps` steps.
+See benchmarks/nnunet_peer.py for how to create PEER, nnU-Net's environment. Both train the same cases on the CPU
+with the same patch size, batch size, channels and list of augmentations, and with deep supervision; nnU-Net in fp32,
+its precision on a CPU, medunet with the precision and layout that its benchmark chooses. A round runs each once, as
+a user would, in a separate process, with preprocessed cases, for twice `--steps` steps.
 
-- "time to step": from the process's start, imports, probes and loaders included, until the table that it writes
-  shows `--steps` steps. medunet's shows them after the validation that ends the epoch, nnU-Net's at once.
-- "steps a second": of the second half. medunet's figure counts data, augmentation, logging, one validated case,
-  checkpoint and curves; nnU-Net's counts data and augmentation alone: the rest it does every 250 steps.
-- "peak memory": the largest resident size of the process.
+- "time to step": from the start of the process, including imports, benchmark and data loaders, until the table that
+  it writes shows `--steps` steps. medunet writes it after the validation at the end of an epoch, nnU-Net immediately.
+- "steps a second": of the second half. medunet's figure includes data loading, augmentation, logging, validation of
+  one case, checkpoint and curves; nnU-Net's only data loading and augmentation, as it does the rest every 250 steps.
+- "peak memory": the peak resident memory of the process.
 
-The ratios are medians over the rounds' ratios, with their range.
+The ratios are medians over the rounds, with their range.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from pathlib import Path
 
 from nnunet_peer import Peer, Watched, add_arguments, read_cases, read_rows, watch
 
-from medunet.base.files import read_object, write_json
+from medunet.base.files import read_json_object, write_json
 from medunet.base.processor import read_processor
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one start of one trainer came to."""
+    """The measurements of one training process."""
 
     reached_s: float  # from the process's start to the last step of the first half
     steps_per_s: float  # of the second half
@@ -42,7 +42,7 @@ class Measured:
 
     @classmethod
     def of(cls, watched: Watched, rows: Sequence[dict[str, float]], num_steps: int) -> "Measured":
-        """Read the figures off a process and its rows (step, minutes), of which one ends each half."""
+        """Compute the measurements from a process and its table rows (step, minutes)."""
         first, last = (next(row for row in rows if row["step"] == n) for n in (num_steps, 2 * num_steps))
         seconds = 60 * (last["minutes"] - first["minutes"])
         assert watched.reached_s is not None, "the table was never seen to reach the step"
@@ -51,14 +51,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ours:
-    """A medunet run, checked, planned and with its cases preprocessed, on which training is started anew."""
+    """A medunet run with checked, planned and preprocessed cases, in which training is repeated from scratch."""
 
     folder: Path
     data_root: Path
     fold: int
 
     def call(self, command: str, *arguments: str, num_steps: int = 0) -> Watched:
-        """Run one of medunet's commands; its output goes to `medunet_<command>.log` beside the run."""
+        """Run a medunet command; its output goes to `medunet_<command>.log` next to the run's folder."""
         table = self.folder / "folds" / str(self.fold) / "training.csv"
         return watch(
             [sys.executable, "-m", "medunet.cli", command, *arguments, "--data-root", str(self.data_root)],
@@ -68,7 +68,7 @@ class Ours:
         )
 
     def prepare(self, given: argparse.Namespace) -> None:
-        """Make manifest and plan, and train two steps, so that every case is preprocessed."""
+        """Make manifest and plan, and train two steps, which preprocesses every case."""
         shutil.rmtree(self.folder, ignore_errors=True)
         run, patch = str(self.folder), list(given.patch)
         self.call("manifest", given.dataset, "--run", run, "--folds-file", str(given.folds_file.absolute()))
@@ -78,11 +78,11 @@ class Ours:
         self.train(1)
 
     def train(self, num_steps: int) -> tuple[Watched, list[dict[str, float]]]:
-        """Train two epochs of so many steps from scratch, probe included; return the process and a row an epoch."""
+        """Train two epochs of `num_steps` steps from scratch; return the process and a table row per epoch."""
         fold, provenance = self.folder / "folds" / str(self.fold), self.folder / "provenance.json"
         shutil.rmtree(fold, ignore_errors=True)
-        kept = read_object(provenance)
-        kept.pop("folds", None)  # what the probe found
+        kept = read_json_object(provenance)
+        kept.pop("folds", None)  # the result of the benchmark
         write_json(provenance, kept)
         changes = [
             "training.epochs=2",
@@ -99,7 +99,7 @@ class Ours:
 
 
 def main() -> None:
-    """Prepare both, measure in turn, print figures and ratios."""
+    """Prepare both trainers, measure them in turn, and print figures and ratios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

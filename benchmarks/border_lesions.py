@@ -1,18 +1,18 @@
-"""Lesions at the border of the field of view: found or missed, by what is kept inside the scan in training.
+"""Detection of lesions at the border of the field of view, for two ways of sampling training patches.
 
 python benchmarks/border_lesions.py [--steps 800] [--seeds 0 1]
 
-Trains the same small network twice on the same seeded phantoms, by steps and not by the clock. "Margin patch inside"
-is the sampling of medunet 0.4.0, which kept the patch inside the scan that is cut 1.25 times larger for
-augmentation; "final patch inside" is today's. Phantoms are 1.5 to 1.8 patches long, of noisy tissue between two
-walls across axis 1, and hold round lesions of three kinds:
+Trains the same small network twice on the same seeded phantoms, for a fixed number of steps. "Margin patch inside" is
+the sampling of medunet 0.4.0, which kept the patch that is cut 1.25 times larger for augmentation inside the scan;
+"final patch inside" is the current sampling, which keeps only the final patch inside. Phantoms are 1.5 to 1.8 patches
+long, consist of noisy tissue between two walls at the ends of axis 1, and contain round lesions of three kinds:
 
 - inner: bright, in the tissue, at least 10 voxels from every border;
-- cut: bright, as those, but cut by the border of the field of view across axis 0 or 2;
-- wall: dark, in a wall, where they are cut too; dark balls in the tissue are no lesions.
+- cut: bright, in the tissue, but cut by the border of the field of view along axis 0 or 2;
+- wall: dark, in a wall, and also cut by the border; dark balls in the tissue are not lesions.
 
-Prints the share of each kind that was found in phantoms not trained on, with half of its voxels predicted; the mean
-Dice of each kind's surroundings (3 voxels about each lesion); and false lesions a phantom.
+Prints the fraction of each kind that was found in test phantoms (with at least half of the voxels predicted), the
+mean Dice within 3 voxels around each lesion, and the number of false lesions per phantom.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from medunet.transforms.patches import PreparedCase, find_locations
 
 SHAPE, PATCH, BATCH, WALL = (56, 48, 40), (32, 32, 24), 4, 5
 KINDS = ("inner", "cut", "wall")
-NUM_TRAINING, NUM_TEST, NUM_EACH = 12, 12, 3  # phantoms, and lesions of each kind in one
+NUM_TRAINING, NUM_TEST, NUM_EACH = 12, 12, 3  # phantoms, and lesions of each kind per phantom
 DESCRIPTION = Description.parse(
     {
         "name": "border-lesions",
@@ -55,7 +55,7 @@ DESCRIPTION = Description.parse(
 
 
 def make_phantom(number: int) -> tuple[PreparedCase, NDArray[np.uint8]]:
-    """Return a phantom and which lesion is where: 1 to 3 the first kind's, 4 to 6 the second's, and so on."""
+    """Return a phantom and the map of its lesions: 1 to 3 are of the first kind, 4 to 6 of the second, and so on."""
     rng = np.random.default_rng([11, number])
     image = 0.4 * rng.normal(size=SHAPE) + 3.0 * ndimage.gaussian_filter(rng.normal(size=SHAPE), 4)
     image[:, :WALL] += 1.5
@@ -96,7 +96,7 @@ def make_phantom(number: int) -> tuple[PreparedCase, NDArray[np.uint8]]:
 def train(
     cases: list[PreparedCase], plan: Plan, num_steps: int, seed: int, *, margin_inside: bool
 ) -> torch.nn.Module:
-    """Train by steps; `margin_inside` keeps the larger patch inside the scan, as medunet 0.4.0 did."""
+    """Train a network; `margin_inside` keeps the larger patch inside the scan, as in medunet 0.4.0."""
     config = TrainingConfig(optimizer="adamw", learning_rate=3e-3)
     patches = PatchDataset(cases, plan, config, seed=seed)
     if margin_inside:
@@ -129,7 +129,7 @@ def train(
 def measure(
     network: torch.nn.Module, phantoms: list[tuple[PreparedCase, NDArray[np.uint8]]], plan: Plan
 ) -> Iterator[tuple[str, float]]:
-    """Yield "KIND found", "KIND Dice" of every lesion, and "false lesions" of every phantom."""
+    """Yield the values "KIND found" and "KIND Dice" of every lesion, and "false lesions" of every phantom."""
     for case, which in phantoms:
         image = torch.from_numpy(case.image)
         with torch.inference_mode():
@@ -148,7 +148,7 @@ def measure(
 
 
 def main() -> None:
-    """Train both ways from each seed, and print a table."""
+    """Train with both ways of sampling for each seed, and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,15 +1,15 @@
-"""Time and memory of `medunet check` of one case after the other, beside reading and decoding the same files alone.
+"""Time and memory of `medunet check`, case by case, compared with only reading and decoding the same files.
 
 python benchmarks/check.py [--data ../shared/data] [--rounds 3]
 
-One thread, files in the system's cache. Each round reads a cohort and then checks it, so that what else the machine
-does falls on both alike; the best of the rounds counts.
+Everything runs on one thread with the files in the page cache. Each round reads a cohort and then checks it, so that
+other load affects both equally; the best round is reported.
 
 - "read": `numpy.asarray(nibabel.load(path).dataobj)` of each file, in its stored type; "as float32": `get_fdata`.
-- "check": `check_case` of each case, with every check of its files, without those of the whole set.
-- "times": check against read.
-- "MB": the most that arrays and objects take at once while a process of its own checks (`tracemalloc`), and the
-  bytes of the cohort's largest volume as stored.
+- "check": `check_case` of each case, with all checks of its files but without those of the whole dataset.
+- "times": time of the check divided by that of reading.
+- "MB": peak memory of arrays and objects during the check in a separate process (`tracemalloc`), and the size of the
+  cohort's largest volume as stored.
 """
 
 import argparse
@@ -39,7 +39,7 @@ COHORTS = ("hippocampus", "brats", "ct_abdomen")
 
 @dataclass(frozen=True)
 class Cohort:
-    """Cases below a folder."""
+    """The cases of a dataset and their data root."""
 
     root: Path
     description: Description
@@ -56,7 +56,7 @@ class Cohort:
 
 
 def open_cohort(name: str, data: Path) -> Cohort:
-    """List the cases of a folder of the shared data."""
+    """List the cases of one of `COHORTS` in the data folder."""
     if name == "hippocampus":
         root, description = data / name, load_description("msd_task04_hippocampus")
         return Cohort(root, description, make_manifest(description, root).cases)
@@ -78,7 +78,7 @@ def check(cohort: Cohort) -> None:
 
 
 def read(cohort: Cohort) -> None:
-    """Read all files in the types that they store."""
+    """Read all files in their stored type."""
     for path in cohort.paths:
         np.asarray(nib.load(path).dataobj)
 
@@ -90,7 +90,7 @@ def read_float32(cohort: Cohort) -> None:
 
 
 def measure(cohort: Cohort, rounds: int) -> Iterator[float]:
-    """Yield the best milliseconds a case of reading, of reading as float32, and of the check."""
+    """Yield the best time in ms per case of reading, of reading as float32, and of the check."""
     works: list[Callable[[Cohort], None]] = [read, read_float32, check]
     best = [float("inf")] * len(works)
     for _ in range(rounds):
@@ -103,26 +103,26 @@ def measure(cohort: Cohort, rounds: int) -> Iterator[float]:
 
 
 def measure_memory(name: str, data: Path) -> float:
-    """Return how many MB a process of its own takes at most while it checks a cohort."""
+    """Return the peak memory in MB of a separate process that checks a cohort."""
     command = [sys.executable, __file__, "--data", str(data), "--memory-of", name]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def print_peak(cohort: Cohort) -> None:
-    """Print how many MB are taken at most while this process checks."""
+    """Check a cohort in this process and print the peak memory in MB."""
     tracemalloc.start()
     check(cohort)
     print(tracemalloc.get_traced_memory()[1] / 1e6)
 
 
 def largest_mb(cohort: Cohort) -> float:
-    """Return the MB of the cohort's largest volume as stored."""
+    """Return the size in MB of the cohort's largest volume as stored."""
     headers = [nib.load(path).header for path in cohort.paths]
     return max(np.prod(head.get_data_shape()) * head.get_data_dtype().itemsize for head in headers) / 1e6
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure every cohort and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("MEDUNET_SHARED_DATA", "../shared/data"))

@@ -1,18 +1,18 @@
-"""Time of `import-dicom`, beside reading the same bytes, decoding the same pixels, and SimpleITK's series reader.
+"""Time of `import-dicom`, compared with reading the bytes, decoding the pixels, and SimpleITK's series reader.
 
 python benchmarks/dicom_import.py [--data ../shared/data] [--series 4] [--slices 120] [--rounds 3] [--workers 1]
 
-With --data the real series are imported, each alone; without, CT series of 512×512 noise, stored uncompressed, made
-for it in a temporary folder. Every part runs in this process, one after the other within each round so that a busy
-machine distorts the ratios least; medians over the rounds are shown.
+With --data, real series are imported, one at a time; without it, synthetic uncompressed CT series of 512×512 noise in
+a temporary folder. All parts run in this process, in turn within each round, so that other load affects the ratios
+least. Medians over the rounds are shown.
 
-- "read": the bytes of all files, from the page cache.
-- "decode": pydicom's dcmread and pixel_array of every file; nothing is sorted, checked or rescaled.
-- "scan": the import's headers, grouping and checks, without pixels.
-- "import": all of it, into a new folder: sorted, checked, rescaled, compressed and flushed to disk.
-- "write": what of it is nibabel's compression and writing of the volumes.
-- "again": the same import when nothing has changed.
-- "sitk": SimpleITK's ImageSeriesReader on the sorted files and its writer of .nii.gz; nothing is checked.
+- "read": reading the bytes of all files from the page cache.
+- "decode": pydicom's dcmread and pixel_array of every file, without sorting, checks or rescaling.
+- "scan": headers, grouping and checks of the import, without pixels.
+- "import": the complete import into a new folder: sorting, checks, rescaling, compression, flushing to disk.
+- "write": the part of the import that compresses and writes the volumes.
+- "again": the same import again, with nothing changed.
+- "sitk": SimpleITK's ImageSeriesReader on the sorted files, and writing .nii.gz; nothing is checked.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PARTS = ("read", "decode", "scan", "import", "write", "again", "sitk")
 
 
 def write_ct(folder: Path, num_slices: int, seed: int) -> None:
-    """Write a series of 512×512 slices: smooth noise in HU, which compresses about as a body does."""
+    """Write a CT series of 512×512 slices of smooth noise in HU, which compresses about as well as a real scan."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     series, study, frame = generate_uid(), generate_uid(), generate_uid()
@@ -64,7 +64,7 @@ def write_ct(folder: Path, num_slices: int, seed: int) -> None:
 
 
 def read_bytes(files: list[Path]) -> None:
-    """Read every file whole."""
+    """Read all bytes of every file."""
     for path in files:
         path.read_bytes()
 
@@ -82,7 +82,7 @@ def scan(tree: Path) -> None:
 
 
 def write_again(images: Path, folder: Path) -> float:
-    """Return the seconds that the writing of the same volumes takes."""
+    """Return the seconds needed to write the same volumes again."""
     seconds = 0.0
     for path in images.iterdir():
         image = nib.load(path)
@@ -94,7 +94,7 @@ def write_again(images: Path, folder: Path) -> float:
 
 
 def read_by_simpleitk(tree: Path, folder: Path) -> None:
-    """Read each series in the order of its slices, and write it."""
+    """Read each series in slice order with SimpleITK, and write it as .nii.gz."""
     for number, series in enumerate(read_tree(tree, workers=1).series):
         (part,) = check_series(series)
         assert part.stack is not None
@@ -104,7 +104,7 @@ def read_by_simpleitk(tree: Path, folder: Path) -> None:
 
 
 def clock(call: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
+    """Return the duration of a call in seconds."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -117,20 +117,20 @@ def measure(tree: Path, rounds: int, workers: int) -> dict[str, float]:
     times: dict[str, list[float]] = {part: [] for part in PARTS}
     for _ in range(rounds):
         with TemporaryDirectory() as name:
-            out, beside = Path(name) / "out", Path(name) / "beside"
-            beside.mkdir()
+            out, others = Path(name) / "out", Path(name) / "others"
+            others.mkdir()
             times["read"].append(clock(lambda: read_bytes(files)))
             times["decode"].append(clock(lambda: decode(files)))
             times["scan"].append(clock(lambda: scan(tree)))
             times["import"].append(clock(lambda out=out: import_tree(tree, out, workers=workers)))
-            times["write"].append(write_again(out / "images", beside))
+            times["write"].append(write_again(out / "images", others))
             times["again"].append(clock(lambda out=out: import_tree(tree, out, workers=workers)))
-            times["sitk"].append(clock(lambda beside=beside: read_by_simpleitk(tree, beside)))
+            times["sitk"].append(clock(lambda others=others: read_by_simpleitk(tree, others)))
     return {part: statistics.median(values) for part, values in times.items()}
 
 
 def show(name: str, tree: Path, times: dict[str, float]) -> None:
-    """Print a line of the table."""
+    """Print a row of the table."""
     files = [path for path in tree.rglob("*") if path.is_file()]
     megabytes = sum(path.stat().st_size for path in files) / 1e6
     cells = [f"{times[part]:9.3f}" for part in PARTS]
@@ -141,6 +141,7 @@ def show(name: str, tree: Path, times: dict[str, float]) -> None:
 
 
 def main() -> None:
+    """Measure real or synthetic series and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--series", type=int, default=4)

@@ -1,11 +1,11 @@
-"""Store what nnU-Net's own networks answer to fixed weights and one batch, for tests/networks/test_nnunet_parity.py.
+"""Store the outputs of nnU-Net's networks for fixed weights and one batch, for tests/networks/test_nnunet_parity.py.
 
 PEER/bin/python benchmarks/make_nnunet_outputs.py tests/networks/nnunet_outputs.npz
 
-Runs in nnU-Net's environment (benchmarks/nnunet_peer.py says how it is made). Weights and input are drawn as numbers
-that half precision holds exactly, so that they are stored in half the space without rounding. For each network the
-file holds `<network>/topology` (JSON), `<network>/input`, `<network>/weight/<nnU-Net's name>` in nnU-Net's order, and
-`<network>/output/<i>`, the logits of every decoder stage, finest first, in float32.
+Runs in nnU-Net's environment (see benchmarks/nnunet_peer.py). Weights and inputs are random numbers that are exact in
+half precision, and are stored in it to save space. For each network the file contains `<network>/topology` (JSON),
+`<network>/input`, `<network>/weight/<nnU-Net's name>` in nnU-Net's order, and `<network>/output/<i>`, the logits of
+every decoder stage, finest first, in float32.
 """
 
 import argparse
@@ -49,7 +49,7 @@ NUM_OUTPUTS = 3
 
 
 def build(topology: dict[str, Any]) -> nn.Module:
-    """Build nnU-Net's network as its planner asks for it: biases, affine instance norm, leaky ReLU."""
+    """Build an nnU-Net network with the settings of its planner: biases, affine instance norm, leaky ReLU."""
     is_flat = len(topology["strides"][0]) == 2
     depths = {"n_conv_per_stage_decoder": topology["convolutions"]}
     if "blocks" in topology:
@@ -75,14 +75,14 @@ def build(topology: dict[str, Any]) -> nn.Module:
 
 
 def draw_weight(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Draw a kernel scaled by its fan-in, or a bias or norm weight in -1..1; exact in half precision."""
+    """Draw a kernel scaled by its fan-in, or a bias or norm weight in -1..1, in half precision."""
     if len(shape) == 1:
         return rng.uniform(-1, 1, shape).astype(np.float16)
     return (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float16)
 
 
 def main() -> None:
-    """Draw weights and inputs, run the networks, and store all of it in one file."""
+    """Draw weights and inputs, run the networks, and store everything in one file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

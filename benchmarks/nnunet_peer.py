@@ -1,9 +1,9 @@
-"""nnU-Net on one fold of a dataset for so many minutes, scored by medunet: what it reaches, to compare with.
+"""Train nnU-Net on one fold of a dataset for a number of minutes and score it with medunet, for comparison.
 
 python benchmarks/nnunet_peer.py --peer-python PEER/bin/python --work DIR --data-root DIR --folds-file FILE \
     [--fold 0] [--minutes 5] [--batch 6]
 
-PEER is an environment with nnunetv2 2.8.1, made once:
+PEER is an environment with nnunetv2 2.8.1, created once:
 
     python -m venv PEER
     PEER/bin/pip install torch==2.13.0   # its CPU build
@@ -13,13 +13,13 @@ PEER is an environment with nnunetv2 2.8.1, made once:
         seaborn imagecodecs yacs einops blosc2 connected-components-3d threadpoolctl future graphviz
     rm -r PEER/lib/python3.11/site-packages/nnunetv2/training/nnUNetTrainer/primus
 
-The last line: its transformers need timm and with it a torchvision that does not match the CPU build of torch.
+The last line is needed because its transformers import timm, and with it a torchvision that does not match the CPU
+build of torch.
 
-The raw folder, plan and preprocessed cases are made in the work folder at the first call and kept. nnU-Net plans by
-its own rules (on hippocampus: patch 40×56×40, batch 6, 32 to 256 channels); `--batch` overrules the batch size alone.
-What the minutes count stands in benchmarks/nnunet_trainers/timed_trainer.py. Prints one JSON object, with and without
-mirroring at prediction; mean Dice is the mean over cases of the mean over classes on the scans' own grid.
-"""
+Raw folder, plan and preprocessed cases are created in the work folder by the first call and kept. nnU-Net plans by
+its own rules (on hippocampus: patch 40×56×40, batch 6, 32 to 256 channels); `--batch` overrides only the batch size.
+See benchmarks/nnunet_trainers/timed_trainer.py for what the minutes include. Prints one JSON object, with and
+without mirroring at prediction. Mean Dice is the mean over cases of the mean over classes, on the scans' grid. """
 
 import argparse
 import csv
@@ -54,20 +54,20 @@ TRAINERS = Path(__file__).with_name("nnunet_trainers")
 
 @dataclass(frozen=True)
 class Watched:
-    """A process that has ended: its times in seconds since its start, its peak memory in GB."""
+    """Measurements of a finished process: times in seconds since its start, and peak memory in GB."""
 
     total_s: float
-    reached_s: float | None  # when what was watched for came about
+    reached_s: float | None  # when the condition was first met
     peak_gb: float
 
 
 def watch(
     command: list[str], environment: Mapping[str, str], log: Path, reached: Callable[[], bool]
 ) -> Watched:
-    """Run a command, its output into `log`, and note when `reached` first says yes.
+    """Run a command with its output in `log`, and measure when `reached` first returns True.
 
     Raises:
-        InputError: the command failed; shows the end of its log.
+        InputError: The command failed; the message shows the end of its log.
     """
     start, reached_s = time.monotonic(), None
     with log.open("w") as stream:
@@ -84,11 +84,11 @@ def watch(
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise InputError(f"{Path(command[0]).name} ended with {process.returncode}:\n{tail}")
     process.returncode = 0
-    return Watched(time.monotonic() - start, reached_s, usage.ru_maxrss * 1024 / 1e9)  # Linux counts KiB
+    return Watched(time.monotonic() - start, reached_s, usage.ru_maxrss * 1024 / 1e9)  # Linux reports KiB
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """Read steps and minutes from a table that a training process writes; empty while it has not begun."""
+    """Read steps and minutes from the table that a training process writes; empty before it exists."""
     if not path.exists():
         return []
     with path.open(newline="") as stream:
@@ -98,7 +98,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 @dataclass(frozen=True)
 class Peer:
-    """nnU-Net's environment, and the folder that holds all it reads and writes."""
+    """nnU-Net's Python environment, and the work folder for all files that it reads and writes."""
 
     python: Path
     work: Path
@@ -110,7 +110,7 @@ class Peer:
 
     @property
     def raw(self) -> Path:
-        """Folder of the cases as nnU-Net wants them named."""
+        """Folder of the cases in nnU-Net's raw format."""
         return self.work / "raw" / DATASET
 
     def run(
@@ -133,7 +133,7 @@ class Peer:
         return watch(command, environment, self.work / f"{script}.log", reached)
 
     def prepare(self, manifest: Manifest, data_root: Path) -> float | None:
-        """Write the raw folder, plan and preprocess; return the seconds it took, None where it stood already."""
+        """Write the raw folder, plan and preprocess; return the seconds taken, or None if this was done before."""
         splits_file = self.preprocessed / "splits_final.json"  # written last
         if splits_file.exists():
             return None
@@ -155,7 +155,7 @@ class Peer:
         return time.monotonic() - start
 
     def configure(self, batch: int | None) -> tuple[str, dict[str, Any]]:
-        """Return the name and content of the plan's 3D configuration, at nnU-Net's or the given batch size."""
+        """Return name and content of the plan's 3D configuration, with nnU-Net's or the given batch size."""
         path = self.preprocessed / "nnUNetPlans.json"
         plans = json.loads(path.read_text())
         configurations = plans["configurations"]
@@ -172,7 +172,7 @@ class Peer:
     ) -> tuple[Watched, list[dict[str, float]]]:
         """Train a fold on the CPU from scratch; return the process and a row (step, minutes) for each step.
 
-        `limits`: minutes or steps.
+        `limits` are the keyword arguments `minutes` or `steps`.
         """
         folder = self.work / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{configuration}" / f"fold_{fold}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -182,7 +182,7 @@ class Peer:
             *(DATASET, configuration, str(fold), "-tr", TRAINER, "-device", "cpu"),
             reached=lambda: len(read_rows(steps)) >= reached_step,
             more={
-                "nnUNet_n_proc_DA": "0",  # augments in the training process itself: there are no spare cores
+                "nnUNet_n_proc_DA": "0",  # augment in the training process, as there are no spare cores
                 **{f"PEER_{name.upper()}": str(value) for name, value in limits.items()},
             },
         )
@@ -191,7 +191,7 @@ class Peer:
     def predict(
         self, configuration: str, fold: int, manifest: Manifest, *, mirror: bool
     ) -> tuple[Path, float]:
-        """Predict a fold's held-out cases with nnU-Net's own predictor; return the folder and the seconds."""
+        """Predict a fold's held-out cases with nnU-Net; return the folder of masks and the seconds taken."""
         scans = self.work / f"held_out_{fold}"
         out = self.work / f"predictions_{fold}_{'mirrored' if mirror else 'plain'}"
         for folder in (scans, out):
@@ -210,14 +210,14 @@ class Peer:
 
 
 def write_raw(manifest: Manifest, data_root: Path, raw: Path) -> None:
-    """Write nnU-Net's raw folder: images linked as `<case>_0000.nii.gz`, labels as uint8, dataset.json.
+    """Write nnU-Net's raw folder: links to images as `<case>_0000.nii.gz`, labels as uint8, dataset.json.
 
     Raises:
-        InputError: the set has regions, or images that are not one .nii.gz file a channel.
+        InputError: The dataset has regions, or images are not one .nii.gz file per channel.
     """
     description = manifest.description
     if description.regions:
-        raise InputError("has regions; only plain labels are compared", where=description.name)
+        raise InputError("has regions; only mutually exclusive labels are supported", where=description.name)
     (raw / "imagesTr").mkdir(parents=True)
     (raw / "labelsTr").mkdir()
     cases = [case for case in manifest.used if case.split == "train"]
@@ -225,7 +225,7 @@ def write_raw(manifest: Manifest, data_root: Path, raw: Path) -> None:
         images, label = case_paths(case, description, data_root)
         assert label is not None
         if len(set(images)) < len(images) or not all(image.name.endswith(".nii.gz") for image in images):
-            raise InputError("needs one .nii.gz file a channel", where=f"case {case.id}")
+            raise InputError("needs one .nii.gz file per channel", where=f"case {case.id}")
         for channel, image in enumerate(images):
             (raw / "imagesTr" / f"{case.id}_{channel:04}.nii.gz").symlink_to(image.resolve())
         volume = read_label(label)
@@ -242,7 +242,7 @@ def write_raw(manifest: Manifest, data_root: Path, raw: Path) -> None:
 
 
 def score(manifest: Manifest, fold: int, data_root: Path, predictions: Path) -> dict[str, float]:
-    """Return the mean Dice of a fold's held-out cases, and each class's."""
+    """Return the mean Dice of a fold's held-out cases, over all classes and for each class."""
     description = manifest.description
     pairs = []
     for case in manifest.split_fold(fold)[1]:
@@ -255,9 +255,9 @@ def score(manifest: Manifest, fold: int, data_root: Path, predictions: Path) -> 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what any comparison with nnU-Net needs."""
+    """Add the options shared by all comparisons with nnU-Net."""
     parser.add_argument("--peer-python", type=Path, required=True, help="python of nnU-Net's environment")
-    parser.add_argument("--work", type=Path, required=True, help="folder for all that is written")
+    parser.add_argument("--work", type=Path, required=True, help="folder for all files that are written")
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--folds-file", type=Path, required=True, help='{"folds": [[case id, ...], ...]}')
     parser.add_argument("--dataset", default="msd_task04_hippocampus")
@@ -265,19 +265,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_cases(given: argparse.Namespace) -> Manifest:
-    """List the cases with their fixed folds."""
+    """Make the manifest of the dataset with the folds from the folds file."""
     description = load_description(given.dataset)
     return make_manifest(description, given.data_root, folds=read_folds(given.folds_file))
 
 
 def main() -> None:
-    """Prepare, train, predict, score, print."""
+    """Prepare, train, predict and score with nnU-Net, and print the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--batch", type=int, help="in place of the plan's batch size")
+    parser.add_argument("--batch", type=int, help="replaces the plan's batch size")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     peer, manifest = Peer(given.peer_python.absolute(), given.work.absolute()), read_cases(given)
@@ -287,7 +287,7 @@ def main() -> None:
     watched, steps = peer.train(configuration, given.fold, minutes=given.minutes)
     result: dict[str, Any] = {
         "peer": "nnU-Net",
-        **read_processor().plain(),
+        **read_processor().to_dict(),
         "dataset": manifest.description.name,
         "fold": given.fold,
         "minutes": round(steps[-1]["minutes"], 2),

@@ -1,14 +1,12 @@
-"""What nnU-Net 2.8.1 itself plans for random geometries: the values that tests/planning/test_nnunet_patches.py holds.
+"""Plans of nnU-Net 2.8.1 for random geometries, the reference values of tests/planning/test_nnunet_patches.py.
 
 nnUNet_raw=. nnUNet_preprocessed=. nnUNet_results=. \
     PEER/bin/python benchmarks/nnunet_plans.py tests/planning/nnunet_plans.json [--geometries 150] [--seed 0]
 
-PEER is the environment that benchmarks/nnunet_peer.py describes; nothing is read where the variables point to. The
-planners run as they are published, with their own estimate of memory; two things stand in for a raw folder: the
-fingerprint is drawn, and networks are built on torch's meta device, where they take no memory and count the same.
-Geometries are stored in our axis order, I J K; nnU-Net reads its own as K J I and puts the coarsest axis first, which
-is undone here.
-"""
+PEER is the environment described in benchmarks/nnunet_peer.py; the folders in the variables are not read. The
+planners run as published, with their own memory estimate, except that the fingerprint is random instead of computed
+from a raw folder, and networks are built on torch's meta device, where they take no memory. Geometries are stored in
+medunet's axis order I J K; nnU-Net uses K J I and puts the coarsest axis first, which is reverted here. """
 
 import argparse
 import contextlib
@@ -30,12 +28,12 @@ PLANNERS = {
     "residual_l": (residual.nnUNetPlannerResEncL, 24.0),
     "residual_xl": (residual.nnUNetPlannerResEncXL, 40.0),
 }
-# In 2D its residual planners shrink the patch until twelve fit, its plain one until two do; ours until two do.
+# In 2D, nnU-Net's residual planners shrink the patch until a batch of 12 fits; its plain planner and medunet, of 2.
 PLANNED = (("plain", 3), ("plain", 2), ("residual_m", 3), ("residual_l", 3), ("residual_xl", 3))
 
 
 def draw_geometry(rng: np.random.Generator) -> dict[str, Any]:
-    """Return up to four cases of like spacing and shape; every third dataset has one coarse axis."""
+    """Draw a dataset of up to four cases with similar spacing and shape; every third dataset has one coarse axis."""
     spacing = np.exp(rng.uniform(math.log(0.4), math.log(2.5), 3))
     shape = rng.integers(24, 520, 3)
     if rng.random() < 1 / 3:
@@ -54,13 +52,13 @@ def draw_geometry(rng: np.random.Generator) -> dict[str, Any]:
 
 
 class Planner:
-    """nnU-Net's planner over a drawn fingerprint instead of a raw folder."""
+    """nnU-Net's planner with a random fingerprint instead of a raw folder."""
 
     def __init__(self, name: str) -> None:
         self.planner_class, self.memory_gb = PLANNERS[name]
 
     def plan(self, geometry: dict[str, Any], dimensions: int) -> dict[str, Any]:
-        """Return the patch, and strides and kernels as a word of digits a stage, in our axis order."""
+        """Return patch size, and strides and kernel sizes as digits per stage, in medunet's axis order."""
         with _without_a_folder(geometry):
             planner = self.planner_class("drawn", gpu_memory_target_in_gb=self.memory_gb)
         planner.determine_normalization_scheme_and_whether_mask_is_used_for_norm = lambda: ([], [])
@@ -81,7 +79,7 @@ class Planner:
             plan = planner.get_plans_for_configuration(
                 spacing[forward][skip:], median[skip:], "drawn", voxels, {}
             )
-        axes = [2 - axis for axis in forward[skip:]]  # ours, in the order of nnU-Net's
+        axes = [2 - axis for axis in forward[skip:]]  # medunet's axis for each of nnU-Net's
         order = np.argsort(axes)
         kwargs = plan["architecture"]["arch_kwargs"]
         stages = {
@@ -93,7 +91,7 @@ class Planner:
 
 @contextlib.contextmanager
 def _without_a_folder(geometry: dict[str, Any]) -> Any:
-    """Let the planner's constructor read a drawn dataset."""
+    """Replace the functions with which the planner's constructor reads files, so that it gets a random dataset."""
     fingerprint = {
         "spacings": [spacing[::-1] for spacing in geometry["spacings_mm"]],
         "shapes_after_crop": [shape[::-1] for shape in geometry["shapes"]],
@@ -116,7 +114,7 @@ def _without_a_folder(geometry: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Draw geometries, plan each as `PLANNED` says, and store what came out."""
+    """Draw geometries, plan each with the networks in `PLANNED`, and write the plans to a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--geometries", type=int, default=150)

@@ -1,19 +1,20 @@
-"""Time and error of bringing an image and its label to a plan's grid: medunet, MONAI, nnU-Net's way and SimpleITK.
+"""Time and error of resampling an image and its label to a plan's grid: medunet, MONAI, nnU-Net and SimpleITK.
 
 python benchmarks/resampling.py [--threads 1] [--rounds 3]
 
-The scene is known in world mm: balls of 4 to 12 mm radius, every fourth of label 2, with edges 2 mm wide in the
-image. It is scanned at one spacing and brought to another; the truth is the scene at the voxels' centres of the grid
-that each way ends on. Arrays are in memory; the ways are measured in turn within each round, the best round counts.
+The scene is defined in world mm: balls of 4 to 12 mm radius, every fourth with label 2, with edges 2 mm wide in the
+image. It is scanned at one spacing and resampled to another. The ground truth is the scene at the voxel centres of
+the grid that each method produces. Arrays are in memory. The methods are measured in turn within each round, and the
+best round is reported.
 
-- "medunet" interpolates images linearly and gives labels by the largest share. "0.4.0" is MONAI's `Spacingd` as
-  medunet had it, bilinear in float32 and nearest. "SimpleITK" is linear and nearest.
-- "nnU-Net's way" is what its preprocessing does, written out: `skimage.transform.resize` of order 3, each label by
-  order 1 and a threshold; in plane, with the nearest slice, where slices are over 3 times thicker than wide.
-- "image %": root mean square error near the balls' edges, of the contrast. "Dice": of all labels with the truth.
-- "shift mm": of the balls' centroids, the mean over the balls. "volume %": the mean change of the balls' volumes.
-  "coarser" halves in plane and along slices but for an odd voxel: Spacingd then reads off every second voxel, which
-  is the truth by construction.
+- "medunet" interpolates images linearly and gives each voxel the label with the largest share. "0.4.0" is MONAI's
+  `Spacingd` as used by medunet 0.4.0, bilinear in float32 and nearest. "SimpleITK" is linear and nearest.
+- "nnU-Net's way" reimplements its preprocessing: `skimage.transform.resize` of order 3 for images, order 1 and a
+  threshold for each label; if slices are more than 3 times thicker than wide, in-plane and with the nearest slice.
+- "image %": root mean square error near the balls' edges, relative to the contrast. "Dice": of all labels.
+- "shift mm": mean shift of the balls' centroids. "volume %": mean change of the balls' volumes. The task "coarser"
+  halves the resolution along all axes except for an odd voxel: Spacingd then takes every second voxel, which equals
+  the ground truth by construction.
 """
 
 import argparse
@@ -45,12 +46,14 @@ TASKS = {  # spacing of the scan and of the plan, mm
 }
 Triple = tuple[float, float, float]
 Image, Label = NDArray[np.float32], NDArray[np.uint8]
-Result = tuple[Image, Label, NDArray[np.float64], NDArray[np.float64]]  # and first centre and step in mm
-Way = Callable[[Image, Label, Triple, Triple], Result]
+Result = tuple[
+    Image, Label, NDArray[np.float64], NDArray[np.float64]
+]  # and first voxel centre and spacing in mm
+Method = Callable[[Image, Label, Triple, Triple], Result]
 
 
 class Scene:
-    """Balls that do not touch, in mm from the corner of the field of view."""
+    """Random balls that do not touch, in mm from the corner of the field of view."""
 
     def __init__(self, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
@@ -66,7 +69,7 @@ class Scene:
     def scan(
         self, shape: tuple[int, ...], first_mm: NDArray[np.float64], step_mm: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return image (0 to 1), label and number of the nearest ball at the voxels' centres."""
+        """Return image (0 to 1), label, and number of the nearest ball at the voxel centres of a grid."""
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
         points = first_mm + step_mm * index
         depth = np.full(shape, -np.inf)
@@ -81,7 +84,7 @@ class Scene:
 
 
 def by_medunet(image: Image, label: Label, spacing_mm: Triple, target_mm: Triple) -> Result:
-    """As training and prediction do."""
+    """Resample as medunet's training and prediction do."""
     size = size_at_spacing(image.shape, spacing_mm, target_mm)
     step = np.multiply(image.shape, spacing_mm) / size
     new = Resize(size, mode="trilinear", align_corners=False)(torch.from_numpy(image)[None])
@@ -89,7 +92,7 @@ def by_medunet(image: Image, label: Label, spacing_mm: Triple, target_mm: Triple
 
 
 def by_spacingd(image: Image, label: Label, spacing_mm: Triple, target_mm: Triple) -> Result:
-    """As medunet did up to 0.4.0."""
+    """Resample with MONAI's Spacing, as medunet did up to 0.4.0."""
     affine = torch.diag(torch.tensor([*spacing_mm, 1.0], dtype=torch.float64))
     new = [
         Spacing(target_mm, mode=mode, padding_mode="border", dtype=np.float32)(
@@ -101,7 +104,7 @@ def by_spacingd(image: Image, label: Label, spacing_mm: Triple, target_mm: Tripl
 
 
 def by_nnunet(image: Image, label: Label, spacing_mm: Triple, target_mm: Triple) -> Result:
-    """As nnU-Net's preprocessing does (`resample_data_or_seg` of nnunetv2 2.8), without its files."""
+    """Resample as nnU-Net's preprocessing does (`resample_data_or_seg` of nnunetv2 2.8)."""
     size = size_at_spacing(image.shape, spacing_mm, target_mm)
     in_plane = max(spacing_mm) > 3 * min(spacing_mm)
     step = np.multiply(image.shape, spacing_mm) / size
@@ -126,7 +129,7 @@ def _by_skimage(
 
 
 def by_simpleitk(image: Image, label: Label, spacing_mm: Triple, target_mm: Triple) -> Result:
-    """By SimpleITK's filter onto medunet's grid."""
+    """Resample with SimpleITK's filter to medunet's grid."""
     size = size_at_spacing(image.shape, spacing_mm, target_mm)
     step = np.multiply(image.shape, spacing_mm) / size
     new = []
@@ -142,7 +145,7 @@ def by_simpleitk(image: Image, label: Label, spacing_mm: Triple, target_mm: Trip
     return new[0], new[1], step / 2, step
 
 
-WAYS: dict[str, Way] = {
+METHODS: dict[str, Method] = {
     "medunet": by_medunet,
     "0.4.0": by_spacingd,
     "nnU-Net's way": by_nnunet,
@@ -150,8 +153,8 @@ WAYS: dict[str, Way] = {
 }
 
 
-def grade(result: Result, scene: Scene) -> str:
-    """Return the columns that tell the errors of a way."""
+def format_errors(result: Result, scene: Scene) -> str:
+    """Return the table columns with the errors of a method."""
     image, label, first, step = result
     truth, wanted, nearest = scene.scan(label.shape, first, step)
     edges = np.abs(truth - 0.5) < 0.495
@@ -167,6 +170,7 @@ def grade(result: Result, scene: Scene) -> str:
 
 
 def main() -> None:
+    """Measure all methods on all tasks and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -177,19 +181,19 @@ def main() -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(given.threads)
     scene = Scene()
     print(f"{read_processor().describe()}, {given.threads} thread(s)")
-    print(f"{'task':16}{'way':16}{'ms':>8}{'image %':>8}{'Dice':>8}{'shift mm':>10}{'volume %':>10}")
+    print(f"{'task':16}{'method':16}{'ms':>8}{'image %':>8}{'Dice':>8}{'shift mm':>10}{'volume %':>10}")
     for task, (spacing_mm, target_mm) in TASKS.items():
         shape = tuple(round(mm / step) for mm, step in zip(EXTENT_MM, spacing_mm, strict=True))
         image, label, _ = scene.scan(shape, np.array(spacing_mm) / 2, np.array(spacing_mm))
-        seconds = dict.fromkeys(WAYS, np.inf)
+        seconds = dict.fromkeys(METHODS, np.inf)
         results = {}
         for _ in range(given.rounds):
-            for name, way in WAYS.items():
+            for name, method in METHODS.items():
                 start = time.perf_counter()
-                results[name] = way(image, label, spacing_mm, target_mm)
+                results[name] = method(image, label, spacing_mm, target_mm)
                 seconds[name] = min(seconds[name], time.perf_counter() - start)
-        for name in WAYS:
-            print(f"{task:16}{name:16}{1000 * seconds[name]:8.0f}{grade(results[name], scene)}")
+        for name in METHODS:
+            print(f"{task:16}{name:16}{1000 * seconds[name]:8.0f}{format_errors(results[name], scene)}")
 
 
 if __name__ == "__main__":

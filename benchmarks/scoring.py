@@ -1,22 +1,22 @@
-"""Time and memory of all scores of a pair of masks, beside other libraries' own calls; then of a cohort's parts.
+"""Time and memory of all scores of a pair of masks, compared with other libraries; then of scoring a cohort.
 
 python benchmarks/scoring.py [--data ../shared/data] [--peers surface-distance monai medpy] [--rounds 5] \
     [--peer-python PEER/bin/python]
 
-PEER holds what medunet's own environment may lack: `pip install numpy scipy surface-distance medpy`
-(MedPy is GPL). surface-distance is release 0.1, which NumPy 2 breaks: names that it misses are put back.
+PEER is an environment with the libraries that medunet's environment may lack: `pip install numpy scipy
+surface-distance medpy` (MedPy is GPL). surface-distance 0.1 does not work with NumPy 2; missing names are added.
 
-Every tool runs in a process of its own with one thread, on masks as nibabel gives them, in Fortran order. medunet
-makes one call for all of its scores; a peer those calls that give HD, HD95, ASSD, NSD at 1 and 2 mm and Dice, as
-far as it has them. What a peer wants as input, such as float tensors, is made before and not counted.
+Every tool runs in a separate process with one thread, on masks in Fortran order as nibabel returns them. medunet
+makes one call for all of its scores; the other libraries make the calls for HD, HD95, ASSD, NSD at 1 and 2 mm and
+Dice, as far as available. Converting the masks, for example to float tensors, is not counted.
 
-- "ms": the best of the rounds, as many more as 2 s hold; no new one is begun after 20 s.
-- "times": by how much medunet in its default, the area convention, is quicker.
-- "MB": by how much the largest resident size rises in the first round above all inputs.
+- "ms": the best of the rounds; rounds continue for at least 2 s, and none starts after 20 s.
+- "times": time relative to medunet with its default, the area convention.
+- "MB": increase of the peak resident memory in the first round, above all inputs.
 
-The cases: with --data the five readers of brats/TCGA-FG-6692 against the consensus, whole tumour; a 512×512×400 CT
-with a liver of 1.4 litres against a slightly different one, that shifted by 12 mm, and with an island 300 mm away.
-"""
+The cases: with --data, the whole tumours of the five readers of brats/TCGA-FG-6692 against the consensus. Always, in
+a 512×512×400 CT, a liver of 1.4 litres against a slightly different one, the same shifted by 12 mm, and with an
+island 300 mm away. """
 
 import argparse
 import itertools
@@ -38,7 +38,7 @@ Mask = NDArray[np.bool_]
 Spacing = tuple[float, ...]
 Values = dict[str, float]
 
-FOREIGN = ("surface-distance", "medpy")  # what --peer-python runs
+FOREIGN = ("surface-distance", "medpy")  # run by --peer-python
 ENOUGH_S, LEAST_S = 20.0, 2.0
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 CT_SHAPE, CT_SPACING_MM, LITRES = (512, 512, 400), (0.8, 0.8, 1.0), 1.4
@@ -54,7 +54,7 @@ class Case:
     spacing_mm: Spacing
 
     def save(self, folder: Path) -> None:
-        """Write it for the processes that measure."""
+        """Write the masks and the spacing for the measuring processes."""
         np.save(folder / "reference.npy", self.reference)
         np.save(folder / "prediction.npy", self.prediction)
         (folder / "spacing.json").write_text(json.dumps(self.spacing_mm))
@@ -62,14 +62,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Tool:
-    """A library: what makes its inputs of a mask, and what calls it for all of its scores."""
+    """A library: a function that converts a mask to its input, and one that computes all scores."""
 
     prepare: Callable[[Mask], Any]
     call: Callable[[Any, Any, Spacing], Values]
 
 
 def make_cases(data: Path | None) -> Iterator[Case]:
-    """Yield the cases, one at a time in memory."""
+    """Yield the cases one at a time, to save memory."""
     import nibabel as nib
 
     if data is not None:
@@ -88,7 +88,7 @@ def make_cases(data: Path | None) -> Iterator[Case]:
 
 
 def make_livers() -> tuple[Mask, Mask]:
-    """Return two smooth shapes of 1.4 litres, a few mm apart, in a CT's grid and Fortran order."""
+    """Return two similar smooth shapes of 1.4 litres on a CT grid, in Fortran order."""
     box = (slice(30, 370), slice(80, 340), slice(70, 210))
     spans = [
         (np.arange(side.start, side.stop) - (side.start + side.stop) / 2) * step
@@ -109,7 +109,7 @@ def make_livers() -> tuple[Mask, Mask]:
 
 
 def add_island(mask: Mask) -> None:
-    """Add a ball of 16 mm to a liver's mask, 300 mm from the liver's centre."""
+    """Add a ball of 16 mm diameter to a liver mask, 300 mm from the liver's centre."""
     centre = (412, 422, 320)  # 170, 170 and 180 mm from voxel (200, 210, 140)
     box = tuple(slice(index - 12, index + 13) for index in centre)
     offsets = [np.arange(-12, 13) * step for step in CT_SPACING_MM]
@@ -118,7 +118,7 @@ def add_island(mask: Mask) -> None:
 
 
 def load_medunet(surface: str) -> Tool:
-    """All scores in one call."""
+    """Return medunet as a tool: all scores in one call."""
     from medunet.scoring.masks import score_masks
 
     def call(reference: Mask, prediction: Mask, spacing_mm: Spacing) -> Values:
@@ -130,7 +130,7 @@ def load_medunet(surface: str) -> Tool:
 
 
 def load_surface_distance() -> Tool:
-    """One computation of distances for all of its scores, as it is meant to be used."""
+    """Return surface-distance as a tool: distances are computed once for all of its scores, as intended."""
     from scipy import ndimage
 
     vars(np).setdefault("Inf", np.inf)
@@ -152,7 +152,7 @@ def load_surface_distance() -> Tool:
 
 
 def load_monai() -> Tool:
-    """Its functions take one-hot tensors `(B, C, I, J, K)` and find the surfaces anew in each."""
+    """Return MONAI as a tool: functions take tensors `(B, C, I, J, K)`, and each extracts the surfaces again."""
     import torch
     from monai.metrics import (
         compute_average_surface_distance,
@@ -180,7 +180,7 @@ def load_monai() -> Tool:
 
 
 def load_medpy() -> Tool:
-    """It has no NSD."""
+    """Return MedPy as a tool, which has no NSD."""
     from medpy.metric import binary
 
     def call(reference: Mask, prediction: Mask, spacing_mm: Spacing) -> Values:
@@ -203,16 +203,16 @@ PEERS: dict[str, Callable[[], Tool]] = {
 
 
 def peak_mb() -> float:
-    """Return the peak resident memory in MB since this program began (Linux alone says so, in KiB).
+    """Return the peak resident memory of this process in MB (only on Linux, which reports KiB).
 
-    Not `getrusage`: that begins with what the process that started this one held.
+    `getrusage` is not used because its value includes the memory of the parent process before exec.
     """
     status = Path("/proc/self/status").read_text().split()
     return int(status[status.index("VmHWM:") + 1]) * 1024 / 1e6
 
 
 def measure(name: str, folder: Path, rounds: int) -> None:
-    """Measure one tool on one saved case in this process; print times in s, the rise in MB and its values."""
+    """Measure one tool on one saved case in this process; print JSON with times in s, memory in MB, and scores."""
     try:
         tool = {**OURS, **PEERS}[name]()
     except ModuleNotFoundError as error:
@@ -234,7 +234,7 @@ def measure(name: str, folder: Path, rounds: int) -> None:
 
 
 def compare(case: Case, given: argparse.Namespace) -> None:
-    """Measure every tool on a case, print a row each."""
+    """Measure every tool on a case in separate processes, and print a row for each."""
     with TemporaryDirectory() as name:
         case.save(Path(name))
         ours_ms = 0.0
@@ -263,7 +263,7 @@ def compare(case: Case, given: argparse.Namespace) -> None:
 def time_cohort(
     name: str, files: Sequence[tuple[Path, Path]], targets: dict[str, tuple[int, ...]], num_cases: int
 ) -> None:
-    """Time reading and scoring of a cohort apart, and the whole with one worker and with two; print a row."""
+    """Time reading and scoring of a cohort separately, and both with one and two workers; print a row."""
     from medunet.scoring.evaluate import score_pairs
     from medunet.scoring.labels import score_labels
     from medunet.scoring.pairs import Pair
@@ -294,7 +294,7 @@ def time_cohort(
 
 
 def time_cohorts(data: Path | None) -> None:
-    """Time the parts of `medunet score` on compressed files: the readers' and the CT's."""
+    """Time the parts of `medunet score` on compressed files, for the readers and the CT."""
     import nibabel as nib
 
     print("\n| cohort | cases | read ms | score ms | reading | 1 worker s | 2 workers s | times |")
@@ -313,7 +313,7 @@ def time_cohorts(data: Path | None) -> None:
 
 
 def main() -> None:
-    """Measure and print; or, as a process that `compare` starts, measure one tool on one case."""
+    """Measure everything and print tables; or, in a process started by `compare`, measure one tool on one case."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

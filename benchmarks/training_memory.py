@@ -1,4 +1,4 @@
-"""Peak memory of a training step on the CPU against the planner's estimate.
+"""Peak memory of a training step on the CPU compared with the planner's estimate.
 
 python benchmarks/training_memory.py [--patch 40 56 40] [--batch 6] [--precision bf16]
 """
@@ -17,12 +17,12 @@ from medunet.records.config import NetworkConfig
 
 
 def peak_gb() -> float:
-    """Return this process's peak resident memory in GB (Linux counts it in KiB)."""
+    """Return the peak resident memory of this process in GB (Linux reports KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def main() -> None:
-    """Take two steps and print the rise of the peak."""
+    """Run two training steps and print the increase of the peak memory."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

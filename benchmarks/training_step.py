@@ -1,11 +1,10 @@
-"""Where a training step's time goes, and what the same augmentations cost in MONAI's random transforms.
+"""Time of the parts of a training step, compared with the same augmentations in MONAI's random transforms.
 
 python benchmarks/training_step.py [--patch 40 56 40] [--batch 4] [--rounds 5]
 
-Prints medians over the rounds, the parts measured in turn within each round so that a busy machine distorts the
-ratios least. medunet's step is cutting, augmenting and the network; augmenting should stay below a tenth of it. The
-options are elastic deformation and brightness jitter.
-"""
+Prints medians over the rounds. The parts are measured in turn within each round, so that other load affects the
+ratios least. A training step of medunet consists of cutting patches, augmentation and the network step; augmentation
+should take less than a tenth of it. The options are elastic deformation and brightness jitter."""
 
 import argparse
 import statistics
@@ -33,7 +32,7 @@ from medunet.planning.planner import make_plan
 from medunet.records.config import PlanningConfig, TrainingConfig
 from medunet.records.description import Description
 from medunet.records.plan import Fingerprint
-from medunet.runs.computing import begin_computing
+from medunet.runs.computing import set_up_cpu
 from medunet.training.losses import SegmentationLoss
 from medunet.training.probe import choose_compute
 from medunet.transforms.augment import apply_parameters, margin_size, sample_parameters
@@ -51,7 +50,7 @@ DESCRIPTION = Description.parse(
 
 
 def monai_chain(patch: tuple[int, ...]) -> Compose:
-    """Return MONAI's transforms nearest to nnU-Net's list, at the same probabilities."""
+    """Return the MONAI transforms that are closest to nnU-Net's augmentations, with the same probabilities."""
     return Compose(
         [
             SpatialPadd(["image", "label"], patch),
@@ -72,7 +71,7 @@ def monai_chain(patch: tuple[int, ...]) -> Compose:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Return how long a call takes."""
+    """Return the duration of a call in seconds."""
     start = time.perf_counter()
     call()
     if torch.cuda.is_available():
@@ -81,7 +80,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the parts and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -90,7 +89,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     patch, device = tuple(given.patch), choose_device("auto")
-    begin_computing(device)
+    set_up_cpu(device)
     fingerprint = Fingerprint(
         num_cases=150,
         spacings_mm=((1.0, 1.0, 1.0),),
@@ -169,7 +168,7 @@ def main() -> None:
     for round_number in range(given.rounds + 1):
         for name, call in parts.items():
             taken = statistics.fmean(seconds(call) for _ in range(20 if "augment" in name else 1))
-            if round_number:  # the first warms up
+            if round_number:  # the first round is a warm-up
                 times[name].append(taken)
     medians = {name: statistics.median(values) for name, values in times.items()}
     whole = (

@@ -1,4 +1,4 @@
-"""`python -m medunet`."""
+"""Entry point of `python -m medunet`."""
 
 from medunet.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Hippocampus, anterior and posterior, on the Medical Segmentation Decathlon's task 4.
+"""Pipeline for the anterior and posterior hippocampus in MR, Medical Segmentation Decathlon task 4.
 
 python pipelines/hippocampus.py --data-root DIR [--folds-file folds.json] [--set training.max_minutes=8]
 """
@@ -7,21 +7,21 @@ import json
 
 from arguments import make_parser, open_run
 
-from medunet.cli.guard import guard
+from medunet.cli.exit_codes import run_and_exit
 from medunet.commands.check import run_check
 from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.report import run_report
-from medunet.commands.run import list_failed, say_tensorboard
+from medunet.commands.run import list_failed, print_tensorboard
 from medunet.commands.score import run_score
 from medunet.commands.train import run_train
 
 
 def main() -> list[str]:
-    """Do the seven stages; faults in unmatched files are shown, and training goes on without them."""
+    """Run all stages; faults in unmatched files are reported but do not stop training."""
     parser = make_parser(__doc__, run="runs/hippocampus")
-    parser.add_argument("--folds-file", help='fixed folds, {"folds": [[case, ...], ...]}; else seeded ones')
+    parser.add_argument("--folds-file", help='fixed folds, {"folds": [[case, ...], ...]}; default: random')
     given = parser.parse_args()
 
     run = open_run(
@@ -34,9 +34,9 @@ def main() -> list[str]:
     failed = run_predict(run)
     scores = run_score(run)
     run_report(run)
-    say_tensorboard(run)
+    print_tensorboard(run)
     return list_failed(failed, scores)
 
 
 if __name__ == "__main__":
-    guard(main)
+    run_and_exit(main)

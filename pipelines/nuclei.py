@@ -1,4 +1,4 @@
-"""Cell nuclei in 2D microscope pictures, on the Data Science Bowl 2018.
+"""Pipeline for cell nuclei in 2D microscopy images, Data Science Bowl 2018.
 
 python pipelines/nuclei.py --data-root DIR [--folds-file folds.json] [--set training.max_minutes=15]
 """
@@ -7,23 +7,23 @@ import json
 
 from arguments import make_parser, open_run
 
-from medunet.cli.guard import guard
+from medunet.cli.exit_codes import run_and_exit
 from medunet.commands.check import run_check
 from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.report import run_report
-from medunet.commands.run import list_failed, say_tensorboard
+from medunet.commands.run import list_failed, print_tensorboard
 from medunet.commands.score import run_score
 from medunet.commands.train import run_train
 
 
 def main() -> list[str]:
-    """Do the seven stages; distances and areas are in pixels."""
+    """Run all stages; distances and areas are in pixels."""
     parser = make_parser(__doc__, run="runs/nuclei")
     parser.add_argument(
         "--folds-file",
-        help='fixed folds, {"validation": [case, ...], "training": [case, ...]}; else a seeded share is held out',
+        help='fixed folds, {"validation": [case, ...], "training": [case, ...]}; default: a random hold-out',
     )
     given = parser.parse_args()
 
@@ -36,9 +36,9 @@ def main() -> list[str]:
     failed = run_predict(run)
     scores = run_score(run)
     run_report(run)
-    say_tensorboard(run)
+    print_tensorboard(run)
     return list_failed(failed, scores)
 
 
 if __name__ == "__main__":
-    guard(main)
+    run_and_exit(main)

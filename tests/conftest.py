@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[1]
 class QuietCores:
     """Sees no other work."""
 
-    def taken(self) -> float:
+    def other_load(self) -> float:
         return 0.0
 
 

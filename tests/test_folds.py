@@ -73,7 +73,7 @@ def test_one_command_after_the_other(begun: Run):
 
 
 def test_all_stages_with_every_fold(begun: Run, tmp_path: Path):
-    Config.parse({**begun.config.plain(), "folds_file": str(tmp_path / "folds.json")}, "test").write(
+    Config.parse({**begun.config.to_dict(), "folds_file": str(tmp_path / "folds.json")}, "test").write(
         tmp_path / "all.yaml"
     )
     arguments = (
@@ -108,7 +108,7 @@ def test_stopped_between_two_folds_it_goes_on(begun: Run, monkeypatch: pytest.Mo
         return fit(trainer, *arguments, **options)
 
     monkeypatch.setattr(train.L.Trainer, "fit", stop_at_the_second)
-    with pytest.raises(StoppedError, match="goes on from the last checkpoint"):
+    with pytest.raises(StoppedError, match="to resume from the last checkpoint"):
         run_train(each(begun))
     before = _stamps(begun, 0)
     assert not (begun.folder.model(1) / "model.json").exists()

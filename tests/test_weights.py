@@ -16,7 +16,7 @@ from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.report import run_report
-from medunet.commands.score import run_score, weights_behind
+from medunet.commands.score import count_weights, run_score
 from medunet.commands.train import run_train
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.reporting.sentences import weights_told
@@ -170,9 +170,9 @@ def test_what_was_chosen_on_is_counted_by_each_cases_own_model(unlike: Run):
     entries = {"a": {"fold": 0, "weights": "best"}, "b": {"fold": 0, "weights": "final"},
                "c": {"fold": 1, "weights": "best"}, "d": {"fold": 1, "weights": "best"},
                "e": {"fold": 1, "weights": "best"}}  # fmt: skip
-    found = weights_behind(["a", "b", "c", "d", "missing"], entries, cards)
+    found = count_weights(["a", "b", "c", "d", "missing"], entries, cards)
     assert found == {"weights": {"best": 3, "final": 1}, "num_chosen_on": 2}
-    assert weights_behind(["a"], entries, {}) == {"weights": {"best": 1}}
+    assert count_weights(["a"], entries, {}) == {"weights": {"best": 1}}
 
 
 @pytest.mark.parametrize(

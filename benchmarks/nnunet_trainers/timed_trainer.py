@@ -1,7 +1,7 @@
-"""nnU-Net's own trainer, limited in minutes or steps instead of epochs; it runs in nnU-Net's environment.
+"""nnU-Net's trainer, limited by minutes or steps instead of epochs; it runs in nnU-Net's environment.
 
-nnU-Net finds it by name in the folder that the environment variable `nnUNet_extTrainer` names. The limits come from
-the environment too, since nnU-Net's command line has no place for them: PEER_MINUTES, PEER_STEPS.
+nnU-Net finds it by name in the folder given by the environment variable `nnUNet_extTrainer`. The limits are the
+environment variables PEER_MINUTES and PEER_STEPS, since nnU-Net's command line has no options for them.
 """
 
 import os
@@ -13,14 +13,14 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
 class TimedTrainer(nnUNetTrainer):
-    """Everything as nnU-Net does it: data, augmentation, network, loss, optimiser; only when it ends differs.
+    """nnU-Net's trainer with unchanged data, augmentation, network, loss and optimiser, but another end of training.
 
-    - The polynomial decay follows the share of the minutes (or steps) that is over, step by step, so that the rate
-      reaches zero at the end as it would after 1000 epochs.
-    - The clock starts before the first training step, after imports, planning and the data loaders' start. It counts
-      data, augmentation, one validation batch (of nnU-Net's 50) every 250 steps, and the checkpoints after them.
-    - `steps.csv` has a row for each step: its number and the minutes that were over when it had ended.
-    - nnU-Net's validation on whole volumes after the end is left out: masks are made by `nnUNetv2_predict`.
+    - The learning rate follows nnU-Net's polynomial schedule over the minutes (or steps), updated at every step, so
+      that it reaches zero at the end as it would after 1000 epochs.
+    - The clock starts before the first training step, after imports, planning and the start of the data loaders. It
+      includes data loading, augmentation, one validation batch (instead of 50) every 250 steps, and checkpoints.
+    - `steps.csv` has a row for each step: its number and the minutes elapsed at its end.
+    - nnU-Net's final validation on whole volumes is skipped; use `nnUNetv2_predict` to make masks.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class TimedTrainer(nnUNetTrainer):
         self.max_steps = float(os.environ.get("PEER_STEPS", "inf"))
 
     def run_training(self) -> None:
-        """Train until the minutes or steps are over."""
+        """Train until the limit of minutes or steps is reached."""
         self.on_train_start()
         self.started_s, self.num_steps = monotonic(), 0
         with Path(self.output_folder, "steps.csv").open("w") as self.steps_csv:
@@ -47,7 +47,7 @@ class TimedTrainer(nnUNetTrainer):
         self.on_train_end()
 
     def train_epoch(self) -> None:
-        """One of nnU-Net's epochs of 250 steps, cut short when training is over."""
+        """Train one of nnU-Net's epochs of 250 steps, or fewer if the limit is reached."""
         self.on_epoch_start()
         self.on_train_epoch_start()
         outputs = []
@@ -67,12 +67,12 @@ class TimedTrainer(nnUNetTrainer):
         self.on_epoch_end()
 
     def minutes(self) -> float:
-        """Return the minutes since the first step began."""
+        """Return the minutes since the start of the first step."""
         return (monotonic() - self.started_s) / 60
 
     def progress(self) -> float:
-        """Return how far training has come, 0 to 1."""
+        """Return the fraction of the training that is done, 0 to 1."""
         return min(1.0, max(self.minutes() / self.max_minutes, self.num_steps / self.max_steps))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Left out."""
+        """Skip nnU-Net's final validation."""

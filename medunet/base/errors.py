@@ -1,38 +1,38 @@
-"""Errors that a user can cause: each says what is wrong, where, and how to fix it.
+"""Exceptions for errors that a user can cause: each says what is wrong, where, and how to fix it.
 
-The command line prints the message alone and ends with the class's exit code; everything that is not a
-`MedunetError` is our own fault and ends with 3.
+The command line prints only the message and exits with the class's exit code. Any other exception is a bug in
+medunet and exits with 3.
 """
 
 
 class MedunetError(ValueError):
-    """A mistake or fault outside the program. `str(error)` is one readable message."""
+    """Base class of errors caused by input, data or the environment. `str(error)` is the message for the user."""
 
     exit_code = 2
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
-        """Say `what` is wrong, `where` (case, file, key) and how to `hint` it."""
+        """Build the message from what is wrong, where (case, file or key), and a hint on how to fix it."""
         self.what, self.where, self.hint = what, where, hint
         sentence = f"{where}: {what}" if where else what
         super().__init__(f"{sentence.rstrip('.')}. {hint}".strip() if hint else sentence)
 
 
 class InputError(MedunetError):
-    """A path, option, configuration key or combination that cannot be used."""
+    """A path, option, configuration key or combination of them cannot be used."""
 
 
 class NoMemoryError(InputError):
-    """Work that does not fit the memory that is free now, or has run out of it."""
+    """There is not enough free memory for a computation, or it ran out of memory."""
 
 
 class DataError(MedunetError):
-    """A file of the dataset that cannot be read or does not hold what it should."""
+    """A file of the dataset cannot be read, or its content is not what it should be."""
 
     exit_code = 1
 
 
 class FaultsError(MedunetError):
-    """The dataset has errors that the user has neither excluded nor fixed."""
+    """The dataset has errors that were neither fixed nor excluded."""
 
     exit_code = 1
 
@@ -48,11 +48,11 @@ _NO_MEMORY = (
     "can't allocate memory",
     "not enough memory",
     "ALLOC_FAILED",
-)  # as torch words it
+)  # parts of torch's messages
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out: Python's, NumPy's, or torch's on a card or a CPU."""
+    """Return whether an exception means out of memory: from Python, NumPy, or torch on a GPU or CPU."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, their hashes, and the layout of a run's folder."""
+"""Atomic file writing, JSON files, and SHA-256 hashes."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ from medunet.base.errors import InputError
 
 
 @contextmanager
-def whole_file(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Give a temporary path beside `path`; on leaving, flush it to disk and rename it to `path`.
+def atomic_write(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """Write a file atomically: yield a temporary path in the same folder, then flush it and rename it to `path`.
 
-    A reader, or a process started after a kill, sees the old file or the new one, never a part of it.
-    `suffix` is the temporary file's ending, for writers that choose a format by it (".nii.gz").
+    Readers see either the old file or the complete new one, even if the process is killed while writing.
+    `suffix` is the ending of the temporary file, for writers that choose the format by it (".nii.gz").
 
     Raises:
-        InputError: the folder cannot be written, or the disk is full.
+        InputError: The folder is not writable, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,18 +42,18 @@ def whole_file(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
-    with whole_file(path) as temporary:
+    """Write `text` to a UTF-8 file atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with short lists on one line; NaN and infinity are refused."""
+    """Write `value` to an indented JSON file atomically; NaN and infinity are refused."""
     write_text(path, dump_json(value) + "\n")
 
 
 def dump_json(value: Any, *, indent: int = 2) -> str:
-    """Return indented JSON in which lists and objects that fit on a line stand on one."""
+    """Return `value` as indented JSON; lists and objects that fit on one line are written on one line."""
 
     def render(item: Any, depth: int) -> str:
         flat = json.dumps(item, ensure_ascii=False, allow_nan=False)
@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: it is missing or is not JSON.
+        InputError: The file is missing, cannot be read or is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -80,24 +80,24 @@ def read_json(path: Path) -> Any:
         raise InputError("no such file", where=str(path), hint="Check the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"not valid JSON ({error})", where=str(path), hint="Correct it, or make it again."
+            f"not valid JSON ({error})", where=str(path), hint="Correct the file, or create it again."
         ) from error
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", where=str(path)) from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that our own commands write as one object.
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file that medunet wrote.
 
     Raises:
-        InputError: it is missing, is not JSON, or holds something else than an object.
+        InputError: The file is missing, is not valid JSON, or its top level is not an object.
     """
     value = read_json(path)
     if not isinstance(value, dict):
         raise InputError(
-            "holds no JSON object",
+            "does not contain a JSON object",
             where=str(path),
-            hint="Remove it; the command that writes it makes it anew.",
+            hint="Remove the file; the command that writes it creates it again.",
         )
     return value
 

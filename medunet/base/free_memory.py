@@ -1,4 +1,4 @@
-"""How much of the computer's memory is free, within what the process's control groups allow."""
+"""Free main memory, within the limits of the process's control groups (cgroups)."""
 
 from pathlib import Path
 
@@ -9,18 +9,19 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def free_bytes() -> int:
-    """Return the memory that this process can still take; a container's or a batch job's limit counts."""
+    """Return how many bytes this process can still allocate, within the limit of its container or batch job."""
     return max(0, min([psutil.virtual_memory().available, *_left_in_groups(_GROUPS, _OWN_GROUPS)]))
 
 
 def _left_in_groups(groups: Path, own_groups: Path) -> list[int]:
-    """Return the bytes that are left below each limit of the process's control groups and those above them.
+    """Return the bytes left under each memory limit of the process's control groups and their parents.
 
-    Of version 2 and 1; file pages that the system can drop count as left. An empty list where nothing limits.
+    Both cgroup versions are read. File cache that the system can drop counts as free. The list is empty if there
+    is no limit.
     """
     try:
         lines = own_groups.read_text().splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return []
     left = []
     for line in lines:
@@ -42,7 +43,9 @@ def _left_in_groups(groups: Path, own_groups: Path) -> list[int]:
                     continue
                 statistics = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
                 taken = int((folder / used).read_text()) - int(statistics.get(droppable, 0))
-            except OSError:  # the root has no limit; within a container the groups above are out of sight
+            except (
+                OSError
+            ):  # the root group has no limit; inside a container the parent groups are not visible
                 continue
             left.append(int(bound) - taken)
     return left

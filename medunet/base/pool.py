@@ -1,6 +1,6 @@
-"""Work on many cases in processes of their own: one that dies takes its own case with it, never another.
+"""Process pool for many cases: if a worker process dies, only the case that it worked on is lost.
 
-Processes are spawned, not forked: each begins clean, whatever threads the first one runs.
+Processes are spawned, not forked, so that they do not inherit the state of the parent's threads.
 """
 
 import multiprocessing
@@ -19,12 +19,12 @@ from medunet.base.processor import usable_cores
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_FEW_CASES = 4  # fewer are done sooner than processes start
-_FEW_VOXELS = 20_000_000  # and so are cases that hold no more than these together
-_BYTES_PER_VOXEL = 16  # at most at once, while a label map is read
+_FEW_CASES = 4  # fewer cases take less time than starting processes
+_FEW_VOXELS = 20_000_000  # and so do cases with at most this many voxels in total
+_BYTES_PER_VOXEL = 16  # peak while a label map is read
 _BYTES_PER_PROCESS = 300_000_000
 _READY = "ready"
-_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # as NumPy reads them when it is loaded
+_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when NumPy is imported
 
 
 def choose_workers(
@@ -34,26 +34,29 @@ def choose_workers(
     bytes_per_voxel: int = _BYTES_PER_VOXEL,
     bytes_per_process: int = _BYTES_PER_PROCESS,
 ) -> int:
-    """Return how many processes suit cases of up to `num_voxels` each: by cores and memory; 1 for little work."""
+    """Choose the number of worker processes for cases of up to `num_voxels` voxels, by cores and free memory.
+
+    Little work gets one worker.
+    """
     if num_cases < _FEW_CASES or num_cases * num_voxels <= _FEW_VOXELS:
         return 1
     num_fitting = free_bytes() // (bytes_per_process + bytes_per_voxel * num_voxels)
     return max(1, min(num_cases, usable_cores(), int(num_fitting)))
 
 
-def run_all(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], num_workers: int, *, apart: bool = False
+def run_parallel(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], num_workers: int, *, isolated: bool = False
 ) -> Generator[tuple[int, _Result | None], None, None]:
-    """Yield each item's index and result as it is finished; None where its process was ended from outside.
+    """Apply `work` to all items in parallel and yield each item's index and result as it is finished.
 
-    With one worker the work is done here, one item after the other, unless it is to stand `apart`, so that memory
-    that runs out ends its process alone. `work` must not raise; in other processes it, the items and the results
-    are pickled. Close the iterator to stop the processes.
+    The result is None if the item's process was killed. With one worker the items are processed in this process,
+    unless `isolated` is set: then out of memory kills only the worker. `work` must not raise. For worker processes,
+    `work`, the items and the results are pickled. Close the iterator to stop the processes.
 
     Raises:
-        InputError: processes cannot be started.
+        InputError: Processes cannot be started.
     """
-    if num_workers == 1 and not apart:
+    if num_workers == 1 and not isolated:
         for index, item in enumerate(items):
             yield index, work(item)
         return
@@ -74,11 +77,11 @@ def run_all(
                         yield worker.held, None
                         if waiting:
                             _start(work, workers)
-                    elif waiting and not workers:  # it died at its start, and no other goes on
+                    elif waiting and not workers:  # it died at its start, and no other worker is left
                         raise InputError(
                             "processes cannot be started",
-                            hint="A script must guard its calls by `if __name__ == '__main__':`; "
-                            "else use one worker, where the command has --workers.",
+                            hint="Put the calls of a script under `if __name__ == '__main__':`, "
+                            "or use one worker if the command has --workers.",
                         ) from None
                     continue
                 if worker.held is not None:
@@ -94,7 +97,10 @@ def run_all(
 
 
 class _Worker:
-    """A process that takes an item, sends its result and waits for the next; `held` is its item's index."""
+    """A worker process that receives an item, sends back its result and waits for the next one.
+
+    `held` is the index of the item in progress, None before the worker is ready.
+    """
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -103,24 +109,24 @@ class _Worker:
         self._process = context.Process(target=_serve, args=(work, theirs), daemon=True)
         with _one_thread_each():
             self._process.start()
-        theirs.close()  # so that its end is seen here
+        theirs.close()  # so that the end of the process closes the pipe
 
     def give(self, index: int, item: object) -> None:
         self.held = index
         try:
             self.connection.send(item)
-        except OSError:  # it has died: the next `recv` says so
+        except OSError:  # the process has died: the next `recv` raises
             return
 
     def end(self) -> None:
         self.connection.close()
-        self._process.kill()  # it holds nothing that must be finished: what it writes, it writes whole
+        self._process.kill()  # safe: workers write files atomically
         self._process.join()
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Let what starts meanwhile do linear algebra on one thread: processes share the cores already."""
+    """Limit processes started in this context to one thread for linear algebra, since they share the cores."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -138,8 +144,8 @@ def _start(work: Callable[[Any], Any], workers: dict[Any, _Worker]) -> None:
 
 
 def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
-    """Live as a worker until the parent closes the connection or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends its workers
+    """Process items in a worker until the parent closes the connection or exits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops its workers
     try:
         connection.send(_READY)
         while True:

@@ -1,6 +1,6 @@
-"""What this computer computes with: its processor, what the environment leaves of it, and the cores to be had.
+"""The computer's processor: name, instruction sets within the environment's limits, usable cores, and other load.
 
-Every figure names the processor that it was measured on: speed on a CPU depends first of all on its instruction sets.
+Benchmark figures name the processor, because the speed on a CPU depends mainly on its instruction sets.
 """
 
 import os
@@ -20,11 +20,11 @@ LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 _MUCH, _MUCH_OF_ALL = (
     0.3,
     0.1,
-)  # cores, and of the usable ones, that other work takes before it is worth a line
-_LEAST_S = 0.25  # of watching: the system counts in hundredths of a second
+)  # load of other processes worth a warning: in cores, and as a fraction of the usable cores
+_LEAST_S = 0.25  # shortest measurement: the system counts in hundredths of a second
 
-# Instruction sets that decide how fast a network is computed, by their flag in /proc/cpuinfo, the lesser first, each
-# with the least limit of oneDNN and of ATen that still leaves it.
+# Instruction sets that decide how fast a network is computed, by their flag in /proc/cpuinfo, oldest first, each
+# with the lowest limit of oneDNN and of ATen that still allows it.
 _SETS: dict[str, tuple[str, str]] = {
     "sse4_1": ("sse41", "default"),
     "avx": ("avx", "default"),
@@ -52,9 +52,10 @@ _ATEN = ("default", "avx2", "avx512")
 
 @dataclass(frozen=True)
 class Processor:
-    """A processor as programs started in this environment see it.
+    """A processor, as usable in this environment.
 
-    `instruction_sets` are those that oneDNN and ATen may both use; `limits` the variables that take others away.
+    `instruction_sets` are those that both oneDNN and ATen may use; `limits` are the environment variables that
+    disable others.
     """
 
     name: str
@@ -63,20 +64,20 @@ class Processor:
 
     @property
     def kind(self) -> Kind:
-        """Which of the three kinds that figures are given for, or another one."""
+        """Kind of processor by its vector instructions: one of the three that benchmarks distinguish, or "other"."""
         sets = set(self.instruction_sets)
         if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= sets:
             return "AVX-512 with bf16" if sets & {"avx512_bf16", "amx_bf16"} else "AVX-512"
         return "AVX2" if "avx2" in sets else "other"
 
     def describe(self) -> str:
-        """Return one line for benchmarks and logs: name, kind, instruction sets, limits."""
+        """Return a one-line description for benchmarks and logs: name, kind, instruction sets, limits."""
         kind = self.kind if self.kind != "other" else "neither AVX2 nor AVX-512"
         limits = f", limited by {' '.join(self.limits)}" if self.limits else ""
         return f"{self.name}: {kind} ({' '.join(self.instruction_sets) or 'unknown'}{limits})"
 
-    def plain(self) -> dict[str, object]:
-        """Return plain values for files of figures and for keys."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as a dictionary for JSON files and cache keys."""
         return {
             "processor": self.name,
             "kind": self.kind,
@@ -86,10 +87,10 @@ class Processor:
 
 
 def read_processor() -> Processor:
-    """Return this computer's processor, its instruction sets as limited by the environment now.
+    """Return this computer's processor with the instruction sets that the environment allows now.
 
-    `ONEDNN_MAX_CPU_ISA` (or `DNNL_MAX_CPU_ISA`) limits convolutions, `ATEN_CPU_CAPABILITY` the rest; what either
-    takes away is not counted. Both must be set to emulate a lesser processor.
+    `ONEDNN_MAX_CPU_ISA` (or `DNNL_MAX_CPU_ISA`) limits convolutions, `ATEN_CPU_CAPABILITY` everything else. An
+    instruction set disabled by either is left out. Set both to emulate an older processor.
     """
     name, flags = _name_and_flags()
     given = {key: os.environ[key].lower() for key in LIMITS if os.environ.get(key)}
@@ -98,13 +99,13 @@ def read_processor() -> Processor:
     sets = tuple(
         flag
         for flag, (least_onednn, least_aten) in _SETS.items()
-        if flag in flags and _leaves(_ONEDNN, onednn, least_onednn) and _leaves(_ATEN, aten, least_aten)
+        if flag in flags and _allows(_ONEDNN, onednn, least_onednn) and _allows(_ATEN, aten, least_aten)
     )
     return Processor(name, sets, tuple(f"{key}={os.environ[key]}" for key in given))
 
 
-def _leaves(ranks: tuple[str, ...], limit: str, least: str) -> bool:
-    """Say whether a limit leaves an instruction set; words that the library does not know limit nothing."""
+def _allows(ranks: tuple[str, ...], limit: str, least: str) -> bool:
+    """Return whether a limit still allows an instruction set; values that the library does not know are ignored."""
     if limit not in ranks or least not in ranks:
         return True
     return ranks.index(limit) >= ranks.index(least)
@@ -114,7 +115,7 @@ def _leaves(ranks: tuple[str, ...], limit: str, least: str) -> bool:
 def _name_and_flags() -> tuple[str, frozenset[str]]:
     try:
         rows = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return _name_elsewhere(), frozenset({"asimd"} if platform.machine() in ("arm64", "aarch64") else ())
     facts = {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in rows)}
     name = facts.get("model name", platform.machine())
@@ -136,9 +137,9 @@ def _name_elsewhere() -> str:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use, 1 or more: physical ones, by affinity and the cgroup's quota."""
+    """Return how many physical cores this process may use (at least 1), by CPU affinity and cgroup quota."""
     allowed = _allowed_cpus()
-    try:  # threads of one core share a line
+    try:  # hardware threads of one core have the same siblings list
         folder = Path("/sys/devices/system/cpu")
         cores = len({(folder / f"cpu{n}/topology/thread_siblings_list").read_text() for n in allowed})
     except OSError:
@@ -148,7 +149,7 @@ def usable_cores() -> int:
 
 
 def num_threads() -> int:
-    """Return how many threads to compute with: the user's OMP_NUM_THREADS, else a thread for each usable core."""
+    """Return the number of compute threads: OMP_NUM_THREADS if set, otherwise one thread per usable core."""
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(given) if given.isdigit() and int(given) else usable_cores()
 
@@ -160,9 +161,9 @@ def _allowed_cpus() -> list[int]:
 
 
 def _cgroup_quota(root: Path = Path("/")) -> float | None:
-    """Return the cores that the process's control group may use, or a group above it; None without a limit.
+    """Return the CPU quota, in cores, of the process's control group and its parents; None without a limit.
 
-    Both versions are read: v2's `cpu.max`, v1's `cpu.cfs_quota_us`. `root` is for tests.
+    Both cgroup versions are read: `cpu.max` (v2) and `cpu.cfs_quota_us` (v1). `root` is for tests.
     """
     try:
         rows = (root / "proc/self/cgroup").read_text().splitlines()
@@ -197,15 +198,16 @@ def _quota_of(folder: Path) -> float | None:
 
 
 class CoreWatch:
-    """Watches, from when it is made, how many of the usable cores other work takes: other programs, other guests."""
+    """Measures, from its creation on, how many of the usable cores other processes or virtual machines use."""
 
     def __init__(self) -> None:
         self._start = self._count()
 
-    def taken(self) -> float:
-        """Return the usable cores taken by others on average until now; waits if too little time has gone by.
+    def other_load(self) -> float:
+        """Return the mean load of other processes, in cores, since the creation of this object.
 
-        What this process and its children used is not counted. 0 where the system does not tell.
+        Waits if too little time has passed. The use by this process and its children is not counted. Returns 0 if
+        the system does not report it.
         """
         if self._start is None:
             return 0.0
@@ -220,7 +222,7 @@ class CoreWatch:
 
     @staticmethod
     def _count() -> tuple[float, float, float] | None:
-        """Return a clock, the busy seconds of the allowed cores, and those of this process and its children."""
+        """Return the time, the busy seconds of the allowed CPUs, and those of this process and its children."""
         try:
             each = psutil.cpu_times(percpu=True)
             times = [each[n] for n in _allowed_cpus()]
@@ -239,16 +241,19 @@ class CoreWatch:
         return time.monotonic(), busy, own
 
 
-def are_taken(taken: float) -> bool:
-    """Say whether so many cores, taken by other work, make a difference: a third of one, and a tenth of all."""
-    return taken >= max(_MUCH, _MUCH_OF_ALL * usable_cores())
+def is_heavy_load(load: float) -> bool:
+    """Return whether the load of other processes, in cores, slows down computation noticeably.
+
+    The threshold is 0.3 cores and a tenth of the usable cores, whichever is larger.
+    """
+    return load >= max(_MUCH, _MUCH_OF_ALL * usable_cores())
 
 
-def busy_line(taken: float) -> str | None:
-    """Return the line that warns where other work takes cores, or None where it takes none to speak of."""
-    if not are_taken(taken):
+def load_warning(load: float) -> str | None:
+    """Return a warning about the load of other processes, in cores; None if it is low."""
+    if not is_heavy_load(load):
         return None
     return (
-        f"Other work takes {taken:.1f} of the {usable_cores()} cores that this process may use: expect it to take "
-        "longer, up to three times as long (with one of two cores taken a training step took 2.7 times as long)."
+        f"Other processes use {load:.1f} of the {usable_cores()} cores that this process may use: computation may "
+        "take up to three times as long (with one of two cores in use, a training step took 2.7 times as long)."
     )

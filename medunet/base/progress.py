@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal's stderr, silence where output goes to a file."""
+"""Progress bars on stderr, shown only if stderr is a terminal."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, TypeVar
@@ -20,16 +20,16 @@ _Item = TypeVar("_Item")
 
 
 def track(items: Sequence[_Item] | Iterable[_Item], what: str) -> Iterator[_Item]:
-    """Yield the items while a bar headed by `what` moves; the bar goes away at the end."""
+    """Iterate over items with a progress bar labelled `what`, which is removed at the end."""
     console = Console(stderr=True)
     yield from rich_track(items, what, console=console, transient=True, disable=not console.is_terminal)
 
 
-class ShareBar:
-    """A bar of the share that is done, from 0 to 1, and a text behind it; it stays where it is when it stops."""
+class PercentBar:
+    """A progress bar for a fraction from 0 to 1, followed by a text; it stays visible when it is stopped."""
 
     def __init__(self, what: str) -> None:
-        """Head the bar by `what`, and show it."""
+        """Show the bar with the label `what`."""
         console = Console(stderr=True)
         self.is_shown = console.is_terminal
         self._progress = Progress(
@@ -43,20 +43,20 @@ class ShareBar:
         self._task = self._progress.add_task("", total=1.0)
         self._progress.start()
 
-    def move(self, done: float, text: str) -> None:
-        """Move the bar to the share that is done, with a new text."""
+    def update(self, done: float, text: str) -> None:
+        """Set the fraction done and the text."""
         self._progress.update(self._task, completed=done, description=text)
 
     def stop(self) -> None:
-        """Leave the bar as it is, and give the terminal back."""
+        """Stop updating the bar and leave it visible."""
         self._progress.stop()
 
 
 class ByteBar:
-    """A bar of bytes with speed and remaining time; it goes away when its `with` ends."""
+    """A progress bar of bytes with speed and remaining time; a context manager that removes the bar at the end."""
 
     def __init__(self, what: str) -> None:
-        """Head the bar by `what`."""
+        """Prepare a bar with the label `what`."""
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -75,13 +75,13 @@ class ByteBar:
         self._progress.stop()
 
     def start(self, num_bytes: int | None, num_done: int = 0) -> None:
-        """Begin anew at `num_done` of so many bytes; None where their number is not known."""
+        """Restart the bar at `num_done` of `num_bytes` bytes; None if the total is unknown."""
         self._progress.reset(self._task, total=num_bytes, completed=num_done)
 
     def advance(self, num_bytes: int) -> None:
-        """Move on by so many bytes."""
+        """Add `num_bytes` to the bytes done."""
         self._progress.advance(self._task, num_bytes)
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(escape(text), highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`python -m medunet.cli` and `torchrun -m medunet.cli`."""
+"""Entry point of `python -m medunet.cli` and `torchrun -m medunet.cli`."""
 
 from medunet.cli.app import main
 

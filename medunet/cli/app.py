@@ -1,4 +1,4 @@
-"""The command line: options are parsed, and the command of the same name in `medunet/commands` is called."""
+"""The command line application: parses options and calls the functions in `medunet/commands`."""
 
 import sys
 from typing import Annotated
@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from medunet import __version__
-from medunet.cli import data, model, review, whole
+from medunet.cli import all_stages, data, model, review
 from medunet.cli.devices import devices
-from medunet.cli.guard import guard
+from medunet.cli.exit_codes import run_and_exit
 
 app = typer.Typer(
-    help="Segmentation of 3D medical volumes: manifest, check, plan, train, predict, score, report.",
+    help="Segment 3D medical images with U-Nets. Stages: manifest, check, plan, train, predict, score, report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -21,7 +21,7 @@ for command in (
     *(data.import_dicom, data.fetch, data.manifest, data.check),
     *(model.plan, model.train, model.tune, model.predict),
     *(review.score, review.compare, review.report),
-    *(whole.run, whole.demo, devices),
+    *(all_stages.run, all_stages.demo, devices),
 ):
     app.command()(command)
 
@@ -34,13 +34,15 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    """Options of every command; `--debug` is read by `main`, wherever it stands."""
+    """Options that apply to every command; `main` reads `--debug` from any position."""
 
 
 def main() -> None:
-    """Entry point of the `medunet` command."""
+    """Run the `medunet` command."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    guard(lambda: app(arguments))
+    run_and_exit(lambda: app(arguments))

@@ -1,4 +1,4 @@
-"""The commands from what a hospital has to a checked dataset."""
+"""The commands that prepare a dataset: `import-dicom`, `fetch`, `manifest` and `check`."""
 
 import json
 import os
@@ -8,31 +8,39 @@ from typing import Annotated
 import typer
 
 from medunet.base.errors import InputError
-from medunet.cli.options import Changes, DataRoot, Excluded, RunArgument, end_with, open_run
+from medunet.cli.options import Changes, DataRoot, Excluded, RunArgument, Workers, exit_if_any, open_run
 from medunet.commands.check import run_check
-from medunet.commands.manifest import find_folds, find_place, run_manifest, run_recognise, write_description
-from medunet.records.data_root import DATA_ROOT_VARIABLE, data_root_from
+from medunet.commands.manifest import (
+    find_dataset_path,
+    find_folds,
+    run_manifest,
+    run_recognise,
+    write_description,
+)
+from medunet.records.data_root import DATA_ROOT_VARIABLE, resolve_data_root
 from medunet.records.description import Description, load_description
 
 
 def import_dicom(
-    tree: Annotated[Path, typer.Argument(help="A folder of DICOM files, of any names and in any order.")],
-    out: Annotated[Path, typer.Argument(help="Where volumes, tables and the manifest go.")],
+    tree: Annotated[
+        Path, typer.Argument(help="Folder of DICOM files, searched recursively; file names do not matter.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Output folder for volumes, tables and the manifest.")],
     dataset: Annotated[
-        str | None, typer.Option(help="Description of channel and labels, for the manifest.")
+        str | None,
+        typer.Option(help="Dataset description for the manifest, with one channel: a name or YAML file."),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Resample gaps and gantry tilt away, and say where.")
+        bool,
+        typer.Option("--repair", help="Resample series with missing slices or gantry tilt, and report them."),
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; else as many as cores and memory allow.")
-    ] = None,
+    workers: Workers = None,
 ) -> None:
-    """Make a NIfTI volume of each DICOM series, under pseudonyms, with a manifest and all faults."""
+    """Convert DICOM series to NIfTI volumes under pseudonyms, and write a manifest and all faults."""
     from medunet.commands import import_dicom as importing
 
     description = None if dataset is None else load_description(dataset)
-    end_with(importing.import_and_show(tree, out, description, repair=repair, workers=workers))
+    exit_if_any(importing.import_and_show(tree, out, description, repair=repair, workers=workers))
 
 
 def fetch(
@@ -41,15 +49,22 @@ def fetch(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where the folder of scans goes; else MEDUNET_DATA_ROOT."),
+        typer.Option(
+            "--out", help="Folder in which the dataset's folder is created; default: MEDUNET_DATA_ROOT."
+        ),
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Another address: a mirror, or any tar or zip.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Download from this URL instead: a mirror, or any tar or zip archive.")
+    ] = None,
     checksum: Annotated[
-        str | None, typer.Option(help="sha256:HEX or md5:HEX, needed for archives from elsewhere.")
+        str | None,
+        typer.Option(help="sha256:HEX or md5:HEX of the archive; required for archives not in --list."),
     ] = None,
-    known: Annotated[bool, typer.Option("--list", help="Show the archives that are known by name.")] = False,
+    known: Annotated[
+        bool, typer.Option("--list", help="List the archives that can be fetched by name.")
+    ] = False,
 ) -> None:
-    """Download a public dataset, check and unpack it; the same command goes on after a cut."""
+    """Download a public dataset, verify and unpack it; run the same command to resume a stopped download."""
     from medunet.commands import fetch as fetching
 
     if known:
@@ -59,8 +74,8 @@ def fetch(
         raise InputError("no archive is named", where="medunet fetch", hint="See `medunet fetch --list`.")
     if out is None and not os.environ.get(DATA_ROOT_VARIABLE):
         hint = f"Add --out FOLDER or set {DATA_ROOT_VARIABLE}."
-        raise InputError("scans need a folder", where="medunet fetch", hint=hint)
-    fetching.run_fetch(name, out or data_root_from(None), url=url, checksum=checksum)
+        raise InputError("no output folder is given", where="medunet fetch", hint=hint)
+    fetching.run_fetch(name, out or resolve_data_root(None), url=url, checksum=checksum)
 
 
 def manifest(
@@ -68,35 +83,38 @@ def manifest(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="A folder or CSV, which is recognised; or a description's name (data_manifests/) or YAML file.",
+            help="Folder or CSV of cases, whose layout is recognised; or a dataset description: the name of one "
+            "in data_manifests/, or a YAML file.",
         ),
     ],
-    run: Annotated[Path, typer.Option("--run", help="The run's folder, made if need be.")],
+    run: Annotated[Path, typer.Option("--run", help="Folder of the run; created if missing.")],
     data_root: DataRoot = None,
     folds_file: Annotated[
         Path | None,
-        typer.Option(help='Fixed folds, {"folds": [[case, ...], ...]} or nnU-Net\'s splits_final.json.'),
+        typer.Option(help='Fixed folds: {"folds": [[case, ...], ...]} or nnU-Net\'s splits_final.json.'),
     ] = None,
     test_share: Annotated[
-        float | None, typer.Option(help="Share of the patients that is drawn for the test, such as 0.2.")
+        float | None, typer.Option(help="Fraction of the patients to draw as a test set, such as 0.2.")
     ] = None,
     test_file: Annotated[
-        Path | None, typer.Option(help="Fixed test list: a case or patient a line, or JSON.")
+        Path | None, typer.Option(help="Fixed test set: one case or patient per line, or JSON.")
     ] = None,
     stratify: Annotated[
         bool,
-        typer.Option("--stratify", help="Read every label; folds and test get like volumes and sites."),
+        typer.Option("--stratify", help="Balance label volumes and sites between folds; reads every label."),
     ] = False,
     describe: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.yaml", help="Write the description that was made, to be edited."),
+        typer.Option(
+            metavar="FILE.yaml", help="Write the dataset description to a new file that you can edit."
+        ),
     ] = None,
     exclude: Excluded = None,
     changes: Changes = None,
 ) -> None:
-    """List a dataset's cases with seeded, patient-grouped folds and, if asked for, a held-out test list."""
+    """List the cases of a dataset and split them by patient into folds and, optionally, a test set."""
     description: Description | None = None
-    if place := find_place(dataset):
+    if place := find_dataset_path(dataset):
         data_root = data_root or (place if place.is_dir() else place.parent)
         description = run_recognise(place, data_root)
         keys = ("folds_file=", "holdout=", "test_share=", "test_file=")
@@ -122,19 +140,19 @@ def check(
     accept: Annotated[
         list[str] | None,
         typer.Option(
-            "--accept", metavar="CODE:CASE=REASON", help="Live with a fault of a case; it stays shown."
+            "--accept", metavar="CODE:CASE=REASON", help="Accept a fault of a case; it is still listed."
         ),
     ] = None,
     allow_resample: Annotated[
         bool,
-        typer.Option("--allow-resample", help="Bring modalities on different grids to that of the first."),
+        typer.Option(
+            "--allow-resample", help="Resample modalities on different grids to the first one's grid."
+        ),
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; else as many as cores and memory allow.")
-    ] = None,
+    workers: Workers = None,
 ) -> None:
-    """Check every file of the manifest and show all faults at once."""
+    """Check every file of the manifest and list all faults."""
     opened = open_run(run, data_root, exclude=exclude)
     if exclude:
         run_manifest(opened)
-    end_with(run_check(opened, accept=accept or (), allow_resample=allow_resample, workers=workers))
+    exit_if_any(run_check(opened, accept=accept or (), allow_resample=allow_resample, workers=workers))

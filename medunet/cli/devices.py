@@ -1,4 +1,4 @@
-"""The command that shows and sets how this computer computes."""
+"""The command `devices`, which shows and sets precision and memory layout for this computer."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from medunet.commands import devices as showing
 def devices(
     reference: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", help="A run's or model's folder: how it would be computed."),
+        typer.Argument(metavar="RUN", help="Folder of a run or model: also show how it is computed here."),
     ] = None,
     device: Device = None,
     changes: Annotated[
@@ -21,25 +21,26 @@ def devices(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="For this computer: training.precision=fp32, inference.channels_last=on; =auto takes it back.",
+            help="Setting for this computer, such as training.precision=fp32 or inference.channels_last=on; "
+            "KEY=auto removes it.",
         ),
     ] = None,
 ) -> None:
-    """Show what this computer has, how it computes and why; `--set` overrides what was found."""
+    """Show the hardware, the chosen precision and memory layout with reasons; `--set` overrides them."""
     if changes:
         from medunet.compute.choice_cache import change_settings
 
         change_settings(changes)
     showing.show_computer()
     if reference is None:
-        showing.show_kept()
+        showing.show_cached_choices()
     elif (reference / "model.json").exists():
         showing.show_model(reference, device or "auto")
     elif (reference / "config.yaml").exists():
         showing.show_run(open_run(reference, reference), device or "auto")  # its data are not read
     else:
         raise InputError(
-            "holds neither config.yaml nor model.json",
+            "has neither config.yaml nor model.json",
             where=str(reference),
-            hint="Give a run's folder, or a model's (folds/0/model).",
+            hint="Give the folder of a run or of a model (folds/0/model).",
         )

@@ -1,4 +1,4 @@
-"""The commands from a checked dataset to predicted masks."""
+"""The commands from a checked dataset to predicted masks: `plan`, `train`, `tune` and `predict`."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,9 @@ from medunet.cli.options import (
     Overwrite,
     RunArgument,
     Weights,
-    end_with,
+    exit_if_any,
     open_run,
-    refuse_given,
+    refuse_options,
 )
 from medunet.commands.plan import run_plan, show_network
 from medunet.commands.predict import predict_images, run_predict
@@ -34,7 +34,7 @@ def plan(
         bool, typer.Option("--summary", help="Show the network's layers, output sizes and parameters.")
     ] = False,
 ) -> None:
-    """Choose spacing, patch, network and batch size, with reasons."""
+    """Choose spacing, patch size, network and batch size, with a reason for each."""
     opened = open_run(run, data_root, changes, device=device)
     run_plan(opened)
     if summary:
@@ -48,14 +48,17 @@ def train(
     device: Device = None,
     ram_gb: Annotated[
         float | None,
-        typer.Option("--ram-gb", help="Memory for preprocessed cases; else half of what is free."),
+        typer.Option(
+            "--ram-gb", help="Memory for preprocessed cases in GB; default: half of the free memory."
+        ),
     ] = None,
     init_from: Annotated[
-        Path | None, typer.Option("--from", help="Model folder whose weights begin the training.")
+        Path | None,
+        typer.Option("--from", help="Initialise the network with the weights in this model folder."),
     ] = None,
     changes: Changes = None,
 ) -> None:
-    """Train a fold; the same command resumes it. Under `torchrun -m medunet.cli` all processes share each batch."""
+    """Train or resume a fold; `torchrun -m medunet.cli train` trains data-parallel in several processes."""
     given = {
         "training.ram_gb": ram_gb,
         "training.init_from": json.dumps(str(init_from)) if init_from else None,
@@ -72,40 +75,44 @@ def tune(
     storage: Annotated[
         str | None,
         typer.Option(
-            help="A database server's URL, shared by several machines; else SQLite in the run's folder."
+            help="URL of a database server that several machines share; default: SQLite in the run's folder."
         ),
     ] = None,
     changes: Changes = None,
 ) -> None:
-    """Search for better settings, `tuning.space`, in trials that resume and that end early where they are poor."""
+    """Search the settings in `tuning.space`; trials resume, and poor ones are stopped early."""
     run_tune(open_run(run, data_root, changes, fold=fold, device=device), storage_url=storage)
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run's folder, or a model folder (folds/0/model).")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a run, or of a model such as runs/liver/folds/0/model.")
+    ],
     images: Annotated[
         list[Path] | None, typer.Argument(help="Scans, folders of scans, or one manifest.json.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where masks go; needed with images.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Output folder for the masks; required with images.")
+    ] = None,
     data_root: DataRoot = None,
     fold: Fold = None,
     device: Device = None,
     overwrite: Overwrite = False,
     weights: Weights = None,
 ) -> None:
-    """Predict scans; without images, the run's held-out cases."""
+    """Segment scans with a trained model; without images, the held-out cases of the run."""
     if not images and (model / "model.json").exists():
-        raise InputError("no scans are named", where="medunet predict", hint="Add scans and --out FOLDER.")
+        raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:
-        refuse_given("a run's held-out cases are predicted into its own folder", {"--out": out})
+        refuse_options("the masks of held-out cases are written into the run's folder", {"--out": out})
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
-        end_with(run_predict(opened, overwrite=overwrite))
+        exit_if_any(run_predict(opened, overwrite=overwrite))
         return
     if out is None:
-        raise InputError("masks need a folder", where="--out", hint="Add --out FOLDER.")
+        raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
     folder = model if (model / "model.json").exists() else model / "folds" / (fold or "0") / "model"
-    end_with(
+    exit_if_any(
         predict_images(
             folder, images, out, data_root, device_name=device or "auto", overwrite=overwrite, weights=weights
         )

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what every command does with them."""
+"""Options shared by several commands, and the functions that apply them."""
 
 from collections.abc import Mapping, Sized
 from pathlib import Path
@@ -11,24 +11,38 @@ from medunet.records.config import WeightsName
 from medunet.records.description import Description
 from medunet.runs import run as runs
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/liver.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run, such as runs/liver.")]
 DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder of the scans; else MEDUNET_DATA_ROOT.")
+    Path | None, typer.Option("--data-root", help="Folder of the scans; default: MEDUNET_DATA_ROOT.")
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change the configuration: training.max_minutes=8."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the configuration, such as training.max_minutes=8; may be repeated.",
+    ),
 ]
 Excluded = Annotated[
-    list[str] | None, typer.Option("--exclude", metavar="CASE=REASON", help="Leave a case out by name.")
+    list[str] | None,
+    typer.Option("--exclude", metavar="CASE=REASON", help="Exclude a case; may be repeated."),
 ]
-Fold = Annotated[str | None, typer.Option("--fold", help="0, 1, ..., each (one after the other) or all.")]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Fold = Annotated[
+    str | None,
+    typer.Option("--fold", help="Fold 0, 1, ...; each: all folds one after the other; all: every case."),
+]
+Device = Annotated[str | None, typer.Option("--device", help="Device: auto, cpu, cuda or cuda:1.")]
 Weights = Annotated[
     WeightsName | None,
-    typer.Option("--weights", help="best (by validation) or final; else as the training's settings say."),
+    typer.Option(
+        "--weights", help="Best weights by validation, or final ones; default: by inference.weights."
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Redo the cases that are done already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Predict cases again that are already done.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of processes; default: as many as cores and memory allow."),
+]
 
 
 def open_run(
@@ -41,7 +55,11 @@ def open_run(
     dataset: str | Description | None = None,
     config_file: Path | None = None,
 ) -> runs.Run:
-    """Open a run with the options' changes to its configuration."""
+    """Open a run with the configuration changes from the options.
+
+    Raises:
+        InputError: An option cannot be used.
+    """
     all_changes = list(changes or [])
     if fold is not None:
         all_changes.append(f"training.fold={fold}")
@@ -52,19 +70,19 @@ def open_run(
     for entry in exclude or ():
         case, equals, reason = entry.partition("=")
         if not equals or not reason:
-            raise InputError(f"'{entry}' gives no reason", where="--exclude", hint="Write CASE=REASON.")
+            raise InputError(f"'{entry}' has no reason", where="--exclude", hint="Write CASE=REASON.")
         reasons[case] = reason
     config = opened.config.model_copy(update={"exclude": reasons})
     return runs.Run(opened.folder, config, opened.data_root)
 
 
-def end_with(troubles: Sized) -> None:
-    """End with exit code 1 if there are any faults or failed cases."""
-    if troubles:
+def exit_if_any(failures: Sized) -> None:
+    """Exit with code 1 if there are any faults or failed cases."""
+    if failures:
         raise typer.Exit(1)
 
 
-def refuse_given(why: str, given: Mapping[str, object]) -> None:
-    """Refuse options that would be ignored."""
+def refuse_options(why: str, given: Mapping[str, object]) -> None:
+    """Raise an InputError if any of the options is given, since it would be ignored."""
     if used := [name for name, value in given.items() if value is not None]:
         raise InputError(why, where=", ".join(used), hint="Leave the option out.")

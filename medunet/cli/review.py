@@ -1,4 +1,4 @@
-"""The commands from masks to scores, comparisons and pages."""
+"""The commands that evaluate masks: `score`, `compare` and `report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,13 @@ from medunet.cli.options import (
     Changes,
     DataRoot,
     RunArgument,
-    end_with,
+    Workers,
+    exit_if_any,
     open_run,
-    refuse_given,
+    refuse_options,
 )
 from medunet.commands.report import run_report
-from medunet.commands.score import dataset_of, run_score, score_masks_of
+from medunet.commands.score import reference_dataset, run_score, score_mask_files
 from medunet.records.config import change_config
 from medunet.records.description import Description, load_description
 from medunet.records.scores import UNSCORED
@@ -23,26 +24,34 @@ from medunet.records.scores import UNSCORED
 
 def score(
     reference: Annotated[
-        Path, typer.Argument(help="A run's folder; or a reference mask, a folder of masks, a manifest.json.")
+        Path,
+        typer.Argument(help="Folder of a run; or reference masks: a file, a folder or a manifest.json."),
     ],
-    prediction: Annotated[Path | None, typer.Argument(help="A mask or folder of masks.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Description of the reference's labels.")] = None,
+    prediction: Annotated[
+        Path | None, typer.Argument(help="Predicted masks, a file or folder; not used with a run.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset description of the reference's labels: a name or YAML file.")
+    ] = None,
     prediction_dataset: Annotated[
-        str | None, typer.Option(help="Description of the prediction's labels, where they differ.")
+        str | None, typer.Option(help="Dataset description of the prediction's labels, if they differ.")
     ] = None,
-    target: Annotated[list[str] | None, typer.Option(help="Score these labels or regions only.")] = None,
-    pairs: Annotated[Path | None, typer.Option(help="CSV: case,reference,prediction.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where the tables go.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Score only this label or region; may be repeated.")
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="CSV that pairs the files, with the columns case, reference and prediction."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Output folder for the tables.")] = None,
     resample: Annotated[
-        bool, typer.Option("--resample", help="Bring predictions on another grid to the reference's.")
+        bool, typer.Option("--resample", help="Resample predictions on another grid to the reference's grid.")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; else as many as cores and memory allow.")
-    ] = None,
+    workers: Workers = None,
     data_root: DataRoot = None,
     changes: Changes = None,
 ) -> None:
-    """Score masks, of a run or of any tool, on the reference's own grid."""
+    """Score masks of a run or of any tool on the reference's grid."""
     if prediction is None:
         given = {
             "--dataset": dataset,
@@ -50,21 +59,21 @@ def score(
             "--pairs": pairs,
             "--out": out,
         }
-        refuse_given("a run is scored as it is described, into its own folder", given)
+        refuse_options("a run is scored with its own description, into its own folder", given)
         opened = open_run(reference, data_root, changes)
         scores = run_score(opened, targets=target or (), resample=resample, workers=workers)
     else:
-        dataset = dataset_of(reference, dataset, data_root, pairs)
+        dataset = reference_dataset(reference, dataset, data_root, pairs)
         if dataset is None or out is None:
             raise InputError(
-                "scoring masks needs to know what their labels mean and where the tables go",
+                "scoring masks needs a description of their labels and an output folder",
                 where="medunet score",
                 hint="Add --dataset NAME and --out FOLDER.",
             )
         other: Description | None = None
         if prediction_dataset is not None:
             other = load_description(prediction_dataset)
-        scores = score_masks_of(
+        scores = score_mask_files(
             reference,
             prediction,
             out,
@@ -76,25 +85,31 @@ def score(
             resample=resample,
             workers=workers,
         )
-    end_with([row for row in scores if row.status in UNSCORED])
+    exit_if_any([row for row in scores if row.status in UNSCORED])
 
 
 def compare(
-    out: Annotated[Path, typer.Option("--out", help="Where the tables and the plot go.")],
+    out: Annotated[Path, typer.Option("--out", help="Output folder for the tables and the plot.")],
     scores: Annotated[
         list[Path] | None,
-        typer.Argument(help="scores.csv of two or more methods, folders that hold one, or folders of masks."),
+        typer.Argument(
+            help="Two or more methods: scores.csv files, folders that contain one, or folders of masks."
+        ),
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(help="Reference masks, a folder or manifest.json, for methods without scores.csv."),
+        typer.Option(help="Reference masks, a folder or manifest.json, to score methods given as masks."),
     ] = None,
     readers: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Instead: label maps of one case, a file per reader."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Compare readers instead of methods: a folder of label maps of one case, one file per reader.",
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Description of the reference's or the readers' labels.")
+        str | None,
+        typer.Option(help="Dataset description of the labels of masks or readers: a name or YAML file."),
     ] = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -105,15 +120,15 @@ def compare(
     given = {"--reference": reference, "--data-root": data_root}
     if readers is None:
         if reference is None:
-            refuse_given("scores name their labels themselves", {"--dataset": dataset, **given})
-        end_with(compare_scores(scores or [], out, reference, dataset, data_root))
+            refuse_options("score tables already name their labels", {"--dataset": dataset, **given})
+        exit_if_any(compare_scores(scores or [], out, reference, dataset, data_root))
         return
-    refuse_given("readers are compared among themselves", {"SCORES": scores or None, **given})
+    refuse_options("readers are only compared with each other", {"SCORES": scores or None, **given})
     if dataset is None:
         raise InputError("label maps need a description", where="--dataset", hint="Add --dataset NAME.")
     compare_reader_maps(readers, out, dataset)
 
 
 def report(run: RunArgument, data_root: DataRoot = None) -> None:
-    """Write a page per case and an index, worst cases first."""
+    """Write an HTML page for each case and an index with the worst cases first."""
     run_report(open_run(run, data_root))

@@ -1,12 +1,12 @@
-"""`medunet check`: every file of the manifest checked."""
+"""`medunet check`: check every file of the manifest."""
 
 from collections.abc import Sequence
 
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import accept_faults, allow_resampling, mark_accepted
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left, fault_table, write_faults
 from medunet.records.fault import Fault
-from medunet.runs.checked import data_state
+from medunet.runs.check_status import data_state
 from medunet.runs.provenance import add_provenance
 from medunet.runs.run import Run
 
@@ -14,14 +14,14 @@ from medunet.runs.run import Run
 def run_check(
     run: Run, *, accept: Sequence[str] = (), allow_resample: bool = False, workers: int | None = None
 ) -> list[Fault]:
-    """Check all cases, write and show the faults, and return the errors that are left.
+    """Check all cases, write and print the faults, and return the errors that remain.
 
-    `accept` adds faults to those that the manifest accepts (see `accept_faults`), `allow_resample` those of
-    modalities on different grids; `workers` as `check_manifest` has them. The page checks.html pictures the cases at
-    fault.
+    `accept` adds accepted faults to the manifest (see `accept_faults`); `allow_resample` accepts modalities on
+    different grids. `workers` is the number of processes (see `check_manifest`). The page checks.html shows images
+    of the faulty cases.
 
     Raises:
-        MedunetError: the manifest is missing, or a fault cannot be accepted.
+        MedunetError: The manifest is missing, or a fault cannot be accepted.
     """
     from medunet.reporting.check_page import write_check_page
 
@@ -44,5 +44,5 @@ def run_check(
     if num_resampled:
         console.print(f"  [yellow]resampled[/] {num_resampled} case(s), to the grid of the first modality")
     num_warnings = sum(fault.severity == "warning" and not fault.accepted for fault in faults)
-    say("Check", f"{len(left)} errors, {num_warnings} warnings", page)
+    print_stage("Check", f"{len(left)} errors, {num_warnings} warnings", page)
     return left

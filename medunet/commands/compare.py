@@ -1,4 +1,4 @@
-"""Score tables of several methods compared, and readers of one case: tables, a plot, and what the terminal shows."""
+"""`medunet compare`: compare the score tables of several methods; writes tables and a plot."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from rich.table import Table
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import write_json
-from medunet.commands.score import dataset_of, score_masks_of
-from medunet.commands.terminal import console, say
+from medunet.commands.score import reference_dataset, score_mask_files
+from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
 from medunet.records.scores import UNSCORED
 from medunet.scoring.compare import Comparison, PairDifference, compare
@@ -29,16 +29,16 @@ def compare_scores(
     dataset: str | None = None,
     data_root: Path | None = None,
 ) -> list[str]:
-    """Compare methods by their scores.csv, each given as that file or as a folder that holds one.
+    """Compare methods by their scores.csv, each given as that file or as the folder that contains it.
 
-    With a `reference`, a folder of masks that `dataset` describes or a manifest.json, a method may also be a folder
-    of masks without a scores.csv: it is scored first, into `out`/scores/<method>/.
+    With a `reference` (a folder of masks described by `dataset`, or a manifest.json) a method may also be a folder of
+    masks without a scores.csv. It is scored first, into `out`/scores/<method>/.
 
-    Writes comparison.csv, comparison.json, ranking.csv and comparison.png; returns the cases that a method lacks, and
-    those that could not be scored here.
+    Writes comparison.csv, comparison.json, ranking.csv and comparison.png. Returns the ids of the cases that are
+    absent from a method's scores or could not be scored here.
 
     Raises:
-        InputError: a path without scores, tables that cannot be compared, or an option that would be ignored.
+        InputError: A path without scores, tables that cannot be compared, or an option that would be ignored.
     """
     from medunet.drawing.figures import save_figure
     from medunet.reporting.compare_plots import draw_comparison
@@ -68,13 +68,13 @@ def compare_scores(
     if (figure := draw_comparison(comparison)) is not None:
         save_figure(out / "comparison.png", figure)
     console.print(comparison_table(comparison))
-    _say_gaps(comparison)
-    say("Compare", f"{len(tables)} methods, {len(comparison.labels)} labels", out / "comparison.csv")
+    _print_gaps(comparison)
+    print_stage("Compare", f"{len(tables)} methods, {len(comparison.labels)} labels", out / "comparison.csv")
     return sorted({case for cases in comparison.absent.values() for case in cases} | set(unscored))
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the terminal's table of Dice and the robust Hausdorff distance: a row per label, metric and pair."""
+    """Return a terminal table of Dice and robust Hausdorff distance, with a row per label, metric and pair."""
     letters = comparison.letters
     caption = "\n".join(f"{letter}: {escape(method)}" for method, letter in letters.items())
     table = Table(
@@ -105,35 +105,37 @@ def comparison_table(comparison: Comparison) -> Table:
 def _score_masks(
     masks: Mapping[str, Path], reference: Path, out: Path, dataset: str | None, data_root: Path | None
 ) -> list[str]:
-    """Score methods' folders of masks, as `medunet score` does unless told otherwise; return the unscored cases.
+    """Score the mask folders of methods with the default settings of `medunet score`; return the unscored cases.
 
-    A call that is repeated goes on where it was stopped, and scores again only what has changed since.
+    A repeated call resumes where it was stopped, and only scores cases again that have changed since.
     """
     if not masks:
         raise InputError(
             "every method has a scores.csv already", where="--reference", hint="Leave the option out."
         )
-    named = dataset_of(reference, dataset, data_root)
+    named = reference_dataset(reference, dataset, data_root)
     if named is None:
         raise InputError("masks need a description", where="--dataset", hint="Add --dataset NAME.")
     config = change_config({"dataset": named}, [], "--dataset")
     unscored = []
     for name, folder in masks.items():
         console.print(f"[bold]{escape(name)}[/]", highlight=False)
-        scores = score_masks_of(reference, folder, out / name, config, data_root=data_root, keep_journal=True)
+        scores = score_mask_files(
+            reference, folder, out / name, config, data_root=data_root, keep_journal=True
+        )
         unscored += [score.case for score in scores if score.status in UNSCORED]
     return unscored
 
 
 def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:
-    """Return the score tables by the name of their method: the folder's, or the file's own where it has one.
+    """Return the score tables by method name, which is the folder's name, or the file's if it is not scores.csv.
 
-    Names that are alike get the folder above in front. `with_masks` says that a folder need not have its table yet.
+    Parent folders are prepended to make names unique. With `with_masks`, a folder need not contain a table yet.
     """
     files = [path / "scores.csv" if path.is_dir() else path for path in paths]
     if len(files) < 2:
         raise InputError(
-            "one method alone leaves nothing to compare", where="medunet compare", hint="Name two or more."
+            "there are fewer than two methods to compare", where="medunet compare", hint="Name two or more."
         )
     if absent := [
         str(path)
@@ -143,12 +145,12 @@ def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:
         raise InputError(
             "there is no scores.csv",
             where=", ".join(absent),
-            hint="Make it with `medunet score`, or score folders of masks here with --reference.",
+            hint="Run `medunet score` first, or add --reference to score folders of masks here.",
         )
     whole = [file.resolve() for file in files]
     if twice := [str(path) for path, file in zip(paths, whole, strict=True) if whole.count(file) > 1]:
         raise InputError(
-            "the same scores are named more than once", where=", ".join(twice), hint="Leave one."
+            "the same scores are named more than once", where=", ".join(twice), hint="Name each only once."
         )
     parts = [
         file.parent.parts if file.name == "scores.csv" else (*file.parent.parts, file.name) for file in whole
@@ -160,13 +162,13 @@ def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:
     return dict(zip(names, whole, strict=True))
 
 
-def _say_gaps(comparison: Comparison) -> None:
-    """Name what methods lack: nothing is left out silently."""
+def _print_gaps(comparison: Comparison) -> None:
+    """Print the cases that methods lack or failed on, and the labels that were left out of the comparison."""
     for kind, gaps in (("absent", comparison.absent), (" or ".join(UNSCORED), comparison.unscored)):
         for method, cases in gaps.items():
             if cases:
                 named = ", ".join(cases[:_NUM_NAMED]) + (" ..." if len(cases) > _NUM_NAMED else "")
-                text = f"{method}: {len(cases)} case(s) that count as failures: {named}"
+                text = f"{method}: {len(cases)} case(s) count as failures: {named}"
                 console.print(f"  [yellow]{kind}[/] {escape(text)}", highlight=False, soft_wrap=True)
     for label, methods in comparison.left_out.items():
         text = f"{label}: only {', '.join(methods)} scored it"
@@ -180,7 +182,7 @@ def _row(pair: PairDifference) -> dict[str, Any]:
 
 
 def _ranking_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return a row for each ranking and method, with the share of resamples in which it has each rank."""
+    """Return a row per ranking and method, with the fraction of bootstrap samples in which it has each rank."""
     rows = []
     for ranking in comparison.rankings:
         stability = ranking.stability
@@ -204,7 +206,7 @@ def _ranking_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def number_text(value: float) -> str:
-    """Return a score as tables show it."""
+    """Return a score as text with three decimals, or a dash if it is undefined."""
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 

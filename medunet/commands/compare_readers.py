@@ -1,4 +1,4 @@
-"""`medunet compare --readers`: several readers' label maps of one case."""
+"""`medunet compare --readers`: compare several readers' label maps of one case."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from medunet import __version__
 from medunet.base.errors import DataError, InputError, MedunetError
 from medunet.base.files import write_json
 from medunet.commands.compare import number_text
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records.description import Description, load_description
@@ -27,13 +27,13 @@ from medunet.scoring.tables import plain, write_table
 def compare_reader_maps(
     folder: Path, out: Path, dataset: str, surface: Surface = "area"
 ) -> list[TargetAgreement]:
-    """Compare all label maps of a folder, several readers of one case on one grid; readers are named by their file.
+    """Compare the label maps in a folder, which several readers drew of one case on one grid.
 
-    Writes readers.csv, readers.json and readers.png.
+    Readers are named by their file. Writes readers.csv, readers.json and readers.png.
 
     Raises:
-        InputError: no such folder, or fewer than two label maps.
-        DataError: a file that cannot be read, or lies on another grid than the first; all in one message.
+        InputError: There is no such folder, or it has fewer than two label maps.
+        DataError: A file cannot be read or has another grid than the first; the message names all such files.
     """
     from medunet.drawing.figures import save_figure
     from medunet.reporting.compare_plots import draw_readers
@@ -58,14 +58,14 @@ def compare_reader_maps(
     if (figure := draw_readers(pairs, agreements)) is not None:
         save_figure(out / "readers.png", figure)
     console.print(readers_table(pairs, agreements, description.unit))
-    say("Compare", f"{len(volumes)} readers, {len(agreements)} targets", out / "readers.csv")
+    print_stage("Compare", f"{len(volumes)} readers, {len(agreements)} targets", out / "readers.csv")
     return agreements
 
 
 def readers_table(
     pairs: Sequence[ReaderPair], agreements: Sequence[TargetAgreement], unit: str = "mm"
 ) -> Table:
-    """Return the terminal's table: a row per target with kappa, and Dice and the largest HD95 over the pairs."""
+    """Return a terminal table with a row per target: kappa, and Dice and largest HD95 over the pairs of readers."""
     table = Table(
         title="Agreement of readers",
         caption="kappa depends on the field of view; in box: within the box around all masks",
@@ -90,17 +90,19 @@ def readers_table(
 
 
 def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
-    """Return the label maps of a folder by their file's name without ending, all on the first one's grid."""
+    """Read the label maps of a folder, by file name without ending, and check that they have the same grid."""
     if not folder.is_dir():
         raise InputError(
-            "no such folder", where=str(folder), hint="Name the folder of the readers' label maps."
+            "no such folder", where=str(folder), hint="Give the folder of the readers' label maps."
         )
     entries = sorted(path for path in folder.iterdir() if path.is_file())
-    pairs, _ = find_pairs(entries[0], folder) if entries else ([], [])  # each with the first: a listing
+    pairs, _ = find_pairs(entries[0], folder) if entries else ([], [])  # used to list the label maps
     files = {pair.case: pair.prediction for pair in pairs if pair.prediction is not None}
     if len(files) < 2:
         raise InputError(
-            f"holds {len(files)} label map(s)", where=str(folder), hint="Put two or more readers' maps there."
+            f"has only {len(files)} label map(s)",
+            where=str(folder),
+            hint="Add label maps of two or more readers.",
         )
     volumes: dict[str, Volume] = {}
     faults = []

@@ -1,6 +1,6 @@
-"""The main job on an embedded cohort of synthetic abdominal CTs, and whether it went as it should.
+"""`medunet demo`: run all stages on synthetic abdominal CTs and check that the mean Dice reaches a minimum.
 
-The recipe ends after a number of steps, not after a time: a slower computer takes longer and gives no worse answer.
+Training is limited by steps, not by time: a slower computer takes longer but gets the same result.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from medunet.base.shipped import shipped
+from medunet.base.package_data import package_data_path
 from medunet.commands.run import run_all
 from medunet.commands.terminal import console
 from medunet.phantoms.phantom import write_cohort
@@ -16,38 +16,40 @@ from medunet.records.scores import CaseScore
 from medunet.runs.run import Run
 from medunet.scoring.summary import summarise
 
-FLOORS = {"liver": 0.90, "tumour": 0.60}  # mean Dice over the held-out phantoms
+MINIMUM_DICE = {"liver": 0.90, "tumour": 0.60}  # mean Dice over the held-out phantoms
 _NUM_CASES = 20
 
 
-def recipe() -> Path:
-    """Return the demo's configuration."""
-    return shipped("pipelines/demo.yaml")
+def config_path() -> Path:
+    """Return the path of the demo's configuration file."""
+    return package_data_path("pipelines/demo.yaml")
 
 
 def make_cohort(folder: Path) -> Path:
-    """Write the demo's phantoms into the folder, as far as they are not there; return the folder."""
+    """Write the phantoms of the demo that are missing in a folder, and return the folder."""
     write_cohort(folder, num_cases=_NUM_CASES)
     return folder
 
 
 def run_demo(run: Run) -> list[str]:
-    """Do the seven stages on the cohort and hold the scores against the floors.
+    """Run all stages on the phantoms and compare the mean Dice of each target with its minimum.
 
-    Returns the ids of failed cases and the names of targets below their floor.
+    Returns the ids of failed cases and the names of targets below their minimum.
     """
     failed, scores = run_all(run)
-    return [*failed, *hold_against_floors(scores)]
+    return [*failed, *check_minimum_dice(scores)]
 
 
-def hold_against_floors(scores: Sequence[CaseScore]) -> list[str]:
-    """Say in a line how the mean Dice of each target stands to its floor; return the targets below."""
+def check_minimum_dice(scores: Sequence[CaseScore]) -> list[str]:
+    """Print the mean Dice of each target next to its minimum, and return the targets below their minimum."""
     means = {row.label: row.metrics["dice"].mean for row in summarise(scores, ["dice"])}
-    told = ", ".join(f"{name} {means[name]:.3f} (at least {floor:.2f})" for name, floor in FLOORS.items())
-    low = [name for name, floor in FLOORS.items() if not means[name] >= floor]
+    shown = ", ".join(
+        f"{name} {means[name]:.3f} (at least {least:.2f})" for name, least in MINIMUM_DICE.items()
+    )
+    low = [name for name, least in MINIMUM_DICE.items() if not means[name] >= least]
     if low:
-        text = f"[bold red]Demo[/]: mean Dice {escape(told)}: {' and '.join(low)} too low"
+        text = f"[bold red]Demo[/]: mean Dice {escape(shown)}: {' and '.join(low)} too low"
     else:
-        text = f"[bold green]Demo[/]: mean Dice {escape(told)}: all is well"
+        text = f"[bold green]Demo[/]: mean Dice {escape(shown)}: passed"
     console.print(text, highlight=False, soft_wrap=True)
     return low

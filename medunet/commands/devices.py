@@ -1,4 +1,4 @@
-"""`medunet devices`: what this computer computes with, what was chosen and why, and what the user sets instead."""
+"""`medunet devices`: show hardware, chosen precision and memory layout with reasons, and the user's settings."""
 
 from pathlib import Path
 from typing import Any
@@ -9,37 +9,43 @@ from rich.table import Table
 
 from medunet.base.processor import CoreWatch, num_threads, read_processor, usable_cores
 from medunet.commands.terminal import console
-from medunet.runs.computing import begin_computing, choose_compute_of, precision_for
+from medunet.runs.computing import choose_run_compute, precision_for, set_up_cpu
 from medunet.runs.run import Run
 
 
 def show_computer() -> None:
-    """Show processor, cores, memory and cards, and what the user set for this computer."""
+    """Show processor, cores, memory and GPUs, and the user's settings for this computer."""
     import torch
 
     from medunet.compute.choice_cache import cache_folder, read_settings
 
     processor, memory = read_processor(), psutil.virtual_memory()
-    _say("Processor", processor.name)
-    _say("Kind", f"{processor.kind}: {' '.join(processor.instruction_sets) or 'no instruction sets known'}")
+    _print_line("Processor", processor.name)
+    _print_line(
+        "Kind", f"{processor.kind}: {' '.join(processor.instruction_sets) or 'no instruction sets known'}"
+    )
     for limit in processor.limits:
-        _say("Limited by", limit)
-    taken = CoreWatch().taken()
-    _say("Cores", f"{usable_cores()} usable, {num_threads()} threads; other work takes {taken:.1f} now")
-    _say("Memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
+        _print_line("Limited by", limit)
+    load = CoreWatch().other_load()
+    _print_line(
+        "Cores", f"{usable_cores()} usable, {num_threads()} threads; other processes use {load:.1f} now"
+    )
+    _print_line("Memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
     cards = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
-    _say("Cards", ", ".join(f"{card.name} ({card.total_memory / 1e9:.0f} GB)" for card in cards) or "none")
+    _print_line(
+        "GPUs", ", ".join(f"{card.name} ({card.total_memory / 1e9:.0f} GB)" for card in cards) or "none"
+    )
     for key, value in read_settings().items():
-        _say("Set by you", f"{key}={value}")
-    _say("Choices kept", str(cache_folder() or "nowhere: there is no home folder"))
+        _print_line("Set by you", f"{key}={value}")
+    _print_line("Choices cached in", str(cache_folder() or "nothing: there is no home folder"))
 
 
-def show_kept() -> None:
-    """Show the choices that are kept, those for other processors or settings of this one included."""
+def show_cached_choices() -> None:
+    """Show all cached choices of precision and memory layout, including those for other processors or settings."""
     from medunet.compute.benchmark import format_seconds
     from medunet.compute.choice_cache import list_choices
 
-    here = {**read_processor().plain(), "threads": num_threads()}
+    here = {**read_processor().to_dict(), "threads": num_threads()}
     table = Table("for", "network", "patch", "computed in", "takes", "why", "here")
     for kept in list_choices():
         key, choice = kept.key, kept.choice
@@ -61,7 +67,7 @@ def show_kept() -> None:
 
 
 def show_run(run: Run, device_name: str) -> None:
-    """Show how a run's fold is trained here, found out now if it is not known yet, and how its network predicts."""
+    """Show how this computer trains a run's fold and predicts with its network; benchmark them if not yet known."""
     from medunet.compute.devices import choose_device
     from medunet.inference.probe import choose_prediction
 
@@ -69,10 +75,10 @@ def show_run(run: Run, device_name: str) -> None:
     if run.config.training.fold == "each":
         training = run.config.training.model_copy(update={"fold": 0})
         run = Run(run.folder, run.config.model_copy(update={"training": training}), run.data_root)
-    begin_computing(device)
-    choice = choose_compute_of(run, device, keep=False)
-    _say(f"Training fold {run.config.training.fold}", _sentence(choice, choice.step_s, "batch"))
-    _say("Compiled", f"{'yes' if choice.compile else 'no'} ({choice.compile_why})")
+    set_up_cpu(device)
+    choice = choose_run_compute(run, device, keep=False)
+    _print_line(f"Training fold {run.config.training.fold}", _sentence(choice, choice.step_s, "batch"))
+    _print_line("Compiled", f"{'yes' if choice.compile else 'no'} ({choice.compile_why})")
     how = choose_prediction(
         run.read_plan(),
         run.read_manifest().description,
@@ -80,29 +86,29 @@ def show_run(run: Run, device_name: str) -> None:
         precision_for(run.config, device),
         timed=True,
     )
-    _say("Prediction", _sentence(how, how.seconds, "window"))
+    _print_line("Prediction", _sentence(how, how.seconds, "window"))
 
 
 def show_model(folder: Path, device_name: str) -> None:
-    """Show how a model folder's network predicts here, found out now if it is not known yet."""
+    """Show how this computer predicts with a model; benchmark it if not yet known."""
     from medunet.compute.devices import choose_device
     from medunet.inference.model import read_card
     from medunet.inference.probe import choose_prediction
 
     card, device = read_card(folder), choose_device(device_name)
-    begin_computing(device)
+    set_up_cpu(device)
     how = choose_prediction(card.plan, card.description, device, timed=True)
-    _say("Prediction", _sentence(how, how.seconds, "window"))
+    _print_line("Prediction", _sentence(how, how.seconds, "window"))
 
 
 def _sentence(choice: Any, seconds: float, unit: str) -> str:
-    """Return a choice in words, with its reasons."""
+    """Return a description of a choice with its reasons."""
     from medunet.compute.benchmark import format_seconds
 
     layout = "channels-last" if choice.channels_last else "the default layout"
     reasons = f"{choice.why}; layout: {choice.channels_last_why}" if choice.channels_last_why else choice.why
-    return f"{choice.precision} in {layout}, about {format_seconds(seconds)} a {unit} ({reasons})"
+    return f"{choice.precision} in {layout}, about {format_seconds(seconds)} per {unit} ({reasons})"
 
 
-def _say(what: str, text: str) -> None:
+def _print_line(what: str, text: str) -> None:
     console.print(f"[bold]{escape(what)}[/]: {escape(text)}", highlight=False, soft_wrap=True)

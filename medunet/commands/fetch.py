@@ -1,4 +1,4 @@
-"""`medunet fetch`: a public archive becomes a folder of scans, by a command that can be stopped and repeated."""
+"""`medunet fetch`: download a public dataset, verify and unpack it; a stopped download is resumed."""
 
 import errno
 import shutil
@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from medunet.base.errors import DataError, InputError
-from medunet.base.files import read_object, write_json
+from medunet.base.files import read_json_object, write_json
 from medunet.base.progress import ByteBar
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.dataset.archives import unpack
 from medunet.dataset.fetch import PATIENCE, Patience, discard, download, verify
 from medunet.dataset.manifest import make_manifest
@@ -25,7 +25,7 @@ from medunet.records.description import load_description
 if sys.platform != "win32":
     import fcntl
 
-_MARK = ".fetched.json"  # in the folder of scans: the checksum of the archive that it came from
+_MARK = ".fetched.json"  # in the folder of scans: the checksum of the source archive
 
 
 def run_fetch(
@@ -36,26 +36,27 @@ def run_fetch(
     checksum: str | None = None,
     patience: Patience = PATIENCE,
 ) -> Path:
-    """Download an archive below `out`, check and unpack it, and return the folder of scans.
+    """Download an archive into `out`, verify and unpack it, and return the folder of scans.
 
-    What is there already is kept: the folder of an earlier fetch, a copy of the archive that was put into `out`, and
-    the part of a download that was stopped.
+    Existing files are used: the folder of an earlier fetch, a copy of the archive that the user put into `out`, or a
+    partial download.
 
     Raises:
-        InputError: as `choose_archive` and `download`; another fetch is at work, or the folder is another archive's.
-        DataError: the archive is not the one that was asked for, is broken or hostile, or lacks images or labels.
+        InputError: From `choose_archive` and `download`; or another fetch is running in `out`, or the folder comes
+            from another archive.
+        DataError: The archive has a wrong checksum, is damaged or unsafe, or images or labels are missing.
     """
     archive = choose_archive(name, url, checksum)
     folder, work = out / archive.folder, out / f".{archive.folder}.fetch"
     work.mkdir(parents=True, exist_ok=True)
-    with _alone(work):
+    with _locked(work):
         if folder.exists():
             _require_same(archive, folder)
-            console.print(f"{escape(str(folder))} is there already", highlight=False, soft_wrap=True)
+            console.print(f"{escape(str(folder))} already exists", highlight=False, soft_wrap=True)
         else:
             _unpack(archive, _obtain(archive, out, work, patience), folder, work)
         shutil.rmtree(work)
-    say("Fetch", _count_cases(archive, folder), folder)
+    print_stage("Fetch", _count_cases(archive, folder), folder)
     dataset = archive.dataset or "DATASET"
     following = f"medunet manifest {dataset} --run runs/{archive.name} --data-root {folder}"
     console.print(f"Next: {following}", highlight=False, soft_wrap=True, markup=False)
@@ -63,7 +64,7 @@ def run_fetch(
 
 
 def list_archives() -> None:
-    """Show the archives that are known by name."""
+    """Print a table of the archives that can be fetched by name."""
     table = Table("name", "what", "size", "description")
     for archive in ARCHIVES.values():
         assert archive.dataset is not None
@@ -73,7 +74,7 @@ def list_archives() -> None:
 
 
 def _obtain(archive: Archive, out: Path, work: Path, patience: Patience) -> Path:
-    """Return a checked archive file: the copy in `out` where there is one, else a download."""
+    """Return a verified archive file: the copy in `out` if there is one, otherwise a download."""
     own_copy = out / unquote(PurePosixPath(urlsplit(archive.url).path).name)
     if own_copy.is_file():
         with ByteBar("Checksum") as bar:
@@ -81,7 +82,7 @@ def _obtain(archive: Archive, out: Path, work: Path, patience: Patience) -> Path
         return own_copy
     part = work / "archive.part"
     with ByteBar(f"Download {archive.name}") as bar:
-        download(archive.url, part, archive.checksum, bar, patience=patience, say=bar.say)
+        download(archive.url, part, archive.checksum, bar, patience=patience, say=bar.print_line)
     try:
         with ByteBar("Checksum") as bar:
             verify(part, archive.checksum, bar)
@@ -90,7 +91,7 @@ def _obtain(archive: Archive, out: Path, work: Path, patience: Patience) -> Path
         raise DataError(
             f"the download was removed: {error.what}",
             where=archive.name,
-            hint="Fetch it again; if that ends alike, the file has changed where it lies.",
+            hint="Fetch it again. If this error repeats, the file on the server has changed.",
         ) from error
     return part
 
@@ -105,22 +106,26 @@ def _unpack(archive: Archive, file: Path, folder: Path, work: Path) -> None:
 
 
 def _require_same(archive: Archive, folder: Path) -> None:
-    """Refuse to take a folder of another archive for the one that was asked for."""
+    """Check that an existing folder was unpacked from this archive.
+
+    Raises:
+        InputError: It came from another archive.
+    """
     mark = folder / _MARK
-    came_from = read_object(mark).get("checksum") if mark.exists() else None
+    came_from = read_json_object(mark).get("checksum") if mark.exists() else None
     if came_from not in (None, str(archive.checksum)):
         raise InputError(
-            f"came from another archive, of {came_from} and not {archive.checksum}",
+            f"came from another archive, with checksum {came_from} instead of {archive.checksum}",
             where=str(folder),
             hint="Move it away, or choose another --out.",
         )
 
 
 def _count_cases(archive: Archive, folder: Path) -> str:
-    """Say how many cases there are; of a described dataset each must have all its images, and its label to train on.
+    """Return a text with the number of cases (for an archive without description: of files).
 
     Raises:
-        DataError: names every file that is missing.
+        DataError: Images, or labels of training cases, are missing; the message names every file.
     """
     if archive.dataset is None:
         return f"{sum(path.is_file() for path in folder.rglob('[!.]*'))} files"
@@ -142,11 +147,11 @@ def _count_cases(archive: Archive, folder: Path) -> str:
 
 
 @contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Refuse to work on what another fetch is working on.
+def _locked(work: Path) -> Iterator[None]:
+    """Lock a work folder against other fetches.
 
     Raises:
-        InputError: another one is at it.
+        InputError: Another fetch has locked it.
     """
     with (work / "lock").open("w") as lock:
         if sys.platform != "win32":
@@ -154,9 +159,11 @@ def _alone(work: Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
-                    "another fetch is at work here", where=str(work.parent), hint="Wait for its end."
+                    "another fetch is running here",
+                    where=str(work.parent),
+                    hint="Wait until it has finished.",
                 ) from error
             except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a network disk without locks
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a network file system without locks
                     raise
         yield

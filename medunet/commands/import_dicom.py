@@ -1,4 +1,4 @@
-"""DICOM series imported, and shown on the console."""
+"""`medunet import-dicom`: import DICOM series and print a table of series and faults."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.manifest_checks import fault_table
 from medunet.dataset.dicom.importer import import_tree
 from medunet.dataset.dicom.tables import SeriesRow
@@ -21,7 +21,7 @@ _STYLES = {"refused": "bold red", "left out": "dim", "imported": ""}
 def import_and_show(
     tree: Path, out: Path, description: Description | None, *, repair: bool, workers: int | None
 ) -> list[Fault]:
-    """Import every series below `tree`, show series and faults, and return the errors."""
+    """Import every series below `tree`, print series and faults, and return the errors."""
     imported = import_tree(tree, out, description=description, repair=repair, workers=workers)
     console.print(series_table(imported.rows))
     if imported.faults:
@@ -30,17 +30,21 @@ def import_and_show(
     numbers = ", ".join(f"{counts[status]} {status}" for status in ("imported", "refused", "left out"))
     count = imported.num_others
     others = (
-        f"; {count} file{' is no DICOM image' if count == 1 else 's are no DICOM images'}" if count else ""
+        f"; {count} file{' is not a DICOM image' if count == 1 else 's are not DICOM images'}"
+        if count
+        else ""
     )
-    say("Import", f"{len(imported.rows)} series: {numbers}{others}", out / "series.csv")
+    print_stage("Import", f"{len(imported.rows)} series: {numbers}{others}", out / "series.csv")
     for name, manifest in imported.manifests.items():
         count = len(manifest.cases)
-        say("Manifest", f"{count} case{'s' * (count != 1)} of {manifest.description.name}", out / name)
+        print_stage(
+            "Manifest", f"{count} case{'s' * (count != 1)} of {manifest.description.name}", out / name
+        )
     return [fault for fault in imported.faults if fault.severity == "error"]
 
 
 def series_table(rows: Sequence[SeriesRow]) -> Table:
-    """Return the series as a table for the terminal."""
+    """Return a terminal table of the series."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("case", "", "slices", "shape", "spacing mm", "status", "faults"):
         table.add_column(column, overflow="fold", no_wrap=column == "case")

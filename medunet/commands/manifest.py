@@ -1,4 +1,4 @@
-"""`medunet manifest`: the case list of a described dataset, or of a folder or table that is recognised."""
+"""`medunet manifest`: list the cases of a dataset, given by a description or by a folder or CSV to be recognised."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from medunet.base.errors import InputError
 from medunet.base.files import write_text
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import with_accepted
 from medunet.dataset.held_out import read_test_names
 from medunet.dataset.layouts.detection import recognise
@@ -22,11 +22,11 @@ from medunet.runs.computing import (
 from medunet.runs.run import Run
 
 
-def find_place(dataset: str) -> Path | None:
-    """Return the folder or CSV that a dataset is given by; None for a description's name or file.
+def find_dataset_path(dataset: str) -> Path | None:
+    """Return the path of a dataset given as a folder or CSV; None for the name or file of a description.
 
     Raises:
-        InputError: there is no such thing, or it is a file of another kind.
+        InputError: It does not exist, or it is another kind of file.
     """
     names = sorted(path.stem for path in descriptions_folder().glob("*.yaml"))
     if dataset in names:
@@ -34,46 +34,46 @@ def find_place(dataset: str) -> Path | None:
     place, ending = Path(dataset), Path(dataset).suffix.lower()
     if not place.exists():
         raise InputError(
-            f"no dataset description '{dataset}', and no such folder or file",
-            hint=f"Give a folder, a CSV or YAML file that is there, or one of: {', '.join(names)}.",
+            f"'{dataset}' is neither a dataset description nor an existing folder or file",
+            hint=f"Give an existing folder, CSV or YAML file, or one of: {', '.join(names)}.",
         )
     if place.is_file() and ending not in (".csv", ".tsv", ".yaml", ".yml", ".json"):
         raise InputError(
-            "is no folder, CSV or description",
+            "is not a folder, CSV or description",
             where=place.name,
-            hint="Give the folder that holds the dataset, or a CSV with a row for each case.",
+            hint="Give the folder of the dataset, or a CSV with a row for each case.",
         )
     return place if place.is_dir() or ending in (".csv", ".tsv") else None
 
 
 def find_folds(place: Path) -> Path | None:
-    """Return the fixed folds that nnU-Net has made for a raw dataset, and say so; None where there are none."""
+    """Return the file of fixed folds that nnU-Net made for a raw dataset, and print it; None if there is none."""
     splits = find_splits(place) if place.is_dir() else None
     if splits is not None:
-        text = f"{splits.parent.name}/{splits.name}; other folds with --folds-file or --set holdout=0.2"
+        text = f"{splits.parent.name}/{splits.name}; choose others with --folds-file or --set holdout=0.2"
         console.print(f"  [dim]folds[/] {escape(text)}", highlight=False, soft_wrap=True)
     return splits
 
 
 def write_description(description: Description, path: Path) -> None:
-    """Write a description as a YAML file to be edited.
+    """Write a description to a YAML file that the user can edit.
 
     Raises:
-        InputError: the file exists, or has another ending.
+        InputError: The file exists, or does not end in .yaml or .yml.
     """
     if path.exists() or path.suffix not in (".yaml", ".yml"):
-        what = "exists already" if path.exists() else "is no YAML file by its ending"
+        what = "already exists" if path.exists() else "does not end in .yaml or .yml"
         raise InputError(what, where=f"--describe {path}", hint="Give a new FILE.yaml.")
     plain = description.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     write_text(path, yaml.safe_dump({"schema": description.schema_, **plain}, sort_keys=False))
-    say("Description", "names can be edited", path)
+    print_stage("Description", "edit the names in this file", path)
 
 
 def run_recognise(place: Path, data_root: Path) -> Description:
-    """Find out what a folder, or a CSV of cases, is; say so, with the evidence, and return its description.
+    """Recognise the layout of a folder or of a CSV of cases, print it with the evidence, and return its description.
 
     Raises:
-        InputError: it is not recognised, or can be read in two ways.
+        InputError: The layout is not recognised or ambiguous.
     """
     folder = descriptions_folder()
     shipped = [load_description(path.stem) for path in sorted(folder.glob("*.yaml"))]
@@ -100,7 +100,7 @@ def run_recognise(place: Path, data_root: Path) -> Description:
 
 
 def run_manifest(run: Run) -> Manifest:
-    """List the cases of the data root with folds; faults that the user accepted stay accepted."""
+    """List the cases below the data root with folds and write the manifest; accepted faults stay accepted."""
     require_one_process()
     config = run.config
     manifest = make_manifest(
@@ -119,8 +119,10 @@ def run_manifest(run: Run) -> Manifest:
     manifest.write(run.folder.manifest)
     run.save()
     num_tests = sum(case.split == "test" for case in manifest.used)
-    tests = f", {num_tests} for the test" if num_tests else ""
-    say("Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds{tests}", run.folder.manifest)
+    tests = f", {num_tests} in the test set" if num_tests else ""
+    print_stage(
+        "Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds{tests}", run.folder.manifest
+    )
     for item in manifest.unmatched:
         console.print(f"  [yellow]unmatched[/] {escape(item.path)}: {item.reason}", highlight=False)
     return manifest

@@ -1,34 +1,40 @@
-"""`medunet plan`: spacing, patch, network and batch size for a dataset."""
+"""`medunet plan`: choose spacing, patch size, network and batch size for a dataset."""
 
 from medunet.base.files import hash_value
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.planning.fingerprint import compute_fingerprint
-from medunet.records.loss_fit import check_loss, check_mirroring
+from medunet.records.loss_checks import check_loss, check_mirroring
 from medunet.records.plan import Plan
-from medunet.runs.checked import require_clean
+from medunet.runs.check_status import require_passed_check
 from medunet.runs.computing import plan_for
 from medunet.runs.provenance import add_provenance, read_provenance
-from medunet.runs.run import Run, has_begun
+from medunet.runs.run import Run, has_started
 
 
 def run_plan(run: Run) -> Plan:
-    """Make the plan; one that stands for the same manifest and settings is kept, also if edited by hand."""
+    """Make the plan and write it; an existing plan for the same manifest and settings is kept, even if edited.
+
+    Raises:
+        MedunetError: The data have not passed the check, or settings do not suit the labels.
+    """
     from medunet.compute.devices import choose_device
     from medunet.postprocessing.steps import check_steps
 
-    require_clean(run)
+    require_passed_check(run)
     manifest, config = run.read_manifest(), run.config
     device = choose_device(config.device)
     check_steps(config.inference.postprocess, manifest.description.targets)
     check_mirroring(config, manifest.description)
     check_loss(config.training.loss, manifest.description, config.training.class_weights)
-    inputs = hash_value([manifest.plain(), config.planning.plain()])
-    before = read_provenance(run).get("plan", {})
-    # A run that has begun keeps its plan on another device, too.
-    same = before.get("inputs_sha256") == inputs and (has_begun(run) or before.get("device") == device.type)
+    inputs = hash_value([manifest.to_dict(), config.planning.to_dict()])
+    earlier = read_provenance(run).get("plan", {})
+    # Once training has started, the plan is kept on another device, too.
+    same = earlier.get("inputs_sha256") == inputs and (
+        has_started(run) or earlier.get("device") == device.type
+    )
     plan = run.read_plan() if run.folder.plan.exists() and same else None
-    if plan is not None and plan.grid != "extent" and not has_begun(run):
-        console.print("The plan is of medunet 0.4 and nothing was trained by it: it is made anew.")
+    if plan is not None and plan.grid != "extent" and not has_started(run):
+        console.print("The plan of medunet 0.4 was not used for training and is made again.")
         plan = None
     if plan is None:
         training, _ = manifest.split_fold("all")
@@ -43,12 +49,12 @@ def run_plan(run: Run) -> Plan:
         f"{plan.dimensions}D, patch {sizes} at {spacing} {manifest.description.unit}, batch {plan.batch_size}, "
         f"features {plan.features}"
     )
-    say("Plan", text, run.folder.plan)
+    print_stage("Plan", text, run.folder.plan)
     return plan
 
 
 def show_network(run: Run) -> None:
-    """Show the planned network as a table of its parts, with output sizes and parameters."""
+    """Print a table of the planned network's layers, with output sizes and parameters."""
     from medunet.networks.summary import network_table
 
     console.print(network_table(run.read_plan(), run.read_manifest().description))

@@ -1,4 +1,4 @@
-"""`medunet predict`: a run's held-out cases, or any scans, outlined by a trained model."""
+"""`medunet predict`: segment a run's held-out cases, or any scans, with a trained model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 from rich.markup import escape
 
 from medunet.base.errors import InputError
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.records.config import WeightsName
-from medunet.records.data_root import case_paths, data_root_from
+from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Manifest
 from medunet.runs.computing import (
-    begin_computing,
     precision_for,
     require_one_process,
+    set_up_cpu,
 )
 from medunet.runs.run import Run, each_fold, held_out_cases
 
@@ -29,9 +29,9 @@ def predict_images(
     overwrite: bool,
     weights: WeightsName | None = None,
 ) -> dict[str, str]:
-    """Predict image files and folders, or the cases of one manifest.json, with a model folder; return the failed.
+    """Predict image files and folders, or the cases of one manifest.json, with a trained model.
 
-    `weights` as `Model.load` has them.
+    Returns the failed cases with their reasons. For `weights`, see `Model.load`.
     """
     from medunet.compute.devices import choose_device
     from medunet.inference.model import Model, read_card
@@ -39,14 +39,14 @@ def predict_images(
     from medunet.inference.probe import choose_prediction
 
     device = choose_device(device_name)
-    begin_computing(device)
+    set_up_cpu(device)
     card = read_card(folder)
     how = choose_prediction(card.plan, card.description, device)
     model = Model.load(
         folder, device=device, precision=how.precision, channels_last=how.channels_last, weights=weights
     )
     if len(images) == 1 and images[0].suffix == ".json":
-        listed, root = Manifest.read(images[0]), data_root_from(data_root)
+        listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
         require_same_channels(model.card.description, listed.description)
         scans = [
             Scan(case.id, case_paths(case, listed.description, root)[0], case.resample)
@@ -55,15 +55,15 @@ def predict_images(
     else:
         scans = scans_from_files(images, model.card.description)
     failed = predict_scans(model, scans, out, model.card.inference, overwrite=overwrite)
-    say_predicted(len(scans), failed, out)
+    print_predicted(len(scans), failed, out)
     return failed
 
 
 def require_same_channels(trained: Description, given: Description) -> None:
-    """Refuse scans of another number of channels, or of another modality, than a model was trained on.
+    """Check that scans have the number of channels and the modalities that a model was trained on.
 
     Raises:
-        InputError: names the channels of both.
+        InputError: They differ; the message names the channels of both.
     """
     ours, theirs = (
         {name: channel.modality for name, channel in each.channels.items()} for each in (trained, given)
@@ -71,22 +71,22 @@ def require_same_channels(trained: Description, given: Description) -> None:
     pairs = zip(ours.values(), theirs.values(), strict=False)
     foreign = any(one != other and "other" not in (one, other) for one, other in pairs)
     if len(ours) != len(theirs) or foreign:
-        told = [", ".join(f"{name} ({kind})" for name, kind in each.items()) for each in (ours, theirs)]
+        texts = [", ".join(f"{name} ({kind})" for name, kind in each.items()) for each in (ours, theirs)]
         raise InputError(
-            f"the model was trained on {told[0]}, but the dataset has {told[1]}",
+            f"the model was trained on {texts[0]}, but the dataset has {texts[1]}",
             where="channels",
-            hint="Choose a model that was trained on such scans.",
+            hint="Choose a model that was trained on scans with these channels.",
         )
 
 
 def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False) -> dict[str, str]:
-    """Predict held-out cases; return the failed ones with their reasons.
+    """Predict the held-out cases of a run and return the failed ones with their reasons.
 
-    Those are the cases that the configured fold holds out, or each fold's by its own model; with a `model` folder of
-    another run, all cases.
+    These are the cases that the configured fold holds out. For fold "each", every fold's model predicts its own
+    held-out cases. With the `model` folder of another run, all cases are predicted.
 
     Raises:
-        InputError: the model was trained on cases that it should now predict as held out, or on other channels.
+        InputError: The model was trained on some of these held-out cases, or on other channels.
     """
     require_one_process()
     from medunet.compute.devices import choose_device
@@ -100,7 +100,7 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
     manifest, fold = run.read_manifest(), run.config.training.fold
     cases = held_out_cases(run, fold) if model is None else list(manifest.used)
     device = choose_device(run.config.device)
-    begin_computing(device)
+    set_up_cpu(device)
     folder = model or run.folder.model(fold)
     card = read_card(folder)
     how = choose_prediction(card.plan, card.description, device, precision_for(run.config, device))
@@ -114,9 +114,9 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
     known = {case.id for case in cases} & set(loaded.card.training_cases)
     if model is None and known and not loaded.card.train_is_validation:
         raise InputError(
-            f"its model was trained on {len(known)} of the cases that it should predict as held out",
+            f"its model was trained on {len(known)} of the held-out cases",
             where=f"fold {fold}",
-            hint="The folds were changed after training: restore them, or train in another run folder.",
+            hint="The folds were changed after training. Restore them, or train in another run folder.",
         )
     require_same_channels(loaded.card.description, manifest.description)
     scans = [
@@ -124,12 +124,12 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
         for case in cases
     ]
     failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
-    say_predicted(len(scans), failed, run.folder.predictions)
+    print_predicted(len(scans), failed, run.folder.predictions)
     return failed
 
 
-def say_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:
-    """Say how many masks were written and name every failed case."""
-    say("Predict", f"{num_scans - len(failed)} of {num_scans} cases", folder)
+def print_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:
+    """Print how many cases were predicted, and every failed case with its reason."""
+    print_stage("Predict", f"{num_scans - len(failed)} of {num_scans} cases", folder)
     for case, reason in failed.items():
         console.print(f"  [red]failed[/] {escape(case)}: {escape(reason)}", highlight=False, soft_wrap=True)

@@ -1,13 +1,13 @@
-"""`medunet report`: a page for each case and an index."""
+"""`medunet report`: write an HTML page for each case and an index."""
 
 from pathlib import Path
 
-from medunet.commands.terminal import say
+from medunet.commands.terminal import print_stage
 from medunet.runs.run import Run
 
 
 def run_report(run: Run) -> Path:
-    """Write the report's pages and return the index."""
+    """Write the pages of the report and return the path of the index."""
     from medunet.reporting.report import report_run
     from medunet.scoring.tables import read_lesions, read_scores
 
@@ -19,5 +19,5 @@ def run_report(run: Run) -> Path:
         scores=scores,
         lesions=read_lesions(lesions) if lesions.exists() else None,
     )
-    say("Report", "open in a browser", index)
+    print_stage("Report", "open in a browser", index)
     return index

@@ -1,4 +1,4 @@
-"""`medunet run`: all stages, from manifest to report."""
+"""`medunet run`: run all stages, from manifest to report."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,10 +15,10 @@ from medunet.runs.run import Run
 
 
 def run_all(run: Run) -> tuple[list[str], list[CaseScore]]:
-    """Do all stages, from manifest to report; return the ids of the cases that failed, and the scores.
+    """Run all stages, from manifest to report; return the ids of the failed cases, and the scores.
 
     Raises:
-        FaultsError: the check found errors.
+        FaultsError: The check found errors.
     """
     run_manifest(run)
     run_check(run)
@@ -27,15 +27,15 @@ def run_all(run: Run) -> tuple[list[str], list[CaseScore]]:
     failed = run_predict(run)
     scores = run_score(run)
     run_report(run)
-    say_tensorboard(run)
+    print_tensorboard(run)
     return list_failed(failed, scores), scores
 
 
 def list_failed(failed: Mapping[str, str], scores: Sequence[CaseScore]) -> list[str]:
-    """Return the ids of the cases that could not be predicted or scored; a script ends with 1 if there are any."""
+    """Return the ids of the cases that could not be predicted or scored."""
     return sorted({*failed, *(row.case for row in scores if row.status in UNSCORED)})
 
 
-def say_tensorboard(run: Run) -> None:
-    """Say how to watch the run's curves."""
+def print_tensorboard(run: Run) -> None:
+    """Print the command that shows the run's training curves in TensorBoard."""
     console.print(f"[bold]TensorBoard[/]: tensorboard --logdir {run.folder.root / 'folds'}", highlight=False)

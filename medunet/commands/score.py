@@ -1,4 +1,4 @@
-"""`medunet score`: masks of a run, or of any tool, scored; targets are joined by name."""
+"""`medunet score`: score the masks of a run or of any tool; targets are matched by name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,11 +8,11 @@ from rich.markup import escape
 
 from medunet import __version__
 from medunet.base.errors import InputError
-from medunet.base.files import read_object
-from medunet.commands.terminal import console, say
+from medunet.base.files import read_json_object
+from medunet.commands.terminal import console, print_stage
 from medunet.imaging.volumes import mask_ending
 from medunet.records.config import Config
-from medunet.records.data_root import case_paths, data_root_from
+from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description, load_description
 from medunet.records.manifest import Manifest
 from medunet.records.model_card import ModelCard
@@ -21,7 +21,7 @@ from medunet.runs.provenance import add_provenance
 from medunet.runs.run import TRAIN_IS_VALIDATION, Run, held_out_cases, trained_cards
 
 
-def score_masks_of(
+def score_mask_files(
     reference: Path,
     prediction: Path,
     out: Path,
@@ -35,14 +35,15 @@ def score_masks_of(
     workers: int | None = None,
     keep_journal: bool = False,
 ) -> list[CaseScore]:
-    """Score any tool's masks, files or folders, against references described by `config.dataset`.
+    """Score masks of any tool, given as files or folders, against references described by `config.dataset`.
 
-    The reference may be a manifest.json instead, which describes itself: its labelled cases below `data_root` are
-    expected. Labels are joined by name. The prediction's names come from its own description, else from the
-    index.json that medunet wrote beside it, else they are the reference's. `keep_journal` as `score_and_show` has it.
+    The reference may also be a manifest.json; then all its labelled cases below `data_root` are expected. Labels are
+    matched by name. The names of the prediction's labels come from `prediction_description`, otherwise from the
+    index.json that medunet wrote next to the masks, otherwise from the reference's description. For `keep_journal`,
+    see `score_and_show`.
 
     Raises:
-        InputError: a target that is not declared, paths that do not exist, or no name in common.
+        InputError: A target is not declared, a path does not exist, or no file names match.
     """
     from medunet.scoring.pairs import find_pairs, match_cases
 
@@ -55,15 +56,15 @@ def score_masks_of(
         pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
     wanted = choose_targets(description, targets)
     prediction_folder = prediction if prediction.is_dir() else prediction.parent
-    predicted = targets_beside(prediction_folder)
+    predicted = read_index_targets(prediction_folder)
     if prediction_description is not None:
         predicted = prediction_description.targets
     described = prediction_description or (description if predicted is None else None)
     for name in unmatched:
-        text = f"{escape(name)}: no reference of that name"
+        text = f"{escape(name)}: no reference with this name"
         console.print(f"  [yellow]unmatched prediction[/] {text}", highlight=False)
     about = {"dataset": description.name, "num_unmatched_predictions": len(unmatched)}
-    about |= weights_behind([pair.case for pair in pairs], entries_beside(prediction_folder), {})
+    about |= count_weights([pair.case for pair in pairs], read_index_cases(prediction_folder), {})
     return score_and_show(
         pairs,
         wanted,
@@ -80,8 +81,8 @@ def score_masks_of(
 
 
 def _labels_of(listed: Manifest, data_root: Path | None) -> dict[str, Path]:
-    """Return the label files of a manifest's cases by their id."""
-    root = data_root_from(data_root)
+    """Return the label path of each labelled case of a manifest, by case id."""
+    root = resolve_data_root(data_root)
     labels = {case.id: case_paths(case, listed.description, root)[1] for case in listed.used}
     return {case_id: path for case_id, path in sorted(labels.items()) if path is not None}
 
@@ -100,13 +101,14 @@ def score_and_show(
     workers: int | None = None,
     keep_journal: bool = False,
 ) -> list[CaseScore]:
-    """Score pairs whose references are as described, write the tables and show them.
+    """Score pairs of masks, write the tables and print a summary.
 
-    A call that was stopped goes on from the cases that it finished, with `keep_journal` one that was not, too: it
-    scores again what has changed. `resample` and `workers` as `score_pairs` has them.
+    A stopped call is resumed from its journal of finished cases. With `keep_journal` the journal also remains after
+    a finished call, so that a repeated call only scores cases that have changed. For `resample` and `workers`, see
+    `score_pairs`.
 
     Raises:
-        InputError: the configuration asks for the lesions or clDice of a target that is not declared.
+        InputError: Lesions or clDice are configured for a target that is not declared.
     """
     from medunet.commands.score_table import score_table
     from medunet.scoring.evaluate import score_pairs
@@ -117,7 +119,7 @@ def score_and_show(
     for key in ("lesions", "tubes"):
         if unknown := [name for name in options[key] if name not in description.targets]:
             raise InputError(
-                f"{description.name} declares no {unknown}",
+                f"{description.name} does not declare {unknown}",
                 where=f"scoring.{key}",
                 hint=f"Choose from {list(description.targets)}.",
             )
@@ -149,52 +151,52 @@ def score_and_show(
     if not keep_journal:
         journal.unlink(missing_ok=True)
     console.print(score_table(scores, summaries, description.unit))
-    say("Score", f"{len(pairs)} cases", out / "scores.csv")
+    print_stage("Score", f"{len(pairs)} cases", out / "scores.csv")
     return scores
 
 
-def dataset_of(
+def reference_dataset(
     reference: Path, dataset: str | None, data_root: Path | None, pairs_csv: Path | None = None
 ) -> str | None:
-    """Return the name of the dataset that describes a reference; a manifest's own is not looked up.
+    """Return the name of the dataset that describes a reference; "manifest" for a manifest.json.
 
     Raises:
-        InputError: names the options that would be ignored.
+        InputError: Options would be ignored; the message names them.
     """
     is_manifest = reference.suffix == ".json"
     if is_manifest:
-        why = "a manifest names its dataset and its cases"
+        why = "a manifest already contains its dataset and its cases"
         options: dict[str, object] = {"--dataset": dataset, "--pairs": pairs_csv}
     else:
-        why, options = "only a manifest's cases lie below a data root", {"--data-root": data_root}
+        why, options = "only the cases of a manifest need a data root", {"--data-root": data_root}
     if used := [name for name, value in options.items() if value is not None]:
         raise InputError(why, where=", ".join(used), hint="Leave the option out.")
     return "manifest" if is_manifest else dataset
 
 
 def choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return the named targets with their label values, or all.
+    """Return the named targets (by default all) with their label values.
 
     Raises:
-        InputError: names those that are not declared.
+        InputError: Targets are not declared; the message names them.
     """
     targets = description.targets
     if unknown := [name for name in names if name not in targets]:
         raise InputError(
-            f"{description.name} declares no {unknown}",
+            f"{description.name} does not declare {unknown}",
             where="--target",
             hint=f"Choose from {list(targets)}.",
         )
     return {name: targets[name] for name in names or targets}
 
 
-def weights_behind(
+def count_weights(
     cases: Sequence[str], entries: Mapping[str, Any], cards: Mapping[int | str, ModelCard]
 ) -> dict[str, Any]:
-    """Say of predicted cases how many were outlined by the best and by the final weights, `weights`.
+    """Count the predicted cases by the weights that predicted them, "best" or "final" (key `weights`).
 
-    With `cards` also on how many of them their own model's best weights were chosen, `num_chosen_on`: None where a
-    model before 0.5 does not say on which cases it was. `entries` are those of index.json.
+    With `cards`, also count the cases on which the best weights of their own model were selected (`num_chosen_on`;
+    None if a model card before 0.5 does not list its validation cases). `entries` are those of index.json.
     """
     known = {case: entries[case] for case in cases if case in entries}
     counts: dict[str, int] = {}
@@ -211,17 +213,17 @@ def weights_behind(
     return {"weights": counts, **({"num_chosen_on": num_chosen_on} if cards else {})}
 
 
-def entries_beside(folder: Path) -> dict[str, Any]:
-    """Return what the index.json of a folder of masks says of each case; nothing where medunet wrote none."""
+def read_index_cases(folder: Path) -> dict[str, Any]:
+    """Return the entries of the cases in the index.json of a folder of masks; empty if there is no index.json."""
     index = folder / "index.json"
-    entries: dict[str, Any] = read_object(index).get("cases", {}) if index.exists() else {}
+    entries: dict[str, Any] = read_json_object(index).get("cases", {}) if index.exists() else {}
     return entries
 
 
-def targets_beside(folder: Path) -> dict[str, tuple[int, ...]] | None:
-    """Return the targets that medunet wrote into the index.json of a folder of masks, if it did."""
+def read_index_targets(folder: Path) -> dict[str, tuple[int, ...]] | None:
+    """Return the targets in the index.json of a folder of masks; None if there are none."""
     index = folder / "index.json"
-    plain = read_object(index) if index.exists() else {}
+    plain = read_json_object(index) if index.exists() else {}
     return {name: tuple(values) for name, values in plain["targets"].items()} if "targets" in plain else None
 
 
@@ -230,12 +232,12 @@ def run_score(
 ) -> list[CaseScore]:
     """Score every labelled case that a trained fold holds out; a missing mask is a failed case.
 
-    Fold "all" counts only where no numbered fold is trained. A run without a model of its own (`external_run`)
-    expects all its labelled cases. Targets are joined by name with those of the model that predicted; `targets`
-    limits them. `resample` and `workers` as `score_pairs` has them.
+    Fold "all" is used only if no numbered fold is trained. In a run without its own model (`external_run`), all
+    labelled cases are scored. Targets are matched by name with those of the model; `targets` selects some of them.
+    For `resample` and `workers`, see `score_pairs`.
 
     Raises:
-        InputError: masks are older than their model, or there is nothing to score.
+        InputError: Masks were predicted by an earlier model, or there is nothing to score.
     """
     from medunet.reporting.sentences import weights_told
     from medunet.scoring.pairs import Pair
@@ -247,7 +249,7 @@ def run_score(
         for case in held_out_cases(run, fold):
             cases[case.id] = case
             hashes.setdefault(case.id, set()).update((card.weights_sha256, card.final_weights_sha256))
-    entries = entries_beside(run.folder.predictions)
+    entries = read_index_cases(run.folder.predictions)
     made_by = {case_id: entries.get(case_id, {}).get("model_sha256") for case_id in hashes}
     if stale := [case_id for case_id, made in made_by.items() if made and made not in hashes[case_id]]:
         raise InputError(
@@ -264,12 +266,12 @@ def run_score(
             pairs.append(Pair(case_id, label, prediction if is_whole else None))
     if not pairs:
         raise InputError(
-            "no held-out case has a label", where=str(run.folder.root), hint="Train a fold first."
+            "no held-out case has a label", where=str(run.folder.root), hint="Run `medunet train` first."
         )
-    predicted = targets_beside(run.folder.predictions) or manifest.description.targets
+    predicted = read_index_targets(run.folder.predictions) or manifest.description.targets
     wanted = choose_targets(manifest.description, targets)
     seen = any(card.train_is_validation for card in cards.values())
-    used = weights_behind([pair.case for pair in pairs if pair.prediction is not None], entries, cards)
+    used = count_weights([pair.case for pair in pairs if pair.prediction is not None], entries, cards)
     about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen, **used}
     scores = score_and_show(
         pairs,

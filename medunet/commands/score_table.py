@@ -1,4 +1,4 @@
-"""Scores as the terminal shows them: a row per label, the mean Dice and the worst cases."""
+"""Terminal table of the scores of a cohort: a row per label, the mean Dice and the worst cases."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ _NUM_WORST = 3
 
 
 def score_table(scores: Sequence[CaseScore], summaries: Sequence[LabelSummary], unit: str = "mm") -> Table:
-    """Return the terminal's table: a row per label, and below it the mean Dice and the worst cases.
+    """Return a terminal table with a row per label, and below it the mean Dice and the worst cases.
 
-    Dice has its 95% interval. Of the counts beside "scored", those that are zero for every label are left out.
-    `unit` is that of the lengths: mm, or px for pictures.
+    Dice is shown with its 95% interval. Counts other than "scored" that are zero for every label are left out.
+    `unit` is the unit of lengths: mm, or px for 2D images.
     """
     tolerances = [name for name in metric_columns(scores) if name.startswith("nsd_")]
     shown = ["dice", robust_column(scores), *tolerances]

@@ -1,7 +1,7 @@
-"""What the commands print, and the log of the other rooms shown on the terminal.
+"""Terminal output of the commands, and a handler that prints the log of the other packages on stderr.
 
-Rooms below the commands print nothing: they log under `medunet`. Importing a command shows that log on stderr, its
-warnings in yellow; a program that uses the rooms alone handles it as it likes.
+Only commands print. All other packages use the logger `medunet`. Importing a command attaches a handler that prints
+the log on stderr, warnings in yellow. A program that imports only the other packages configures logging itself.
 """
 
 import logging
@@ -13,19 +13,19 @@ from rich.markup import escape
 console = Console()
 
 
-def say(stage: str, text: str, path: Path) -> None:
-    """Say what a stage did and where its result lies."""
+def print_stage(stage: str, text: str, path: Path) -> None:
+    """Print a one-line summary of a stage and the path of its result."""
     text, place = escape(text), escape(str(path))
     console.print(f"[bold]{stage}[/]: {text} [dim]({place})[/]", highlight=False, soft_wrap=True)
 
 
 class LogOnTerminal(logging.Handler):
-    """Prints each record's message on stderr."""
+    """Logging handler that prints messages on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
+        """Print one log record."""
         style = "yellow" if record.levelno >= logging.WARNING else ""
-        errors = Console(stderr=True)  # as stderr is now: tests and notebooks replace it
+        errors = Console(stderr=True)  # created here because tests and notebooks replace sys.stderr
         errors.print(escape(record.getMessage()), style=style, highlight=False, soft_wrap=True)
 
 

@@ -1,34 +1,34 @@
-"""`medunet train`: one fold, or each, trained or resumed."""
+"""`medunet train`: train or resume one fold, or all folds one after the other."""
 
 from medunet.base.errors import StoppedError
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.records.model_card import ModelCard
-from medunet.runs.checked import require_clean
-from medunet.runs.computing import begin_computing, choose_compute_of, device_name, require_planned_for
+from medunet.runs.check_status import require_passed_check
+from medunet.runs.computing import choose_run_compute, device_name, require_plan_for, set_up_cpu
 from medunet.runs.run import TRAIN_IS_VALIDATION, Run, each_fold
 
 
 def run_train(run: Run) -> list[ModelCard]:
-    """Train the configured fold, or each one after the other, or go on with it; return the cards of the best weights.
+    """Train or resume the configured fold, or each fold one after the other; return the model cards.
 
-    Under torchrun or Slurm all processes train together on each batch; the first one writes and speaks.
+    Under torchrun or Slurm the processes train data-parallel, and only the first one writes files and prints.
     """
     from medunet.compute.devices import choose_device
     from medunet.compute.processes import init_processes
     from medunet.training.checkpoints import find_resume_checkpoint
     from medunet.training.train import train_fold
 
-    require_clean(run)
+    require_passed_check(run)
     device = choose_device(run.config.device)
     processes = init_processes(device)
     console.quiet = not processes.is_first
-    require_planned_for(run, device)
-    begin_computing(device)
+    require_plan_for(run, device)
+    set_up_cpu(device)
     cards = []
     for one in each_fold(run):
         manifest, plan = one.read_manifest(), one.read_plan()
         find_resume_checkpoint(one.folder, manifest, plan, one.config)
-        compute = processes.broadcast(choose_compute_of(one, device) if processes.is_first else None)
+        compute = processes.broadcast(choose_run_compute(one, device) if processes.is_first else None)
         if processes.is_first:
             run.save()
         fold, name = one.config.training.fold, device_name(device)
@@ -50,7 +50,9 @@ def run_train(run: Run) -> list[ModelCard]:
                 processes=processes,
             )
         except KeyboardInterrupt as stop:
-            raise StoppedError("stopped", hint="The same command goes on from the last checkpoint.") from stop
+            raise StoppedError(
+                "stopped", hint="Run the same command to resume from the last checkpoint."
+            ) from stop
         if card.train_is_validation:
             console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
         dice = ", ".join(
@@ -58,6 +60,6 @@ def run_train(run: Run) -> list[ModelCard]:
             for key, value in card.validation_dice.items()
             if value is not None
         )
-        say("Train", f"best validation Dice: {dice}", one.folder.model(fold))
+        print_stage("Train", f"best validation Dice: {dice}", one.folder.model(fold))
         cards.append(card)
     return cards

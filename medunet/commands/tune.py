@@ -1,31 +1,31 @@
-"""`medunet tune`: a search whose every trial is a run of its own."""
+"""`medunet tune`: search for better settings; each trial is its own run."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
-from medunet.commands.terminal import console, say
+from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
 from medunet.records.run_folder import RunFolder
-from medunet.runs.checked import require_clean
-from medunet.runs.computing import begin_computing, choose_compute_of, plan_for, require_planned_for
+from medunet.runs.check_status import require_passed_check
+from medunet.runs.computing import choose_run_compute, plan_for, require_plan_for, set_up_cpu
 from medunet.runs.run import Run
 
 _FREE = {
     "tuning": {"trials", "prune"},
     "training": {"ram_gb", "workers"},
-}  # may change while a search goes on
+}  # may be changed when a search is resumed
 
 
 def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
-    """Search for better settings in trials of the configured fold; return their table, the best first.
+    """Search for better settings in trials of the configured fold; return the table of trials, best first.
 
-    Each trial is a run of its own in `tuning/`, on the same manifest; preprocessed cases are shared. Writes
-    `tuning/trials.csv`, and `tuning/best.yaml`, the configuration to train with.
+    Each trial is its own run in `tuning/`, with the same manifest; preprocessed cases are shared. Writes
+    `tuning/trials.csv` and `tuning/best.yaml`, the configuration to train with.
 
     Raises:
-        InputError: Optuna is not installed, the space cannot be searched, or no trial could be trained to its end.
+        InputError: Optuna is not installed, the search space is not valid, or no trial was completed.
     """
     from medunet.compute.devices import choose_device
     from medunet.training.train import train_fold
@@ -33,27 +33,29 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     from medunet.training.tuning_space import check_space
     from medunet.training.validation_plan import plan_validation
 
-    require_clean(run)
+    require_passed_check(run)
     device = choose_device(run.config.device)
-    require_planned_for(run, device)
+    require_plan_for(run, device)
     check_space(run.config)
     folder, manifest, base_plan = run.folder.root / "tuning", run.read_manifest(), run.read_plan()
-    begin_computing(device)
+    set_up_cpu(device)
     run.save()
-    plain = run.config.plain()
+    plain = run.config.to_dict()
     settings = run.config.model_dump(mode="json", exclude=_FREE)
-    # All trials, on all machines, are compared on the same voxels: neither what was timed here nor a trial's patch,
-    # which lays the windows, may decide.
+    # All trials, on all machines, are compared on the same voxels. These must not depend on timings of this machine
+    # or on the patch size of a trial, which determines its windows.
     validation = plan_validation(
         manifest, base_plan, run.config, run.data_root, step_s=0.0, window_s=0.0, whole_cases=True
     )
-    plain["training"]["init_from"] = run.config.training.init_from  # which is never stored
+    plain["training"]["init_from"] = run.config.training.init_from  # is excluded from to_dict()
 
     def train(name: str, changes: list[str], callbacks: Sequence[Any]) -> float:
         config = change_config(plain, changes, "tuning.space")
         trial = Run(RunFolder(folder / name), config, run.data_root)
-        say("Trial", ", ".join(changes), trial.folder.root)
-        if not trial.folder.plan.exists():  # a trial that goes on keeps its plan, whatever memory is free now
+        print_stage("Trial", ", ".join(changes), trial.folder.root)
+        if (
+            not trial.folder.plan.exists()
+        ):  # a resumed trial keeps its plan, even if the free memory has changed
             plan = base_plan
             if config.planning != run.config.planning:
                 plan = plan_for(config, manifest.description, base_plan.fingerprint, device)
@@ -67,7 +69,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
             config,
             run.data_root,
             device=device,
-            compute=choose_compute_of(trial, device),
+            compute=choose_run_compute(trial, device),
             cache=run.folder.cache,
             callbacks=callbacks,
             validation=validation,
@@ -78,18 +80,18 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
         run.config,
         folder,
         train,
-        study_name=f"medunet-{hash_value([manifest.plain(), settings, bool(run.config.training.init_from)])[:16]}",
+        study_name=f"medunet-{hash_value([manifest.to_dict(), settings, bool(run.config.training.init_from)])[:16]}",
         storage_url=storage_url,
     )
     console.print(table.head(10).to_string(index=False), markup=False, soft_wrap=True)
     if not (folder / "best.yaml").exists():
         raise InputError(
-            "no trial could be trained to its end",
+            "no trial was completed",
             where=str(folder),
-            hint="Read the reasons in trials.csv and change tuning.space.",
+            hint="See the reasons in trials.csv and change tuning.space.",
         )
     best = table.iloc[0]
-    say("Tune", f"best validation Dice {best['dice']:.3f} in {best['trial']}", folder / "best.yaml")
+    print_stage("Tune", f"best validation Dice {best['dice']:.3f} in {best['trial']}", folder / "best.yaml")
     train_with = f"medunet run {folder / 'best.yaml'} --run {run.folder.root}"
     watch = f"tensorboard --logdir {folder / 'tensorboard'}"
     console.print(

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from medunet.base.errors import InputError
-from medunet.base.files import hash_value, read_object, write_json
+from medunet.base.files import hash_value, read_json_object, write_json
 from medunet.base.processor import read_processor
-from medunet.base.stored import Stored
+from medunet.base.record import Record
 from medunet.compute.devices import Precision
 
 Purpose = Literal["training", "inference"]
@@ -33,7 +33,7 @@ class Choice:
     channels_last_why: str = ""
 
 
-class CachedChoice(Stored):
+class CachedChoice(Record):
     """A file of the cache: a choice and the key that it was made for."""
 
     schema_: Literal["medunet.compute/1"] = Field("medunet.compute/1", alias="schema")
@@ -134,7 +134,7 @@ def change_settings(changes: Sequence[str]) -> None:
 def _all_settings() -> dict[str, dict[str, str]]:
     folder = cache_folder()
     try:
-        found = {} if folder is None else read_object(folder / "settings.json")
+        found = {} if folder is None else read_json_object(folder / "settings.json")
     except InputError:
         return {}
     return {name: settings for name, settings in found.items() if isinstance(settings, dict)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from medunet.base.processor import CoreWatch, are_taken, num_threads, read_processor
+from medunet.base.processor import CoreWatch, is_heavy_load, num_threads, read_processor
 from medunet.compute.benchmark import Benchmark, Variant, Workload, format_seconds
 from medunet.compute.choice_cache import Choice, Purpose, find_choice, read_settings, save_choice
 from medunet.compute.devices import check_precision, may_have_bf16
@@ -43,7 +43,7 @@ def choice_key(
     return {
         "purpose": purpose,
         "asked": list(requested),
-        **read_processor().plain(),
+        **read_processor().to_dict(),
         "threads": num_threads(),
         "torch": torch.__version__,
         "network": network,
@@ -80,8 +80,8 @@ def choose_on_cpu(
     watch, benchmark = CoreWatch(), Benchmark(variants, budget_s, clock)
     workloads = make_workloads()
     benchmark.run(workloads)
-    taken = watch.taken()
-    busy = are_taken(taken)
+    taken = watch.other_load()
+    busy = is_heavy_load(taken)
     choice = _conclude(benchmark, workloads[-1], requested, sources, _BUSY_GAIN if busy else _GAIN)
     if len(variants) > 1:
         layout = "channels-last" if choice.channels_last else "the default layout"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from medunet import __version__
 from medunet.base.errors import DataError, InputError
 from medunet.base.progress import ByteBar
-from medunet.base.stored import Stored
+from medunet.base.record import Record
 from medunet.dataset.archives import require_space
 from medunet.dataset.public_archives import Checksum
 
@@ -47,7 +47,7 @@ class _CutError(Exception):
     """A try that ended early and may be repeated."""
 
 
-class _Note(Stored):
+class _Note(Record):
     """What is known of the file that a part belongs to."""
 
     checksum: str  # that it should have

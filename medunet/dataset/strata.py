@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medunet.base.errors import DataError, InputError
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.imaging.volumes import read_header, read_label
 from medunet.records.description import Description
@@ -41,7 +41,7 @@ def measure_labels(
     ids = sorted(labels)
     files = [_LabelFile(labels[case_id], values, description.instances_as) for case_id in ids]
     num_voxels = max((_count_voxels(file.path) for file in files), default=0)
-    work = run_all(_measure, files, choose_workers(len(files), num_voxels))
+    work = run_parallel(_measure, files, choose_workers(len(files), num_voxels))
     volumes, faults = {}, []
     for _ in track(files, "Label volumes"):
         index, result = next(work)

@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
-from medunet.base.files import whole_file
+from medunet.base.files import atomic_write
 from medunet.drawing.planes import (
     DASHES,
     INK,
@@ -175,7 +175,7 @@ def figure_png(figure: Figure) -> bytes:
 
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as a PNG file, whole or not at all."""
-    with whole_file(path, suffix=".png") as temporary:
+    with atomic_write(path, suffix=".png") as temporary:
         temporary.write_bytes(figure_png(figure))
 
 

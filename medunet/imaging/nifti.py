@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
-from medunet.base.files import whole_file
+from medunet.base.files import atomic_write
 from medunet.imaging.geometry import Affine, max_volume_bytes
 from medunet.imaging.packed import is_packed, read_span, read_start
 from medunet.imaging.volume import Forms, Header, StoredVoxels, dtype_name
@@ -189,7 +189,7 @@ def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
     for name in _GEOMETRY_FIELDS:
         header[name] = geometry[name]
     image = nib.Nifti1Image(np.ascontiguousarray(mask, dtype=np.uint8), None, header)
-    with whole_file(path, suffix=".nii.gz" if path.name.endswith(".gz") else ".nii") as temporary:
+    with atomic_write(path, suffix=".nii.gz" if path.name.endswith(".gz") else ".nii") as temporary:
         nib.save(image, temporary)
 
 
@@ -210,5 +210,5 @@ def write_volume(path: Path, array: NDArray[Any], affine: Affine) -> None:
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, 1)
     image.set_qform(affine, 1, strip_shears=True)
-    with whole_file(path, suffix=".nii.gz" if path.name.endswith(".gz") else ".nii") as temporary:
+    with atomic_write(path, suffix=".nii.gz" if path.name.endswith(".gz") else ".nii") as temporary:
         nib.save(image, temporary)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from medunet.base.errors import DataError
-from medunet.base.files import whole_file
+from medunet.base.files import atomic_write
 from medunet.imaging.geometry import Affine
 from medunet.imaging.volume import PIXELS, Header, StoredVoxels
 
@@ -77,7 +77,7 @@ def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
 
 def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
     """Write a label map `(I, J, 1)` as an 8-bit grey PNG of its values; no picture states where it lies."""
-    with whole_file(path, suffix=".png") as temporary:
+    with atomic_write(path, suffix=".png") as temporary:
         Image.fromarray(np.ascontiguousarray(mask[:, :, 0].T, dtype=np.uint8)).save(temporary, format="PNG")
 
 

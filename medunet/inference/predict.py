@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medunet.base.errors import InputError, is_out_of_memory
-from medunet.base.files import hash_file, hash_value, read_object, write_json
+from medunet.base.files import hash_file, hash_value, read_json_object, write_json
 from medunet.base.progress import track
 from medunet.dataset.layouts.patterns import stem
 from medunet.imaging.formats import NIFTI, PICTURES, endings_of
@@ -95,7 +95,7 @@ def predict_scans(
     description = model.card.description
     targets = {name: list(values) for name, values in description.targets.items()}
     index_path = folder / "index.json"
-    index = read_object(index_path) if index_path.exists() else {}
+    index = read_json_object(index_path) if index_path.exists() else {}
     done: dict[str, Any] = dict(index.get("cases", {}))
     _refuse_other_files(scans, folder, done, overwrite=overwrite)
     if done and index.get("targets") != targets:
@@ -104,7 +104,7 @@ def predict_scans(
             where=str(folder),
             hint="Choose another --out.",
         )
-    options = config.plain()
+    options = config.to_dict()
     del options["weights"]  # identified by the hash of the file
     failed: dict[str, str] = {}
 

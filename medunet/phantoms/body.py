@@ -1,8 +1,7 @@
-"""A phantom's body: the tissues, organs, vessels and tumours of one synthetic patient, whatever the scan.
+"""Synthetic patient: tissues, organs, vessels and tumours of the upper abdomen, independent of the scan.
 
-Organs are smooth shapes in a template (RAS+ mm about the body's centre; a small adult), which each patient scales
-and bends by a smooth displacement. Vessels and tumours are drawn in the patient's own mm, so that their sizes are
-exact.
+Organs are smooth shapes in a template (RAS+ mm relative to the body's centre, a small adult), which each patient
+scales and deforms smoothly. Vessels and tumours are drawn in patient coordinates, so that their sizes are exact.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ MAX_TUMOURS = 8
 
 
 class Tissue(IntEnum):
-    """What fills a point of the body; from LIVER on it belongs to the liver, from TUMOUR on to tumours."""
+    """Tissue classes of the body; LIVER and above belong to the liver, TUMOUR and above to tumours."""
 
     AIR = 0
     SKIN = 1
@@ -45,7 +44,7 @@ class Tissue(IntEnum):
     TUMOUR = 22  # the first of MAX_TUMOURS values, one for each tumour
 
 
-# Mean HU in the portal-venous phase; the liver's and the tumours' are drawn for each patient.
+# Mean HU in the portal-venous phase; those of liver and tumours are drawn for each patient.
 _MEAN_HU = {
     Tissue.AIR: -1000, Tissue.SKIN: 15, Tissue.FAT: -100, Tissue.MUSCLE: 60, Tissue.LUNG: -840,
     Tissue.CORTICAL: 380, Tissue.MARROW: 190, Tissue.DISC: 85, Tissue.CANAL: 30, Tissue.BLOOD: 160,
@@ -57,16 +56,16 @@ _MEAN_HU = {
 
 @dataclass(frozen=True)
 class Organ:
-    """An ellipsoid in template mm; a hollow one has a wall of `tissue` around its contents, gas on top."""
+    """An ellipsoid in template mm; a hollow organ has a wall of `tissue` around its contents, with gas on top."""
 
     tissue: Tissue
     centre_mm: tuple[float, float, float]
     half_axes_mm: tuple[float, float, float]
     contents: Tissue | None = None
-    gas_from: float = 1.0  # height above the centre, as a share of the half-axis along A
+    gas_from: float = 1.0  # height of the gas above the centre, as a fraction of the semi-axis along A
 
 
-# In the order of painting: later ones lie over earlier ones.
+# In the order of painting: later ones cover earlier ones.
 _LOBES = (
     Organ(Tissue.LIVER, (54, 2, 4), (66, 74, 68)),
     Organ(Tissue.LIVER, (-8, 40, 26), (70, 32, 34)),
@@ -108,7 +107,7 @@ class Tumour:
 
 @dataclass(frozen=True)
 class Segment:
-    """A vessel's piece in world mm: a cone with round ends."""
+    """A segment of a vessel in world mm: a cone with round ends."""
 
     start_mm: Vector
     end_mm: Vector
@@ -118,28 +117,28 @@ class Segment:
 
 @dataclass(frozen=True)
 class Body:
-    """Everything drawn for one patient, none of it depending on the scan."""
+    """The random parameters of one patient, independent of the scan."""
 
-    centre_mm: Vector  # where the template's origin lies in the scanner
+    centre_mm: Vector  # scanner coordinates of the template's origin
     scale: float  # patient mm per template mm
     waves: Vector  # (3 components, 2 waves, 4): wave vector in rad/mm, and phase
-    lobes: tuple[Organ, ...]  # of the liver, melting into one another
+    lobes: tuple[Organ, ...]  # of the liver, joined smoothly
     behind_liver: tuple[Organ, ...]
     before_liver: tuple[Organ, ...]
-    fat_rim: float  # share of the body's radius where the subcutaneous fat ends
+    fat_rim: float  # fraction of the body's radius at which the subcutaneous fat ends
     mean_hu: Array  # by tissue
     noise_hu: float
     vessels: tuple[Segment, ...] = ()
     tumours: tuple[Tumour, ...] = ()
 
     def to_world(self, template_mm: tuple[float, ...]) -> Vector:
-        """Return where a template point lies in the scanner, to within the bending."""
+        """Return the scanner coordinates of a template point, ignoring the deformation."""
         return self.centre_mm + self.scale * np.array(template_mm)
 
 
 def draw_body(seed: int) -> Body:
-    """Draw a patient whose liver is still empty: `fill_liver` adds what it takes a painting to place."""
-    build, hu, *_ = _streams(seed)
+    """Draw a random patient without liver vessels and tumours, which `fill_liver` adds."""
+    build, hu, *_ = _generators(seed)
     waves = np.empty((3, 2, 4))
     waves[..., :3] = _unit_vectors(build, (3, 2)) * (2 * np.pi / build.uniform(110, 190, (3, 2, 1)))
     waves[..., 3] = build.uniform(0, 2 * np.pi, (3, 2))
@@ -152,9 +151,9 @@ def draw_body(seed: int) -> Body:
         centre_mm=build.uniform((-15, -15, -600), (15, 15, 100)),
         scale=float(build.uniform(0.86, 0.98)),
         waves=waves,
-        lobes=_vary(build, _LOBES),
-        behind_liver=_vary(build, _BEHIND_LIVER),
-        before_liver=_vary(build, _BEFORE_LIVER),
+        lobes=_jitter_organs(build, _LOBES),
+        behind_liver=_jitter_organs(build, _BEHIND_LIVER),
+        before_liver=_jitter_organs(build, _BEFORE_LIVER),
         fat_rim=float(build.uniform(0.87, 0.94)),
         mean_hu=mean_hu,
         noise_hu=float(hu.uniform(16, 18)),
@@ -162,16 +161,16 @@ def draw_body(seed: int) -> Body:
 
 
 def fill_liver(body: Body, seed: int, num_tumours: int, liver_mm: Vector, depth_mm: Vector) -> Body:
-    """Add vessels and tumours to the body of `seed`; one tumour more leaves the rest as it was.
+    """Add vessels and tumours to the liver; a further tumour does not change the other ones.
 
     Args:
-        body: As `draw_body` returns it.
-        seed: That of the body.
+        body: A body from `draw_body`.
+        seed: The seed of the body.
         num_tumours: 0 to `MAX_TUMOURS`.
         liver_mm: Points of the liver in world mm, `(n, 3)`.
-        depth_mm: How deep each lies within the liver, `(n,)`.
+        depth_mm: Depth of each point below the liver's surface, `(n,)`.
     """
-    _, _, vessel, *tumours = _streams(seed)
+    _, _, vessel, *tumours = _generators(seed)
     deep_mm = liver_mm[depth_mm > 6]
     trees = [_grow_vessels(vessel, body.to_world(root), deep_mm) for root in (_PORTA, _VENOUS_OUTLET)]
     placed: list[Tumour] = []
@@ -180,13 +179,13 @@ def fill_liver(body: Body, seed: int, num_tumours: int, liver_mm: Vector, depth_
     return replace(body, vessels=tuple(trees[0] + trees[1]), tumours=tuple(placed))
 
 
-def _streams(seed: int) -> list[np.random.Generator]:
-    """Return a stream of numbers for each part of a body: build, HU, vessels, and every tumour."""
+def _generators(seed: int) -> list[np.random.Generator]:
+    """Return a random generator for each part of a body: build, HU, vessels, and every tumour."""
     return np.random.default_rng([seed, 0]).spawn(3 + MAX_TUMOURS)
 
 
-def _vary(rng: np.random.Generator, organs: tuple[Organ, ...]) -> tuple[Organ, ...]:
-    """Shift each organ by up to 4 mm and stretch its axes by up to 8%."""
+def _jitter_organs(rng: np.random.Generator, organs: tuple[Organ, ...]) -> tuple[Organ, ...]:
+    """Shift each organ by up to 4 mm and scale its axes by up to 8%."""
     varied = []
     for organ in organs:
         x, y, z = np.array(organ.centre_mm) + rng.uniform(-4, 4, 3)
@@ -201,7 +200,7 @@ def _unit_vectors(rng: np.random.Generator, shape: tuple[int, ...]) -> Vector:
 
 
 def _grow_vessels(rng: np.random.Generator, root: Vector, points: Vector) -> list[Segment]:
-    """Grow a tree from `root` (3,) to 16 of `points` (n, 3), each joined to the nearest branch by a bend."""
+    """Grow a vessel tree from `root` (3,) to 16 of `points` (n, 3), each joined to the nearest branch by a bend."""
     targets = points[rng.choice(len(points), 16, replace=False)]
     targets = targets[np.argsort(np.linalg.norm(targets - root, axis=1))]
     nodes, segments = [root], []
@@ -222,7 +221,7 @@ def _grow_vessels(rng: np.random.Generator, root: Vector, points: Vector) -> lis
 def _place_tumour(
     rng: np.random.Generator, points: Vector, depth_mm: Vector, others: list[Tumour], *, largest: bool
 ) -> Tumour:
-    """Put a tumour where the liver (`points` (n, 3), `depth_mm` (n,)) has room for it, clear of `others`."""
+    """Place a tumour where the liver (`points` (n, 3), `depth_mm` (n,)) has room for it, away from `others`."""
     usual, small = rng.uniform(13, 36), rng.uniform(10, 13)
     diameter = rng.uniform(28, 37) if largest else usual if rng.random() < 0.8 else small
     order = rng.permutation(len(points))

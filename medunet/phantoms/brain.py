@@ -1,8 +1,8 @@
-"""Synthetic gliomas in four MR modalities, laid out as MSD Task01: skull-stripped heads on one grid.
+"""Synthetic skull-stripped MR scans of gliomas in four modalities, in the file layout of MSD Task01.
 
 Contrasts follow BraTS: oedema is bright in FLAIR and T2w, a rim enhances in T1gd around a core that is dark there,
-fluid is dark in FLAIR and T1w and bright in T2w. Each case and modality has a brightness of its own, as MR has no
-unit, with bias field, noise, texture, and the blur of thick slices.
+fluid is dark in FLAIR and T1w and bright in T2w. Each case and modality has its own intensity scale, as MR has no
+units, with bias field, noise, texture, and the blur of thick slices.
 """
 
 from dataclasses import dataclass
@@ -16,34 +16,34 @@ from medunet.base.errors import InputError
 from medunet.base.progress import track
 from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import write_volume
-from medunet.phantoms.cohort import open_cohort
+from medunet.phantoms.cohort import prepare_cohort
 from medunet.phantoms.fields import Array, draw_field, grid_points
-from medunet.phantoms.glioma import Kind, draw_glioma, paint_glioma, push_aside
+from medunet.phantoms.glioma import Kind, displace_tissue, draw_glioma, paint_glioma
 from medunet.phantoms.head import Canvas, Tissue, draw_head, paint_head, to_template
 
-VERSION = 1  # of the voxels: any change to them rewrites cohorts that lie on disk
+VERSION = 1  # of the voxel values; increment it when they change, so that existing cohorts are replaced
 
 MODALITIES = ("FLAIR", "T1w", "T1gd", "T2w")
 LABELS = ("background", "edema", "non-enhancing tumor", "enhancing tumour")  # as MSD Task01 spells them
 SPACING_MM = (1.9, 1.9, 2.2)
 FIELD_OF_VIEW_MM = (152.0, 182.0, 141.0)
 
-# Brightness against white matter, in the order of the modalities.
+# Intensity relative to white matter, in the order of MODALITIES.
 _BRIGHTNESS = {
     Tissue.WHITE: (1.0, 1.0, 1.0, 1.0),
     Tissue.GREY: (1.18, 0.78, 0.84, 1.38),
     Tissue.DEEP_GREY: (1.07, 0.86, 0.9, 1.16),
     Tissue.CSF: (0.22, 0.34, 0.4, 2.5),
     Tissue.VESSEL: (0.9, 0.8, 1.7, 0.8),
-    Tissue.OLD_SPOT: (1.5, 0.9, 0.95, 1.5),
+    Tissue.HYPERINTENSITY: (1.5, 0.9, 0.95, 1.5),
     Tissue.OEDEMA: (1.33, 0.86, 0.88, 1.65),
     Tissue.SOLID: (1.27, 0.76, 0.79, 1.8),
     Tissue.NECROSIS: (1.02, 0.58, 0.56, 2.0),
     Tissue.ENHANCING: (1.33, 0.9, 1.42, 1.45),
 }
-_SPREAD = 0.04  # standard deviation, from case to case, of the logarithm of a tissue's brightness
+_SPREAD = 0.04  # standard deviation between cases of the logarithm of a tissue's intensity
 
-# The gliomas of a cohort, in turn: kind, number of foci.
+# Gliomas of a cohort, repeated in this order: kind, number of foci.
 _GLIOMAS: tuple[tuple[Kind, int], ...] = (
     ("ring", 1), ("patchy", 1), ("ring", 1), ("diffuse", 1), ("ring", 2),
     ("ring", 1), ("patchy", 1), ("ring", 3), ("diffuse", 1), ("ring", 1),
@@ -67,20 +67,20 @@ def make_brain(
     kind: Kind = "ring",
     num_foci: int = 1,
 ) -> BrainPhantom:
-    """Draw the head of `seed` with a glioma and scan it; the same seed is the same head on every grid.
+    """Make a synthetic head with a glioma and scan it; a seed gives the same head on every grid.
 
     Args:
-        seed: Decides head, glioma and contrasts and, with the grid, the noise.
+        seed: Determines head, glioma and contrasts and, together with the grid, the noise.
         spacing_mm: Voxel size along each array axis (L, P, S).
         field_of_view_mm: Size of the grid; (240, 240, 155) at 1 mm is BraTS's own.
-        kind: What the glioma is like, see `medunet.dataset.phantoms.glioma.Focus`.
-        num_foci: In how many places it grows, 1 to 3.
+        kind: Kind of glioma, see `medunet.phantoms.glioma.Focus`.
+        num_foci: Number of foci, 1 to 3.
     """
     head_rng, glioma_rng, contrast_rng, noise_rng = np.random.default_rng(seed).spawn(4)
     head, foci = draw_head(head_rng), draw_glioma(glioma_rng, kind, num_foci)
     shape, affine = _scan_grid(spacing_mm, field_of_view_mm)
     template = to_template(head, grid_points(shape, affine))
-    canvas = paint_head(head, push_aside(foci, template), edge_mm=float(np.mean(spacing_mm)))
+    canvas = paint_head(head, displace_tissue(foci, template), edge_mm=float(np.mean(spacing_mm)))
     paint_glioma(foci, canvas, template)
 
     image = np.empty((*shape, len(MODALITIES)), np.int16)
@@ -99,17 +99,17 @@ def write_brain_cohort(
     spacing_mm: tuple[float, float, float] = SPACING_MM,
     field_of_view_mm: tuple[float, float, float] = FIELD_OF_VIEW_MM,
 ) -> None:
-    """Write synthetic gliomas as MSD Task01 lays them out; what is there already stays.
+    """Write synthetic gliomas in the file layout of MSD Task01; existing cases are kept.
 
-    Case n depends on `seed`, n and the grid alone. A cohort of another seed, grid or version is replaced. Its
-    index, `dataset.json`, is written first, so that a run that was cut short goes on with the missing cases.
+    Case n depends only on `seed`, n and the grid. A cohort with another seed, grid or version is replaced. The index
+    `dataset.json` is written first, so that an interrupted call can be repeated to write the missing cases.
 
     Raises:
-        InputError: the folder holds other data or cannot be written, or there is no such voxel size.
+        InputError: The folder contains other data or is not writable, or the spacing is out of range.
     """
     if not all(0.5 <= step <= 10 for step in spacing_mm):
         raise InputError(
-            f"spacing_mm {[*spacing_mm]} is not 0.5 to 10 mm", hint="Choose such as 1.9 1.9 2.2."
+            f"spacing_mm {[*spacing_mm]} is not 0.5 to 10 mm", hint="Choose for example 1.9 1.9 2.2."
         )
     made_of = {
         "seed": seed,
@@ -119,7 +119,7 @@ def write_brain_cohort(
     }
     names = [f"BRATS_{number + 1:03d}.nii.gz" for number in range(num_cases)]
     old_files = [path for part in ("imagesTr", "labelsTr") for path in (folder / part).glob("*.nii.gz")]
-    open_cohort(folder / "dataset.json", {**_msd_index(names), "phantoms": made_of}, old_files)
+    prepare_cohort(folder / "dataset.json", {**_msd_index(names), "phantoms": made_of}, old_files)
     for number, name in enumerate(track(names, "Phantoms")):
         image_path, label_path = folder / "imagesTr" / name, folder / "labelsTr" / name
         if image_path.exists() and label_path.exists():
@@ -139,7 +139,7 @@ def write_brain_cohort(
 def _scan_grid(
     spacing_mm: tuple[float, float, float], field_of_view_mm: tuple[float, float, float]
 ) -> tuple[tuple[int, int, int], Affine]:
-    """Return shape and affine of an LPS grid about the brain's centre."""
+    """Return shape and affine of an LPS grid centred on the brain."""
     i, j, k = (max(2, round(size / step)) for size, step in zip(field_of_view_mm, spacing_mm, strict=True))
     affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
     affine[:3, 3] = np.array([0.0, -4.0, 2.0]) - affine[:3, :3] @ ((np.array([i, j, k]) - 1) / 2)
@@ -154,7 +154,7 @@ def _scan_modality(
     points: tuple[Array, Array, Array],
     spacing_mm: tuple[float, float, float],
 ) -> Array:
-    """Return one modality's brightness, `(I, J, K)`, in the case's own unit."""
+    """Return the intensities of one modality, `(I, J, K)`, in arbitrary units."""
     frame = np.zeros(canvas.depth_mm.shape, np.float32)
     for tissue, brightness in _BRIGHTNESS.items():
         frame += canvas.shares[tissue] * np.float32(
@@ -171,7 +171,7 @@ def _scan_modality(
 
 
 def _label(canvas: Canvas) -> NDArray[np.intp]:
-    """Return the label that fills most of each voxel."""
+    """Return the label with the largest fraction in each voxel."""
     core = canvas.shares[Tissue.SOLID] + canvas.shares[Tissue.NECROSIS]
     parts = (canvas.shares[Tissue.OEDEMA], core, canvas.shares[Tissue.ENHANCING])
     healthy = canvas.shares[: Tissue.OEDEMA].sum(axis=0)
@@ -179,7 +179,7 @@ def _label(canvas: Canvas) -> NDArray[np.intp]:
 
 
 def _msd_index(names: list[str]) -> dict[str, object]:
-    """Return `dataset.json` as the Medical Segmentation Decathlon writes it."""
+    """Return the content of `dataset.json` in the format of the Medical Segmentation Decathlon."""
     return {
         "name": "BRATS phantoms",
         "description": "Synthetic gliomas in four MR modalities",

@@ -1,4 +1,4 @@
-"""A folder of phantoms: its index is written first, what is there stays, and nothing else is written over."""
+"""Output folder of a phantom cohort: writes its index and protects other data from being overwritten."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,21 +8,21 @@ from medunet.base.errors import InputError
 from medunet.base.files import read_json, write_json
 
 
-def open_cohort(index: Path, content: Mapping[str, Any], files: Sequence[Path]) -> None:
-    """Prepare a folder for the cohort that `content` describes; cases of another one are removed.
+def prepare_cohort(index: Path, content: Mapping[str, Any], files: Sequence[Path]) -> None:
+    """Prepare a folder for a cohort of phantoms: write its index and remove the cases of another cohort.
 
     Args:
-        index: The cohort's JSON file, which marks its folder as one of phantoms.
-        content: What the index shall hold; under "phantoms", all that the voxels depend on.
-        files: Volumes that lie in the folder where cases go.
+        index: The cohort's JSON file, which marks the folder as one of phantoms.
+        content: The content of the index; the key "phantoms" contains everything that the voxels depend on.
+        files: Existing volumes in the folder.
 
     Raises:
-        InputError: the folder holds other data, or cannot be written.
+        InputError: The folder contains other data, or is not writable.
     """
     known = read_json(index) if index.exists() else {}
     if (index.exists() or files) and "phantoms" not in known:
         raise InputError(
-            "holds a dataset that is not of phantoms", where=str(index.parent), hint="Choose an empty folder."
+            "contains a dataset other than phantoms", where=str(index.parent), hint="Choose an empty folder."
         )
     if known and known["phantoms"] != content["phantoms"]:
         for path in files:

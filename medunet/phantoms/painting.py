@@ -1,4 +1,4 @@
-"""Painting a phantom's body: which tissue lies at each voxel's centre of any grid."""
+"""Painting of a synthetic body: the tissue class at the centre of each voxel of a grid."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,19 @@ from medunet.phantoms.body import Array, Body, Organ, Segment, Tissue, Tumour, V
 
 Window = tuple[slice, slice, slice]
 
-_COARSE_STEP_MM = 4.0  # of the grid on which tumours and vessels find their place
+_COARSE_STEP_MM = 4.0  # of the grid used to place tumours and vessels
 _FIELD_OF_VIEW_MM = np.array([298.0, 218.0, 164.0])  # of the template, along R, A, S
 _HALF_BODY_MM = (138.0, 96.0)  # of the template, along R and A
-_BEND_MM = 2.5  # amplitude of each of the waves that bend the body
+_BEND_MM = 2.5  # amplitude of each of the waves that deform the body
 _WALL_MM = 2.5  # of hollow organs
-_VISCERAL_PLANE = ((-0.62, -0.35, -0.70), 20.0)  # normal, and how far along it the liver reaches
-_OBLIQUE_AXIS = np.array([0.45, 0.2, 0.87])  # gantry tilt and a patient lying askew, together
+_VISCERAL_PLANE = ((-0.62, -0.35, -0.70), 20.0)  # normal, and extent of the liver along it in mm
+_OBLIQUE_AXIS = np.array([0.45, 0.2, 0.87])  # rotation axis of oblique grids (gantry tilt and patient pose)
 
 
 def scan_grid(
     body: Body, spacing_mm: tuple[float, float, float], orientation: str, oblique_degrees: float
 ) -> tuple[tuple[int, int, int], Affine]:
-    """Return shape and affine of a grid, centred on the body, over the field of view."""
+    """Return shape and affine of a grid that covers the field of view and is centred on the body."""
     turns = nib.orientations.axcodes2ornt(tuple(orientation))
     directions = np.zeros((3, 3))
     for axis, (world_axis, sign) in enumerate(turns):
@@ -39,7 +39,7 @@ def scan_grid(
 
 
 def paint(body: Body, shape: tuple[int, int, int], affine: Affine) -> NDArray[np.uint8]:
-    """Return the tissue at each voxel's centre, `(I, J, K)`."""
+    """Return the tissue class at each voxel's centre, `(I, J, K)`."""
     canvas = _Canvas(body, affine, _to_template(body, affine, shape), np.zeros(shape, np.uint8))
     cavity = _paint_trunk(canvas)
     for organ in body.behind_liver:
@@ -56,7 +56,7 @@ def paint(body: Body, shape: tuple[int, int, int], affine: Affine) -> NDArray[np
 
 
 def find_liver(body: Body) -> tuple[Vector, Vector]:
-    """Return points of the liver in world mm, `(n, 3)`, and how deep each lies in mm, `(n,)`, on a coarse grid."""
+    """Return points of the liver on a coarse grid in world mm, `(n, 3)`, and their depths in mm, `(n,)`."""
     shape, affine = scan_grid(body, (_COARSE_STEP_MM,) * 3, "RAS", 0.0)
     inside = np.pad(paint(body, shape, affine) == Tissue.LIVER, 1)
     depth_mm = ndimage.distance_transform_edt(inside, sampling=_COARSE_STEP_MM)[1:-1, 1:-1, 1:-1]
@@ -66,7 +66,7 @@ def find_liver(body: Body) -> tuple[Vector, Vector]:
 
 @dataclass(frozen=True)
 class _Canvas:
-    """A grid that a body is painted on: tissue `(I, J, K)` and where each voxel lies in the template."""
+    """A grid on which a body is painted: tissue classes `(I, J, K)` and template coordinates of each voxel."""
 
     body: Body
     affine: Affine
@@ -74,7 +74,7 @@ class _Canvas:
     tissue: NDArray[np.uint8]
 
     def radius_squared(self, organ: Organ, shrink_mm: float = 0.0) -> tuple[Window, Array]:
-        """Return a window that holds an ellipsoid, and there the squared radius: 1 on its surface."""
+        """Return a window that contains an ellipsoid, and the squared radius in it (1 on the surface)."""
         reach_mm = 1.35 * self.body.scale * max(organ.half_axes_mm) + 2 * _BEND_MM * 3**0.5
         window = _window(self.tissue.shape, self.affine, self.body.to_world(organ.centre_mm), reach_mm)
         squares = [
@@ -86,12 +86,12 @@ class _Canvas:
         return window, squares[0] + squares[1] + squares[2]
 
     def fill(self, mask: NDArray[np.bool_], tissue: int, window: Window = np.s_[:, :, :]) -> None:
-        """Paint a tissue where `mask` holds."""
+        """Set the tissue class of the voxels in `mask`."""
         self.tissue[window][mask] = tissue
 
 
 def _paint_trunk(canvas: _Canvas) -> NDArray[np.bool_]:
-    """Paint skin, fat, wall, ribs, lungs and muscles; return the mask of the cavity within the wall."""
+    """Paint skin, fat, body wall, ribs, lungs and muscles; return the mask of the body cavity."""
     x, y, z = canvas.template
     a, p = (x / np.float32(_HALF_BODY_MM[0])) ** 2, (y / np.float32(_HALF_BODY_MM[1])) ** 2
     level = a * np.sqrt(np.sqrt(a)) + p * np.sqrt(np.sqrt(p))  # exponent 2.5, squarer than an ellipse
@@ -116,7 +116,7 @@ def _paint_trunk(canvas: _Canvas) -> NDArray[np.bool_]:
 
 
 def _paint_organ(canvas: _Canvas, organ: Organ, cavity: NDArray[np.bool_]) -> None:
-    """Paint an ellipsoid within the cavity, with its contents and their gas where it is hollow."""
+    """Paint an organ within the body cavity, with contents and gas if it is hollow."""
     window, squared = canvas.radius_squared(organ)
     canvas.fill((squared < 1) & cavity[window], organ.tissue, window)
     if organ.contents is None:
@@ -129,7 +129,7 @@ def _paint_organ(canvas: _Canvas, organ: Organ, cavity: NDArray[np.bool_]) -> No
 
 
 def _paint_liver(canvas: _Canvas, cavity: NDArray[np.bool_]) -> None:
-    """Paint two lobes that melt into one another, cut by the visceral plane and the abdominal wall."""
+    """Paint the two liver lobes, joined smoothly, and limited by the visceral plane and the abdominal wall."""
     closeness = np.zeros(canvas.tissue.shape, np.float32)
     for lobe in canvas.body.lobes:
         window, squared = canvas.radius_squared(lobe)
@@ -159,12 +159,12 @@ def _paint_spine_and_vessels(canvas: _Canvas) -> None:
 
 
 def _paint_segment(canvas: _Canvas, segment: Segment) -> None:
-    """Paint a piece of vessel where there is liver."""
+    """Paint a vessel segment within the liver."""
     along = segment.end_mm - segment.start_mm
     reach_mm = float(np.linalg.norm(along)) / 2 + max(segment.radius_start_mm, segment.radius_end_mm)
     middle = (segment.start_mm + segment.end_mm) / 2
     window = _window(canvas.tissue.shape, canvas.affine, middle, reach_mm)
-    offset = np.stack(_lattice(canvas.affine, window), axis=-1) - segment.start_mm
+    offset = np.stack(_world_points(canvas.affine, window), axis=-1) - segment.start_mm
     share = np.clip(offset @ along / (along @ along), 0, 1)
     distance = np.linalg.norm(offset - share[..., None] * along, axis=-1)
     radius = segment.radius_start_mm + share * (segment.radius_end_mm - segment.radius_start_mm)
@@ -172,9 +172,9 @@ def _paint_segment(canvas: _Canvas, segment: Segment) -> None:
 
 
 def _paint_tumour(canvas: _Canvas, tumour: Tumour, value: int) -> None:
-    """Paint a bumpy ellipsoid where there is liver."""
+    """Paint a tumour, an ellipsoid with bumps, within the liver."""
     window = _window(canvas.tissue.shape, canvas.affine, tumour.centre_mm, 1.3 * tumour.semi_axes_mm.max())
-    offset = np.stack(_lattice(canvas.affine, window), axis=-1) - tumour.centre_mm
+    offset = np.stack(_world_points(canvas.affine, window), axis=-1) - tumour.centre_mm
     offset = offset @ tumour.axes / tumour.semi_axes_mm
     bumps = sum(np.sin(offset @ wave[:3] + wave[3]) for wave in tumour.waves)  # -2 to 2
     inside = np.linalg.norm(offset, axis=-1) * (1.06 + 0.07 * bumps) < 1
@@ -182,11 +182,11 @@ def _paint_tumour(canvas: _Canvas, tumour: Tumour, value: int) -> None:
 
 
 def _to_template(body: Body, affine: Affine, shape: tuple[int, int, int]) -> tuple[Array, Array, Array]:
-    """Return the template x, y and z in mm of every voxel: scaled and bent."""
+    """Return the template coordinates x, y and z in mm of every voxel, with scaling and deformation."""
     about_centre = affine.copy()
     about_centre[:3, 3] -= body.centre_mm
     i, j, k = (slice(0, n) for n in shape)
-    world = _lattice(about_centre, (i, j, k))
+    world = _world_points(about_centre, (i, j, k))
     bent = []
     for component, waves in zip(world, body.waves, strict=True):
         moved = component.copy()
@@ -197,8 +197,8 @@ def _to_template(body: Body, affine: Affine, shape: tuple[int, int, int]) -> tup
     return bent[0], bent[1], bent[2]
 
 
-def _lattice(affine: Affine, window: Window) -> tuple[Array, Array, Array]:
-    """Return the world x, y and z in mm of a window's voxels, each `(I, J, K)`."""
+def _world_points(affine: Affine, window: Window) -> tuple[Array, Array, Array]:
+    """Return the world coordinates x, y and z in mm of a window's voxels, each `(I, J, K)`."""
     index = np.ogrid[window]
     steps = [axis.astype(np.float32) for axis in index]
     x, y, z = (
@@ -212,7 +212,7 @@ def _lattice(affine: Affine, window: Window) -> tuple[Array, Array, Array]:
 
 
 def _window(shape: tuple[int, ...], affine: Affine, centre_mm: Vector, radius_mm: float) -> Window:
-    """Return the window of a grid that holds a ball in world mm (empty where it lies outside)."""
+    """Return the window of a grid that contains a ball in world mm; it is empty if the ball is outside."""
     index = np.linalg.solve(affine[:3, :3], centre_mm - affine[:3, 3])
     reach = radius_mm / np.linalg.norm(affine[:3, :3], axis=0)
     low = np.clip(np.floor(index - reach), 0, shape).astype(int)

@@ -1,7 +1,7 @@
-"""Synthetic portal-venous CTs of the upper abdomen with liver tumours: the cohort that `make demo` trains on.
+"""Synthetic portal-venous CTs of the upper abdomen with liver tumours, the training data of `make demo`.
 
-A scan paints a body on a grid finer than its own: averaging that gives the partial volume of thick slices in the
-image and the majority tissue of each voxel in the label.
+A body is painted on a finer grid than the scan's and then averaged, which gives partial volume effects in the image
+and the majority tissue of each voxel in the label.
 """
 
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from medunet.base.progress import track
 from medunet.imaging.geometry import Affine
 from medunet.imaging.nifti import write_volume
 from medunet.phantoms.body import MAX_TUMOURS, Array, Tissue, draw_body, fill_liver
-from medunet.phantoms.cohort import open_cohort
+from medunet.phantoms.cohort import prepare_cohort
 from medunet.phantoms.painting import find_liver, paint, scan_grid
 
-VERSION = 1  # of the voxels: any change to them rewrites cohorts that lie on disk
+VERSION = 1  # of the voxel values; increment it when they change, so that existing cohorts are replaced
 
-_MAX_THREADS = 4  # a case takes a quarter of a GB while it is painted
-_FINEST_STEP_MM = 1.7  # the painting grid is no coarser than this
+_MAX_THREADS = 4  # painting a case takes a quarter of a GB
+_FINEST_STEP_MM = 1.7  # largest voxel size of the painting grid
 
-# What the cohort's scanners do, in turn: in-plane spacing, slice spacing, orientation, obliquity in degrees.
+# Scans of a cohort, repeated in this order: in-plane spacing, slice spacing, orientation, obliquity in degrees.
 _SCANS = (
     (2.0, 3.0, "LPS", 0.0),
     (2.3, 5.0, "RAS", 0.0),
@@ -64,13 +64,13 @@ def make_phantom(
     oblique_degrees: float = 0.0,
     num_tumours: int = 2,
 ) -> Phantom:
-    """Draw the body of `seed` and scan it; the same seed is the same body on every grid.
+    """Make a synthetic body and scan it; a seed gives the same body on every grid.
 
     Args:
-        seed: Decides the body, its first `num_tumours` tumours and, with the grid, the noise.
+        seed: Determines the body, its tumours and, together with the grid, the noise.
         spacing_mm: Voxel size along each array axis.
         orientation: Direction of each array axis, such as "RAS" or "PIR".
-        oblique_degrees: By how much the grid is rotated away from the world's axes.
+        oblique_degrees: Rotation of the grid relative to the world axes.
         num_tumours: 0 to `MAX_TUMOURS`.
     """
     if not 0 <= num_tumours <= MAX_TUMOURS:
@@ -114,7 +114,7 @@ def _block_mean(array: Array, factors: tuple[int, ...]) -> Array:
 
 
 def _unit_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> Array:
-    """Return noise of variance 1: white, with a grain of about 2 mm as reconstruction leaves it."""
+    """Return noise of variance 1: white noise plus a grain of about 2 mm, as in reconstructed CT."""
     white = rng.standard_normal(shape, dtype=np.float32)
     grain = ndimage.gaussian_filter(
         rng.standard_normal(shape, dtype=np.float32), [2.0 / step for step in spacing_mm]
@@ -129,20 +129,22 @@ def write_cohort(
     seed: int = 0,
     layout: Literal["msd", "lits"] = "msd",
 ) -> None:
-    """Write phantoms as MSD Task03 lays them out, or as LiTS; what is there already stays.
+    """Write phantoms in the file layout of MSD Task03 or of LiTS; existing cases are kept.
 
-    Case n depends on `seed` and n alone. A cohort of another seed or version is replaced. The seed is kept in
-    `dataset.json` (MSD) or `phantoms.json` (LiTS), which is written first, so that a run that was cut short
-    goes on with the cases that are missing.
+    Case n depends only on `seed` and n. A cohort with another seed or version is replaced. The seed is stored in
+    `dataset.json` (MSD) or `phantoms.json` (LiTS), which is written first, so that an interrupted call can be
+    repeated to write the missing cases.
 
     Raises:
-        InputError: the folder holds other data in this layout, or cannot be written.
+        InputError: The folder contains other data in this layout, or is not writable.
     """
     stamp = {"seed": seed, "version": VERSION}
     index = folder / ("dataset.json" if layout == "msd" else "phantoms.json")
     pairs = [_case_paths(folder, layout, number) for number in range(num_cases)]
     old_files = [path for pattern in _FILES[layout] for path in folder.glob(pattern)]
-    open_cohort(index, {**(_msd_index(num_cases) if layout == "msd" else {}), "phantoms": stamp}, old_files)
+    prepare_cohort(
+        index, {**(_msd_index(num_cases) if layout == "msd" else {}), "phantoms": stamp}, old_files
+    )
 
     def write_case(number: int) -> None:
         image_path, label_path = pairs[number]
@@ -159,7 +161,7 @@ def write_cohort(
 
 
 def _make_case(seed: int, number: int) -> Phantom:
-    """Make the cohort's case `number` on the scanner and with the tumours that are its turn."""
+    """Make case `number` of the cohort, with its scan parameters and number of tumours."""
     in_plane_mm, slice_mm, orientation, oblique_degrees = _SCANS[number % len(_SCANS)]
     i, j, k = (slice_mm if code in "IS" else in_plane_mm for code in orientation)  # axial slices
     return make_phantom(
@@ -172,14 +174,14 @@ def _make_case(seed: int, number: int) -> Phantom:
 
 
 def _case_paths(folder: Path, layout: Literal["msd", "lits"], number: int) -> tuple[Path, Path]:
-    """Return where a case's image and label lie."""
+    """Return the paths of a case's image and label."""
     name = f"{number:03d}" if layout == "msd" else str(number)
     image, label = (folder / pattern.replace("*", name) for pattern in _FILES[layout])
     return image, label
 
 
 def _msd_index(num_cases: int) -> dict[str, object]:
-    """Return `dataset.json` as the Medical Segmentation Decathlon writes it."""
+    """Return the content of `dataset.json` in the format of the Medical Segmentation Decathlon."""
     root = Path()
     pairs = [_case_paths(root, "msd", number) for number in range(num_cases)]
     return {

@@ -1,4 +1,4 @@
-"""One typed run configuration: YAML in, unknown keys refused, `--set section.key=value` on top."""
+"""The typed configuration of a run: read from YAML, changed by `--set section.key=value`, unknown keys refused."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import (
 
 from medunet.base.errors import InputError
 from medunet.base.files import write_text
-from medunet.base.stored import Stored, number_aware, read_yaml
+from medunet.base.record import Record, convert_numbers, read_yaml
 from medunet.records.scores import HD95Mode, LesionPreset, Surface
 
 NetworkName = Literal[
@@ -30,50 +30,50 @@ LossName = Literal[
     "hausdorff_dt",
 ]  # fmt: skip
 WeightsName = Literal["best", "final"]
-BodyAxis = Literal["left_right", "posterior_anterior", "inferior_superior"]  # of an array turned to RAS+
+BodyAxis = Literal["left_right", "posterior_anterior", "inferior_superior"]  # of an array in RAS+ orientation
 Voxels = Annotated[int, Field(ge=1)]
 SpacingMm = Annotated[float, Field(ge=0.1, le=100)]
 ToleranceMm = Annotated[float, Field(ge=0)]
-Switch = Annotated[  # YAML reads a bare on and off as true and false
+Switch = Annotated[  # YAML reads unquoted on and off as true and false
     Literal["auto", "on", "off"],
     BeforeValidator(lambda value: {True: "on", False: "off"}[value] if isinstance(value, bool) else value),
 ]
 
 
-class Section(Stored):
-    """A part of the configuration: numbers must be finite."""
+class Section(Record):
+    """Base class of the sections of the configuration; numbers must be finite."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
 
 class NetworkConfig(Section):
-    """Which network is built; "auto" is what the network's authors published."""
+    """Network architecture and its options; "auto" means the value that the network's authors published."""
 
     name: NetworkName = "plain"
-    num_stages: int | None = Field(None, ge=2, le=9)  # None: by the rules
+    num_stages: int | None = Field(None, ge=2, le=9)  # None: chosen by the planning rules
     norm: Literal["auto", "instance", "batch", "group", "none"] = "auto"
     upsampling: Literal["auto", "transposed", "interpolate"] = "auto"  # interpolate, then convolve
     dropout: float = Field(0.0, ge=0, lt=1)
-    deep_supervision: bool = True  # where the network has it
-    multi_scale_input: bool = False  # the shrunken image joins each encoder stage
+    deep_supervision: bool = True  # if the network supports it
+    multi_scale_input: bool = False  # each encoder stage also gets the downsampled image
 
 
 class PlanningConfig(Section):
-    """How the plan is made."""
+    """Settings of planning: spacing, patch, network and memory."""
 
     dimensions: Literal[2, 3] = 3
     network: NetworkConfig = NetworkConfig()
     context_slices: int = Field(
         1, ge=1, le=15
-    )  # 2D: odd number of neighbouring slices seen as channels (2.5D)
+    )  # 2D: odd number of neighbouring slices stacked as input channels (2.5D)
     resize_to: tuple[Voxels, Voxels] | None = (
-        None  # 2D: every slice resized to this size, whatever its spacing
+        None  # 2D: size that every slice is resized to, regardless of its spacing
     )
     memory_gb: float | None = Field(None, gt=0)  # None: measured on the device
-    base_features: int | None = Field(None, ge=4)  # None: what the network's authors published, mostly 32
+    base_features: int | None = Field(None, ge=4)  # None: as published, mostly 32
     max_features: int | None = Field(None, ge=4)  # None: nnU-Net's 320 in 3D and 512 in 2D, for its networks
     convolutions_per_stage: int = Field(2, ge=1, le=6)
-    patch_size: tuple[Voxels, ...] | None = None  # None: by the rules
+    patch_size: tuple[Voxels, ...] | None = None  # None: chosen by the planning rules
     batch_size: int | None = Field(None, ge=1)
     spacing_mm: tuple[SpacingMm, SpacingMm, SpacingMm] | None = None
 
@@ -102,9 +102,9 @@ class PlanningConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How a fold is trained."""
+    """Settings of training."""
 
-    fold: int | Literal["all", "each"] = 0  # each: one after the other
+    fold: int | Literal["all", "each"] = 0  # each: all folds, one after the other
     epochs: int = Field(1000, ge=1)
     steps_per_epoch: int = Field(250, ge=1)
     max_minutes: float | None = Field(None, gt=0)
@@ -114,27 +114,27 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(3e-5, ge=0)
     gradient_clip: float = Field(12.0, gt=0)
-    accumulate: int = Field(1, ge=1)  # batches whose gradients make one step
-    ema_decay: float | None = Field(None, gt=0, lt=1)  # None: the weights themselves are validated and kept
-    loss: LossName = "auto"  # auto: dice_bce for regions, else dice_ce
-    class_weights: dict[str, float] = {}  # by target (or background); 1 where not named
+    accumulate: int = Field(1, ge=1)  # batches whose gradients are accumulated for one step
+    ema_decay: float | None = Field(None, gt=0, lt=1)  # of the averaged weights (EMA); None: no averaging
+    loss: LossName = "auto"  # auto: dice_bce for regions, otherwise dice_ce
+    class_weights: dict[str, float] = {}  # by target or "background"; default 1
     foreground_share: float = Field(1 / 3, ge=0, le=1)
     augment: bool = True
-    mirror: bool | tuple[BodyAxis, ...] = (
-        True  # as part of augmentation; true: every axis that the labels allow
-    )
-    elastic: bool = False  # as part of augmentation
-    brightness_jitter: float = Field(0.0, ge=0, le=5)  # largest shift, in standard deviations
-    init_from: str | None = Field(None, exclude=True)  # model folder whose weights begin the training
+    mirror: bool | tuple[BodyAxis, ...] = True  # augmentation; true: every axis that the labels allow
+    elastic: bool = False  # augmentation
+    brightness_jitter: float = Field(0.0, ge=0, le=5)  # augmentation: largest shift, in standard deviations
+    init_from: str | None = Field(None, exclude=True)  # model folder whose weights initialise the network
     freeze_encoder: bool = False
     patience: int | None = Field(None, ge=1)  # epochs without a better Dice; None: no early stop
-    validation_cases: int | None = Field(None, ge=1)  # at most; None: as many as its time allows
-    checkpoint_minutes: float = Field(5.0, ge=0)  # the longest work that a kill may cost within an epoch
+    validation_cases: int | None = Field(None, ge=1)  # at most; None: as many as fit the validation time
+    checkpoint_minutes: float = Field(5.0, ge=0)  # longest time between checkpoints within an epoch
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: Switch = "auto"
     compile: Switch = "auto"
-    ram_gb: float | None = Field(None, gt=0)  # for preprocessed cases; None: half of what is free
-    workers: int | None = Field(None, ge=0)  # None: 0 on a CPU, else by the number of cores
+    ram_gb: float | None = Field(None, gt=0)  # for preprocessed cases; None: half of the free memory
+    workers: int | None = Field(
+        None, ge=0
+    )  # of data loading; None: 0 on a CPU, otherwise by the number of cores
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
@@ -144,7 +144,7 @@ class TrainingConfig(Section):
 
 
 class PostprocessStep(Section):
-    """One step of tidying a target's predicted mask: exactly one key, such as `{closing_mm: 2}`."""
+    """One postprocessing step of a target's predicted mask: exactly one key, such as `{closing_mm: 2}`."""
 
     keep_largest: Literal[True] | None = None
     min_volume_ml: float | None = Field(None, gt=0)
@@ -155,7 +155,7 @@ class PostprocessStep(Section):
     erosion_mm: float | None = Field(None, gt=0, le=100)
     median_mm: float | None = Field(None, gt=0, le=100)
     gaussian_mm: float | None = Field(None, gt=0, le=100)
-    inside: str | None = None  # only where this other target lies
+    inside: str | None = None  # restrict the mask to this other target
 
     @model_validator(mode="after")
     def _one_key(self) -> "PostprocessStep":
@@ -169,19 +169,17 @@ class PostprocessStep(Section):
 
 
 class InferenceConfig(Section):
-    """How whole scans are predicted."""
+    """Settings of the prediction of whole scans."""
 
-    weights: WeightsName | None = None  # None: best where training.patience is set, else final
+    weights: WeightsName | None = None  # None: best if training.patience is set, otherwise final
     overlap: float = Field(0.5, ge=0, lt=1)
-    mirror: tuple[BodyAxis, ...] = ()  # average the predictions of the scan and its mirror images
-    shifts: int = Field(
-        1, ge=1, le=64
-    )  # average over so many positions of the scan below the network's strides
+    mirror: tuple[BodyAxis, ...] = ()  # test-time mirroring: average over the scan and its mirror images
+    shifts: int = Field(1, ge=1, le=64)  # average over this many sub-stride shifts of the scan
     postprocess: dict[str, tuple[PostprocessStep, ...]] = {}  # by target, steps in order
 
 
 class TuningRange(Section):
-    """Numbers between two bounds, evenly or on a logarithmic scale."""
+    """A range of numbers to search, on a linear or logarithmic scale."""
 
     low: float
     high: float
@@ -206,35 +204,35 @@ Choices = Annotated[
 
 
 class TuningConfig(Section):
-    """What `medunet tune` searches: keys of this configuration, each a list of values or a range."""
+    """Settings of `medunet tune`: sampler, trials, and the search space of configuration keys."""
 
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     trials: int = Field(20, ge=1)
-    space: dict[str, Choices] = {}
-    prune: bool = True  # end a trial whose Dice lies below the median of the others at the same epoch
+    space: dict[str, Choices] = {}  # by configuration key: a list of values or a range
+    prune: bool = True  # stop a trial whose Dice is below the median of the others at the same epoch
 
 
 class ScoringConfig(Section):
-    """Which scores are computed."""
+    """Settings of scoring: conventions of the surface metrics, lesions, tubular targets."""
 
     surface: Surface = "area"
     hd95: HD95Mode = "max"
     percentile: float = Field(95.0, gt=0, le=100)
     tolerances_mm: tuple[ToleranceMm, ...] = (1.0, 2.0)
-    lesions: dict[str, LesionPreset] = {}  # target -> the rules that its lesions are matched by
-    tubes: tuple[str, ...] = ()  # targets such as vessels, which get clDice
+    lesions: dict[str, LesionPreset] = {}  # target -> rules for matching its lesions
+    tubes: tuple[str, ...] = ()  # tubular targets such as vessels, scored by clDice
 
 
 class Config(Section):
-    """A whole run. Paths to data are never stored: they come from `--data-root`."""
+    """The configuration of a run. Paths to the data are never stored: they come from `--data-root`."""
 
     dataset: str
     seed: int = Field(0, ge=0, lt=2**32)
-    folds_file: str | None = None  # fixed splits: {"folds": [[case id, ...], ...]}
-    holdout: float | None = Field(None, gt=0, lt=1)  # instead of folds: this share is held out as fold 0
-    test_share: float | None = Field(None, gt=0, lt=1)  # drawn by patient for the test, before folds are made
-    test_file: str | None = None  # or a fixed test list of case ids or patients
-    stratify: bool = False  # what is drawn has like shares of label volumes and sites; reads every label
+    folds_file: str | None = None  # fixed folds: {"folds": [[case id, ...], ...]}
+    holdout: float | None = Field(None, gt=0, lt=1)  # instead of folds: fraction held out as fold 0
+    test_share: float | None = Field(None, gt=0, lt=1)  # fraction of the patients drawn as test set
+    test_file: str | None = None  # fixed test list of case ids or patients
+    stratify: bool = False  # balance label volumes and sites between folds and test set; reads every label
     exclude: dict[str, str] = {}  # case id -> reason
     device: str = Field("auto", exclude=True)  # where to compute; never stored
     planning: PlanningConfig = PlanningConfig()
@@ -244,42 +242,42 @@ class Config(Section):
     tuning: TuningConfig = TuningConfig()
 
     def write(self, path: Path) -> None:
-        """Write the configuration as YAML, whole or not at all."""
-        write_text(path, yaml.safe_dump(self.plain(), sort_keys=False))
+        """Write the configuration to a YAML file atomically."""
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """Read a YAML configuration and apply changes such as `training.max_minutes=8`.
 
     Raises:
-        InputError: a file, key or value that cannot be used; names each.
+        InputError: The file, a key or a value cannot be used; the message names each.
     """
     return change_config(read_yaml(path), changes, str(path))
 
 
 def change_config(plain: Any, changes: Sequence[str], where: str) -> Config:
-    """Return the configuration with `section.key=value` changes made, values read as YAML.
+    """Return the configuration from plain data with `section.key=value` changes; values are parsed as YAML.
 
     Raises:
-        InputError: `plain` is no mapping, or a key or value cannot be used; names each.
+        InputError: `plain` is not a mapping, or a key or value cannot be used; the message names each.
     """
     if not isinstance(plain, dict):
-        raise InputError("holds no keys", where=where, hint="Give at least `dataset: NAME`.")
+        raise InputError("has no keys", where=where, hint="Give at least `dataset: NAME`.")
     sections = [key for key, field in Config.model_fields.items() if isinstance(field.default, Section)]
     if empty := [key for key in sections if key in plain and not isinstance(plain[key], dict)]:
         raise InputError(
-            f"holds no keys below {', '.join(empty)}",
+            f"has no keys below {', '.join(empty)}",
             where=where,
-            hint="Give each its keys or remove its line.",
+            hint="Add the keys of each section or remove its line.",
         )
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise InputError(f"--set {change} has no '='", hint="Write --set section.key=value.")
         try:
-            value = number_aware(yaml.safe_load(text))
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
-            raise InputError(f"--set {key}: '{text}' is not a YAML value") from error
+            value = convert_numbers(yaml.safe_load(text))
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+            raise InputError(f"--set {key}: '{text}' is not a valid YAML value") from error
         *above, last = key.split(".")
         target = plain
         for section in above:

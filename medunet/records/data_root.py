@@ -1,4 +1,4 @@
-"""The folder of the scans, and files below it by their relative paths."""
+"""The data root, which is the folder of the scans, and safe paths of files below it."""
 
 import os
 import re
@@ -9,20 +9,20 @@ from medunet.records.description import Description
 from medunet.records.manifest import Case
 
 DATA_ROOT_VARIABLE = "MEDUNET_DATA_ROOT"
-_LONGEST_NAME_BYTES = 255  # of a file, on all common disks
+_LONGEST_NAME_BYTES = 255  # of a file or folder, on all common file systems
 
 
 def can_be_path(text: str) -> bool:
-    """Say whether a text can be a path at all: no part of it is too long for a disk, and it has no zero byte."""
+    """Return whether a text is usable as a path: no component is too long, and it has no null byte."""
     longest = max(map(len, re.split(rb"[/\\]", text.encode(errors="surrogatepass"))))
     return "\0" not in text and longest <= _LONGEST_NAME_BYTES
 
 
-def data_root_from(option: Path | None) -> Path:
-    """Return the data root: the `--data-root` given, else the environment variable MEDUNET_DATA_ROOT.
+def resolve_data_root(option: Path | None) -> Path:
+    """Return the data root from the option `--data-root` or the environment variable MEDUNET_DATA_ROOT.
 
     Raises:
-        InputError: neither is given, or it is no folder.
+        InputError: Neither is given, or the path is not a folder.
     """
     text = option or os.environ.get(DATA_ROOT_VARIABLE)
     if not text:
@@ -31,18 +31,18 @@ def data_root_from(option: Path | None) -> Path:
         )
     if not Path(text).is_dir():
         source = "--data-root" if option else DATA_ROOT_VARIABLE
-        raise InputError("the data root is no folder", where=str(text), hint=f"Check {source}.")
+        raise InputError("the data root is not a folder", where=str(text), hint=f"Check {source}.")
     return Path(text)
 
 
-def place_below(path: Path, data_root: Path) -> str | None:
-    """Return where a path lies below the data root, as POSIX; None where it leads out, itself or through a link.
+def path_in_data_root(path: Path, data_root: Path) -> str | None:
+    """Return a path relative to the data root, in POSIX form; None if it leads out of it, also through a link.
 
-    A path that runs through links within the data root keeps its own name.
+    Links within the data root are not resolved.
     """
     if not can_be_path(str(path)):
         return None
-    # Not `Path.resolve`: some versions of Python raise where a link leads to itself.
+    # Not `Path.resolve`: some versions of Python raise if a link points to itself.
     real, real_root = Path(os.path.realpath(path)), Path(os.path.realpath(data_root))
     if not real.is_relative_to(real_root):
         return None
@@ -53,10 +53,10 @@ def place_below(path: Path, data_root: Path) -> str | None:
 
 
 def case_paths(case: Case, description: Description, data_root: Path) -> tuple[list[Path], Path | None]:
-    """Return a case's image paths, one for each channel in the description's order, and its label's path.
+    """Return the image paths of a case, one per channel in the description's order, and its label path or None.
 
     Raises:
-        InputError: a path leads out of the data root, itself or through a link.
+        InputError: A path leads out of the data root, also through a link.
     """
     images = [file_path(case.images[name], data_root, f"case {case.id}") for name in description.channels]
     label = None if case.label is None else file_path(case.label, data_root, f"case {case.id}")
@@ -67,13 +67,13 @@ def file_path(relative: str, data_root: Path, where: str) -> Path:
     """Return the path of a file below the data root.
 
     Raises:
-        InputError: it leads out of the data root, itself or through a link.
+        InputError: The path leads out of the data root, also through a link.
     """
     path = data_root / relative
-    if Path(relative).is_absolute() or place_below(path, data_root) is None:
+    if Path(relative).is_absolute() or path_in_data_root(path, data_root) is None:
         raise InputError(
             f"the path {relative} leads out of the data root",
             where=where,
-            hint="Move or copy the file into the data root, or choose a root that holds it.",
+            hint="Move or copy the file into the data root, or choose a data root that contains it.",
         )
     return path

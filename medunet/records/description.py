@@ -1,4 +1,4 @@
-"""What a dataset is: channels, label values, regions, layout; and where shipped descriptions lie."""
+"""Description of a dataset: channels, label values, regions and file layout; and the descriptions medunet ships."""
 
 import re
 from pathlib import Path
@@ -12,32 +12,32 @@ from pydantic import (
 )
 
 from medunet.base.errors import InputError
-from medunet.base.shipped import shipped
-from medunet.base.stored import Stored
+from medunet.base.package_data import package_data_path
+from medunet.base.record import Record
 
 Layout = Literal["msd", "nnunet", "lits", "brats", "brats2023", "pairs", "csv", "png", "bids", "dicom"]
 
 
-class Channel(Stored):
-    """One image channel: what scanner made it, and how its files are named in multi-file layouts."""
+class Channel(Record):
+    """One image channel: its modality, and the endings of its file names in layouts with a file per channel."""
 
     modality: Literal["CT", "MR", "PET", "other"]
     endings: tuple[str, ...] = ()
 
 
-class FilePatterns(Stored):
-    """Regular expressions over POSIX paths below the data root, each with a group `id`.
+class FilePatterns(Record):
+    """Regular expressions for POSIX paths relative to the data root, each with a group `id`.
 
-    Where the image's has a group `channel`, that is one of the channels' file endings; where a group `test` takes
-    part in a match, the case is one of the test split.
+    A group `channel` in the image's expression matches one of the channels' file endings. If a group `test`
+    matches, the case belongs to the test split.
     """
 
     image: str
     label: str
 
 
-class Description(Stored):
-    """What a dataset is: channels in the network's order, label values, regions, layout."""
+class Description(Record):
+    """Description of a dataset: channels in the network's order, label values, regions, file layout."""
 
     schema_: Literal["medunet.dataset/1"] = Field("medunet.dataset/1", alias="schema")
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
@@ -45,21 +45,21 @@ class Description(Stored):
     source: str = ""
     licence: str = ""
     layout: Layout
-    files: FilePatterns | None = None  # for layouts "pairs", "png" and "bids" with other names than usual
-    table: str = ""  # CSV of cases below the data root: layouts "csv" and, of pictures, "png"
+    files: FilePatterns | None = None  # for layouts "pairs", "png" and "bids" with other than the usual names
+    table: str = ""  # CSV of cases, relative to the data root, for layouts "csv" and "png"
     channels: dict[str, Channel] = Field(min_length=1)
     labels: dict[str, int]
     regions: dict[str, tuple[str, ...]] = {}
     region_order: tuple[str, ...] = ()
     instances: bool = False  # label files number the objects: every value above 0 is the one foreground label
-    sided: bool = False
-    patient: str = ""  # regular expression whose first group is the patient's part of a case id
-    site: str = ""  # regular expression whose first group is the hospital's or scanner's part of a case id
+    sided: bool = False  # whether left and right structures have different labels
+    patient: str = ""  # regular expression whose first group is the patient in a case id
+    site: str = ""  # regular expression whose first group is the hospital or scanner in a case id
     folds: int = Field(5, ge=1)
 
     @model_serializer(mode="wrap")
     def _given_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what earlier versions did not know, where it is not used: hashes of their runs stay valid."""
+        """Leave out unused keys that earlier versions did not have, so that hashes of their runs stay valid."""
         return {key: value for key, value in handler(self).items() if value or key not in ("table", "site")}
 
     @model_validator(mode="after")
@@ -71,7 +71,7 @@ class Description(Stored):
         if len(set(values)) < len(values):
             faults.append(f"labels: two names share a value in {self.labels}")
         if any(not 0 <= value <= 255 for value in values):
-            faults.append("labels: values must lie in 0..255")
+            faults.append("labels: values must be in 0..255")
         if not self.foreground:
             faults.append("labels: no foreground label is declared")
         for region, parts in self.regions.items():
@@ -89,7 +89,7 @@ class Description(Stored):
                     if len(own) != 1:
                         faults.append(
                             f"region_order: '{region}' must have exactly one label that no later region "
-                            f"holds, so that it can be written as a label map; it has {own}"
+                            f"contains, so that it can be written as a label map; it has {own}"
                         )
         elif self.region_order:
             faults.append("region_order: is set but regions are not")
@@ -99,10 +99,10 @@ class Description(Stored):
             faults.append("instances: every value above 0 is an object's number, so there can be no 'ignore'")
         if self.layout == "png" and len(self.channels) not in (1, 3):
             faults.append(
-                f"channels: a picture has 1 (grey) or 3 (red, green, blue), not {len(self.channels)}"
+                f"channels: a 2D image has 1 (grey) or 3 (red, green, blue), not {len(self.channels)}"
             )
         if self.layout == "csv" and not self.table:
-            faults.append("table: layout csv needs the name of the CSV below the data root")
+            faults.append("table: layout csv needs the path of the CSV relative to the data root")
         if self.table and self.layout not in ("csv", "png"):
             faults.append(f"table: is read by layouts csv and png, not by {self.layout}")
         for key, text in (("patient", self.patient), ("site", self.site)):
@@ -130,14 +130,14 @@ class Description(Stored):
 
     @property
     def ignore_value(self) -> int | None:
-        """Value of the label `ignore`, whose voxels are neither learnt nor scored; None where there is none."""
+        """Value of the label `ignore`, whose voxels are excluded from training and scoring; None without one."""
         return self.labels.get("ignore")
 
     @property
     def targets(self) -> dict[str, tuple[int, ...]]:
-        """What is predicted and scored, by name, each with the label values that it unites.
+        """The structures that are predicted and scored: name -> label values that it consists of.
 
-        Regions, in the order in which they are written, where declared; else the foreground labels.
+        These are the regions, in `region_order`, if any are declared, otherwise the foreground labels.
         """
         if not self.regions:
             return {name: (self.labels[name],) for name in self.foreground}
@@ -145,34 +145,34 @@ class Description(Stored):
 
     @property
     def written_values(self) -> dict[str, int]:
-        """Label value that stands for each target in a written mask; later targets overwrite earlier ones."""
+        """Label value of each target in a written mask; later targets overwrite earlier ones."""
         if not self.regions:
             return {name: self.labels[name] for name in self.foreground}
         return {region: self.labels[own[0]] for region, own in self._own_labels().items()}
 
     @property
     def instances_as(self) -> int | None:
-        """Label value that every value above 0 of a label file stands for; None where values are labels."""
+        """Label value that replaces the object numbers (values above 0) in label files; None without instances."""
         return self.labels[self.foreground[0]] if self.instances else None
 
     @property
     def unit(self) -> Literal["mm", "px"]:
-        """Unit of lengths: pictures have no spacing and are measured in pixels, under columns named mm."""
+        """Unit of lengths: px for 2D images, which have no spacing (their columns are still named mm)."""
         return "px" if self.layout == "png" else "mm"
 
     def patient_of(self, case_id: str) -> str:
-        """Return the patient's part of a case id; the id itself where the description gives no pattern."""
+        """Return the patient of a case id; the id itself if the pattern is missing or does not match."""
         match = re.search(self.patient, case_id) if self.patient else None
         return match.group(1) if match else case_id
 
     def site_of(self, case_id: str) -> str | None:
-        """Return the site's part of a case id; None where the description gives no pattern that fits."""
+        """Return the site of a case id; None if the pattern is missing or does not match."""
         match = re.search(self.site, case_id) if self.site else None
         return match.group(1) if match else None
 
 
 def load_description(name: str) -> Description:
-    """Read a shipped description by its name, or any description by its path."""
+    """Read a description that medunet ships by its name, or any description file by its path."""
     path, folder = Path(name), descriptions_folder()
     if path.suffix in (".yaml", ".yml", ".json"):
         return Description.read(path)
@@ -185,5 +185,5 @@ def load_description(name: str) -> Description:
 
 
 def descriptions_folder() -> Path:
-    """Return the folder of shipped dataset descriptions."""
-    return shipped("data_manifests")
+    """Return the folder of the dataset descriptions that medunet ships."""
+    return package_data_path("data_manifests")

@@ -1,4 +1,4 @@
-"""One fault of the data, as the check reports it."""
+"""A fault found in the data by a check."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with the data: coded, located, measured, and how to fix it."""
+    """A fault found in the data: code, severity, case and file, measured and expected values, and how to fix it."""
 
     code: str
     severity: Severity
@@ -18,5 +18,5 @@ class Fault:
     subject: str  # channel name, "label", or a file below the data root
     measured: str
     expected: str
-    hint: Annotated[str, Field(alias="mend")]  # how to fix it; files call it "mend"
-    accepted: str = ""  # the user's reason to live with it
+    hint: Annotated[str, Field(alias="mend")]  # how to fix it; the key in files is "mend"
+    accepted: str = ""  # the user's reason for accepting the fault

@@ -1,4 +1,4 @@
-"""manifest.json: the cases with their folds, unmatched files, and what the user excluded or accepted."""
+"""The manifest of a dataset (manifest.json): cases with folds, unmatched files, excluded cases, accepted faults."""
 
 import re
 from collections import Counter
@@ -12,16 +12,16 @@ from pydantic import (
 )
 
 from medunet.base.errors import InputError
-from medunet.base.stored import Stored
+from medunet.base.record import Record
 from medunet.records.description import Description
 
 Split = Literal["train", "test", "unlabelled"]
 
 
-class Case(Stored):
-    """One scan: its images by channel and its label, as POSIX paths relative to the data root.
+class Case(Record):
+    """One case: images by channel and label, as POSIX paths relative to the data root.
 
-    A path that several channels share is one 4D file whose frames are those channels, in their order.
+    Channels that share a path are the frames of one 4D file, in their order.
     """
 
     id: str = Field(min_length=1)
@@ -31,7 +31,7 @@ class Case(Stored):
     label: str | None = None
     fold: int | None = Field(None, ge=0)
     split: Split = "train"
-    # Images on another grid than the first are brought to its when they are read: P004 or P005 are accepted.
+    # Whether images on another grid are resampled to the first image's when read: P004 or P005 are accepted.
     resample: bool = Field(False, exclude_if=lambda allowed: not allowed)
 
     @field_validator("id")
@@ -39,8 +39,8 @@ class Case(Stored):
     def _names_a_file(cls, value: str) -> str:
         if value.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f-\x9f]", value):
             raise ValueError(
-                f"{value!r} cannot name a file: rename the case without '/', '\\' and control characters, "
-                "and with no '.' in front"
+                f"{value!r} cannot be a file name: rename the case without '/', '\\' and control characters, "
+                "and without a leading '.'"
             )
         return value
 
@@ -56,10 +56,10 @@ def make_case(
     patient: str = "",
     site: str = "",
 ) -> Case:
-    """Return a case of a dataset; patient and site are those given, else the description's part of the id.
+    """Return a case of a dataset; patient and site default to those that the description finds in the id.
 
     Raises:
-        InputError: names the case and what is wrong with it.
+        InputError: The case is not valid; the message names the case and the reason.
     """
     plain = {
         "id": case_id,
@@ -73,30 +73,30 @@ def make_case(
     return Case.parse(plain, where=f"case {case_id!r}")
 
 
-class Unmatched(Stored):
-    """A file that belongs to no case, and why."""
+class Unmatched(Record):
+    """A file that belongs to no case, with the reason."""
 
     path: str
     reason: str
 
 
-class Excluded(Stored):
-    """A case that the user leaves out, and why."""
+class Excluded(Record):
+    """A case that the user excluded, with the reason."""
 
     id: str
     reason: str
 
 
-class Accepted(Stored):
-    """A fault that the user accepts for one case, and why."""
+class Accepted(Record):
+    """A fault of one case that the user accepted, with the reason."""
 
     code: str
     case: str
     reason: str
 
 
-class Manifest(Stored):
-    """A dataset's description with its cases and folds."""
+class Manifest(Record):
+    """A dataset: its description, its cases with folds, and the user's exclusions and accepted faults."""
 
     schema_: Literal["medunet.manifest/1"] = Field("medunet.manifest/1", alias="schema")
     description: Description
@@ -111,7 +111,7 @@ class Manifest(Stored):
         channels = list(self.description.channels)
         counts = Counter(case.id for case in self.cases)
         if twice := sorted(name for name, count in counts.items() if count > 1):
-            faults.append(f"cases: ids stand twice: {', '.join(twice)}")
+            faults.append(f"cases: duplicate ids: {', '.join(twice)}")
         for case in self.cases:
             if sorted(case.images) != sorted(channels):
                 faults.append(f"case {case.id}: has channels {list(case.images)}, expected {channels}")
@@ -129,17 +129,17 @@ class Manifest(Stored):
 
     @property
     def num_folds(self) -> int:
-        """Number of folds that the training cases are divided into."""
+        """Number of folds of the training cases."""
         return 1 + max((case.fold for case in self.used if case.fold is not None), default=-1)
 
     def split_fold(self, fold: int | str) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
         """Return the training and the validation cases of a fold.
 
-        Fold "all" trains on every training case. With "all", or where there is but one fold, the training
-        cases also serve for validation, and the run says so (`train_is_validation`).
+        Fold "all" trains on every training case. With "all", or if there is only one fold, the training cases are
+        also the validation cases; the model card then has `train_is_validation` set.
 
         Raises:
-            InputError: there is no such fold.
+            InputError: There is no such fold, or there are no training cases.
         """
         train = tuple(case for case in self.used if case.split == "train")
         if not train:

@@ -1,10 +1,10 @@
-"""model.json: what prediction needs to know beside the weights."""
+"""The model card (model.json): what prediction needs in addition to the weights."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from medunet.base.stored import Stored
+from medunet.base.record import Record
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.description import Description
 from medunet.records.plan import Plan
@@ -12,8 +12,8 @@ from medunet.records.plan import Plan
 WEIGHTS_FILES: dict[WeightsName, str] = {"best": "weights.safetensors", "final": "weights_final.safetensors"}
 
 
-class ModelCard(Stored):
-    """model.json: what prediction needs to know beside the weights."""
+class ModelCard(Record):
+    """Metadata of a trained model: description, plan, cases, validation scores, and hashes of the weights."""
 
     schema_: Literal["medunet.model/1"] = Field("medunet.model/1", alias="schema")
     medunet_version: str
@@ -26,10 +26,10 @@ class ModelCard(Stored):
     validation_dice: dict[str, float | None] = {}
     validation_cases: tuple[
         str, ...
-    ] = ()  # ids of those whose Dice chose the best weights; before 0.5: not kept
-    weights_sha256: str = ""  # of the best
-    final_weights_sha256: str = ""  # before 0.5: none
+    ] = ()  # ids of the cases whose Dice selected the best weights; empty before 0.5
+    weights_sha256: str = ""  # of the best weights
+    final_weights_sha256: str = ""  # empty before 0.5
 
     def sha256_of(self, weights: WeightsName) -> str:
-        """Return the hash of the file of the best or the final weights; "" where the model has none."""
+        """Return the SHA-256 of the file with the best or final weights; "" if the model has no such file."""
         return self.weights_sha256 if weights == "best" else self.final_weights_sha256

@@ -1,6 +1,6 @@
-"""plan.json: what planning decides and prediction needs, with the fingerprint of the training cases.
+"""The plan (plan.json): all settings of preprocessing, network and training, and the fingerprint they follow from.
 
-Spacings are in mm, sizes in voxels, axes in the order of the array `(I, J, K)` after turning to RAS+.
+Spacings are in mm, sizes in voxels, axes in the order of the array `(I, J, K)` in RAS+ orientation.
 """
 
 import math
@@ -8,14 +8,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_serializer, model_validator
 
-from medunet.base.stored import Stored
+from medunet.base.record import Record
 from medunet.records.config import NetworkConfig
 from medunet.records.description import Description
 from medunet.records.unpadded import UNPADDED_NETWORKS, unpadded_margin, unpadded_size
 
 
-class Intensity(Stored):
-    """How one channel is normalised before the network sees it."""
+class Intensity(Record):
+    """Intensity normalisation of one channel."""
 
     scheme: Literal["ct", "zscore", "zscore_nonzero"]
     clip_low: float | None = None
@@ -24,44 +24,44 @@ class Intensity(Stored):
     std: float | None = None
 
 
-class Fingerprint(Stored):
-    """What the training cases look like; the plan follows from it."""
+class Fingerprint(Record):
+    """Properties of the training cases that planning uses: spacings, shapes and foreground intensities."""
 
     num_cases: int
     spacings_mm: tuple[tuple[float, float, float], ...]  # per case, in RAS+ axis order
     shapes: tuple[tuple[int, int, int], ...]  # per case, in RAS+ axis order, cropped to nonzero
-    nonzero_fraction: float  # volume of the nonzero boxes over that of the scans
-    intensities: dict[str, dict[str, float]]  # per channel, over the labelled foreground
+    nonzero_fraction: float  # volume of the nonzero bounding boxes divided by that of the scans
+    intensities: dict[str, dict[str, float]]  # per channel, statistics over the labelled foreground
 
 
-class Plan(Stored):
-    """Every number that preprocessing, network and training need, each with its reason.
+class Plan(Record):
+    """All settings of preprocessing, network and training, each with its reason.
 
-    In the file each number stands beside its reason: `"batch_size": {"value": 2, "why": "..."}`.
+    The file stores each value with its reason: `"batch_size": {"value": 2, "why": "..."}`.
     """
 
     schema_: Literal["medunet.plan/1"] = Field("medunet.plan/1", alias="schema")
     dataset: str
     dimensions: Literal[2, 3]
-    network: NetworkConfig  # nothing is "auto" any more
+    network: NetworkConfig  # without "auto"
     orientation: str
     spacing_mm: tuple[float, float, float]
-    slice_axis: int  # the axis that 2D networks slice: the coarsest
-    context_slices: int = 1  # 2D: odd number of neighbouring slices seen as channels
+    slice_axis: int  # the axis across which 2D networks slice: the one with the largest spacing
+    context_slices: int = 1  # 2D: odd number of neighbouring slices stacked as input channels
     resize_to: tuple[int, int] | None = None  # 2D: every slice is resized to this size
-    # What stays in place where a scan is resampled: both its ends or, in plans up to 0.4.0, its first voxel's centre.
+    # What resampling preserves: the extent of the scan or, in plans up to 0.4.0, the centre of its first voxel.
     grid: Literal["extent", "first_voxel"] = "first_voxel"
     crop_nonzero: bool
     intensities: dict[str, Intensity]
-    median_shape: tuple[int, int, int]  # of the nonzero boxes at the target spacing
+    median_shape: tuple[int, int, int]  # of the nonzero bounding boxes at the target spacing
     patch_size: tuple[int, ...]
     batch_size: int
     features: tuple[int, ...]  # channels of each stage
     kernel_sizes: tuple[tuple[int, ...], ...]  # per stage and axis
     strides: tuple[tuple[int, ...], ...]  # of each stage's first convolution
-    convolutions_per_stage: int  # of a residual network: of each decoder stage
-    encoder_blocks: tuple[int, ...] = ()  # residual blocks of each stage; none in a plain network
-    deep_supervision: int  # number of outputs that the loss sees, finest first
+    convolutions_per_stage: int  # in a residual network: per decoder stage
+    encoder_blocks: tuple[int, ...] = ()  # residual blocks of each stage; empty for a plain network
+    deep_supervision: int  # number of outputs used by the loss, finest first
     anisotropic: bool  # augment in-plane only
     memory_gb: float
     estimated_gb: float
@@ -69,9 +69,12 @@ class Plan(Stored):
     why: dict[str, str] = Field(default={}, exclude=True)
 
     @property
-    def settled(self) -> dict[str, Any]:
-        """What a training goes by, for hashes; of a plan up to 0.4.0 as it was then, so that its trainings go on."""
-        plain = self.plain()
+    def hash_input(self) -> dict[str, Any]:
+        """The plan as a dictionary for hashes.
+
+        A plan up to 0.4.0 is returned as it was then, so that its training runs can be resumed.
+        """
+        plain = self.to_dict()
         if self.grid == "first_voxel":
             del plain["grid"]
         return plain
@@ -83,7 +86,7 @@ class Plan(Stored):
 
     @property
     def valid_margin(self) -> tuple[int, ...]:
-        """Voxels that the network loses on each side of a patch, per axis; zeros where it is padded."""
+        """Voxels per axis that unpadded convolutions cut off on each side of a patch; zeros with padding."""
         if self.padded:
             return (0,) * self.dimensions
         return unpadded_margin(self.kernel_sizes, self.strides, self.convolutions_per_stage)
@@ -116,7 +119,7 @@ class Plan(Stored):
         if num_stages < 2:
             faults.append(f"features: a network needs two stages or more, not {num_stages}")
         if min(self.features, default=1) < 1:
-            faults.append("features: every stage needs one or more")
+            faults.append("features: every stage needs 1 or more")
         for key, rows in per_stage.items():
             if len(rows) != num_stages:
                 faults.append(f"{key}: has {len(rows)} stages but features has {num_stages}")
@@ -133,7 +136,7 @@ class Plan(Stored):
             faults.append(
                 f"encoder_blocks: has {len(self.encoder_blocks)} stages but features has {num_stages}"
             )
-        if not faults:  # else a divisor may be 0, or belong to no axis
+        if not faults:  # otherwise a divisor may be 0 or an axis missing
             faults += self._patch_faults()
         if "auto" in (self.network.norm, self.network.upsampling):
             faults.append("network: norm and upsampling must be named, not auto")
@@ -143,9 +146,9 @@ class Plan(Stored):
         if not all(0 < step < math.inf for step in self.spacing_mm):
             faults.append(f"spacing_mm: {list(self.spacing_mm)} must be positive")
         if self.slice_axis not in (0, 1, 2):
-            faults.append(f"slice_axis: {self.slice_axis} is none of 0, 1, 2")
+            faults.append(f"slice_axis: {self.slice_axis} is not 0, 1 or 2")
         if not self.intensities:
-            faults.append("intensities: no channel is named")
+            faults.append("intensities: there is no channel")
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -164,7 +167,7 @@ class Plan(Stored):
         if list(larger) == patch:
             return []
         nearest = " or ".join(str(list(size)) for size in dict.fromkeys((smaller, larger)))
-        return [f"patch_size: {patch} does not fit the unpadded network; the nearest that fit are {nearest}"]
+        return [f"patch_size: {patch} is not valid for the unpadded network; the nearest valid are {nearest}"]
 
     @model_serializer(mode="wrap")
     def _to_file(self, handler: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where everything of one run lies."""
+"""Paths of the files in a run's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from medunet.base.errors import InputError
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where everything of one run lies: `runs/<name>/`, as the stages write it."""
+    """A run's folder, such as `runs/liver`, and the paths of the files that the stages write there."""
 
     root: Path
 
@@ -46,21 +46,25 @@ class RunFolder:
 
     @property
     def cache(self) -> Path:
-        """Preprocessed cases; may be removed at any time, and is made anew."""
+        """Folder of preprocessed cases; it may be removed at any time and is created again."""
         return self.root / "cache"
 
     def fold(self, fold: int | str) -> Path:
-        """Folder of one fold: its checkpoints, model, TensorBoard log and curves."""
+        """Return the folder of a fold: checkpoints, model, TensorBoard log and curves."""
         return self.root / "folds" / str(fold)
 
     def model(self, fold: int | str) -> Path:
-        """Folder that prediction needs: weights.safetensors and model.json."""
+        """Return the model folder of a fold, which prediction needs: weights.safetensors and model.json."""
         return self.fold(fold) / "model"
 
     def need(self, path: Path, command: str) -> Path:
-        """Return `path` if it exists; otherwise say which command makes it."""
+        """Return `path` if it exists.
+
+        Raises:
+            InputError: The file is missing; the hint names the command that creates it.
+        """
         if not path.exists():
             raise InputError(
-                f"{path.name} is missing", where=str(self.root), hint=f"Make it with `medunet {command}`."
+                f"{path.name} is missing", where=str(self.root), hint=f"Run `medunet {command}` first."
             )
         return path

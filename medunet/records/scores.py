@@ -1,4 +1,4 @@
-"""What scoring finds of one case, as later stages take it: records without behaviour."""
+"""Records of the scores of one case and of its lesions."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ LesionPreset = Literal[
     "brats2023", "brats2023_meningioma", "brats2023_metastases", "lits", "lits_half", "panoptic"
 ]
 LesionStatus = Literal["matched", "missed", "false_positive"]
-NoteKind = Literal["border", "swapped", "resampled", "other"]  # other: in a file that a person edited
+NoteKind = Literal["border", "swapped", "resampled", "other"]  # other: from an edited file
 
 UNSCORED: tuple[Status, ...] = ("missing", "failed")  # cases without scores, which count as failures
 
 
 @dataclass(frozen=True)
 class Note:
-    """What to beware of in the scores of one target of one case; `medunet.scoring.notes` makes them."""
+    """A caveat about the scores of one target of one case, made by `medunet.scoring.notes`."""
 
     kind: NoteKind
     text: str
@@ -26,48 +26,48 @@ class Note:
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion of the reference with what was found of it, or one of the prediction that is none.
+    """Scores of one lesion of the reference, or of one false positive lesion of the prediction.
 
-    Its axes and slice are those of the reference's lesion; of a false positive those of the prediction's.
+    Axes and slice are measured on the lesion of the reference, or on the prediction for a false positive.
     """
 
     number: int  # 1, 2, ... within the case and target: the reference's, then the false positives
     status: LesionStatus
-    dice: float  # with the union of the predicted lesions matched to it (LiTS: of its group); 0 where there is none
-    hd95_mm: float  # to that union; infinite where there is none
+    dice: float  # with the union of its matched predicted lesions (LiTS: of its group); 0 without a match
+    hd95_mm: float  # to that union; infinite without a match
     reference_ml: float
     predicted_ml: float
     long_axis_mm: float  # longest diameter within one axial slice
     short_axis_mm: float  # longest one perpendicular to it in that slice
     slice_index: int  # of that slice, from 0
-    counted: bool = True  # False where the rules leave a lesion so small out
+    counted: bool = True  # False if the rules ignore lesions this small
 
 
 @dataclass(frozen=True)
 class CaseLesions:
-    """The lesions of one target of one case under one set of rules. NaN is undefined."""
+    """Lesion-wise scores of one target of one case by one set of rules. NaN means undefined."""
 
     rules: str  # the preset's name
     lesions: tuple[Lesion, ...]
-    num_matched: int  # of the reference's lesions that count
+    num_matched: int  # of the counted reference lesions
     num_missed: int
     num_false_positive: int
     sensitivity: float
     precision: float
     f1: float
-    dice: float  # mean as the rules have it: BraTS over all lesions, misses as 0; LiTS and panoptic over the matched
-    hd95_mm: float  # mean over lesions as the rules have it, with their penalty
-    rq: float  # recognition quality, matched one to one at IoU > 0.5 or as the rules say
-    sq: float  # mean IoU of the matched
-    pq: float
+    dice: float  # mean by the rules: BraTS over all lesions with misses as 0; LiTS and panoptic over matched lesions
+    hd95_mm: float  # mean over lesions by the rules, with their penalty
+    rq: float  # recognition quality, for one-to-one matches at IoU > 0.5 or by the rules
+    sq: float  # segmentation quality: mean IoU of the matched lesions
+    pq: float  # panoptic quality: rq * sq
 
 
 @dataclass(frozen=True)
 class CaseScore:
     """All scores of one target (label or region) of one case, on the scan's own grid.
 
-    NaN is undefined, infinity a distance to an empty mask; `nsd` is by tolerance in mm. The fields are those of
-    `medunet.scoring.masks.MaskScore`, which says what they mean.
+    NaN means undefined; infinity is a distance to an empty mask. The keys of `nsd` are tolerances in mm. See
+    `medunet.scoring.masks.MaskScore` for the meaning of the fields.
     """
 
     case: str
@@ -94,19 +94,19 @@ class CaseScore:
     balanced_accuracy: float = math.nan
     mcc: float = math.nan
     kappa: float = math.nan
-    cldice: float = math.nan  # of targets that are tubes
+    cldice: float = math.nan  # of tubular targets
     reason: str = ""  # why a case is missing or failed
-    notes: tuple[Note, ...] = ()  # of one that is neither
+    notes: tuple[Note, ...] = ()  # caveats about a scored case
     hd95: HD95Mode = "max"
-    percentile: float = 95.0  # that hd95_mm is taken at
-    penalty_mm: float = math.nan  # the field of view's diagonal: what a failure costs where it is penalised
-    tp: int | None = None  # voxels in both masks; None where the case was not scored
+    percentile: float = 95.0  # used for hd95_mm
+    penalty_mm: float = math.nan  # diagonal of the field of view: distance assigned to a failure if penalised
+    tp: int | None = None  # voxels in both masks; None if the case was not scored
     fp: int | None = None
     fn: int | None = None
     tn: int | None = None
-    lesions: CaseLesions | None = None  # where the configuration asks for them
+    lesions: CaseLesions | None = None  # if configured in scoring.lesions
 
 
 def json_number(value: float) -> float | None:
-    """Return a number as JSON can hold it: undefined and infinite become null."""
+    """Return a number for JSON: NaN and infinity become None."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Sizes that a U-Net of unpadded convolutions (Ronneberger et al. 2015) can take, and the margin it loses."""
+"""Valid input sizes and lost margin of a U-Net with unpadded convolutions (Ronneberger et al. 2015)."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ UNPADDED_NETWORKS = ("unet_2015",)
 def unpadded_margin(
     kernel_sizes: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], convolutions: int
 ) -> tuple[int, ...]:
-    """Return how many voxels a U-Net of unpadded convolutions loses on each side of its input, per axis.
+    """Return how many voxels a U-Net with unpadded convolutions loses on each side of its input, per axis.
 
-    A convolution of size k takes (k - 1) / 2 voxels of its stage; each stage but the coarsest is passed twice.
+    A convolution of kernel size k loses (k - 1) / 2 voxels per side at its stage's resolution. Every stage except
+    the coarsest is passed twice, in the encoder and in the decoder.
     """
     margins = []
     for kernels, steps in zip(zip(*kernel_sizes, strict=True), zip(*strides, strict=True), strict=True):
@@ -32,9 +33,10 @@ def unpadded_size(
     *,
     up: bool,
 ) -> tuple[int, ...]:
-    """Return the size next to `size`, itself included, that an unpadded U-Net can take: larger if `up`, else smaller.
+    """Return the nearest valid input size of an unpadded U-Net: at least `size` if `up`, otherwise at most `size`.
 
-    Every stage must halve evenly and the output keep a voxel; where no smaller size does, the smallest is returned.
+    Every stage must be divisible by its stride, and the output must have at least one voxel. If no smaller size is
+    valid, the smallest valid size is returned.
     """
     margins = unpadded_margin(kernel_sizes, strides, convolutions)
     fitting = []
@@ -46,7 +48,7 @@ def unpadded_size(
         strict=True,
     ):
         losses = [convolutions * (kernel - 1) for kernel in kernels]
-        even = 0  # a size that halves evenly at every stage; others differ from it by the strides' product
+        even = 0  # a size that every stride divides; others differ by multiples of the product of the strides
         for loss, step in zip(losses[-2::-1], steps[:0:-1], strict=True):
             even = even * step + loss
         product = math.prod(steps)

@@ -11,7 +11,7 @@ from typing import Any
 
 from medunet.base.errors import DataError, MedunetError
 from medunet.base.files import write_text
-from medunet.base.pool import run_all
+from medunet.base.pool import run_parallel
 from medunet.base.progress import track
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.manifest_checks import choose_workers_for, errors_left
@@ -78,7 +78,7 @@ def draw_cases(
     items = [(case, named[case.id]) for case in cases]
     draw = partial(_draw, description=manifest.description, data_root=data_root)
     num_workers = workers or choose_workers_for(cases, data_root)
-    with closing(run_all(draw, items, num_workers)) as results:
+    with closing(run_parallel(draw, items, num_workers)) as results:
         for _, (index, picture) in zip(track(items, "Pictures"), results, strict=True):
             ended = Picture(None, "Not pictured: the process that drew it was ended from outside.")
             name = cases[index].id

@@ -1,4 +1,4 @@
-"""What a run computes with: cores, a plan that fits the device, and the way that its training began with."""
+"""Compute settings of a run: CPU threads, a plan that fits the device, precision and memory layout of training."""
 
 import logging
 import os
@@ -6,31 +6,34 @@ from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
-from medunet.base.processor import CoreWatch, busy_line, read_processor
+from medunet.base.processor import CoreWatch, load_warning, read_processor
 from medunet.planning.planner import make_plan, memory_budget
 from medunet.records.config import Config
 from medunet.records.description import Description
 from medunet.records.plan import Fingerprint, Plan
 from medunet.runs.provenance import add_provenance, read_provenance
-from medunet.runs.run import Run, has_begun
+from medunet.runs.run import Run, has_started
 
 _log = logging.getLogger(__name__)
 
 
-def begin_computing(device: Any) -> None:
-    """Ready this process to compute on the CPU: all usable cores, freed memory kept; warn where others take cores."""
+def set_up_cpu(device: Any) -> None:
+    """Set up this process for a CPU: use all usable cores, keep freed memory, warn about the load of other processes.
+
+    For other devices nothing is done.
+    """
     if device.type != "cpu":
         return
     from medunet.compute.devices import keep_freed_memory, use_cores
 
     use_cores()
     keep_freed_memory()
-    if line := busy_line(CoreWatch().taken()):
+    if line := load_warning(CoreWatch().other_load()):
         _log.warning(line)
 
 
 def plan_for(config: Config, description: Description, fingerprint: Fingerprint, device: Any) -> Plan:
-    """Make a plan for a device, within the memory that is free on it now."""
+    """Make a plan within the memory that is free on the device now."""
     from medunet.compute.device_memory import free_memory_gb
 
     planning = config.planning
@@ -40,51 +43,55 @@ def plan_for(config: Config, description: Description, fingerprint: Fingerprint,
     return make_plan(fingerprint, description, planning, memory_gb=budget, memory_why=why)
 
 
-def require_planned_for(run: Run, device: Any) -> None:
-    """Refuse to train by a plan that was made for another kind of device; a run that has begun keeps its plan.
+def require_plan_for(run: Run, device: Any) -> None:
+    """Check that the plan was made for this kind of device; if training has already started, only warn.
 
     Raises:
-        InputError: names both kinds, and the command that plans anew.
+        InputError: The plan was made for another kind of device; the hint names the command that makes a new plan.
     """
     planned = read_provenance(run).get("plan", {}).get("device", device.type)
     if planned == device.type:
         return
     text = f"the plan was made for {planned}, but training is to run on {device.type}"
-    if has_begun(run):
-        _log.warning("%s: a run that has begun keeps its plan.", text)
+    if has_started(run):
+        _log.warning("%s; the plan is kept, because training has already started.", text)
         return
     raise InputError(
         text,
         where=str(run.folder.plan),
-        hint=f"Plan anew with `medunet plan {run.folder.root} --device {device.type}`, or train with "
+        hint=f"Make a new plan with `medunet plan {run.folder.root} --device {device.type}`, or train with "
         f"--device {planned}.",
     )
 
 
 def precision_for(config: Config, device: Any) -> str:
-    """Return the precision that a run's configuration asks for; what it asked of a card is open on a CPU."""
+    """Return the configured precision for a device; fp16 becomes "auto" on a CPU."""
     asked = config.training.precision
     return "auto" if asked == "fp16" and device.type == "cpu" else asked
 
 
-def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
-    """Return how the fold computes: as it began, on this processor by this plan; else found out, and noted if `keep`.
+def choose_run_compute(run: Run, device: Any, *, keep: bool = True) -> Any:
+    """Return the compute settings of a fold: those it was started with, or the result of a new benchmark.
 
-    What was noted of a fold without a checkpoint counts for nothing: it may have been found beside other work.
+    The earlier settings are used if the fold has a checkpoint and plan, configuration, device and processor are the
+    same. Without a checkpoint they are ignored, since they may have been measured under load. A new result is stored
+    in provenance.json if `keep`.
     """
     from medunet.training.memory import explain_out_of_memory
     from medunet.training.probe import ComputeChoice, choose_compute
 
     training = run.config.training
-    plan = hash_value(run.read_plan().settled)
+    plan = hash_value(run.read_plan().hash_input)
     asked = [plan, training.precision, training.channels_last, training.compile, device.type]
-    processor = read_processor().plain()
-    before = read_provenance(run).get("folds", {}).get(str(training.fold), {})
-    if before.get("asked") == asked and has_begun(run, training.fold):
-        if device.type != "cpu" or before.get("processor", processor) == processor:  # 0.4.0 noted none
-            return ComputeChoice(**before["compute"])
-        text = f"Fold {training.fold} was begun on {before['processor']['name']}: how to compute here is found anew."
-        _log.warning(text)
+    processor = read_processor().to_dict()
+    earlier = read_provenance(run).get("folds", {}).get(str(training.fold), {})
+    if earlier.get("asked") == asked and has_started(run, training.fold):
+        if device.type != "cpu" or earlier.get("processor", processor) == processor:  # 0.4.0 stored none
+            return ComputeChoice(**earlier["compute"])
+        _log.warning(
+            "Fold %s was started on %s: precision and memory layout are chosen again for this processor.",
+            *(training.fold, earlier["processor"]["name"]),
+        )
     with explain_out_of_memory(f"probing fold {training.fold}"):
         choice = choose_compute(training, run.read_plan(), run.read_manifest().description, device)
     if not keep:
@@ -100,21 +107,21 @@ def choose_compute_of(run: Run, device: Any, *, keep: bool = True) -> Any:
 
 
 def device_name(device: Any) -> str:
-    """Return the card's name, or CPU."""
+    """Return the name of the GPU, or "CPU"."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def require_one_process() -> None:
-    """Refuse what several processes would do several times over.
+    """Check that the command runs in one process.
 
     Raises:
-        InputError: torchrun started more than one.
+        InputError: torchrun started several processes.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise InputError(
-            f"torchrun started {os.environ['WORLD_SIZE']} processes, but only training is shared among them",
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, but only training can be distributed",
             where="torchrun",
-            hint="Run the other stages without it, and `torchrun ... -m medunet.cli train RUN` in between.",
+            hint="Use `torchrun ... -m medunet.cli train RUN` for training, and run other stages without torchrun.",
         )

@@ -1,11 +1,11 @@
-"""How a run was made: versions, seed, threads, processor, and what each stage notes."""
+"""The provenance of a run (provenance.json): versions, seed, threads, processor, and entries of each stage."""
 
 import platform
 from importlib import metadata
 from typing import Any
 
 from medunet import __version__
-from medunet.base.files import hash_value, read_object, write_json
+from medunet.base.files import hash_value, read_json_object, write_json
 from medunet.base.processor import num_threads, read_processor
 from medunet.runs.run import Run
 
@@ -13,12 +13,15 @@ _PACKAGES = ("torch", "monai", "lightning", "nibabel", "numpy", "scipy", "safete
 
 
 def read_provenance(run: Run) -> dict[str, Any]:
-    """Return what provenance.json says so far."""
-    return read_object(run.folder.provenance) if run.folder.provenance.exists() else {}
+    """Return the content of provenance.json; an empty dictionary if it does not exist yet."""
+    return read_json_object(run.folder.provenance) if run.folder.provenance.exists() else {}
 
 
 def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:
-    """Merge what a stage did into provenance.json, with versions, seed and threads; no path, no patient data."""
+    """Merge a stage's values into a section of provenance.json and update versions, seed, threads and processor.
+
+    Paths and patient data must not be stored.
+    """
     plain = read_provenance(run)
     versions = {name: metadata.version(name) for name in _PACKAGES}
     plain |= {
@@ -27,8 +30,8 @@ def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:
         "packages": versions,
         "seed": run.config.seed,
         "threads": num_threads(),
-        "processor": read_processor().plain(),
-        "config_sha256": hash_value(run.config.plain()),
+        "processor": read_processor().to_dict(),
+        "config_sha256": hash_value(run.config.to_dict()),
     }
     plain[section] = {**plain.get(section, {}), **values}
     write_json(run.folder.provenance, plain)

@@ -1,4 +1,4 @@
-"""A run in hand: its folder, its configuration, its data root, and what its models hold out."""
+"""A run: folder, configuration and data root; opening a run, and the cases that its models hold out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from medunet.base.files import write_json
 from medunet.dataset.held_out import read_test_names
 from medunet.dataset.layouts.nnunet import read_any_folds
 from medunet.records.config import Config, change_config, load_config
-from medunet.records.data_root import case_paths, data_root_from
+from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description, load_description
 from medunet.records.manifest import Case, Manifest
 from medunet.records.model_card import ModelCard
@@ -20,34 +20,34 @@ _FOLDS_COPY, _TEST_COPY, _DESCRIPTION_COPY = "run_folds.json", "run_test.json", 
 
 
 TRAIN_IS_VALIDATION = (
-    "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
+    "The model was trained on the cases that it is scored on: the scores say nothing about new scans."
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run in hand: its folder, its configuration, and where its data lies (never stored)."""
+    """A run: its folder, its configuration, and its data root, which is never stored."""
 
     folder: RunFolder
     config: Config
     data_root: Path
 
     def save(self) -> None:
-        """Keep the configuration; stages do so once they have found that it can be used."""
+        """Write the configuration to the run's folder; stages do so after checking that it can be used."""
         self.config.write(self.folder.config)
 
     def read_description(self) -> Description:
-        """Read the dataset's description, by its shipped name or as the run keeps it."""
+        """Read the dataset's description: the run's own copy, or the one that medunet ships by that name."""
         kept = self.config.dataset == _DESCRIPTION_COPY
         name = str(self.folder.root / _DESCRIPTION_COPY) if kept else self.config.dataset
         return load_description(name)
 
     def read_manifest(self) -> Manifest:
-        """Read the case list, as `medunet manifest` wrote it."""
+        """Read the manifest that `medunet manifest` wrote."""
         return Manifest.read(self.folder.need(self.folder.manifest, "manifest"))
 
     def read_plan(self) -> Plan:
-        """Read the plan, as `medunet plan` wrote it."""
+        """Read the plan that `medunet plan` wrote."""
         return Plan.read(self.folder.need(self.folder.plan, "plan"))
 
 
@@ -59,12 +59,12 @@ def open_run(
     dataset: str | Description | None = None,
     changes: Sequence[str] = (),
 ) -> Run:
-    """Open a run's folder, or begin one from a configuration file or a dataset, with changes on top.
+    """Open an existing run, or create one from a configuration file or a dataset, and apply configuration changes.
 
-    The dataset is a description's name, a YAML file, or a description that was made of a folder.
+    The dataset is the name of a description, a YAML file, or a description derived from a folder.
 
     Raises:
-        InputError: there is no run and nothing to begin it from, or a key or value cannot be used.
+        InputError: There is no run and nothing to create it from, or a key or value cannot be used.
     """
     folder = RunFolder(root)
     made = dataset if isinstance(dataset, Description) else None
@@ -72,19 +72,22 @@ def open_run(
     kept = load_config(folder.config) if folder.config.exists() else None
     if config_file is not None:
         config = load_config(config_file, changes)
-        if kept is not None:  # cases that were left out by name stay left out
+        if kept is not None:  # excluded cases stay excluded
             config = config.model_copy(update={"exclude": {**kept.exclude, **config.exclude}})
     elif kept is not None:
-        config = change_config({**kept.plain(), "dataset": name or kept.dataset}, changes, str(folder.config))
+        config = change_config(
+            {**kept.to_dict(), "dataset": name or kept.dataset}, changes, str(folder.config)
+        )
     elif name is not None:
         config = change_config({"dataset": name}, changes, "--dataset")
     else:
         raise InputError(
-            "holds no config.yaml",
+            "has no config.yaml",
             where=str(root),
-            hint="Begin a run with `medunet manifest DATASET --run DIR`.",
+            hint="Create a run with `medunet manifest DATASET --run DIR`.",
         )
-    # The run keeps folds, test list and description: no path to them is stored, and they cannot change under it.
+    # The run keeps copies of folds, test list and description, so that no paths are stored and changes to the
+    # original files do not affect it.
     if config.folds_file is not None and config.folds_file != _FOLDS_COPY:
         write_json(root / _FOLDS_COPY, {"folds": read_any_folds(Path(config.folds_file))})
         config = config.model_copy(update={"folds_file": _FOLDS_COPY})
@@ -96,21 +99,21 @@ def open_run(
     elif Path(config.dataset).suffix and config.dataset != _DESCRIPTION_COPY:
         Description.read(Path(config.dataset)).write(root / _DESCRIPTION_COPY)
         config = config.model_copy(update={"dataset": _DESCRIPTION_COPY})
-    return Run(folder, config, data_root_from(data_root))
+    return Run(folder, config, resolve_data_root(data_root))
 
 
 def external_run(run: Run, dataset: str, data_root: Path) -> Run:
-    """Return a run within a run, `external/<dataset>`, for scans from elsewhere that its model is tried on."""
+    """Open the run `external/<dataset>` inside a run, to test its model on an external dataset."""
     folder = run.folder.root / "external" / Path(dataset).stem
     opened = open_run(folder, data_root, dataset=dataset)
-    alike = {name: getattr(run.config, name) for name in ("device", "seed", "inference", "scoring")}
-    return Run(opened.folder, opened.config.model_copy(update=alike), opened.data_root)
+    shared = {name: getattr(run.config, name) for name in ("device", "seed", "inference", "scoring")}
+    return Run(opened.folder, opened.config.model_copy(update=shared), opened.data_root)
 
 
 def each_fold(run: Run) -> list[Run]:
-    """Return the run as it is configured for each of its folds, where "each" is asked for; else the run alone.
+    """Return a copy of the run for each fold if `training.fold` is "each"; otherwise only the run itself.
 
-    A hold-out has one fold to validate on: fold 0.
+    With a hold-out there is only fold 0.
     """
     if run.config.training.fold != "each":
         return [run]
@@ -121,16 +124,16 @@ def each_fold(run: Run) -> list[Run]:
     return runs
 
 
-def has_begun(run: Run, fold: int | str = "*") -> bool:
-    """Say whether a fold, or any fold, of the run has been trained, if only to its first checkpoint."""
+def has_started(run: Run, fold: int | str = "*") -> bool:
+    """Return whether training of a fold (by default, of any fold) has reached its first checkpoint."""
     return any(run.folder.root.glob(f"folds/{fold}/checkpoints/*.ckpt"))
 
 
 def label_of(run: Run, case_id: str | None) -> Path:
-    """Return the label file of a case, or of the only case.
+    """Return the path of a case's label; without an id, of the only labelled case.
 
     Raises:
-        InputError: there is no such case, or several and none was named.
+        InputError: There is no such case, or no id is given and there are several cases.
     """
     manifest = run.read_manifest()
     labelled = {case.id: case for case in manifest.used if case.label is not None}
@@ -147,17 +150,20 @@ def label_of(run: Run, case_id: str | None) -> Path:
 
 
 def trained_cards(run: Run) -> dict[int | str, ModelCard]:
-    """Return the model cards of the trained folds: the numbered ones, or "all" where there is no other."""
+    """Return the model cards of the trained folds by fold; fold "all" only if no numbered fold is trained."""
     paths = sorted(run.folder.root.glob("folds/*/model/model.json"))
     cards = {card.fold: card for card in map(ModelCard.read, paths)}
     return {fold: card for fold, card in cards.items() if fold != "all"} or cards
 
 
 def held_out_cases(run: Run, fold: int | str) -> list[Case]:
-    """Return a fold's validation cases and the test cases.
+    """Return the cases that a fold holds out: its validation cases and the test cases.
 
-    Fold "all" holds out the test cases alone; where there are none and no numbered fold is trained, its own
-    training cases stand in.
+    Fold "all" holds out only the test cases. If there are none and no numbered fold is trained, its training cases
+    are returned.
+
+    Raises:
+        InputError: Fold "all" has no test cases although numbered folds are trained.
     """
     manifest = run.read_manifest()
     _, validation = manifest.split_fold(fold)
@@ -166,8 +172,8 @@ def held_out_cases(run: Run, fold: int | str) -> list[Case]:
         return [*validation, *tests]
     if not tests and any(key != "all" for key in trained_cards(run)):
         raise InputError(
-            "fold all holds no case out",
+            "fold all holds out no cases",
             where=str(run.folder.root),
-            hint="Predict new scans with it: `medunet predict RUN/folds/all/model SCANS --out FOLDER`.",
+            hint="Use it for new scans: `medunet predict RUN/folds/all/model SCANS --out FOLDER`.",
         )
     return tests or list(validation)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.imaging.volumes import read_header
 from medunet.records.scores import CaseScore, Status
@@ -116,7 +116,7 @@ def score_pairs(
     todo = [index for index in range(len(expected)) if index not in done]
     waiting = [expected[index] for index in todo]
     num_workers = workers or choose_workers(len(waiting), _count_largest(waiting))
-    with closing(run_all(score_one, waiting, num_workers)) as results:
+    with closing(run_parallel(score_one, waiting, num_workers)) as results:
         for _, (place, scores) in zip(track(waiting, "Score"), results, strict=True):
             pair = waiting[place]
             if scores is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from medunet.base.files import read_object
+from medunet.base.files import read_json_object
 from medunet.records.scores import UNSCORED
 from medunet.scoring.summary import LabelSummary, MetricSummary
 
@@ -32,7 +32,7 @@ def read_stored(path: Path) -> StoredScores:
     Raises:
         InputError: it is missing or holds no JSON object.
     """
-    content = read_object(path)
+    content = read_json_object(path)
     try:
         summaries = tuple(_label_summary(entry) for entry in content["summary"])
         mean_dice = _number(content["mean_dice"])

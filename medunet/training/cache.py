@@ -21,7 +21,7 @@ import torch
 from medunet import __version__
 from medunet.base.errors import DataError, MedunetError
 from medunet.base.files import hash_value
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.compute.device_memory import free_memory_gb
 from medunet.imaging.volumes import read_header
@@ -75,7 +75,7 @@ def prepare_cases(
         images, label = case_paths(case, description, data_root)
         assert label is not None, f"{case.id} has no label to train on"
         states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (*images, label)]
-        key = hash_value([__version__, plan_values, description.plain(), case.plain(), states, seed])[:32]
+        key = hash_value([__version__, plan_values, description.to_dict(), case.to_dict(), states, seed])[:32]
         jobs.append(_Job(case, images, label, key))
     missing = []
     for job in track(jobs, "Verify"):
@@ -110,7 +110,7 @@ def _write_entries(
         _write_case, description=description, plan=plan, cache=cache, seed=seed, num_threads=num_threads
     )
     faults: dict[int, DataError] = {}
-    with closing(run_all(write, jobs, num_workers, apart=is_parallel)) as results:
+    with closing(run_parallel(write, jobs, num_workers, isolated=is_parallel)) as results:
         for _, (index, result) in zip(track(jobs, "Preprocess"), results, strict=True):
             if isinstance(result, DataError):
                 faults[index] = result

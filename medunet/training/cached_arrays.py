@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from medunet.base.errors import InputError
-from medunet.base.files import hash_value, whole_file
-from medunet.base.stored import Stored
+from medunet.base.files import atomic_write, hash_value
+from medunet.base.record import Record
 from medunet.transforms.patches import PreparedCase
 
 _BLOCK, _CHUNK = 32, 128  # voxels along an axis: unit of unpacking, unit of storage
@@ -75,7 +75,7 @@ class CachedArray:
 
     def unpack(self) -> None:
         """Write the unpacked array atomically."""
-        with whole_file(self.unpacked.path, suffix=".npy") as temporary:
+        with atomic_write(self.unpacked.path, suffix=".npy") as temporary:
             np.save(temporary, self[:], allow_pickle=False)
 
 
@@ -98,12 +98,12 @@ class _CachedLocations(Mapping[str, NDArray[np.int64]]):
         return len(self._numbers)
 
 
-class _CachedFile(Stored):
+class _CachedFile(Record):
     num_bytes: int
     crc32: int  # of the file's bytes
 
 
-class CacheEntry(Stored):
+class CacheEntry(Record):
     """Index of a case's files in the cache, with their checksums; written last, it marks the entry as complete."""
 
     schema_: Literal["medunet.cached/1"] = Field("medunet.cached/1", alias="schema")
@@ -133,7 +133,7 @@ def write_entry(
     image, label = np.ascontiguousarray(image), np.ascontiguousarray(label)
     _pack(paths["image"], image)
     _pack(paths["label"], label)
-    with whole_file(paths["locations"], suffix=".npy") as temporary:
+    with atomic_write(paths["locations"], suffix=".npy") as temporary:
         joined = np.concatenate([np.empty(0, np.int64), *locations.values()])
         np.save(temporary, joined, allow_pickle=False)
     entry = CacheEntry(
@@ -198,7 +198,7 @@ def _pack(path: Path, array: NDArray[Any]) -> None:
     chunks, blocks = (
         (*array.shape[:-3], *(min(side, n) for n in array.shape[-3:])) for side in (_CHUNK, _BLOCK)
     )
-    with whole_file(path, suffix=".b2nd") as temporary:
+    with atomic_write(path, suffix=".b2nd") as temporary:
         temporary.unlink(missing_ok=True)
         try:
             blosc2.asarray(

@@ -17,7 +17,7 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.callbacks import Checkpoint
 
 from medunet.base.errors import InputError
-from medunet.base.files import hash_value, whole_file
+from medunet.base.files import atomic_write, hash_value
 from medunet.records.config import Config
 from medunet.records.manifest import Manifest
 from medunet.records.plan import Plan
@@ -32,7 +32,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         """Write the checkpoint atomically."""
-        with whole_file(Path(path), suffix=".ckpt") as temporary:
+        with atomic_write(Path(path), suffix=".ckpt") as temporary:
             try:
                 torch.save(checkpoint, temporary)
             except RuntimeError as error:  # torch's error for a full disk
@@ -234,7 +234,7 @@ def find_resume_checkpoint(
     training_config = config.training.model_dump(include={*keys})
     averaged = config.training.ema_decay is not None
     identity = hash_value(
-        [plan.settled, manifest.description.plain(), cases, config.seed, training_config, averaged]
+        [plan.hash_input, manifest.description.to_dict(), cases, config.seed, training_config, averaged]
     )
     checkpoints = run.fold(config.training.fold) / "checkpoints"
     path = newest_readable(checkpoints)

@@ -11,7 +11,7 @@ import lightning as L
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medunet.base.files import whole_file, write_text
+from medunet.base.files import atomic_write, write_text
 from medunet.training.checkpoints import best_row
 from medunet.training.module import SegmentationModule
 
@@ -44,7 +44,7 @@ class Curves(L.Callback):
             self._draw(pl_module.history)
 
     def _draw(self, history: Rows) -> None:
-        with whole_file(self.folder / "curves.png", suffix=".png") as temporary:
+        with atomic_write(self.folder / "curves.png", suffix=".png") as temporary:
             draw_curves(history).savefig(temporary, dpi=100)
         self._drawn_at = time.monotonic()
 

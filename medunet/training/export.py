@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from medunet import __version__
 from medunet.base.errors import InputError
-from medunet.base.files import hash_file, whole_file
+from medunet.base.files import atomic_write, hash_file
 from medunet.records.config import Config, WeightsName
 from medunet.records.manifest import Manifest
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
@@ -72,7 +72,7 @@ def _export(checkpoint: Path, path: Path, *, averaged: bool) -> dict[str, float]
         for name, value in content["state_dict"].items()
         if name.startswith(prefix)
     }
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file(weights, temporary)
         except SafetensorError as error:

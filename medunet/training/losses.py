@@ -17,7 +17,7 @@ from torch import nn
 from medunet.base.errors import DataError
 from medunet.records.config import LossName
 from medunet.records.description import Description
-from medunet.records.loss_fit import check_loss, resolve_loss
+from medunet.records.loss_checks import check_loss, resolve_loss
 from medunet.training import loss_terms as terms
 from medunet.training.loss_terms import Scale
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 
-from medunet.base.progress import ShareBar
+from medunet.base.progress import PercentBar
 from medunet.training.module import SegmentationModule
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class ProgressLine(L.Callback):
         assert isinstance(pl_module, SegmentationModule)
         self._warned, self._last_tenth = False, -1
         self._start, self._start_progress = time.monotonic(), pl_module.progress()
-        self._bar = ShareBar("Train")
+        self._bar = PercentBar("Train")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -35,7 +35,7 @@ class ProgressLine(L.Callback):
         if self._bar.is_shown:
             dice = f", Dice {pl_module.history[-1]['dice']:.3f}" if pl_module.history else ""
             text = f"epoch {pl_module.current_epoch}{dice}, {remaining}"
-            self._bar.move(done, text)
+            self._bar.update(done, text)
         elif int(10 * done) > self._last_tenth and done < 1:
             self._last_tenth = int(10 * done)
             _log.info(f"Train {done:.0%}: {remaining}")

@@ -34,8 +34,8 @@ class TensorBoardLog(L.Callback):
         module, writer = _module(pl_module), _writer(pl_module)
         if module.history:
             return
-        plan = json.dumps(module.plan.plain(), indent=2)
-        config = yaml.safe_dump(module.run_config.plain(), sort_keys=False)
+        plan = json.dumps(module.plan.to_dict(), indent=2)
+        config = yaml.safe_dump(module.run_config.to_dict(), sort_keys=False)
         for tag, text in (("plan", plan), ("config", config)):
             writer.add_text(tag, f"```\n{text}\n```")
         _add_graph(writer, module)

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from medunet.base.errors import InputError, MedunetError, NoMemoryError
-from medunet.base.files import read_object, write_json, write_text
+from medunet.base.files import read_json_object, write_json, write_text
 from medunet.records.config import Config, TuningConfig, change_config
 from medunet.training.module import SegmentationModule
 
@@ -127,7 +127,7 @@ def _check_identity(folder: Path, identity: dict[str, str]) -> None:
         InputError: the folder holds another search.
     """
     path = folder / "study.json"
-    if path.exists() and read_object(path) != identity:
+    if path.exists() and read_json_object(path) != identity:
         raise InputError(
             "holds trials of another search: its space, settings, cases or kind of storage differ",
             where=str(folder),
@@ -278,6 +278,6 @@ def _write_results(study: optuna.Study, config: Config, folder: Path) -> pd.Data
     complete = [trial for trial in newest if trial.state == _STATE.COMPLETE]
     if complete:
         best = max(complete, key=lambda trial: trial.value or 0.0)
-        best_config = change_config(config.plain(), as_changes(best.params), "tuning.space")
+        best_config = change_config(config.to_dict(), as_changes(best.params), "tuning.space")
         best_config.write(folder / "best.yaml")
     return table

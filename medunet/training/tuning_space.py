@@ -20,7 +20,7 @@ def check_space(config: Config) -> None:
     Raises:
         InputError: the space cannot be searched; lists every fault.
     """
-    tuning, plain = config.tuning, config.plain()
+    tuning, plain = config.tuning, config.to_dict()
     faults = [] if tuning.space else ["there is nothing to search"]
     if config.training.fold in ("all", "each"):
         faults.append(

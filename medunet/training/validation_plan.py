@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from medunet.base.errors import InputError
-from medunet.base.stored import Stored
+from medunet.base.record import Record
 from medunet.dataset.splits import spread_strata
 from medunet.dataset.strata import make_strata, measure_labels
 from medunet.records.config import Config, TrainingConfig
@@ -33,7 +33,7 @@ _MIN_VALIDATIONS = 10  # fewer only if there are fewer epochs
 _MIN_CASES, _MIN_WINDOWS = 4, 2  # per validation, and per case: one with foreground and one without
 
 
-class ValidationPlan(Stored):
+class ValidationPlan(Record):
     """Validation plan of a fold, stored as validation.json in its folder."""
 
     schema_: Literal["medunet.validation/1"] = Field("medunet.validation/1", alias="schema")

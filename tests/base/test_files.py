@@ -1,4 +1,4 @@
-"""Whole files: a reader sees the old content or the new, never a part."""
+"""Atomic file writing: a reader sees the old content or the new, never a part."""
 
 import json
 import math
@@ -7,11 +7,11 @@ import pytest
 
 from medunet.base.errors import InputError
 from medunet.base.files import (
+    atomic_write,
     dump_json,
     hash_value,
     read_json,
-    read_object,
-    whole_file,
+    read_json_object,
     write_json,
     write_text,
 )
@@ -22,7 +22,7 @@ def test_failure_while_writing_keeps_the_old_file(tmp_path):
     write_text(path, "old")
 
     def write_half() -> None:
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half of the n")
             raise RuntimeError
 
@@ -32,7 +32,7 @@ def test_failure_while_writing_keeps_the_old_file(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["scores.csv"]
 
 
-def test_unwritable_folder_is_a_user_error_with_a_mend(tmp_path):
+def test_unwritable_folder_is_a_user_error_with_a_hint(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="Free disk space or choose a folder"):
         write_text(tmp_path / "file" / "below.txt", "x")
@@ -55,13 +55,15 @@ def test_broken_json_names_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"x"'])
-def test_json_that_is_no_object_is_refused_with_the_mend(tmp_path, text):
+def test_json_that_is_no_object_is_refused_with_a_hint(tmp_path, text):
     path = tmp_path / "provenance.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"provenance\.json: holds no JSON object\. Remove it"):
-        read_object(path)
+    with pytest.raises(
+        InputError, match=r"provenance\.json: does not contain a JSON object\. Remove the file"
+    ):
+        read_json_object(path)
     path.write_text('{"seed": 0}')
-    assert read_object(path) == {"seed": 0}
+    assert read_json_object(path) == {"seed": 0}
 
 
 def test_hash_ignores_the_order_of_keys():

@@ -1,4 +1,4 @@
-"""Cases in processes of their own: all are done, and one that dies takes nothing but its own case with it."""
+"""Process pool: all cases are done, and a process that dies loses only its own case."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from medunet.base import pool
 from medunet.base.errors import InputError
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 
 
 def number_and_process(number: int) -> tuple[int, int]:
@@ -65,13 +65,13 @@ def fail() -> None:
 
 
 def test_one_worker_works_here_and_in_order() -> None:
-    results = list(run_all(number_and_process, [3, 1, 2], 1))
+    results = list(run_parallel(number_and_process, [3, 1, 2], 1))
     assert results == [(0, (9, os.getpid())), (1, (1, os.getpid())), (2, (4, os.getpid()))]
-    assert list(run_all(number_and_process, [], 4)) == []
+    assert list(run_parallel(number_and_process, [], 4)) == []
 
 
 def test_several_workers_share_the_items() -> None:
-    results = list(run_all(number_and_process, range(7), 2))
+    results = list(run_parallel(number_and_process, range(7), 2))
     squares = sorted((index, result[0]) for index, result in results if result)
     assert squares == [(number, number * number) for number in range(7)]
     processes = {result[1] for _, result in results if result}
@@ -80,22 +80,22 @@ def test_several_workers_share_the_items() -> None:
 
 
 def test_a_process_that_dies_loses_its_own_case_alone() -> None:
-    assert sorted(run_all(die_on_three, range(6), 2), key=lambda result: result[0]) == [
+    assert sorted(run_parallel(die_on_three, range(6), 2), key=lambda result: result[0]) == [
         (0, 0), (1, 1), (2, 4), (3, None), (4, 16), (5, 25)
     ]  # fmt: skip
-    assert list(run_all(die_on_three, [3], 2)) == [(0, None)]
+    assert list(run_parallel(die_on_three, [3], 2)) == [(0, None)]
 
 
-def test_one_worker_may_stand_apart() -> None:
-    results = list(run_all(number_and_process, [3, 1], 1, apart=True))
+def test_one_worker_can_run_in_its_own_process() -> None:
+    results = list(run_parallel(number_and_process, [3, 1], 1, isolated=True))
     assert [(index, result[0]) for index, result in results if result] == [(0, 9), (1, 1)]
     assert os.getpid() not in {result[1] for _, result in results if result}
-    assert list(run_all(die_on_three, [2, 3, 4], 1, apart=True)) == [(0, 4), (1, None), (2, 16)]
+    assert list(run_parallel(die_on_three, [2, 3, 4], 1, isolated=True)) == [(0, 4), (1, None), (2, 16)]
 
 
 def test_closing_stops_the_processes() -> None:
     begun = time.monotonic()
-    with closing(run_all(sleep_long_after_one, [1, 2, 3, 4], 2)) as results:
+    with closing(run_parallel(sleep_long_after_one, [1, 2, 3, 4], 2)) as results:
         assert next(results) == (0, 1)
         assert multiprocessing.active_children()
     assert not multiprocessing.active_children()
@@ -104,12 +104,12 @@ def test_closing_stops_the_processes() -> None:
 
 def test_processes_that_cannot_start_are_named() -> None:
     with pytest.raises(InputError, match=r"processes cannot be started.*one worker"):
-        list(run_all(NeverArrives(), [1, 2], 2))
+        list(run_parallel(NeverArrives(), [1, 2], 2))
     assert not multiprocessing.active_children()
 
 
 def test_a_process_that_dies_at_its_start_leaves_the_work_to_the_others(tmp_path: Path) -> None:
-    results = run_all(ArrivesOnce(tmp_path / "mark"), range(5), 2)
+    results = run_parallel(ArrivesOnce(tmp_path / "mark"), range(5), 2)
     assert sorted(results) == [(number, number) for number in range(5)]
 
 
@@ -134,5 +134,5 @@ def linear_algebra_threads(_: int) -> str | None:
 
 def test_processes_do_linear_algebra_on_one_thread_each(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
-    assert [result for _, result in run_all(linear_algebra_threads, [0, 1], 2)] == ["1", "1"]
+    assert [result for _, result in run_parallel(linear_algebra_threads, [0, 1], 2)] == ["1", "1"]
     assert os.environ["OPENBLAS_NUM_THREADS"] == "7"

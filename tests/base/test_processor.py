@@ -1,4 +1,4 @@
-"""What the processor is, what the environment leaves of it, and the cores that a process may use."""
+"""Processor name and instruction sets, limits of the environment, usable cores and other load."""
 
 import os
 import subprocess
@@ -11,7 +11,14 @@ import psutil
 import pytest
 
 from medunet.base import processor
-from medunet.base.processor import CoreWatch, Processor, busy_line, num_threads, read_processor, usable_cores
+from medunet.base.processor import (
+    CoreWatch,
+    Processor,
+    load_warning,
+    num_threads,
+    read_processor,
+    usable_cores,
+)
 
 OLD = "sse4_1 avx avx2"
 MIDDLE = f"{OLD} avx512f avx512bw avx512vl avx512dq avx512_vnni"
@@ -55,7 +62,7 @@ def test_the_kind_follows_from_flags_and_limits(unlimited, flags: str, limits: d
     assert set(found.instruction_sets) <= set(flags.split())
     assert found.describe().startswith("P: ")
     assert all(name in found.describe() for name in (*found.instruction_sets, *found.limits))
-    assert found.plain()["kind"] == kind
+    assert found.to_dict()["kind"] == kind
 
 
 def test_this_computer_has_a_name():
@@ -126,12 +133,12 @@ def test_cores_that_others_take_are_counted_and_our_own_are_not(monkeypatch: pyt
     for busy, own, taken in ((15.0, 5.0, 1.0), (10.0, 10.0, 0.0), (20.0, 0.0, 2.0), (8.0, 9.0, 0.0)):
         counts = iter([(0.0, 0.0, 0.0), (10.0, busy, own)])
         monkeypatch.setattr(CoreWatch, "_count", staticmethod(lambda counts=counts: next(counts)))
-        assert CoreWatch().taken() == taken
+        assert CoreWatch().other_load() == taken
     # Four hardware threads, two of them idle, of which we may use two cores' worth: nothing is taken from us.
     monkeypatch.setattr(processor, "_allowed_cpus", lambda: [0, 1, 2, 3])
     counts = iter([(0.0, 0.0, 0.0), (10.0, 20.0, 0.0)])
     monkeypatch.setattr(CoreWatch, "_count", staticmethod(lambda: next(counts)))
-    assert CoreWatch().taken() == 0.0
+    assert CoreWatch().other_load() == 0.0
 
 
 def test_a_busy_child_is_our_own(monkeypatch: pytest.MonkeyPatch):
@@ -150,13 +157,13 @@ def test_a_system_that_does_not_tell_is_not_busy(monkeypatch: pytest.MonkeyPatch
         raise psutil.AccessDenied(1)
 
     monkeypatch.setattr(psutil, "cpu_times", refuse)
-    assert CoreWatch().taken() == 0.0
+    assert CoreWatch().other_load() == 0.0
 
 
 def test_only_much_other_work_is_worth_a_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(processor, "usable_cores", lambda: 2)
-    assert busy_line(0.1) is None
-    assert "1.0 of the 2 cores" in (busy_line(1.0) or "")
+    assert load_warning(0.1) is None
+    assert "1.0 of the 2 cores" in (load_warning(1.0) or "")
     monkeypatch.setattr(processor, "usable_cores", lambda: 32)
-    assert busy_line(1.0) is None  # a usual background, which slows nothing
-    assert busy_line(4.0) is not None
+    assert load_warning(1.0) is None  # a usual background, which slows nothing
+    assert load_warning(4.0) is not None

@@ -61,7 +61,7 @@ def test_all_commands_in_turn(call, finished_run: Run, tmp_path):
 
 def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: Run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(choosing.CoreWatch, "taken", lambda self: 0.0)
+    monkeypatch.setattr(choosing.CoreWatch, "other_load", lambda self: 0.0)
     code, text = call("devices")
     assert code == 0
     assert processor.read_processor().name in text
@@ -69,7 +69,7 @@ def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: R
     model = finished_run.folder.model(0)
     code, text = call("devices", model)
     assert code == 0
-    assert "Trying how a prediction is computed fastest here" in text
+    assert "Benchmarking precision and memory layout for a prediction" in text
     assert "Prediction: " in text
     code, text = call(
         "devices", model, "--set", "inference.precision=bf16", "--set", "inference.channels_last=on"
@@ -96,7 +96,7 @@ def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: R
 
 def test_prediction_tries_nothing_where_the_choice_is_known(call, finished_run: Run, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(choosing.CoreWatch, "taken", lambda self: 0.0)
+    monkeypatch.setattr(choosing.CoreWatch, "other_load", lambda self: 0.0)
     model, scan = finished_run.folder.model(0), finished_run.data_root / "imagesTr/case_00.nii.gz"
     _, text = call("predict", model, scan, "--out", tmp_path / "a")
     assert "3.5 seconds at most" in text
@@ -193,10 +193,10 @@ def test_faults_give_exit_code_one(call, own_run: Run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("check", "{tmp}/none", "--data-root", "{data}"), "Begin a run with"),
+        (("check", "{tmp}/none", "--data-root", "{data}"), "Create a run with"),
         (("check", "{run}", "--data-root", "{tmp}/none"), "Check --data-root"),
         (("check", "{run}"), "MEDUNET_DATA_ROOT"),
-        (("manifest", "livre", "--run", "{tmp}/r", "--data-root", "{data}"), "no dataset description 'livre'"),
+        (("manifest", "livre", "--run", "{tmp}/r", "--data-root", "{data}"), "'livre' is neither a dataset"),
         (("manifest", "lits_2017", "--run", "{tmp}/r", "--data-root", "{data}"), "volume-"),
         (("train", "{run}", "--data-root", "{data}", "--set", "training.epoch=3"), "training.epoch: Extra inputs"),
         (("train", "{run}", "--data-root", "{data}", "--fold", "9"), "fold 9 has no cases"),
@@ -218,18 +218,18 @@ def test_faults_give_exit_code_one(call, own_run: Run):
         (("score", "{run}/manifest.json", "{run}/predictions", "--out", "{tmp}/o"), "MEDUNET_DATA_ROOT"),
         (("score", "{run}", "--data-root", "{data}", "--set", "scoring.lesions={{spleen: lits}}"), "Choose from"),
         (("score", "{data}/labelsTr", "{run}/predictions", "--dataset", "phantoms", "--out", "{tmp}/o",
-          "--data-root", "{data}"), "--data-root: only a manifest's cases lie below a data root"),
-        (("compare", "{run}", "{tmp}", "--out", "{tmp}/o"), "score folders of masks here with --reference"),
+          "--data-root", "{data}"), "--data-root: only the cases of a manifest need a data root"),
+        (("compare", "{run}", "{tmp}", "--out", "{tmp}/o"), "--reference to score folders of masks here"),
         (("compare", "{run}", "{run}/predictions", "--out", "{tmp}/o", "--data-root", "{data}",
           "--dataset", "phantoms"),
-         "--dataset, --data-root: scores name their labels themselves"),
+         "--dataset, --data-root: score tables already name their labels"),
         (("compare", "{run}", "{run}/predictions", "--out", "{tmp}/o", "--reference", "{data}/labelsTr"),
          "Add --dataset NAME"),
         (("compare", "{run}", "{run}/predictions", "--out", "{tmp}/o", "--reference", "{run}/manifest.json",
-          "--dataset", "phantoms"), "a manifest names its dataset"),
+          "--dataset", "phantoms"), "a manifest already contains its dataset"),
         (("compare", "--readers", "{run}/predictions", "--out", "{tmp}/o", "--dataset", "phantoms",
-          "--reference", "{data}/labelsTr"), "--reference: readers are compared among themselves"),
-        (("compare", "--readers", "{tmp}/empty", "--out", "{tmp}/o", "--dataset", "phantoms"), "holds 0 label map"),
+          "--reference", "{data}/labelsTr"), "--reference: readers are only compared with each other"),
+        (("compare", "--readers", "{tmp}/empty", "--out", "{tmp}/o", "--dataset", "phantoms"), "only 0 label map"),
         (("predict", "{run}/folds/0/model", "--out", "{tmp}/o"), "Add scans"),
         (("run", "{tmp}/none.yaml", "--run", "{tmp}/r", "--data-root", "{data}"), "no such file"),
         (("report", "{tmp}/empty", "--data-root", "{data}"), "medunet manifest"),
@@ -266,7 +266,7 @@ def test_memory_that_runs_out_is_named(call, own_run: Run, monkeypatch, error: E
     monkeypatch.setattr(review, "run_report", exhausted)
     code, text = call("report", own_run.folder.root, "--data-root", own_run.data_root)
     assert code == 2
-    assert "memory ran out" in text
+    assert "out of memory" in text
 
 
 def test_our_own_faults_are_told_apart(call, own_run: Run, monkeypatch):
@@ -287,7 +287,7 @@ def test_the_model_of_another_modality_count_is_refused(call, finished_run: Run,
 
 def test_a_model_refuses_scans_of_another_modality(call, finished_run: Run, tmp_path):
     manifest = finished_run.read_manifest()
-    plain = manifest.plain()
+    plain = manifest.to_dict()
     plain["description"]["channels"] = {"MR": {"modality": "MR"}}
     plain["cases"] = [{**plain["cases"][0], "images": {"MR": plain["cases"][0]["images"]["CT"]}}]
     Manifest.parse(plain, "test").write(tmp_path / "manifest.json")

@@ -97,7 +97,7 @@ def test_an_archive_becomes_a_folder_of_scans(
     following = f"medunet manifest msd_task04_hippocampus --run runs/hippocampus --data-root {folder}"
     assert following in said
     fetch(server, folder.parent)
-    assert "is there already" in capsys.readouterr().out
+    assert "already exists" in capsys.readouterr().out
     assert len(server.asked) == 1
     check_whole(folder, folder.parent)
 
@@ -162,7 +162,7 @@ def test_killed_it_goes_on(server: Server, tmp_path: Path) -> None:
     while not (part.exists() and part.stat().st_size > 1000):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
-    with pytest.raises(InputError, match="another fetch is at work here"):
+    with pytest.raises(InputError, match="another fetch is running here"):
         fetch(server, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -174,7 +174,9 @@ def test_killed_it_goes_on(server: Server, tmp_path: Path) -> None:
 
 def test_a_folder_of_another_archive_is_not_taken_for_it(server: Server, tmp_path: Path) -> None:
     folder = fetch(server, tmp_path)
-    with pytest.raises(InputError, match=r"came from another archive, of sha256:.* and not md5:0000"):
+    with pytest.raises(
+        InputError, match=r"came from another archive, with checksum sha256:.* instead of md5:0000"
+    ):
         fetch(server, tmp_path, "0" * 32)
     (folder / ".fetched.json").unlink()  # as it was unpacked by hand
     fetch(server, tmp_path, "0" * 32)

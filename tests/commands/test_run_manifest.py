@@ -75,9 +75,9 @@ def test_splits_final_as_a_folds_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ("nothere", "nothere', and no such folder or file. Give a folder"),
-        ("nothere.csv", "nothere.csv', and no such folder or file. Give"),
-        ("scan.nii.gz", "scan.nii.gz: is no folder, CSV or description"),
+        ("nothere", "nothere' is neither a dataset description nor an existing folder or file"),
+        ("nothere.csv", "nothere.csv' is neither a dataset description"),
+        ("scan.nii.gz", "scan.nii.gz: is not a folder, CSV or description"),
     ],
 )
 def test_what_is_no_dataset(tmp_path: Path, dataset: str, message: str) -> None:
@@ -111,7 +111,7 @@ def test_a_description_is_written_named_and_given_back(tmp_path: Path) -> None:
     assert Manifest.read(tmp_path / "b/manifest.json").description.foreground == ("liver", "label_2")
     again = call("manifest", root, "--run", tmp_path / "c", "--describe", yaml_file)
     assert isinstance(again.exception, InputError)
-    assert "exists already" in str(again.exception)
+    assert "already exists" in str(again.exception)
     assert not (tmp_path / "c").exists()
 
 

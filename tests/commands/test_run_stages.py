@@ -140,13 +140,13 @@ def test_a_plan_made_for_another_device_is_refused_with_the_command_that_plans_a
     run_train(own_run)
 
 
-def test_a_run_that_has_begun_keeps_its_plan_on_another_device_and_says_so(own_run: Run, capsys):
+def test_a_run_that_has_started_keeps_its_plan_on_another_device_and_says_so(own_run: Run, capsys):
     plan_for_a_card(own_run)
     before = own_run.folder.plan.read_bytes()
     run_train(own_run)
     told = " ".join(capsys.readouterr().err.split())
     assert "made for cuda" in told
-    assert "keeps its plan" in told
+    assert "the plan is kept" in told
     assert own_run.folder.plan.read_bytes() == before
 
 
@@ -199,7 +199,7 @@ def test_data_changed_after_the_check_are_not_trained_on(own_run: Run):
     path = own_run.data_root / "labelsTr/case_01.nii.gz"
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.int16) * 129, image.affine), path)
-    with pytest.raises(FaultsError, match="not been checked as they are now"):
+    with pytest.raises(FaultsError, match="not been checked, or have changed"):
         run_train(own_run)
 
 
@@ -208,7 +208,7 @@ def test_a_model_is_not_scored_on_cases_that_it_was_trained_on(own_run: Run):
     run_manifest(refolded)
     held_out = {case.id for case in refolded.read_manifest().split_fold(0)[1]}
     assert held_out & set(ModelCard.read(own_run.folder.model(0) / "model.json").training_cases)
-    with pytest.raises(InputError, match=r"trained on .* held out"):
+    with pytest.raises(InputError, match=r"trained on .* held-out cases"):
         run_predict(refolded)
 
 
@@ -218,7 +218,7 @@ def test_fold_all_leaves_the_held_out_scores_alone(own_run: Run):
         own_run.folder.root, own_run.data_root, changes=["training.fold=all", "training.epochs=1"]
     )
     assert run_train(whole)[0].train_is_validation
-    with pytest.raises(InputError, match="holds no case out"):
+    with pytest.raises(InputError, match="holds out no cases"):
         run_predict(whole)
     run_score(own_run)
     assert own_run.folder.scores.read_text() == before
@@ -228,7 +228,7 @@ def test_scores_on_training_cases_say_so_everywhere(finished_run: Run, tmp_path,
     changes = (*TINY, "training.fold=all", "training.epochs=1")
     run = open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
     assert run_all(run)[0] == []
-    assert "say nothing of new scans" in " ".join(capsys.readouterr().out.split())
+    assert "say nothing about new scans" in " ".join(capsys.readouterr().out.split())
     assert read_json(tmp_path / "run/scores.json")["about"]["train_is_validation"]
     for page in (tmp_path / "run/report").rglob("*.html"):
         assert "say nothing of new scans" in page.read_text()
@@ -263,7 +263,7 @@ def test_cases_left_out_by_name_stay_out_when_the_pipeline_is_started_again(own_
     assert again.config.exclude == {"case_01": "why"}
 
 
-def test_a_run_that_has_begun_keeps_its_plan_on_another_device(own_run: Run):
+def test_a_run_that_has_started_keeps_its_plan_on_another_device(own_run: Run):
     before = own_run.folder.plan.read_bytes()
     provenance = read_json(own_run.folder.provenance)
     provenance["plan"]["device"] = "cuda"
@@ -284,5 +284,5 @@ def test_postprocessing_of_an_unknown_target_is_refused_before_training(own_run:
 def test_only_training_is_shared_among_processes(own_run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for stage in (run_manifest, run_predict, run_all):
-        with pytest.raises(InputError, match="only training is shared"):
+        with pytest.raises(InputError, match="only training can be distributed"):
             stage(own_run)

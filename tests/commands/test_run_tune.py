@@ -130,7 +130,7 @@ def test_a_search_can_begin_from_another_models_weights(prepared: Run, finished_
 
 def test_settings_that_do_not_fit_fail_by_name(prepared: Run):
     space = "tuning.space={training.loss: [dice_ce], planning.batch_size: [2]}"
-    with pytest.raises(InputError, match="no trial could be trained to its end"):
+    with pytest.raises(InputError, match="no trial was completed"):
         run_tune(change(prepared, space, "tuning.trials=1"))  # a softmax loss, but the labels are regions
     table = pd.read_csv(prepared.folder.root / "tuning/trials.csv")
     assert list(table.state) == ["failed"]

@@ -28,7 +28,7 @@ def quiet_computer(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def others_take(monkeypatch: pytest.MonkeyPatch, cores: float) -> None:
-    monkeypatch.setattr(choosing.CoreWatch, "taken", lambda self: cores)
+    monkeypatch.setattr(choosing.CoreWatch, "other_load", lambda self: cores)
 
 
 def choose(

@@ -67,7 +67,7 @@ def test_parts_grow_to_the_patch_in_sizes_that_the_network_takes(name: str, patc
     assert len(sizes) > 1
     assert sizes[-1] == plan.patch_size
     for size in sizes:  # a plan of that size is consistent
-        Plan.parse({**plan.plain(), "patch_size": list(size)}, "test")
+        Plan.parse({**plan.to_dict(), "patch_size": list(size)}, "test")
 
 
 def test_the_batch_grows_last():

@@ -8,7 +8,7 @@ import pytest
 from medunet.base.errors import InputError
 from medunet.dataset.manifest import make_manifest
 from medunet.dataset.splits import read_folds
-from medunet.records.data_root import case_paths, data_root_from, file_path
+from medunet.records.data_root import case_paths, file_path, resolve_data_root
 from medunet.records.description import Description, load_description
 from medunet.records.manifest import Case, Manifest
 
@@ -97,29 +97,29 @@ def test_case_paths_follow_the_descriptions_channels(root: Path) -> None:
 def test_data_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MEDUNET_DATA_ROOT", raising=False)
     with pytest.raises(InputError, match="--data-root FOLDER or set MEDUNET_DATA_ROOT"):
-        data_root_from(None)
+        resolve_data_root(None)
     monkeypatch.setenv("MEDUNET_DATA_ROOT", str(root))
-    assert data_root_from(None) == root
-    assert data_root_from(root / "imagesTr") == root / "imagesTr"
-    with pytest.raises(InputError, match=r"no folder\. Check --data-root"):
-        data_root_from(root / "absent")
+    assert resolve_data_root(None) == root
+    assert resolve_data_root(root / "imagesTr") == root / "imagesTr"
+    with pytest.raises(InputError, match=r"not a folder\. Check --data-root"):
+        resolve_data_root(root / "absent")
     monkeypatch.setenv("MEDUNET_DATA_ROOT", str(root / "absent"))
     with pytest.raises(InputError, match=r"Check MEDUNET_DATA_ROOT"):
-        data_root_from(None)
+        resolve_data_root(None)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"images": {"MR": "a.nii.gz"}}, r"case liver_0: has channels \['MR'\], expected \['CT'\]"),
-        ({"id": "liver_1"}, "ids stand twice: liver_1"),
+        ({"id": "liver_1"}, "duplicate ids: liver_1"),
         ({"split": "test"}, "has fold 0 although its split is test"),
     ],
 )
 def test_manifests_that_contradict_themselves(
     root: Path, liver: Description, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    plain = make_manifest(liver, root).plain()
+    plain = make_manifest(liver, root).to_dict()
     plain["cases"][0] |= {"fold": 0, **changes}
     (tmp_path / "manifest.json").write_text(json.dumps(plain))
     with pytest.raises(InputError, match=message):

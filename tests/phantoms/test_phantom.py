@@ -251,6 +251,6 @@ def test_another_seed_replaces_the_cohort(tmp_path: Path) -> None:
 def test_a_real_dataset_is_never_written_over(tmp_path: Path, layout: Literal["msd", "lits"]) -> None:
     stranger = tmp_path / ("dataset.json" if layout == "msd" else "volume-0.nii")
     stranger.write_text('{"name": "Liver"}')
-    with pytest.raises(InputError, match="not of phantoms"):
+    with pytest.raises(InputError, match="other than phantoms"):
         write_cohort(tmp_path, num_cases=1, layout=layout)
     assert stranger.read_text() == '{"name": "Liver"}'

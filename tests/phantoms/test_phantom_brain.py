@@ -218,7 +218,7 @@ def test_another_seed_or_grid_replaces_the_cohort(tmp_path: Path) -> None:
 
 def test_a_real_dataset_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text('{"name": "BRATS"}')
-    with pytest.raises(InputError, match="not of phantoms"):
+    with pytest.raises(InputError, match="other than phantoms"):
         write_brain_cohort(tmp_path, 1, spacing_mm=(7.0, 7.0, 8.0))
     assert (tmp_path / "dataset.json").read_text() == '{"name": "BRATS"}'
     assert not (tmp_path / "imagesTr").exists()

@@ -15,14 +15,14 @@ CASES = [(name, axes) for name, known in ARCHITECTURES.items() for axes in known
 @pytest.mark.parametrize(("name", "dimensions"), CASES)
 def test_a_plan_names_every_choice_and_reads_back(name, dimensions, tmp_path):
     plan = plan_network(name, dimensions, planning=BY_RULES)
-    assert "auto" not in plan.network.plain().values()
+    assert "auto" not in plan.network.to_dict().values()
     assert plan.network.num_stages == len(plan.features)
     assert plan.network.deep_supervision == (plan.deep_supervision > 1)
     # Of nnU-Net's networks the smallest batch's feature maps must fit; their weights come on top.
     smallest = ARCHITECTURES[name].min_batch
     assert plan.estimated_gb <= plan.memory_gb or plan.batch_size == smallest
     assert plan.estimated_gb <= 1.2 * plan.memory_gb
-    for key, item in plan.plain().items():
+    for key, item in plan.to_dict().items():
         assert key in {"schema", "dataset", "dimensions", "fingerprint"} or item["why"], key
     plan.write(tmp_path / "plan.json")
     read = Plan.read(tmp_path / "plan.json")
@@ -117,9 +117,9 @@ def test_unpadded_patches_that_do_not_fit_are_refused_with_those_that_do():
     ):
         plan_network("unet_2015", 2, planning={"patch_size": (570, 600)})
     plan = plan_network("unet_2015", 2, planning={"patch_size": (572, 572)})
-    edited = plan.plain()
+    edited = plan.to_dict()
     edited["patch_size"]["value"] = [512, 572]
-    with pytest.raises(InputError, match=r"\[512, 572\].*nearest that fit are \[508, 572\] or \[524, 572\]"):
+    with pytest.raises(InputError, match=r"\[512, 572\].*nearest valid are \[508, 572\] or \[524, 572\]"):
         Plan.parse(edited, "plan.json")
 
 

@@ -55,7 +55,7 @@ def test_more_memory_never_gives_a_smaller_patch():
 def test_every_number_has_its_reason():
     plan = plan_liver()
     unreasoned = {"schema", "dataset", "dimensions", "fingerprint"}
-    for key, item in plan.plain().items():
+    for key, item in plan.to_dict().items():
         assert key in unreasoned or item["why"], key
 
 
@@ -88,7 +88,7 @@ def test_scans_with_wide_empty_borders_are_cut_to_their_content():
 
 
 def test_ct_is_clipped_and_scaled_by_its_foreground():
-    assert plan_liver().intensities["CT"].plain() == {
+    assert plan_liver().intensities["CT"].to_dict() == {
         "scheme": "ct", "clip_low": -20.0, "clip_high": 180.0, "mean": 99.0, "std": 38.0,
     }  # fmt: skip
 
@@ -133,9 +133,9 @@ def test_features_start_at_the_number_given():
     assert set(plan.features) == {400}
 
 
-def test_a_plan_of_an_earlier_version_settles_what_it_settled_then(tiny_plan: Plan):
+def test_a_plan_of_an_earlier_version_is_hashed_as_it_was_then(tiny_plan: Plan):
     """A training that 0.4.0 began goes on: its identity is a hash of the plan, which had no grid."""
-    assert tiny_plan.settled["grid"]["value"] == "extent"
+    assert tiny_plan.hash_input["grid"]["value"] == "extent"
     earlier = tiny_plan.model_copy(update={"grid": "first_voxel"})
-    assert "grid" not in earlier.settled
-    assert earlier.settled == {key: value for key, value in tiny_plan.settled.items() if key != "grid"}
+    assert "grid" not in earlier.hash_input
+    assert earlier.hash_input == {key: value for key, value in tiny_plan.hash_input.items() if key != "grid"}

@@ -29,7 +29,7 @@ def test_changes_are_read_as_yaml_and_made_on_top():
         ("training.learning_rate=1000", r"training\.learning_rate: .*less than or equal to 10"),
         ("training.max_minutes=.inf", r"training\.max_minutes: .*finite"),
         ("seed=-1", r"seed: .*greater than or equal to 0"),
-        ("seed=2020-13-45", "seed: '2020-13-45' is not a YAML value"),
+        ("seed=2020-13-45", "seed: '2020-13-45' is not a valid YAML value"),
         ("planning.patch_size=[0, 0, 0]", r"planning\.patch_size\.0: .*equal to 1"),
         ("planning.patch_size=[8, -8, 8]", r"planning\.patch_size\.1: .*equal to 1"),
         ("planning.spacing_mm=[0, 1, 1]", r"planning\.spacing_mm\.0: .*equal to 0\.1"),
@@ -51,9 +51,9 @@ def test_mistakes_are_named(change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- dataset: x", "holds no keys"),
-        ("", "holds no keys"),
-        ("dataset: x\ntraining:\nplanning: [1]\n", "holds no keys below planning, training"),
+        ("- dataset: x", "has no keys"),
+        ("", "has no keys"),
+        ("dataset: x\ntraining:\nplanning: [1]\n", "has no keys below planning, training"),
         ("dataset: x\ninference: {postprocess: null}\n", r"inference\.postprocess: "),
         ("dataset: x\nseed: 2020-13-45\n", "not valid YAML"),
     ],

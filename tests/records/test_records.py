@@ -3,7 +3,7 @@
 import pytest
 
 from medunet.base.errors import InputError
-from medunet.base.stored import read_yaml
+from medunet.base.record import read_yaml
 from medunet.records.description import Description, load_description
 from medunet.records.manifest import Case, Manifest
 from medunet.records.plan import Plan
@@ -34,7 +34,7 @@ def test_regions_unite_values_and_are_written_as_their_own_label():
 
 def test_description_round_trip():
     description = describe()
-    assert Description.parse(description.plain(), "again") == description
+    assert Description.parse(description.to_dict(), "again") == description
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_folds_split_and_one_fold_trains_on_what_it_validates():
     assert manifest.split_fold("all") == (cases, cases)
     with pytest.raises(InputError, match=r"Choose one of 0\.\.1"):
         manifest.split_fold(2)
-    assert Manifest.parse(manifest.plain(), "again") == manifest
+    assert Manifest.parse(manifest.to_dict(), "again") == manifest
 
 
 def test_yaml_reads_exponents_as_numbers(tmp_path):
@@ -101,7 +101,7 @@ def test_other_case_ids_are_kept(name):
 def test_plan_file_holds_each_number_beside_its_reason(tiny_plan: Plan, tmp_path):
     tiny_plan.write(tmp_path / "plan.json")
     assert Plan.read(tmp_path / "plan.json") == tiny_plan
-    assert tiny_plan.plain()["batch_size"] == {"value": 2, "why": tiny_plan.why["batch_size"]}
+    assert tiny_plan.to_dict()["batch_size"] == {"value": 2, "why": tiny_plan.why["batch_size"]}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_plan_file_holds_each_number_beside_its_reason(tiny_plan: Plan, tmp_path
         ({"patch_size": [16, 16]}, "patch_size: needs 3 axes"),
         ({"patch_size": [16, 16, 0]}, "patch_size: every number must be 1 or more"),
         ({"features": [4]}, "features: a network needs two stages or more"),
-        ({"features": [4, 0, 8]}, "features: every stage needs one or more"),
+        ({"features": [4, 0, 8]}, "features: every stage needs 1 or more"),
         ({"features": [4, 8, 16, 32]}, "kernel_sizes: has . stages but features has 4; strides: has"),
         ({"features": [], "strides": [], "kernel_sizes": []}, "two stages or more, not 0"),
         ({"features": [4, 8], "strides": [[1, 1, 1], [0, 2, 2]]}, "strides: every number"),
@@ -121,15 +121,17 @@ def test_plan_file_holds_each_number_beside_its_reason(tiny_plan: Plan, tmp_path
         ({"batch_size": 0}, "batch_size: must be 1 or more"),
         ({"deep_supervision": 0}, "deep_supervision: must be 1 or more"),
         ({"spacing_mm": [1, 0, 1]}, "spacing_mm: .* must be positive"),
-        ({"slice_axis": 3}, "slice_axis: 3 is none of"),
-        ({"intensities": {}}, "intensities: no channel"),
+        ({"slice_axis": 3}, "slice_axis: 3 is not 0"),
+        ({"intensities": {}}, "intensities: there is no channel"),
     ],
 )
 def test_plans_edited_by_hand_are_checked(tiny_plan: Plan, changes, message):
     with pytest.raises(InputError, match=message):
-        Plan.parse({**tiny_plan.plain(), **changes}, "plan.json")
+        Plan.parse({**tiny_plan.to_dict(), **changes}, "plan.json")
 
 
 def test_all_faults_of_a_plan_at_once(tiny_plan: Plan):
     with pytest.raises(InputError, match=r"plan\.json: .*batch_size: .*slice_axis: .*intensities: "):
-        Plan.parse({**tiny_plan.plain(), "batch_size": -1, "slice_axis": -1, "intensities": {}}, "plan.json")
+        Plan.parse(
+            {**tiny_plan.to_dict(), "batch_size": -1, "slice_axis": -1, "intensities": {}}, "plan.json"
+        )

@@ -58,7 +58,7 @@ def begin(given: Run, root: Path, *changes: str, exclusive: bool = False) -> Run
     """Begin a run on the same scans up to the plan; labels are regions, or exclude one another."""
     dataset = "phantoms"
     if exclusive:
-        plain = load_description("phantoms").plain()
+        plain = load_description("phantoms").to_dict()
         description = type(given.read_description()).parse(
             {**plain, "regions": {}, "region_order": []}, "test"
         )

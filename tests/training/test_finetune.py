@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medunet.base.errors import InputError
-from medunet.base.files import hash_file, read_object
+from medunet.base.files import hash_file, read_json_object
 from medunet.commands.train import run_train
 from medunet.networks.builder import build_network
 from medunet.planning.planner import make_plan
@@ -149,7 +149,7 @@ def test_a_frozen_encoder_stays_as_it_was_given(finished_run: Run, own_run: Run)
     moved = {name for name, value in trained.items() if not torch.equal(value, given[name])}
     assert moved
     assert not any(name.startswith("encoder.") for name in moved)
-    assert read_object(run.folder.fold(0) / "initial_weights.json")["left"] == {}
+    assert read_json_object(run.folder.fold(0) / "initial_weights.json")["left"] == {}
     assert str(folder) not in run.folder.config.read_text()
 
 

@@ -37,7 +37,7 @@ def each_loss(*left_out: str) -> pytest.MarkDecorator:
 
 def ignoring(description: Description) -> Description:
     return Description.model_validate(
-        description.plain() | {"labels": dict(description.labels) | {"ignore": 255}}
+        description.to_dict() | {"labels": dict(description.labels) | {"ignore": 255}}
     )
 
 

@@ -140,7 +140,7 @@ def test_a_step_of_the_planned_network_is_timed(tiny_plan, finished_run, channel
 
 
 def test_another_plan_is_probed_anew(own_run: Run, monkeypatch: pytest.MonkeyPatch):
-    before = computing.choose_compute_of(own_run, CPU)
+    before = computing.choose_run_compute(own_run, CPU)
     asked: list[Plan] = []
 
     def choose(config, plan, description, device):
@@ -148,9 +148,9 @@ def test_another_plan_is_probed_anew(own_run: Run, monkeypatch: pytest.MonkeyPat
         return ComputeChoice("fp32", why="another")
 
     monkeypatch.setattr(probe, "choose_compute", choose)
-    assert computing.choose_compute_of(own_run, CPU) == before
+    assert computing.choose_run_compute(own_run, CPU) == before
     own_run.read_plan().model_copy(update={"batch_size": 5}).write(own_run.folder.plan)
-    assert computing.choose_compute_of(own_run, CPU).why == "another"
+    assert computing.choose_run_compute(own_run, CPU).why == "another"
     assert asked == [own_run.read_plan()]
 
 
@@ -161,14 +161,14 @@ def test_a_fold_without_a_checkpoint_or_on_another_processor_is_chosen_for_anew(
     entries = read_json(own_run.folder.provenance)["folds"]
     entries["0"]["processor"]["name"] = "another one"
     add_provenance(own_run, "folds", entries)
-    assert computing.choose_compute_of(own_run, CPU, keep=False).why == "anew"
-    assert "Fold 0 was begun on another one" in capsys.readouterr().err
-    entries["0"]["processor"] = read_processor().plain()
+    assert computing.choose_run_compute(own_run, CPU, keep=False).why == "anew"
+    assert "Fold 0 was started on another one" in capsys.readouterr().err
+    entries["0"]["processor"] = read_processor().to_dict()
     add_provenance(own_run, "folds", entries)
-    assert computing.choose_compute_of(own_run, CPU).why != "anew"
+    assert computing.choose_run_compute(own_run, CPU).why != "anew"
     for path in (own_run.folder.fold(0) / "checkpoints").iterdir():
         path.unlink()
-    assert computing.choose_compute_of(own_run, CPU).why == "anew"
+    assert computing.choose_run_compute(own_run, CPU).why == "anew"
 
 
 def test_a_run_of_an_earlier_version_goes_on_as_it_began(own_run: Run):
@@ -178,7 +178,7 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began(own_run: Run):
     del provenance["folds"]["0"]["processor"]
     provenance["folds"]["0"]["compute"] = {**early, "precision": "bf16"}
     add_provenance(own_run, "folds", provenance["folds"])
-    choice = computing.choose_compute_of(own_run, CPU)
+    choice = computing.choose_run_compute(own_run, CPU)
     assert choice == replace(ComputeChoice(**early), precision="bf16")
     assert (choice.step_s, choice.window_s) == (0.0, 0.0)
     assert list_choices() == []
@@ -193,8 +193,8 @@ def test_a_model_trained_in_fp16_predicts_on_a_cpu():
 def test_a_plan_of_0_4_that_nothing_was_trained_by_is_made_anew(own_run: Run, capsys):
     earlier = own_run.read_plan().model_copy(update={"grid": "first_voxel"})
     earlier.write(own_run.folder.plan)
-    assert run_plan(own_run).grid == "first_voxel"  # a run that has begun keeps its plan
+    assert run_plan(own_run).grid == "first_voxel"  # a run that has started keeps its plan
     for path in (own_run.folder.fold(0) / "checkpoints").iterdir():
         path.unlink()
     assert run_plan(own_run).grid == "extent"
-    assert "made anew" in capsys.readouterr().out
+    assert "made again" in capsys.readouterr().out

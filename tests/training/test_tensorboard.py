@@ -29,7 +29,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from tiny_cohort import write_tiny_cohort
 
 from medunet.commands.train import run_train
-from medunet.runs.computing import choose_compute_of
+from medunet.runs.computing import choose_run_compute
 from medunet.runs.run import Run, open_run
 from medunet.training.module import SegmentationModule
 from medunet.training.train import train_fold
@@ -104,7 +104,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     run = begin_run(root / "run", write_tiny_cohort(root / "data"), CHANGES)
     device = torch.device("cpu")
     observer = Observer(run.folder.root, root / "killed")
-    compute = choose_compute_of(run, device)
+    compute = choose_run_compute(run, device)
     run.save()
     train_fold(
         run.folder, run.read_manifest(), run.read_plan(), run.config, run.data_root,

@@ -10,7 +10,7 @@ import torch
 from conftest import TINY
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_object
+from medunet.base.files import read_json_object
 from medunet.commands.check import run_check
 from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan
@@ -203,7 +203,10 @@ def test_early_stopping_ends_training_and_keeps_the_best(finished_run: Run, tmp_
     )
     run = begin(finished_run, tmp_path / "run", changes)
     run_train(run)
-    num_rows, every = len(steps_of(run)), read_object(run.folder.fold(0) / "validation.json")["every_epochs"]
+    num_rows, every = (
+        len(steps_of(run)),
+        read_json_object(run.folder.fold(0) / "validation.json")["every_epochs"],
+    )
     assert num_rows < 10
     patient = open_run(run.folder.root, run.data_root, changes=[f"training.patience={3 * every}"])
     run_train(patient)

@@ -162,7 +162,7 @@ def test_probabilities_come_back_to_the_scans_voxels(tiny_plan: Plan, tmp_path, 
 @pytest.mark.parametrize("resize_to", [None, (32, 48)])
 def test_a_plan_without_a_grid_gives_what_monais_transforms_gave(tiny_plan: Plan, tmp_path, resize_to):
     """Bit by bit: the steps of 0.4.0, written out."""
-    plain = tiny_plan.plain()
+    plain = tiny_plan.to_dict()
     assert plain.pop("grid")["value"] == "extent"
     plan = Plan.parse(plain, "plan.json")
     assert plan.grid == "first_voxel"

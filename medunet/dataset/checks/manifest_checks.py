@@ -15,7 +15,7 @@ from rich.text import Text
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json, write_json, write_text
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.dataset.checks.acceptance import mark_accepted
 from medunet.dataset.checks.case_checks import check_case
@@ -57,7 +57,7 @@ def check_manifest(
     examine = partial(_examine, description=manifest.description, data_root=data_root)
     num_workers = workers or choose_workers_for(items, data_root)
     examined: dict[int, _Examined | None] = {}
-    with closing(run_all(examine, items, num_workers)) as results:
+    with closing(run_parallel(examine, items, num_workers)) as results:
         for _, (index, result) in zip(track(items, "Check"), results, strict=True):
             examined[index] = result
     used = {case.id for case in manifest.used}

@@ -16,7 +16,7 @@ from medunet.imaging.volumes import read_header, read_stored
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
 from medunet.records.fault import Fault
-from medunet.records.loss_fit import find_head_misfit
+from medunet.records.loss_checks import find_head_mismatch
 from medunet.records.manifest import Case, Unmatched
 
 _FOREIGN_FACTOR = 2.0  # a stray file's size beyond the set's by this factor along any axis
@@ -138,7 +138,7 @@ def _is_foreign(shape: tuple[int, ...], low: np.ndarray, high: np.ndarray) -> bo
 
 
 def _check_loss(description: Description, loss: str) -> Iterator[Fault]:
-    if misfit := find_head_misfit(loss, description):
+    if misfit := find_head_mismatch(loss, description):
         measured, expected = misfit
         yield make_fault("S007", "", "loss", measured, expected=expected)
 

@@ -1,1 +1,1 @@
-"""From a tree of DICOM files to NIfTI volumes and a case list."""
+"""Import of DICOM files as NIfTI volumes with a manifest."""

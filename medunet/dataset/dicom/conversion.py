@@ -1,4 +1,4 @@
-"""One volume made of a stack of DICOM slices, or the faults that prevent it."""
+"""Conversion of one stack of DICOM slices to a NIfTI volume, or to the faults that prevent it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from medunet.records.fault import Fault
 
 @dataclass(frozen=True)
 class Job:
-    """A volume to be made."""
+    """A volume to be converted: its pseudonym, its slices and its output path."""
 
     case: str
     patient: str
@@ -30,17 +30,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job."""
+    """The result of a job: its row in the table of series, and its faults."""
 
     row: SeriesRow
     faults: tuple[Fault, ...]
-    unwritable: str = ""  # why the volume could be read but not be written
+    unwritable: str = ""  # why the volume could not be written
 
 
 def convert(job: Job) -> Outcome:
-    """Make one volume, or say what prevents it; every slice's own rescale is applied.
+    """Write the volume of a job, with each slice's own rescale, or return the faults that prevent it.
 
-    What is found beyond the headers' faults: no decoder, damaged pixels, values that are no numbers, a CT not in HU.
+    In addition to the faults of the headers, this finds missing decoders, damaged pixels, values that are not finite,
+    and a CT that is not in HU.
     """
     part, stack = job.part, job.part.stack
     if part.is_refused or stack is None:
@@ -54,7 +55,7 @@ def convert(job: Job) -> Outcome:
         text = f"{name_slice(stack.slices, error.place)}: {error.what}"
         return _outcome(job, "refused", make_fault("D009", job.case, subject, text))
     if not np.isfinite([voxels.smallest, voxels.largest]).all():
-        return _outcome(job, "refused", make_fault("N004", job.case, subject, "values that are no numbers"))
+        return _outcome(job, "refused", make_fault("N004", job.case, subject, "values that are not finite"))
     if _repaired(part):
         array, affine = repair_stack(voxels.array.astype(np.float32), stack)
         voxels = store(array, bool(np.array_equal(array, np.rint(array))))
@@ -66,13 +67,13 @@ def convert(job: Job) -> Outcome:
 
 
 def keep(job: Job, row: SeriesRow) -> Outcome:
-    """Return the outcome of a job whose volume an earlier import has made, with the faults of now."""
+    """Return the outcome of a job whose volume an earlier import has written, with its current faults."""
     faults = (*_own_faults(job), *_hounsfield(job, row.smallest))
     return Outcome(replace(row, faults=_codes(faults)), faults)
 
 
-def fail_unforeseen(job: Job, why: str) -> Outcome:
-    """Return the outcome of a job that ended in a way that no check expected."""
+def fail_unexpectedly(job: Job, why: str) -> Outcome:
+    """Return the outcome of a job that failed for a reason that no check covers (fault N099)."""
     return _outcome(job, "refused", make_fault("N099", job.case, "", why))
 
 
@@ -118,7 +119,7 @@ def _hounsfield(job: Job, smallest: float | None) -> tuple[Fault, ...]:
 
 
 def _repaired(part: Part) -> str:
-    """Return what of a volume is to be repaired: the faults that only `repair` makes warnings."""
+    """Return which faults of a volume are repaired, such as "gaps and tilt"; `repair` turned them into warnings."""
     what = {"D002": "gaps", "D005": "tilt"}
     return " and ".join(what[fault.code] for fault in part.faults if fault.code in what)
 

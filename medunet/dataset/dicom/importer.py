@@ -1,9 +1,9 @@
-"""A tree of DICOM files made into NIfTI volumes and a manifest, under pseudonyms.
+"""Import of a tree of DICOM files as NIfTI volumes with a manifest, under pseudonyms.
 
     out/images/<case>.nii.gz   series.csv   series.json   checks.json   checks.csv   manifest.json   originals.csv
 
-Only originals.csv, readable by the user alone, says whom and what the cases were made of. An import that was stopped
-goes on: volumes whose files have not changed are kept.
+Only originals.csv, which only the user can read, maps the cases to patients and series. A stopped import is resumed:
+volumes whose files have not changed are kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from medunet.base.errors import InputError
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.manifest_checks import read_faults, write_faults
-from medunet.dataset.dicom.conversion import Job, Outcome, convert, fail_unforeseen, keep
-from medunet.dataset.dicom.pseudonyms import ORIGINALS, Names
+from medunet.dataset.dicom.conversion import Job, Outcome, convert, fail_unexpectedly, keep
+from medunet.dataset.dicom.pseudonyms import ORIGINALS, Pseudonyms
 from medunet.dataset.dicom.series import Tree, fingerprint_files, read_tree
 from medunet.dataset.dicom.series_checks import check_series
 from medunet.dataset.dicom.tables import (
@@ -34,13 +34,13 @@ from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
 
-_VERSION = 1  # of what an import makes of the same files: a change redoes them all
+_VERSION = 1  # of the imported volumes; increment it when they change, so that all are imported again
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an output folder holds now, of this tree and of those imported before."""
+    """Content of an output folder after an import, including earlier imports."""
 
     rows: tuple[SeriesRow, ...]
     faults: tuple[Fault, ...]
@@ -58,22 +58,22 @@ def import_tree(
 ) -> Imported:
     """Import every series below `tree` into `out`, with progress bars on stderr.
 
-    A series that cannot be imported has its fault, and the others go on. `description` says what channel and labels
-    the manifest declares; None: a channel named by its modality, and one label. With `repair` gaps and tilt are
-    resampled away. `workers` processes share the series (None: by cores and memory).
+    A series that cannot be imported gets a fault and does not stop the others. `description` declares channel and
+    labels of the manifest; None means a channel named after the modality, and one label. With `repair`, stacks with
+    gaps or tilt are resampled. `workers` is the number of processes (None: by cores and memory).
 
     Raises:
-        InputError: no such folder, an output folder that cannot be written or holds the files of something else,
-            or a description of several channels.
+        InputError: The tree does not exist, the output folder is not writable or contains other files, or the
+            description has several channels.
     """
     if not tree.is_dir():
-        what = "it is no folder" if tree.exists() else "no such folder"
+        what = "it is not a folder" if tree.exists() else "no such folder"
         raise InputError(what, where=str(tree), hint="Check the path.")
     if tree.resolve() == out.resolve():
         raise InputError("the tree cannot be its own output", where=str(out), hint="Choose another folder.")
     if description is not None and len(description.channels) != 1:
         raise InputError(
-            f"{description.name} has {len(description.channels)} channels, but a series is one",
+            f"{description.name} has {len(description.channels)} channels, but a series has only one",
             where="--dataset",
             hint="Leave it out; name the imported series of each case in a CSV (layout csv).",
         )
@@ -88,7 +88,7 @@ def import_tree(
     _remove_leftovers(out)
     jobs, changed = _name_jobs(found, names, tree, out, repair)
     faults = _unreadable_faults(found, names, tree)
-    for case in changed:  # before the new fingerprints are kept, so that a kill between leaves nothing stale
+    for case in changed:  # before names.write, so that a kill leaves no stale volume
         _image(out, case).unlink(missing_ok=True)
         journal.rows.pop(case, None)
     names.write(out)
@@ -99,12 +99,12 @@ def import_tree(
     }
     current = {job.case for job in jobs}
     faults += [fault for fault in earlier if fault.case in rows and fault.case not in current]
-    for outcome in _do(jobs, rows, journal, out, workers):
+    for outcome in _run_jobs(jobs, rows, journal, out, workers):
         rows[outcome.row.case] = outcome.row
         faults += outcome.faults
     imported = Imported(
         rows=tuple(rows[case] for case in sorted(rows)),
-        faults=tuple(sorted(faults, key=_rank)),
+        faults=tuple(sorted(faults, key=_sort_key)),
         manifests=make_manifests((rows[case] for case in sorted(rows)), description),
         num_others=found.num_others,
     )
@@ -115,22 +115,24 @@ def import_tree(
     return imported
 
 
-def _read_names(out: Path) -> Names:
-    """Read the names that `out` has given; without them an image there could pass for another patient's."""
+def _read_names(out: Path) -> Pseudonyms:
+    """Read the pseudonyms of `out`; without them, existing images could be assigned to another patient."""
     if out.exists() and not out.is_dir():
-        raise InputError("it is no folder", where=str(out), hint="Choose another path.")
-    names = Names.read(out)
+        raise InputError("it is not a folder", where=str(out), hint="Choose another path.")
+    names = Pseudonyms.read(out)
     if not names.entries and (written := find_written(out)):
         raise InputError(
-            f"it holds {', '.join(written)}, but no {ORIGINALS} that says whose they are",
+            f"it contains {', '.join(written)}, but no {ORIGINALS} that maps them to patients",
             where=str(out),
             hint=f"Choose a new folder, or restore {ORIGINALS}.",
         )
     return names
 
 
-def _name_jobs(found: Tree, names: Names, tree: Path, out: Path, repair: bool) -> tuple[list[Job], list[str]]:
-    """Return a job for each volume, and the cases whose volume in `out` was made of other files than now."""
+def _name_jobs(
+    found: Tree, names: Pseudonyms, tree: Path, out: Path, repair: bool
+) -> tuple[list[Job], list[str]]:
+    """Return a job for each volume, and the cases whose volume in `out` was made from other files."""
     jobs: list[Job] = []
     changed: list[str] = []
     for series in found.series:
@@ -152,14 +154,14 @@ def _name_jobs(found: Tree, names: Names, tree: Path, out: Path, repair: bool) -
                 folder=first.path.parent.relative_to(tree).as_posix(),
                 digest=digest,
             )
-            names.keep(entry)
+            names.put(entry)
             jobs.append(Job(entry.case, entry.patient, part, _image(out, entry.case), repair))
-        changed += [entry.case for entry in names.beyond(series.key, len(parts))]
+        changed += [entry.case for entry in names.removed_volumes(series.key, len(parts))]
     return jobs, changed
 
 
-def _unreadable_faults(found: Tree, names: Names, tree: Path) -> list[Fault]:
-    """Name the files that cannot be read, and return the fault of each."""
+def _unreadable_faults(found: Tree, names: Pseudonyms, tree: Path) -> list[Fault]:
+    """Give pseudonyms to the files that cannot be read, and return a fault for each."""
     faults = []
     for file in found.unreadable:
         entry = names.name_file(file.path.relative_to(tree).as_posix())
@@ -167,10 +169,10 @@ def _unreadable_faults(found: Tree, names: Names, tree: Path) -> list[Fault]:
     return faults
 
 
-def _do(
+def _run_jobs(
     jobs: Sequence[Job], rows: dict[str, SeriesRow], journal: Journal, out: Path, workers: int | None
 ) -> Iterator[Outcome]:
-    """Yield what becomes of each job; volumes that have a row are there already, and are kept."""
+    """Yield the outcome of each job; volumes that already have a row are kept."""
     waiting: list[Job] = []
     for job in jobs:
         row = rows.get(job.case)
@@ -182,11 +184,11 @@ def _do(
             waiting.append(job)
     largest = max((int(np.prod(job.part.stack.shape)) for job in waiting if job.part.stack), default=0)
     num_workers = workers or choose_workers(len(waiting), largest)
-    with closing(run_all(_convert_whatever_happens, waiting, num_workers)) as results:
+    with closing(run_parallel(_convert_safely, waiting, num_workers)) as results:
         for _, (place, outcome) in zip(track(waiting, "Import"), results, strict=True):
             if outcome is None:
-                why = "the process was ended from outside, perhaps for lack of memory"
-                outcome = fail_unforeseen(waiting[place], why)
+                why = "the process was killed, perhaps for lack of memory"
+                outcome = fail_unexpectedly(waiting[place], why)
             if outcome.unwritable:
                 raise InputError(
                     outcome.unwritable,
@@ -198,11 +200,12 @@ def _do(
             yield outcome
 
 
-def _convert_whatever_happens(job: Job) -> Outcome:
+def _convert_safely(job: Job) -> Outcome:
+    """Convert a job; an unexpected exception becomes a fault and does not stop the other series."""
     try:
         return convert(job)
-    except Exception as error:  # the other series go on; the text of the error may name the patient
-        return fail_unforeseen(job, type(error).__name__)
+    except Exception as error:  # only the type, since the error's text may name the patient
+        return fail_unexpectedly(job, type(error).__name__)
 
 
 def _image(out: Path, case: str) -> Path:
@@ -210,10 +213,10 @@ def _image(out: Path, case: str) -> Path:
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Remove what a killed import had not finished writing."""
+    """Remove temporary files that a killed import left."""
     for path in (*(out / "images").glob(".*.nii.gz"), *out.glob(".originals.csv.*")):
         path.unlink(missing_ok=True)
 
 
-def _rank(fault: Fault) -> tuple[int, str, str]:
+def _sort_key(fault: Fault) -> tuple[int, str, str]:
     return _ORDER[fault.severity], fault.code, fault.case

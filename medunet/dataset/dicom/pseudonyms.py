@@ -1,7 +1,6 @@
-"""Pseudonyms of imported patients, series and files, and the one private file that leads back to the originals.
+"""Pseudonyms of imported patients, series and files, stored with their originals in the private originals.csv.
 
-`originals.csv` is made with mode 0600 and never had another. Names once given are kept, so that studies which are
-added later change none of them.
+The file is created with mode 0600. Existing pseudonyms never change when further studies are imported.
 """
 
 import csv
@@ -18,27 +17,35 @@ from medunet.base.errors import InputError
 ORIGINALS = "originals.csv"
 
 _PATIENT = r"p(\d+)"
-_BYTES = "surrogateescape"  # names of folders that are not UTF-8 are kept byte by byte
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # a spreadsheet would run what begins so
+_BYTES = "surrogateescape"  # keeps folder names that are not valid UTF-8
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "'",
+)  # a spreadsheet would execute a cell that starts with one of these
 
 
 @dataclass(frozen=True)
 class Original:
-    """What a pseudonym stands for: a volume of a series, or a file that cannot be read."""
+    """The original of a pseudonym: a volume of a series, or a file that cannot be read."""
 
     case: str
     patient: str
     patient_key: str
     series_key: str
-    part: int  # volume of the series, from 1
+    part: int  # number of the volume in the series, from 1
     patient_name: str = ""
     study_date: str = ""
-    folder: str = ""  # of the series, or the path of the file, below the tree
-    digest: str = ""  # of the files that the volume was made of
+    folder: str = ""  # folder of the series, or path of the unreadable file, relative to the tree
+    digest: str = ""  # hash of the files that the volume was made from
 
 
-class Names:
-    """The pseudonyms of one output folder."""
+class Pseudonyms:
+    """The pseudonyms in one output folder, each with its original."""
 
     def __init__(self, originals: Iterable[Original] = ()) -> None:
         self._originals = {(entry.series_key, entry.part): entry for entry in originals}
@@ -47,15 +54,15 @@ class Names:
         }
 
     @classmethod
-    def read(cls, folder: Path) -> "Names":
-        """Read the names that an output folder has given; none where it is new.
+    def read(cls, folder: Path) -> "Pseudonyms":
+        """Read the pseudonyms of an output folder; empty if it has no originals.csv.
 
         Raises:
-            InputError: the file cannot be read, or is not what is written here.
+            InputError: originals.csv cannot be read or is not valid.
         """
         path = folder / ORIGINALS
         try:
-            text = path.read_bytes().decode("utf-8", _BYTES)  # with its line ends as they are
+            text = path.read_bytes().decode("utf-8", _BYTES)  # without translating line ends
             reader = csv.DictReader(io.StringIO(text, newline=""))
             rows = list(reader)
         except FileNotFoundError:
@@ -69,7 +76,7 @@ class Names:
         return cls(Original(**{**row, "part": int(row["part"])}) for row in plain)  # type: ignore[arg-type]
 
     def name_volume(self, patient_key: str, series_key: str, part: int) -> Original:
-        """Return a volume's pseudonym: the one it has with this patient, or the patient's next, `p0001_s01`."""
+        """Return the pseudonym of a volume, such as `p0001_s01`: its existing one, or the patient's next."""
         if (found := self.find(series_key, part)) and found.patient_key == patient_key:
             return found
         patient = self._patients.get(patient_key)
@@ -78,54 +85,56 @@ class Names:
             self._patients[patient_key] = patient
         cases = (entry.case for entry in self._originals.values())
         number = 1 + _highest(cases, rf"{patient}_s(\d+)")
-        return self.keep(Original(f"{patient}_s{number:02}", patient, patient_key, series_key, part))
+        return self.put(Original(f"{patient}_s{number:02}", patient, patient_key, series_key, part))
 
     def name_file(self, path: str) -> Original:
-        """Return the pseudonym of a file that cannot be read: the one it has, or the next, `f0001`."""
+        """Return the pseudonym of an unreadable file, such as `f0001`: its existing one, or the next."""
         key = f"file {path}"
         if found := self._originals.get((key, 1)):
             return found
         number = 1 + _highest((entry.case for entry in self._originals.values()), r"f(\d+)")
-        return self.keep(Original(f"f{number:04}", "", "", key, 1, folder=path))
+        return self.put(Original(f"f{number:04}", "", "", key, 1, folder=path))
 
     @property
     def entries(self) -> tuple[Original, ...]:
-        """All that has a pseudonym, by pseudonym."""
+        """All entries, sorted by pseudonym."""
         return tuple(sorted(self._originals.values(), key=lambda entry: entry.case))
 
     def find(self, series_key: str, part: int) -> Original | None:
-        """Return what has a pseudonym already."""
+        """Return the entry of a volume; None if it has no pseudonym yet."""
         return self._originals.get((series_key, part))
 
-    def beyond(self, series_key: str, num_parts: int) -> list[Original]:
-        """Return the volumes of a series that it had and now has no more."""
+    def removed_volumes(self, series_key: str, num_parts: int) -> list[Original]:
+        """Return the entries of volumes that a series no longer has, now that it has `num_parts` volumes."""
         return [
             entry
             for entry in self._originals.values()
             if entry.series_key == series_key and entry.part > num_parts
         ]
 
-    def keep(self, entry: Original) -> Original:
-        """Keep what is known of a pseudonym, in place of what was."""
+    def put(self, entry: Original) -> Original:
+        """Add an entry, or replace the one of the same volume, and return it."""
         self._originals[entry.series_key, entry.part] = entry
         return entry
 
     def write(self, folder: Path) -> None:
-        """Write all names, whole or not at all, readable by the user alone from the first byte.
+        """Write originals.csv atomically; only the user can read it (mode 0600).
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: The folder is not writable.
         """
         text = io.StringIO(newline="")
         columns = [column.name for column in fields(Original)]
-        writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)  # of a \r too
+        writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)  # quotes \r, too
         writer.writeheader()
         for entry in self.entries:
             writer.writerow({key: _inert(value) for key, value in asdict(entry).items()})
         path = folder / ORIGINALS
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{ORIGINALS}.", dir=folder)  # made with mode 0600
+            handle, temporary = tempfile.mkstemp(
+                prefix=f".{ORIGINALS}.", dir=folder
+            )  # created with mode 0600
             try:
                 with os.fdopen(handle, "w", encoding="utf-8", errors=_BYTES, newline="") as stream:
                     stream.write(text.getvalue())
@@ -148,7 +157,7 @@ def _highest(names: Iterable[str], pattern: str) -> int:
 
 
 def _is_whole(row: dict[str, str]) -> bool:
-    """Tell whether a row has a text in each column, none beyond them, and a number as its part."""
+    """Return whether a row has a text in every column, no further cells, and a number as its part."""
     return all(isinstance(value, str) for value in row.values()) and bool(re.fullmatch(r"\d+", row["part"]))
 
 
@@ -162,7 +171,7 @@ def _restore(value: str) -> str:
 
 def _unusable(path: Path) -> InputError:
     return InputError(
-        "is not the list of originals that medunet writes",
+        "is not a valid list of originals",
         where=str(path),
-        hint="Restore it, or choose another folder: without it cases would change their names.",
+        hint="Restore the file, or choose another folder, since without it pseudonyms would change.",
     )

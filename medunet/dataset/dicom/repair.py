@@ -1,7 +1,7 @@
-"""Stacks with gaps or tilt resampled to an upright grid of even slices, by linear interpolation.
+"""Repair of stacks with gaps or gantry tilt: linear resampling to a grid of evenly spaced slices without tilt.
 
-Slices that lie where the new grid wants one keep their voxels; a tilt is sheared away within the slices' own plane,
-and the grid grows so that nothing is cut off. Voxels outside the scan get its smallest value.
+Slices at positions of the new grid keep their voxels. A tilt is removed by shifting slices within their plane; the
+grid is enlarged so that nothing is cut off. Voxels outside the scan get its smallest value.
 """
 
 import numpy as np
@@ -15,11 +15,11 @@ Array = NDArray[np.float32]
 
 
 def repair_stack(array: Array, stack: Stack) -> tuple[Array, Affine]:
-    """Return the voxels `(I, J, K)` of a stack on an upright grid of even slices, and its affine to RAS+ mm."""
+    """Resample a stack to evenly spaced slices without tilt; return voxels `(I, J, K)` and affine to RAS+ mm."""
     heights = stack.heights_mm
-    num_slices = 1 + round((heights[-1] - heights[0]) / stack.usual_mm)
+    num_slices = 1 + round((heights[-1] - heights[0]) / stack.slice_spacing_mm)
     even = np.linspace(heights[0], heights[-1], num_slices)
-    if stack.gaps() or stack.uneven():
+    if stack.gaps() or stack.uneven_slices():
         array = interpolate_slices(array, heights, even, stack.tolerance_mm)
     origin = stack.positions_mm[0]
     step = (heights[-1] - heights[0]) / (num_slices - 1)
@@ -37,7 +37,7 @@ def repair_stack(array: Array, stack: Stack) -> tuple[Array, Affine]:
 def interpolate_slices(
     array: Array, heights_mm: NDArray[np.float64], wanted_mm: NDArray[np.float64], tolerance_mm: float
 ) -> Array:
-    """Return slices at the heights `wanted_mm`, linear between neighbours; one within the tolerance is kept."""
+    """Interpolate slices linearly at the heights `wanted_mm`; a slice within the tolerance is kept unchanged."""
     result = np.empty((*array.shape[:2], len(wanted_mm)), np.float32, order="F")
     for index, height in enumerate(wanted_mm):
         nearest = int(np.abs(heights_mm - height).argmin())
@@ -51,9 +51,9 @@ def interpolate_slices(
 
 
 def shift_slices(array: Array, shifts: NDArray[np.float64]) -> tuple[Array, NDArray[np.float64]]:
-    """Shift each slice within its plane by `shifts` voxels, (K, 2), linear between voxels.
+    """Shift each slice within its plane by `shifts` voxels, (K, 2), with linear interpolation.
 
-    Returns the voxels on the grid that holds all of them, and that grid's first voxel in the old one's indices.
+    Returns the voxels on a grid that contains all shifted slices, and the index of its first voxel in the old grid.
     """
     first, last = np.floor(shifts.min(axis=0)), np.ceil(shifts.max(axis=0))
     size = tuple(int(count) for count in array.shape[:2] + last - first)

@@ -1,7 +1,7 @@
-"""DICOM files of a tree, told by their content, gathered into series.
+"""DICOM files of a folder tree, recognised by content and grouped into series.
 
-A series is what shares a SeriesInstanceUID; where an archive has emptied it, what shares patient, study, frame of
-reference, series number and folder.
+The files of a series have the same SeriesInstanceUID. If an archive has removed it, they have the same patient,
+study, frame of reference, series number and folder.
 """
 
 import os
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from medunet.base.errors import DataError
 from medunet.base.files import hash_value
-from medunet.base.pool import choose_workers, run_all
+from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.processor import usable_cores
 from medunet.base.progress import track
 from medunet.imaging.dicom import DicomFile, is_dicom, read_file
 
 _FILES_AT_ONCE = 256
-_LIKE_VOXELS = 2_000_000  # what reading so many headers costs, in voxels of other work
+_LIKE_VOXELS = 2_000_000  # equivalent cost of reading so many headers, for `choose_workers`
 
 
 @dataclass(frozen=True)
 class UnreadableFile:
-    """A file that should be DICOM and cannot be read, or a folder that cannot be opened, and why."""
+    """A DICOM file that cannot be read, or a folder that cannot be opened, with the reason."""
 
     path: Path
     why: str
@@ -31,7 +31,7 @@ class UnreadableFile:
 
 @dataclass(frozen=True)
 class Series:
-    """The files of one series. The keys are made of identities: they belong into the private map alone."""
+    """The files of one series. The keys contain patient identities: store them only in the private originals.csv."""
 
     key: str
     patient_key: str
@@ -39,31 +39,31 @@ class Series:
 
     @property
     def patient_is_named(self) -> bool:
-        """Whether there is a PatientID; without one a study, or a folder, stands for a patient."""
+        """Whether there is a PatientID; without one, the study or folder identifies the patient."""
         return self.patient_key.startswith("id ")
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What a folder and those below it hold."""
+    """The DICOM series and other files of a folder tree."""
 
     series: tuple[Series, ...]  # ordered by patient, study date, series number and key
     unreadable: tuple[UnreadableFile, ...]
-    num_others: int  # files that are not DICOM, and DICOMDIRs
+    num_others: int  # files that are not DICOM images, and DICOMDIRs
 
 
 def read_tree(root: Path, *, leave_out: Path | None = None, workers: int | None = None) -> Tree:
-    """Read the headers of all files below `root`, but for those below `leave_out`, with a progress bar on stderr."""
+    """Read the headers of all files below `root`, except those below `leave_out`, with a progress bar on stderr."""
     unreadable: list[UnreadableFile] = []
     paths = sorted(_regular_files(root, leave_out, unreadable))
     chunks = [paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
     num_workers = min(workers or usable_cores(), choose_workers(len(chunks), _LIKE_VOXELS))
     files: list[DicomFile] = []
     num_others = len(paths)
-    with closing(run_all(read_headers, chunks, num_workers)) as results:
+    with closing(run_parallel(read_headers, chunks, num_workers)) as results:
         for _, (place, found) in zip(track(chunks, "Read headers"), results, strict=True):
             if found is None:
-                why = "the process that read it was ended from outside"
+                why = "the process that read it was killed"
                 found = [UnreadableFile(path, why) for path in chunks[place]]
             num_others -= len(found)
             files += [entry for entry in found if isinstance(entry, DicomFile)]
@@ -76,7 +76,7 @@ def read_tree(root: Path, *, leave_out: Path | None = None, workers: int | None 
 
 
 def read_headers(paths: Sequence[Path]) -> list[DicomFile | UnreadableFile]:
-    """Read the headers of the DICOM files among `paths`; others are left out."""
+    """Read the headers of the DICOM files among `paths`; other files are skipped."""
     found: list[DicomFile | UnreadableFile] = []
     for path in paths:
         try:
@@ -90,24 +90,24 @@ def read_headers(paths: Sequence[Path]) -> list[DicomFile | UnreadableFile]:
 
 
 def gather_series(files: Iterable[DicomFile], root: Path) -> list[Series]:
-    """Gather files into series; `root` is the folder that they were found in."""
-    gathered: dict[str, list[DicomFile]] = {}
+    """Group files found below `root` into series, ordered by patient, study date, series number and key."""
+    groups: dict[str, list[DicomFile]] = {}
     for file in files:
-        gathered.setdefault(_series_key(file, root), []).append(file)
+        groups.setdefault(_series_key(file, root), []).append(file)
     series = [
-        Series(key, _patient_key(held[0], root), tuple(sorted(held, key=lambda file: file.path)))
-        for key, held in gathered.items()
+        Series(key, _patient_key(group[0], root), tuple(sorted(group, key=lambda file: file.path)))
+        for key, group in groups.items()
     ]
-    return sorted(series, key=_rank)
+    return sorted(series, key=_sort_key)
 
 
 def fingerprint_files(files: Iterable[DicomFile], how: object) -> str:
-    """Return a hash of what the files are known by without their pixels, and of `how` they are imported."""
+    """Return a hash of the UIDs, sizes and modification times of files, and of the import settings `how`."""
     return hash_value([sorted([file.instance_uid, file.size, file.modified_ns] for file in files), how])
 
 
 def _regular_files(root: Path, leave_out: Path | None, unreadable: list[UnreadableFile]) -> Iterator[Path]:
-    """Yield the files below `root`; what may not be looked into joins `unreadable`."""
+    """Yield the files below `root`; folders and files that cannot be accessed are appended to `unreadable`."""
 
     def keep(error: OSError) -> None:
         unreadable.append(UnreadableFile(Path(error.filename), error.strerror or "cannot be opened"))
@@ -140,7 +140,7 @@ def _folder(file: DicomFile, root: Path) -> str:
     return file.path.parent.relative_to(root).as_posix()
 
 
-def _rank(series: Series) -> tuple[str, str, int, str, str]:
+def _sort_key(series: Series) -> tuple[str, str, int, str, str]:
     first = series.files[0]
     number = first.series_number
     return series.patient_key, first.study_date, len(number), number, series.key

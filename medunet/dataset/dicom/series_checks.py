@@ -1,6 +1,6 @@
-"""Checks of a DICOM series (D…): its slices become stacks that can be imported, or are refused with the slice named.
+"""Checks of a DICOM series (faults D…): sort its slices into stacks that can be imported, or name the faulty slices.
 
-Slices are named by their place along the normal, from 1, and by InstanceNumber; never by file or identity.
+Slices are named by their position along the normal, from 1, and by InstanceNumber, but never by file or patient.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.dicom.series import Series
 from medunet.dataset.dicom.splitting import split_orientations, split_repeats
-from medunet.dataset.dicom.stacks import Stack, find_places, sort_slices
+from medunet.dataset.dicom.stacks import Stack, group_by_height, sort_slices
 from medunet.imaging.dicom import Slice
 from medunet.imaging.geometry import max_volume_bytes
 from medunet.records.fault import Fault
@@ -22,43 +22,45 @@ from medunet.records.fault import Fault
 Modality = Literal["CT", "MR", "PET", "other"]
 
 _MODALITIES: dict[str, Modality] = {"CT": "CT", "MR": "MR", "PT": "PET"}
-_UNIT = 2e-3  # by which the directions' squared lengths may miss 1, and their cosine 0
-_FEWEST_OF_A_STACK = 3  # slices turned against the others that are a stack, not strays
+_UNIT = 2e-3  # tolerance of the squared lengths (1) and of the cosine (0) of the image directions
+_FEWEST_OF_A_STACK = 3  # fewest slices of another orientation that form a stack of their own
 _NAMED_AT_MOST = 3
 _BYTES_PER_VOXEL = 4
-_MOST_REPAIRED = 3.5  # usual distances: a gap of three slices and more stays one
-_STEEPEST_REPAIRED = 1.0  # 45°
+_MOST_REPAIRED = (
+    3.5  # largest distance to repair, in slice spacings: three or more missing slices are an error
+)
+_STEEPEST_REPAIRED = 1.0  # largest tilt to repair: tangent of 45°
 
 
 @dataclass(frozen=True)
 class Part:
-    """A volume of a series, or what is left of a series that holds none."""
+    """One volume of a series, or a series without a volume (`stack` is None), with its faults."""
 
     series: Series
     number: int  # from 1
     stack: Stack | None
-    faults: tuple[Fault, ...]  # of no case yet
+    faults: tuple[Fault, ...]  # without case id
 
     @property
     def modality(self) -> Modality:
-        """CT, MR, PET or other."""
+        """Modality of the series: CT, MR, PET or other."""
         return modality_of(self.series)
 
     @property
     def is_refused(self) -> bool:
-        """Whether a fault is an error."""
+        """Whether any fault is an error."""
         return any(fault.severity == "error" for fault in self.faults)
 
 
 def modality_of(series: Series) -> Modality:
-    """Return CT, MR, PET or other."""
+    """Return the modality of a series: CT, MR, PET or other."""
     return _MODALITIES.get(series.files[0].modality, "other")
 
 
 def check_series(series: Series, *, repair: bool = False) -> list[Part]:
-    """Divide a series into its volumes and check each; with `repair`, gaps and tilt become warnings.
+    """Split a series into volumes and check each; with `repair`, gaps and tilt become warnings.
 
-    Nothing is read but the headers that the series holds.
+    Only the headers in `series` are used; no files are read.
     """
     subject = modality_of(series)
     slices, common = _usable_slices(series, subject)
@@ -67,8 +69,8 @@ def check_series(series: Series, *, repair: bool = False) -> list[Part]:
     if not slices:
         return [Part(series, 1, None, tuple(common))]
     slices = sort_slices(slices)
-    if len(slices) == 1 or (len(find_places(slices)) == 1 and len(split_orientations(slices)) == 1):
-        text = f"{len(slices)} image{'s' * (len(slices) > 1)} at one place"
+    if len(slices) == 1 or (len(group_by_height(slices)) == 1 and len(split_orientations(slices)) == 1):
+        text = f"{len(slices)} image{'s' * (len(slices) > 1)} at one position"
         return [Part(series, 1, None, (*common, make_fault("D013", "", subject, text)))]
     if found := _mixed_faults(slices, subject):
         return [Part(series, 1, None, (*common, *found))]
@@ -82,7 +84,7 @@ def check_series(series: Series, *, repair: bool = False) -> list[Part]:
 
 
 def hounsfield_fault(stack: Stack, smallest: float) -> Fault | None:
-    """Return the fault of a CT that is not in HU, from its tags and its smallest value."""
+    """Return the fault of a CT that is not in HU, judged by its tags and its smallest value; None if it is in HU."""
     frame = stack.slices[0].frame
     if frame.rescale_type not in ("", "HU"):
         known = frame.rescale_type if frame.rescale_type in ("US", "OD", "MGML", "ED", "Z_EFF") else "other"
@@ -95,13 +97,13 @@ def hounsfield_fault(stack: Stack, smallest: float) -> Fault | None:
 
 
 def name_slices(slices: Sequence[Slice], places: Sequence[int]) -> str:
-    """Name slices by their places in `slices`, from 0: the first few, and how many more."""
+    """Return names of slices at positions in `slices`, from 0: the first few, and the number of further ones."""
     named = [name_slice(slices, place) for place in places[:_NAMED_AT_MOST]]
     return ", ".join(named) + _more(len(places))
 
 
 def name_slice(slices: Sequence[Slice], place: int) -> str:
-    """Name a slice by its place in `slices`, from 0."""
+    """Return the name of a slice at a position in `slices`, from 0."""
     number = slices[place].frame.number
     return f"slice {place + 1}" + ("" if number is None else f" (InstanceNumber {number})")
 
@@ -111,9 +113,9 @@ def _more(count: int) -> str:
 
 
 def _usable_slices(series: Series, subject: str) -> tuple[list[Slice], list[Fault]]:
-    """Return the slices that may be part of a volume, and how many are not, by why."""
+    """Return the slices that may be part of a volume, and faults that count the others by reason."""
     usable: list[Slice] = []
-    why: Counter[tuple[str, bool]] = Counter()  # the reason, and whether a volume may miss the image
+    why: Counter[tuple[str, bool]] = Counter()  # the reason, and whether a volume may lack this image
     for file in series.files:
         if file.no_image:
             why[file.no_image, False] += 1
@@ -148,12 +150,12 @@ def _why_left_out(one: Slice) -> tuple[str, bool]:
         return "no orientation", True
     directions = np.reshape(frame.orientation, (2, 3))
     if np.abs(directions @ directions.T - np.eye(2)).max() > _UNIT:
-        return "directions that are not perpendicular and of length 1", True
+        return "image directions that are not perpendicular unit vectors", True
     return "", False
 
 
 def _mixed_faults(slices: list[Slice], subject: str) -> list[Fault]:
-    """Return the faults of slices that cannot be of one grid, whatever their orientation."""
+    """Return the faults of slices that do not belong to one scan, such as another spacing, matrix or patient."""
     faults = []
     spacings = [one.frame.spacing_mm for one in slices]
     bad = [
@@ -182,14 +184,14 @@ def _mixed_faults(slices: list[Slice], subject: str) -> list[Fault]:
 
 
 def _strays(slices: list[Slice], key: Callable[[Slice], Hashable]) -> list[int]:
-    """Return the places of the slices whose `key` is not that of most."""
+    """Return the positions of the slices whose `key` differs from the most common one."""
     keys = [key(one) for one in slices]
     usual = Counter(keys).most_common(1)[0][0]
     return [place for place, found in enumerate(keys) if found != usual]
 
 
 def _split(slices: list[Slice], subject: str) -> tuple[list[Stack], list[Fault]]:
-    """Divide slices into stacks; none of them, with the fault, where that cannot be done."""
+    """Split slices into stacks; if this is not possible, return no stack and the fault."""
     groups = split_orientations(slices)
     if strays := [one for group in groups[1:] if len(group) < _FEWEST_OF_A_STACK for one in group]:
         places = [place for place, one in enumerate(slices) if any(one is stray for stray in strays)]
@@ -201,7 +203,7 @@ def _split(slices: list[Slice], subject: str) -> tuple[list[Stack], list[Fault]]
         ordered = sort_slices(group)
         split, by = split_repeats(ordered)
         if not split:
-            return [], [make_fault("D003", "", subject, _name_twins(ordered))]
+            return [], [make_fault("D003", "", subject, _name_duplicates(ordered))]
         apart += [by] if by else []
         stacks += [Stack(tuple(part)) for part in split]
     if len(stacks) == 1:
@@ -210,9 +212,9 @@ def _split(slices: list[Slice], subject: str) -> tuple[list[Stack], list[Fault]]
     return stacks, [make_fault("D014", "", subject, text)]
 
 
-def _name_twins(slices: list[Slice]) -> str:
-    twins = [place for place in find_places(slices) if len(place) > 1]
-    named = [" and ".join(name_slice(slices, index) for index in place[:2]) for place in twins]
+def _name_duplicates(slices: list[Slice]) -> str:
+    duplicates = [group for group in group_by_height(slices) if len(group) > 1]
+    named = [" and ".join(name_slice(slices, index) for index in group[:2]) for group in duplicates]
     text = "at one height: " + "; ".join(named[:_NAMED_AT_MOST]) + _more(len(named))
     images = Counter((one.file.instance_uid, one.frame.index) for one in slices if one.file.instance_uid)
     copies = sum(count - 1 for count in images.values())
@@ -220,14 +222,14 @@ def _name_twins(slices: list[Slice]) -> str:
 
 
 def _stack_faults(stack: Stack, subject: str, repair: bool) -> list[Fault]:
-    """Return all faults of a stack's geometry and headers."""
+    """Return all faults of the geometry and headers of a stack."""
     faults = []
     slices = stack.slices
     num_bytes = math.prod(stack.upright_shape if repair else stack.shape) * _BYTES_PER_VOXEL
     if num_bytes > max_volume_bytes():
         faults.append(make_fault("N018", "", subject, f"{num_bytes / 1e9:.3g} GB"))
-    if beside := stack.beside():
-        text = f"shifted in its plane by {max(beside.values()):.3g} mm: {name_slices(slices, list(beside))}"
+    if shifts := stack.in_plane_shifts():
+        text = f"shifted in its plane by {max(shifts.values()):.3g} mm: {name_slices(slices, list(shifts))}"
         faults.append(make_fault("D004", "", subject, text))
     faults += _gap_faults(stack, subject, repair)
     if stack.is_tilted:
@@ -240,8 +242,8 @@ def _stack_faults(stack: Stack, subject: str, repair: bool) -> list[Fault]:
         text = f"ImageType says {' and '.join(sorted(words))}" if words else "secondary capture"
         faults.append(make_fault("D007", "", subject, text))
     thickness_mm = slices[0].frame.thickness_mm
-    if thickness_mm and abs(thickness_mm - stack.usual_mm) > stack.tolerance_mm:
-        text = f"SliceThickness {thickness_mm:g} mm, distance {stack.usual_mm:.4g} mm"
+    if thickness_mm and abs(thickness_mm - stack.slice_spacing_mm) > stack.tolerance_mm:
+        text = f"SliceThickness {thickness_mm:g} mm, distance {stack.slice_spacing_mm:.4g} mm"
         faults.append(make_fault("D011", "", subject, text))
     rescales = {(one.frame.slope, one.frame.intercept) for one in slices}
     if len(rescales) > 1:
@@ -260,12 +262,12 @@ def _gap_faults(stack: Stack, subject: str, repair: bool) -> list[Fault]:
             for gap in gaps[:_NAMED_AT_MOST]
         ]
         text = "; ".join(named) + _more(len(gaps))
-    elif uneven := stack.uneven():
+    elif uneven := stack.uneven_slices():
         text = f"off even heights: {name_slices(stack.slices, uneven)}"
     else:
         return []
-    fault = make_fault("D002", "", subject, text, expected=f"{stack.usual_mm:.4g} mm between slices")
-    if repair and max(distances) <= _MOST_REPAIRED * stack.usual_mm:
+    fault = make_fault("D002", "", subject, text, expected=f"{stack.slice_spacing_mm:.4g} mm between slices")
+    if repair and max(distances) <= _MOST_REPAIRED * stack.slice_spacing_mm:
         fault = _repaired(fault, "interpolated at even heights")
     return [fault]
 
@@ -274,7 +276,7 @@ def _tilt_fault(stack: Stack, subject: str, repair: bool) -> Fault:
     steepness = float(np.linalg.norm(stack.drift))
     last = name_slice(stack.slices, len(stack.slices) - 1)
     text = (
-        f"{np.rad2deg(np.arctan(steepness)):.3g}°: {last} lies {stack.drift_mm:.4g} mm beside the normal "
+        f"{np.rad2deg(np.arctan(steepness)):.3g}°: {last} is {stack.drift_mm:.4g} mm off the normal "
         f"through {name_slice(stack.slices, 0)}"
     )
     fault = make_fault("D005", "", subject, text)
@@ -286,5 +288,5 @@ def _repaired(fault: Fault, how: str) -> Fault:
         fault,
         severity="warning",
         measured=f"{fault.measured}; repaired: {how}",
-        hint="None needed if resampled voxels will do.",
+        hint="No action is needed if resampled voxels are acceptable.",
     )

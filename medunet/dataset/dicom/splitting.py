@@ -1,23 +1,25 @@
-"""Several acquisitions in one series told apart: by orientation, echo, b-value, time point, or by their number where
-they overlap, as the chest and abdomen of one CT do."""
+"""Splitting of a series into several acquisitions by orientation, echo, b-value, time point or similar tags.
+
+Overlapping acquisitions, such as chest and abdomen of one CT, are split by acquisition number.
+"""
 
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
 
-from medunet.dataset.dicom.stacks import JITTER, Stack, find_places
+from medunet.dataset.dicom.stacks import JITTER, Stack, group_by_height
 from medunet.imaging.dicom import Slice
 
 _IN_ORDER = ("echo time", "b-value", "time point", "trigger time", "inversion time")
 _IN_ORDER_AT_LAST = ("acquisition number", "echo number")
-_FEWEST_OF_AN_ACQUISITION = 3  # slices that show a distance of their own
+_FEWEST_OF_AN_ACQUISITION = 3  # fewest slices from which a slice spacing can be determined
 _TIMES = ("acquisition time", "content time")
 _Key = tuple[float | str | None, ...]
 
 
 def split_orientations(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Return the slices by orientation, the largest group first; differences up to 1e-4 are one orientation."""
+    """Group slices by orientation, the largest group first; differences up to 1e-4 are ignored."""
     groups: list[list[Slice]] = []
     firsts: list[np.ndarray] = []
     for one in slices:
@@ -33,16 +35,16 @@ def split_orientations(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 
 def split_repeats(slices: Sequence[Slice]) -> tuple[list[list[Slice]], str]:
-    """Return slices, sorted by height, as stacks without repeated heights, and by what they were told apart.
+    """Split slices, sorted by height, into stacks without repeated heights; also return the name of the tags used.
 
-    What tells them apart must give as many stacks as slices lie at one height, each of half of the heights or more,
-    or acquisitions that overlap. Nothing that does: no stack at all.
+    The tags must give as many stacks as there are slices at one height, each with at least half of the heights, or
+    overlapping acquisitions. If no tags do, no stacks are returned.
     """
-    places = find_places(slices)
+    places = group_by_height(slices)
     most = max(len(place) for place in places)
     if most == 1:
         together = Stack(tuple(slices))
-        if (together.gaps() or together.uneven()) and (found := _split_overlaps(slices, places)):
+        if (together.gaps() or together.uneven_slices()) and (found := _split_overlaps(slices, places)):
             return found, "acquisition number"
         return [list(slices)], ""
     names = [*_IN_ORDER, *_IN_ORDER_AT_LAST]
@@ -88,7 +90,7 @@ def _are_stacks(groups: list[list[Slice]], places: list[list[int]], slices: Sequ
 def _split_by_time(
     slices: Sequence[Slice], places: list[list[int]], most: int, name: str
 ) -> list[list[Slice]]:
-    """Return the first, second, ... slice in time of each place, if each round ends before the next begins."""
+    """Group the first, second, ... slice in time at each height, if each group ends before the next one starts."""
     if len(places) < 2 or any(len(place) != most for place in places):
         return []
     times = [one.frame.told_apart.get(name) for one in slices]
@@ -104,10 +106,10 @@ def _split_by_time(
 
 
 def _split_overlaps(slices: Sequence[Slice], places: list[list[int]]) -> list[list[Slice]]:
-    """Return the acquisitions, from the lowest, that by themselves have even slices and overlap the one below.
+    """Split slices into overlapping acquisitions, from the lowest; each must have evenly spaced slices.
 
-    The usual distance must be that of all slices too: every other slice of one scan, stored as an acquisition of its
-    own, is half a volume, and no overlap.
+    The slice spacing of each acquisition must also be that of all slices together, so that interleaved slices of one
+    scan that are stored as two acquisitions are not split.
     """
     groups = _group(slices, [(one.frame.told_apart.get("acquisition number"),) for one in slices])
     fewest = min(len(places), *(len(group) for group in groups))
@@ -115,9 +117,11 @@ def _split_overlaps(slices: Sequence[Slice], places: list[list[int]]) -> list[li
         return []
     together = Stack(tuple(slices[place[0]] for place in places))
     stacks = [Stack(tuple(group)) for group in groups]
-    if any(stack.gaps() or stack.uneven() for stack in stacks):
+    if any(stack.gaps() or stack.uneven_slices() for stack in stacks):
         return []
-    if any(abs(stack.usual_mm - together.usual_mm) > together.tolerance_mm for stack in stacks):
+    if any(
+        abs(stack.slice_spacing_mm - together.slice_spacing_mm) > together.tolerance_mm for stack in stacks
+    ):
         return []
     stacks.sort(key=lambda stack: stack.heights_mm[0])
     if any(upper.heights_mm[0] > lower.heights_mm[-1] for lower, upper in pairwise(stacks)):

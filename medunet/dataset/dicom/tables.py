@@ -1,6 +1,6 @@
-"""What an import leaves for its readers: the table of series, and a manifest for each modality.
+"""Output tables of a DICOM import: the table of series, and a manifest for each modality.
 
-Rows of finished volumes are kept in a journal until the table is written, so that an import can be stopped.
+Rows of finished volumes are kept in a journal until the table is written, so that an import can be resumed.
 """
 
 import csv
@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_object, write_json, write_text
+from medunet.base.files import read_json_object, write_json, write_text
 from medunet.dataset.dicom.series_checks import Modality
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Manifest
@@ -29,29 +29,29 @@ _MANIFESTS = ("manifest.json", *(f"manifest_{modality}.json" for modality in _MO
 
 @dataclass(frozen=True)
 class SeriesRow:
-    """One volume of a series, or a series without any; numbers that are not known are empty."""
+    """A row of series.csv: one volume of a series, or a series without a volume; unknown values are empty."""
 
     case: str
     patient: str
     modality: Modality
     status: Status
-    num_slices: int  # in the source
+    num_slices: int  # of the DICOM series
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
     voxel_type: str = ""
-    smallest: float | None = None  # value
-    repaired: str = ""  # gaps, tilt
-    faults: tuple[str, ...] = ()  # codes
+    smallest: float | None = None  # voxel value
+    repaired: str = ""  # gaps, tilt or both
+    faults: tuple[str, ...] = ()  # fault codes
 
 
 class Journal:
-    """Rows of volumes that are written: those of the last table and those of an import that was stopped."""
+    """Rows of the volumes that are already written, from the last table and from a stopped import."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what is kept in `folder`; a line that a kill has cut off is ignored.
+        """Read the table and the journal in `folder`; an incomplete line is ignored.
 
         Raises:
-            InputError: series.json is not what is written here.
+            InputError: series.json is not valid.
         """
         self._path = folder / _JOURNAL
         self.rows = {row.case: row for row in read_rows(folder)}
@@ -64,38 +64,38 @@ class Journal:
             self.rows[row.case] = row
 
     def add(self, row: SeriesRow) -> None:
-        """Keep a row on disk."""
+        """Append a row to the journal."""
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(f"\n{json.dumps(asdict(row))}\n")  # a line that was cut off before ends here
+            stream.write(f"\n{json.dumps(asdict(row))}\n")  # the first newline ends an incomplete line
         self.rows[row.case] = row
 
     def remove(self) -> None:
-        """Forget the journal when the table is written."""
+        """Remove the journal file after the table is written."""
         self._path.unlink(missing_ok=True)
 
 
 def read_rows(folder: Path) -> list[SeriesRow]:
-    """Read the rows of a folder's series.json; none where there is no such file.
+    """Read the rows of series.json in a folder; an empty list if there is no such file.
 
     Raises:
-        InputError: it is not what `write_rows` writes.
+        InputError: The file is not valid.
     """
     path = folder / _TABLE
     if not path.exists():
         return []
-    plain = read_object(path)
+    plain = read_json_object(path)
     try:
         if plain.get("schema") != _SCHEMA:
             raise InputError(f"its schema is not {_SCHEMA}", where=str(path), hint="Remove it.")
         return TypeAdapter(list[SeriesRow]).validate_python(plain.get("series"))
     except ValidationError as error:
         raise InputError(
-            "does not hold series as they are written", where=str(path), hint="Remove it."
+            "does not contain a valid table of series", where=str(path), hint="Remove it."
         ) from error
 
 
 def write_rows(rows: Sequence[SeriesRow], folder: Path) -> None:
-    """Write series.csv and series.json, each whole or not at all."""
+    """Write series.csv and series.json atomically."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [column.name for column in fields(SeriesRow)], lineterminator="\n")
     writer.writeheader()
@@ -106,10 +106,10 @@ def write_rows(rows: Sequence[SeriesRow], folder: Path) -> None:
 
 
 def make_manifests(rows: Iterable[SeriesRow], description: Description | None) -> dict[str, Manifest]:
-    """Return the manifests of imported volumes as unlabelled cases, by file name: one, or one for each modality.
+    """Return manifests with the imported volumes as unlabelled cases, by file name; one for each modality.
 
-    `description` is taken for its own modality; others, and all without it, get one that names the modality as
-    channel and declares one label.
+    `description` is used for its own modality. Other modalities get a description with the modality as channel and
+    one label.
     """
     imported: dict[str, list[SeriesRow]] = {}
     for row in rows:
@@ -134,7 +134,7 @@ def make_manifests(rows: Iterable[SeriesRow], description: Description | None) -
 
 
 def write_manifests(manifests: dict[str, Manifest], folder: Path) -> None:
-    """Write manifests by their file names, and remove those of an earlier import that are none of them."""
+    """Write manifests, given by file name, and remove other manifests of an earlier import."""
     for name, manifest in manifests.items():
         manifest.write(folder / name)
     for name in _MANIFESTS:
@@ -143,7 +143,7 @@ def write_manifests(manifests: dict[str, Manifest], folder: Path) -> None:
 
 
 def find_written(folder: Path) -> list[str]:
-    """Return the names of what stands in a folder and an import would write, but for the list of originals."""
+    """Return the names of existing files in a folder that an import would write, except originals.csv."""
     names = (*_MANIFESTS, _TABLE, _CSV, "checks.json", "checks.csv")
     images = ["images"] if any(folder.glob("images/*.nii.gz")) else []
     return [name for name in names if (folder / name).exists()] + images

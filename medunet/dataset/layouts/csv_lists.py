@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from medunet.base.errors import InputError
 from medunet.dataset.layouts.patterns import Listing, list_named, stem
 from medunet.imaging.formats import PICTURES, SCANS, expression_of, is_picture
-from medunet.records.data_root import can_be_path, place_below
+from medunet.records.data_root import can_be_path, path_in_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, make_case
 
@@ -215,7 +215,7 @@ def _file(text: str, column: str, table: Table, data_root: Path, faults: list[st
     given = PurePosixPath(text.replace("\\", "/"))
     folder = data_root / PurePosixPath(table.place).parent
     path = next((base / given for base in (folder, data_root) if (base / given).exists()), folder / given)
-    place = place_below(path, data_root)
+    place = path_in_data_root(path, data_root)
     if place is None:
         faults.append(f"{column} leads out of the data root")
     return place or ""

@@ -11,7 +11,7 @@ from typing import Any
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
 from medunet.dataset.layouts.patterns import Listing, list_named, stem
-from medunet.records.data_root import place_below
+from medunet.records.data_root import path_in_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, make_case
 
@@ -144,7 +144,7 @@ def _images_of(
 
 
 def _relative(path: str, data_root: Path, place: str) -> str:
-    below = place_below(data_root / path, data_root)
+    below = path_in_data_root(data_root / path, data_root)
     if below is None:
         raise InputError(
             f"the path {path} leads out of the data root",

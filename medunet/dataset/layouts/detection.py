@@ -84,7 +84,7 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
         if found.instances:
             known, told = {"background": 0, "object": 1}, f"values number objects of one label: {found}"
         notes.append(told)
-        plain = {**description.plain(), "labels": known, "instances": found.instances}
+        plain = {**description.to_dict(), "labels": known, "instances": found.instances}
         plain["channels"] = _read_channels(candidate, data_root, notes)
         if not description.patient and all(re.match(_IMPORTED, case.id) for case in cases):
             plain["patient"] = _IMPORTED
@@ -108,7 +108,7 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
 def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> dict[str, Any]:
     """Return the channels, named as far as they are by file endings or columns, with a modality for each."""
     description = candidate.description
-    channels = {name: channel.plain() for name, channel in description.channels.items()}
+    channels = {name: channel.to_dict() for name, channel in description.channels.items()}
     if description.layout != "png":
         if list(channels) == ["image"]:
             files = _image_files(candidate, "image", data_root)

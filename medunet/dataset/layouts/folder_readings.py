@@ -18,7 +18,7 @@ from medunet.dataset.layouts.patterns import Listing, scan_folder, walk_files
 from medunet.dataset.manifest import list_cases
 from medunet.imaging.formats import PICTURES, SCANS, endings_of, expression_of
 from medunet.imaging.volumes import read_header
-from medunet.records.data_root import can_be_path, place_below
+from medunet.records.data_root import can_be_path, path_in_data_root
 from medunet.records.description import Description
 
 _SCAN, _PICTURE = expression_of(SCANS), expression_of(PICTURES)
@@ -145,7 +145,7 @@ def table_candidate(path: Path, data_root: Path) -> Candidate:
     Raises:
         InputError: it lies outside the data root, or names no images.
     """
-    place = place_below(path, data_root)
+    place = path_in_data_root(path, data_root)
     if place is None:
         raise InputError(
             "lies outside the data root", where=path.name, hint="Give a --data-root that holds it."
@@ -217,7 +217,7 @@ def _bids_candidates(folder: Path, volumes: Sequence[str]) -> Iterator[Candidate
             for ending in endings
         }
         if channels:
-            files = kind.patterns.plain()
+            files = kind.patterns.to_dict()
             name = plain_name(folder.absolute().name)
             description = _draft(name, "bids", channels=channels, files=files, patient=bids.PATIENT)
             listing = scan_folder(description, folder)
@@ -233,7 +233,9 @@ def _pairs_candidate(name: str, names: PairNames, folder: Path, layout: str, wha
         if found.issuperset(names.pairs):
             return Candidate(what, names.evidence, usual, listing, False)
     channels = {each: {"modality": modality_of(each), "endings": [each]} for each in names.channels}
-    described = _draft(name, layout, files=names.patterns.plain(), channels=channels or _UNKNOWN["channels"])
+    described = _draft(
+        name, layout, files=names.patterns.to_dict(), channels=channels or _UNKNOWN["channels"]
+    )
     return Candidate(what, names.evidence, described, scan_folder(described, folder), False)
 
 

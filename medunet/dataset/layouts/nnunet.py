@@ -9,7 +9,7 @@ from medunet.base.errors import InputError
 from medunet.base.files import read_json
 from medunet.dataset.layouts.patterns import Listing, list_named
 from medunet.dataset.splits import read_folds
-from medunet.records.data_root import place_below
+from medunet.records.data_root import path_in_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import make_case
 
@@ -37,7 +37,7 @@ def read_file_list(path: Path, description: Description, data_root: Path) -> Lis
         if not isinstance(images, list) or not all(isinstance(item, str) for item in (*images, label)):
             faults.append(f"{case_id}: write a list of 'images' and a 'label'")
             continue
-        files = [place_below(data_root / text, data_root) for text in (*images, label)]
+        files = [path_in_data_root(data_root / text, data_root) for text in (*images, label)]
         if outside := [text for text, file in zip((*images, label), files, strict=True) if file is None]:
             faults.append(f"{case_id}: {len(outside)} of its files lie outside the data root")
         elif len(images) != len(description.channels):

@@ -164,7 +164,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return changed
 
 
-MANIFEST = Manifest(description=DESCRIPTION, cases=(CASE,)).plain()
+MANIFEST = Manifest(description=DESCRIPTION, cases=(CASE,)).to_dict()
 PLACES = places_of(MANIFEST)
 
 
@@ -197,7 +197,7 @@ DATALIST = {
 
 @settings(max_examples=300, **FUZZ)
 @given(
-    place=st.sampled_from([("description",), *places_of(DESCRIPTION.plain(), ("description",))]),
+    place=st.sampled_from([("description",), *places_of(DESCRIPTION.to_dict(), ("description",))]),
     entry=st.sampled_from(places_of(DATALIST)),
     values=st.tuples(JSON_VALUES, JSON_VALUES),
     both=st.booleans(),

@@ -153,7 +153,7 @@ def test_the_command_says_what_it_did_and_ends_with_its_exit_code(tmp_path: Path
     slices = make_series(8, series="2")
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 0
-    assert "1 imported, 0 refused, 0 left out; 1 file is no DICOM image" in " ".join(result.output.split())
+    assert "1 imported, 0 refused, 0 left out; 1 file is not a DICOM image" in " ".join(result.output.split())
     write_slices(slices[:4] + slices[5:], tmp_path / "tree" / "gap")
     assert CliRunner().invoke(app, call).exit_code == 1
     assert CliRunner().invoke(app, [*call, "--repair"]).exit_code == 0
@@ -175,10 +175,10 @@ def test_the_files_of_something_else_are_not_overwritten(tmp_path: Path) -> None
     out = tmp_path / "out"
     out.mkdir()
     (out / "manifest.json").write_text("mine")
-    with pytest.raises(InputError, match=r"it holds manifest\.json"):
+    with pytest.raises(InputError, match=r"it contains manifest\.json"):
         import_tree(tmp_path / "tree", out)
     assert (out / "manifest.json").read_text() == "mine"
-    with pytest.raises(InputError, match="it is no folder"):
+    with pytest.raises(InputError, match="it is not a folder"):
         import_tree(tmp_path / "tree", out / "manifest.json")
     (out / "manifest.json").rename(out / "notes.txt")
     assert import_tree(tmp_path / "tree", out).rows[0].status == "imported"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from medunet.base.errors import InputError
 from medunet.cli.app import app
 from medunet.dataset.dicom.importer import import_tree
-from medunet.dataset.dicom.pseudonyms import Names
+from medunet.dataset.dicom.pseudonyms import Pseudonyms
 
 
 def test_nothing_but_the_private_map_knows_the_patient(
@@ -84,11 +84,11 @@ def test_names_stay_when_studies_are_added(tmp_path: Path) -> None:
     tree, out = tmp_path / "tree", tmp_path / "out"
     write_study(tree)
     import_tree(tree, out)
-    before = {entry.case: entry.series_key for entry in Names.read(out).entries}
+    before = {entry.case: entry.series_key for entry in Pseudonyms.read(out).entries}
     write_series(tree / "new", 5, series="0", patient_id="AAA-1")  # sorts before all others
     write_series(tree / "newer", 5, series="11")  # of the first patient
     imported = import_tree(tree, out)
-    after = {entry.case: entry.series_key for entry in Names.read(out).entries}
+    after = {entry.case: entry.series_key for entry in Pseudonyms.read(out).entries}
     assert before.items() <= after.items()
     assert after["p0003_s01"] == f"uid {ROOT}.0"
     assert after["p0001_s03"] == f"uid {ROOT}.11"
@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_read_has_a_pseudonym(tmp_path: Path) -> None:
     fault = next(fault for fault in imported.faults if fault.code == "D009")
     assert fault.case.startswith("f000")
     assert fault.measured.startswith("PixelSpacing")
-    folders = {entry.case: entry.folder for entry in Names.read(out).entries}
+    folders = {entry.case: entry.folder for entry in Pseudonyms.read(out).entries}
     assert folders[fault.case].startswith("bad/")
 
 
@@ -130,7 +130,7 @@ def test_without_the_map_no_image_passes_for_another_patients(tmp_path: Path) ->
         import_tree(tmp_path / "other", out)
     assert (out / "images" / "p0001_s01.nii.gz").read_bytes() == before
     (out / "originals.csv").write_text("")
-    with pytest.raises(InputError, match="not the list of originals"):
+    with pytest.raises(InputError, match="not a valid list of originals"):
         import_tree(tmp_path / "other", out)
 
 
@@ -145,7 +145,7 @@ def test_names_that_are_no_plain_text_are_kept(tmp_path: Path) -> None:
     first = import_tree(tree, out)
     assert [row.status for row in first.rows] == ["imported"]
     assert import_tree(tree, out).rows == first.rows
-    (entry,) = Names.read(out).entries
+    (entry,) = Pseudonyms.read(out).entries
     assert entry.folder == folder.name
 
 
@@ -153,5 +153,5 @@ def test_a_spoilt_map_is_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "tree", 5)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "originals.csv").write_text("case,patient\np0001_s01,p0001\n")
-    with pytest.raises(InputError, match="not the list of originals"):
+    with pytest.raises(InputError, match="not a valid list of originals"):
         import_tree(tmp_path / "tree", tmp_path / "out")

@@ -166,7 +166,7 @@ def test_a_tilted_gantry_is_measured(tmp_path: Path) -> None:
     fault = fault_of(part, "D005")
     assert part.is_refused
     assert codes_of(part) == ["D005"]
-    assert fault.measured.startswith("12°: slice 8 (InstanceNumber 8) lies 3.72 mm beside")
+    assert fault.measured.startswith("12°: slice 8 (InstanceNumber 8) is 3.72 mm off the normal")
 
 
 @pytest.mark.parametrize(("jitter", "codes"), [(1e-6, ["D006"]), (5e-5, ["D006"]), (5e-4, ["D004"])])

@@ -78,7 +78,7 @@ def test_regions_of_kits_with_an_ignored_value() -> None:
         ({"labels": {"a": [1, 2], "b": [2, 3]}, "regions_class_order": [1, 2]}, "exactly one label"),
         ({"labels": {"liver": "much"}, "channel_names": {}}, r"labels\.liver: 'much'.*channel_names: write"),
         ({"labels": {}}, "labels: write"),
-        ({"labels": {"a": 300}}, r"values must lie in 0\.\.255"),
+        ({"labels": {"a": 300}}, r"values must be in 0\.\.255"),
         ({"channel_names": {"0": "CT", "2": "PET"}}, "channel_names: write"),
     ],
 )

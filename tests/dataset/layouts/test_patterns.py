@@ -235,7 +235,7 @@ def test_the_site_is_a_part_of_the_case_id(tmp_path: Path) -> None:
     touch(tmp_path, "imagesTr/x_ucl_1.nii", "labelsTr/x_ucl_1.nii", "imagesTr/y1.nii", "labelsTr/y1.nii")
     cases = scan_folder(describe("msd", site=r"_([a-z]+)_"), tmp_path).cases
     assert [case.site for case in cases] == ["ucl", None]
-    assert "site" not in describe("msd").plain()  # hashes of earlier runs stay valid
+    assert "site" not in describe("msd").to_dict()  # hashes of earlier runs stay valid
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_coloured_picture_is_no_grey_one(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"labels": {"background": 0, "a": 1, "b": 2}}, "instances: needs exactly one foreground label"),
-        ({"channels": {name: {"modality": "other"} for name in "ab"}}, "channels: a picture has 1"),
+        ({"channels": {name: {"modality": "other"} for name in "ab"}}, "channels: a 2D image has 1"),
     ],
 )
 def test_descriptions_that_cannot_be(change: dict, message: str) -> None:

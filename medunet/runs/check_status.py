@@ -1,4 +1,4 @@
-"""What the check of the data allows."""
+"""Whether the data of a run passed the check and have not changed since."""
 
 from medunet.base.errors import FaultsError
 from medunet.base.files import hash_value
@@ -9,7 +9,10 @@ from medunet.runs.run import Run
 
 
 def data_state(run: Run) -> str:
-    """Return a hash of the manifest and of the size and time of every file it names: what a check is good for."""
+    """Return a hash of the manifest and of the size and modification time of every file that it names.
+
+    A check is valid as long as this hash does not change.
+    """
     manifest = run.read_manifest()
     states = []
     for case in manifest.used:
@@ -17,20 +20,20 @@ def data_state(run: Run) -> str:
         for path in (*images, *([label] if label else [])):
             state = path.stat() if path.exists() else None
             states.append([state.st_size, state.st_mtime_ns] if state else None)
-    return hash_value([manifest.plain(), states])
+    return hash_value([manifest.to_dict(), states])
 
 
-def require_clean(run: Run) -> None:
-    """Refuse to go on with errors in the data, or with data that was changed since its check.
+def require_passed_check(run: Run) -> None:
+    """Check that the data passed `medunet check` and have not changed since.
 
     Raises:
-        FaultsError: names the cases at fault and what to do.
+        FaultsError: The data have errors or were changed; the message names the cases and what to do.
     """
     manifest = run.read_manifest()
     checked = read_provenance(run).get("check", {}).get("data_state_sha256")
     if checked != data_state(run) or not run.folder.checks.exists():
         raise FaultsError(
-            "the data have not been checked as they are now",
+            "the data have not been checked, or have changed since the check",
             where=str(run.folder.root),
             hint="Run `medunet check` first.",
         )
@@ -39,5 +42,5 @@ def require_clean(run: Run) -> None:
         raise FaultsError(
             f"the check found {len(left)} error(s): {', '.join(rows[:10])}{' ...' * (len(rows) > 10)}",
             where=str(run.folder.checks),
-            hint="Correct the files, or leave cases out by name with `medunet check --exclude CASE=REASON`.",
+            hint="Correct the files, or exclude cases with `medunet check --exclude CASE=REASON`.",
         )

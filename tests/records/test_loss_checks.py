@@ -8,7 +8,7 @@ import pytest
 from medunet.base.errors import InputError
 from medunet.records.config import LossName, change_config
 from medunet.records.description import Description
-from medunet.records.loss_fit import check_loss, check_mirroring, resolve_loss
+from medunet.records.loss_checks import check_loss, check_mirroring, resolve_loss
 
 PLAIN = {
     "name": "liver",
@@ -45,8 +45,12 @@ def test_auto_follows_the_labels() -> None:
     ("name", "description", "hint"),
     [
         ("dice_ce", REGIONS, r"regions organ, tumour.*dice_bce \(sigmoid\) for regions"),
-        ("ce", REGIONS, r"auto: what fits is bce \(sigmoid\) for regions"),
-        ("bce", LABELS, r"exclude one another.*ce \(softmax\) for exclusive labels, or declared regions"),
+        ("ce", REGIONS, r"auto\. Suitable: bce \(sigmoid\) for regions"),
+        (
+            "bce",
+            LABELS,
+            r"mutually exclusive labels.*ce \(softmax\) for .*, or declared regions",
+        ),
         ("dice_bce", LABELS, r"dice_ce \(softmax\)"),
     ],
 )
@@ -59,10 +63,10 @@ def test_the_hint_names_the_loss_that_fits(name: LossName, description: Descript
     ("name", "description", "weights", "message"),
     [
         ("auto", LABELS, {"lever": 2, "ignore": 1}, r"lever, ignore not.*background, liver, tumour only"),
-        ("auto", REGIONS, {"background": 2}, r"background not counted.*organ, tumour only"),
-        ("auto", REGIONS, {"liver": 2}, r"liver not counted"),
-        ("dice", LABELS, {"background": 2}, r"background not counted.*liver, tumour only"),
-        ("ce", LABELS, {"liver": 0, "tumour": 0}, "every target weighs 0"),
+        ("auto", REGIONS, {"background": 2}, r"background not included.*organ, tumour only"),
+        ("auto", REGIONS, {"liver": 2}, r"liver not included"),
+        ("dice", LABELS, {"background": 2}, r"background not included.*liver, tumour only"),
+        ("ce", LABELS, {"liver": 0, "tumour": 0}, "every target has weight 0"),
     ],
 )
 def test_weights_that_would_do_nothing_are_refused(

@@ -1,7 +1,7 @@
-"""Whether a loss fits the labels and the head that they bring: known before anything is trained, without torch.
+"""Checks that loss, class weights and mirroring suit the labels, before training and without loading torch.
 
-Regions may overlap, so each has a probability of its own (sigmoid head); labels that exclude one another, and the
-background, share one among them (softmax head).
+Regions may overlap, so each has its own probability (sigmoid head). Mutually exclusive labels and the background
+share one distribution (softmax head).
 """
 
 from collections.abc import Mapping
@@ -10,58 +10,64 @@ from medunet.base.errors import InputError
 from medunet.records.config import Config, LossName
 from medunet.records.description import Description
 
-_SIGMOID_FORM = {"ce": "bce", "dice_ce": "dice_bce"}  # of the losses that need a softmax head ...
-_SOFTMAX_FORM = {sigmoid: softmax for softmax, sigmoid in _SIGMOID_FORM.items()}  # ... and a sigmoid head
-_WITH_BACKGROUND = ("ce", "dice_ce", "focal", "dice_focal")  # whose softmax form counts background voxels
+_SIGMOID_FORM = {"ce": "bce", "dice_ce": "dice_bce"}  # losses that need a softmax head -> for a sigmoid head
+_SOFTMAX_FORM = {sigmoid: softmax for softmax, sigmoid in _SIGMOID_FORM.items()}
+_WITH_BACKGROUND = (
+    "ce",
+    "dice_ce",
+    "focal",
+    "dice_focal",
+)  # with a softmax head, these include the background
 
 
 def resolve_loss(name: LossName, description: Description) -> LossName:
-    """Return the loss that "auto" stands for: dice_bce for regions, else dice_ce; any other is itself."""
+    """Return the loss to use: "auto" becomes dice_bce for regions and dice_ce otherwise."""
     if name != "auto":
         return name
     return "dice_bce" if description.regions else "dice_ce"
 
 
-def find_head_misfit(name: str, description: Description) -> tuple[str, str] | None:
-    """Return what does not fit between loss and head and what would, in words; None where they fit."""
+def find_head_mismatch(name: str, description: Description) -> tuple[str, str] | None:
+    """Return descriptions of a loss that does not suit the head and of one that does; None if it suits."""
     if name in _SIGMOID_FORM and description.regions:
         measured = f"{name} (softmax) with the regions {', '.join(description.targets)}"
         return measured, f"{_SIGMOID_FORM[name]} (sigmoid) for regions"
     if name in _SOFTMAX_FORM and not description.regions:
-        measured = f"{name} (sigmoid) with labels that exclude one another"
-        return measured, f"{_SOFTMAX_FORM[name]} (softmax) for exclusive labels, or declared regions"
+        measured = f"{name} (sigmoid) with mutually exclusive labels"
+        return measured, f"{_SOFTMAX_FORM[name]} (softmax) for mutually exclusive labels, or declared regions"
     return None
 
 
 def check_loss(name: LossName, description: Description, class_weights: Mapping[str, float]) -> None:
-    """Check that loss, head, labels and class weights fit one another.
+    """Check that loss, labels and class weights are compatible.
 
     Raises:
-        InputError: a softmax loss for regions or a sigmoid loss for exclusive labels, a weight of what is no target
-            or of a background that the loss does not count, or no target with a weight; names all with how to fix it.
+        InputError: A softmax loss for regions or a sigmoid loss for mutually exclusive labels, a weight of something
+            that is not a target or of a background that the loss does not include, or only zero weights. The
+            message names all of them and how to fix them.
     """
     faults, hints = [], []
-    if misfit := find_head_misfit(name, description):
-        measured, expected = misfit
+    if mismatch := find_head_mismatch(name, description):
+        measured, expected = mismatch
         faults.append(f"training.loss: {measured}")
-        hints.append(f"Set training.loss to auto: what fits is {expected}.")
+        hints.append(f"Set training.loss to auto. Suitable: {expected}.")
     counted = not description.regions and resolve_loss(name, description) in _WITH_BACKGROUND
     known = [*(["background"] if counted else []), *description.targets]
     if unknown := [each for each in class_weights if each not in known]:
-        faults.append(f"training.class_weights: {', '.join(unknown)} not counted by the loss")
+        faults.append(f"training.class_weights: {', '.join(unknown)} not included in the loss")
         hints.append(f"Give weights to {', '.join(known)} only.")
     if all(class_weights.get(target, 1.0) == 0 for target in description.targets):
-        faults.append("training.class_weights: every target weighs 0")
-        hints.append("Give one a weight above 0.")
+        faults.append("training.class_weights: every target has weight 0")
+        hints.append("Give at least one target a weight above 0.")
     if faults:
         raise InputError("; ".join(faults), hint=" ".join(hints))
 
 
 def check_mirroring(config: Config, description: Description) -> None:
-    """Refuse to mirror what has a side, or to predict mirror images that training never showed.
+    """Check that mirroring does not swap left and right labels, and that test-time mirroring was also trained.
 
     Raises:
-        InputError: names both, where both are so.
+        InputError: One of the two is violated; the message names each.
     """
     shown, asked = config.training.mirror, config.inference.mirror
     named = shown if isinstance(shown, tuple) else ()
@@ -75,5 +81,5 @@ def check_mirroring(config: Config, description: Description) -> None:
         raise InputError(
             "; ".join(faults),
             where="training.mirror, inference.mirror",
-            hint="Leave the axis out of both, or name it in both.",
+            hint="Remove the axis from both keys, or name it in both.",
         )

@@ -1,6 +1,8 @@
-"""How every command ends: one message for a user's mistake, and the exit code.
+"""Error messages and exit codes of every command.
 
-0 all well; 1 faults found or some cases failed; 2 the user's mistake; 3 an internal error."""
+0: success; 1: faults found or some cases failed; 2: an error that the user can fix; 3: an internal error; 130:
+stopped by the user.
+"""
 
 import errno
 import sys
@@ -13,11 +15,11 @@ from rich.markup import escape
 from medunet.base.errors import MedunetError, is_out_of_memory
 
 
-def guard(call: Callable[[], object]) -> None:
-    """Call a function; a user's mistake becomes one message and its exit code, with a traceback on `--debug`.
+def run_and_exit(call: Callable[[], object]) -> None:
+    """Call a function and exit with its exit code; print errors as one message, with the traceback on `--debug`.
 
-    For the command line and the pipeline scripts, whose `sys.argv` it reads. A list of failed cases that the
-    function returns ends with exit code 1.
+    Used by the command line and the pipeline scripts. If the function returns a list of failed cases that is not
+    empty, the exit code is 1.
     """
     debug = "--debug" in sys.argv
     errors = Console(stderr=True)
@@ -30,17 +32,22 @@ def guard(call: Callable[[], object]) -> None:
         errors.print(f"[bold red]Error[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        errors.print("Stopped. The same command goes on from here.")
+        errors.print("Stopped. Run the same command to resume.")
         sys.exit(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            errors.print("[bold red]Error[/]: the disk is full. Free some space; the same command goes on.")
+            errors.print(
+                "[bold red]Error[/]: the disk is full. Free some space and run the same command to resume.",
+                soft_wrap=True,
+            )
             sys.exit(2)
         if is_out_of_memory(error):
-            hint = "Free some, or use fewer --workers or smaller planning.patch_size and planning.batch_size."
-            errors.print(f"[bold red]Error[/]: memory ran out. {hint}", highlight=False, soft_wrap=True)
+            hint = (
+                "Free memory, or use fewer --workers or a smaller planning.patch_size or planning.batch_size."
+            )
+            errors.print(f"[bold red]Error[/]: out of memory. {hint}", highlight=False, soft_wrap=True)
             sys.exit(2)
         text = f"({type(error).__name__}): {escape(str(error))}"
         errors.print(f"[bold red]Internal error[/] {text}\nAdd --debug for the traceback.", soft_wrap=True)
