@@ -22,6 +22,65 @@ from medunet.runs.computing import (
 from medunet.runs.run import Run
 
 
+def run_manifest(run: Run) -> Manifest:
+    """List the cases below the data root with folds and write the manifest; accepted faults stay accepted."""
+    require_one_process()
+    config = run.config
+    manifest = make_manifest(
+        run.read_description(),
+        run.data_root,
+        seed=config.seed,
+        folds=None if config.folds_file is None else read_folds(run.folder.root / config.folds_file),
+        holdout=config.holdout,
+        test_share=config.test_share,
+        test_names=None if config.test_file is None else read_test_names(run.folder.root / config.test_file),
+        stratify=config.stratify,
+        exclude=config.exclude,
+    )
+    if run.folder.manifest.exists():
+        manifest = with_accepted(manifest, Manifest.read(run.folder.manifest).accepted)
+    manifest.write(run.folder.manifest)
+    run.save()
+    num_tests = sum(case.split == "test" for case in manifest.used)
+    tests = f", {num_tests} in the test set" if num_tests else ""
+    print_stage(
+        "Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds{tests}", run.folder.manifest
+    )
+    for item in manifest.unmatched:
+        console.print(f"  [yellow]unmatched[/] {escape(item.path)}: {item.reason}", highlight=False)
+    return manifest
+
+
+def run_recognise(place: Path, data_root: Path) -> Description:
+    """Recognise the layout of a folder or of a CSV of cases, print it with the evidence, and return its description.
+
+    Raises:
+        InputError: The layout is not recognised or ambiguous.
+    """
+    folder = descriptions_folder()
+    shipped = [load_description(path.stem) for path in sorted(folder.glob("*.yaml"))]
+    found = recognise(place, data_root, shipped)
+    channels = ", ".join(
+        f"{name} ({channel.modality})" for name, channel in found.description.channels.items()
+    )
+    named = [f"{name} {value}" for name, value in found.description.labels.items() if value]
+    labels = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
+    if found.description.regions:
+        labels += "; regions " + ", ".join(
+            f"{name} ({' + '.join(parts)})" for name, parts in found.description.regions.items()
+        )
+    console.print(f"[bold]Recognised[/]: {escape(found.what)}", highlight=False)
+    for head, text in (
+        ("because", found.evidence),
+        ("channels", channels),
+        ("labels", labels),
+        ("left out", "; ".join(found.left_out) or "nothing"),
+        *(("note", note) for note in found.notes),
+    ):
+        console.print(f"  [dim]{head}[/] {escape(text)}", highlight=False, soft_wrap=True)
+    return found.description
+
+
 def find_dataset_path(dataset: str) -> Path | None:
     """Return the path of a dataset given as a folder or CSV; None for the name or file of a description.
 
@@ -67,62 +126,3 @@ def write_description(description: Description, path: Path) -> None:
     plain = description.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     write_text(path, yaml.safe_dump({"schema": description.schema_, **plain}, sort_keys=False))
     print_stage("Description", "edit the names in this file", path)
-
-
-def run_recognise(place: Path, data_root: Path) -> Description:
-    """Recognise the layout of a folder or of a CSV of cases, print it with the evidence, and return its description.
-
-    Raises:
-        InputError: The layout is not recognised or ambiguous.
-    """
-    folder = descriptions_folder()
-    shipped = [load_description(path.stem) for path in sorted(folder.glob("*.yaml"))]
-    found = recognise(place, data_root, shipped)
-    channels = ", ".join(
-        f"{name} ({channel.modality})" for name, channel in found.description.channels.items()
-    )
-    named = [f"{name} {value}" for name, value in found.description.labels.items() if value]
-    labels = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
-    if found.description.regions:
-        labels += "; regions " + ", ".join(
-            f"{name} ({' + '.join(parts)})" for name, parts in found.description.regions.items()
-        )
-    console.print(f"[bold]Recognised[/]: {escape(found.what)}", highlight=False)
-    for head, text in (
-        ("because", found.evidence),
-        ("channels", channels),
-        ("labels", labels),
-        ("left out", "; ".join(found.left_out) or "nothing"),
-        *(("note", note) for note in found.notes),
-    ):
-        console.print(f"  [dim]{head}[/] {escape(text)}", highlight=False, soft_wrap=True)
-    return found.description
-
-
-def run_manifest(run: Run) -> Manifest:
-    """List the cases below the data root with folds and write the manifest; accepted faults stay accepted."""
-    require_one_process()
-    config = run.config
-    manifest = make_manifest(
-        run.read_description(),
-        run.data_root,
-        seed=config.seed,
-        folds=None if config.folds_file is None else read_folds(run.folder.root / config.folds_file),
-        holdout=config.holdout,
-        test_share=config.test_share,
-        test_names=None if config.test_file is None else read_test_names(run.folder.root / config.test_file),
-        stratify=config.stratify,
-        exclude=config.exclude,
-    )
-    if run.folder.manifest.exists():
-        manifest = with_accepted(manifest, Manifest.read(run.folder.manifest).accepted)
-    manifest.write(run.folder.manifest)
-    run.save()
-    num_tests = sum(case.split == "test" for case in manifest.used)
-    tests = f", {num_tests} in the test set" if num_tests else ""
-    print_stage(
-        "Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds{tests}", run.folder.manifest
-    )
-    for item in manifest.unmatched:
-        console.print(f"  [yellow]unmatched[/] {escape(item.path)}: {item.reason}", highlight=False)
-    return manifest

@@ -19,6 +19,55 @@ from medunet.runs.computing import (
 from medunet.runs.run import Run, each_fold, held_out_cases
 
 
+def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False) -> dict[str, str]:
+    """Predict the held-out cases of a run and return the failed ones with their reasons.
+
+    These are the cases that the configured fold holds out. For fold "each", every fold's model predicts its own
+    held-out cases. With the `model` folder of another run, all cases are predicted.
+
+    Raises:
+        InputError: The model was trained on some of these held-out cases, or on other channels.
+    """
+    require_one_process()
+    from medunet.compute.devices import choose_device
+    from medunet.inference.model import Model, read_card
+    from medunet.inference.predict import Scan, predict_scans
+    from medunet.inference.probe import choose_prediction
+
+    if model is None and run.config.training.fold == "each":
+        failures = [run_predict(one, overwrite=overwrite) for one in each_fold(run)]
+        return {case: reason for failed in failures for case, reason in failed.items()}
+    manifest, fold = run.read_manifest(), run.config.training.fold
+    cases = held_out_cases(run, fold) if model is None else list(manifest.used)
+    device = choose_device(run.config.device)
+    set_up_cpu(device)
+    folder = model or run.folder.model(fold)
+    card = read_card(folder)
+    how = choose_prediction(card.plan, card.description, device, precision_for(run.config, device))
+    loaded = Model.load(
+        folder,
+        device=device,
+        precision=how.precision,
+        channels_last=how.channels_last,
+        weights=run.config.inference.weights,
+    )
+    known = {case.id for case in cases} & set(loaded.card.training_cases)
+    if model is None and known and not loaded.card.train_is_validation:
+        raise InputError(
+            f"its model was trained on {len(known)} of the held-out cases",
+            where=f"fold {fold}",
+            hint="The folds were changed after training. Restore them, or train in another run folder.",
+        )
+    require_same_channels(loaded.card.description, manifest.description)
+    scans = [
+        Scan(case.id, case_paths(case, manifest.description, run.data_root)[0], case.resample)
+        for case in cases
+    ]
+    failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
+    print_predicted(len(scans), failed, run.folder.predictions)
+    return failed
+
+
 def predict_images(
     folder: Path,
     images: Sequence[Path],
@@ -77,55 +126,6 @@ def require_same_channels(trained: Description, given: Description) -> None:
             where="channels",
             hint="Choose a model that was trained on scans with these channels.",
         )
-
-
-def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False) -> dict[str, str]:
-    """Predict the held-out cases of a run and return the failed ones with their reasons.
-
-    These are the cases that the configured fold holds out. For fold "each", every fold's model predicts its own
-    held-out cases. With the `model` folder of another run, all cases are predicted.
-
-    Raises:
-        InputError: The model was trained on some of these held-out cases, or on other channels.
-    """
-    require_one_process()
-    from medunet.compute.devices import choose_device
-    from medunet.inference.model import Model, read_card
-    from medunet.inference.predict import Scan, predict_scans
-    from medunet.inference.probe import choose_prediction
-
-    if model is None and run.config.training.fold == "each":
-        failures = [run_predict(one, overwrite=overwrite) for one in each_fold(run)]
-        return {case: reason for failed in failures for case, reason in failed.items()}
-    manifest, fold = run.read_manifest(), run.config.training.fold
-    cases = held_out_cases(run, fold) if model is None else list(manifest.used)
-    device = choose_device(run.config.device)
-    set_up_cpu(device)
-    folder = model or run.folder.model(fold)
-    card = read_card(folder)
-    how = choose_prediction(card.plan, card.description, device, precision_for(run.config, device))
-    loaded = Model.load(
-        folder,
-        device=device,
-        precision=how.precision,
-        channels_last=how.channels_last,
-        weights=run.config.inference.weights,
-    )
-    known = {case.id for case in cases} & set(loaded.card.training_cases)
-    if model is None and known and not loaded.card.train_is_validation:
-        raise InputError(
-            f"its model was trained on {len(known)} of the held-out cases",
-            where=f"fold {fold}",
-            hint="The folds were changed after training. Restore them, or train in another run folder.",
-        )
-    require_same_channels(loaded.card.description, manifest.description)
-    scans = [
-        Scan(case.id, case_paths(case, manifest.description, run.data_root)[0], case.resample)
-        for case in cases
-    ]
-    failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
-    print_predicted(len(scans), failed, run.folder.predictions)
-    return failed
 
 
 def print_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:

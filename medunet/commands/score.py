@@ -21,6 +21,71 @@ from medunet.runs.provenance import add_provenance
 from medunet.runs.run import TRAIN_IS_VALIDATION, Run, held_out_cases, trained_cards
 
 
+def run_score(
+    run: Run, *, targets: Sequence[str] = (), resample: bool = False, workers: int | None = None
+) -> list[CaseScore]:
+    """Score every labelled case that a trained fold holds out; a missing mask is a failed case.
+
+    Fold "all" is used only if no numbered fold is trained. In a run without its own model (`external_run`), all
+    labelled cases are scored. Targets are matched by name with those of the model; `targets` selects some of them.
+    For `resample` and `workers`, see `score_pairs`.
+
+    Raises:
+        InputError: Masks were predicted by an earlier model, or there is nothing to score.
+    """
+    from medunet.reporting.sentences import weights_told
+    from medunet.scoring.pairs import Pair
+
+    manifest, cards = run.read_manifest(), trained_cards(run)
+    cases = {case.id: case for case in manifest.used} if not cards else {}
+    hashes: dict[str, set[str]] = {}
+    for fold, card in cards.items():
+        for case in held_out_cases(run, fold):
+            cases[case.id] = case
+            hashes.setdefault(case.id, set()).update((card.weights_sha256, card.final_weights_sha256))
+    entries = read_index_cases(run.folder.predictions)
+    made_by = {case_id: entries.get(case_id, {}).get("model_sha256") for case_id in hashes}
+    if stale := [case_id for case_id, made in made_by.items() if made and made not in hashes[case_id]]:
+        raise InputError(
+            f"{len(stale)} mask(s) were predicted by an earlier model, such as {stale[0]}",
+            where=str(run.folder.predictions),
+            hint="Run `medunet predict` for each trained fold.",
+        )
+    pairs = []
+    for case_id in sorted(cases):
+        images, label = case_paths(cases[case_id], manifest.description, run.data_root)
+        prediction = run.folder.predictions / f"{case_id}{mask_ending(images[0])}"
+        is_whole = prediction.exists() and "begun" not in entries.get(case_id, {})
+        if label is not None:
+            pairs.append(Pair(case_id, label, prediction if is_whole else None))
+    if not pairs:
+        raise InputError(
+            "no held-out case has a label", where=str(run.folder.root), hint="Run `medunet train` first."
+        )
+    predicted = read_index_targets(run.folder.predictions) or manifest.description.targets
+    wanted = choose_targets(manifest.description, targets)
+    seen = any(card.train_is_validation for card in cards.values())
+    used = count_weights([pair.case for pair in pairs if pair.prediction is not None], entries, cards)
+    about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen, **used}
+    scores = score_and_show(
+        pairs,
+        wanted,
+        predicted,
+        manifest.description,
+        run.config,
+        run.folder.root,
+        about,
+        resample=resample,
+        workers=workers,
+    )
+    add_provenance(run, "score", about)
+    if seen:
+        console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
+    if told := weights_told(about):
+        console.print(told, highlight=False, soft_wrap=True)
+    return scores
+
+
 def score_mask_files(
     reference: Path,
     prediction: Path,
@@ -78,13 +143,6 @@ def score_mask_files(
         workers=workers,
         keep_journal=keep_journal,
     )
-
-
-def _labels_of(listed: Manifest, data_root: Path | None) -> dict[str, Path]:
-    """Return the label path of each labelled case of a manifest, by case id."""
-    root = resolve_data_root(data_root)
-    labels = {case.id: case_paths(case, listed.description, root)[1] for case in listed.used}
-    return {case_id: path for case_id, path in sorted(labels.items()) if path is not None}
 
 
 def score_and_show(
@@ -155,6 +213,22 @@ def score_and_show(
     return scores
 
 
+def choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the named targets (by default all) with their label values.
+
+    Raises:
+        InputError: Targets are not declared; the message names them.
+    """
+    targets = description.targets
+    if unknown := [name for name in names if name not in targets]:
+        raise InputError(
+            f"{description.name} does not declare {unknown}",
+            where="--target",
+            hint=f"Choose from {list(targets)}.",
+        )
+    return {name: targets[name] for name in names or targets}
+
+
 def reference_dataset(
     reference: Path, dataset: str | None, data_root: Path | None, pairs_csv: Path | None = None
 ) -> str | None:
@@ -174,20 +248,11 @@ def reference_dataset(
     return "manifest" if is_manifest else dataset
 
 
-def choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return the named targets (by default all) with their label values.
-
-    Raises:
-        InputError: Targets are not declared; the message names them.
-    """
-    targets = description.targets
-    if unknown := [name for name in names if name not in targets]:
-        raise InputError(
-            f"{description.name} does not declare {unknown}",
-            where="--target",
-            hint=f"Choose from {list(targets)}.",
-        )
-    return {name: targets[name] for name in names or targets}
+def _labels_of(listed: Manifest, data_root: Path | None) -> dict[str, Path]:
+    """Return the label path of each labelled case of a manifest, by case id."""
+    root = resolve_data_root(data_root)
+    labels = {case.id: case_paths(case, listed.description, root)[1] for case in listed.used}
+    return {case_id: path for case_id, path in sorted(labels.items()) if path is not None}
 
 
 def count_weights(
@@ -225,68 +290,3 @@ def read_index_targets(folder: Path) -> dict[str, tuple[int, ...]] | None:
     index = folder / "index.json"
     plain = read_json_object(index) if index.exists() else {}
     return {name: tuple(values) for name, values in plain["targets"].items()} if "targets" in plain else None
-
-
-def run_score(
-    run: Run, *, targets: Sequence[str] = (), resample: bool = False, workers: int | None = None
-) -> list[CaseScore]:
-    """Score every labelled case that a trained fold holds out; a missing mask is a failed case.
-
-    Fold "all" is used only if no numbered fold is trained. In a run without its own model (`external_run`), all
-    labelled cases are scored. Targets are matched by name with those of the model; `targets` selects some of them.
-    For `resample` and `workers`, see `score_pairs`.
-
-    Raises:
-        InputError: Masks were predicted by an earlier model, or there is nothing to score.
-    """
-    from medunet.reporting.sentences import weights_told
-    from medunet.scoring.pairs import Pair
-
-    manifest, cards = run.read_manifest(), trained_cards(run)
-    cases = {case.id: case for case in manifest.used} if not cards else {}
-    hashes: dict[str, set[str]] = {}
-    for fold, card in cards.items():
-        for case in held_out_cases(run, fold):
-            cases[case.id] = case
-            hashes.setdefault(case.id, set()).update((card.weights_sha256, card.final_weights_sha256))
-    entries = read_index_cases(run.folder.predictions)
-    made_by = {case_id: entries.get(case_id, {}).get("model_sha256") for case_id in hashes}
-    if stale := [case_id for case_id, made in made_by.items() if made and made not in hashes[case_id]]:
-        raise InputError(
-            f"{len(stale)} mask(s) were predicted by an earlier model, such as {stale[0]}",
-            where=str(run.folder.predictions),
-            hint="Run `medunet predict` for each trained fold.",
-        )
-    pairs = []
-    for case_id in sorted(cases):
-        images, label = case_paths(cases[case_id], manifest.description, run.data_root)
-        prediction = run.folder.predictions / f"{case_id}{mask_ending(images[0])}"
-        is_whole = prediction.exists() and "begun" not in entries.get(case_id, {})
-        if label is not None:
-            pairs.append(Pair(case_id, label, prediction if is_whole else None))
-    if not pairs:
-        raise InputError(
-            "no held-out case has a label", where=str(run.folder.root), hint="Run `medunet train` first."
-        )
-    predicted = read_index_targets(run.folder.predictions) or manifest.description.targets
-    wanted = choose_targets(manifest.description, targets)
-    seen = any(card.train_is_validation for card in cards.values())
-    used = count_weights([pair.case for pair in pairs if pair.prediction is not None], entries, cards)
-    about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen, **used}
-    scores = score_and_show(
-        pairs,
-        wanted,
-        predicted,
-        manifest.description,
-        run.config,
-        run.folder.root,
-        about,
-        resample=resample,
-        workers=workers,
-    )
-    add_provenance(run, "score", about)
-    if seen:
-        console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
-    if told := weights_told(about):
-        console.print(told, highlight=False, soft_wrap=True)
-    return scores
