@@ -36,7 +36,7 @@ def test_the_very_network_is_tried_and_its_seconds_are_numbers(tiny_plan, finish
     assert 0 < choice.window_s < 60
     assert 0 < choice.step_s < 60
     assert not choice.compile
-    assert "costs half a minute" in choice.compile_why
+    assert "took half a minute" in choice.compile_why
 
 
 def test_what_was_asked_for_is_not_compared(tiny_plan, finished_run):
@@ -162,7 +162,7 @@ def test_a_fold_without_a_checkpoint_or_on_another_processor_is_chosen_for_anew(
     entries["0"]["processor"]["name"] = "another one"
     add_provenance(own_run, "folds", entries)
     assert computing.choose_compute_of(own_run, CPU, keep=False).why == "anew"
-    assert "Fold 0 was begun on another one" in capsys.rea.errerr().out
+    assert "Fold 0 was begun on another one" in capsys.readouterr().err
     entries["0"]["processor"] = read_processor().plain()
     add_provenance(own_run, "folds", entries)
     assert computing.choose_compute_of(own_run, CPU).why != "anew"
