@@ -69,7 +69,7 @@ def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: R
     model = finished_run.folder.model(0)
     code, text = call("devices", model)
     assert code == 0
-    assert "Trying how a prediction is computed fastest here" in text
+    assert "Benchmarking precision and memory layout for a prediction" in text
     assert "Prediction: " in text
     code, text = call(
         "devices", model, "--set", "inference.precision=bf16", "--set", "inference.channels_last=on"
