@@ -172,7 +172,7 @@ def resolve_validation_plan(
         validation = read_validation_plan(folder, manifest, config.training)
     if gone := sorted({*validation.cases} - {*ids}):
         raise InputError(
-            f"the training was started with validation cases that it no longer holds out: {', '.join(gone)}",
+            f"training was started with validation cases that the fold no longer holds out: {', '.join(gone)}",
             where=f"fold {config.training.fold}",
             hint="Restore the cases, or remove this fold's folder to train it again.",
         )

@@ -130,7 +130,7 @@ def test_fine_tuning_from_the_command_line(finished_run: Run, tmp_path: Path):
     arguments = ["train", str(run.folder.root), "--data-root", str(run.data_root), "--device", "cpu"]
     done = CliRunner().invoke(cli.app, [*arguments, "--from", str(model)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert "weights loaded as they are" in " ".join(done.output.split())
+    assert "weights loaded unchanged" in " ".join(done.output.split())
     before, after = weights_of(finished_run), weights_of(run)
     for name, value in after.items():
         torch.testing.assert_close(value, before[name], atol=1e-5, rtol=0)

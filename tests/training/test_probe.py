@@ -36,7 +36,7 @@ def test_the_very_network_is_tried_and_its_seconds_are_numbers(tiny_plan, finish
     assert 0 < choice.window_s < 60
     assert 0 < choice.step_s < 60
     assert not choice.compile
-    assert "costs half a minute" in choice.compile_why
+    assert "took half a minute" in choice.compile_why
 
 
 def test_what_was_asked_for_is_not_compared(tiny_plan, finished_run):
