@@ -20,10 +20,8 @@ def run_all(run: Run) -> tuple[list[str], list[CaseScore]]:
     Raises:
         FaultsError: The check found errors.
     """
-    run_manifest(run)
-    run_check(run)
-    run_plan(run)
-    run_train(run)
+    for stage in (run_manifest, run_check, run_plan, run_train):
+        stage(run)
     failed = run_predict(run)
     scores = run_score(run)
     run_report(run)
