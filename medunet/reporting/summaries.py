@@ -11,8 +11,8 @@ import pandas as pd
 
 from medunet.reporting.scores import Measure, Unit, dice_by_case, measures
 from medunet.scoring.columns import LESION_COLUMNS
+from medunet.scoring.scores_json import find_difference, read_scores_json
 from medunet.scoring.statistics import bootstrap_interval
-from medunet.scoring.stored import find_difference, read_stored
 from medunet.scoring.summary import LabelSummary, MetricSummary, summarise_table
 
 
@@ -57,7 +57,7 @@ def summarise_cohort(scores: pd.DataFrame, stored_file: Path) -> CohortSummary:
     shown += [name for name in LESION_COLUMNS if name in scores]
     by_case = dice_by_case(scores)
     low, high = bootstrap_interval(by_case)
-    stored = read_stored(stored_file) if stored_file.exists() else None
+    stored = read_scores_json(stored_file) if stored_file.exists() else None
     why = "there is no scores.json" if stored is None else find_difference(stored, scores, shown)
     if stored is None or why:
         summaries = summarise_table(scores, shown)
