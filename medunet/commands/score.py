@@ -237,7 +237,7 @@ def run_score(
     Raises:
         InputError: masks are older than their model, or there is nothing to score.
     """
-    from medunet.reporting.sentences import weights_told
+    from medunet.reporting.explanations import describe_weights
     from medunet.scoring.pairs import Pair
 
     manifest, cards = run.read_manifest(), trained_cards(run)
@@ -285,6 +285,6 @@ def run_score(
     add_provenance(run, "score", about)
     if seen:
         console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
-    if told := weights_told(about):
+    if told := describe_weights(about):
         console.print(told, highlight=False, soft_wrap=True)
     return scores
