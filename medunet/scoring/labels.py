@@ -185,9 +185,8 @@ def _find_boxes(
     """
     boxes_by_value = []
     for labels in (reference, prediction):
-        if (
-            labels.min(initial=0) < 0 or labels.max(initial=0) > _MAX_VALUE
-        ):  # SciPy lists every value up to it
+        # SciPy lists every value up to the largest.
+        if labels.min(initial=0) < 0 or labels.max(initial=0) > _MAX_VALUE:
             return None
         order = memory_order(labels)
         boxes = ndimage.find_objects(labels.transpose(order).astype(np.int32, copy=False))

@@ -165,9 +165,8 @@ def _exact_signed_rank_p(differences: NDArray[np.float64]) -> float:
 
     Ties share their mean rank. SciPy enumerates all sign combinations if there are ties: 0.6 s for 13 differences.
     """
-    ranks = np.rint(2 * rankdata(np.abs(differences))).astype(
-        np.int64
-    )  # doubled, since a mean rank may end in .5
+    # Doubled, since a mean rank may end in .5.
+    ranks = np.rint(2 * rankdata(np.abs(differences))).astype(np.int64)
     num_subsets = np.zeros(ranks.sum() + 1)  # number of subsets of the ranks, by their sum
     num_subsets[0] = 1
     for rank in ranks.tolist():
