@@ -19,7 +19,7 @@ from medunet.commands.report import run_report
 from medunet.commands.score import count_weights, run_score
 from medunet.commands.train import run_train
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
-from medunet.reporting.sentences import weights_told
+from medunet.reporting.explanations import describe_weights
 from medunet.runs.run import Run, open_run
 from medunet.training.export import export_weights
 
@@ -138,7 +138,7 @@ def test_scores_name_the_cases_that_chose_the_weights(unlike: Run):
     run_score(unlike)
     assert about_of(unlike)["num_chosen_on"] == 2
     page = run_report(unlike).read_text()
-    assert f"chosen on 2 of the {len(held_out)} scored cases: there the scores are optimistic" in page
+    assert f"chosen on 2 of the {len(held_out)} scored cases: the scores of these are optimistic" in page
 
 
 def test_a_model_of_0_4_predicts_as_before_and_nothing_is_done_twice(own_run: Run):
@@ -183,10 +183,13 @@ def test_what_was_chosen_on_is_counted_by_each_cases_own_model(unlike: Run):
         ({"weights": {"best": 9}}, "Predicted with the best weights of the training."),
         (
             {"weights": {"best": 38}, "num_chosen_on": 12},
-            "chosen on 12 of the 38 scored cases: there the scores are opt",
+            "chosen on 12 of the 38 scored cases: the scores of these are opt",
         ),
         ({"weights": {"best": 4}, "num_chosen_on": 0}, "chosen on none of the scored cases."),
-        ({"weights": {"best": 4}, "num_chosen_on": None}, "was not kept: it may be some of the scored ones."),
+        (
+            {"weights": {"best": 4}, "num_chosen_on": None},
+            "were not recorded: they may be among the scored ones.",
+        ),
         (
             {"weights": {"final": 5, "best": 4}, "num_chosen_on": 1},
             "best weights (4 cases) and the final weights (5 c",
@@ -194,5 +197,5 @@ def test_what_was_chosen_on_is_counted_by_each_cases_own_model(unlike: Run):
     ],
 )
 def test_sentences(about: dict[str, object], expected: str):
-    assert expected in weights_told(about)
-    assert bool(expected) == bool(weights_told(about))
+    assert expected in describe_weights(about)
+    assert bool(expected) == bool(describe_weights(about))

@@ -17,7 +17,7 @@ from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
 from medunet.records.scores import UNSCORED
 from medunet.scoring.compare import Comparison, PairDifference, compare
-from medunet.scoring.tables import plain, read_scores, write_table
+from medunet.scoring.tables import json_value, read_scores, write_table
 
 _NUM_NAMED = 5
 
@@ -64,7 +64,7 @@ def compare_scores(
         "unscored": comparison.unscored,
         "labels_left_out": comparison.left_out,
     }
-    write_json(out / "comparison.json", plain({"about": about, "pairs": pairs, "ranking": rankings}))
+    write_json(out / "comparison.json", json_value({"about": about, "pairs": pairs, "ranking": rankings}))
     if (figure := draw_comparison(comparison)) is not None:
         save_figure(out / "comparison.png", figure)
     console.print(comparison_table(comparison))

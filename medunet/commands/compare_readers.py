@@ -21,7 +21,7 @@ from medunet.records.scores import Surface
 from medunet.scoring.agreement import ReaderPair, TargetAgreement, compare_readers
 from medunet.scoring.pairs import find_pairs
 from medunet.scoring.reading import grid_difference
-from medunet.scoring.tables import plain, write_table
+from medunet.scoring.tables import json_value, write_table
 
 
 def compare_reader_maps(
@@ -53,7 +53,7 @@ def compare_reader_maps(
         "kappa": "Fleiss' over all voxels, grows with the field of view; kappa_in_box over the box of all masks",
     }
     write_json(
-        out / "readers.json", plain({"about": about, "targets": [asdict(entry) for entry in agreements]})
+        out / "readers.json", json_value({"about": about, "targets": [asdict(entry) for entry in agreements]})
     )
     if (figure := draw_readers(pairs, agreements)) is not None:
         save_figure(out / "readers.png", figure)

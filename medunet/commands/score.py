@@ -15,10 +15,10 @@ from medunet.records.config import Config
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description, load_description
 from medunet.records.manifest import Manifest
-from medunet.records.model_card import ModelCard
+from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
 from medunet.records.scores import CaseScore
 from medunet.runs.provenance import add_provenance
-from medunet.runs.run import TRAIN_IS_VALIDATION, Run, held_out_cases, trained_cards
+from medunet.runs.run import Run, held_out_cases, trained_cards
 
 
 def run_score(
@@ -33,7 +33,7 @@ def run_score(
     Raises:
         InputError: Masks were predicted by an earlier model, or there is nothing to score.
     """
-    from medunet.reporting.sentences import weights_told
+    from medunet.reporting.explanations import describe_weights
     from medunet.scoring.pairs import Pair
 
     manifest, cards = run.read_manifest(), trained_cards(run)
@@ -81,7 +81,7 @@ def run_score(
     add_provenance(run, "score", about)
     if seen:
         console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
-    if told := weights_told(about):
+    if told := describe_weights(about):
         console.print(told, highlight=False, soft_wrap=True)
     return scores
 

@@ -2,10 +2,10 @@
 
 from medunet.base.errors import StoppedError
 from medunet.commands.terminal import console, print_stage
-from medunet.records.model_card import ModelCard
+from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
 from medunet.runs.check_status import require_passed_check
 from medunet.runs.computing import choose_run_compute, device_name, require_plan_for, set_up_cpu
-from medunet.runs.run import TRAIN_IS_VALIDATION, Run, each_fold
+from medunet.runs.run import Run, each_fold
 
 
 def run_train(run: Run) -> list[ModelCard]:

@@ -1,7 +1,7 @@
-"""Pictures of a scan with the outlines of reference and prediction, or with the errors between them.
+"""Figures of a scan with the contours of reference and prediction, or with the errors of the prediction.
 
-Planes are those of the scan's own grid, the closest to axial, coronal and sagittal: nothing is resampled.
-A scan draws the same picture whatever the orientation it is stored in.
+Planes are those of the scan's own grid, the ones closest to axial, coronal and sagittal: nothing is resampled. The
+figure does not depend on the orientation in which the scan is stored.
 """
 
 import io
@@ -28,19 +28,19 @@ from medunet.drawing.planes import (
     PLANES,
     Box,
     Plane,
+    add_footer,
     annotate,
     box_around,
-    footer,
     lay_out,
-    limit,
     outline,
     paint,
-    place_text,
+    position_text,
+    set_limits,
 )
 from medunet.imaging.geometry import Affine, spacing_of
 from medunet.imaging.orientation import to_ras
 
-# Okabe and Ito's colours, told apart with every kind of colour vision; vermilion is kept for errors.
+# Okabe and Ito's colours, suitable for all kinds of colour vision; vermilion is reserved for errors.
 TARGET_COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#0072B2")
 FALSE_POSITIVE, FALSE_NEGATIVE = "#D55E00", "#56B4E9"
 CT_SOFT_TISSUE = (40.0, 400.0)  # level and width in HU
@@ -48,18 +48,18 @@ CT_SOFT_TISSUE = (40.0, 400.0)  # level and width in HU
 _ZOOM_MARGIN_MM = 15.0
 
 Centre = tuple[int, int, int]
-Unit = Literal["mm", "px"]  # px: a 2D picture, which has no place in a patient
+Unit = Literal["mm", "px"]  # px: a 2D picture without position in a patient
 
 
 def colour_targets(names: Iterable[str]) -> dict[str, str]:
-    """Return each target's colour; from the seventh on they come again."""
-    return {name: TARGET_COLOURS[place % len(TARGET_COLOURS)] for place, name in enumerate(names)}
+    """Return a colour for each target; colours repeat from the seventh target on."""
+    return {name: TARGET_COLOURS[index % len(TARGET_COLOURS)] for index, name in enumerate(names)}
 
 
 def largest_cross_sections(mask: NDArray) -> Centre:
-    """Return, for each axis of a mask `(I, J, K)`, the slice index where it covers the most voxels.
+    """Return, for each axis of a mask `(I, J, K)`, the index of the slice with the most voxels.
 
-    The middle one where several slices are equal; the volume's centre where the mask is empty.
+    If several slices are equal, the middle one is returned; if the mask is empty, the centre of the volume.
     """
     indices = []
     for axis in range(3):
@@ -72,10 +72,10 @@ def largest_cross_sections(mask: NDArray) -> Centre:
 def window_limits(
     image: NDArray, modality: str, window: tuple[float, float] | None = None
 ) -> tuple[float, float]:
-    """Return the intensities shown as black and as white.
+    """Return the intensities that are shown as black and as white.
 
-    `window` is (level, width). Without it CT gets the soft tissue window and all else the 0.5 and 99.5
-    percentiles of its finite nonzero voxels (of every n-th one in large volumes).
+    `window` is (level, width). Without it, CT gets the soft tissue window, and other modalities the 0.5 and 99.5
+    percentiles of the finite nonzero voxels (of every n-th voxel in large volumes).
     """
     if window is None and modality == "CT":
         window = CT_SOFT_TISSUE
@@ -92,25 +92,27 @@ def window_limits(
 
 @dataclass(frozen=True)
 class View:
-    """A scan, the label maps on its grid, and how to look at them."""
+    """A scan with the label maps on its grid, and display options."""
 
     image: NDArray  # (I, J, K) in any orientation, or (I, J, K, 3) in colour
     affine: Affine  # from voxel index to RAS+ mm
-    targets: Mapping[str, tuple[int, ...]]  # the label values that each unites; their order gives the colours
+    targets: Mapping[
+        str, tuple[int, ...]
+    ]  # target name -> its label values; their order determines the colours
     reference: NDArray | None = None
     prediction: NDArray | None = None
     # Voxel index in `image` that the planes pass through; by default the largest cross-sections of all targets in the
-    # reference, or in the prediction where the reference has none.
+    # reference, or in the prediction if the reference has none.
     centre: Centre | None = None
-    modality: str = "CT"  # which grey window to choose (see `window_limits`)
-    window: tuple[float, float] | None = None  # (level, width) instead
+    modality: str = "CT"  # determines the default window (see `window_limits`)
+    window: tuple[float, float] | None = None  # (level, width); overrides the default window
     unit: Unit = "mm"
 
 
 def draw_planes(view: View, *, width_px: int = 1320) -> Figure:
     """Draw three planes with contours: reference solid, prediction dashed, one colour for each target.
 
-    A scan of a single slice is drawn in its one plane; of a 2D picture no directions of a patient are marked.
+    A scan with a single slice is drawn in the plane of that slice. In 2D pictures no directions are marked.
     """
     scene = _Scene(view)
     limits = window_limits(scene.image, view.modality, view.window)
@@ -124,12 +126,12 @@ def draw_planes(view: View, *, width_px: int = 1320) -> Figure:
         handles.append(Line2D([], [], color=INK, label="reference"))
     if view.prediction is not None:
         handles.append(Line2D([], [], color=INK, linestyle=DASHES, label="prediction"))
-    footer(figure, panels[0][0], _window_text(limits, view), handles, view.unit)
+    add_footer(figure, panels[0][0], _window_text(limits, view), handles, view.unit)
     return figure
 
 
 def draw_errors(view: View, *, width_px: int = 1320) -> Figure:
-    """Draw the false positives and false negatives of all targets together as fills, zoomed in on both masks."""
+    """Draw filled false positives and false negatives of all targets together, zoomed in on both masks."""
     scene = _Scene(view)
     values = scene.values
     limits = window_limits(scene.image, view.modality, view.window)
@@ -147,18 +149,18 @@ def draw_errors(view: View, *, width_px: int = 1320) -> Figure:
         Patch(color=FALSE_NEGATIVE, label="false negative"),
         Line2D([], [], color=INK, label="reference"),
     ]
-    footer(figure, panels[0][0], _window_text(limits, view), handles, view.unit)
+    add_footer(figure, panels[0][0], _window_text(limits, view), handles, view.unit)
     return figure
 
 
 def draw_thumbnail(view: View, *, width_px: int = 144) -> Figure:
-    """Draw the axial plane alone, zoomed in, square and unmarked, with contours as in `draw_planes`."""
+    """Draw only the axial plane, zoomed in, square and without labels, with contours as in `draw_planes`."""
     scene = _Scene(view)
     plane = PLANES[0]
     figure = Figure(figsize=(1, 1), dpi=width_px, facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1))
     box = scene.zoomed
-    limit(axes, plane, box, scene.spacing_mm)
+    set_limits(axes, plane, box, scene.spacing_mm)
     axes.set_aspect("equal", adjustable="datalim")
     limits = window_limits(scene.image, view.modality, view.window)
     paint(axes, scene.slice(scene.image, plane), plane, scene.spacing_mm, limits)
@@ -167,35 +169,35 @@ def draw_thumbnail(view: View, *, width_px: int = 144) -> Figure:
 
 
 def figure_png(figure: Figure) -> bytes:
-    """Return a figure as PNG, the same bytes for the same figure."""
+    """Return a figure as PNG; the same figure gives the same bytes."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
     return stream.getvalue()
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as a PNG file, whole or not at all."""
+    """Write a figure to a PNG file atomically."""
     with atomic_write(path, suffix=".png") as temporary:
         temporary.write_bytes(figure_png(figure))
 
 
 class _Scene:
-    """A scan with its label maps, turned to RAS+, and the voxel that its planes pass through."""
+    """A scan with its label maps in RAS+ orientation, and the voxel that the planes pass through."""
 
     def __init__(self, view: View) -> None:
         affine, shape = view.affine, view.image.shape[:3]
         for name, labels in (("reference", view.reference), ("prediction", view.prediction)):
             if labels is not None and labels.shape != shape:
                 raise AssertionError(f"{name} shape {labels.shape} is not the scan's {shape}")
-        self.image, self.affine = _turn(view.image, affine)
-        self.reference = None if view.reference is None else _turn(view.reference, affine)[0]
-        self.prediction = None if view.prediction is None else _turn(view.prediction, affine)[0]
+        self.image, self.affine = _reorient(view.image, affine)
+        self.reference = None if view.reference is None else _reorient(view.reference, affine)[0]
+        self.prediction = None if view.prediction is None else _reorient(view.prediction, affine)[0]
         self.targets, self.unit = view.targets, view.unit
         self.colours = colour_targets(view.targets)
         self.spacing_mm = spacing_of(self.affine)
         self.values = sorted({value for united in view.targets.values() for value in united})
         if view.centre is None:
-            self.centre = self._largest()
+            self.centre = self._default_centre()
         else:
             world = apply_affine(affine, view.centre)
             i, j, k = np.rint(apply_affine(np.linalg.inv(self.affine), world)).astype(int).tolist()
@@ -208,18 +210,18 @@ class _Scene:
 
     @property
     def zoomed(self) -> Box:
-        """The box around the targets of both label maps with a margin; the whole grid where they are empty."""
+        """The box around the targets of both label maps with a margin; the whole grid if there are none."""
         mask = self._mask(self.reference) | self._mask(self.prediction)
         if not mask.any():
             return self.whole
         return box_around(mask, [math.ceil(_ZOOM_MARGIN_MM / step) for step in self.spacing_mm])
 
     def slice(self, volume: NDArray, plane: Plane) -> NDArray:
-        """Return the slice `(across, up)` of a volume that the plane shows."""
+        """Return the slice `(across, up)` of a volume in a plane."""
         return volume[(slice(None),) * plane.through + (self.centre[plane.through],)]
 
     def cut(self, labels: NDArray | None, plane: Plane, values: Sequence[int]) -> NDArray[np.bool_]:
-        """Return where a plane's slice `(across, up)` of a label map holds any of `values`."""
+        """Return the mask of `values` in the slice `(across, up)` of a label map in a plane."""
         if labels is None:
             return np.zeros((self.image.shape[plane.across], self.image.shape[plane.up]), dtype=bool)
         return np.isin(self.slice(labels, plane), values)
@@ -227,7 +229,7 @@ class _Scene:
     def lay_out(
         self, box: Box, limits: tuple[float, float], width_px: int
     ) -> tuple[Figure, list[tuple[Axes, Plane]]]:
-        """Return a figure with the scan in each plane, marked and titled with its position in mm."""
+        """Return a figure with the scan in each plane, labelled with directions and position in mm."""
         shape = self.image.shape
         planes = [plane for plane in PLANES if min(shape[plane.across], shape[plane.up]) > 1] or [PLANES[0]]
         figure, panels = lay_out(planes, box, self.spacing_mm, width_px)
@@ -235,7 +237,7 @@ class _Scene:
         for axes, plane in zip(panels, planes, strict=True):
             paint(axes, self.slice(self.image, plane), plane, self.spacing_mm, limits)
             if self.unit == "mm":
-                annotate(axes, plane, place_text(plane, position_mm))
+                annotate(axes, plane, position_text(plane, position_mm))
         return figure, list(zip(panels, planes, strict=True))
 
     def outline(self, axes: Axes, plane: Plane) -> None:
@@ -245,7 +247,7 @@ class _Scene:
                 mask = self.cut(labels, plane, values)
                 outline(axes, mask, plane, self.spacing_mm, self.colours[name], dashed=dashed)
 
-    def _largest(self) -> Centre:
+    def _default_centre(self) -> Centre:
         truth = self._mask(self.reference)
         return largest_cross_sections(truth if truth.any() else self._mask(self.prediction))
 
@@ -253,13 +255,13 @@ class _Scene:
         return np.zeros(self.image.shape[:3], dtype=bool) if labels is None else np.isin(labels, self.values)
 
 
-def _turn(array: NDArray, affine: Affine) -> tuple[NDArray, Affine]:
-    """Turn `(I, J, K)`, or `(I, J, K, colours)`, to RAS+."""
+def _reorient(array: NDArray, affine: Affine) -> tuple[NDArray, Affine]:
+    """Return an array `(I, J, K)` or `(I, J, K, colours)` in RAS+ orientation, and its affine."""
     if array.ndim == 3:
-        turned, affine = to_ras(array[None], affine)
-        return turned[0], affine
-    turned, affine = to_ras(np.moveaxis(array, -1, 0), affine)
-    return np.moveaxis(turned, 0, -1), affine
+        reoriented, affine = to_ras(array[None], affine)
+        return reoriented[0], affine
+    reoriented, affine = to_ras(np.moveaxis(array, -1, 0), affine)
+    return np.moveaxis(reoriented, 0, -1), affine
 
 
 def _window_text(limits: tuple[float, float], view: View) -> str:

@@ -1,10 +1,9 @@
-"""Three planes of an RAS+ grid laid out on a figure, at one scale in mm, as radiologists look at them.
+"""Layout of axial, coronal and sagittal planes of an RAS+ grid on a figure, in radiological orientation.
 
-A 2D picture has one plane, as it stands, in pixels for mm.
-
-The patient's right is on the picture's left, anterior on the left of sagittal planes, anterior or superior
-is up: across, every plane runs against its axis, and upwards along it. Voxel `i` of an axis with spacing `s`
-covers `(i - 0.5) s ... (i + 0.5) s`; pictures and contours are drawn in these mm.
+The patient's right is on the left of the figure, anterior on the left of sagittal planes, and anterior or superior is
+up. Horizontally every plane therefore runs against its axis, vertically along it. Voxel `i` of an axis with spacing
+`s` covers `(i - 0.5) s ... (i + 0.5) s`; images and contours are drawn in these coordinates in mm, all at one scale.
+A 2D picture has one plane, in its own orientation, with pixels as unit instead of mm.
 """
 
 from collections.abc import Sequence
@@ -29,12 +28,12 @@ _MARKS = (("L", "R"), ("P", "A"), ("I", "S"))  # at the low and the high end of 
 _SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _HALO = [patheffects.withStroke(linewidth=2.2, foreground="#000000b0")]
 
-Box = tuple[tuple[int, int], ...]  # voxels [first, end) that are shown of each axis
+Box = tuple[tuple[int, int], ...]  # shown voxels [first, end) of each axis
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One of the planes: the axes that run across and upwards, and the one that it cuts."""
+    """A plane: its horizontal axis, its vertical axis, and the axis perpendicular to it."""
 
     name: str
     across: int
@@ -48,7 +47,7 @@ PLANES = (Plane("axial", 0, 1, 2), Plane("coronal", 0, 2, 1), Plane("sagittal", 
 def lay_out(
     planes: Sequence[Plane], box: Box, spacing_mm: Sequence[float], width_px: int
 ) -> tuple[Figure, list[Axes]]:
-    """Return a black figure with one empty panel for each plane, side by side, in mm."""
+    """Return a black figure with an empty panel for each plane, side by side, at one scale in mm."""
     sizes = [_size_mm(plane, box, spacing_mm) for plane in planes]
     free = _WIDTH_INCH - _GAP_INCH * (len(planes) - 1)
     tallest = _TALLEST_INCH if len(planes) > 1 else _TALLEST_ALONE_INCH
@@ -63,14 +62,14 @@ def lay_out(
         wide, tall = across * inch_per_mm, upwards * inch_per_mm
         bottom = height - _HEADER_INCH - tall
         axes = figure.add_axes((left / _WIDTH_INCH, bottom / height, wide / _WIDTH_INCH, tall / height))
-        limit(axes, plane, box, spacing_mm)
+        set_limits(axes, plane, box, spacing_mm)
         panels.append(axes)
         left += wide + _GAP_INCH
     return figure, panels
 
 
-def limit(axes: Axes, plane: Plane, box: Box, spacing_mm: Sequence[float]) -> None:
-    """Show the voxels of `box` in a panel and nothing else: no axes, no autoscaling."""
+def set_limits(axes: Axes, plane: Plane, box: Box, spacing_mm: Sequence[float]) -> None:
+    """Limit a panel to the voxels of `box`, without axes and autoscaling."""
     axes.set_axis_off()
     axes.set_autoscale_on(False)
     first, end = _edges_mm(box[plane.across], spacing_mm[plane.across])
@@ -85,9 +84,9 @@ def paint(
     spacing_mm: Sequence[float],
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Paint a whole slice `(across, up)` in grey between `limits`, or `(across, up, 3 or 4)` as colours.
+    """Draw a whole slice `(across, up)` in grey between `limits`, or `(across, up, 3 or 4)` in colour.
 
-    Of three colours `limits` are the values shown as 0 and as full; four are taken as they are.
+    For RGB, `limits` are the values shown as 0 and as full intensity; RGBA is drawn unchanged.
     """
     grey = pixels.ndim == 2
     if pixels.ndim == 3 and limits is not None:
@@ -100,7 +99,7 @@ def paint(
             *_edges_mm((0, pixels.shape[1]), spacing_mm[plane.up]),
         ),
         cmap="gray",
-        vmin=limits[0] if limits else None,  # without effect on colours
+        vmin=limits[0] if limits else None,  # no effect in colour
         vmax=limits[1] if limits else None,
         interpolation="hanning" if grey else "nearest",
         aspect="auto",
@@ -110,13 +109,13 @@ def paint(
 def outline(
     axes: Axes, mask: NDArray, plane: Plane, spacing_mm: Sequence[float], colour: str, *, dashed: bool = False
 ) -> None:
-    """Draw the edge of a mask `(across, up)`, midway between the voxels inside and outside it.
+    """Draw the contour of a mask `(across, up)`, midway between voxels inside and outside.
 
-    Dashes are a lighter tint of the colour, so that they show on top of a solid line.
+    Dashes have a lighter tint of the colour, so that they are visible on top of a solid line.
     """
     if not mask.any():
         return
-    padded = np.pad(mask, 1).astype(np.float32)  # a mask cut by the border is closed there
+    padded = np.pad(mask, 1).astype(np.float32)  # closes the contour where the mask reaches the border
     across = np.arange(-1, mask.shape[0] + 1) * spacing_mm[plane.across]
     upwards = np.arange(-1, mask.shape[1] + 1) * spacing_mm[plane.up]
     tint = tuple(0.35 * part + 0.65 for part in to_rgb(colour)) if dashed else colour
@@ -134,7 +133,7 @@ def outline(
 
 
 def annotate(axes: Axes, plane: Plane, title: str) -> None:
-    """Write a panel's title and the letters of the directions at its four edges."""
+    """Add the title of a panel and the letters of the directions at its four edges."""
     axes.set_title(title, color=INK, fontsize=10, pad=5)
     low_across, high_across = _MARKS[plane.across]
     low_up, high_up = _MARKS[plane.up]
@@ -156,8 +155,8 @@ def annotate(axes: Axes, plane: Plane, title: str) -> None:
         )
 
 
-def footer(figure: Figure, axes: Axes, window_text: str, handles: Sequence[Artist], unit: str) -> None:
-    """Write below the panels the grey window, the legend and a scale bar, true to the panels of `axes`."""
+def add_footer(figure: Figure, axes: Axes, window_text: str, handles: Sequence[Artist], unit: str) -> None:
+    """Add the grey window, the legend and a scale bar below the panels; the bar has the scale of `axes`."""
     height_inch = figure.get_figheight()
     middle = 0.45 * _FOOTER_INCH / height_inch
     figure.text(0.008, middle, window_text, color=INK, fontsize=9, va="center")
@@ -183,14 +182,14 @@ def footer(figure: Figure, axes: Axes, window_text: str, handles: Sequence[Artis
     figure.text(left - 0.006, middle, f"{length} {unit}", color=INK, fontsize=9, va="center", ha="right")
 
 
-def place_text(plane: Plane, position_mm: Sequence[float]) -> str:
-    """Say where a plane through a position in the world lies, such as 'axial  S 12.0 mm'."""
+def position_text(plane: Plane, position_mm: Sequence[float]) -> str:
+    """Return the name and position of a plane through a world position in mm, such as 'axial  S 12.0 mm'."""
     depth_mm = round(float(position_mm[plane.through]), 1)
     return f"{plane.name}  {_MARKS[plane.through][depth_mm >= 0]} {abs(depth_mm):.1f} mm"
 
 
 def box_around(mask: NDArray[np.bool_], margin: Sequence[int]) -> Box:
-    """Return the smallest box that holds a mask that is not empty, with a margin of voxels within the grid."""
+    """Return the bounding box of a mask that is not empty, with a margin in voxels, within the grid."""
     box = []
     for axis, size in enumerate(mask.shape):
         present = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))

@@ -1,4 +1,4 @@
-"""What a picture of a validated case is made from."""
+"""Slices of a validated case, from which its picture is drawn."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Slices:
-    """Three slices across one axis: image, reference and prediction, each `(3, rows, columns)`."""
+    """Three slices perpendicular to one axis: image, reference and prediction, each `(3, rows, columns)`."""
 
     image: NDArray[np.float32]
     label: NDArray[np.uint8]

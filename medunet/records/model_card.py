@@ -10,6 +10,9 @@ from medunet.records.description import Description
 from medunet.records.plan import Plan
 
 WEIGHTS_FILES: dict[WeightsName, str] = {"best": "weights.safetensors", "final": "weights_final.safetensors"}
+TRAIN_IS_VALIDATION = (
+    "The model was trained on the cases that it is scored on: the scores say nothing about new scans."
+)
 
 
 class ModelCard(Record):

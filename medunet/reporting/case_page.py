@@ -1,4 +1,4 @@
-"""One case's page: verdict, warnings, scores, pictures, provenance, all in one offline file."""
+"""Report page of one case: verdict, warnings, scores, pictures and provenance in one offline HTML file."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,20 +21,22 @@ from medunet.drawing.figures import (
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted
+from medunet.reporting.explanations import describe_conventions, row_reason, score_remarks, training_warning
 from medunet.reporting.lesions import describe_rules, tabulate_case
 from medunet.reporting.page import data_uri, flat_items, number_text, render
 from medunet.reporting.scans import Scan
-from medunet.reporting.scores import SIZE, Measure, Unit, measures, verdict
-from medunet.reporting.sentences import conventions, row_reason, score_remarks, trained_on
+from medunet.reporting.scores import SIZE_UNITS, Measure, Unit, measures, verdict
 
-_MOST_CONTOURS = 6  # a picture shows the contours of all targets up to here, else of its own target alone
-_MOST_PICTURED = 24  # targets that get pictures
+_MAX_CONTOURS = (
+    6  # pictures show the contours of all targets up to this number, otherwise only of their own target
+)
+_MAX_PICTURED = 24  # targets that get pictures
 _FACES = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
 
 
 @dataclass(frozen=True)
 class Links:
-    """Where a page leads: file names of the worse and the better case beside it, or None."""
+    """File names of the pages of the next worse and the next better case, or None."""
 
     worse: str | None
     better: str | None
@@ -45,7 +47,7 @@ class _Picture:
     target: str
     planes: str  # data URI
     errors: str | None
-    text: str
+    text: str  # caption
 
 
 def case_html(
@@ -62,22 +64,22 @@ def case_html(
     prediction_entry: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return a case's page.
+    """Return the HTML page of a case.
 
     Args:
-        case_id: the case.
-        rows: its rows of the score table, one for each target.
-        description: what the dataset is: targets and modality.
-        scan: the case's volumes, or why they cannot be shown.
+        case_id: the id of the case.
+        rows: its rows of scores.csv, one for each target.
+        description: the dataset's description, with targets and modality.
+        scan: the volumes of the case, or the reason why they cannot be shown.
         links: the neighbouring pages.
-        lesions: its rows of the table of lesions, where there is one.
-        fold: the fold that held the case out.
-        faults: what the data check said of this case.
-        accepted: which of its faults the user accepted, and why.
-        prediction_entry: what predictions/index.json says of this case.
-        provenance: what provenance.json says of the run.
+        lesions: its rows of lesions.csv, if lesions were scored.
+        fold: the fold in which the case is held out.
+        faults: faults that the data check found in this case.
+        accepted: faults of this case that the user accepted, with reasons.
+        prediction_entry: the entry of the case in predictions/index.json.
+        provenance: the content of the run's provenance.json.
     """
-    gravity, sentence = verdict(rows)
+    severity, sentence = verdict(rows)
     shown = measures(rows, description.unit)
     targets = {name: values for name, values in description.targets.items() if name in set(rows["label"])}
     pictures = _pictures(scan, targets) if isinstance(scan, Scan) else []
@@ -88,16 +90,16 @@ def case_html(
         "case.html",
         title=case_id,
         dataset=description.title or description.name,
-        gravity=gravity,
+        severity=severity,
         verdict=sentence,
         columns=[measure.heading for measure in shown],
-        size_unit=SIZE[description.unit][0],
+        size_unit=SIZE_UNITS[description.unit][0],
         rows=[_row(row, shown, description.unit) for _, row in rows.iterrows()],
         remarks=score_remarks(rows),
         faults=faults,
         accepted={entry.code: entry.reason for entry in accepted},
         warnings=[
-            *([trained_on(provenance)] if trained_on(provenance) else []),
+            *([training_warning(provenance)] if training_warning(provenance) else []),
             *([*_border_warnings(scan, targets), *scan.warnings] if isinstance(scan, Scan) else []),
         ],
         lesions=tables,
@@ -110,7 +112,7 @@ def case_html(
         no_scan=scan if isinstance(scan, str) else "",
         pictures=pictures,
         unpictured=[name for name in targets if name not in pictured] if isinstance(scan, Scan) else [],
-        conventions=conventions(rows, description.unit),
+        conventions=describe_conventions(rows, description.unit),
         origin=flat_items({key: value for key, value in origin.items() if value is not None}),
         provenance=flat_items(dict(provenance or {})),
         links=links,
@@ -118,7 +120,7 @@ def case_html(
 
 
 def thumbnail(scan: Scan, rows: pd.DataFrame, description: Description) -> str:
-    """Return a small picture (axial), as a data URI, of the target that does worst."""
+    """Return a small axial picture of the target with the lowest Dice, as data URI."""
     known = rows[rows["label"].isin(list(description.targets))]
     worst = known.sort_values("dice", kind="stable")["label"].head(1)
     targets = {label: description.targets[label] for label in worst}
@@ -126,7 +128,7 @@ def thumbnail(scan: Scan, rows: pd.DataFrame, description: Description) -> str:
 
 
 def _view(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> View:
-    """Return a scan with targets to outline, in the one grey window of all its pictures."""
+    """Return a view of the scan with the targets to outline, with the window of all its pictures."""
     low, high = window_limits(scan.image, scan.modality)
     return View(
         scan.image,
@@ -141,7 +143,7 @@ def _view(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> View:
 
 
 def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Picture]:
-    """Draw the targets that reference or prediction hold, each at its largest cross-sections."""
+    """Draw each target that is in the reference or the prediction, at its largest cross-sections."""
     view = _view(scan, targets)
     pictures: list[_Picture] = []
     for name, values in targets.items():
@@ -154,15 +156,15 @@ def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Pictu
             for owner, mask in (("reference", truth), ("prediction", found))
             if mask is not None and mask.any()
         ]
-        if not present or len(pictures) == _MOST_PICTURED:
+        if not present or len(pictures) == _MAX_PICTURED:
             continue
         owner, mask = present[0]
         own = replace(view, targets={name: values}, centre=largest_cross_sections(mask))
-        planes = draw_planes(replace(own, targets=targets) if len(targets) <= _MOST_CONTOURS else own)
+        planes = draw_planes(replace(own, targets=targets) if len(targets) <= _MAX_CONTOURS else own)
         errors = None
         if truth is not None and found is not None:
             errors = data_uri(figure_png(draw_errors(own)))
-        text = f"At the largest cross-sections of {name} in the {owner}. Right of the patient is left in the picture."
+        text = f"Largest cross-sections of {name} in the {owner}. The patient's right is on the left of the picture."
         if scan.unit == "px":
             text = f"The whole picture with the outlines of {name}."
         if scan.is_resampled:
@@ -172,7 +174,7 @@ def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Pictu
 
 
 def _border_warnings(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Name the masks that reach a face of the volume, where they may have been cut; any picture's edge cuts some."""
+    """Return warnings about masks that touch a face of the volume and may be cut off; none for 2D pictures."""
     warnings: list[str] = []
     if scan.unit == "px":
         return warnings
@@ -181,8 +183,8 @@ def _border_warnings(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list
             faces = [] if labels is None else _touched_faces(np.isin(labels, values))
             if faces:
                 warnings.append(
-                    f"{name}: the {owner} reaches the {', '.join(faces)} border of the scan. It may be cut "
-                    "there: its volume and distances are those of the visible part."
+                    f"{name}: the {owner} reaches the {', '.join(faces)} border of the scan and may be cut off. "
+                    "Volume and distances are those of the visible part."
                 )
     return warnings
 
@@ -198,7 +200,7 @@ def _touched_faces(mask: NDArray[np.bool_]) -> list[str]:
 
 
 def _row(row: pd.Series, columns: Sequence[Measure], unit: Unit) -> dict[str, Any]:
-    scale, decimals = SIZE[unit][1], 2 if unit == "mm" else 0
+    scale, decimals = SIZE_UNITS[unit][1], 2 if unit == "mm" else 0
     reference, predicted = (
         scale * float(row.get(name, math.nan)) for name in ("reference_ml", "predicted_ml")
     )

@@ -1,4 +1,4 @@
-"""The page of a data check: what was found, by code and by case, with pictures of the cases at fault; one file."""
+"""HTML page of a data check: faults by code and by case, with pictures of the affected cases, in one file."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,15 @@ from medunet.reporting.page import data_uri, render
 from medunet.reporting.scans import load_scan
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
-_MOST_PICTURED = 60  # cases with a card; the others are counted, and stand in the tables
-_MOST_ROWS = 100  # faults of one code in its table; checks.csv holds them all
+_MAX_PICTURED = 60  # cases with a card; the others are counted and listed in the tables
+_MAX_ROWS = 100  # faults in the table of one code; checks.csv has all
 _PICTURE_PX = 224
-_UNREAD = ("N013", "N018", "N099")  # what must not be read, or what ended the process that read it
+_UNREADABLE = ("N013", "N018", "N099")  # files that must not be read, or whose reading killed the process
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A case's small picture as a data URI, None where there is none, and what is to be said of it."""
+    """A case's small picture as data URI (None if it has none), and a remark on it."""
 
     uri: str | None
     remark: str = ""
@@ -47,10 +47,10 @@ def write_check_page(
     *,
     workers: int | None = None,
 ) -> Path:
-    """Write checks.html beside checks.json and return its path.
+    """Write checks.html next to checks.json and return its path.
 
-    The scans of the first cases with errors or warnings are read once more for their pictures, shared by `workers`
-    processes; one that cannot be drawn says why.
+    The scans of the first cases with errors or warnings are read again for their pictures, in `workers` processes.
+    For a scan that cannot be drawn, the page gives the reason.
     """
     page = run.checks.with_suffix(".html")
     pictures = draw_cases(_cards(manifest, faults), manifest, data_root, workers=workers)
@@ -61,13 +61,13 @@ def write_check_page(
 def draw_cases(
     cards: Mapping[str, Sequence[Fault]], manifest: Manifest, data_root: Path, *, workers: int | None = None
 ) -> dict[str, Picture]:
-    """Return a picture of each case id in `cards`, in the channel that its gravest fault names."""
+    """Return a picture for each case id in `cards`, of the channel named by its most severe fault."""
     channels = manifest.description.channels
     pictures = {
         name: Picture(None, f"Not pictured: {FAULT_KINDS[fault.code].title} ({fault.code}).")
         for name, faults in cards.items()
         for fault in faults
-        if fault.code in _UNREAD
+        if fault.code in _UNREADABLE
     }
     named = {
         name: next((fault.subject for fault in faults if fault.subject in channels), None)
@@ -80,23 +80,23 @@ def draw_cases(
     num_workers = workers or choose_workers_for(cases, data_root)
     with closing(run_parallel(draw, items, num_workers)) as results:
         for _, (index, picture) in zip(track(items, "Pictures"), results, strict=True):
-            ended = Picture(None, "Not pictured: the process that drew it was ended from outside.")
+            killed = Picture(None, "Not pictured: the process that drew it was killed.")
             name = cases[index].id
-            pictures[name] = _say_once(picture or ended, cards[name])
+            pictures[name] = _drop_repeated_reason(picture or killed, cards[name])
     return pictures
 
 
-def _say_once(picture: Picture, faults: Sequence[Fault]) -> Picture:
-    """Return a picture whose remark gives no reason that a fault beside it gives already."""
+def _drop_repeated_reason(picture: Picture, faults: Sequence[Fault]) -> Picture:
+    """Remove the reason from the remark of a picture if one of the faults already gives it."""
     remark, _, reason = picture.remark.partition(": ")
-    said = reason.removesuffix(".") in {fault.measured for fault in faults}
-    return replace(picture, remark=f"{remark}.") if said else picture
+    is_repeated = reason.removesuffix(".") in {fault.measured for fault in faults}
+    return replace(picture, remark=f"{remark}.") if is_repeated else picture
 
 
 def check_html(
     run_name: str, manifest: Manifest, faults: Sequence[Fault], pictures: Mapping[str, Picture]
 ) -> str:
-    """Return the page of a check's faults; `pictures` as `draw_cases` makes them."""
+    """Return the HTML page of a check's faults; `pictures` are those of `draw_cases`."""
     description = manifest.description
     left = errors_left(faults, manifest)
     cards = _cards(manifest, faults)
@@ -111,7 +111,7 @@ def check_html(
         num_cases=len(manifest.cases),
         num_clean=len(manifest.cases) - len(serious),
         num_left=len(left),
-        cases_left=sorted({fault.case or "the set as a whole" for fault in left}),
+        cases_left=sorted({fault.case or "the dataset as a whole" for fault in left}),
         counts=[(severity, counts[severity], _count_accepted(faults, severity)) for severity in _ORDER],
         kinds=_by_kind(faults),
         cards=[
@@ -128,14 +128,14 @@ def check_html(
         num_more=len(serious) - len(cards),
         of_the_set=[fault for fault in faults if not fault.case and fault.severity != "note"],
         excluded=excluded,
-        most_rows=_MOST_ROWS,
+        most_rows=_MAX_ROWS,
     )
 
 
 def _cards(manifest: Manifest, faults: Sequence[Fault]) -> dict[str, list[Fault]]:
-    """Return the first cases with errors or warnings, the gravest first, each with its faults, errors first.
+    """Return the first cases with errors or warnings, most severe first, each with its faults, errors first.
 
-    Cases that are excluded, or whose faults are accepted, come last.
+    Excluded cases and cases whose faults are all accepted come last.
     """
     excluded = {entry.id for entry in manifest.excluded}
     by_case: dict[str, list[Fault]] = {}
@@ -143,19 +143,19 @@ def _cards(manifest: Manifest, faults: Sequence[Fault]) -> dict[str, list[Fault]
         if fault.case:
             by_case.setdefault(fault.case, []).append(fault)
 
-    def gravity(name: str) -> tuple[bool, int, int, str]:
-        weighed = [_ORDER[fault.severity] for fault in by_case[name] if not fault.accepted]
-        num_errors = weighed.count(_ORDER["error"])
-        return name in excluded, min(weighed, default=len(_ORDER)), -num_errors, name
+    def sort_key(name: str) -> tuple[bool, int, int, str]:
+        severities = [_ORDER[fault.severity] for fault in by_case[name] if not fault.accepted]
+        num_errors = severities.count(_ORDER["error"])
+        return name in excluded, min(severities, default=len(_ORDER)), -num_errors, name
 
     serious = [name for name, own in by_case.items() if own[0].severity != "note"]
     known = {case.id for case in manifest.cases}
-    ranked = sorted((name for name in serious if name in known), key=gravity)
-    return {name: by_case[name] for name in ranked[:_MOST_PICTURED]}
+    ranked = sorted((name for name in serious if name in known), key=sort_key)
+    return {name: by_case[name] for name in ranked[:_MAX_PICTURED]}
 
 
 def _by_kind(faults: Sequence[Fault]) -> list[dict[str, Any]]:
-    """Return one entry for each severity and code, errors first, with what the code means and its faults."""
+    """Return one entry for each severity and code, errors first, with the description of the code and its faults."""
 
     def kind(fault: Fault) -> tuple[int, str]:
         return _ORDER[fault.severity], fault.code
@@ -181,7 +181,7 @@ def _count_accepted(faults: Sequence[Fault], severity: str) -> int:
 
 
 def _outlined(description: Description) -> dict[str, tuple[int, ...]]:
-    """Return what is outlined: each target in its colour, or all of many in one."""
+    """Return the targets to outline, each in its own colour; if there are too many, all foreground as one."""
     targets = description.targets
     if len(targets) <= len(TARGET_COLOURS):
         return targets
@@ -189,7 +189,7 @@ def _outlined(description: Description) -> dict[str, tuple[int, ...]]:
 
 
 def _draw(item: tuple[Case, str | None], *, description: Description, data_root: Path) -> Picture:
-    """Draw a case's axial slice at the largest cross-section of its label, else the middle one."""
+    """Draw a case's axial slice at the largest cross-section of its label, or the middle slice without a label."""
     case, channel = item
     remark = ""
     try:
@@ -213,5 +213,5 @@ def _draw(item: tuple[Case, str | None], *, description: Description, data_root:
         )
     except MedunetError as error:
         return Picture(None, f"Not pictured: {error.what}.")
-    except Exception as error:  # a file at fault may break anything; its text may hold a path of this machine
+    except Exception as error:  # a faulty file may cause any error, whose text may contain a local path
         return Picture(None, f"Not pictured: it cannot be drawn ({type(error).__name__}).")

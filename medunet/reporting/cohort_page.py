@@ -1,4 +1,4 @@
-"""The index of a report: failed cases by name, the worst first, summaries, lesions, plots, the data check."""
+"""Index page of a report: failed cases, all cases from worst to best, summaries, lesions, plots and data check."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,8 @@ from medunet.drawing.figures import figure_png
 from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
 from medunet.records.scores import UNSCORED
-from medunet.reporting.cohort_plots import MOST_TARGETS, draw_dice, draw_volumes
+from medunet.reporting.cohort_plots import MAX_TARGETS, draw_dice, draw_volumes
+from medunet.reporting.explanations import describe_conventions, describe_weights, training_warning
 from medunet.reporting.lesions import cohort_measures, describe_rules, summarise_lesions
 from medunet.reporting.page import data_uri, flat_items, interval_text, number_text, render
 from medunet.reporting.scores import (
@@ -22,14 +23,13 @@ from medunet.reporting.scores import (
     rank_cases,
     verdict,
 )
-from medunet.reporting.sentences import conventions, trained_on, weights_told
 from medunet.reporting.summaries import CohortSummary, summary_rows
 from medunet.scoring.summary import LabelSummary
 
 
 @dataclass(frozen=True)
-class PageMade:
-    """A case's page: its file name, its small picture, and why it has no pictures ("" if it has)."""
+class CasePage:
+    """Page of a case as the index lists it: file name, thumbnail, and why it has no pictures ("" if it has)."""
 
     name: str
     thumbnail: str | None
@@ -40,17 +40,17 @@ def cohort_html(
     run_name: str,
     scores: pd.DataFrame,
     manifest: Manifest,
-    pages: Mapping[str, PageMade],
+    pages: Mapping[str, CasePage],
     *,
     lesions: pd.DataFrame | None,
     summary: CohortSummary,
     faults: Sequence[Fault] | None,
     provenance: Mapping[str, Any] | None,
 ) -> str:
-    """Return the index page.
+    """Return the HTML index page.
 
-    `pages` has one entry for each case of `scores`; `lesions` is None where none were scored, `faults` where the data
-    were not checked.
+    `pages` has an entry for each case of `scores`. `lesions` is None if none were scored, `faults` if the data were
+    not checked.
     """
     description = manifest.description
     ranked = rank_cases(scores)
@@ -60,7 +60,7 @@ def cohort_html(
         _entry(case, scores[scores["case"] == case], pages[case], targets, description.unit)
         for case in ranked
     ]
-    weights, is_optimistic = weights_told(summary.about), summary.about.get("num_chosen_on", 0) != 0
+    weights, is_optimistic = describe_weights(summary.about), summary.about.get("num_chosen_on", 0) != 0
     summaries = {label: summary_rows(own, scores, description.unit) for label, own in summary.targets.items()}
     return render(
         "index.html",
@@ -73,7 +73,7 @@ def cohort_html(
         num_averaged=summary.num_averaged,
         warnings=[
             text
-            for text in (trained_on(provenance), weights if is_optimistic else "", summary.remark)
+            for text in (training_warning(provenance), weights if is_optimistic else "", summary.remark)
             if text
         ],
         unscored=[entry for entry in entries if entry["case"] in unscored],
@@ -86,22 +86,22 @@ def cohort_html(
         **_lesion_values(lesions, summary.targets, description.unit),
         dice_plot=_uri(draw_dice(scores)),
         volume_plot=_uri(draw_volumes(scores, description.unit)),
-        most_plotted=MOST_TARGETS,
+        most_plotted=MAX_TARGETS,
         faults=None if faults is None else _count_faults(faults),
         unmatched=manifest.unmatched,
         excluded=manifest.excluded,
         accepted=manifest.accepted,
         not_scored=len({case.id for case in manifest.used} - set(ranked)),
-        conventions=" ".join(filter(None, (conventions(scores, description.unit), weights))),
+        conventions=" ".join(filter(None, (describe_conventions(scores, description.unit), weights))),
         volumes="Volumes in ml" if description.unit == "mm" else "Areas in pixels",
         provenance=flat_items(dict(provenance or {})),
     )
 
 
 def _entry(
-    case: str, rows: pd.DataFrame, page: PageMade, targets: Sequence[str], unit: Unit
+    case: str, rows: pd.DataFrame, page: CasePage, targets: Sequence[str], unit: Unit
 ) -> dict[str, Any]:
-    gravity, sentence = verdict(rows)
+    severity, sentence = verdict(rows)
     distance = _table_distance(rows, unit)
     by_label = {row["label"]: row for _, row in rows.iterrows()}
     cells = []
@@ -116,13 +116,13 @@ def _entry(
                 "distance": number_text(row[distance.column]) if distance else "",
             }
         )
-    return {"case": case, "page": page, "gravity": gravity, "verdict": sentence, "cells": cells}
+    return {"case": case, "page": page, "severity": severity, "verdict": sentence, "cells": cells}
 
 
 def _lesion_values(
     lesions: pd.DataFrame | None, targets: Mapping[str, LabelSummary], unit: Unit
 ) -> dict[str, Any]:
-    """Return what the page says of lesions; nothing where none were scored or there are none."""
+    """Return the template values for lesions; empty ones if none were scored or there are none."""
     found = [] if lesions is None else summarise_lesions(lesions, targets, unit)
     if lesions is None or not found:
         return {"lesions": [], "lesion_measures": [], "lesion_rules": [], "sized": []}
@@ -137,13 +137,13 @@ def _lesion_values(
 
 
 def _table_distance(scores: pd.DataFrame, unit: Unit) -> Measure | None:
-    """Return the distance that the case table shows beside Dice: the robust Hausdorff distance."""
+    """Return the distance that the case table shows next to Dice: the robust Hausdorff distance."""
     distances = [measure for measure in measures(scores, unit) if measure.column.startswith("hd")]
     return distances[-1] if distances else None
 
 
 def _count_faults(faults: Sequence[Fault]) -> list[dict[str, Any]]:
-    """Return one row for each kind of fault, errors first, with the cases that have it."""
+    """Return a row for each fault code, errors first, with the affected cases."""
     order = {"error": 0, "warning": 1, "note": 2}
     kinds = sorted({(order.get(fault.severity, 3), fault.code, fault.severity) for fault in faults})
     rows = []

@@ -1,4 +1,4 @@
-"""Plots over a cohort: how Dice is distributed, and how well volumes agree."""
+"""Plots of a cohort: the distribution of Dice, and predicted against reference volumes."""
 
 import math
 
@@ -7,24 +7,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from medunet.reporting.plot_style import DOT, GREY, INK, tidy
-from medunet.reporting.scores import SIZE, Unit
+from medunet.reporting.plot_style import DOT, GREY, INK, style_axes
+from medunet.reporting.scores import SIZE_UNITS, Unit
 
-MOST_TARGETS = 12  # shown in a plot; beyond, the table says it better
+MAX_TARGETS = 12  # in a plot; the report's table has all
 
 
 def draw_dice(scores: pd.DataFrame) -> Figure | None:
-    """Draw every case's Dice by target, over a box of the quartiles; None where no Dice is defined."""
+    """Draw the Dice of every case by target, with box plots; return None if no Dice is defined."""
     groups = {
         label: scores.loc[(scores["label"] == label) & scores["dice"].notna(), "dice"].to_numpy()
-        for label in scores["label"].drop_duplicates()[:MOST_TARGETS]
+        for label in scores["label"].drop_duplicates()[:MAX_TARGETS]
     }
     groups = {label: values for label, values in groups.items() if len(values)}
     if not groups:
         return None
     figure = Figure(figsize=(6.6, 0.75 + 0.62 * len(groups)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    generator = np.random.default_rng(0)  # spreads the dots, so that equal ones stay visible
+    generator = np.random.default_rng(0)  # jitter, so that equal dots stay visible
     for position, values in enumerate(groups.values()):
         axes.scatter(
             values,
@@ -50,18 +50,18 @@ def draw_dice(scores: pd.DataFrame) -> Figure | None:
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Dice, one dot for each case")
-    tidy(axes)
+    style_axes(axes)
     return figure
 
 
 def draw_volumes(scores: pd.DataFrame, unit: Unit = "mm") -> Figure | None:
-    """Draw predicted against reference volume in ml (area in pixels), one panel for each target; None without."""
+    """Draw predicted against reference volumes in ml (areas in pixels) by target; None without volumes."""
     if not {"reference_ml", "predicted_ml"} <= set(scores.columns):
         return None
     known = scores.dropna(subset=["reference_ml", "predicted_ml"])
-    size_unit, scale = SIZE[unit]
+    size_unit, scale = SIZE_UNITS[unit]
     known = known.assign(reference=known["reference_ml"] * scale, predicted=known["predicted_ml"] * scale)
-    labels = list(known["label"].drop_duplicates()[:MOST_TARGETS])
+    labels = list(known["label"].drop_duplicates()[:MAX_TARGETS])
     if not labels:
         return None
     num_columns = min(3, len(labels))
@@ -77,12 +77,12 @@ def draw_volumes(scores: pd.DataFrame, unit: Unit = "mm") -> Figure | None:
         )
         axes.set(xlim=(-0.03 * largest, largest), ylim=(-0.03 * largest, largest), aspect="equal")
         axes.locator_params(nbins=5)
-        if unit == "px":  # 25k, for numbers that would run into each other
+        if unit == "px":  # such as 25k, since long numbers would overlap
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_title(label, fontsize=10, color=INK)
         axes.set_xlabel(f"reference {size_unit}")
         if index % num_columns == 0:
             axes.set_ylabel(f"predicted {size_unit}")
-        tidy(axes)
+        style_axes(axes)
     return figure

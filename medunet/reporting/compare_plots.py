@@ -1,4 +1,4 @@
-"""Plots of methods against each other, and of readers among themselves. Colours are told apart with every vision."""
+"""Plots that compare methods, and readers of one case. Colours suit all kinds of colour vision."""
 
 import itertools
 import math
@@ -14,25 +14,26 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from medunet.drawing.figures import FALSE_POSITIVE
-from medunet.reporting.cohort_plots import MOST_TARGETS
-from medunet.reporting.plot_style import DOT, GREY, INK, tidy
+from medunet.reporting.cohort_plots import MAX_TARGETS
+from medunet.reporting.plot_style import DOT, GREY, INK, style_axes
 from medunet.scoring.agreement import ReaderPair, TargetAgreement
 from medunet.scoring.columns import higher_is_better
 from medunet.scoring.compare import Comparison, PairDifference
 
-_MOST_ROWS = 24  # in a panel; beyond, the table says it better
-_LONGEST_NAME = 22  # characters that a tick shows
+_MAX_ROWS = 24  # in a panel; comparison.csv has all
+_MAX_NAME = 22  # characters of a tick label
 _COLUMNS_OF_MATRICES = 3
-_LETTER_IN = 0.078  # width of a tick's letter in inches
-_CELL_IN = 0.62  # of a matrix
+_CHARACTER_IN = 0.078  # width of a character of a tick label in inches
+_CELL_IN = 0.62  # size of a cell of a matrix in inches
 
 
 def draw_comparison(comparison: Comparison) -> Figure | None:
-    """Draw each case's difference by class with the interval of its mean, and how stable the ranks by Dice are.
+    """Draw the differences between methods case by case, with the interval of the mean, and the stability of ranks.
 
-    Differences are of Dice and of the robust Hausdorff distance. None where nothing is compared.
+    Differences are those of Dice and the robust Hausdorff distance, ranks those by Dice. Returns None if there are no
+    differences.
     """
-    labels = comparison.labels[:MOST_TARGETS]
+    labels = comparison.labels[:MAX_TARGETS]
     shown = comparison.main_metrics[:2]
     panels = [
         [pair for pair in comparison.pairs if pair.metric == metric and pair.label in labels]
@@ -43,14 +44,14 @@ def draw_comparison(comparison: Comparison) -> Figure | None:
         return None
     letters = comparison.letters
     num_ranked = len(labels) * len(letters)
-    is_whole = len(labels) == len(comparison.labels) and max(num_ranked, *map(len, panels)) <= _MOST_ROWS
-    num_ranked, panels = min(num_ranked, _MOST_ROWS), [pairs[:_MOST_ROWS] for pairs in panels]
+    is_whole = len(labels) == len(comparison.labels) and max(num_ranked, *map(len, panels)) <= _MAX_ROWS
+    num_ranked, panels = min(num_ranked, _MAX_ROWS), [pairs[:_MAX_ROWS] for pairs in panels]
     num_rows = max(num_ranked, *(len(pairs) for pairs in panels))
     longest = max(len(_short(label)) for label in labels) + 5
-    width = (2.9 + _LETTER_IN * longest) * (len(panels) + 1)
+    width = (2.9 + _CHARACTER_IN * longest) * (len(panels) + 1)
     names = "; ".join(f"{letter} = {method}" for method, letter in letters.items())
     title = textwrap.fill(names, int(width / 0.09))
-    title += "" if is_whole else "\nThe first rows only: comparison.csv has all."
+    title += "" if is_whole else "\nOnly the first rows: comparison.csv has all."
     height = 1.9 + 0.34 * num_rows + 0.2 * title.count("\n")
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=10, color=INK)
@@ -61,15 +62,15 @@ def draw_comparison(comparison: Comparison) -> Figure | None:
 
 
 def draw_readers(pairs: Sequence[ReaderPair], agreements: Sequence[TargetAgreement]) -> Figure | None:
-    """Draw a matrix of readers for each target: Dice below the diagonal, HD95 above; None without pairs."""
-    agreements = agreements[:MOST_TARGETS]
+    """Draw a matrix of readers for each target, Dice below the diagonal and HD95 above; None without pairs."""
+    agreements = agreements[:MAX_TARGETS]
     if not pairs or not agreements:
         return None
     readers = list(agreements[0].dice_by_reader)
     num_columns = min(_COLUMNS_OF_MATRICES, len(agreements))
     num_rows = math.ceil(len(agreements) / num_columns)
-    name_in = _LETTER_IN * max(len(_short(reader)) for reader in readers)
-    width = max(3.0, _CELL_IN * len(readers) + 0.5)  # titles need so much
+    name_in = _CHARACTER_IN * max(len(_short(reader)) for reader in readers)
+    width = max(3.0, _CELL_IN * len(readers) + 0.5)  # room for the titles
     height = width + name_in + 0.6
     figure = Figure(
         figsize=(width * num_columns + name_in, height * num_rows + 0.4), dpi=110, layout="compressed"
@@ -83,8 +84,8 @@ def draw_readers(pairs: Sequence[ReaderPair], agreements: Sequence[TargetAgreeme
 
 
 def _draw_differences(axes: Axes, pairs: Sequence[PairDifference], letters: dict[str, str]) -> None:
-    """Draw a row of dots for each label and pair, infinite differences as triangles at the edge."""
-    generator = np.random.default_rng(0)  # spreads the dots, so that equal ones stay visible
+    """Draw a row of dots for each label and pair of methods; infinite differences are triangles at the edge."""
+    generator = np.random.default_rng(0)  # jitter, so that equal dots stay visible
     finite = [value for pair in pairs for value in pair.differences.values() if math.isfinite(value)]
     largest = max((abs(value) for value in finite), default=0.0) or 1.0
     edge = 1.12 * largest
@@ -123,7 +124,7 @@ def _draw_differences(axes: Axes, pairs: Sequence[PairDifference], letters: dict
     texts = [f"{_short(pair.label)}  {letters[pair.first]}−{letters[pair.second]}" for pair in pairs]
     axes.set_yticks(range(len(pairs)), texts)
     side = "right" if higher_is_better(pairs[0].metric) else "left"
-    axes.set_xlabel(f"{_heading(pairs[0].metric)}, difference by case\n{side} of 0 the first is better")
+    axes.set_xlabel(f"{_heading(pairs[0].metric)}, difference by case\n{side} of 0: the first is better")
     mean = Line2D([], [], color=INK, linewidth=2, marker="D", markerfacecolor="white")
     mean.set_label("mean, 95% interval")
     handles = [mean]
@@ -132,11 +133,11 @@ def _draw_differences(axes: Axes, pairs: Sequence[PairDifference], letters: dict
         infinite.set_label("infinite for one of the two")
         handles.append(infinite)
     _legend(axes, handles, 1)
-    tidy(axes, grid="x")
+    style_axes(axes, grid="x")
 
 
 def _draw_ranks(axes: Axes, comparison: Comparison, num_rows: int) -> None:
-    """Draw the share of resamples in which each method has each rank by its mean Dice, a bar for each."""
+    """Draw a bar for each method: the shares of resamples in which it has each rank by mean Dice."""
     letters = comparison.letters
     rankings = [
         ranking
@@ -162,7 +163,7 @@ def _draw_ranks(axes: Axes, comparison: Comparison, num_rows: int) -> None:
         for rank, colour in enumerate(colours, 1)
     ]
     _legend(axes, handles, min(3, len(handles)))
-    tidy(axes, grid="x")
+    style_axes(axes, grid="x")
 
 
 def _draw_matrix(
@@ -173,7 +174,7 @@ def _draw_matrix(
     *,
     with_names: bool,
 ) -> None:
-    """Draw one target's pairs: a coloured Dice below the diagonal, HD95 above it in plain text."""
+    """Draw the pairs of one target: Dice as coloured cells below the diagonal, HD95 as text above it."""
     size = len(readers)
     dice = np.full((size, size), np.nan)
     for pair in pairs:
@@ -197,8 +198,10 @@ def _draw_matrix(
 
 
 def _rank_colours(count: int) -> list[str]:
-    """Return colours from dark blue, the first rank, to pale yellow, which grey also tells apart."""
-    return [to_hex(colormaps["cividis"](place)) for place in np.linspace(0.05, 1.0, max(count, 2))][:count]
+    """Return colours from dark blue for the first rank to pale yellow, which also differ in brightness."""
+    return [to_hex(colormaps["cividis"](position)) for position in np.linspace(0.05, 1.0, max(count, 2))][
+        :count
+    ]
 
 
 def _heading(metric: str) -> str:
@@ -217,7 +220,7 @@ def _distance(value_mm: float) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def _legend(axes: Axes, handles: Sequence[Line2D | Patch], num_columns: int) -> None:

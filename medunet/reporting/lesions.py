@@ -1,4 +1,4 @@
-"""Lesions as the pages need them: those of a case as a table, those of a cohort counted and by size."""
+"""Lesion results for report pages: a table for each case; counts, detection by size and means for the cohort."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import pandas as pd
 from medunet.records.scores import Lesion
 from medunet.reporting.page import number_text
 from medunet.reporting.scores import (
-    SIZE,
+    SIZE_UNITS,
     Measure,
     Unit,
     measures,
@@ -19,19 +19,19 @@ from medunet.scoring.lesion_presets import PRESETS
 from medunet.scoring.lesions import SizeClassDetection, detection_by_size
 from medunet.scoring.summary import LabelSummary, MetricSummary
 
-_MOST_SHOWN = 100  # lesions of a target that a case's page lists
+_MAX_SHOWN = 100  # lesions of a target listed on a case's page
 _MATCHING = {
-    "touch": "any prediction that touches a lesion finds it",
+    "touch": "a lesion is found if any prediction touches it",
     "iou": "found at an IoU above {min_iou:g}",
-    "one_to_one": "found one to one at an IoU above {min_iou:g}",
+    "one_to_one": "matched one to one at an IoU above {min_iou:g}",
 }
 
 
 @dataclass(frozen=True)
 class LesionCounts:
-    """Lesions of the reference that count, found or missed, predicted ones that are none, and what comes of them.
+    """Numbers of found and missed reference lesions and of false positives, and the rates computed from them.
 
-    Rates are undefined, NaN, where nothing could be found.
+    Rates are NaN if their denominator is 0. Lesions that the rules leave out are only in `num_uncounted`.
     """
 
     num_found: int
@@ -41,22 +41,27 @@ class LesionCounts:
 
     @property
     def num_lesions(self) -> int:
+        """Number of reference lesions."""
         return self.num_found + self.num_missed
 
     @property
     def sensitivity(self) -> float:
+        """Share of the reference lesions that were found."""
         return _ratio(self.num_found, self.num_lesions)
 
     @property
     def precision(self) -> float:
+        """Share of found lesions among found lesions and false positives."""
         return _ratio(self.num_found, self.num_found + self.num_false_positive)
 
     @property
     def f1(self) -> float:
+        """Harmonic mean of sensitivity and precision."""
         return _ratio(2 * self.num_found, 2 * self.num_found + self.num_missed + self.num_false_positive)
 
     @property
     def text(self) -> str:
+        """The counts as text."""
         plural = "" if self.num_false_positive == 1 else "s"
         text = f"{self.num_found} found, {self.num_missed} missed, {self.num_false_positive} false positive{plural}"
         return f"{text}, {self.num_uncounted} too small to count" if self.num_uncounted else text
@@ -64,32 +69,32 @@ class LesionCounts:
 
 @dataclass(frozen=True)
 class CaseTable:
-    """The lesions of one target of one case, every cell as text."""
+    """The lesions of one target of one case as a table of text."""
 
     label: str
     rules: str
     counts: LesionCounts
-    scores: list[str]  # the case's own scores over lesions, each with its name
-    distance: str  # heading of the distances' column
+    scores: list[str]  # the case's lesion scores as text, such as "F1 0.500"
+    distance: str  # heading of the distance column
     rows: list[dict[str, Any]]
-    num_hidden: int  # the smallest, where there are too many to list
+    num_hidden: int  # the smallest lesions, if there are too many to list
 
 
 @dataclass(frozen=True)
 class CohortLesions:
-    """The lesions of one target over all scored cases, and the means over cases of the scores over lesions."""
+    """Lesions of one target in all scored cases, with the means over cases of the lesion scores."""
 
     label: str
     rules: str
     counts: LesionCounts
     means: dict[str, MetricSummary]  # by column of scores.csv
     num_cases: int
-    num_unscored: int  # cases whose lesions are not known
-    sizes: list[SizeClassDetection]  # none of pictures, whose lesions have no volume
+    num_unscored: int  # missing and failed cases, whose lesions are unknown
+    sizes: list[SizeClassDetection]  # empty for 2D pictures, whose lesions have no volume
 
 
 def tabulate_case(lesions: pd.DataFrame, rows: pd.DataFrame, unit: Unit) -> list[CaseTable]:
-    """Return a table for each target of a case that has lesions.
+    """Return a table for each target of a case with lesions.
 
     `lesions` are the case's rows of lesions.csv, `rows` those of scores.csv.
     """
@@ -99,7 +104,7 @@ def tabulate_case(lesions: pd.DataFrame, rows: pd.DataFrame, unit: Unit) -> list
         rules, distance = _rules_of(own), _distance(own, unit)
         records = _records(own, distance)
         largest = sorted(records, key=lambda lesion: -max(lesion.reference_ml, lesion.predicted_ml))
-        shown = sorted(largest[:_MOST_SHOWN], key=lambda lesion: lesion.number)
+        shown = sorted(largest[:_MAX_SHOWN], key=lambda lesion: lesion.number)
         scored = rows[rows["label"] == label]
         tables.append(
             CaseTable(
@@ -123,7 +128,7 @@ def tabulate_case(lesions: pd.DataFrame, rows: pd.DataFrame, unit: Unit) -> list
 def summarise_lesions(
     lesions: pd.DataFrame, targets: Mapping[str, LabelSummary], unit: Unit
 ) -> list[CohortLesions]:
-    """Return the lesions of every target that has any: all together, by size, and as means over cases."""
+    """Return lesion counts, detection by size and means over cases for every target with lesions."""
     summaries = []
     for label, summary in targets.items():
         own = lesions[lesions["label"] == label]
@@ -150,12 +155,12 @@ def summarise_lesions(
 
 
 def cohort_measures(lesions: pd.DataFrame, summaries: Sequence[CohortLesions], unit: Unit) -> list[Measure]:
-    """Return the scores over lesions that a cohort's table shows."""
+    """Return the lesion scores shown in a cohort's table."""
     return lesion_measures([summary.rules for summary in summaries], _distance(lesions, unit))
 
 
 def lesion_measures(rules: Sequence[str], distance: Measure) -> list[Measure]:
-    """Return the scores over lesions that pages show; qualities of matches where the rules are panoptic."""
+    """Return the lesion scores shown on pages; SQ and PQ only for panoptic rules."""
     shown = [
         Measure("lesion_sensitivity", "Sensitivity", 3),
         Measure("lesion_precision", "Precision", 3),
@@ -167,15 +172,15 @@ def lesion_measures(rules: Sequence[str], distance: Measure) -> list[Measure]:
 
 
 def describe_rules(name: str, unit: Unit) -> str:
-    """Return the rules' name with what they are: which voxels are one lesion, what finds it, what counts."""
+    """Return the name of lesion rules with a description: connectivity, matching, lesions left out, averaging."""
     rules = next((rules for preset, rules in PRESETS.items() if preset == name), None)
     if rules is None:
         return f"“{name}”"
-    connectivity = rules.connectivity if unit == "mm" else 4 if rules.connectivity == 6 else 8  # of pixels
+    connectivity = rules.connectivity if unit == "mm" else 4 if rules.connectivity == 6 else 8  # in 2D
     parts = [f"{connectivity}-connected", _MATCHING[rules.matching].format(min_iou=rules.min_iou)]
     if rules.num_dilations:
         plural = "" if rules.num_dilations == 1 else "s"
-        parts.append(f"parts that {rules.num_dilations} dilation{plural} would join are one lesion")
+        parts.append(f"components joined by {rules.num_dilations} dilation{plural} are one lesion")
     if rules.ignored_mm3:
         parts.append(f"lesions up to {rules.ignored_mm3:g} {unit}³ do not count")
     if rules.penalty_mm is None:
@@ -192,7 +197,7 @@ def _rules_of(lesions: pd.DataFrame) -> str:
 
 
 def _distance(lesions: pd.DataFrame, unit: Unit) -> Measure:
-    """Return the distance's column, whose name says its percentile and how both directions are joined."""
+    """Return the measure of the distance column, such as hd95_mm or hd95_pooled_mm."""
     return next(measure for measure in measures(lesions, unit) if measure.column.startswith("hd"))
 
 
@@ -225,13 +230,13 @@ def _count(lesions: Sequence[Lesion]) -> LesionCounts:
 
 
 def _name_value(measure: Measure, value: float, unit: Unit) -> str:
-    """Return such as 'F1 0.500' or 'HD95 2.50 mm'."""
+    """Return name and value as text, such as 'F1 0.500' or 'HD95 2.50 mm'."""
     name = measure.heading.removesuffix(f" {unit}")
     return f"{name} {number_text(value, measure.decimals)}{f' {unit}' if name != measure.heading else ''}"
 
 
 def _cells(lesion: Lesion, distance: Measure, unit: Unit) -> dict[str, Any]:
-    scale, decimals = SIZE[unit][1], 3 if unit == "mm" else 0
+    scale, decimals = SIZE_UNITS[unit][1], 3 if unit == "mm" else 0
     return {
         "number": lesion.number,
         "status": lesion.status,

@@ -1,4 +1,4 @@
-"""What all pages share: templates, numbers as readers see them, pictures inlined, safe file names."""
+"""Helpers for all report pages: templates, number formatting, embedded pictures and safe file names."""
 
 import base64
 import hashlib
@@ -30,12 +30,12 @@ def _environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page made from a template, every value escaped."""
+    """Return the HTML of a template with all values escaped."""
     return _environment().get_template(template).render(**values)
 
 
 def number_text(value: float, decimals: int = 2, *, signed: bool = False) -> str:
-    """Return a number as reports show it: "–" undefined, "∞" infinite, a true minus sign."""
+    """Return a number as text: "–" if undefined, "∞" if infinite, with a typographic minus sign."""
     if math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -46,19 +46,19 @@ def number_text(value: float, decimals: int = 2, *, signed: bool = False) -> str
 
 
 def interval_text(low: float, high: float, decimals: int = 2) -> str:
-    """Return an interval as reports show it, "–" where there is none."""
+    """Return an interval as text, "–" if it is undefined."""
     return "–" if math.isnan(low) else f"{number_text(low, decimals)} to {number_text(high, decimals)}"
 
 
 def data_uri(png: bytes) -> str:
-    """Return a PNG as an address that holds the picture itself."""
+    """Return a PNG as data URI, which embeds it in the page."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def page_names(case_ids: Iterable[str]) -> dict[str, str]:
-    """Return for each case id a file name that is safe on every file system, and that no other id has.
+    """Return a unique file name for each case id that is safe on every file system.
 
-    An id of letters, digits, `-`, `_` and `.` keeps its name; any other gets a part of its hash.
+    An id of letters, digits, `-`, `_` and `.` keeps its name; other names get a part of the id's hash.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
@@ -72,7 +72,7 @@ def page_names(case_ids: Iterable[str]) -> dict[str, str]:
 
 
 def flat_items(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested JSON as rows of a dotted key and a text; a list stays on one row."""
+    """Return nested JSON as rows of dotted key and text; a list becomes one row."""
     if isinstance(value, dict) and (value or not prefix):
         return [
             row

@@ -1,4 +1,4 @@
-"""How the plots of reports look: their colours, a light grid, no frame."""
+"""Style of report plots: colours, a light grid, no frame."""
 
 from typing import Literal
 
@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 INK, DOT, GREY = "#333333", "#0072B2", "#999999"
 
 
-def tidy(axes: Axes, grid: Literal["both", "x"] = "both") -> None:
-    """Take the frame away but for the two axes, and lay the grid's lines of an axis behind everything."""
+def style_axes(axes: Axes, grid: Literal["both", "x"] = "both") -> None:
+    """Remove the top and right frame, set the colours, and draw grid lines behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(colors=INK, labelsize=9)

@@ -1,4 +1,4 @@
-"""A run's report: one page for each scored case and an index, offline, made from the run's files alone."""
+"""Report of a run: an index and a page for each scored case, as offline HTML made from the run's files."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from medunet.imaging.volumes import mask_ending
 from medunet.records.manifest import Case, Manifest
 from medunet.records.run_folder import RunFolder
 from medunet.reporting.case_page import Links, case_html, thumbnail
-from medunet.reporting.cohort_page import PageMade, cohort_html
+from medunet.reporting.cohort_page import CasePage, cohort_html
 from medunet.reporting.page import page_names
 from medunet.reporting.scans import Scan, load_scan
 from medunet.reporting.scores import is_resampled, rank_cases
@@ -26,16 +26,17 @@ _log = logging.getLogger(__name__)
 def report_run(
     run: RunFolder, data_root: Path, *, scores: pd.DataFrame, lesions: pd.DataFrame | None = None
 ) -> Path:
-    """Write `report/index.html` and `report/cases/*.html` of a run and return the index's path.
+    """Write `report/index.html` and `report/cases/*.html` of a run and return the path of the index.
 
-    A case whose scan or masks cannot be read still gets its page, with the reason, and is named on the index. A mask
-    that was resampled to be scored is shown so. Means are those of scores.json, or the index says why not.
+    A case whose scan or masks cannot be read still gets a page with the reason, and is listed on the index. Masks
+    that were resampled for scoring are shown resampled. Means come from scores.json; if it does not match scores.csv,
+    they are computed again and the index says why.
 
     Args:
-        run: folder with manifest.json, and checks.json, predictions/, scores.json and provenance.json if there are.
-        data_root: folder that the manifest's paths start from.
+        run: folder with manifest.json and, if they exist, checks.json, predictions/, scores.json and provenance.json.
+        data_root: folder that the manifest's paths are relative to.
         scores: the table of scores.csv (see `medunet.scoring.tables.read_scores`).
-        lesions: the table of lesions.csv (`read_lesions`), where lesions were scored.
+        lesions: the table of lesions.csv (`read_lesions`), if lesions were scored.
 
     Raises:
         InputError: manifest.json is missing, or one of the run's files cannot be used.
@@ -50,8 +51,8 @@ def report_run(
     provenance = read_json(run.provenance) if run.provenance.exists() else None
     ranked = rank_cases(scores)
     names = page_names(ranked)
-    pages: dict[str, PageMade] = {}
-    for place, case_id in enumerate(track(ranked, "Report")):
+    pages: dict[str, CasePage] = {}
+    for rank, case_id in enumerate(track(ranked, "Report")):
         rows = scores[scores["case"] == case_id]
         case = cases.get(case_id)
         ending = mask_ending(next(iter(case.images.values()))) if case else ""
@@ -63,8 +64,8 @@ def report_run(
             manifest.description,
             scan,
             Links(
-                worse=names[ranked[place - 1]] if place else None,
-                better=names[ranked[place + 1]] if place + 1 < len(ranked) else None,
+                worse=names[ranked[rank - 1]] if rank else None,
+                better=names[ranked[rank + 1]] if rank + 1 < len(ranked) else None,
             ),
             lesions=None if lesions is None else lesions[lesions["case"] == case_id],
             fold=case.fold if case else None,
@@ -74,7 +75,7 @@ def report_run(
             provenance=provenance,
         )
         write_text(run.report / "cases" / names[case_id], html)
-        pages[case_id] = PageMade(
+        pages[case_id] = CasePage(
             name=names[case_id],
             thumbnail=thumbnail(scan, rows, manifest.description) if isinstance(scan, Scan) else None,
             trouble=scan if isinstance(scan, str) else "",
@@ -110,21 +111,21 @@ def _load(
     *,
     resample: bool,
 ) -> Scan | str:
-    """Return a case's volumes, or why they cannot be shown."""
+    """Return a case's volumes, or the reason why they cannot be shown."""
     if case is None:
-        return "the case is not in manifest.json, so its scan is not known"
+        return "the case is not in manifest.json, so its scan is unknown"
     try:
         return load_scan(
             case, manifest.description, data_root, prediction, predicted_targets, resample=resample
         )
     except MedunetError as error:
         return str(error)
-    except (OSError, MemoryError) as error:  # its message may hold a path of this machine
+    except (OSError, MemoryError) as error:  # the message may contain a local path
         return f"the scan cannot be read ({type(error).__name__})"
 
 
 def _with_failed_predictions(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.DataFrame:
-    """Return the scores with what failed as the reason of each missing prediction that was tried."""
+    """Return the scores with the error of a failed prediction as the reason why it is missing."""
     reasons = [
         f"the prediction failed: {unpredicted[case]}"
         if status == "missing" and case in unpredicted

@@ -1,4 +1,4 @@
-"""A case's images and label maps as reports show them, in RAS+ axis order."""
+"""Load a case's image and label maps for reports, in RAS+ axis order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from medunet.scoring.reading import read_pair
 
 @dataclass(frozen=True)
 class Scan:
-    """A case as its page shows it, in RAS+ axis order; a label map that does not exist is None."""
+    """Image and label maps of a case in RAS+ axis order; a label map that does not exist is None."""
 
     image: NDArray[np.float32]  # (I, J, K), or (I, J, K, 3) in colour
     affine: Affine
     channel: str
     modality: str
-    grid: str  # in words, as stored
+    grid: str  # description of the stored grid
     reference: NDArray | None
     prediction: NDArray | None
     warnings: tuple[str, ...]
     unit: Unit  # px: a 2D picture
-    is_resampled: bool = False  # the prediction, from another grid to the reference's
+    is_resampled: bool = False  # whether the prediction was resampled to the reference's grid
 
 
-def shown_channel(description: Description) -> str:
-    """Return the channel that pictures show: FLAIR, where tumours stand out, else the first."""
+def default_channel(description: Description) -> str:
+    """Return the channel shown in pictures: FLAIR, which shows tumours best, or the first channel."""
     flair = [name for name in description.channels if "flair" in name.casefold()]
     return flair[0] if flair else next(iter(description.channels))
 
@@ -51,19 +51,18 @@ def load_scan(
     channel: str | None = None,
     resample: bool = False,
 ) -> Scan:
-    """Read a case's channel (None: the one that pictures show) and its label maps, those that exist.
+    """Read a channel of a case (None: see `default_channel`) and those of its label maps that exist.
 
-    `predicted_targets` are the prediction's own label values by name, where they are not the description's. With
-    `resample` a prediction on another grid is brought to the reference's by the very call that scoring makes.
+    `predicted_targets` are the label values of the prediction by target name, if they differ from the description.
+    With `resample`, a prediction on another grid is resampled to the reference's grid exactly as for scoring.
 
-    Raises:
-        DataError: a file cannot be read, has a singular affine, or a label map has another shape than the scan; or a
-            prediction cannot be resampled.
+    Raises: DataError: a file cannot be read, an affine is singular, a label map and the scan have different shapes,
+        or the prediction cannot be resampled.
     """
-    channel = channel or shown_channel(description)
+    channel = channel or default_channel(description)
     if channel not in case.images:
         raise DataError(f"has no channel '{channel}'", where=f"case {case.id}")
-    volume, frames = read_shown(case, channel, description, data_root)
+    volume, frames = read_channel_file(case, channel, description, data_root)
     header = volume.header
     if "?" in axis_codes(header.affine):
         raise DataError("its affine is singular", where=f"case {case.id}", hint="Export the scan again.")
@@ -74,8 +73,8 @@ def load_scan(
     label = data_root / case.label if case.label else None
     truth, found, is_resampled = _read_masks(label, prediction, description.instances_as, resample=resample)
     reference = None if truth is None else _match(truth, "reference", header, warnings)
-    told = [] if is_resampled else warnings  # it lies where the reference does
-    predicted = None if found is None else _match(found, "prediction", header, told)
+    prediction_warnings = [] if is_resampled else warnings  # resampled: same position as the reference
+    predicted = None if found is None else _match(found, "prediction", header, prediction_warnings)
     if predicted is not None and predicted_targets is not None:
         predicted = _join_by_name(predicted, predicted_targets, description)
     return Scan(
@@ -92,12 +91,12 @@ def load_scan(
     )
 
 
-def read_shown(
+def read_channel_file(
     case: Case, channel: str, description: Description, data_root: Path
 ) -> tuple[Volume, list[str]]:
-    """Read the file that holds a channel as `(C, I, J, K)`, and return with it the names of its channels.
+    """Read the file of a channel as `(C, I, J, K)`, and return the volume with the names of its channels.
 
-    Of a case whose images are brought to one grid, all are read.
+    If the images of a case are resampled to one grid, all channels are read.
 
     Raises:
         DataError: a file cannot be read.
@@ -113,7 +112,7 @@ def read_shown(
 def _read_masks(
     label: Path | None, prediction: Path | None, instances_as: int | None, *, resample: bool
 ) -> tuple[Volume | None, Volume | None, bool]:
-    """Return reference and prediction, those that exist, and whether the prediction was resampled."""
+    """Return reference and prediction (None if there is none), and whether the prediction was resampled."""
     prediction = prediction if prediction is not None and prediction.exists() else None
     if resample and label is not None and prediction is not None:
         truth, labels, note = read_pair(label, prediction, reference_instances_as=instances_as, resample=True)
@@ -126,7 +125,7 @@ def _read_masks(
 
 
 def _match(volume: Volume, name: str, scan: Header, warnings: list[str]) -> NDArray:
-    """Return a label map in RAS+ axis order, matched with the scan voxel by voxel; add a warning if it lies apart."""
+    """Return a label map in RAS+ axis order, voxel by voxel as the scan; warn if its header has another position."""
     if volume.array.shape != scan.shape:
         can_resample = name == "prediction" and not scan.is_picture
         raise DataError(
@@ -138,7 +137,7 @@ def _match(volume: Volume, name: str, scan: Header, warnings: list[str]) -> NDAr
     if moved_mm > 0.01 * min(scan.spacing_mm):
         warnings.append(
             f"The header of the {name} places it {moved_mm:.2f} mm away from the scan; "
-            "the pictures match them voxel by voxel."
+            "the pictures overlay them voxel by voxel."
         )
     return to_ras(volume.array[None], scan.affine)[0][0]
 
@@ -146,7 +145,7 @@ def _match(volume: Volume, name: str, scan: Header, warnings: list[str]) -> NDAr
 def _join_by_name(
     labels: NDArray, predicted_targets: Mapping[str, Sequence[int]], description: Description
 ) -> NDArray:
-    """Return a label map with the description's values for the targets that both declare."""
+    """Return a label map with the description's values for all targets that both have."""
     joined = np.zeros_like(labels)
     for name, value in description.written_values.items():
         if name in predicted_targets:

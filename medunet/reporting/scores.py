@@ -1,4 +1,4 @@
-"""The score table as the pages need it: the measures that they show, its cases ranked, each with a verdict."""
+"""Score tables for report pages: the measures shown, the ranking of cases and a verdict for each."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from medunet.records.scores import UNSCORED, Note, NoteKind
 from medunet.scoring.columns import percentile_of
 
 Unit = Literal["mm", "px"]
-SIZE = {
+SIZE_UNITS = {
     "mm": ("ml", 1.0),
     "px": ("px", 1000.0),
 }  # unit of the ml columns as pages show them, and their factor
@@ -20,7 +20,7 @@ SIZE = {
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of the score table that pages show, with its heading and the decimals that it deserves."""
+    """A column of the score table that pages show, with its heading and number of decimals."""
 
     column: str
     heading: str
@@ -28,7 +28,7 @@ class Measure:
 
 
 def measures(scores: pd.DataFrame, unit: Unit = "mm") -> tuple[Measure, ...]:
-    """Return the measures that pages show, in their order: Dice, HD, its percentiles, ASSD, NSD."""
+    """Return the measures of a table that pages show, in order: Dice, HD, its percentiles, ASSD, NSD."""
     shown = []
     for column in scores.columns:
         if column == "dice":
@@ -47,22 +47,22 @@ def measures(scores: pd.DataFrame, unit: Unit = "mm") -> tuple[Measure, ...]:
 
 
 def dice_by_case(scores: pd.DataFrame) -> list[float]:
-    """Return each case's mean Dice over its targets, without the cases that have none.
+    """Return the mean Dice over targets of each case with a defined Dice.
 
-    Targets that both masks lack are left out; a missing or failed case counts as 0.
+    Targets that are empty in both masks are left out; a missing or failed case counts as 0.
     """
     dice = scores["dice"].where(~scores["status"].isin(UNSCORED), 0.0)
     return [float(value) for value in dice.groupby(scores["case"]).mean().dropna()]
 
 
 def rank_cases(scores: pd.DataFrame) -> list[str]:
-    """Return the case ids, worst first.
+    """Return the case ids from worst to best.
 
-    Failed cases lead, then missing ones; then by the lowest Dice of any target, the largest distance
-    breaking ties, then by name. Cases with no defined Dice (nothing to find, nothing found) come last.
+    Failed cases come first, then missing ones. All others are sorted by the lowest Dice of any target, then by the
+    largest distance, then by name. Cases without a defined Dice (empty in both masks) come last.
     """
 
-    def badness(case: str) -> tuple[float, float, float, str]:
+    def sort_key(case: str) -> tuple[float, float, float, str]:
         rows = scores[scores["case"] == case]
         statuses = set(rows["status"])
         state = 0 if "failed" in statuses else 1 if "missing" in statuses else 2
@@ -75,21 +75,21 @@ def rank_cases(scores: pd.DataFrame) -> list[str]:
             case,
         )
 
-    return sorted(scores["case"].drop_duplicates(), key=badness)
+    return sorted(scores["case"].drop_duplicates(), key=sort_key)
 
 
 def is_resampled(rows: pd.DataFrame) -> bool:
-    """Say whether a case's prediction was brought to the reference's grid to be scored."""
+    """Return whether a case's prediction was resampled to the reference's grid for scoring."""
     return any(has_note(notes, "resampled") for notes in rows["notes"])
 
 
 def has_note(notes: Iterable[Note], kind: NoteKind) -> bool:
-    """Say whether any of a target's notes is of a kind."""
+    """Return whether any of a target's notes is of a kind."""
     return any(note.kind == kind for note in notes)
 
 
 def verdict(rows: pd.DataFrame) -> tuple[str, str]:
-    """Return what a reader must know first of a case's rows: its gravity (bad, fair, none) and a sentence."""
+    """Return the verdict on a case: its severity (bad, fair or none) and a one-sentence summary."""
     by_status = {status: list(group["label"]) for status, group in rows.groupby("status", sort=False)}
     if "failed" in by_status or "missing" in by_status:
         status = "failed" if "failed" in by_status else "missing"

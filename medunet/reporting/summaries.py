@@ -1,4 +1,4 @@
-"""What a cohort's scores come to, as its pages show it: taken from scores.json where that holds the same scores."""
+"""Summary of a cohort's scores for its report, read from scores.json if that matches scores.csv."""
 
 import math
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ import pandas as pd
 
 from medunet.reporting.scores import Measure, Unit, dice_by_case, measures
 from medunet.scoring.columns import LESION_COLUMNS
+from medunet.scoring.scores_json import find_difference, read_scores_json
 from medunet.scoring.statistics import bootstrap_interval
-from medunet.scoring.stored import find_difference, read_stored
 from medunet.scoring.summary import LabelSummary, MetricSummary, summarise_table
 
 
@@ -24,8 +24,8 @@ class CohortSummary:
     mean_dice: float
     low: float
     high: float
-    num_averaged: int  # cases with a Dice
-    about: Mapping[str, Any] = field(default_factory=dict)  # how the scores were made, as scores.json has it
+    num_averaged: int  # cases with a defined Dice
+    about: Mapping[str, Any] = field(default_factory=dict)  # how the scores were made, from scores.json
     remark: str = ""  # why the summaries are not those of scores.json
 
 
@@ -42,22 +42,23 @@ class SummaryRow:
 
     @property
     def is_penalised(self) -> bool:
+        """Whether there is a penalised mean."""
         return not math.isnan(self.metric.mean_penalised)
 
 
 def summarise_cohort(scores: pd.DataFrame, stored_file: Path) -> CohortSummary:
-    """Return the summaries of scores.json, or such of the score table where that file does not hold its scores.
+    """Return the summaries of scores.json, or compute them from the score table if the two do not match.
 
-    The table does not say what a failure costs: there are no penalised means then.
+    Computed summaries of mask distances have no penalised means, since the table does not contain the penalties.
 
     Raises:
-        InputError: scores.json holds no JSON object.
+        InputError: scores.json is not a JSON object.
     """
     shown = [measure.column for measure in measures(scores)]
     shown += [name for name in LESION_COLUMNS if name in scores]
     by_case = dice_by_case(scores)
     low, high = bootstrap_interval(by_case)
-    stored = read_stored(stored_file) if stored_file.exists() else None
+    stored = read_scores_json(stored_file) if stored_file.exists() else None
     why = "there is no scores.json" if stored is None else find_difference(stored, scores, shown)
     if stored is None or why:
         summaries = summarise_table(scores, shown)
@@ -73,7 +74,7 @@ def summarise_cohort(scores: pd.DataFrame, stored_file: Path) -> CohortSummary:
 
 
 def summary_rows(summary: LabelSummary, scores: pd.DataFrame, unit: Unit = "mm") -> list[SummaryRow]:
-    """Return a target's row for each measure that pages show."""
+    """Return a row for each measure of a target that pages show."""
     rows = []
     for measure in measures(scores, unit):
         metric = summary.metrics[measure.column]

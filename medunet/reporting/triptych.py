@@ -1,7 +1,7 @@
 """One picture for each predicted case: image, reference and prediction side by side, in three planes.
 
-Columns are one or more channels, then each mask as a coloured overlay on the first of them. Rows are the planes
-through the largest cross-sections of all targets; only a mask that was resampled to be scored is resampled.
+Columns are one or more channels, followed by each mask as a coloured overlay on the first channel. Rows are the
+planes through the largest cross-sections of all targets. Only masks that were resampled for scoring are resampled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ from medunet.drawing.planes import (
     PLANES,
     Box,
     Plane,
+    add_footer,
     annotate,
     box_around,
-    footer,
-    limit,
     outline,
     paint,
-    place_text,
+    position_text,
+    set_limits,
 )
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.orientation import to_ras
@@ -40,14 +40,14 @@ from medunet.records.description import Description
 from medunet.records.manifest import Case, Manifest
 from medunet.records.run_folder import RunFolder
 from medunet.reporting.page import number_text
-from medunet.reporting.scans import Scan, load_scan, read_shown
+from medunet.reporting.scans import Scan, load_scan, read_channel_file
 from medunet.reporting.scores import is_resampled
 
 _COLUMN_INCH, _GAP_INCH, _DPI = 3.2, 0.08, 110
 _TITLE_INCH, _HEADER_INCH, _FOOTER_INCH = 0.62, 0.3, 0.4
-_MOST_NAMED = 6  # targets in title and legend
+_MAX_NAMED = 6  # targets in title and legend
 _OPACITY = 0.4
-_MARGIN_VOXELS = 2  # kept around a head whose surroundings are 0
+_MARGIN_VOXELS = 2  # margin around skull-stripped heads, where the background is 0
 
 
 def save_triptychs(
@@ -57,16 +57,16 @@ def save_triptychs(
 
     Args:
         run: folder with manifest.json and predictions/.
-        data_root: folder that the manifest's paths start from.
-        scores: the table of scores.csv, for the Dice in the titles, for cases without a prediction and masks that
-            were resampled.
-        channels: which to show, the overlays on the first; by default the one that the report shows.
+        data_root: folder that the manifest's paths are relative to.
+        scores: the table of scores.csv, for the Dice in the titles, cases without a prediction, and masks that were
+            resampled.
+        channels: channels to show, with the overlays on the first; by default the one shown in the report.
 
     Returns:
         The cases whose files cannot be read, each with the reason.
 
     Raises:
-        InputError: manifest.json is missing, one of the run's files cannot be used, or there is no such channel.
+        InputError: manifest.json is missing, one of the run's files cannot be used, or a channel does not exist.
     """
     manifest = Manifest.read(run.need(run.manifest, "manifest"))
     known = list(manifest.description.channels)
@@ -110,9 +110,9 @@ def draw_triptych(
 
     Args:
         scan: volumes in RAS+ axis order, as `medunet.reporting.scans.load_scan` returns them.
-        targets: name to the label values that it unites; their order gives the colours.
+        targets: target name -> its label values; their order determines the colours.
         images: channels on the scan's grid to show instead of the scan's own, by name.
-        title: stands above all.
+        title: text above the columns.
     """
     images = dict(images or {scan.channel: scan.image})
     limits = {name: window_limits(image, scan.modality) for name, image in images.items()}
@@ -130,28 +130,28 @@ def draw_triptych(
     for (column, plane), axes in panels.items():
         cut = (slice(None),) * plane.through + (centre[plane.through],)
         shown = column if column in images else background
-        limit(axes, plane, box, spacing_mm)
+        set_limits(axes, plane, box, spacing_mm)
         paint(axes, images[shown][cut], plane, spacing_mm, limits[shown])
         if scan.unit == "mm":
             is_left = column == columns[0]
-            annotate(axes, plane, place_text(plane, position_mm) if is_left else "")
+            annotate(axes, plane, position_text(plane, position_mm) if is_left else "")
         mask = masks.get(column)
         if mask is not None:
             _overlay(axes, mask[cut], plane, spacing_mm, targets, colours)
     top = 1 - 0.3 * _TITLE_INCH / figure.get_figheight()
     figure.text(0.5, top, title, color=INK, fontsize=12, ha="center", va="center")
-    named = list(targets)[:_MOST_NAMED]
+    named = list(targets)[:_MAX_NAMED]
     handles = [Patch(color=colours[name], label=name.replace("_", " ")) for name in named]
     handles += [Patch(alpha=0, label=f"and {len(targets) - len(named)} more")] * (len(targets) > len(named))
     text = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in limits.items())
-    footer(figure, next(iter(panels.values())), text, handles, scan.unit)
+    add_footer(figure, next(iter(panels.values())), text, handles, scan.unit)
     return figure
 
 
 def _lay_out(
     headings: Mapping[str, str], box: Box, spacing_mm: Sequence[float]
 ) -> tuple[Figure, dict[tuple[str, Plane], Axes]]:
-    """Return a black figure with a column of planes below each heading, by column, all at one scale in mm."""
+    """Return a black figure with a heading and planes for each column, all at one scale in mm, and its panels."""
     sizes_mm = [(end - first) * step for (first, end), step in zip(box, spacing_mm, strict=True)]
     seen = [plane for plane in PLANES if min(_num_voxels(box, plane)) > 1] or [PLANES[0]]
     inch_per_mm = _COLUMN_INCH / max(sizes_mm[plane.across] for plane in seen)
@@ -167,8 +167,8 @@ def _lay_out(
         for plane, up in zip(seen, tall, strict=True):
             across = sizes_mm[plane.across] * inch_per_mm
             top -= _HEADER_INCH + up
-            place = ((middle - across / 2) / width, top / height, across / width, up / height)
-            panels[column, plane] = figure.add_axes(place)
+            rectangle = ((middle - across / 2) / width, top / height, across / width, up / height)
+            panels[column, plane] = figure.add_axes(rectangle)
     return figure, panels
 
 
@@ -180,7 +180,7 @@ def _overlay(
     targets: Mapping[str, tuple[int, ...]],
     colours: Mapping[str, str],
 ) -> None:
-    """Fill and outline every target of a slice `(across, up)`."""
+    """Draw every target of a slice `(across, up)` filled and outlined."""
     fill = np.zeros((*labels.shape, 4))
     for name, values in targets.items():
         fill[np.isin(labels, values)] = to_rgba(colours[name], _OPACITY)
@@ -190,7 +190,7 @@ def _overlay(
 
 
 def _centre(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
-    """Return the largest cross-sections of all targets in the reference, or else in the prediction."""
+    """Return the largest cross-sections of all targets in the reference, or in the prediction if it has none."""
     values = [value for united in targets.values() for value in united]
     for labels in (scan.reference, scan.prediction):
         if labels is not None and (mask := np.isin(labels, values)).any():
@@ -199,7 +199,7 @@ def _centre(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> tuple[int, in
 
 
 def _filled_box(image: NDArray) -> Box:
-    """Return the voxels that are shown: all but empty surroundings, which skull-stripped heads have."""
+    """Return the box of voxels to show, without the empty background around skull-stripped heads."""
     filled = (image != 0).reshape(*image.shape[:3], -1).any(axis=-1)
     if not filled.any():
         return tuple((0, size) for size in filled.shape)
@@ -216,15 +216,15 @@ def _load_channel(case: Case, name: str, description: Description, data_root: Pa
     Raises:
         DataError: a file cannot be read.
     """
-    volume, frames = read_shown(case, name, description, data_root)
+    volume, frames = read_channel_file(case, name, description, data_root)
     return to_ras(volume.array[frames.index(name)][None], volume.affine)[0][0]
 
 
 def _dice_text(rows: pd.DataFrame) -> str:
-    """Return a case's Dice by target, its mean where there are many, "" where it was not scored."""
+    """Return a case's Dice by target as text, the mean if there are many targets, "" if it was not scored."""
     if rows.empty:
         return ""
-    if len(rows) > _MOST_NAMED:
+    if len(rows) > _MAX_NAMED:
         return f"mean Dice {number_text(float(rows['dice'].mean()))}"
     texts = [
         f"{row['label'].replace('_', ' ')} {number_text(float(row['dice']))}" for _, row in rows.iterrows()

@@ -19,11 +19,6 @@ from medunet.records.run_folder import RunFolder
 _FOLDS_COPY, _TEST_COPY, _DESCRIPTION_COPY = "run_folds.json", "run_test.json", "run_description.json"
 
 
-TRAIN_IS_VALIDATION = (
-    "The model was trained on the cases that it is scored on: the scores say nothing about new scans."
-)
-
-
 @dataclass(frozen=True)
 class Run:
     """A run: its folder, its configuration, and its data root, which is never stored."""

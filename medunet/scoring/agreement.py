@@ -1,8 +1,9 @@
-"""How far readers agree who outlined one case: every pair's overlap and distance, and Fleiss' kappa of all.
+"""Inter-reader agreement on one case: Dice and HD95 of every pair of readers, and Fleiss' kappa of all readers.
 
-No reader is the truth. Dice and HD95 (the maximum of both directions) do not depend on which of two is called the
-reference. Kappa takes voxels as subjects that each reader puts inside or outside; since most of a scan is outside
-for everybody, it grows with the field of view, and is given within the box around all readers' masks too.
+No reader is the ground truth: Dice and HD95 (the maximum of both directions) do not depend on which reader of a pair
+is the reference. For kappa, voxels are the subjects, which each reader rates as inside or outside. Most of a scan is
+outside for all readers, so kappa grows with the field of view. It is therefore also computed within the box around
+all masks.
 """
 
 import itertools
@@ -21,7 +22,7 @@ from medunet.scoring.masks import Mask, score_masks
 
 @dataclass(frozen=True)
 class ReaderPair:
-    """Two readers' masks of one target; of empty ones the status is as if the first were the reference."""
+    """Agreement of two readers on one target; `status` takes the first reader as the reference."""
 
     target: str
     first: str
@@ -34,16 +35,16 @@ class ReaderPair:
 
 @dataclass(frozen=True)
 class TargetAgreement:
-    """All readers' masks of one target. NaN is undefined: every voxel has the same vote, so chance explains all."""
+    """Agreement of all readers on one target. Kappa is NaN where all votes are the same (undefined)."""
 
     target: str
     num_readers: int
     num_outlined: int  # readers whose mask is not empty
-    kappa: float  # Fleiss', over the whole grid: depends on the field of view
+    kappa: float  # Fleiss' kappa over the whole grid: depends on the field of view
     kappa_in_box: float  # over the smallest box that holds all masks
-    mean_dice: float  # over the pairs in which it is defined
+    mean_dice: float  # over the pairs with a defined Dice
     lowest_dice: float
-    dice_by_reader: dict[str, float]  # the mean with each of the others
+    dice_by_reader: dict[str, float]  # by reader, the mean Dice with all other readers
 
 
 def compare_readers(
@@ -53,15 +54,17 @@ def compare_readers(
     *,
     surface: Surface = "area",
 ) -> tuple[list[ReaderPair], list[TargetAgreement]]:
-    """Compare label maps `(I, J, K)` of one grid, by reader; `targets` are the label values that each unites.
+    """Compare readers' label maps on one grid, by pair and all together.
+
+    `maps` holds a label map `(I, J, K)` for each reader, `targets` the label values of each target.
 
     Raises:
-        InputError: fewer than two readers, or shapes that differ.
+        InputError: there are fewer than two readers, or the shapes differ.
     """
     shapes = {reader: labels.shape for reader, labels in maps.items()}
     if len(maps) < 2:
         raise InputError(
-            f"{len(maps)} label map(s) leave nothing to compare", hint="Give two or more readers."
+            f"{len(maps)} label map(s): two or more are needed to compare", hint="Give two or more readers."
         )
     if len(set(shapes.values())) > 1:
         raise InputError(f"the readers' shapes differ: {shapes}", hint="Resample them to one grid.")
@@ -79,11 +82,11 @@ def compare_readers(
 
 
 def fleiss_kappa(votes: Sequence[int] | NDArray[np.integer]) -> float:
-    """Return Fleiss' kappa of n readers who put each voxel inside or outside (Fleiss 1971).
+    """Return Fleiss' kappa of n readers who rate each voxel as inside or outside (Fleiss 1971).
 
-    `votes[k]` is the number of voxels that k readers put inside, k = 0..n. With N voxels and p the share of all
-    votes that are "inside": agreement P = sum votes[k] (k² + (n - k)² - n) / (N n (n - 1)), by chance
-    p² + (1 - p)², and kappa is how far P lies from chance towards 1. NaN where all votes are the same.
+    `votes[k]` is the number of voxels that k readers rated as inside, k = 0..n. With N voxels and the share p of
+    "inside" among all votes, the observed agreement is P = sum votes[k] (k² + (n - k)² - n) / (N n (n - 1)), the
+    agreement by chance is C = p² + (1 - p)², and kappa is (P - C) / (1 - C). NaN where all votes are the same.
     """
     counts = np.asarray(votes, dtype=np.float64)
     n = counts.size - 1
@@ -130,7 +133,7 @@ def _agreement(target: str, masks: Mapping[str, Mask], pairs: Sequence[ReaderPai
 
 
 def _count_votes(masks: Sequence[Mask]) -> NDArray[np.int64]:
-    """Return how many voxels 0, 1, ... n readers put inside, within the smallest box that holds all masks."""
+    """Return how many voxels 0, 1, ... n readers rated as inside, within the bounding box of all masks."""
     box = find_box(*masks)
     votes = np.zeros(masks[0][box].shape, dtype=np.uint16)
     for mask in masks:

@@ -1,8 +1,8 @@
-"""How much surface runs through a cell: the area that marching cubes give 2×2×2 voxels, in 2D the length.
+"""Surface area of marching cubes cells: the area within each pattern of 2×2×2 voxels, in 2D the length of 2×2.
 
-A cell lies between neighbouring voxel centres and is told by which of its corners, the voxels, are inside. The
-tables equal those of google-deepmind/surface-distance (repository head). Its areas do not change where the corners
-are rotated, mirrored or swapped with the background, so 14 of the 256 patterns say all of it.
+The corners of a cell are neighbouring voxel centres. Its pattern says which corners are inside the mask. The areas
+equal those of google-deepmind/surface-distance (repository head). Rotating or mirroring a pattern, or swapping inside
+and outside, does not change its area, so 14 of the 256 patterns are enough.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from itertools import permutations, product
 import numpy as np
 from numpy.typing import NDArray
 
-# By pattern (see `measure_cells`), the triangles that cut it: their normals' absolute parts in eighths.
+# The triangles of each pattern (see `cell_areas`): the absolute components of their normals, in eighths.
 _TRIANGLES: dict[int, tuple[tuple[int, int, int], ...]] = {
     0b00000000: (),
     0b00000001: ((1, 1, 1),),
@@ -29,7 +29,7 @@ _TRIANGLES: dict[int, tuple[tuple[int, int, int], ...]] = {
     0b00111100: ((2, 2, 0), (2, 2, 0), (2, 2, 0), (2, 2, 0)),
     0b01101001: ((1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
 }
-# In 2D, the lines that cut a pattern of 2×2: their parts along both axes in halves of a voxel.
+# The line segments of each 2×2 pattern in 2D: their lengths along both axes, in half voxels.
 _LINES: dict[int, tuple[tuple[int, int], ...]] = {
     0b0000: (),
     0b0001: ((1, 1),),
@@ -38,21 +38,21 @@ _LINES: dict[int, tuple[tuple[int, int], ...]] = {
 }
 
 
-def measure_cells(spacing_mm: Sequence[float]) -> NDArray[np.float64]:
-    """Return the area in mm² (2D: length in mm) of the surface in a cell, by its pattern: `(256,)` or `(16,)`.
+def cell_areas(spacing_mm: Sequence[float]) -> NDArray[np.float64]:
+    """Return the surface area in mm² (2D: length in mm) within a cell, indexed by its pattern: `(256,)` or `(16,)`.
 
     The corner at offset (a, b, c) from the cell's first voxel is bit 7 - (4a + 2b + c) of the pattern, in 2D the one
     at (a, b) bit 3 - (2a + b).
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
-    # A line's parts grow with their own axis, a normal's with the other two.
+    # The components of a line scale with the spacing of their own axis, those of a normal with the other two.
     scale = spacing / 2 if spacing.size == 2 else np.prod(spacing) / spacing / 8
     return np.linalg.norm(_all_patterns(spacing.size) * scale, axis=2).sum(axis=1)
 
 
 @cache
 def _all_patterns(num_axes: int) -> NDArray[np.int64]:
-    """Spread the patterns over all their rotations, mirror images and complements: `(patterns, parts, axes)`."""
+    """Return the parts of all patterns `(patterns, parts, axes)`, by rotation, mirroring and complement."""
     shape, num_corners = (2,) * num_axes, 2**num_axes
     spread = np.zeros((2**num_corners, 4, num_axes), dtype=np.int64)  # a pattern has at most four parts
     for pattern, parts in (_LINES if num_axes == 2 else _TRIANGLES).items():

@@ -1,7 +1,7 @@
-"""Masks as bits, 64 voxels a word: the box around a liver in a CT fits a processor's cache.
+"""Masks packed as bits, 64 voxels in a word, so that a liver in a CT fits into the processor's cache.
 
-`Bits` are uint64 `(..., W)`: place p of the last axis is bit p % 64 of word p // 64. A "place" is a flat index of a
-bit, `64 * (index of its word in the flat array) + bit`.
+`Bits` are uint64 `(..., W)`: voxel p along the last axis is bit p % 64 of word p // 64. `BitIndices` are flat indices
+of bits: `64 * (index of the word in the flat array) + bit`.
 """
 
 from collections.abc import Callable
@@ -11,24 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bits = NDArray[np.uint64]
-Places = NDArray[np.int64]
+BitIndices = NDArray[np.int64]
 
 _ONE = np.uint64(1)
 _LAST = np.uint64(63)
 
 
 def memory_order(array: NDArray[np.generic]) -> tuple[int, ...]:
-    """Return an array's axes from the widest stride to the narrowest: transposed so, it is read as it lies.
+    """Return an array's axes from the largest stride to the smallest, the order in which it is contiguous in memory.
 
-    A nibabel array lies in Fortran order, and copying a CT to C order takes longer than all of its scores.
+    nibabel returns arrays in Fortran order, and copying a CT to C order takes longer than computing all its scores.
     """
     return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
 
 
 def find_box(*arrays: NDArray[np.generic]) -> tuple[slice, ...]:
-    """Return the smallest box that holds every nonzero voxel of arrays of one shape; empty where there is none.
+    """Return the bounding box of the nonzero voxels of boolean or integer arrays of one shape.
 
-    Of booleans or integers, each read about once.
+    The box is empty where all are zero. Each array is read about once.
     """
     first = arrays[0]
     order = memory_order(first)
@@ -51,9 +51,10 @@ def find_box(*arrays: NDArray[np.generic]) -> tuple[slice, ...]:
 
 
 def pack(mask: NDArray[np.bool_]) -> Bits:
-    """Pack a mask `(I, J, K)` or `(I, J)` with a rim of background: `(I + 2, J + 2, W)` or `(I + 2, W)`.
+    """Pack a mask `(I, J, K)` or `(I, J)` with a border of background: `(I + 2, J + 2, W)` or `(I + 2, W)`.
 
-    The last axis has no rim in front: a shift brings in background there; behind, at least one place is empty.
+    The last axis has no border before its first voxel, since bit shifts fill in zeros there; after its last voxel at
+    least one bit is empty.
     """
     num_words = mask.shape[-1] // 64 + 1
     packed = np.zeros((*(size + 2 for size in mask.shape[:-1]), 8 * num_words), dtype=np.uint8)
@@ -63,66 +64,67 @@ def pack(mask: NDArray[np.bool_]) -> Bits:
 
 
 def find_cells(voxels: Bits) -> Bits:
-    """Return the cells that a surface runs through: those whose voxels are neither all inside nor all outside.
+    """Return the cells that contain surface: those whose corner voxels are neither all inside nor all outside.
 
-    Of packed `(I + 2, J + 2, W)` the cells are `(I + 1, J + 1, W)`: cell c of an axis lies between its voxels
-    c - 1 and c, counted without the rim.
+    Packed voxels `(I + 2, J + 2, W)` give cells `(I + 1, J + 1, W)`: cell c of an axis lies between the voxels c - 1
+    and c, counted without the border.
     """
     return _fold(np.bitwise_or, voxels) & ~_fold(np.bitwise_and, voxels)
 
 
 def find_surface_voxels(voxels: Bits) -> Bits:
-    """Return the voxels with a background neighbour across a face: what a 6-connected erosion takes away.
+    """Return the voxels with a background neighbour across a face, which a 6-connected erosion removes.
 
-    Of packed `(I + 2, J + 2, W)` they are `(I, J, W)`.
+    Packed voxels `(I + 2, J + 2, W)` give `(I, J, W)`.
     """
-    num_rims = voxels.ndim - 1
-    inner = (slice(1, -1),) * num_rims
+    num_padded = voxels.ndim - 1
+    inner = (slice(1, -1),) * num_padded
     inside = _next_lower(voxels)[inner] & _next_higher(voxels)[inner]
-    for axis in range(num_rims):
+    for axis in range(num_padded):
         for step in (slice(0, -2), slice(2, None)):
             inside &= voxels[(*inner[:axis], step, *inner[axis + 1 :])]
     return voxels[inner] & ~inside
 
 
-def list_places(bits: Bits) -> Places:
-    """Return the places of the bits that are set, ascending."""
+def find_set_bits(bits: Bits) -> BitIndices:
+    """Return the flat indices of the bits that are set, ascending."""
     words = np.flatnonzero(bits)
     row, bit = _find_bits(bits.reshape(-1)[words])
     return words[row] * 64 + bit
 
 
 def unpack(bits: Bits) -> NDArray[np.bool_]:
-    """Return a flag for every place, flat."""
+    """Return all bits as a flat boolean array."""
     return np.unpackbits(bits.reshape(-1).view(np.uint8), bitorder="little").view(np.bool_)
 
 
-def read_patterns(voxels: Bits, cells: Bits) -> tuple[Places, NDArray[np.uint8]]:
-    """Return the places of cells and which of their voxels are inside (see `areas.measure_cells`)."""
-    places, num_rims = list_places(cells), voxels.ndim - 1
+def read_patterns(voxels: Bits, cells: Bits) -> tuple[BitIndices, NDArray[np.uint8]]:
+    """Return the flat indices of cells and the pattern of each (see `areas.cell_areas`)."""
+    indices, num_padded = find_set_bits(cells), voxels.ndim - 1
     row = 64 * voxels.shape[-1]
-    at = places
-    if num_rims == 2:  # the voxels' planes hold one row more
-        at = places + places // (cells.shape[1] * row) * row
-    strides = (voxels.shape[1] * row, row)[-num_rims:]
+    first = indices  # of each cell's first voxel
+    if num_padded == 2:  # a plane of voxels has one row more than a plane of cells
+        first = indices + indices // (cells.shape[1] * row) * row
+    strides = (voxels.shape[1] * row, row)[-num_padded:]
     inside = unpack(voxels).view(np.uint8)
-    patterns = np.zeros(places.size, dtype=np.uint8)
-    for steps in product((0, 1), repeat=num_rims):
-        corner = at + sum(step * stride for step, stride in zip(steps, strides, strict=True))
+    patterns = np.zeros(indices.size, dtype=np.uint8)
+    for steps in product((0, 1), repeat=num_padded):
+        corner = first + sum(step * stride for step, stride in zip(steps, strides, strict=True))
         for behind in (1, 0):
             patterns <<= 1
             patterns |= inside[corner - behind]
-    return places, patterns
+    return indices, patterns
 
 
 def _find_bits(words: Bits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return which word each set bit lies in, and where in it."""
+    """Return the word of each set bit, and its index within the word."""
     flags = np.unpackbits(words.view(np.uint8), bitorder="little")
-    places = np.flatnonzero(flags.view(np.bool_))
-    return places >> 6, places & 63
+    indices = np.flatnonzero(flags.view(np.bool_))
+    return indices >> 6, indices & 63
 
 
 def _fold(combine: Callable[[Bits, Bits], Bits], voxels: Bits) -> Bits:
+    """Combine the corner voxels of every cell."""
     folded = combine(voxels, _next_lower(voxels))
     for axis in range(voxels.ndim - 1):
         behind = (slice(None),) * axis + (slice(None, -1),)
@@ -132,14 +134,14 @@ def _fold(combine: Callable[[Bits, Bits], Bits], voxels: Bits) -> Bits:
 
 
 def _next_lower(bits: Bits) -> Bits:
-    """Bring to each place the bit of the place before it."""
+    """Return at each index the bit of the previous voxel along the last axis."""
     moved = bits << _ONE
     moved[..., 1:] |= bits[..., :-1] >> _LAST
     return moved
 
 
 def _next_higher(bits: Bits) -> Bits:
-    """Bring to each place the bit of the place behind it."""
+    """Return at each index the bit of the next voxel along the last axis."""
     moved = bits >> _ONE
     moved[..., :-1] |= bits[..., 1:] << _LAST
     return moved

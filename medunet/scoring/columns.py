@@ -1,4 +1,4 @@
-"""The metrics by their column in scores.csv: how a column is named, where its values are, and what it measures."""
+"""The metric columns of scores.csv: their names, where their values come from, and what they measure."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from medunet.records.scores import CaseScore
 
-# They count the background: they grow with the field of view, and say nothing beside those of another.
+# These metrics count the background. They grow with the field of view and cannot be compared across fields of view.
 FIELD_OF_VIEW_COLUMNS = ("specificity", "accuracy", "balanced_accuracy", "mcc", "kappa")
 
 _OVERLAPS = ("dice", "iou", "precision", "recall", "f1", "specificity", "accuracy")
@@ -16,7 +16,7 @@ LESION_COLUMNS = {
     **{f"lesion_{name}": name for name in ("sensitivity", "precision", "f1", "dice", "hd95_mm")},
     **{name: name for name in ("rq", "sq", "pq")},
 }  # column -> field of CaseLesions
-OPTIONAL_COLUMNS = (*LESION_COLUMNS, "cldice")  # of the targets that the configuration names
+OPTIONAL_COLUMNS = (*LESION_COLUMNS, "cldice")  # only for targets named in the configuration
 _ZERO_WHERE_UNSCORED = (
     *("dice", "iou", "recall", "f1", "f2", "cldice"),
     *("lesion_sensitivity", "lesion_f1", "lesion_dice", "rq", "pq"),
@@ -29,13 +29,13 @@ _HIGHER_IS_BETTER = (  # F1 is Dice
 
 
 def metric_columns(scores: Sequence[CaseScore]) -> dict[str, Callable[[CaseScore], float]]:
-    """Return the metrics by their column in `scores.csv`, each with the way to its value, in that order.
+    """Return the metric columns of scores.csv in their order, each with a function that gets its value from a score.
 
-    A column names the percentile, the way that both directions are joined unless it is their maximum, and the
-    tolerances: `hd95_mm`, `hd95_pooled_mm`, `nsd_1mm`. Columns of lesions are there where any score has lesions.
+    Names contain the percentile, `pooled` if both directions are pooled, and the tolerance: `hd95_mm`,
+    `hd95_pooled_mm`, `nsd_1mm`. There are lesion columns if any score has lesions, and `cldice` if any score has it.
     """
     kinds = {(score.percentile, score.hd95) for score in scores} or {(95.0, "max")}
-    assert len(kinds) == 1, f"scores at several percentiles or modes {kinds} share no column"
+    assert len(kinds) == 1, f"scores with different percentiles or modes {kinds} cannot share a column"
     tolerances = sorted({tolerance for score in scores for tolerance in score.nsd})
 
     def nsd(tolerance: float) -> Callable[[CaseScore], float]:
@@ -61,26 +61,26 @@ def metric_columns(scores: Sequence[CaseScore]) -> dict[str, Callable[[CaseScore
 
 
 def robust_column(scores: Sequence[CaseScore]) -> str:
-    """Return the column of the distance at a percentile."""
+    """Return the column of the robust Hausdorff distance, such as hd95_mm."""
     return next(name for name in metric_columns(scores) if percentile_of(name))
 
 
 def percentile_of(column: str) -> tuple[str, bool] | None:
-    """Return the percentile that a column such as hd95_pooled_mm names, and whether it pools both directions."""
+    """Return the percentile in a name such as hd95_pooled_mm, and whether both directions are pooled."""
     match = re.fullmatch(r"hd([\d.]+)(_pooled)?_mm", column)
     return (match[1], match[2] is not None) if match else None
 
 
 def is_zero_where_unscored(column: str) -> bool:
-    """Return whether a missing or failed case counts as 0: the metric falls with what was not found."""
+    """Return whether a missing or failed case counts as 0: metrics that measure how much was found."""
     return column in _ZERO_WHERE_UNSCORED or column.startswith("nsd_")
 
 
 def is_distance(column: str) -> bool:
-    """Return whether a column holds distances in mm, which a miss makes infinite: `hd95_mm`, not `nsd_1mm`."""
+    """Return whether a column holds distances in mm, which are infinite for a miss: `hd95_mm`, not `nsd_1mm`."""
     return column.endswith("_mm")
 
 
 def higher_is_better(column: str) -> bool:
-    """Return whether more of a metric is better; less of a distance or a volume's error is."""
+    """Return whether higher values of a metric are better; for distances and volume errors, lower values are."""
     return column in _HIGHER_IS_BETTER or column.startswith("nsd_")

@@ -1,4 +1,4 @@
-"""Whether score tables can be compared at all: made alike, of the same references, each case once."""
+"""Check that score tables can be compared: same settings, same references, each case once."""
 
 from collections.abc import Mapping
 
@@ -12,17 +12,17 @@ _NUM_NAMED = 3
 
 
 def check_comparable(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Refuse tables that cannot be compared.
+    """Check that tables can be compared.
 
     Raises:
-        InputError: names all faults.
+        InputError: they cannot; the message lists every reason.
     """
     faults = [f"{method}: it has no scores" for method, table in tables.items() if table.empty]
     if len(tables) < 2:
-        faults.append(f"{len(tables)} score table(s) leave nothing to compare")
+        faults.append(f"{len(tables)} score table(s): two or more are needed to compare")
     for method, table in tables.items():
         if twice := table.loc[table.duplicated(["case", "label"]), "case"].unique().tolist():
-            faults.append(f"{method}: {_name(twice)} stand(s) more than once with one label")
+            faults.append(f"{method}: more than one row with the same label for {_name(twice)}")
     filled = {method: table for method, table in tables.items() if not table.empty}
     surfaces = {method: " and ".join(table["surface"].unique()) for method, table in filled.items()}
     robust = {
@@ -52,7 +52,7 @@ def check_comparable(tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def _other_references(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Return the cases whose reference has another volume in another table."""
+    """Return the cases whose reference volume differs between tables."""
     known = [table for table in tables.values() if "reference_ml" in table]
     if not known:
         return []
@@ -63,7 +63,7 @@ def _other_references(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _list_rules(table: pd.DataFrame) -> str:
-    """Return the lesion rules of each label that has any."""
+    """Return the lesion rules of each label that has any, as text."""
     known = table[table["lesion_rules"] != ""].drop_duplicates(["label", "lesion_rules"])
     return ", ".join(f"{row.label}: {row.lesion_rules}" for row in known.sort_values("label").itertuples())
 

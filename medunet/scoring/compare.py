@@ -1,14 +1,14 @@
-"""Methods against each other on the same cases: paired differences by class, and how stable their ranking is.
+"""Comparison of methods on the same cases: paired differences by label, and stability of the ranking.
 
-Cases are joined by name and label, over the cases that any method has. What cannot be averaged is never dropped
-silently:
+Scores are joined by case and label, over all cases that any method has. Values that cannot be averaged are never
+dropped silently:
 
-- A case that a method lacks, or that is missing or failed there, counts as in the summary: 0 in Dice, NSD and the
-  like, an infinite distance. Metrics without such a value are undefined.
-- An infinite distance against a finite one is lost, two infinite ones are a tie. Both are left out of the means and
-  counted; in the test they have the largest rank.
-- Where there is nothing to find, and one method finds nothing (undefined) but the other something, the first counts
-  as perfect: 1, or a distance of 0. Else the worse of the two would get away with it.
+- A case that a method does not have, or that is missing or failed, counts as in the summary: 0 in Dice, NSD and
+  similar metrics, infinity in distances. All other metrics are undefined.
+- An infinite distance loses against a finite one; two infinite ones tie. Both are counted but left out of the means;
+  in the signed-rank test an infinite difference has the largest rank.
+- If the reference is empty and only one method correctly predicts nothing, its undefined score counts as perfect: 1,
+  or a distance of 0. Otherwise the false positive of the other method would have no effect.
 """
 
 import itertools
@@ -41,13 +41,13 @@ from medunet.scoring.statistics import (
 )
 
 SCHEMES: tuple[Scheme, ...] = ("mean_then_rank", "rank_then_mean")
-_SIGNED = ("difference_ml", "relative_difference")  # compared by how far from 0 they lie
+_SIGNED = ("difference_ml", "relative_difference")  # compared by their absolute values
 _ABSOLUTE = "absolute_"
 
 
 @dataclass(frozen=True)
 class PairDifference:
-    """One metric of one label, first method less second, over the cases in which it is defined for both."""
+    """Difference of two methods (first minus second) in one metric of one label, over the cases defined for both."""
 
     label: str
     metric: str
@@ -55,7 +55,7 @@ class PairDifference:
     second: str
     num_cases: int
     num_undefined: int  # cases left out
-    num_infinite: int  # of num_cases: left out of the means
+    num_infinite: int  # of num_cases; left out of the means
     mean_first: float
     mean_second: float
     mean_difference: float
@@ -71,7 +71,7 @@ class PairDifference:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The methods' ranks in one metric of one label; `stability` is by method, in their order."""
+    """The methods' ranks in one metric of one label; `stability` is in the order of the methods."""
 
     label: str
     metric: str
@@ -82,15 +82,15 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that two or more methods' scores on the same cases say of each other."""
+    """Result of comparing two or more methods on the same cases."""
 
     methods: tuple[str, ...]
-    labels: tuple[str, ...]  # that all methods have
+    labels: tuple[str, ...]  # that all methods have in common
     surface: str
     main_metrics: tuple[str, ...]  # Dice, the robust Hausdorff distance, NSD
-    absent: dict[str, tuple[str, ...]]  # by method, the cases that only others have
+    absent: dict[str, tuple[str, ...]]  # by method, the cases that only other methods have
     unscored: dict[str, tuple[str, ...]]  # by method, its missing and failed cases
-    left_out: dict[str, tuple[str, ...]]  # by label that is not compared, the methods that have it
+    left_out: dict[str, tuple[str, ...]]  # labels that are not compared, with the methods that have them
     pairs: tuple[PairDifference, ...]
     rankings: tuple[Ranking, ...]
 
@@ -104,16 +104,16 @@ class Comparison:
 
 
 def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
-    """Compare the score tables (see `medunet.scoring.tables.read_scores`) of two or more methods, by their name.
+    """Compare two or more methods by their score tables (see `medunet.scoring.tables.read_scores`).
 
     Raises:
-        InputError: the tables were not made alike, or have no label or no metric in common.
+        InputError: the tables were made with different settings, or have no label or no metric in common.
     """
     check_comparable(tables)
     methods = tuple(tables)
-    have = {method: list(dict.fromkeys(table["label"])) for method, table in tables.items()}
-    every = list(dict.fromkeys(label for labels in have.values() for label in labels))
-    labels = tuple(label for label in every if all(label in known for known in have.values()))
+    labels_of = {method: list(dict.fromkeys(table["label"])) for method, table in tables.items()}
+    all_labels = list(dict.fromkeys(label for labels in labels_of.values() for label in labels))
+    labels = tuple(label for label in all_labels if all(label in known for known in labels_of.values()))
     columns = [name for name in tables[methods[0]] if all(name in table for table in tables.values())]
     metrics = [name for name in map(_metric_of, map(str, columns)) if name]
     main = tuple(name for name in metrics if name == "dice" or percentile_of(name) or name.startswith("nsd_"))
@@ -133,11 +133,11 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
             if values is None:
                 continue
             for first, second in itertools.combinations(range(len(methods)), 2):
-                chosen = [first, second]
-                both = _count_right_empties(values[:, chosen], empty[:, chosen], metric)
+                columns_of = [first, second]
+                both = _score_correct_empties(values[:, columns_of], empty[:, columns_of], metric)
                 pairs.append(_difference(label, metric, methods[first], methods[second], both, cases))
             if metric in main:
-                rankings += _rankings(label, metric, _count_right_empties(values, empty, metric))
+                rankings += _rankings(label, metric, _score_correct_empties(values, empty, metric))
     if not pairs:
         have_metrics = [
             f"{', '.join(_metrics_of(table)) or 'none'} in {name}" for name, table in tables.items()
@@ -155,8 +155,8 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
         absent={method: tuple(found) for method, found in absent.items()},
         unscored={method: tuple(found) for method, found in unscored.items()},
         left_out={
-            label: tuple(method for method in methods if label in have[method])
-            for label in every
+            label: tuple(method for method in methods if label in labels_of[method])
+            for label in all_labels
             if label not in labels
         },
         pairs=_correct(pairs),
@@ -165,7 +165,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> Comparison:
 
 
 def _metrics_of(table: pd.DataFrame) -> list[str]:
-    """Return the metrics that a table holds; those that few ask for only where any row has one."""
+    """Return the metrics of a table; optional ones only if any row has a value."""
     names = {column: _metric_of(column) for column in map(str, table)}
     return [
         name
@@ -175,14 +175,14 @@ def _metrics_of(table: pd.DataFrame) -> list[str]:
 
 
 def _metric_of(column: str) -> str:
-    """Return the metric that a column is compared as; nothing for what is neither good nor bad."""
+    """Return the metric that a column is compared as; "" where neither higher nor lower values are better."""
     if column in _SIGNED:
         return _ABSOLUTE + column
     return column if higher_is_better(column) or is_distance(column) else ""
 
 
 def _align(tables: Mapping[str, pd.DataFrame], label: str) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Return each method's rows of a label, over the cases that any has, and those cases; what lacks is "absent"."""
+    """Return each method's rows of a label over all methods' cases, and these cases; missing rows are "absent"."""
     own = {method: table[table["label"] == label].set_index("case") for method, table in tables.items()}
     cases = list(dict.fromkeys(case for rows in own.values() for case in rows.index))
     rows = {method: table.reindex(cases) for method, table in own.items()}
@@ -192,7 +192,7 @@ def _align(tables: Mapping[str, pd.DataFrame], label: str) -> tuple[dict[str, pd
 
 
 def _values(rows: list[pd.DataFrame], metric: str) -> NDArray[np.float64] | None:
-    """Return a metric's values `(cases, methods)`; None where nobody asked for it of this label."""
+    """Return a metric's values `(cases, methods)`; None for an optional metric that no method has for this label."""
     columns = [table[metric.removeprefix(_ABSOLUTE)].to_numpy(np.float64, copy=True) for table in rows]
     if metric in OPTIONAL_COLUMNS and all(np.isnan(column).all() for column in columns):
         return None
@@ -206,16 +206,17 @@ def _values(rows: list[pd.DataFrame], metric: str) -> NDArray[np.float64] | None
     return np.abs(values) if metric.startswith(_ABSOLUTE) else values
 
 
-def _count_right_empties(
+def _score_correct_empties(
     values: NDArray[np.float64], empty: NDArray[np.bool_], metric: str
 ) -> NDArray[np.float64]:
-    """Return values `(cases, methods)` with the undefined ones of empty masks as perfect, unless all of a case are.
+    """Return values `(cases, methods)` in which correctly empty predictions have a perfect score.
 
-    `empty` says, in the same shape, where reference and prediction are both empty.
+    Cases in which all methods are undefined stay undefined. `empty` has the same shape: whether reference and
+    prediction are both empty.
     """
     undefined = np.isnan(values)
-    right = undefined & empty & ~undefined.all(axis=1, keepdims=True)
-    return np.where(right, 1.0 if higher_is_better(metric) else 0.0, values)
+    is_correct = undefined & empty & ~undefined.all(axis=1, keepdims=True)
+    return np.where(is_correct, 1.0 if higher_is_better(metric) else 0.0, values)
 
 
 def _difference(
@@ -254,12 +255,12 @@ def _difference(
 
 
 def _correct(pairs: list[PairDifference]) -> tuple[PairDifference, ...]:
-    """Return the differences with each metric's p values corrected for its labels and pairs."""
+    """Return the differences with p values that are corrected for all labels and pairs of a metric."""
     corrected: dict[int, float] = {}
     for metric in dict.fromkeys(pair.metric for pair in pairs):
-        places = [place for place, pair in enumerate(pairs) if pair.metric == metric]
-        corrected |= dict(zip(places, adjust_holm([pairs[place].p for place in places]), strict=True))
-    return tuple(replace(pair, p_holm=corrected[place]) for place, pair in enumerate(pairs))
+        indices = [index for index, pair in enumerate(pairs) if pair.metric == metric]
+        corrected |= dict(zip(indices, adjust_holm([pairs[index].p for index in indices]), strict=True))
+    return tuple(replace(pair, p_holm=corrected[index]) for index, pair in enumerate(pairs))
 
 
 def _rankings(label: str, metric: str, values: NDArray[np.float64]) -> list[Ranking]:

@@ -1,4 +1,4 @@
-"""Scores of whole cohorts: pairs of label files of any tool, in several processes, what fails named."""
+"""Scoring of whole cohorts: pairs of label files, in several processes, with a reason for every failed case."""
 
 import math
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def _score_pair(
     ignore_value: int | None,
     resample: bool,
 ) -> list[CaseScore]:
-    """Score one pair of label files as `score_pairs` does; whatever goes wrong is the reason of a failed case."""
+    """Score one pair of label files as `score_pairs` does; any error becomes the reason of a failed case."""
     unscored = partial(_unscored, pair, find_common_targets(targets_reference, targets_prediction), options)
     try:
         if pair.prediction is None or not pair.prediction.exists():
@@ -58,7 +58,7 @@ def _score_pair(
             ignore_value=ignore_value,
             slice_axis=find_slice_axis(reference.affine),
         )
-    except Exception as error:  # a library's own may hold paths in its text: its kind must do
+    except Exception as error:  # the text of a library's error may contain paths: give its type only
         what = getattr(error, "what", f"scoring stopped with {type(error).__name__}")
         return unscored("failed", what)
     return scores if note is None else [replace(score, notes=(*score.notes, note)) for score in scores]
@@ -77,23 +77,23 @@ def score_pairs(
     workers: int | None = None,
     journal: Path | None = None,
 ) -> list[CaseScore]:
-    """Score pairs of label files, each on its reference's own grid, with a progress bar on stderr.
+    """Score pairs of label files, each on the grid of its reference, with a progress bar on stderr.
 
-    Files that number objects give `..._instances_as`, the label value that each number stands for. Voxels that the
-    reference gives `ignore_value` are left out (see `score_labels`). With `resample` a prediction on another grid is
-    brought to the reference's, the nearest voxel's label for each, and a note says so. `workers` processes
-    share the cases (None: as many as `choose_workers` finds). Cases that `journal` holds of an earlier, stopped
-    call are not scored again; the caller removes it when the scores are safe.
+    For files with numbered instances, `..._instances_as` is the label value that every number is read as. Voxels with
+    `ignore_value` in the reference are left out (see `score_labels`). With `resample`, a prediction on another grid
+    is resampled to the reference's grid by nearest neighbour, and a note says so. The cases are spread over `workers`
+    processes (None: see `choose_workers`). Cases that an earlier, interrupted call stored in `journal` are not scored
+    again; the caller removes that file once the scores are written.
 
-    A case without a prediction is "missing"; one that cannot be read, lies on another grid or whose process is
-    ended by the system is "failed": each has a row for every target with the reason, and the other cases go on.
+    A case without a prediction is "missing". A case that cannot be read, is on another grid or whose process was
+    killed is "failed". Both get a row with the reason for every target, and the other cases are still scored.
 
     Raises:
-        InputError: no target is common, or an option cannot be used.
+        InputError: the two sides have no target in common, or an option cannot be used.
     """
     options = options or ScoreOptions()
     names = find_common_targets(targets_reference, targets_prediction)
-    check_names(options, names)  # once, so that it is not a failure of every case
+    check_names(options, names)  # checked once, so that not every case fails
     score_one = partial(
         _score_pair,
         targets_reference=dict(targets_reference),
@@ -106,36 +106,36 @@ def score_pairs(
     )
     expected = list(pairs)
     done: dict[int, list[CaseScore]] = {}
-    kept = None
+    finished = None
     if journal is not None:
         targets = [list(targets_reference.items()), list(targets_prediction.items())]
         rules = [reference_instances_as, prediction_instances_as, ignore_value, resample]
-        kept = Journal(journal, [asdict(options), targets, rules])
-        found = {index: kept.find(pair) for index, pair in enumerate(expected)}
+        finished = Journal(journal, [asdict(options), targets, rules])
+        found = {index: finished.find(pair) for index, pair in enumerate(expected)}
         done = {index: scores for index, scores in found.items() if scores is not None}
-    todo = [index for index in range(len(expected)) if index not in done]
-    waiting = [expected[index] for index in todo]
+    remaining = [index for index in range(len(expected)) if index not in done]
+    waiting = [expected[index] for index in remaining]
     num_workers = workers or choose_workers(len(waiting), _count_largest(waiting))
     with closing(run_parallel(score_one, waiting, num_workers)) as results:
-        for _, (place, scores) in zip(track(waiting, "Score"), results, strict=True):
-            pair = waiting[place]
+        for _, (index, scores) in zip(track(waiting, "Score"), results, strict=True):
+            pair = waiting[index]
             if scores is None:
-                why = "the process that scored it was ended from outside, perhaps for want of memory"
+                why = "the process that scored it was killed, perhaps because it ran out of memory"
                 scores = _unscored(pair, names, options, "failed", why)
-            elif kept is not None:
-                kept.add(pair, scores)
-            done[todo[place]] = scores
+            elif finished is not None:
+                finished.add(pair, scores)
+            done[remaining[index]] = scores
     return [score for index in range(len(expected)) for score in done[index]]
 
 
 def _unscored(
     pair: Pair, names: list[str], options: ScoreOptions, status: Status, reason: str
 ) -> list[CaseScore]:
-    """Return a row for each target of a case that has no scores."""
+    """Return a row without scores for each target of a missing or failed case."""
     try:
         header = read_header(pair.reference, label=True)
         penalty_mm = field_of_view_mm(header.shape[:3], header.spacing_mm)
-    except Exception:  # then it is not known
+    except Exception:  # the penalty is unknown
         penalty_mm = math.nan
     return [
         CaseScore(
@@ -154,9 +154,9 @@ def _unscored(
 
 
 def _count_largest(pairs: list[Pair]) -> int:
-    """Return the voxels of the largest reference, by size of file; 0 where it cannot be read."""
+    """Return the number of voxels of the largest reference, by file size; 0 if it cannot be read."""
     try:
         sizes = {pair.reference: pair.reference.stat().st_size for pair in pairs if pair.reference.exists()}
         return math.prod(read_header(max(sizes, key=lambda path: sizes[path]), label=True).shape)
-    except Exception:  # its case says why
+    except Exception:  # reported when the case is scored
         return 0

@@ -1,4 +1,4 @@
-"""Cases that a command has finished, kept until its tables are written, so that it can be stopped and go on."""
+"""Journal of finished cases, with which an interrupted scoring command resumes."""
 
 import json
 from contextlib import suppress
@@ -15,18 +15,22 @@ from medunet.scoring.pairs import Pair
 
 
 class Journal:
-    """A file with a line of JSON for each finished case; a line that a kill has cut off is ignored.
+    """A file with a line of JSON for each finished case; an incomplete last line is ignored.
 
-    A line is found again by its key, a hash of the two files' paths, sizes and times of change, of how they are
-    scored, and of this version.
+    The key of a line is a hash of the paths, sizes and modification times of the two files, the scoring settings and
+    the version of medunet.
     """
 
-    def __init__(self, path: Path, how: Any) -> None:
-        """Read what is kept; `how` is plain data of all that the scores depend on beside the files."""
+    def __init__(self, path: Path, settings: Any) -> None:
+        """Read the file if it exists; `settings` is plain data with all settings that affect the scores.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
         self._path = path
-        self._how = hash_value([__version__, how])
-        self._kept: dict[str, list[CaseScore]] = {}
-        self._keys: dict[Pair, str] = {}  # as the files were when first asked for: before they were read
+        self._settings = hash_value([__version__, settings])
+        self._finished: dict[str, list[CaseScore]] = {}
+        self._keys: dict[Pair, str] = {}  # computed before the files are read
         try:
             lines = path.read_bytes().splitlines() if path.exists() else []
         except OSError as error:
@@ -36,29 +40,29 @@ class Journal:
         for line in lines:
             try:
                 content = json.loads(line)
-                self._kept[content["key"]] = [score_of(plain) for plain in content["scores"]]
+                self._finished[content["key"]] = [parse_score(plain) for plain in content["scores"]]
             except (ValueError, TypeError, KeyError, AttributeError):
-                continue  # cut off, or of another version
+                continue  # incomplete, or written by another version
 
     def find(self, pair: Pair) -> list[CaseScore] | None:
-        """Return the scores of a case that is finished, if its files are the very same."""
-        return self._kept.get(self._key(pair))
+        """Return the scores of a finished case; None if it is not finished or its files have changed."""
+        return self._finished.get(self._key(pair))
 
     def add(self, pair: Pair, scores: list[CaseScore]) -> None:
-        """Keep a case's scores on disk; one that is missing or failed is left to be tried again.
+        """Append a case's scores to the file. Missing and failed cases are not stored, so that they are tried again.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the file cannot be written.
         """
         if any(score.status in UNSCORED for score in scores):
             return
         line = {"key": self._key(pair), "scores": [asdict(score) for score in scores]}
-        # NaN and Infinity stay as Python writes them.
+        # Python writes NaN and Infinity, which are not strict JSON, and reads them back.
         text = json.dumps(line, default=lambda number: number.item())
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(f"\n{text}\n")  # a line that was cut off before ends here
+                stream.write(f"\n{text}\n")  # the leading line break ends an incomplete line
         except OSError as error:
             raise InputError(
                 f"cannot be written ({error.strerror or error})",
@@ -69,12 +73,12 @@ class Journal:
     def _key(self, pair: Pair) -> str:
         if pair not in self._keys:
             files = [_state(path) for path in (pair.reference, pair.prediction) if path is not None]
-            self._keys[pair] = hash_value([pair.case, files, self._how])
+            self._keys[pair] = hash_value([pair.case, files, self._settings])
         return self._keys[pair]
 
 
-def score_of(plain: dict[str, Any]) -> CaseScore:
-    """Return the record that was made plain by `asdict` and went through JSON."""
+def parse_score(plain: dict[str, Any]) -> CaseScore:
+    """Return the score that `asdict` turned into plain data and JSON stored."""
     values = dict(plain)
     values["nsd"] = {float(tolerance): value for tolerance, value in plain["nsd"].items()}
     values["notes"] = tuple(Note(**note) for note in plain["notes"])
@@ -85,10 +89,11 @@ def score_of(plain: dict[str, Any]) -> CaseScore:
 
 
 def _state(path: Path) -> list[Any]:
-    beside = [path.with_suffix(ending) for ending in format_of(path).voxels_beside]
+    """Return path, size and modification time of a label file and of the files that hold its voxels."""
+    data_files = [path.with_suffix(ending) for ending in format_of(path).voxels_beside]
     states = []
-    for each in (path, *beside):
-        with suppress(OSError):  # there is no such file, or it cannot be looked at
+    for each in (path, *data_files):
+        with suppress(OSError):  # the file does not exist or is not accessible
             state = each.stat()
             states.append([str(each.absolute()), state.st_size, state.st_mtime_ns])
     return states

@@ -1,4 +1,4 @@
-"""Scores of one case: a label map of any tool against a reference label map, target by target, joined by name."""
+"""Scores of one case: compare a predicted with a reference label map, target by target, matched by name."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,31 +11,31 @@ from scipy import ndimage
 from medunet.base.errors import InputError
 from medunet.records.scores import CaseLesions, CaseScore, HD95Mode, LesionPreset, Surface
 from medunet.scoring.bits import find_box, memory_order
+from medunet.scoring.cldice import check_available, compute_cldice
 from medunet.scoring.lesions import score_lesions
-from medunet.scoring.masks import Cut, check_options, find_flat_axis, score_masks
+from medunet.scoring.masks import Crop, check_options, find_flat_axis, score_masks
 from medunet.scoring.notes import BORDER
 from medunet.scoring.swaps import find_swaps
-from medunet.scoring.tubes import check_available, compute_cldice
 
-Targets = Mapping[str, tuple[int, ...]]  # label values that each target unites, by its name
+Targets = Mapping[str, tuple[int, ...]]  # target name -> its label values
 Labels = NDArray[np.integer]
 Box = tuple[slice, ...]
 
-_MANY_TARGETS = 8  # from here on one pass that finds all their boxes is quicker
-_LARGEST_LISTED = 65_535
-_NUM_COMPARED = 4  # label values of a target: for more a table is quicker
-_SURE = 0.5  # an IoU above which no other mask can overlap better
+_MANY_TARGETS = 8  # from this number on, finding the boxes of all targets in one pass is faster
+_MAX_VALUE = 65_535  # largest label value for that
+_MAX_COMPARED = 4  # label values of a target; np.isin is faster for more
+_CERTAIN_IOU = 0.5  # above this IoU no other mask can overlap better
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What is measured: as `score_masks` takes it, and the rules for the lesions of the targets that have any."""
+    """Options of `score_masks`, and the targets that also get lesion scores or clDice."""
 
     surface: Surface = "area"
     hd95: HD95Mode = "max"
     percentile: float = 95.0
     tolerances_mm: tuple[float, ...] = (1.0, 2.0)
-    lesions: Mapping[str, LesionPreset] = field(default_factory=dict)
+    lesions: Mapping[str, LesionPreset] = field(default_factory=dict)  # target name -> lesion rules
     tubes: tuple[str, ...] = ()  # targets that get clDice
 
 
@@ -51,34 +51,35 @@ def score_labels(
     ignore_value: int | None = None,
     slice_axis: int = 2,
 ) -> list[CaseScore]:
-    """Score every target that both label maps `(I, J, K)` or `(I, J)` declare, whatever value either writes it with.
+    """Score every target that both label maps `(I, J, K)` or `(I, J)` have, also if their label values differ.
 
-    Voxels that the reference gives `ignore_value` (see `Description.ignore_value`) are left out: they are taken from
-    both masks and from the background, so that they are neither right nor wrong. Where both masks go on into them,
-    the cut is a surface of both, at a distance of 0. Targets that look swapped have a note on it. `slice_axis`
-    is that of the axial slices, which lesions are measured in.
+    Voxels with `ignore_value` in the reference (see `Description.ignore_value`) are left out: they belong to neither
+    mask nor to the background, and count as neither correct nor wrong. Where both masks extend into ignored voxels,
+    both surfaces run along their border, at a distance of 0. Targets that look swapped get a note. Lesion axes are
+    measured in the slices along `slice_axis`, the axial ones.
 
     Raises:
-        InputError: no target is common, the maps differ in shape or hold no integers, or as `score_masks`.
+        InputError: the maps have no target in common, differ in shape or do not hold integers, or an option cannot be
+            used (see `score_masks`).
     """
     options = options or ScoreOptions()
     names = find_common_targets(targets_reference, targets_prediction)
     check_names(options, names)
     _check_labels(reference, prediction)
     box = _widen(find_box(reference, prediction), reference.shape)
-    inside, found = reference[box], prediction[box]
-    kept = None if ignore_value is None else inside != ignore_value
-    num_ignored = 0 if ignore_value is None else _count_value(reference, inside, ignore_value)
+    truth, predicted = reference[box], prediction[box]
+    kept = None if ignore_value is None else truth != ignore_value
+    num_ignored = 0 if ignore_value is None else _count_value(reference, truth, ignore_value)
     penalty_mm = field_of_view_mm(reference.shape, spacing_mm)
-    enclose = _find_boxes(inside, found) if len(names) >= _MANY_TARGETS else None
+    find_target_box = _find_boxes(truth, predicted) if len(names) >= _MANY_TARGETS else None
     scores = []
     for name in names:
         values = targets_reference[name], targets_prediction[name]
-        part = enclose(*values) if enclose else tuple(slice(0, size) for size in inside.shape)
+        part = find_target_box(*values) if find_target_box else tuple(slice(0, size) for size in truth.shape)
         part_kept = None if kept is None else kept[part]
-        mask_reference = _mask_of(inside[part], values[0], part_kept)
-        mask_prediction = _mask_of(found[part], values[1], part_kept)
-        cut = Cut(
+        mask_reference = _mask_of(truth[part], values[0], part_kept)
+        mask_prediction = _mask_of(predicted[part], values[1], part_kept)
+        crop = Crop(
             tuple(outer.start + inner.start for outer, inner in zip(box, part, strict=True)),
             reference.shape,
             num_ignored,
@@ -92,7 +93,7 @@ def score_labels(
                 hd95=options.hd95,
                 percentile=options.percentile,
                 tolerances_mm=options.tolerances_mm,
-                cut=cut,
+                crop=crop,
             )
         )
         lesions: CaseLesions | None = None
@@ -107,56 +108,56 @@ def score_labels(
                 percentile=options.percentile,
                 slice_axis=slice_axis,
             )
-            lesions = _shift_slices(lesions, cut.start[slice_axis] if reference.ndim == 3 else 0)
+            lesions = _shift_slices(lesions, crop.start[slice_axis] if reference.ndim == 3 else 0)
         is_tube = name in options.tubes
         cldice = compute_cldice(mask_reference, mask_prediction) if is_tube else math.nan
         notes = (BORDER,) if score.pop("touches_border") else ()
         scores.append(
             CaseScore(case, name, **score, cldice=cldice, notes=notes, penalty_mm=penalty_mm, lesions=lesions)
         )
-    doubtful = [score.label for score in scores if score.iou <= _SURE]
+    candidates = [score.label for score in scores if score.iou <= _CERTAIN_IOU]
     swaps = find_swaps(
-        inside,
-        found,
-        {name: targets_reference[name] for name in doubtful},
-        {name: targets_prediction[name] for name in doubtful},
+        truth,
+        predicted,
+        {name: targets_reference[name] for name in candidates},
+        {name: targets_prediction[name] for name in candidates},
         ignore_value=ignore_value,
     )
     return [replace(score, notes=(*score.notes, *swaps.get(score.label, ()))) for score in scores]
 
 
 def find_common_targets(targets_reference: Targets, targets_prediction: Targets) -> list[str]:
-    """Return the names that both sides declare, in the reference's order.
+    """Return the target names that both sides have, in the order of the reference.
 
     Raises:
-        InputError: there is none.
+        InputError: there are none.
     """
     names = [name for name in targets_reference if name in targets_prediction]
     if not names:
         raise InputError(
-            f"the reference declares {list(targets_reference)} and the prediction {list(targets_prediction)}: "
-            "no name is common",
-            hint="Name the labels alike in both descriptions.",
+            f"the reference has the targets {list(targets_reference)}, the prediction {list(targets_prediction)}: "
+            "no name is common to both",
+            hint="Use the same label names in both descriptions.",
         )
     return names
 
 
 def check_names(options: ScoreOptions, names: list[str]) -> None:
-    """Refuse options that cannot be used on targets of these names.
+    """Check that the options can be used with targets of these names.
 
     Raises:
-        InputError: names each option.
+        InputError: they cannot; the message names each option.
     """
     check_options(options.surface, options.percentile, options.tolerances_mm, options.hd95)
-    for where, asked in (("lesions", options.lesions), ("tubes", options.tubes)):
-        if unknown := [name for name in asked if name not in names]:
+    for where, requested in (("lesions", options.lesions), ("tubes", options.tubes)):
+        if unknown := [name for name in requested if name not in names]:
             raise InputError(f"no target is named {unknown}", where=where, hint=f"Choose from {names}.")
     if options.tubes:
         check_available()
 
 
 def field_of_view_mm(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> float:
-    """Return the diagonal of the field of view, in the plane where there is a single slice."""
+    """Return the diagonal of the field of view in mm; of a single slice, the diagonal within its plane."""
     sides = [size * step for size, step in zip(shape, spacing_mm, strict=True)]
     if (flat := find_flat_axis(shape)) is not None:
         del sides[flat]
@@ -164,7 +165,7 @@ def field_of_view_mm(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> f
 
 
 def _widen(box: Box, shape: tuple[int, ...]) -> Box:
-    """Return a box at least two voxels wide where the grid is: lesions in a box of one slice are measured in 2D."""
+    """Return a box at least two voxels wide if the grid is: lesions in a box of one slice are measured in 2D."""
     sides = []
     for side, size in zip(box, shape, strict=True):
         start, stop = side.start, max(side.stop, side.start + 1)
@@ -177,23 +178,25 @@ def _widen(box: Box, shape: tuple[int, ...]) -> Box:
 def _find_boxes(
     reference: Labels, prediction: Labels
 ) -> Callable[[tuple[int, ...], tuple[int, ...]], Box] | None:
-    """Return what gives the box around some values of each map, each map read once; None where values are too high.
+    """Return a function that returns the bounding box of given label values in either map.
 
-    With many targets, looking for each in the whole map takes longer than all of its scores.
+    Each map is read once: with many targets, searching the whole map for each takes longer than computing all scores.
+    Returns None if a label value is negative or too large.
     """
-    found = []
+    boxes_by_value = []
     for labels in (reference, prediction):
-        if labels.min(initial=0) < 0 or labels.max(initial=0) > _LARGEST_LISTED:  # SciPy's list is as long
+        # SciPy lists every value up to the largest.
+        if labels.min(initial=0) < 0 or labels.max(initial=0) > _MAX_VALUE:
             return None
         order = memory_order(labels)
         boxes = ndimage.find_objects(labels.transpose(order).astype(np.int32, copy=False))
         back = np.argsort(order)
-        found.append([box and tuple(box[axis] for axis in back) for box in boxes])
+        boxes_by_value.append([box and tuple(box[axis] for axis in back) for box in boxes])
 
-    def enclose(*values: tuple[int, ...]) -> Box:
+    def find_target_box(*values: tuple[int, ...]) -> Box:
         boxes = [
             listed[value - 1]
-            for listed, wanted in zip(found, values, strict=True)
+            for listed, wanted in zip(boxes_by_value, values, strict=True)
             for value in wanted
             if 0 < value <= len(listed) and listed[value - 1]
         ]
@@ -201,31 +204,31 @@ def _find_boxes(
         joined = [slice(min(side.start for side in each), max(side.stop for side in each)) for each in sides]
         return _widen(tuple(joined), reference.shape)
 
-    return enclose
+    return find_target_box
 
 
 def _mask_of(labels: Labels, values: tuple[int, ...], kept: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    if 0 < len(values) <= _NUM_COMPARED:
+    if 0 < len(values) <= _MAX_COMPARED:
         mask = labels == values[0]
         for value in values[1:]:
             mask |= labels == value
     else:
-        order = memory_order(labels)  # NumPy's own is C order, and copying to it takes longer than looking
+        order = memory_order(labels)  # NumPy uses C order, and copying to it takes longer than the search
         mask = np.isin(labels.transpose(order), values).transpose(np.argsort(order))
     if kept is not None:
         mask &= kept
     return mask
 
 
-def _count_value(labels: Labels, inside: Labels, value: int) -> int:
-    """Count the voxels of a value, of which those above 0 all lie `inside` the labels' box."""
+def _count_value(labels: Labels, cropped: Labels, value: int) -> int:
+    """Count the voxels of a value; `cropped` holds all nonzero voxels of `labels`."""
     if value == 0:
-        return labels.size - int(np.count_nonzero(inside))
-    return int(np.count_nonzero(inside == value))
+        return labels.size - int(np.count_nonzero(cropped))
+    return int(np.count_nonzero(cropped == value))
 
 
 def _shift_slices(lesions: CaseLesions, start: int) -> CaseLesions:
-    """Return lesions that were measured in a box with the slices of the grid that it was cut from."""
+    """Return lesions measured in a box with slice indices of the whole grid; the box starts at slice `start`."""
     moved = (replace(lesion, slice_index=lesion.slice_index + start) for lesion in lesions.lesions)
     return replace(lesions, lesions=tuple(moved))
 

@@ -1,22 +1,22 @@
-"""What a lesion is and which prediction finds it, by the published rules in `PRESETS`.
+"""Rules that define lesions and match predicted ones to those of the reference: the published ones in `PRESETS`.
 
-- `brats2023` (glioma, Sub-Saharan Africa, paediatric), `brats2023_meningioma`, `brats2023_metastases`: the challenge
-  by its own code, github.com/rachitsaluja/BraTS-2023-Metrics. Parts of the reference that its dilation joins are one
-  lesion; every predicted component that touches the dilated lesion belongs to it, so that one component may belong to
-  two lesions, and a lesion may be found with a Dice of 0. Small lesions of the reference do not count, and what
-  touches them is no false positive; false positives count whatever their size. Dice and HD95 are means over the
-  lesions and the false positives, with 0 and 374 mm for each miss and false positive.
-- `lits`, `lits_half`: the Liver Tumor Segmentation Benchmark (Bilic et al., Medical Image Analysis 2023), as its
-  lits-challenge-scoring matches: face-connected components; lesions that share most with the same predicted component
-  are taken together; each predicted component goes to the lesions that it shares most with; these are found where
-  IoU with all their components is above 0, or above 0.5, and are compared with them as one. Sensitivity and precision
-  count the single lesions and components; Dice and HD95 are means over the lesions found, as the benchmark has it,
-  so that they say nothing without sensitivity. Two things are ours: all lesions of a
-  group that is not found are missed (there: one), and the reference is not dilated in the axial plane, as one version
-  of the code does.
-- `panoptic`: Kirillov et al., CVPR 2019: 26-connected components matched one to one at an IoU above 0.5, which
-  can be one pair only; RQ, SQ and PQ = RQ·SQ. (panoptica takes a pair at exactly 0.5 too.) Dice and HD95 are means
-  over the pairs, as in panoptica.
+- `brats2023` (glioma, Sub-Saharan Africa, paediatric), `brats2023_meningioma`, `brats2023_metastases`: the rules of
+  the challenge as in its code, github.com/rachitsaluja/BraTS-2023-Metrics. Reference components that are joined by
+  dilation are one lesion. Every predicted component that touches the dilated lesion belongs to it. One component may
+  therefore belong to two lesions, and a lesion may be found with a Dice of 0. Small lesions of the reference do not
+  count, and components that touch them are not false positives; false positives of any size count. Dice and HD95 are
+  means over lesions and false positives, where each miss and false positive counts as 0 and 374 mm.
+- `lits`, `lits_half`: the Liver Tumor Segmentation Benchmark (Bilic et al., Medical Image Analysis 2023), matched as
+  in its lits-challenge-scoring. Components are face-connected. Lesions with the largest overlap with the same
+  predicted component form a group; each predicted component is assigned to the group that it overlaps most. A group
+  is found if its IoU with its components is above 0, or above 0.5, and is compared with them as one. Sensitivity and
+  precision count single lesions and components. Dice and HD95 are means over the lesions found, as in the benchmark,
+  so they mean little without sensitivity. There are two differences: all lesions of a group that is not found are
+  missed (in the benchmark one of them), and the reference is not dilated in the axial plane, as in one version of the
+  code.
+- `panoptic`: Kirillov et al., CVPR 2019. 26-connected components are matched one to one at an IoU above 0.5, which at
+  most one pair can reach; RQ, SQ and PQ = RQ·SQ. (panoptica also accepts exactly 0.5.) Dice and HD95 are means over
+  the matched pairs, as in panoptica.
 """
 
 import math
@@ -40,15 +40,15 @@ _FACES_AND_EDGES = ndimage.generate_binary_structure(3, 2)
 
 @dataclass(frozen=True)
 class LesionRules:
-    """How lesions are told apart, matched and averaged. In 2D a connectivity of 6 is 4, all others are 8."""
+    """Rules for separating, matching and averaging lesions. In 2D, connectivity 6 becomes 4, and all others 8."""
 
     connectivity: Connectivity
     matching: Matching  # see `match_lesions`
-    min_iou: float = 0.0  # "iou" and "one_to_one": a match lies above
-    num_dilations: int = 0  # by faces and edges: what they join is one lesion, what they touch belongs to it
-    ignored_mm3: float = 0.0  # lesions of the reference up to this volume do not count
-    penalty_mm: float | None = None  # HD95 of a miss or false positive; None: means are over those found
-    empty_dice: float = math.nan  # where neither mask holds a lesion that counts
+    min_iou: float = 0.0  # "iou" and "one_to_one": a match must be above
+    num_dilations: int = 0  # 18-connected: they join components to one lesion and extend its reach
+    ignored_mm3: float = 0.0  # reference lesions up to this volume do not count
+    penalty_mm: float | None = None  # HD95 of a miss or false positive; None: average over found lesions only
+    empty_dice: float = math.nan  # if neither mask has a lesion that counts
     empty_hd95_mm: float = math.nan
 
 
@@ -73,31 +73,31 @@ PRESETS: dict[LesionPreset, LesionRules] = {
 
 @dataclass(frozen=True)
 class LesionMaps:
-    """The lesions of both masks as numbered maps `(I, J, K)`, 0 outside, and the voxels of each.
+    """The lesions of both masks as numbered maps `(I, J, K)`, 0 outside, and the number of voxels of each.
 
     `sizes[n - 1]` belongs to lesion n.
     """
 
     reference: Labels
     prediction: Labels
-    reach: Labels  # the reference's lesions dilated: a predicted one that shares a voxel with it touches
+    reach: Labels  # the dilated reference lesions: a predicted lesion that overlaps one touches it
     reference_sizes: NDArray[np.integer]
     prediction_sizes: NDArray[np.integer]
 
 
 @dataclass(frozen=True)
 class Match:
-    """Lesions of the reference and the predicted ones that found them, by number: compared as one."""
+    """Numbers of reference lesions and of the predicted lesions matched to them, which are compared as one."""
 
     references: tuple[int, ...]
     predictions: tuple[int, ...]
 
 
 def find_lesions(reference: Mask, prediction: Mask, rules: LesionRules) -> LesionMaps:
-    """Number the lesions of two masks `(I, J, K)` in array order; a box that holds both is all that is needed.
+    """Number the lesions of two masks `(I, J, K)` in array order.
 
-    What two dilated lesions share or touch outside of that box they also do inside it: the dilation of a mask, moved
-    to the nearest voxel of the box, stays in the dilation.
+    The masks may be cropped to a box that holds both. Dilated lesions that overlap or touch outside the box also do
+    so inside it, since the voxel of the box nearest to a voxel of a dilation also belongs to the dilation.
     """
     predicted, predicted_sizes = label_components(prediction, rules.connectivity)
     lesions, sizes = label_components(reference, rules.connectivity)
@@ -110,10 +110,10 @@ def find_lesions(reference: Mask, prediction: Mask, rules: LesionRules) -> Lesio
 
 
 def match_lesions(maps: LesionMaps, rules: LesionRules) -> list[Match]:
-    """Return which lesions of the reference are found and by which predicted ones; all others are not.
+    """Return the reference lesions that are found, with the predicted lesions matched to them.
 
-    "touch": by every one that touches, however little. "iou": in groups, as LiTS does (see above). "one_to_one": the
-    pair with the highest IoU first, each lesion once.
+    "touch": every predicted lesion that touches. "iou": in groups, as in LiTS (see above). "one_to_one": pairs by
+    descending IoU, each lesion at most once.
     """
     if rules.matching == "touch":
         return _match_by_touch(maps)
@@ -123,16 +123,16 @@ def match_lesions(maps: LesionMaps, rules: LesionRules) -> list[Match]:
 
 
 def _dilate(mask: Mask, components: Labels, num_dilations: int) -> Mask:
-    """Dilate a mask, each component in its own box: the rest of a CT is empty."""
+    """Dilate a mask, each component within its own box, since most of a CT is empty."""
     dilated = mask.copy()
-    for box in ndimage.find_objects(components):  # the wide box may end outside
+    for box in ndimage.find_objects(components):  # slicing cuts a box that ends outside the array
         wide = tuple(slice(max(side.start - num_dilations, 0), side.stop + num_dilations) for side in box)
         dilated[wide] |= ndimage.binary_dilation(mask[wide], _FACES_AND_EDGES, iterations=num_dilations)
     return dilated
 
 
 def _count_overlaps(first: Labels, second: Labels) -> list[tuple[int, int, int]]:
-    """Return each pair of numbers that share voxels, ascending, and how many."""
+    """Return each pair of numbers that overlap, ascending, and the number of voxels in common."""
     both = (first > 0) & (second > 0)
     width = int(second.max()) + 1
     codes, shared = np.unique(first[both].astype(np.int64) * width + second[both], return_counts=True)
@@ -150,7 +150,9 @@ def _match_by_touch(maps: LesionMaps) -> list[Match]:
 
 def _match_in_groups(maps: LesionMaps, min_iou: float) -> list[Match]:
     overlaps = _count_overlaps(maps.reference, maps.prediction)
-    best: dict[int, tuple[int, int]] = {}  # by lesion: the component that shares most with it, and how much
+    best: dict[
+        int, tuple[int, int]
+    ] = {}  # by lesion: the component with the largest overlap, and that overlap
     for lesion, component, shared in overlaps:
         if shared > best.get(lesion, (0, 0))[1]:
             best[lesion] = component, shared
@@ -161,14 +163,14 @@ def _match_in_groups(maps: LesionMaps, min_iou: float) -> list[Match]:
     shared_with: Counter[tuple[int, int]] = Counter()  # by component and group
     for lesion, component, shared in overlaps:
         shared_with[component, best[lesion][0]] += shared
-    goes_to: dict[int, int] = {}  # of each component: the group that it shares most with
+    group_of: dict[int, int] = {}  # by component: the group that it overlaps most
     for (component, group), shared in shared_with.items():
-        if component not in goes_to or shared > shared_with[component, goes_to[component]]:
-            goes_to[component] = group
+        if component not in group_of or shared > shared_with[component, group_of[component]]:
+            group_of[component] = group
 
     matches = []
     for group, lesions in groups.items():
-        components = [component for component, chosen in goes_to.items() if chosen == group]
+        components = [component for component, assigned in group_of.items() if assigned == group]
         intersection = sum(shared_with[component, group] for component in components)
         union = sum(int(maps.reference_sizes[lesion - 1]) for lesion in lesions) - intersection
         union += sum(int(maps.prediction_sizes[component - 1]) for component in components)

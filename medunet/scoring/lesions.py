@@ -1,9 +1,9 @@
 """Scores of single lesions: which are found, how well, and how large they are (rules: `lesion_presets`).
 
-The axes are those that a reader draws in one axial slice: the long one is the longest diameter, the short one the
-longest perpendicular to it. They run between the middles of the pixels' outer edges, as the vertices of the mesh that
-PyRadiomics measures do: a single pixel of 1 mm is 1 mm long, a straight row of ten 10 mm. Both are measured on the
-convex hull, so that they may cross a notch.
+The axes are the diameters that a reader measures in one axial slice: the long axis is the longest diameter, the short
+axis the longest diameter perpendicular to it. They end at the midpoints of the outer pixel edges, like the mesh that
+PyRadiomics measures: a single pixel of 1 mm is 1 mm long, a straight row of ten is 10 mm long. Both are measured on
+the convex hull, so they may cross a notch.
 """
 
 import math
@@ -19,7 +19,7 @@ from medunet.base.errors import InputError
 from medunet.records.scores import CaseLesions, HD95Mode, Lesion, LesionPreset, Surface
 from medunet.scoring.bits import find_box
 from medunet.scoring.lesion_presets import PRESETS, LesionRules, Mask, Match, find_lesions, match_lesions
-from medunet.scoring.masks import Cut, MaskScore, check_masks, check_options, score_masks
+from medunet.scoring.masks import Crop, MaskScore, check_masks, check_options, score_masks
 
 Box = tuple[slice, ...]
 
@@ -42,12 +42,12 @@ class Axes:
 
 @dataclass(frozen=True)
 class SizeClassDetection:
-    """How many of the reference's lesions of one size class were found."""
+    """Number of reference lesions of one size class, and how many of them were found."""
 
     size_class: str
     num_lesions: int
     num_detected: int
-    rate: float  # undefined where there are none
+    rate: float  # NaN if there are none
 
 
 def score_lesions(
@@ -61,17 +61,17 @@ def score_lesions(
     percentile: float = 95.0,
     slice_axis: int = 2,
 ) -> CaseLesions:
-    """Score the lesions of a prediction against a reference's, both boolean `(I, J, K)` or `(I, J)`, on one grid.
+    """Score the lesions of a predicted mask against a reference on one grid, both boolean `(I, J, K)` or `(I, J)`.
 
-    `surface`, `hd95` and `percentile` are those of `score_masks`; the published BraTS numbers are those of the
-    defaults. `slice_axis` is the axis that axial slices are numbered along; a 2D image is one slice. Its lesions have
-    no volume, NaN ml, so that rules which leave out small ones need 3D.
+    `surface`, `hd95` and `percentile` are those of `score_masks`; published BraTS results use the defaults.
+    `slice_axis` is the axis along which axial slices are numbered; a 2D image is one slice. Lesions of a 2D image
+    have no volume (NaN ml), so rules that leave out small lesions need 3D.
 
-    Lesions stand in array order, first the reference's, then the false positives. RQ, SQ and PQ count the matches
-    that the rules make, so that RQ is F1; SQ is undefined without any match, and PQ is then 0.
+    Lesions are in array order: first those of the reference, then the false positives. RQ, SQ and PQ use the matches
+    of the rules, so RQ equals F1. Without any match SQ is undefined and PQ is 0.
 
     Raises:
-        InputError: masks that are not boolean or differ in shape, or an option that cannot be used.
+        InputError: the masks are not boolean or differ in shape, or an option cannot be used.
     """
     check_options(surface, percentile, (), hd95)
     check_masks(reference, prediction, spacing_mm)
@@ -80,9 +80,9 @@ def score_lesions(
     num_axes, shape = reference.ndim, reference.shape
     box = find_box(reference, prediction)
     if box[0].start == box[0].stop:
-        box = (slice(0, 1),) * num_axes  # nothing there: one voxel of background
+        box = (slice(0, 1),) * num_axes  # both masks are empty: one voxel of background
     start = tuple(side.start for side in box)
-    # C order, whatever order the arrays lie in: lesions are numbered alike. A plane becomes a single slice.
+    # In C order, so that numbers do not depend on the memory order of the arrays. A 2D mask becomes a single slice.
     reference, prediction = (
         np.ascontiguousarray(mask[box]).reshape(
             *(side.stop - side.start for side in box), *(1,) * (3 - num_axes)
@@ -110,7 +110,7 @@ def score_lesions(
             hd95=hd95,
             percentile=percentile,
             tolerances_mm=(),
-            cut=Cut(corner, shape),  # a lesion within one slice of many is still measured in 3D
+            crop=Crop(corner, shape),  # a lesion within one slice of many is still measured in 3D
         )
 
     def measure(mask: Mask, box: Box) -> Axes:
@@ -118,7 +118,7 @@ def score_lesions(
         first = start[slice_axis] + box[slice_axis].start if num_axes == 3 else 0
         return Axes(axes.long_mm, axes.short_mm, first + axes.slice_index)
 
-    scores: dict[int, MaskScore] = {}  # by the number of the reference's lesion
+    scores: dict[int, MaskScore] = {}  # by number of the reference lesion
     found: set[int] = set()
     compared: list[MaskScore] = []
     for match in match_lesions(maps, rules):
@@ -141,7 +141,7 @@ def score_lesions(
                 long_axis_mm=axes.long_mm,
                 short_axis_mm=axes.short_mm,
                 slice_index=axes.slice_index,
-                counted=not size * voxel_mm3 <= rules.ignored_mm3,  # a plane's NaN counts
+                counted=not size * voxel_mm3 <= rules.ignored_mm3,  # a NaN volume, in 2D, counts
             )
         )
     for component, (around, size) in enumerate(
@@ -167,9 +167,9 @@ def score_lesions(
 
 
 def measure_axes(mask: Mask, spacing_mm: tuple[float, ...], slice_axis: int = 2) -> Axes:
-    """Measure the axes of a lesion, a mask `(I, J, K)` that is not empty, in the slices along one axis.
+    """Return the axes of a lesion, a mask `(I, J, K)` that is not empty, in the slice with the longest diameter.
 
-    Of equal slices the first is taken.
+    If several slices are equal, the first is used.
     """
     in_plane_mm = np.array([step for axis, step in enumerate(spacing_mm) if axis != slice_axis])
     longest = Axes(0.0, 0.0, -1)
@@ -182,15 +182,15 @@ def measure_axes(mask: Mask, spacing_mm: tuple[float, ...], slice_axis: int = 2)
 
 
 def size_class(volume_ml: float) -> str | None:
-    """Return the class of the diameter of a sphere of this volume; None of a plane's lesion, whose volume is NaN."""
+    """Return the size class of a lesion by the diameter of a sphere of its volume; None for NaN, the volume in 2D."""
     diameter_mm = math.cbrt(6 * volume_ml * 1000 / math.pi)
     return next((name for limit_mm, name in _SIZE_CLASSES if diameter_mm < limit_mm), None)
 
 
 def detection_by_size(lesions: Sequence[Lesion]) -> list[SizeClassDetection]:
-    """Count the reference's lesions that count and those found, in each size class; of any number of cases.
+    """Count the reference lesions of any number of cases, and those found, in each size class.
 
-    Lesions of planes have no volume and stand in none.
+    Lesions that the rules leave out, and those of 2D images, which have no volume, are in no class.
     """
     counted = [lesion for lesion in lesions if lesion.counted and lesion.status != "false_positive"]
     rows = []
@@ -214,7 +214,7 @@ def _summarise(
     num_false_positive = len(counted) - num_matched - num_missed
     f1 = _ratio(2 * num_matched, 2 * num_matched + num_missed + num_false_positive)
     sum_iou = sum(ious[lesion.number] for lesion in matched)
-    # With a penalty over all lesions that count; else over what was compared, lesions taken together as one.
+    # With a penalty, average over all lesions that count; otherwise over the matches, where a group counts once.
     scored: Sequence[MaskScore | Lesion] = compared if rules.penalty_mm is None else counted
     distances_mm = [entry.hd95_mm for entry in scored]
     if rules.penalty_mm is not None:
@@ -248,12 +248,12 @@ def _unite(boxes: Iterable[Box]) -> Box:
 
 
 def _find_hull(plane: Mask, spacing_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the corners `(N, 2)` in mm of the convex hull of the pixels' edge middles; of one pixel all four."""
+    """Return the vertices `(N, 2)` in mm of the convex hull of the midpoints of all pixel edges."""
     occupied = plane.any(axis=1)
     rows = np.flatnonzero(occupied).astype(np.float64)
     first = plane[occupied].argmax(axis=1).astype(np.float64)
     last = plane.shape[1] - 1.0 - plane[occupied, ::-1].argmax(axis=1)
-    # The hull needs of each row its ends alone.
+    # Only the two ends of each row can be vertices of the hull.
     ends = [(rows, first - 0.5), (rows, last + 0.5)]
     sides = [(rows + step, end) for step in (-0.5, 0.5) for end in (first, last)]
     points = np.concatenate([np.stack(pair, axis=1) for pair in ends + sides]) * spacing_mm
@@ -261,7 +261,7 @@ def _find_hull(plane: Mask, spacing_mm: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _measure_diameters(hull: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the longest diameter of a convex polygon `(N, 2)`, and its longest chord perpendicular to that."""
+    """Return the longest diameter of a convex polygon `(N, 2)` and the longest chord perpendicular to it."""
     apart = np.linalg.norm(hull[:, None] - hull, axis=-1)
     start, end = np.unravel_index(apart.argmax(), apart.shape)
     long_mm = float(apart[start, end])
@@ -271,21 +271,21 @@ def _measure_diameters(hull: NDArray[np.float64]) -> tuple[float, float]:
     inner[[start, end]] = False
 
     def height(side: Mask) -> NDArray[np.float64]:
-        """Return how far the polygon reaches to one side, above each corner's place on the diameter."""
+        """Return the extent of the polygon to one side of the diameter, at the position of each vertex along it."""
         corners = np.flatnonzero(side & inner)
         corners = corners[along[corners].argsort()]
         return np.interp(along, [0.0, *along[corners], long_mm], [0.0, *across[corners], 0.0])
 
-    # A chord's length changes linearly between corners, so it is largest at one.
+    # The length of the chord is linear between vertices, so its maximum is at a vertex.
     return long_mm, float((height(across > 0) - height(across < 0)).max())
 
 
 def _check_rules(preset: LesionPreset, num_axes: int, slice_axis: int) -> None:
     faults = []
     if preset not in PRESETS:
-        faults.append(f"lesion rules '{preset}' are not known: choose one of {', '.join(PRESETS)}")
+        faults.append(f"lesion rules '{preset}' do not exist: choose one of {', '.join(PRESETS)}")
     elif num_axes == 2 and PRESETS[preset].ignored_mm3:
-        faults.append(f"lesion rules '{preset}' leave out lesions by volume, which a plane does not have")
+        faults.append(f"lesion rules '{preset}' leave out lesions by volume, which a 2D image does not have")
     if slice_axis not in (0, 1, 2):
         faults.append(f"slice_axis must be 0, 1 or 2, not {slice_axis}")
     if faults:

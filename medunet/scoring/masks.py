@@ -1,6 +1,6 @@
-"""Every score of one pair of masks in one call.
+"""All scores of one pair of masks.
 
-Empty masks, everywhere alike:
+Scores of empty masks:
 
 | | both empty | missed (prediction empty) | false positive (reference empty) |
 |---|---|---|---|
@@ -39,14 +39,14 @@ Mask = NDArray[np.bool_]
 class MaskScore:
     """All scores of one pair of masks. NaN is undefined; `nsd` is by tolerance in mm.
 
-    Specificity, accuracy, balanced accuracy, MCC and kappa count the background: they grow with the field of view,
-    and say nothing beside those of another.
+    Specificity, accuracy, balanced accuracy, MCC and kappa count the background. They grow with the field of view and
+    cannot be compared across fields of view.
     """
 
     status: Status
     surface: Surface
     hd95: HD95Mode
-    percentile: float  # that hd95_mm is taken at
+    percentile: float  # of hd95_mm
     dice: float
     iou: float
     precision: float
@@ -65,22 +65,22 @@ class MaskScore:
     nsd: dict[float, float]
     reference_ml: float
     predicted_ml: float
-    difference_ml: float  # predicted less reference
-    relative_difference: float  # of the reference's volume; undefined where that is empty
+    difference_ml: float  # predicted minus reference
+    relative_difference: float  # relative to the reference's volume; undefined where the reference is empty
     tp: int
     fp: int
     fn: int
     tn: int
-    touches_border: bool  # either mask reaches the grid's edge, where its surface may be the scan's cut
+    touches_border: bool  # either mask reaches the edge of the grid, where the scan may cut off the structure
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Where a box of voxels lies in its grid, whose other voxels are background in both masks."""
+class Crop:
+    """Position of cropped masks in their grid, where all other voxels are background in both masks."""
 
     start: tuple[int, ...]
-    shape: tuple[int, ...]  # the grid's
-    num_ignored: int = 0  # voxels of the grid that count for nothing
+    shape: tuple[int, ...]  # of the whole grid
+    num_ignored: int = 0  # voxels of the grid that are left out of all counts
 
 
 def score_masks(
@@ -92,32 +92,32 @@ def score_masks(
     hd95: HD95Mode = "max",
     percentile: float = 95.0,
     tolerances_mm: tuple[float, ...] = (1.0, 2.0),
-    cut: Cut | None = None,
+    crop: Crop | None = None,
 ) -> MaskScore:
-    """Score a prediction against a reference, both boolean `(I, J, K)` or `(I, J)`, on one grid.
+    """Score a prediction against a reference on one grid, both boolean `(I, J, K)` or `(I, J)`.
 
-    `spacing_mm[i]` belongs to axis i. A 3D array with a single slice is measured in 2D, in that slice's plane,
-    its volume with the slice's thickness; a 2D array has no volume, and its ml are NaN. `surface` is "area"
+    `spacing_mm[i]` belongs to axis i. In a 3D array with a single slice, distances are measured in 2D within the
+    slice, and volumes with the slice thickness. A 2D array has no volume: its ml are NaN. `surface` is "area"
     (google-deepmind/surface-distance) or "voxel" (MONAI, MetricsReloaded, MedPy), `hd95` "max" of the two directed
-    percentiles or "pooled". `cut` says that the masks are a box of a larger grid, which is then what is scored.
+    percentiles or "pooled". With `crop`, the masks are part of a larger grid, and the scores are those of that grid.
 
     Raises:
-        InputError: masks that are not boolean or differ in shape, or an option that cannot be used.
+        InputError: the masks are not boolean or differ in shape, or an option cannot be used.
     """
     check_masks(reference, prediction, spacing_mm)
     check_options(surface, percentile, tolerances_mm, hd95)
-    cut = cut or Cut((0,) * reference.ndim, reference.shape)
+    crop = crop or Crop((0,) * reference.ndim, reference.shape)
     voxel_ml = math.prod(spacing_mm) / 1000 if reference.ndim == 3 else math.nan
-    # The box is exact: beyond it both masks are background, as the surface's definition has it outside the grid, so
-    # every surface element keeps its neighbours and its nearest counterpart.
+    # Cropping does not change the result: outside the box both masks are background, as outside the grid, so every
+    # surface element keeps its neighbours and its nearest element of the other surface.
     box = find_box(reference, prediction)
-    crops = [mask[box] for mask in (reference, prediction)]
-    if (flat := find_flat_axis(cut.shape)) is not None:
-        crops = [np.asarray(mask.any(axis=flat)) for mask in crops]
+    cropped = [mask[box] for mask in (reference, prediction)]
+    if (flat := find_flat_axis(crop.shape)) is not None:
+        cropped = [np.asarray(mask.any(axis=flat)) for mask in cropped]
         spacing_mm = spacing_mm[:flat] + spacing_mm[flat + 1 :]
-    order = memory_order(crops[0])
-    voxels = [pack(mask.transpose(order)) for mask in crops]
-    counts = count_confusion(voxels[0], voxels[1], math.prod(cut.shape) - cut.num_ignored)
+    order = memory_order(cropped[0])
+    voxels = [pack(mask.transpose(order)) for mask in cropped]
+    counts = count_confusion(voxels[0], voxels[1], math.prod(crop.shape) - crop.num_ignored)
     status = _status(counts)
     if status == "ok":
         steps_mm = tuple(spacing_mm[axis] for axis in order)
@@ -161,7 +161,7 @@ def score_masks(
         fp=counts.fp,
         fn=counts.fn,
         tn=counts.tn,
-        touches_border=_touches_border(box, cut),
+        touches_border=_touches_border(box, crop),
     )
 
 
@@ -176,25 +176,28 @@ def _status(counts: Confusion) -> Status:
 
 
 def find_flat_axis(shape: tuple[int, ...]) -> int | None:
-    """Return the axis of a 3D grid with a single slice. It is measured in 2D: in 3D each voxel would be surface."""
+    """Return the axis along which a 3D grid has a single slice, if any.
+
+    Such a grid is measured in 2D: in 3D every voxel would be surface.
+    """
     return shape.index(1) if len(shape) == 3 and 1 in shape else None
 
 
-def _touches_border(box: tuple[slice, ...], cut: Cut) -> bool:
-    flat = find_flat_axis(cut.shape)
+def _touches_border(box: tuple[slice, ...], crop: Crop) -> bool:
+    flat = find_flat_axis(crop.shape)
     spans = [
         (side.start + start, side.stop + start, size)
-        for axis, (side, start, size) in enumerate(zip(box, cut.start, cut.shape, strict=True))
+        for axis, (side, start, size) in enumerate(zip(box, crop.start, crop.shape, strict=True))
         if axis != flat and side.stop > side.start
     ]
     return any(low == 0 or high == size for low, high, size in spans)
 
 
 def check_masks(reference: Mask, prediction: Mask, spacing_mm: tuple[float, ...]) -> None:
-    """Refuse masks that cannot be scored, all faults in one message.
+    """Check that masks can be scored.
 
     Raises:
-        InputError: names each fault.
+        InputError: they cannot; the message lists every reason.
     """
     faults = []
     if reference.dtype != np.bool_ or prediction.dtype != np.bool_:
@@ -216,16 +219,16 @@ def check_masks(reference: Mask, prediction: Mask, spacing_mm: tuple[float, ...]
 def check_options(
     surface: Surface, percentile: float, tolerances_mm: tuple[float, ...], hd95: HD95Mode = "max"
 ) -> None:
-    """Refuse options that `score_masks` cannot use, all faults in one message.
+    """Check that `score_masks` can use these options.
 
     Raises:
-        InputError: names each option, its value and what is available.
+        InputError: it cannot; the message names each option, its value and the allowed values.
     """
     faults = []
     if surface not in ("area", "voxel"):
-        faults.append(f"surface '{surface}' is not known: choose 'area' or 'voxel'")
+        faults.append(f"surface '{surface}' does not exist: choose 'area' or 'voxel'")
     if hd95 not in ("max", "pooled"):
-        faults.append(f"hd95 '{hd95}' is not known: choose 'max' or 'pooled'")
+        faults.append(f"hd95 '{hd95}' does not exist: choose 'max' or 'pooled'")
     if not 0 < percentile <= 100:
         faults.append(f"percentile must lie in (0, 100], not {percentile}")
     if not all(math.isfinite(tolerance) and tolerance >= 0 for tolerance in tolerances_mm):

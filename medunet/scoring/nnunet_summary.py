@@ -1,4 +1,4 @@
-"""summary.json as nnU-Net v2 writes it, with its keys and spelling."""
+"""Content of summary.json in the format of nnU-Net v2."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from medunet.records.scores import CaseScore
 def nnunet_summary(
     scores: Sequence[CaseScore], targets: Mapping[str, tuple[int, ...]], mask_ending: str
 ) -> dict[str, Any]:
-    """Return the content of summary.json; files are named by case id.
+    """Return the content of summary.json, with files named by case id.
 
-    Differences: a missing or failed case is listed with Dice and IoU 0 and counts in the means, where nnU-Net
-    leaves it out; undefined is null, where nnU-Net writes NaN.
+    It differs from nnU-Net's in two ways: a missing or failed case has Dice and IoU 0 and counts in the means, where
+    nnU-Net leaves it out; and undefined values become null, where nnU-Net writes NaN.
     """
     keys = {name: str(values[0]) if len(values) == 1 else str(values) for name, values in targets.items()}
     cases: dict[str, dict[str, Any]] = {}

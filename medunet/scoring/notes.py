@@ -1,7 +1,7 @@
-"""What to beware of in a case's scores: notes of a kind, which share one cell of scores.csv.
+"""Notes on a case's scores, such as labels that look swapped, and how the column `reason` of scores.csv stores them.
 
-The column `reason` says of a missing or failed case why it is one, of any other what there is to note. A cell holds
-text alone, so a note's kind is told by its words when it is read.
+For a missing or failed case, the column holds why it was not scored; for any other case, its notes. A cell only
+holds text, so the kind of a note is recognised by its wording when the file is read.
 """
 
 import re
@@ -16,7 +16,7 @@ _BORDER_START, _SWAPPED_WORDS, _RESAMPLED_START = "touches the border", "look sw
 
 
 def note_swap(one: str, other: str, crossed: Sequence[float], own: Sequence[float]) -> Note:
-    """Return the note on two targets that look swapped, with each one's IoU with the other's mask and its own."""
+    """Return the note on two targets that look swapped, with their IoUs with each other's mask and with their own."""
     text = (
         f"{one} and {other} {_SWAPPED_WORDS}: IoU {crossed[0]:.2f} and {crossed[1]:.2f} with each other's mask, "
         f"{own[0]:.2f} and {own[1]:.2f} with their own"
@@ -25,18 +25,18 @@ def note_swap(one: str, other: str, crossed: Sequence[float], own: Sequence[floa
 
 
 def note_resampling(spacing_mm: Iterable[float]) -> Note:
-    """Return the note on a prediction that was brought to the reference's grid from one of this spacing."""
+    """Return the note on a prediction that was resampled to the reference's grid from this spacing in mm."""
     spacing = "×".join(f"{step:.4g}" for step in spacing_mm)
     return Note("resampled", f"{_RESAMPLED_START} {spacing} mm")
 
 
 def reason_cell(score: CaseScore) -> str:
-    """Return what the column `reason` says of a score; semicolons within a note are doubled."""
+    """Return the cell of a score in the column `reason`; semicolons within a note are doubled."""
     return score.reason or _JOINT.join(note.text.replace(";", ";;") for note in score.notes)
 
 
 def read_reason(cell: str, status: str) -> tuple[str, tuple[Note, ...]]:
-    """Return why a case is missing or failed, or else the notes, from a cell of the column `reason`."""
+    """Split a cell of the column `reason` into the reason of a missing or failed case, and the notes of any other."""
     if status in UNSCORED:
         return cell, ()
     parts = re.sub(r";;|; ", lambda match: ";" if match[0] == ";;" else "\0", cell).split("\0")

@@ -1,7 +1,7 @@
-"""Overlap of two masks: how many voxels they share, and the ratios that follow.
+"""Confusion matrix of two masks, and the metrics computed from it.
 
-A ratio of nothing to nothing is undefined, NaN: with two empty masks that is Dice, IoU, F1, precision and
-recall; with an empty prediction alone precision; with an empty reference alone recall.
+A metric that divides zero by zero is undefined (NaN): Dice, IoU, F1, precision and recall of two empty masks;
+precision if only the prediction is empty; recall if only the reference is empty.
 """
 
 import math
@@ -14,7 +14,7 @@ from medunet.scoring.bits import Bits
 
 @dataclass(frozen=True)
 class Confusion:
-    """Voxels of a grid by what the reference and the prediction say of them."""
+    """Numbers of true and false positive and negative voxels."""
 
     tp: int
     fp: int
@@ -23,7 +23,7 @@ class Confusion:
 
     @property
     def dice(self) -> float:
-        """Twice the shared voxels over the sum of both masks; F1 is another name for it."""
+        """Dice: twice the voxels in both masks over the sum of their sizes; equal to F1."""
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
@@ -33,7 +33,7 @@ class Confusion:
 
     @property
     def precision(self) -> float:
-        """Share of the prediction that is right."""
+        """Share of the prediction that is correct."""
         return _ratio(self.tp, self.tp + self.fp)
 
     @property
@@ -42,18 +42,18 @@ class Confusion:
         return _ratio(self.tp, self.tp + self.fn)
 
     def f_beta(self, beta: float) -> float:
-        """Precision and recall in one, recall counting `beta` times as much: F1 is Dice."""
+        """Return the F-beta score, which weights recall `beta` times as much as precision; F1 is Dice."""
         weight = beta * beta
         return _ratio((1 + weight) * self.tp, (1 + weight) * self.tp + weight * self.fn + self.fp)
 
     @property
     def specificity(self) -> float:
-        """Share of the background that is left alone; grows with the field of view."""
+        """Share of the background that is predicted as background; grows with the field of view."""
         return _ratio(self.tn, self.tn + self.fp)
 
     @property
     def accuracy(self) -> float:
-        """Share of all voxels that are right; grows with the field of view."""
+        """Share of all voxels that are correct; grows with the field of view."""
         return _ratio(self.tp + self.tn, self.tp + self.fp + self.fn + self.tn)
 
     @property
@@ -63,7 +63,7 @@ class Confusion:
 
     @property
     def mcc(self) -> float:
-        """Matthews' correlation of the two masks; grows with the field of view."""
+        """Matthews correlation coefficient of the two masks; grows with the field of view."""
         sides = (self.tp + self.fp, self.tp + self.fn, self.tn + self.fp, self.tn + self.fn)
         return _ratio(self.tp * self.tn - self.fp * self.fn, math.prod(map(math.sqrt, sides)))
 
@@ -77,7 +77,7 @@ class Confusion:
 
 
 def count_confusion(reference: Bits, prediction: Bits, num_voxels: int) -> Confusion:
-    """Count the voxels of two packed masks of one shape, cut from a grid of `num_voxels`."""
+    """Return the confusion matrix of two packed masks of one shape, cropped from a grid of `num_voxels` voxels."""
     tp = int(np.bitwise_count(reference & prediction).sum())
     fp = int(np.bitwise_count(prediction).sum()) - tp
     fn = int(np.bitwise_count(reference).sum()) - tp

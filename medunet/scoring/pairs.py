@@ -1,4 +1,4 @@
-"""Which prediction belongs to which reference: by file, by name or by a table."""
+"""Pairing of predictions with references: two files, files of the same name, or a table of pairs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ _COLUMNS = ("case", "reference", "prediction")
 
 @dataclass(frozen=True)
 class Pair:
-    """One case's reference and prediction; None where no prediction is known."""
+    """The reference and the prediction of one case; the prediction is None if there is no file for it."""
 
     case: str
     reference: Path
@@ -25,17 +25,17 @@ class Pair:
 def find_pairs(
     reference: Path, prediction: Path, pairs_csv: Path | None = None
 ) -> tuple[list[Pair], list[str]]:
-    """Return the pairs to score, and the names of predictions that belong to no reference.
+    """Return the pairs to score, and the names of predictions without a reference.
 
-    - Two folders are matched by name without ending, so that formats may differ; every reference is expected,
-      prediction or not.
-    - A reference file against a prediction folder pairs each prediction with that one reference, as several
-      readers of one case; against a file, that one. Cases are then named by the prediction.
-    - `pairs_csv` decides instead, with columns case, reference, prediction, its paths relative to itself; a
-      blank prediction is a missing one. Files of the prediction folder that it leaves out are unmatched.
+    - Two folders are matched by file name without extension, so formats may differ. Every reference becomes a pair,
+      with or without a prediction.
+    - A reference file is paired with the prediction file, or with each file of the prediction folder, such as several
+      readers of one case. Cases are then named after the prediction.
+    - `pairs_csv` overrides both, with columns case, reference, prediction and paths relative to the table; a blank
+      prediction is a missing one. Files of the prediction folder that it does not list are returned as unmatched.
 
     Raises:
-        InputError: a path that does not exist, nothing that matches, or a table that cannot be used.
+        InputError: a path does not exist, nothing matches, or the table cannot be used.
     """
     if pairs_csv is not None:
         pairs = _read_pairs(pairs_csv)
@@ -55,17 +55,17 @@ def find_pairs(
         )
     predictions = _list_volumes(prediction) if prediction.is_dir() else {_stem(prediction): prediction}
     if not predictions:
-        raise InputError(f"holds no {' or '.join(_ENDINGS)} file", where=str(prediction))
+        raise InputError(f"contains no {' or '.join(_ENDINGS)} file", where=str(prediction))
     return [Pair(stem, reference, path) for stem, path in predictions.items()], []
 
 
 def match_cases(labels: dict[str, Path], prediction: Path) -> tuple[list[Pair], list[str]]:
-    """Return the pairs of cases with their label files, and the predictions that belong to none.
+    """Pair the label files of cases with the predictions in a folder, and return the names of unmatched predictions.
 
-    A prediction belongs to the case whose id is its name without ending.
+    The name of a prediction without extension is the id of its case.
 
     Raises:
-        InputError: there is no such folder, or nothing matches.
+        InputError: the folder does not exist, or nothing matches.
     """
     if not prediction.is_dir():
         raise InputError("no such folder", where=str(prediction), hint="Give the folder of the predictions.")
@@ -75,22 +75,22 @@ def match_cases(labels: dict[str, Path], prediction: Path) -> tuple[list[Pair], 
 def _match(
     references: dict[str, Path], predictions: dict[str, Path], folder: Path, what: str
 ) -> tuple[list[Pair], list[str]]:
-    """Pair references with predictions by name; `what` says what the names of the references are."""
+    """Pair references with predictions by name; `what` describes the names of the references in messages."""
     if not references.keys() & predictions.keys():
         raise InputError(
-            f"no file of the prediction folder has the name of a {what}: {_examples(references)} there, "
-            f"{_examples(predictions)} here",
+            f"no prediction is named like a {what}: {_examples(references)} expected, "
+            f"{_examples(predictions)} found",
             where=str(folder),
-            hint="Name each prediction so, or give a table with --pairs.",
+            hint="Rename the predictions, or give a table with --pairs.",
         )
     pairs = [Pair(stem, path, predictions.get(stem)) for stem, path in references.items()]
     return pairs, [path.name for stem, path in predictions.items() if stem not in references]
 
 
 def _list_volumes(folder: Path) -> dict[str, Path]:
-    """Return a folder's label files by stem, sorted; hidden files, such as macOS's `._*`, are no volumes.
+    """Return a folder's label files by name without extension, sorted, without hidden files (such as macOS's `._*`).
 
-    Those are its volumes, of whatever format; pictures in a folder that has none.
+    These are its volumes, of any format; in a folder without volumes, its 2D pictures.
     """
     volumes: dict[str, Path] = {}
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
@@ -99,7 +99,7 @@ def _list_volumes(folder: Path) -> dict[str, Path]:
             continue
         if twin := volumes.get(_stem(path)):
             raise InputError(
-                f"holds both {twin.name} and {path.name}", where=str(folder), hint="Remove one of them."
+                f"contains both {twin.name} and {path.name}", where=str(folder), hint="Remove one of them."
             )
         volumes[_stem(path)] = path
     return volumes
@@ -123,14 +123,18 @@ def _read_pairs(table: Path) -> list[Pair]:
         raise InputError(f"not a readable table ({error})", where=str(table)) from error
     if absent := [name for name in _COLUMNS if name not in rows.columns]:
         raise InputError(
-            f"lacks the columns {absent}", where=str(table), hint=f"Its columns must be {','.join(_COLUMNS)}."
+            f"the columns {absent} are missing",
+            where=str(table),
+            hint=f"Its columns must be {','.join(_COLUMNS)}.",
         )
-    faults = [f"case '{case}' stands twice" for case in rows["case"][rows["case"].duplicated()].unique()]
+    faults = [f"case '{case}' is listed twice" for case in rows["case"][rows["case"].duplicated()].unique()]
     pairs = []
     for number, (case, reference, prediction) in enumerate(zip(*(rows[c] for c in _COLUMNS), strict=True), 2):
         if not case or not reference:
-            faults.append(f"line {number} lacks a case or a reference")
+            faults.append(f"line {number} has no case or no reference")
         pairs.append(Pair(case, table.parent / reference, table.parent / prediction if prediction else None))
     if faults or not pairs:
-        raise InputError("; ".join(faults) or "holds no case", where=str(table), hint="Correct the table.")
+        raise InputError(
+            "; ".join(faults) or "the table has no rows", where=str(table), hint="Correct the table."
+        )
     return pairs

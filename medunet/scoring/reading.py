@@ -1,4 +1,4 @@
-"""A reference and its prediction read onto one grid, the reference's own."""
+"""Read a reference and its prediction on the grid of the reference."""
 
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from medunet.imaging.volumes import read_label
 from medunet.records.scores import Note
 from medunet.scoring.notes import note_resampling
 
-_GRID_TOLERANCE = 0.1  # of the smallest spacing: how far a corner may lie from the reference's
+_GRID_TOLERANCE = (
+    0.1  # largest distance between corresponding corners of two grids, in units of the smallest spacing
+)
 
 
 def read_pair(
@@ -24,13 +26,14 @@ def read_pair(
     prediction_instances_as: int | None = None,
     resample: bool = False,
 ) -> tuple[Volume, NDArray[np.integer], Note | None]:
-    """Return the reference, the prediction's labels `(I, J, K)` on its grid, and a note where they were resampled.
+    """Read a reference and its prediction's labels `(I, J, K)` on the same grid, and return both.
 
-    `..._instances_as` as `read_label` takes it. Pictures have no place in space and are never resampled.
+    The third value is a note if the prediction was resampled. For `..._instances_as` see `read_label`. Pictures have
+    no position in space and are never resampled.
 
     Raises:
-        DataError: a file cannot be read, or the grids differ and `resample` is not set or of no use. Its text names
-            no file, since that may name the patient.
+        DataError: a file cannot be read, or the grids differ and the prediction may not or cannot be resampled. The
+            message contains no file name, since that may name the patient.
     """
     wanted = _read(reference, "reference", reference_instances_as)
     given = _read(prediction, "prediction", prediction_instances_as)
@@ -44,7 +47,7 @@ def read_pair(
 
 
 def find_slice_axis(affine: Affine) -> int:
-    """Return the array axis that axial slices are numbered along, the one closest to the body's length."""
+    """Return the array axis closest to the inferior-superior direction, along which axial slices are numbered."""
     return next((axis for axis, code in enumerate(axis_codes(affine)) if code in "SI"), 2)
 
 
@@ -59,11 +62,11 @@ def _read(path: Path, role: str, instances_as: int | None) -> Volume:
 
 
 def grid_difference(first: Volume, second: Volume, whose: str = "the reference's") -> str:
-    """Say how the second volume's grid differs from the first's; nothing where it is the same."""
+    """Describe how the second volume's grid differs from the first's; "" if it does not."""
     shape, other = first.array.shape, second.array.shape
     if other != shape:
         return f"shape {other} differs from {whose} {shape}"
     displacement_mm = corner_displacement_mm(shape, first.affine, second.affine)
-    if not displacement_mm <= _GRID_TOLERANCE * min(first.spacing_mm):  # NaN is no match either
-        return f"corners lie up to {displacement_mm:.4g} mm from {whose}"
+    if not displacement_mm <= _GRID_TOLERANCE * min(first.spacing_mm):  # also true for NaN
+        return f"corners are up to {displacement_mm:.4g} mm from {whose}"
     return ""

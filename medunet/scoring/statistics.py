@@ -1,4 +1,4 @@
-"""Intervals, tests and rankings over cases. Every draw is seeded: the same scores give the same numbers."""
+"""Confidence intervals, tests and rankings over cases. All resampling is seeded, so results are reproducible."""
 
 import math
 from collections.abc import Sequence
@@ -12,37 +12,37 @@ from scipy.stats import rankdata, wilcoxon
 
 Scheme = Literal["mean_then_rank", "rank_then_mean"]
 
-MIN_PAIRS = 6  # of fewer, the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06
-DECIMALS = 9  # values that differ by less are equal but for rounding
-_MOST_EXACT = 50  # pairs whose signed-rank test is exact, as SciPy has it
+MIN_PAIRS = 6  # with fewer, the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06
+DECIMALS = 9  # smaller differences are rounding errors
+_MAX_EXACT = 50  # pairs up to which the signed-rank test is exact, as in SciPy
 _SEED = 0
 _ENDS = (0.025, 0.975)
 _NUM_RESAMPLES = 2000
-_NUM_RANKINGS = 1000  # as challengeR
+_NUM_RANKINGS = 1000  # as in challengeR
 _BATCH = 4_000_000  # values drawn at once
-_CONSTANT = 1e-12  # relative: samples that spread by less are one value
+_CONSTANT = 1e-12  # relative: a sample with a smaller range is constant
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """The 95% bootstrap intervals of a sample's mean and median; NaN, NaN where there are none."""
+    """The 95% bootstrap intervals of a sample's mean and median; (NaN, NaN) if undefined."""
 
     mean: tuple[float, float]
     median: tuple[float, float]
 
 
 def bootstrap_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of the mean of finite values, as `bootstrap_intervals` has it."""
+    """Return the 95% bootstrap interval of the mean of finite values (see `bootstrap_intervals`)."""
     return bootstrap_intervals(values).mean
 
 
 def bootstrap_intervals(values: Sequence[float] | NDArray[np.float64]) -> Intervals:
     """Return the 95% bootstrap intervals of mean and median of finite values, both from the same resamples.
 
-    Values are resampled as cases are, with replacement. The mean's interval is bias-corrected and accelerated (BCa,
-    Efron 1987), which follows skewed samples such as Dice. The median's lies between the percentiles of the
-    resamples' medians: BCa's acceleration comes from leaving out one value at a time, which moves a median to two or
-    three places only. Fewer than two values have no intervals; those of a constant sample have no width.
+    Values, one for each case, are resampled with replacement. The interval of the mean is bias-corrected and
+    accelerated (BCa, Efron 1987), which suits skewed samples such as Dice. The interval of the median is the
+    percentile interval: BCa's acceleration is a jackknife estimate, and leaving out one value gives only two or three
+    different medians. Fewer than two values have no intervals; a constant sample has intervals of zero width.
     """
     sample = np.asarray(values, dtype=np.float64)
     size = sample.size
@@ -58,18 +58,18 @@ def bootstrap_intervals(values: Sequence[float] | NDArray[np.float64]) -> Interv
         rows = slice(start, min(start + step, _NUM_RESAMPLES))
         resamples = sample[generator.integers(0, size, (rows.stop - start, size))]
         means[rows] = resamples.mean(axis=1)
-        resamples.sort(axis=1)  # quicker than NumPy's median
+        resamples.sort(axis=1)  # faster than NumPy's median
         medians[rows] = (resamples[:, (size - 1) // 2] + resamples[:, size // 2]) / 2
     low, high = np.quantile(medians, _ENDS).tolist()
-    return Intervals(_accelerate(sample, means), (low, high))
+    return Intervals(_bca_interval(sample, means), (low, high))
 
 
 def signed_rank_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
-    """Return the two-sided p of Wilcoxon's signed-rank test that paired differences lie around 0.
+    """Return the two-sided p of Wilcoxon's signed-rank test that paired differences are symmetric around 0.
 
-    Exact for up to 50 differences, whether some tie or not, else by the normal distribution (as SciPy). Zeros are
-    dropped, as Wilcoxon did; differences of nothing but zeros have p = 1. An infinite one has the largest rank. NaN
-    for fewer than `MIN_PAIRS` differences, zeros counted: no p below 0.05 could come of them.
+    The test is exact for up to 50 differences, with or without ties, and uses the normal approximation for more (as
+    SciPy). Zeros are dropped, as by Wilcoxon; if all differences are zero, p is 1. Infinite differences have the
+    largest rank. NaN for fewer than `MIN_PAIRS` differences including zeros, which cannot reach p < 0.05.
     """
     rounded = np.round(np.asarray(differences, dtype=np.float64), DECIMALS)
     if rounded.size < MIN_PAIRS:
@@ -78,15 +78,15 @@ def signed_rank_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
     if not nonzero.size:
         return 1.0
     infinite = np.isinf(nonzero)
-    beyond = float(np.abs(nonzero[~infinite]).max(initial=0.0)) + 1
-    finite = np.where(infinite, np.sign(nonzero) * beyond, nonzero)
-    if finite.size <= _MOST_EXACT:
+    largest = float(np.abs(nonzero[~infinite]).max(initial=0.0)) + 1
+    finite = np.where(infinite, np.sign(nonzero) * largest, nonzero)
+    if finite.size <= _MAX_EXACT:
         return _exact_signed_rank_p(finite)
     return np.asarray(wilcoxon(finite, method="asymptotic").pvalue).item()
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number (Holm 1979), in their order; NaN stays and is not counted."""
+    """Return p values corrected for multiple testing (Holm 1979), in their order; NaN stays and is not counted."""
     p = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(p.shape, np.nan)
     known = np.flatnonzero(~np.isnan(p))
@@ -98,25 +98,26 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class RankStability:
-    """How methods rank over cases, and how often in resampled cases; each tuple is by method.
+    """Ranks of methods over all cases, and how often they occur in bootstrap resamples; each tuple is by method.
 
-    Methods that tie share the better rank. `tau_mean` and `tau_low` (2.5%) are of Kendall's tau-b between the
-    ranking of a resample and that of all cases: 1 where they agree. Resamples in which all tie have none.
+    Tied methods share the better rank. `tau_mean` and `tau_low` are mean and 2.5% percentile of Kendall's tau-b
+    between the ranking of a resample and that of all cases: 1 if they agree. Resamples in which all methods tie have
+    no tau.
     """
 
     scores: tuple[float, ...]  # mean over the cases with a finite value, or mean rank within a case
     ranks: tuple[int, ...]
-    shares: tuple[tuple[float, ...], ...]  # of the resamples in which the method has rank 1, 2, ...
+    shares: tuple[tuple[float, ...], ...]  # shares of resamples in which the method has rank 1, 2, ...
     tau_mean: float
     tau_low: float
 
 
 def rank_stability(values: NDArray[np.float64], scheme: Scheme, *, higher_is_better: bool) -> RankStability:
-    """Rank methods by `values` `(cases, methods)`, and again in resampled cases (Wiesenfarth et al. 2021).
+    """Rank methods by `values` `(cases, methods)`, also in bootstrap resamples (Wiesenfarth et al. 2021).
 
-    "mean_then_rank" ranks the means over cases, "rank_then_mean" the mean of the ranks within each case, where those
-    that tie share their mean rank (in challengeR the better one). Values are not NaN; an infinite one is worse than
-    any finite: a mean with more of them ranks behind, whatever its others.
+    "mean_then_rank" ranks the means over cases; "rank_then_mean" ranks the mean of the ranks within each case, where
+    ties share their mean rank (in challengeR the better one). Values must not be NaN. Infinite values are worse than
+    finite ones: a method with more infinite values has the worse rank, regardless of its other values.
     """
     num_cases, num_methods = values.shape
     costs = -values if higher_is_better else values
@@ -147,51 +148,52 @@ def rank_stability(values: NDArray[np.float64], scheme: Scheme, *, higher_is_bet
     )
 
 
-def _accelerate(sample: NDArray[np.float64], means: NDArray[np.float64]) -> tuple[float, float]:
+def _bca_interval(sample: NDArray[np.float64], means: NDArray[np.float64]) -> tuple[float, float]:
     """Return the BCa interval of a sample's mean from the means of its resamples (Efron, Tibshirani 1993, 14.3)."""
     mean = sample.mean()
     share_below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * means.size)
     bias = ndtri(share_below)
-    apart = sample - mean  # what leaving out each value comes to
-    acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
+    deviations = sample - mean  # proportional to the jackknife differences
+    acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
     ends = bias + ndtri(np.array(_ENDS))
     low, high = np.quantile(means, ndtr(bias + ends / (1 - acceleration * ends))).tolist()
     return low, high
 
 
 def _exact_signed_rank_p(differences: NDArray[np.float64]) -> float:
-    """Return the share of all 2ⁿ signs whose sum of ranks is as far out as that of n differences, none of them 0.
+    """Return the share of all 2ⁿ sign combinations whose rank sum is as extreme as that of n nonzero differences.
 
-    Those that tie share their mean rank. SciPy's own way with ties tries every sign: 0.6 s for 13 differences.
+    Ties share their mean rank. SciPy enumerates all sign combinations if there are ties: 0.6 s for 13 differences.
     """
-    ranks = np.rint(2 * rankdata(np.abs(differences))).astype(np.int64)  # doubled: a mean rank may be a half
-    ways = np.zeros(ranks.sum() + 1)  # of choosing some of the ranks, by their sum
-    ways[0] = 1
+    # Doubled, since a mean rank may end in .5.
+    ranks = np.rint(2 * rankdata(np.abs(differences))).astype(np.int64)
+    num_subsets = np.zeros(ranks.sum() + 1)  # number of subsets of the ranks, by their sum
+    num_subsets[0] = 1
     for rank in ranks.tolist():
-        ways[rank:] += ways[:-rank].copy()
+        num_subsets[rank:] += num_subsets[:-rank].copy()
     smaller = min(ranks[differences > 0].sum(), ranks[differences < 0].sum())
-    return min(1.0, 2 * float(ways[: smaller + 1].sum()) / 2.0**differences.size)
+    return min(1.0, 2 * float(num_subsets[: smaller + 1].sum()) / 2.0**differences.size)
 
 
 def _mean_cost(weights: NDArray[np.int64], costs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what the means rank by, `(resamples, methods)`: first the number of infinite values, then the mean."""
+    """Return costs `(resamples, methods)` that order by the number of infinite values, then by the mean."""
     infinite = np.isinf(costs)
     finite = np.where(infinite, 0.0, costs)
     counts = weights @ (~infinite).astype(np.int64)
     means = np.divide(weights @ finite, counts, out=np.zeros(counts.shape), where=counts > 0)
-    beyond = 2 * float(np.abs(finite).max()) + 1  # more than two means can differ by
-    return np.asarray(beyond * (weights @ infinite.astype(np.int64)) + means, dtype=np.float64)
+    penalty = 2 * float(np.abs(finite).max()) + 1  # larger than the difference of any two means
+    return np.asarray(penalty * (weights @ infinite.astype(np.int64)) + means, dtype=np.float64)
 
 
 def _rank(costs: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return ranks 1, 2, ... within each row, the lowest cost first; equal costs share the better rank."""
+    """Return ranks 1, 2, ... within each row, by ascending cost; equal costs share the better rank."""
     rounded = np.round(costs, DECIMALS)
     return 1 + np.count_nonzero(rounded[:, None, :] < rounded[:, :, None], axis=2)
 
 
 def _kendall_tau(ranks: NDArray[np.int64], full: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return tau-b of each row of ranks `(R, methods)` with `full` `(1, methods)`; NaN where a ranking is one tie."""
+    """Return tau-b of each row of ranks `(R, methods)` with `full` `(1, methods)`; NaN if all methods tie."""
     first, second = np.triu_indices(full.shape[1], 1)
-    order, wanted = (np.sign(each[:, first] - each[:, second]) for each in (ranks, full))
-    norm = np.sqrt((order**2).sum(axis=1) * (wanted**2).sum())
-    return np.divide((order * wanted).sum(axis=1), norm, out=np.full(len(ranks), np.nan), where=norm > 0)
+    order, full_order = (np.sign(each[:, first] - each[:, second]) for each in (ranks, full))
+    norm = np.sqrt((order**2).sum(axis=1) * (full_order**2).sum())
+    return np.divide((order * full_order).sum(axis=1), norm, out=np.full(len(ranks), np.nan), where=norm > 0)

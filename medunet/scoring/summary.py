@@ -1,11 +1,11 @@
-"""What a cohort's scores come to, with nothing hidden: counts stand beside every mean.
+"""Summary of a cohort's scores: means and medians of every metric, with the counts of values behind them.
 
-A missing or failed case counts as 0 in the means of overlaps that measure what was found (see
-`is_zero_where_unscored`), and has no other value. An infinite distance is counted, never averaged; beside the mean
-over the finite ones stands that with failures at a penalty. That of a mask's distances is the field of view's
-diagonal, for each miss and each missing or failed case. Lesions have their rules' own, 374 mm in BraTS 2023, which is
-in every case's mean over lesions already and so is added for missing and failed cases only; rules without a penalty
-(LiTS, panoptic) have no penalised mean.
+A missing or failed case counts as 0 in the means of overlap metrics (see `is_zero_where_unscored`) and has no value
+in all others. Infinite distances are counted but not averaged. Next to the mean over the finite distances there is a
+penalised mean, in which failures count as a penalty. For distances of masks the penalty is the diagonal of the field
+of view, for each miss, false positive, missing and failed case. For distances of lesions it is set by their rules
+(374 mm in BraTS 2023): a case's mean over lesions already includes it, so it is only added for missing and failed
+cases. Rules without a penalty (LiTS, panoptic) have no penalised mean.
 """
 
 import math
@@ -27,13 +27,13 @@ _LESION_PENALTIES_MM: dict[str, float | None] = {name: rules.penalty_mm for name
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSummary:
-    """Mean and median of one metric over `num_finite` values (NaN where none), and what is not among them.
+    """Mean and median of one metric over `num_finite` values (NaN if there are none), and counts of other values.
 
-    The zeros that stand for missing and failed cases are among the finite values. `..._low` and `..._high` are the
-    95% bootstrap interval (see `bootstrap_intervals`), NaN for fewer than two values. The penalised mean and median
-    are of distances only, NaN for other metrics: there an infinite one and a missing or failed case count as
-    `penalty` says, "" where there is none. That is the diagonal of the case's field of view, or the largest of the
-    cohort where it is not known; of lesions' distances what their rules set.
+    The finite values include the zeros of missing and failed cases. `..._low` and `..._high` are the 95% bootstrap
+    interval (see `bootstrap_intervals`), NaN for fewer than two values. Only distances have a penalised mean and
+    median (NaN for other metrics), in which infinite distances and missing or failed cases count as a penalty.
+    `penalty` describes it, "" if there is none: the diagonal of the case's field of view, or the largest diagonal of
+    the cohort if it is unknown; for distances of lesions, the penalty of their rules.
     """
 
     mean: float
@@ -57,7 +57,7 @@ class MetricSummary:
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """One target over all cases: expected = scored + missing + failed; metrics by their column's name."""
+    """Summary of one target over all cases: expected = scored + missing + failed; metrics by column name."""
 
     label: str
     num_expected: int
@@ -72,7 +72,7 @@ class LabelSummary:
 
 @dataclass(frozen=True)
 class _Penalty:
-    """What a failure costs in a metric, case by case, and where that is from."""
+    """The penalty of a failure for each case, and its description."""
 
     name: str
     costs_mm: list[float]
@@ -80,7 +80,7 @@ class _Penalty:
 
 @dataclass(frozen=True)
 class _Row:
-    """One target of one case, from wherever; its metrics by column."""
+    """One target of one case, from scores or from a table, with its metrics by column."""
 
     label: str
     status: str
@@ -90,7 +90,7 @@ class _Row:
 
 
 def summarise(scores: Sequence[CaseScore], names: Sequence[str] | None = None) -> list[LabelSummary]:
-    """Summarise each label, in the order of first appearance: all its metrics, or those of the named columns."""
+    """Summarise each label, in order of first appearance: all metrics, or only the named columns."""
     columns = metric_columns(scores)
     columns = {name: columns[name] for name in (columns if names is None else names)}
     largest = max(
@@ -110,7 +110,7 @@ def summarise(scores: Sequence[CaseScore], names: Sequence[str] | None = None) -
 
 
 def summarise_table(table: pd.DataFrame, names: Sequence[str]) -> list[LabelSummary]:
-    """Summarise the named columns of a scores.csv; it does not hold the field of view, so misses have no penalty."""
+    """Summarise the named columns of scores.csv; it has no field of view, so only lesion distances have a penalty."""
     rules = table["lesion_rules"] if "lesion_rules" in table else [""] * len(table)
     values = table[list(names)].to_dict("records")
     rows = [
@@ -121,15 +121,15 @@ def summarise_table(table: pd.DataFrame, names: Sequence[str]) -> list[LabelSumm
 
 
 def mean_dice(scores: Sequence[CaseScore]) -> float:
-    """Return the mean over cases of the mean over classes; NaN where nothing is defined.
+    """Return the mean over cases of the mean Dice over targets; NaN if none is defined.
 
-    Classes that both masks lack are left out; a missing or failed case counts as 0.
+    Targets that are empty in both masks are left out; a missing or failed case counts as 0.
     """
     return _mean([dice for dice in dice_by_case(scores).values() if not math.isnan(dice)])
 
 
 def dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
-    """Return each case's mean Dice over its classes: 0 if missing or failed, NaN if all are both empty."""
+    """Return each case's mean Dice over its targets: 0 if missing or failed, NaN if all are empty in both masks."""
     by_case: dict[str, list[float]] = {}
     for score in scores:
         dice = 0.0 if score.status in UNSCORED else score.dice
@@ -149,13 +149,13 @@ def _summarise_label(label: str, rows: Sequence[_Row], names: Sequence[str]) -> 
     of_view = _Penalty("diagonal of the field of view", [row.penalty_mm for row in rows])
     of_lesions = _lesion_penalty(rows)
     with_lesions = any(row.rules for row in rows) or _any_defined(rows, LESION_COLUMNS)
-    asked = {**dict.fromkeys(LESION_COLUMNS, with_lesions), "cldice": _any_defined(rows, ["cldice"])}
+    requested = {**dict.fromkeys(LESION_COLUMNS, with_lesions), "cldice": _any_defined(rows, ["cldice"])}
     metrics = {}
     for name in names:
         values = [row.metrics[name] for row in rows if row.status not in UNSCORED]
         penalty = None
-        if not asked.get(name, True):
-            pass  # nobody asked for it of this target: an unscored case has no failure in it
+        if not requested.get(name, True):
+            pass  # not scored for this target: an unscored case is no failure
         elif is_distance(name):
             penalty = of_lesions if name in LESION_COLUMNS else of_view
         elif is_zero_where_unscored(name):
@@ -190,9 +190,9 @@ def _summarise_metric(values: list[float], num_expected: int) -> MetricSummary:
 
 
 def _penalise(metric: MetricSummary, costs_mm: list[float], penalty: _Penalty) -> MetricSummary:
-    """Return a metric with its penalised mean and median; of `costs_mm`, by case, those of failures are infinite."""
+    """Return a metric with penalised mean and median; `costs_mm` has a value per case, infinite for a failure."""
     if any(math.isnan(price) for price in penalty.costs_mm):
-        return metric  # nobody knows what a failure costs
+        return metric  # the penalty is unknown
     penalised = [
         price if math.isinf(cost) else cost
         for cost, price in zip(costs_mm, penalty.costs_mm, strict=True)
@@ -202,18 +202,18 @@ def _penalise(metric: MetricSummary, costs_mm: list[float], penalty: _Penalty) -
 
 
 def _averages(values: list[float], which: str = "") -> dict[str, Any]:
-    """Return mean and median of finite values with their intervals, by the names of `MetricSummary`."""
+    """Return mean and median of finite values with their intervals, by field name of `MetricSummary`."""
     intervals = bootstrap_intervals(values)
-    middles = {"mean": _mean(values), "median": float(np.median(values)) if values else math.nan}
+    centres = {"mean": _mean(values), "median": float(np.median(values)) if values else math.nan}
     averages: dict[str, Any] = {}
-    for name, middle in middles.items():
+    for name, centre in centres.items():
         low, high = getattr(intervals, name)
-        averages |= {f"{name}{which}": middle, f"{name}{which}_low": low, f"{name}{which}_high": high}
+        averages |= {f"{name}{which}": centre, f"{name}{which}_low": low, f"{name}{which}_high": high}
     return averages
 
 
 def _lesion_penalty(rows: Sequence[_Row]) -> _Penalty | None:
-    """Return what the rules of a target's lesions set for a failure; None where they set nothing."""
+    """Return the penalty of the lesion rules of a target; None if they have none."""
     rules = next((row.rules for row in rows if row.rules), "")
     penalty_mm = _LESION_PENALTIES_MM.get(rules)
     return None if penalty_mm is None else _Penalty(f"{penalty_mm:g} mm ({rules})", [penalty_mm] * len(rows))

@@ -1,12 +1,12 @@
-"""Distances in mm between the surfaces of two masks, in either convention; outside the grid is background.
+"""Surface distances in mm between two masks, in two conventions. Outside of the grid is background.
 
-- "area": the surface lies in the cells between voxel centres that marching cubes cuts, and each counts with its area
-  (in 2D its length): google-deepmind/surface-distance, repository head.
-- "voxel": the surface is the mask's voxels that a 6-connected (2D: 4-connected) erosion removes, each counted once:
-  MONAI, MetricsReloaded, MedPy.
+- "area": the surface elements are the marching cubes cells between voxel centres, weighted by their surface area (in
+  2D their length), as in google-deepmind/surface-distance, repository head.
+- "voxel": the surface elements are the voxels that a 6-connected (2D: 4-connected) erosion removes, all with the same
+  weight, as in MONAI, MetricsReloaded and MedPy.
 
-Distances run between centres, of cells or of voxels. They are exact: offsets are walked in growing length through
-the other surface's bits, and what is further away is left to a k-d tree.
+Distances are measured between the centres of cells or voxels, and are exact. Near neighbours are found by looking up
+offsets of increasing length in the packed surface of the other mask, all others with a k-d tree.
 """
 
 from dataclasses import dataclass
@@ -18,33 +18,33 @@ from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
 from medunet.records.scores import HD95Mode, Surface
-from medunet.scoring.areas import measure_cells
+from medunet.scoring.areas import cell_areas
 from medunet.scoring.bits import (
+    BitIndices,
     Bits,
-    Places,
     find_cells,
+    find_set_bits,
     find_surface_voxels,
-    list_places,
     read_patterns,
     unpack,
 )
 
-# Relative: a spacing stored in float32 must not push a shift of exactly one voxel beyond its tolerance.
+# Relative: rounding of a spacing to float32 must not move a distance of exactly one voxel beyond the tolerance.
 _TOLERANCE_SLACK = 1e-6
-_ROUNDING = 1e-12  # relative: sums of areas that should be equal differ by so much
-_NUM_NEAR = 160  # offsets walked from all places: beyond, the tree is quicker ...
-_NUM_FAR = 2560  # ... but for few places a longer walk is, since a tree is built of all points
-_PLACES_PER_FAR = 16  # few: one in so many of the other surface's
-_FEWEST = 16  # places for which no tree is worth building
-_AT_ONCE = 65_536  # flags looked up in one go
+_ROUNDING = 1e-12  # relative: rounding error of sums of areas
+_NUM_NEAR = 160  # offsets looked up for all elements; for more, the tree is faster ...
+_NUM_FAR = 2560  # ... unless few elements are left, since building the tree takes long
+_FEW_RATIO = 16  # few: the other surface has at least this many times as many elements
+_MAX_BRUTE_FORCE = 16  # elements up to which all distances are computed, without a tree
+_LOOKUPS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
 class Distances:
-    """Distances in mm from one surface to another, ascending, each with how much of the surface is so far away."""
+    """Distances in mm from one surface to another, ascending, with the weight of the surface at each distance."""
 
     mm: NDArray[np.float64]
-    weight: NDArray[np.float64]  # mm² or, in 2D, mm; a number of voxels in the voxel convention
+    weight: NDArray[np.float64]  # mm² (2D: mm), or number of voxels in the voxel convention
 
     @property
     def largest(self) -> float:
@@ -53,23 +53,23 @@ class Distances:
 
     @property
     def total(self) -> float:
-        """The whole surface."""
+        """The weight of the whole surface."""
         return float(self.weight.sum())
 
     @property
     def mean(self) -> float:
-        """The mean over the surface."""
+        """The mean distance over the surface."""
         return float(self.mm @ self.weight) / self.total
 
     def share_within(self, limit_mm: float) -> float:
-        """Return how much of the surface is no further away, as weight."""
+        """Return the weight of the surface within a distance."""
         return float(self.weight[self.mm <= limit_mm].sum())
 
     def percentile(self, percent: float, surface: Surface) -> float:
-        """Return the distance that a percentage of the surface does not exceed.
+        """Return a percentile of the distances.
 
-        With areas the smallest such distance (surface-distance), with voxels linearly interpolated between
-        neighbouring ones (NumPy, MONAI).
+        With areas it is the smallest distance that includes this percentage of the surface (as surface-distance),
+        with voxels it is linearly interpolated (as NumPy and MONAI).
         """
         reached = self.weight.cumsum()
         if surface == "area":
@@ -82,7 +82,7 @@ class Distances:
 def measure_distances(
     reference: Bits, prediction: Bits, spacing_mm: tuple[float, ...], surface: Surface = "area"
 ) -> tuple[Distances, Distances]:
-    """Return the distances from the reference's surface to the prediction's, and those back.
+    """Return the distances from the surface of the reference to that of the prediction, and vice versa.
 
     Both masks are packed (see `bits.pack`) and not empty; `spacing_mm` is in their axis order.
     """
@@ -91,7 +91,7 @@ def measure_distances(
 
 
 def compute_hausdorff(from_reference: Distances, from_prediction: Distances) -> float:
-    """Return the largest distance of either direction: HD."""
+    """Return the Hausdorff distance HD: the largest distance of both directions."""
     return max(from_reference.largest, from_prediction.largest)
 
 
@@ -102,7 +102,7 @@ def compute_robust_hausdorff(
     mode: HD95Mode = "max",
     surface: Surface = "area",
 ) -> float:
-    """Return HD95 or another percentile.
+    """Return the robust Hausdorff distance: HD95 or another percentile.
 
     "max" is the larger of the two directed percentiles (surface-distance, MONAI, MetricsReloaded), "pooled" the
     percentile of both directions together (MedPy, panoptica).
@@ -113,18 +113,18 @@ def compute_robust_hausdorff(
 
 
 def compute_average_symmetric_distance(from_reference: Distances, from_prediction: Distances) -> float:
-    """Return the mean over both surfaces pooled: ASSD."""
+    """Return the average symmetric surface distance ASSD: the mean over both surfaces pooled."""
     sides = (from_reference, from_prediction)
     return sum(side.mean * side.total for side in sides) / sum(side.total for side in sides)
 
 
 def compute_mean_average_distance(from_reference: Distances, from_prediction: Distances) -> float:
-    """Return the mean of the two directed means: MASD."""
+    """Return the mean average surface distance MASD: the mean of the two directed means."""
     return (from_reference.mean + from_prediction.mean) / 2
 
 
 def compute_surface_dice(from_reference: Distances, from_prediction: Distances, tolerance_mm: float) -> float:
-    """Return the share of both surfaces that lies within the tolerance of the other: NSD."""
+    """Return the normalised surface Dice NSD: the share of both surfaces within the tolerance of the other."""
     limit_mm = tolerance_mm * (1 + _TOLERANCE_SLACK)
     within = from_reference.share_within(limit_mm) + from_prediction.share_within(limit_mm)
     return within / (from_reference.total + from_prediction.total)
@@ -132,107 +132,107 @@ def compute_surface_dice(from_reference: Distances, from_prediction: Distances, 
 
 @dataclass(frozen=True)
 class _Side:
-    """One mask's surface: the bits of its cells or voxels, their places and how much surface each holds."""
+    """The surface of one mask: its cells or voxels as bits, their bit indices and their weights."""
 
     bits: Bits
-    places: Places
+    elements: BitIndices
     weight: NDArray[np.float64]
 
     @classmethod
     def of(cls, voxels: Bits, spacing_mm: tuple[float, ...], surface: Surface) -> "_Side":
         if surface == "voxel":
             bits = find_surface_voxels(voxels)
-            places = list_places(bits)
-            return cls(bits, places, np.ones(places.size))
+            elements = find_set_bits(bits)
+            return cls(bits, elements, np.ones(elements.size))
         bits = find_cells(voxels)
-        places, patterns = read_patterns(voxels, bits)
-        return cls(bits, places, measure_cells(spacing_mm)[patterns])
+        elements, patterns = read_patterns(voxels, bits)
+        return cls(bits, elements, cell_areas(spacing_mm)[patterns])
 
-    def indices(self, places: Places) -> NDArray[np.int64]:
-        """Return places as indices `(N, axes)`."""
-        index = np.empty((places.size, self.bits.ndim), dtype=np.int64)
+    def unravel(self, elements: BitIndices) -> NDArray[np.int64]:
+        """Return bit indices as array indices `(N, axes)`."""
+        index = np.empty((elements.size, self.bits.ndim), dtype=np.int64)
         sizes = (*self.bits.shape[1:-1], 64 * self.bits.shape[-1])
         for axis in range(self.bits.ndim - 1, 0, -1):
-            rest = places // sizes[axis - 1]
-            index[:, axis] = places - rest * sizes[axis - 1]
-            places = rest
-        index[:, 0] = places
+            rest = elements // sizes[axis - 1]
+            index[:, axis] = elements - rest * sizes[axis - 1]
+            elements = rest
+        index[:, 0] = elements
         return index
 
 
 def _measure(own: _Side, other: _Side, spacing_mm: tuple[float, ...]) -> Distances:
-    """Return the distance from every place of one surface to the nearest of the other."""
-    shared = unpack(other.bits & own.bits)[own.places]
+    """Return the distance from every element of one surface to the nearest element of the other."""
+    shared = unpack(other.bits & own.bits)[own.elements]
     mm, weights = [np.zeros(1)], [own.weight[shared].sum(keepdims=True)]
-    index, weight = own.indices(own.places[~shared]), own.weight[~shared]
+    index, weight = own.unravel(own.elements[~shared]), own.weight[~shared]
 
     near_mm, offsets = _list_offsets(spacing_mm, _NUM_NEAR)
-    field = _Field.of(other.bits, offsets)
-    at, left = field.find(index), np.arange(len(index))
+    lookup = _Lookup.of(other.bits, offsets)
+    at, left = lookup.ravel(index), np.arange(len(index))
     shell_ends = np.flatnonzero(np.diff(near_mm) > _ROUNDING * near_mm[1:]) + 1
     for steps, length_mm in zip(
-        np.split(field.steps(offsets), shell_ends), near_mm[np.append(0, shell_ends)], strict=True
+        np.split(lookup.steps(offsets), shell_ends), near_mm[np.append(0, shell_ends)], strict=True
     ):
         if not left.size:
             break
         first, *others = steps.tolist()
-        found = field.taken[at + first]
+        found = lookup.is_surface[at + first]
         for step in others:
-            found |= field.taken[at + step]
+            found |= lookup.is_surface[at + step]
         mm.append(np.array([length_mm]))
         weights.append(weight[left[found]].sum(keepdims=True))
         at, left = at[~found], left[~found]
-    if left.size and left.size * _PLACES_PER_FAR <= other.places.size:
+    if left.size and left.size * _FEW_RATIO <= other.elements.size:
         far_mm, offsets = _list_offsets(spacing_mm, _NUM_FAR)
         beyond = far_mm > near_mm[-1] * (1 + _ROUNDING)
-        lengths_mm, found = _walk_far(other.bits, index[left], far_mm[beyond], offsets[beyond])
+        lengths_mm, found = _search_offsets(other.bits, index[left], far_mm[beyond], offsets[beyond])
         mm.append(lengths_mm)
         weights.append(weight[left[found]])
         left = left[~found]
     if left.size:
         step_mm = np.asarray(spacing_mm, dtype=np.float64)
-        points = other.indices(other.places) * step_mm
-        mm.append(_search(points, index[left] * step_mm))
+        points = other.unravel(other.elements) * step_mm
+        mm.append(_nearest_mm(points, index[left] * step_mm))
         weights.append(weight[left])
     return _sort(np.concatenate(mm), np.concatenate(weights))
 
 
-def _walk_far(
+def _search_offsets(
     bits: Bits, index: NDArray[np.int64], lengths_mm: NDArray[np.float64], offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Walk the offsets from few places: return the lengths of those that arrive, and which do."""
+    """Look up the offsets from few elements: return the distances found, and which elements have one."""
     reach = np.abs(offsets).max(axis=0)
-    size = np.array([1] * (bits.ndim - 1) + [64])  # of a word
+    size = np.array([1] * (bits.ndim - 1) + [64])  # voxels of a word
     first_word = np.maximum(index.min(axis=0) - reach, 0) // size
     last_word = (index.max(axis=0) + reach) // size
     around = bits[tuple(slice(low, high + 1) for low, high in zip(first_word, last_word, strict=True))]
-    field = _Field.of(around, offsets)
-    steps, at, left = field.steps(offsets), field.find(index - first_word * size), np.arange(len(index))
+    lookup = _Lookup.of(around, offsets)
+    steps, at, left = lookup.steps(offsets), lookup.ravel(index - first_word * size), np.arange(len(index))
     nearest_mm = np.full(len(index), np.inf)
-    begin = 0
-    while left.size and begin < steps.size:
-        end = begin + max(1, _AT_ONCE // left.size)
-        hits = field.taken.take(at[:, None] + steps[begin:end])
+    start = 0
+    while left.size and start < steps.size:
+        end = start + max(1, _LOOKUPS_AT_ONCE // left.size)
+        hits = lookup.is_surface.take(at[:, None] + steps[start:end])
         first = hits.argmax(axis=1)
         found = hits[np.arange(left.size), first]
-        nearest_mm[left[found]] = lengths_mm[begin:end][first[found]]
-        at, left, begin = at[~found], left[~found], end
+        nearest_mm[left[found]] = lengths_mm[start:end][first[found]]
+        at, left, start = at[~found], left[~found], end
     found = np.isfinite(nearest_mm)
     return nearest_mm[found], found
 
 
-def _search(points: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the distance from each place `(N, axes)` to the nearest of the points."""
-    if len(places) <= _FEWEST:
-        return cdist(places, points).min(axis=1)
-    # The quickest of the trees that were tried.
+def _nearest_mm(points: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distance from each position `(N, axes)` to the nearest of the points, all in mm."""
+    if len(positions) <= _MAX_BRUTE_FORCE:
+        return cdist(positions, points).min(axis=1)
+    # These options were the fastest of those tried.
     tree = KDTree(points, leafsize=64, compact_nodes=False, balanced_tree=False)
-    return np.asarray(tree.query(places)[0])
+    return np.asarray(tree.query(positions)[0])
 
 
 @lru_cache(maxsize=64)
 def _list_offsets(spacing: tuple[float, ...], number: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return about so many offsets, all within a distance: their lengths in mm, ascending, and `(N, axes)`."""
+    """Return about `number` offsets, all within a distance: lengths in mm, ascending, and offsets `(N, axes)`."""
     num_axes, spacing_mm = len(spacing), np.array(spacing)
     ball = {2: np.pi, 3: 4 / 3 * np.pi}[num_axes]
     reach_mm = (number * np.prod(spacing_mm) / ball) ** (1 / num_axes)
@@ -241,35 +241,35 @@ def _list_offsets(spacing: tuple[float, ...], number: int) -> tuple[NDArray[np.f
     lengths_mm = np.linalg.norm(offsets * spacing_mm, axis=1)
     complete_mm = min([reach_mm, *((np.abs(offsets).max(axis=0) + 1) * spacing_mm * (1 - _ROUNDING))])
     order = np.argsort(lengths_mm, kind="stable")
-    order = order[lengths_mm[order] <= complete_mm][1:]  # the first is that to the place itself
+    order = order[lengths_mm[order] <= complete_mm][1:]  # without the zero offset
     return lengths_mm[order], offsets[order]
 
 
 @dataclass(frozen=True)
-class _Field:
-    """A flag for every place of a surface, with empty ones around so that no offset runs out."""
+class _Lookup:
+    """A surface as flat boolean array, padded so that offsets stay within the array."""
 
-    taken: NDArray[np.bool_]  # flat
+    is_surface: NDArray[np.bool_]  # flat
     shape: tuple[int, ...]
     reach: NDArray[np.int64]
 
     @classmethod
-    def of(cls, bits: Bits, offsets: NDArray[np.int64]) -> "_Field":
-        """Make room for these offsets.
+    def of(cls, bits: Bits, offsets: NDArray[np.int64]) -> "_Lookup":
+        """Pad a surface for these offsets.
 
-        A word behind each row is room for the last axis both ways: what runs out in front lands behind the row
-        before.
+        One word after each row is enough for both directions of the last axis: an index before the start of a row
+        falls into the padding of the previous row.
         """
         reach = np.abs(offsets).max(axis=0, initial=0)
         padded = np.pad(bits, [*((int(n), int(n)) for n in reach[:-1]), (0, 1)])
         return cls(unpack(padded), (*padded.shape[:-1], 64 * padded.shape[-1]), reach)
 
-    def find(self, index: NDArray[np.int64]) -> Places:
-        """Return where indices `(N, axes)` of the surface's own grid lie."""
+    def ravel(self, index: NDArray[np.int64]) -> BitIndices:
+        """Return the flat indices of array indices `(N, axes)` of the unpadded surface."""
         return np.ravel_multi_index(tuple((index + np.append(self.reach[:-1], 0)).T), self.shape)
 
-    def steps(self, offsets: NDArray[np.int64]) -> Places:
-        """Return by how much a place moves for each offset `(N, axes)`."""
+    def steps(self, offsets: NDArray[np.int64]) -> BitIndices:
+        """Return the change of the flat index for each offset `(N, axes)`."""
         origin = np.ravel_multi_index(tuple(self.reach), self.shape)
         return np.ravel_multi_index(tuple((offsets + self.reach).T), self.shape) - origin
 

@@ -1,4 +1,4 @@
-"""Labels that a prediction may have swapped: a warning, for the scores alone look like two misses."""
+"""Detection of targets that a prediction may have swapped, since their scores only look like two failures."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -21,11 +21,11 @@ def find_swaps(
     *,
     ignore_value: int | None = None,
 ) -> dict[str, tuple[Note, ...]]:
-    """Return the notes on each target that looks swapped with another, of two label maps of one shape.
+    """Return notes on the targets of two label maps that look swapped, by target.
 
-    Two targets look swapped where each overlaps the other's mask better (IoU) than either overlaps its own. Targets
-    that share a label value, as regions do, are not compared. All overlaps come from one joint histogram of the label
-    values; voxels that the reference gives `ignore_value` are left out.
+    Two targets look swapped if both overlap the other's mask better (IoU) than either overlaps its own. Targets that
+    share a label value, such as regions, are not compared. All overlaps come from one joint histogram of the label
+    values; voxels with `ignore_value` in the reference are left out.
     """
     pairs = [
         (one, other)
@@ -42,7 +42,7 @@ def find_swaps(
     counts = _count_joint(reference, prediction, rows, columns, ignore_value)
 
     def iou(one: str, other: str) -> float:
-        """Overlap of a target's reference with another's prediction."""
+        """Return the IoU of one target's reference with another's prediction."""
         row = [1 + rows.index(value) for value in targets_reference[one]]
         column = [1 + columns.index(value) for value in targets_prediction[other]]
         both = int(counts[np.ix_(row, column)].sum())
@@ -62,7 +62,7 @@ def find_swaps(
 def _count_joint(
     reference: Labels, prediction: Labels, rows: list[int], columns: list[int], ignore_value: int | None
 ) -> NDArray[np.int64]:
-    """Count voxels by the reference's value (row) and the prediction's (column); row and column 0 are all others."""
+    """Count voxels by reference value (row) and predicted value (column); row and column 0 are all other values."""
     order = memory_order(reference)
     shape = (len(rows) + 1, len(columns) + 1)
     counts = np.zeros(shape, dtype=np.int64)
@@ -76,7 +76,7 @@ def _count_joint(
 
 
 def _code(labels: Labels, values: list[int]) -> NDArray[np.int64]:
-    """Return 1 for the first of the ascending values, 2 for the second, and so on; 0 for any other label."""
+    """Return 1 for labels equal to the first of the ascending values, 2 for the second, ...; 0 for all others."""
     table = np.array(values, dtype=np.int64)
-    place = np.minimum(np.searchsorted(table, labels), len(values) - 1)
-    return np.where(table[place] == labels, place + 1, 0)
+    index = np.minimum(np.searchsorted(table, labels), len(values) - 1)
+    return np.where(table[index] == labels, index + 1, 0)

@@ -1,4 +1,4 @@
-"""Scores as files: all of them written, and the tables scores.csv and lesions.csv read."""
+"""Write the score files, and read the tables scores.csv and lesions.csv."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,8 +19,8 @@ _HEAD = ("case", "label", "status", "surface")
 _TEXT = (*_HEAD, "lesion_rules", "reason")
 _LESION_HEAD = ("case", "label", "rules", "lesion", "status", "counted")
 _LESION_SIZES = ("reference_ml", "predicted_ml", "long_axis_mm", "short_axis_mm", "slice")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
-_MOST_NAMED = 20  # cells that cannot be used, in one message
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run such a cell as a formula
+_MAX_NAMED = 20  # unusable cells listed in one message
 
 
 def write_scores(
@@ -31,12 +31,12 @@ def write_scores(
     targets: Mapping[str, tuple[int, ...]],
     mask_ending: str = ".nii.gz",
 ) -> list[LabelSummary]:
-    """Write scores.csv, lesions.csv, scores.json and summary.json into a folder, each whole or not at all.
+    """Write scores.csv, lesions.csv, scores.json and summary.json to a folder and return the summaries.
 
-    `about` says in scores.json how the scores were made; `targets` are the reference's label values by target,
-    which summary.json is keyed by, and `mask_ending` is that of the files that it names. In the CSV undefined is
-    blank and infinite `inf`; in JSON both are null, and the status tells them apart. lesions.csv has a row for each
-    lesion; one of earlier scores is removed where no score has lesions. Returns the summaries in scores.json.
+    Each file is written atomically. `about` is stored in scores.json and describes how the scores were made.
+    `targets` are the reference's label values by target, the keys of summary.json; `mask_ending` is the extension of
+    the files named there. In CSV undefined values are blank and infinite ones `inf`; in JSON both are null, and the
+    status distinguishes them. lesions.csv has a row for each lesion; if no score has lesions, an old one is removed.
     """
     rows = _rows(scores)
     lesions, has_lesions = folder / "lesions.csv", any(score.lesions is not None for score in scores)
@@ -52,47 +52,48 @@ def write_scores(
         {
             "about": {**about, "depend_on_field_of_view": FIELD_OF_VIEW_COLUMNS},
             "mean_dice": json_number(mean_dice(scores)),
-            "summary": [plain(asdict(summary)) for summary in summaries],
-            "scores": plain(rows),
+            "summary": [json_value(asdict(summary)) for summary in summaries],
+            "scores": json_value(rows),
         },
     )
-    write_json(folder / "summary.json", plain(nnunet_summary(scores, targets, mask_ending)))
+    write_json(folder / "summary.json", json_value(nnunet_summary(scores, targets, mask_ending)))
     return summaries
 
 
 def read_scores(path: Path) -> pd.DataFrame:
     """Read scores.csv: text columns as text, blank numbers as NaN, `inf` as infinity.
 
-    The column `reason` holds why a case is missing or failed, and `notes` what the file's says of the others.
+    The column `reason` of the file is split: in the result it holds why a case is missing or failed, and the column
+    `notes` the notes of all other cases.
 
     Raises:
-        InputError: the file is missing or is no score table; names every cell that cannot be used.
+        InputError: the file is missing or is not a score table; the message lists the unusable cells.
     """
     table = _read_table(path, _HEAD, dict.fromkeys(_TEXT, _TEXTS), "scores")
     cells = table["reason"] if "reason" in table else [""] * len(table)
-    told = [read_reason(cell, status) for cell, status in zip(cells, table["status"], strict=True)]
-    notes = pd.Series([notes for _, notes in told], index=table.index, dtype=object)
-    return table.assign(reason=[reason for reason, _ in told], notes=notes)
+    parts = [read_reason(cell, status) for cell, status in zip(cells, table["status"], strict=True)]
+    notes = pd.Series([notes for _, notes in parts], index=table.index, dtype=object)
+    return table.assign(reason=[reason for reason, _ in parts], notes=notes)
 
 
 def read_lesions(path: Path) -> pd.DataFrame:
-    """Read lesions.csv: as `read_scores`, with `counted` as true or false, `lesion` and `slice` as whole numbers.
+    """Read lesions.csv like `read_scores`, with `counted` as booleans, `lesion` and `slice` as integers.
 
     Raises:
-        InputError: the file is missing or is no table of lesions; names every cell that cannot be used.
+        InputError: the file is missing or is not a table of lesions; the message lists the unusable cells.
     """
     kinds = {
         **dict.fromkeys(("case", "label", "rules"), _TEXTS),
         "lesion": _COUNTS,
-        "slice": _COUNTS,  # of missed lesions and of false positives too
-        "status": _FINDINGS,
+        "slice": _COUNTS,  # missed lesions and false positives also have one
+        "status": _LESION_STATUSES,
         "counted": _FLAGS,
     }
     return _read_table(path, (*_LESION_HEAD, "dice", *_LESION_SIZES), kinds, "lesions")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Write rows as CSV, undefined blank and infinite `inf`; no text is a spreadsheet's formula."""
+    """Write rows as CSV, undefined values blank and infinite ones `inf`; text that may be a formula is escaped."""
     safe = [
         {name: _escape(value) if isinstance(value, str) else value for name, value in row.items()}
         for row in rows
@@ -101,17 +102,17 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
-def plain(value: Any) -> Any:
-    """Return nested data as JSON can hold it: NaN and infinity are null."""
+def json_value(value: Any) -> Any:
+    """Return nested data with NaN and infinity replaced by None, which JSON stores as null."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     return json_number(value) if isinstance(value, float) else value
 
 
 class _Kind(NamedTuple):
-    """How a column's cells are read: `read` returns their values, and which of them are none."""
+    """How the cells of a column are read: `read` returns their values, and which cells are invalid."""
 
     expected: str
     read: Callable[[pd.Series], tuple[pd.Series, pd.Series]]
@@ -133,7 +134,7 @@ def _read_flags(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
     return flags == "true", ~flags.isin(["true", "false"])
 
 
-def _read_findings(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+def _read_lesion_statuses(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
     return cells, ~cells.isin(get_args(LesionStatus))
 
 
@@ -144,36 +145,36 @@ def _read_texts(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
 _NUMBERS = _Kind("a number or blank", _read_numbers)
 _COUNTS = _Kind("a whole number of 0 or more", _read_counts)
 _FLAGS = _Kind("true or false", _read_flags)
-_FINDINGS = _Kind(" or ".join(get_args(LesionStatus)), _read_findings)
+_LESION_STATUSES = _Kind(" or ".join(get_args(LesionStatus)), _read_lesion_statuses)
 _TEXTS = _Kind("text", _read_texts)
 
 
 def _read_table(path: Path, needed: Sequence[str], kinds: Mapping[str, _Kind], what: str) -> pd.DataFrame:
-    """Read a table whose columns are of `kinds`, or numbers; rows without any text are left out."""
+    """Read a table; columns not in `kinds` are numbers, and blank rows are left out."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except FileNotFoundError as error:
-        raise InputError("no such file", where=str(path), hint="Make it with `medunet score`.") from error
+        raise InputError("no such file", where=str(path), hint="Create it with `medunet score`.") from error
     except (OSError, ValueError) as error:
         raise InputError(f"not a table of {what} ({error})", where=str(path)) from error
     if absent := [name for name in needed if name not in table.columns]:
-        raise InputError(f"not a table of {what}: it lacks the columns {absent}", where=str(path))
-    table.index += 2  # as a spreadsheet numbers rows, the header being the first
+        raise InputError(f"not a table of {what}: the columns {absent} are missing", where=str(path))
+    table.index += 2  # row numbers as in a spreadsheet, where the header is row 1
     table = table[(table != "").any(axis=1)]
     values, faults = {}, []
-    for place, name in enumerate(table.columns):
+    for position, name in enumerate(table.columns):
         kind = kinds.get(name, _NUMBERS)
         values[name], is_wrong = kind.read(table[name])
         for row, cell in table.loc[is_wrong, name].items():
-            measured = f"'{cell}' is" if cell else "blank is"
-            faults.append((row, place, f"row {row}, column {name}: {measured} not {kind.expected}"))
+            found = f"'{cell}' is" if cell else "blank is"
+            faults.append((row, position, f"row {row}, column {name}: {found} not {kind.expected}"))
     if faults:
-        named = [text for *_, text in sorted(faults)[:_MOST_NAMED]]
-        more = f" and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
+        named = [text for *_, text in sorted(faults)[:_MAX_NAMED]]
+        more = f" and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
         raise InputError(
             f"not a table of {what}: {'; '.join(named)}{more}",
             where=str(path),
-            hint="Correct these cells, or make the file anew with `medunet score`.",
+            hint="Correct these cells, or create the file again with `medunet score`.",
         )
     return pd.DataFrame(values).reset_index(drop=True)
 

@@ -18,7 +18,7 @@ from medunet.inference.sliding_window import to_label_map
 from medunet.networks.builder import to_probabilities
 from medunet.records.description import Description
 from medunet.records.plan import Plan
-from medunet.scoring.masks import Cut, score_masks
+from medunet.scoring.masks import Crop, score_masks
 from medunet.scoring.overlap import Confusion
 from medunet.training.windows import Box, Window
 from medunet.transforms.patches import PreparedCase, cut_patch
@@ -193,7 +193,7 @@ class _CaseTotals:
             stops = tuple(max(box[axis].stop for box in held) for axis in range(3))
             box = tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
             inside, found = (np.isin(labels[box], values) for labels in (reference, prediction))
-            score = score_masks(inside, found, spacing_mm, cut=Cut(starts, reference.shape))
+            score = score_masks(inside, found, spacing_mm, crop=Crop(starts, reference.shape))
             distances[name] = score.hd95_mm
         return distances
 

@@ -231,7 +231,7 @@ def test_scores_on_training_cases_say_so_everywhere(finished_run: Run, tmp_path,
     assert "say nothing about new scans" in " ".join(capsys.readouterr().out.split())
     assert read_json(tmp_path / "run/scores.json")["about"]["train_is_validation"]
     for page in (tmp_path / "run/report").rglob("*.html"):
-        assert "say nothing of new scans" in page.read_text()
+        assert "say nothing about new scans" in page.read_text()
 
 
 def test_masks_of_an_earlier_model_are_not_scored(own_run: Run):

@@ -182,8 +182,8 @@ def test_rules_say_what_counts() -> None:
         "“lits_half”: 4-connected; found at an IoU above 0.5; Dice and distance are means over the lesions found"
     )
     assert describe_rules("brats2023_metastases", "mm") == (
-        "“brats2023_metastases”: 26-connected; any prediction that touches a lesion finds it; "
-        "parts that 1 dilation would join are one lesion; lesions up to 2 mm³ do not count; "
+        "“brats2023_metastases”: 26-connected; a lesion is found if any prediction touches it; "
+        "components joined by 1 dilation are one lesion; lesions up to 2 mm³ do not count; "
         "each miss and false positive counts as Dice 0 and 374 mm in the means"
     )
     assert describe_rules("of_a_later_version", "mm") == "“of_a_later_version”"
@@ -215,7 +215,7 @@ def test_an_index_shows_lesions_and_penalties(made: RunFolder) -> None:
     )
     assert means
     assert means.groups() == ("0.333", "0.500", "0.250")
-    assert "The lesions of failed and missing cases are not known" in text
+    assert "The lesions of failed and missing cases are unknown" in text
     assert "Rules “lits”: 6-connected; found at an IoU above 0;" in text
     # Boxes of 120 voxels of 8 and of 15 mm³ are spheres of 12 and 15 mm.
     assert "under 5 mm 5 to 10 mm 10 to 20 mm 20 mm or more tumour none none 1 of 2 50% none" in text

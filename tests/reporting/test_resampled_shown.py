@@ -77,7 +77,7 @@ def test_a_mask_cut_finer_is_shown_as_the_mask_that_it_was(made: tuple[RunFolder
     page = page_of(run, data_root, "lps_poor")
     assert pictures(page) == pictures(before)
     assert page.count(SHOWN) == 2  # once for liver and once for tumour
-    assert "was resampled from 5×0.75×2 mm to the reference&#39;s grid to be scored" in page
+    assert "was resampled from 5×0.75×2 mm to the reference&#39;s grid for scoring" in page
     assert "away from the scan" not in page
     assert SHOWN not in before
     assert SHOWN not in (run.report / "cases/ras_good.html").read_text()

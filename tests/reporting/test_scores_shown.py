@@ -12,7 +12,7 @@ from medunet.records.description import Description
 from medunet.records.manifest import Case
 from medunet.records.scores import Note
 from medunet.reporting.page import flat_items, interval_text, number_text, page_names
-from medunet.reporting.scans import load_scan, shown_channel
+from medunet.reporting.scans import default_channel, load_scan
 from medunet.reporting.scores import dice_by_case, measures, rank_cases, verdict
 
 
@@ -115,8 +115,8 @@ def test_flair_is_shown_where_there_is_one() -> None:
     description = Description(
         name="brain", layout="brats", channels=channels, labels={"background": 0, "tumour": 1}
     )
-    assert shown_channel(description) == "FLAIR"
-    assert shown_channel(DESCRIPTION) == "CT"
+    assert default_channel(description) == "FLAIR"
+    assert default_channel(DESCRIPTION) == "CT"
 
 
 def test_a_channel_of_a_4d_file_is_found_by_its_place(tmp_path: Path) -> None:

@@ -96,19 +96,16 @@ def edit(run: RunFolder, row: int, column: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "why"),
     [
-        ("dice", "0.5", "has another dice of a case than scores.csv"),
-        ("status", "failed", "has another status of a case than scores.csv"),
-        ("case", "renamed", "has other cases or labels than scores.csv"),
-        ("label", "lung", "has other cases or labels than scores.csv"),
+        ("dice", "0.5", "the dice of a case differs between scores.json and scores.csv"),
+        ("status", "failed", "the status of a case differs between scores.json and scores.csv"),
+        ("case", "renamed", "scores.json and scores.csv have different cases or labels"),
+        ("label", "lung", "scores.json and scores.csv have different cases or labels"),
     ],
 )
 def test_an_edited_table_is_summarised_anew(run: RunFolder, column: str, value: str, why: str) -> None:
     edit(run, 0, column, value)
     summary = summarise(run)
-    assert (
-        summary.remark
-        == f"Means and intervals are computed from scores.csv, without penalties: scores.json {why}."
-    )
+    assert summary.remark == f"Means and intervals are computed from scores.csv, without penalties: {why}."
     if column == "dice":
         dice = read_scores(run.scores).query("label == 'liver'")["dice"].fillna(0)
         assert summary.targets["liver"].metrics["dice"].mean == pytest.approx(dice.mean())
@@ -116,7 +113,7 @@ def test_an_edited_table_is_summarised_anew(run: RunFolder, column: str, value: 
 
 def test_a_distance_that_is_no_longer_infinite_is_told(run: RunFolder) -> None:
     edit(run, 3, "hd_mm", "")  # in scores.json undefined and infinite are both null
-    assert "counts another number of undefined or infinite hd_mm" in summarise(run).remark
+    assert "the number of undefined or infinite hd_mm values differs" in summarise(run).remark
 
 
 def test_what_does_not_change_the_scores_changes_no_source(run: RunFolder) -> None:
@@ -135,12 +132,15 @@ def test_what_does_not_change_the_scores_changes_no_source(run: RunFolder) -> No
 @pytest.mark.parametrize(
     ("others", "why"),
     [
-        ({"summary": []}, "is of another version"),
-        ({"summary": None}, "is of another version"),
-        ({"summary": ["liver"]}, "is of another version"),
-        ({"summary": [{"label": "liver", "metrics": {"dice": {"mean": 0.5}}}]}, "is of another version"),
-        ({"scores": []}, "has other cases or labels"),
-        ({"scores": ["liver"]}, "has other cases or labels"),
+        ({"summary": []}, "was written by another version"),
+        ({"summary": None}, "was written by another version"),
+        ({"summary": ["liver"]}, "was written by another version"),
+        (
+            {"summary": [{"label": "liver", "metrics": {"dice": {"mean": 0.5}}}]},
+            "was written by another version",
+        ),
+        ({"scores": []}, "have different cases or labels"),
+        ({"scores": ["liver"]}, "have different cases or labels"),
     ],
 )
 def test_a_file_of_another_version_is_not_taken(run: RunFolder, others: dict, why: str) -> None:
@@ -152,7 +152,7 @@ def test_a_metric_without_a_number_is_of_another_version(run: RunFolder) -> None
     summary = read_json(run.root / "scores.json")["summary"]
     del summary[1]["metrics"]["hd95_mm"]["mean_low"]
     change_stored(run, summary=summary)
-    assert "is of another version" in summarise(run).remark
+    assert "was written by another version" in summarise(run).remark
 
 
 def test_scores_without_a_measure_of_the_table_are_told(run: RunFolder) -> None:
@@ -176,7 +176,7 @@ def test_page_and_log_say_where_the_means_are_from(run: RunFolder, caplog: pytes
     edit(run, 0, "dice", "0.5")
     with caplog.at_level(logging.WARNING):
         index = report_run(run, data_root, scores=read_scores(run.scores)).read_text()
-    remark = "without penalties: scores.json has another dice of a case than scores.csv."
+    remark = "without penalties: the dice of a case differs between scores.json and scores.csv."
     assert remark in index
     assert remark in caplog.text
     assert "Penalised mean" not in index

@@ -108,7 +108,7 @@ def test_kappa_grows_with_the_field_of_view_but_not_within_the_box() -> None:
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
-    with pytest.raises(InputError, match=r"1 label map\(s\) leave nothing to compare"):
+    with pytest.raises(InputError, match=r"1 label map\(s\): two or more are needed"):
         compare_readers({"a": read()}, SPACING_MM, TARGETS)
     with pytest.raises(InputError, match="shapes differ"):
         compare_readers({"a": read(), "b": read()[1:]}, SPACING_MM, TARGETS)

@@ -5,7 +5,7 @@ import pytest
 from oracle import DISTANCES, Mask, areas_by_code, score_by_definition
 from scipy import ndimage
 
-from medunet.scoring.areas import measure_cells
+from medunet.scoring.areas import cell_areas
 from medunet.scoring.masks import score_masks
 
 KINDS = ("blobs", "filling", "thin", "scattered", "islands", "identical")
@@ -18,7 +18,7 @@ def test_areas_of_all_cells_equal_monai(num_axes: int) -> None:
     rng = np.random.default_rng(num_axes)
     spacings = [tuple(rng.uniform(0.2, 6.0, num_axes)) for _ in range(8)]
     for spacing_mm in [(1.0,) * num_axes, (1.0, 5.0, 0.3)[:num_axes], *spacings]:
-        areas = measure_cells(spacing_mm)
+        areas = cell_areas(spacing_mm)
         assert areas.shape == (2 ** (2**num_axes),)
         np.testing.assert_allclose(areas, areas_by_code(spacing_mm), rtol=1e-12)
 

@@ -76,11 +76,11 @@ def test_places_by_hand() -> None:
     mask = np.zeros((2, 70), dtype=bool)
     mask[0, 3] = mask[1, 63] = mask[1, 64] = True
     packed = bits.pack(mask)  # 4 rows with the rim, of 2 words each
-    assert bits.list_places(packed).tolist() == [128 + 3, 256 + 63, 256 + 64]
+    assert bits.find_set_bits(packed).tolist() == [128 + 3, 256 + 63, 256 + 64]
     assert bits.unpack(packed).shape == (4 * 2 * 64,)
     asked = np.array([128 + 3, 128 + 4, 256 + 62, 256 + 63, 256 + 64, 256 + 65, 0, 511])
     assert bits.unpack(packed)[asked].tolist() == [True, False, False, True, True, False, False, False]
-    assert bits.list_places(bits.pack(np.zeros((3, 3), dtype=bool))).size == 0
+    assert bits.find_set_bits(bits.pack(np.zeros((3, 3), dtype=bool))).size == 0
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (6, 8, 10)])

@@ -26,7 +26,7 @@ def labels() -> np.ndarray:
 
 
 def test_an_option_that_cannot_be_used_is_no_failed_case() -> None:
-    with pytest.raises(InputError, match="surface 'edge' is not known"):
+    with pytest.raises(InputError, match="surface 'edge' does not exist"):
         score_pairs([], TARGETS, TARGETS, ScoreOptions(surface="edge"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"no target is named \['spleen'\]"):
         score_pairs([], TARGETS, TARGETS, ScoreOptions(lesions={"spleen": "lits"}))
@@ -183,5 +183,5 @@ def test_a_case_whose_process_dies_is_a_failed_case(
         *[("case 0", "ok")] * 2,
         *[("case 1", "failed")] * 2,
     ]
-    assert "was ended from outside" in scores[2].reason
+    assert "was killed" in scores[2].reason
     assert scores[2].penalty_mm == pytest.approx(DIAGONAL_MM)

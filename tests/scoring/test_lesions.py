@@ -268,7 +268,7 @@ def test_planes() -> None:
     assert (score.lesions[2].long_axis_mm, score.lesions[2].short_axis_mm) == (2.0, 1.0)
     assert sum(row.num_lesions for row in detection_by_size(score.lesions)) == 0
     for preset in ("brats2023", "brats2023_meningioma", "brats2023_metastases"):
-        with pytest.raises(InputError, match="volume, which a plane does not have"):
+        with pytest.raises(InputError, match="volume, which a 2D image does not have"):
             score_lesions(reference, prediction, (2.0, 1.0), preset)
 
 
@@ -285,7 +285,7 @@ def test_input_that_cannot_be_used() -> None:
     mask = mask_of(CUBE)
     with pytest.raises(InputError, match=r"boolean.*shapes .* differ"):
         score_lesions(mask.astype(np.uint8), mask[:-1], MILLIMETRE, "lits")
-    with pytest.raises(InputError, match=r"'brats' are not known.*slice_axis"):
+    with pytest.raises(InputError, match=r"'brats' do not exist.*slice_axis"):
         score_lesions(mask, mask, MILLIMETRE, "brats", slice_axis=3)
     with pytest.raises(InputError, match=r"as many spacings.*positive"):
         score_lesions(mask, mask, (1.0, 0.0), "panoptic")

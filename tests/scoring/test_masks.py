@@ -8,7 +8,7 @@ import pytest
 
 from medunet.base.errors import InputError
 from medunet.records.scores import Surface
-from medunet.scoring.masks import Cut, score_masks
+from medunet.scoring.masks import Crop, score_masks
 
 DISTANCES = ("hd_mm", "hd95_mm", "assd_mm", "masd_mm")
 SURFACES = ("area", "voxel")
@@ -199,13 +199,13 @@ def test_a_cut_is_scored_as_its_grid(box: tuple[slice, ...], surface: Surface) -
     reference[2:5, 3:7, 1:9] = np.random.default_rng(1).random((3, 4, 8)) > 0.3
     prediction[2:5, 3:7, 1:9] = np.random.default_rng(2).random((3, 4, 8)) > 0.3
     spacing_mm = (3.0, 1.0, 0.7)
-    cut = Cut(tuple(side.start for side in box), reference.shape)
+    crop = Crop(tuple(side.start for side in box), reference.shape)
     whole = score_masks(reference, prediction, spacing_mm, surface=surface)
-    assert score_masks(reference[box], prediction[box], spacing_mm, surface=surface, cut=cut) == whole
+    assert score_masks(reference[box], prediction[box], spacing_mm, surface=surface, crop=crop) == whole
     assert not whole.touches_border
     # Voxels that count for nothing are taken from the background.
     fewer = score_masks(
-        reference[box], prediction[box], spacing_mm, surface=surface, cut=Cut(cut.start, cut.shape, 40)
+        reference[box], prediction[box], spacing_mm, surface=surface, crop=Crop(crop.start, crop.shape, 40)
     )
     assert fewer.tn == whole.tn - 40
     assert fewer.specificity == (whole.tn - 40) / (whole.tn - 40 + whole.fp)
@@ -220,16 +220,16 @@ def test_a_cut_of_one_slice_is_scored_as_its_grid() -> None:
     inside, pair = (slice(2, 3), slice(0, 9), slice(1, 8)), (reference, prediction)
     cut = [mask[inside] for mask in pair]
     whole = score_masks(*pair, spacing_mm)
-    assert score_masks(*cut, spacing_mm, cut=Cut((2, 0, 1), (4, 9, 8))) == whole
+    assert score_masks(*cut, spacing_mm, crop=Crop((2, 0, 1), (4, 9, 8))) == whole
     alone = score_masks(reference[2:3], prediction[2:3], spacing_mm)
     assert alone.assd_mm != pytest.approx(whole.assd_mm)
-    assert asdict(score_masks(*cut, spacing_mm, cut=Cut((0, 0, 1), (1, 9, 8)))) == asdict(alone)
+    assert asdict(score_masks(*cut, spacing_mm, crop=Crop((0, 0, 1), (1, 9, 8)))) == asdict(alone)
 
 
 def test_a_cut_touches_the_border_of_its_grid_alone() -> None:
     mask = np.ones((2, 2, 2), dtype=bool)
     for start, touches in (((1, 1, 1), False), ((0, 1, 1), True), ((1, 1, 3), True)):
-        assert score_masks(mask, mask, (1.0,) * 3, cut=Cut(start, (4, 5, 5))).touches_border is touches
+        assert score_masks(mask, mask, (1.0,) * 3, crop=Crop(start, (4, 5, 5))).touches_border is touches
 
 
 def test_inputs_are_not_changed() -> None:

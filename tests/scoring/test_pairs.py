@@ -56,9 +56,9 @@ def test_a_table_decides_with_paths_relative_to_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("case,reference\na,b\n", r"lacks the columns \['prediction'\]"),
-        ("case,reference,prediction\na,b,c\na,d,e\n,f,g\n", r"case 'a' stands twice; line 4 lacks a case"),
-        ("case,reference,prediction\n", "holds no case"),
+        ("case,reference\na,b\n", r"the columns \['prediction'\] are missing"),
+        ("case,reference,prediction\na,b,c\na,d,e\n,f,g\n", r"case 'a' is listed twice; line 4 has no case"),
+        ("case,reference,prediction\n", "the table has no rows"),
         ("", "not a readable table"),
     ],
 )
@@ -71,15 +71,15 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, text: str, message: str) ->
 def test_what_matches_nothing_is_refused(tmp_path: Path) -> None:
     reference = touch(tmp_path / "r", "segmentation-1.nii", "segmentation-2.nii")
     prediction = touch(tmp_path / "p", "volume-1.nii")
-    with pytest.raises(InputError, match=r"segmentation-1, segmentation-2 there, volume-1 here.*--pairs"):
+    with pytest.raises(InputError, match=r"segmentation-1, segmentation-2 expected, volume-1 found.*--pairs"):
         find_pairs(reference, prediction)
     with pytest.raises(InputError, match="folder but the prediction is a file"):
         find_pairs(reference, prediction / "volume-1.nii")
     with pytest.raises(InputError, match="no such file or folder"):
         find_pairs(reference, tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"holds no .nii"):
+    with pytest.raises(InputError, match=r"contains no .nii"):
         find_pairs(reference / "segmentation-1.nii", touch(tmp_path / "empty"))
-    with pytest.raises(InputError, match=r"holds both volume-1.nii and volume-1.nii.gz"):
+    with pytest.raises(InputError, match=r"contains both volume-1.nii and volume-1.nii.gz"):
         find_pairs(reference, touch(prediction, "volume-1.nii.gz"))
 
 
@@ -96,7 +96,7 @@ def test_formats_may_differ(tmp_path: Path) -> None:
         "liver_4_seg": None,  # "_seg" and ".seg" are part of a name
     }
     assert unmatched == ["liver_4.dcm", "liver_4.seg.nii"]
-    with pytest.raises(InputError, match=r"holds both liver_2\.nrrd and liver_2\.seg\.nrrd"):
+    with pytest.raises(InputError, match=r"contains both liver_2\.nrrd and liver_2\.seg\.nrrd"):
         find_pairs(reference, touch(prediction, "liver_2.nrrd"))
 
 
@@ -106,7 +106,7 @@ def test_the_cases_of_a_manifest_by_their_id(tmp_path: Path) -> None:
     pairs, unmatched = match_cases(labels, prediction)
     assert pairs == [Pair("a", labels["a"], None), Pair("b", labels["b"], prediction / "b.nrrd")]
     assert unmatched == ["c.nii.gz"]
-    with pytest.raises(InputError, match="the name of a case id: d there, b, c here"):
+    with pytest.raises(InputError, match="named like a case id: d expected, b, c found"):
         match_cases({"d": tmp_path / "d.nii"}, prediction)
     with pytest.raises(InputError, match="no such folder"):
         match_cases(labels, prediction / "b.nrrd")

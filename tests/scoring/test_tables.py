@@ -187,7 +187,7 @@ def test_no_scores_and_no_table(tmp_path: Path) -> None:
     write_scores([], tmp_path, about={}, targets=TARGETS)
     assert len(read_scores(tmp_path / "scores.csv")) == 0
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"lacks the columns \['case', 'label'"):
+    with pytest.raises(InputError, match=r"the columns \['case', 'label'.* are missing"):
         read_scores(tmp_path / "other.csv")
     with pytest.raises(InputError, match=r"no such file.*medunet score"):
         read_scores(tmp_path / "none.csv")
@@ -219,7 +219,7 @@ def test_lesions_have_a_table_of_their_own(scores: list[CaseScore], tmp_path: Pa
     assert list(table["counted"]) == [True, False, True]
     assert table["slice"].tolist() == [31, 4, 40]
     assert table["hd95_mm"].tolist() == [2.5, math.inf, math.inf]
-    with pytest.raises(InputError, match=r"not a table of lesions: it lacks the columns \['rules'"):
+    with pytest.raises(InputError, match=r"not a table of lesions: the columns \['rules'"):
         read_lesions(tmp_path / "scores.csv")
 
     write_scores([with_lesions("a", percentile=90.0)], tmp_path, about={}, targets=TARGETS)
@@ -249,7 +249,7 @@ def test_every_cell_of_lesions_that_cannot_be_used_is_named(tmp_path: Path) -> N
         "row 4, column slice: blank is not a whole number of 0 or more; "
         "row 5, column status: 'invented' is not matched or missed or false_positive; "
         "row 5, column slice: '40.5' is not a whole number of 0 or more. "
-        "Correct these cells, or make the file anew with `medunet score`."
+        "Correct these cells, or create the file again with `medunet score`."
     )
 
 

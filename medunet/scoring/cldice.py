@@ -1,7 +1,7 @@
-"""clDice: how well a tube's centreline is followed (Shit et al., CVPR 2021).
+"""clDice, the centreline Dice of tubular structures such as vessels (Shit et al., CVPR 2021).
 
-Where Dice hardly sees a vessel that is cut in two, its centreline leaves the other mask. Skeletons are those of
-scikit-image, in voxels: spacing plays no part. They are thinned by Lee in 3D; by Zhang in 2D and in a single slice.
+A gap in a vessel hardly changes Dice, but lowers clDice. Skeletons are computed by scikit-image in voxels, without
+regard to spacing: by Lee's method in 3D, by Zhang's in 2D and in a single slice.
 """
 
 import math
@@ -16,7 +16,7 @@ from medunet.scoring.masks import find_flat_axis
 
 
 def check_available() -> None:
-    """Refuse clDice where it cannot be computed.
+    """Check that clDice can be computed.
 
     Raises:
         InputError: scikit-image is not installed.
@@ -26,10 +26,10 @@ def check_available() -> None:
 
 
 def compute_cldice(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> float:
-    """Return the harmonic mean of the shares of either skeleton that lie in the other mask.
+    """Return clDice of two boolean masks `(I, J, K)` or `(I, J)`.
 
-    Boolean `(I, J, K)` or `(I, J)`. NaN where both are empty, 0 where one is. What thinning takes whole, as it may a
-    dot, is its own skeleton.
+    It is the harmonic mean of two shares: of each mask's skeleton, the part inside the other mask. NaN if both masks
+    are empty, 0 if one is. If thinning removes a mask completely, as it may a dot, the mask is its own skeleton.
 
     Raises:
         InputError: scikit-image is not installed.
@@ -40,7 +40,7 @@ def compute_cldice(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) 
     if (flat := find_flat_axis(reference.shape)) is not None:
         reference, prediction = reference.squeeze(flat), prediction.squeeze(flat)
     box = find_box(reference, prediction)
-    # A rim of background: thinning treats the array's edge as part of the tube.
+    # A border of background, since thinning treats the edge of the array as part of the tube.
     reference, prediction = np.pad(reference[box], 1), np.pad(prediction[box], 1)
     if not reference.any() and not prediction.any():
         return math.nan
@@ -50,5 +50,5 @@ def compute_cldice(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) 
     for tube, other in ((reference, prediction), (prediction, reference)):
         skeleton = skeletonize(tube)
         shares.append(float(other[skeleton if skeleton.any() else tube].mean()))
-    found, right = shares
-    return 2 * found * right / (found + right) if found + right else 0.0
+    recall, precision = shares
+    return 2 * recall * precision / (recall + precision) if recall + precision else 0.0

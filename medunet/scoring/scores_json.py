@@ -1,4 +1,4 @@
-"""scores.json read back, and whether it holds the same scores as scores.csv, which a person may have edited."""
+"""Read scores.json, and check that it holds the same scores as scores.csv, which may have been edited by hand."""
 
 import math
 from collections import Counter
@@ -13,12 +13,12 @@ from medunet.base.files import read_json_object
 from medunet.records.scores import UNSCORED
 from medunet.scoring.summary import LabelSummary, MetricSummary
 
-_SAME = 1e-9  # relative: a spreadsheet saves 15 digits
+_TOLERANCE = 1e-9  # relative: a spreadsheet saves 15 digits
 
 
 @dataclass(frozen=True)
 class StoredScores:
-    """What scores.json holds; there are no summaries where another version wrote them in another form."""
+    """Content of scores.json; without summaries if another version wrote them in another format."""
 
     about: dict[str, Any]
     mean_dice: float
@@ -26,11 +26,11 @@ class StoredScores:
     rows: tuple[dict[str, Any], ...]  # as in scores.csv; undefined and infinite numbers are None
 
 
-def read_stored(path: Path) -> StoredScores:
+def read_scores_json(path: Path) -> StoredScores:
     """Read scores.json.
 
     Raises:
-        InputError: it is missing or holds no JSON object.
+        InputError: the file is missing or is not a JSON object.
     """
     content = read_json_object(path)
     try:
@@ -43,30 +43,30 @@ def read_stored(path: Path) -> StoredScores:
 
 
 def find_difference(stored: StoredScores, table: pd.DataFrame, names: Sequence[str]) -> str:
-    """Say why scores.json cannot stand for a score table and its named columns; "" where it can."""
+    """Describe how scores.json differs from a score table in the named columns; "" if it does not."""
     cases = list(zip(table["case"], table["label"], strict=True))
     rows = {(row.get("case"), row.get("label")): row for row in stored.rows}
     if Counter(cases) != Counter((row.get("case"), row.get("label")) for row in stored.rows):
-        return "scores.json has other cases or labels than scores.csv"
+        return "scores.json and scores.csv have different cases or labels"
     known = [rows[case] for case in cases]
     if [row.get("status") for row in known] != table["status"].tolist():
-        return "scores.json has another status of a case than scores.csv"
+        return "the status of a case differs between scores.json and scores.csv"
     for name in names:
         if not all(name in row for row in known):
             return f"scores.json has no {name}"
         if not all(_is_same(row[name], value) for row, value in zip(known, table[name], strict=True)):
-            return f"scores.json has another {name} of a case than scores.csv"
+            return f"the {name} of a case differs between scores.json and scores.csv"
     summaries = {summary.label: summary for summary in stored.summaries}
     for label in table["label"].drop_duplicates():
         own = table[table["label"] == label]
         for name in names:
             metric = summaries[label].metrics.get(name) if label in summaries else None
             if metric is None:
-                return "scores.json is of another version"
+                return "scores.json was written by another version"
             scored = own.loc[~own["status"].isin(UNSCORED), name]
             counts = len(own), int(scored.isna().sum()), int(scored.map(math.isinf).sum())
             if counts != (metric.num_expected, metric.num_undefined, metric.num_infinite):
-                return f"scores.json counts another number of undefined or infinite {name} than scores.csv"
+                return f"the number of undefined or infinite {name} values differs between scores.json and scores.csv"
     return ""
 
 
@@ -82,11 +82,11 @@ def _metric_summary(entry: dict[str, Any]) -> MetricSummary:
 
 def _number(value: Any) -> float:
     if not isinstance(value, int | float | None):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return math.nan if value is None else value
 
 
 def _is_same(stored: Any, value: float) -> bool:
     if stored is None:
         return not math.isfinite(value)
-    return isinstance(stored, int | float) and math.isclose(stored, value, rel_tol=_SAME)
+    return isinstance(stored, int | float) and math.isclose(stored, value, rel_tol=_TOLERANCE)

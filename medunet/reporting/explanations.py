@@ -1,4 +1,4 @@
-"""What pages say of how scores were made, and what to beware of in them."""
+"""Texts on report pages that explain how scores were computed, and remarks on them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from medunet.records.model_card import TRAIN_IS_VALIDATION
 from medunet.records.scores import UNSCORED, Note
 from medunet.reporting.scores import Unit, measures
 from medunet.scoring.columns import percentile_of
@@ -18,15 +19,15 @@ _SURFACES = {
 
 @dataclass(frozen=True)
 class Remark:
-    """A remark that heads a case's page; an error is one that the scores cannot be trusted without."""
+    """A remark at the top of a case's page; with severity error, the scores may be wrong."""
 
     severity: Literal["error", "warning"]
     heading: str
     text: str
 
 
-def conventions(scores: pd.DataFrame, unit: Unit) -> str:
-    """Say how the scores of a table were measured and how to read them."""
+def describe_conventions(scores: pd.DataFrame, unit: Unit) -> str:
+    """Describe how the scores of a table were measured and how to read them."""
     found = sorted(set(scores["surface"]) - {""})
     how = "; ".join(f"surface “{mode}”: {_SURFACES[unit].get(mode, mode)}" for mode in found)
     lengths, sizes = ("mm", "volumes in ml")
@@ -35,7 +36,7 @@ def conventions(scores: pd.DataFrame, unit: Unit) -> str:
     percentiles = [_describe_percentile(measure.column) for measure in measures(scores, unit)]
     return " ".join(
         [
-            "Scores are on the scan's own grid against the untouched reference.",
+            "Scores are computed on the scan's own grid against the original reference.",
             f"Distances are in {lengths} ({how or 'surface convention not recorded'}), {sizes}.",
             *filter(None, percentiles),
             "– is undefined: nothing to compare. ∞ is a distance to an empty mask.",
@@ -43,17 +44,17 @@ def conventions(scores: pd.DataFrame, unit: Unit) -> str:
     )
 
 
-def trained_on(provenance: Mapping[str, Any] | None) -> str:
-    """Return a warning where the scored cases are those that the model was trained on, else ""."""
+def training_warning(provenance: Mapping[str, Any] | None) -> str:
+    """Return a warning if the model was trained on the scored cases, otherwise ""."""
     if not (provenance or {}).get("score", {}).get("train_is_validation"):
         return ""
-    return "The model was trained on the cases that it is scored on: the scores say nothing of new scans."
+    return TRAIN_IS_VALIDATION
 
 
-def weights_told(about: Mapping[str, Any]) -> str:
-    """Say which weights predicted, and what part the scored cases had in choosing them; "" where it is not known.
+def describe_weights(about: Mapping[str, Any]) -> str:
+    """Describe which weights predicted, and on how many scored cases they were chosen; "" if unknown.
 
-    `about` is that of scores.json.
+    `about` is the entry of scores.json.
     """
     counts: Mapping[str, int] = about.get("weights", {})
     if not counts:
@@ -67,22 +68,22 @@ def weights_told(about: Mapping[str, Any]) -> str:
         return text
     chosen = about["num_chosen_on"]
     if chosen is None:
-        return f"{text} On which cases the best were chosen was not kept: it may be some of the scored ones."
+        return f"{text} The cases that the best were chosen on were not recorded: they may be among the scored ones."
     part = f"{chosen} of the {sum(counts.values())} scored cases" if chosen else "none of the scored cases"
-    return f"{text} The best were chosen on {part}{': there the scores are optimistic' if chosen else ''}."
+    return f"{text} The best were chosen on {part}{': the scores of these are optimistic' if chosen else ''}."
 
 
 def score_remarks(rows: pd.DataFrame) -> list[Remark]:
-    """Return the notes on a case's scores, each once: labels that look swapped first.
+    """Return remarks for the notes on a case's scores, without duplicates, swapped labels first.
 
-    `rows` are the case's. Masks at the border are left out, since the page names the faces that they reach.
+    `rows` are the rows of the case. Notes on masks at the border are left out: the page has its own warnings.
     """
     notes = dict.fromkeys(note for own in rows["notes"] for note in own if note.kind != "border")
     return sorted(map(_remark, notes), key=lambda remark: remark.severity != "error")
 
 
 def row_reason(row: pd.Series) -> str:
-    """Return what the table says of a row: why it is not scored, else what does not head the page."""
+    """Return the remark in a row of the table: why it was not scored, or its notes on the border."""
     if row["status"] in UNSCORED:
         return row["reason"]
     return "; ".join(note.text for note in row["notes"] if note.kind == "border")
@@ -93,13 +94,13 @@ def _remark(note: Note) -> Remark:
         return Remark("error", "Check the labels", note.text)
     if note.kind == "resampled":
         return Remark(
-            "warning", "Another grid", f"the prediction was {note.text} to the reference's grid to be scored"
+            "warning", "Different grid", f"the prediction was {note.text} to the reference's grid for scoring"
         )
     return Remark("warning", "Scores", note.text)
 
 
 def _describe_percentile(column: str) -> str:
-    """Say what a column such as hd95_mm or hd95_pooled_mm is; "" of any other."""
+    """Describe a column such as hd95_mm or hd95_pooled_mm; "" for any other column."""
     robust = percentile_of(column)
     if robust is None:
         return ""

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from medunet.scoring.tubes import compute_cldice
+from medunet.scoring.cldice import compute_cldice
 
 pytest.importorskip("skimage")
 

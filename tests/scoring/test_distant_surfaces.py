@@ -1,4 +1,4 @@
-"""Places far from the other surface: whichever way their distances are found, they are those of brute force."""
+"""Surfaces far apart: every search method returns the distances of brute force."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def measure_by_force(reference: Mask, prediction: Mask, spacing_mm: tuple[float,
 @pytest.mark.parametrize("num_axes", [2, 3])
 @pytest.mark.parametrize("spacing_number", [0, 1])
 @pytest.mark.parametrize("reach", ["near", "few", "fewest", "many"])
-def test_far_places_lie_as_far_as_by_force(
+def test_distant_surfaces_have_the_distances_of_brute_force(
     reach: str, num_axes: int, spacing_number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape, spacing_mm = SHAPES[num_axes], SPACINGS_MM[num_axes][spacing_number]
@@ -54,14 +54,17 @@ def test_far_places_lie_as_far_as_by_force(
         prediction[(-1,) * num_axes] = True
     else:
         prediction = draw_ball(shape, 0.12)
-    ways: set[str] = set()
-    walk_far, search = surface._walk_far, surface._search
-    monkeypatch.setattr(surface, "_walk_far", lambda *given: ways.add("walk") or walk_far(*given))
+    methods: set[str] = set()
+    search_offsets, nearest_mm = surface._search_offsets, surface._nearest_mm
+    monkeypatch.setattr(
+        surface, "_search_offsets", lambda *given: methods.add("offsets") or search_offsets(*given)
+    )
     monkeypatch.setattr(
         surface,
-        "_search",
-        lambda points, places: (
-            ways.add("pairs" if len(places) <= surface._FEWEST else "tree") or search(points, places)
+        "_nearest_mm",
+        lambda points, positions: (
+            methods.add("pairs" if len(positions) <= surface._MAX_BRUTE_FORCE else "tree")
+            or nearest_mm(points, positions)
         ),
     )
     there, back = measure_distances(pack(reference), pack(prediction), spacing_mm, "voxel")
@@ -69,4 +72,7 @@ def test_far_places_lie_as_far_as_by_force(
         expected = measure_by_force(*pair, spacing_mm)
         assert found.total == len(expected)
         np.testing.assert_allclose(np.repeat(found.mm, found.weight.astype(int)), expected, rtol=1e-12)
-    assert ways == {"near": set(), "few": {"walk"}, "fewest": {"walk", "pairs"}, "many": {"tree"}}[reach]
+    assert (
+        methods
+        == {"near": set(), "few": {"offsets"}, "fewest": {"offsets", "pairs"}, "many": {"tree"}}[reach]
+    )

@@ -8,8 +8,8 @@ from tiny_run import DESCRIPTION
 
 from medunet.records.scores import Note
 from medunet.reporting.case_page import Links, case_html
+from medunet.reporting.explanations import describe_conventions, score_remarks
 from medunet.reporting.scores import Unit
-from medunet.reporting.sentences import conventions, score_remarks
 from medunet.scoring.notes import BORDER, note_resampling, note_swap
 
 SWAPPED = note_swap("liver", "tumour", (0.9, 0.85), (0.05, 0.1))
@@ -35,18 +35,18 @@ def table(*notes: tuple[Note, ...], surface: str = "area", distance: str = "hd95
     ],
 )
 def test_the_surface_is_named(surface: str, unit: Unit, expected: str) -> None:
-    assert expected in conventions(table((), surface=surface), unit)
+    assert expected in describe_conventions(table((), surface=surface), unit)
 
 
 def test_the_percentile_says_how_both_directions_are_joined() -> None:
-    largest = conventions(table(()), "mm")
+    largest = describe_conventions(table(()), "mm")
     assert "HD95 is percentile 95 of the distances, the larger of the two directions." in largest
-    pooled = conventions(table((), distance="hd90_pooled_mm"), "mm")
+    pooled = describe_conventions(table((), distance="hd90_pooled_mm"), "mm")
     assert (
         "HD90 pooled is percentile 90 of the distances of both directions together. – is undefined" in pooled
     )
     assert "larger" not in pooled
-    assert "percentile" not in conventions(table((), distance="assd_mm"), "mm")
+    assert "percentile" not in describe_conventions(table((), distance="assd_mm"), "mm")
 
 
 def test_remarks_stand_once_and_swaps_first() -> None:
@@ -54,13 +54,11 @@ def test_remarks_stand_once_and_swaps_first() -> None:
     remarks = score_remarks(rows)
     assert [(remark.severity, remark.heading) for remark in remarks] == [
         ("error", "Check the labels"),
-        ("warning", "Another grid"),
+        ("warning", "Different grid"),
         ("warning", "Scores"),
     ]
     assert remarks[0].text == SWAPPED.text
-    assert (
-        remarks[1].text == "the prediction was resampled from 1×1×5 mm to the reference's grid to be scored"
-    )
+    assert remarks[1].text == "the prediction was resampled from 1×1×5 mm to the reference's grid for scoring"
     assert score_remarks(table((BORDER,), ())) == []
 
 
