@@ -115,7 +115,7 @@ def test_modalities_of_one_shape_that_lie_apart_are_refused(tmp_path: Path) -> N
         affine[0, 3] = shift_mm
         write_volume(tmp_path / f"{name}.nii.gz", draw_ball((30, 32, 18), affine), affine)
     assert read_channels([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]).array.shape[0] == 2
-    with pytest.raises(DataError, match=r"c.nii.gz: its farthest corner lies 0.5 mm from that of a.nii.gz"):
+    with pytest.raises(DataError, match=r"c.nii.gz: a corner of its grid is 0.5 mm from that of a.nii.gz"):
         read_channels([tmp_path / "a.nii.gz", tmp_path / "c.nii.gz"])
 
 

@@ -85,7 +85,7 @@ def score_of(plain: dict[str, Any]) -> CaseScore:
 
 
 def _state(path: Path) -> list[Any]:
-    beside = [path.with_suffix(ending) for ending in format_of(path).voxels_beside]
+    beside = [path.with_suffix(ending) for ending in format_of(path).data_endings]
     states = []
     for each in (path, *beside):
         with suppress(OSError):  # there is no such file, or it cannot be looked at

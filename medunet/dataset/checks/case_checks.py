@@ -18,7 +18,7 @@ from medunet.dataset.checks.label_checks import Foreground, check_label
 from medunet.dataset.checks.mirrored import Border, Steps, check_mirrored
 from medunet.dataset.checks.pair_checks import compare_files
 from medunet.imaging.geometry import max_volume_bytes
-from medunet.imaging.packed import SizeError
+from medunet.imaging.gzip_files import SizeError
 from medunet.imaging.pictures import ColourError
 from medunet.imaging.volume import Header, StoredVoxels
 from medunet.imaging.volumes import read_header, read_stored

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.imaging.geometry import Affine
-from medunet.imaging.whole_numbers import as_whole
+from medunet.imaging.whole_numbers import as_integers
 from medunet.records.manifest import Case
 
 
@@ -43,7 +43,7 @@ def hash_content(array: NDArray[Any]) -> str:
     """
     if array.size == 0 or array.min() == array.max():
         return ""
-    whole = as_whole(array)
+    whole = as_integers(array)
     plain = array.astype(np.float32, order="K", copy=False) if whole is None else whole
     digest = hashlib.sha256(f"{array.shape} {plain.dtype}".encode())
     digest.update(np.ascontiguousarray(plain.T).data)  # NIfTI's own order, so mostly no copy

@@ -12,7 +12,7 @@ from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import is_singular
 from medunet.dataset.checks.specks import find_specks
 from medunet.imaging.volume import Header, StoredVoxels, dtype_name
-from medunet.imaging.whole_numbers import as_whole, chunks, label_values
+from medunet.imaging.whole_numbers import as_integers, chunks, label_values
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
@@ -41,7 +41,7 @@ def check_label(
 ) -> tuple[list[Fault], VolumeFacts, Foreground | None]:
     """Check a label's values; return what the set's checks need and the foreground, None where there is none."""
     values = label_values(stored)
-    labels = as_whole(values)
+    labels = as_integers(values)
     if labels is None:
         array = values.astype(np.float32) if stored.is_scaled else values
         content = hash_content(array)

@@ -5,8 +5,8 @@ import numpy as np
 from medunet.dataset.checks.case_facts import VolumeFacts, shape_text
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import NOTED_MM, is_singular
-from medunet.imaging.geometry import DISPLACED_VOXELS, corner_displacement_mm, corners, spacing_of
-from medunet.imaging.resample import lie_apart
+from medunet.imaging.geometry import GRID_TOLERANCE_VOXELS, corner_displacement_mm, corners, spacing_of
+from medunet.imaging.resample import are_disjoint
 from medunet.records.fault import Fault
 
 
@@ -14,7 +14,7 @@ def compare_files(case_id: str, images: list[VolumeFacts], label: VolumeFacts | 
     """Compare the grids of a case's files with that of its first image."""
     faults = []
     for other in images[1:]:
-        if _lie_apart(other, images[0]):
+        if _are_disjoint(other, images[0]):
             measured = (
                 f"its corners up to {_apart_mm(other, images[0]):.3g} mm from those of {images[0].subject}"
             )
@@ -46,7 +46,7 @@ def _compare_grids(
     if not comparable:
         return []
     apart_mm = corner_displacement_mm(reference.shape, reference.affine, facts.affine)
-    limit_mm = DISPLACED_VOXELS * min(spacing_of(reference.affine))
+    limit_mm = GRID_TOLERANCE_VOXELS * min(spacing_of(reference.affine))
     if apart_mm <= NOTED_MM:
         return []
     return [
@@ -60,11 +60,11 @@ def _compare_grids(
     ]
 
 
-def _lie_apart(facts: VolumeFacts, reference: VolumeFacts) -> bool:
+def _are_disjoint(facts: VolumeFacts, reference: VolumeFacts) -> bool:
     if is_singular(facts.affine) or is_singular(reference.affine):
         return False
     to_facts = np.linalg.inv(facts.affine) @ reference.affine
-    return lie_apart(facts.shape, reference.shape, to_facts)
+    return are_disjoint(facts.shape, reference.shape, to_facts)
 
 
 def _apart_mm(facts: VolumeFacts, reference: VolumeFacts) -> float:

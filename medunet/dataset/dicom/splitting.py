@@ -49,7 +49,7 @@ def split_repeats(slices: Sequence[Slice]) -> tuple[list[list[Slice]], str]:
     ways: list[tuple[str, ...]] = [(name,) for name in names]
     ways += list(combinations(names, 2))
     for way in ways:
-        groups = _group(slices, [tuple(one.frame.told_apart.get(name) for name in way) for one in slices])
+        groups = _group(slices, [tuple(one.frame.acquisition.get(name) for name in way) for one in slices])
         if len(groups) == most and _are_stacks(groups, places, slices):
             return groups, " and ".join(way)
     image_types = _group(slices, [tuple(sorted(one.frame.image_type)) for one in slices])
@@ -91,7 +91,7 @@ def _split_by_time(
     """Return the first, second, ... slice in time of each place, if each round ends before the next begins."""
     if len(places) < 2 or any(len(place) != most for place in places):
         return []
-    times = [one.frame.told_apart.get(name) for one in slices]
+    times = [one.frame.acquisition.get(name) for one in slices]
     if any(time is None for time in times):
         return []
     ordered = [sorted(place, key=lambda index: _sortable(times[index])) for place in places]
@@ -109,7 +109,7 @@ def _split_overlaps(slices: Sequence[Slice], places: list[list[int]]) -> list[li
     The usual distance must be that of all slices too: every other slice of one scan, stored as an acquisition of its
     own, is half a volume, and no overlap.
     """
-    groups = _group(slices, [(one.frame.told_apart.get("acquisition number"),) for one in slices])
+    groups = _group(slices, [(one.frame.acquisition.get("acquisition number"),) for one in slices])
     fewest = min(len(places), *(len(group) for group in groups))
     if len(groups) == 1 or fewest < _FEWEST_OF_AN_ACQUISITION:
         return []
