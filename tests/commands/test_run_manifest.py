@@ -93,7 +93,7 @@ def test_folds_that_nnunet_made_are_taken_back(tmp_path: Path) -> None:
     (raw / "splits_final.json").write_text(json.dumps(splits))
     assert call("manifest", raw, "--run", tmp_path / "run").exit_code == 0
     result = call("manifest", raw, "--run", tmp_path / "run", "--set", "holdout=0.25")
-    assert "take it back with --set KEY=null" in str(result.exception)
+    assert "unset them with --set KEY=null" in str(result.exception)
     changes = ("--set", "holdout=0.25", "--set", "folds_file=null")
     assert call("manifest", raw, "--run", tmp_path / "run", *changes).exit_code == 0
 

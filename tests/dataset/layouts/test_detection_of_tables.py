@@ -42,7 +42,10 @@ def test_a_table_of_pictures(tmp_path: Path) -> None:
         (b"case;image;label\nF\xfc;scan.nii;map.nii\n", r"cases\.csv: cannot be read as text in UTF-8"),
         (b"case,image,image\na,scan.nii,map.nii\n", r"cases\.csv: columns occur twice: image"),
         (b"case,foo,bar\na,scan.nii,map.nii\n", r"cases\.csv lists files, but has no column 'label'"),
-        (b"case,image,label,split\na,scan.nii,map.nii,dev\n", r"cases\.csv: row 2: split 'dev' is not one of"),
+        (
+            b"case,image,label,split\na,scan.nii,map.nii,dev\n",
+            r"cases\.csv: row 2: split 'dev' is not one of",
+        ),
     ],
 )
 def test_a_table_at_fault_is_named(tmp_path: Path, text: bytes, message: str) -> None:
