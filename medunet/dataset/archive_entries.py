@@ -1,7 +1,7 @@
-"""The entries of an archive, tar (also .gz, .bz2, .xz) or zip, one after the other, whatever it holds.
+"""Read the entries of an untrusted archive, tar (also .gz, .bz2, .xz) or zip, one after the other.
 
-A stream is read forwards and no further than it may go; what is broken, and what tarfile would take long over, is
-refused.
+Streams are only read forwards and up to a size limit. Broken archives, and headers that tarfile would parse very
+slowly, raise an error.
 """
 
 import bz2
@@ -25,9 +25,9 @@ _Kind = Literal["file", "folder", "link", "device"]
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_HEADER_BYTES = 1 << 20
-_MOST_HEADERS_BYTES = 100_000_000  # that a tar may hold beside its files
+_MAX_HEADERS_BYTES = 100_000_000  # in a tar, in addition to its files
 _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-BROKEN = (  # what reading raises where an archive is no whole one
+BROKEN = (  # exceptions raised on reading a broken archive
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError),
     *(NotImplementedError, OverflowError, RecursionError, UnicodeError),
 )
@@ -35,7 +35,7 @@ BROKEN = (  # what reading raises where an archive is no whole one
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of an archive, named as the archive names it; `open` gives a file's content."""
+    """One entry of an archive, with the name that the archive gives it; `open` returns a file's content."""
 
     name: str
     kind: _Kind
@@ -43,11 +43,11 @@ class Entry:
     open: Callable[[], IO[bytes]]
 
 
-def read_entries(archive: Path, most_bytes: int) -> Iterator[Entry]:
-    """Yield an archive's entries in its order; each is read before the next is asked for.
+def read_entries(archive: Path, max_bytes: int) -> Iterator[Entry]:
+    """Yield an archive's entries in order; each must be read before the next one is requested.
 
     Raises:
-        DataError: the archive is broken, hostile, or a tar that unpacks to more than `most_bytes` and its headers.
+        DataError: the archive is broken or malicious, or a tar unpacks to more than `max_bytes` and its headers.
     """
     try:
         with archive.open("rb") as stream:
@@ -57,7 +57,7 @@ def read_entries(archive: Path, most_bytes: int) -> Iterator[Entry]:
         else:
             opener = _OPENERS.get(magic[:2], open)
             with opener(archive, "rb") as unpacked:
-                yield from _tar_entries(archive, _ForwardReader(archive, unpacked, most_bytes))
+                yield from _tar_entries(archive, _ForwardReader(archive, unpacked, max_bytes))
     except BROKEN as error:
         raise broken(archive, error) from error
 
@@ -65,7 +65,7 @@ def read_entries(archive: Path, most_bytes: int) -> Iterator[Entry]:
 def _tar_entries(archive: Path, reader: "_ForwardReader") -> Iterator[Entry]:
     with tarfile.TarFile(fileobj=reader) as tar:
         while (member := _next(tar, reader)) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
+            tar.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps every header
             kind: _Kind = "device"
             if member.isfile():
                 kind = "file"
@@ -74,8 +74,8 @@ def _tar_entries(archive: Path, reader: "_ForwardReader") -> Iterator[Entry]:
             elif member.issym() or member.islnk():
                 kind = "link"
             yield Entry(member.name, kind, member.size, partial(_content, tar, member))
-    if reader.last_block.strip(b"\0") or not reader.last_block:  # tarfile takes a broken header for the end
-        raise refusal(archive, "is broken or cut off behind its last readable file")
+    if reader.last_block.strip(b"\0") or not reader.last_block:  # for tarfile, a broken header is the end
+        raise refusal(archive, "is broken or truncated after its last readable file")
 
 
 def _next(tar: tarfile.TarFile, reader: "_ForwardReader") -> tarfile.TarInfo | None:
@@ -87,7 +87,7 @@ def _next(tar: tarfile.TarFile, reader: "_ForwardReader") -> tarfile.TarInfo | N
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     content = tar.extractfile(member)
-    assert content is not None, "files alone are asked for"
+    assert content is not None, "only called for files"
     return content
 
 
@@ -108,14 +108,15 @@ def _zip_entries(archive: Path) -> Iterator[Entry]:
 
 
 class _ForwardReader(io.RawIOBase):
-    """A tar's stream, unpacked, that is only read forwards and whose length is bounded, headers and gaps included.
+    """A decompressed tar stream that is only read forwards, with a limit of its length including headers and gaps.
 
-    `last_block` is what was last read, which at the end should be a block of zeros. While `in_header` is set, long
-    reads and long rows of digits are refused: tarfile looks for a length in them in quadratic time (CVE-2024-6232).
+    `last_block` holds the bytes read last, which at the end should be a block of zeros. While `in_header` is set,
+    long reads and long sequences of digits raise an error, since tarfile parses them in quadratic time
+    (CVE-2024-6232).
     """
 
-    def __init__(self, archive: Path, stream: IO[bytes], most_bytes: int) -> None:
-        self._archive, self._stream, self._most_bytes = archive, stream, most_bytes
+    def __init__(self, archive: Path, stream: IO[bytes], max_bytes: int) -> None:
+        self._archive, self._stream, self._max_bytes = archive, stream, max_bytes
         self._position = 0
         self.last_block = b""
         self.in_header = True
@@ -130,7 +131,7 @@ class _ForwardReader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence != io.SEEK_SET or offset < self._position:
-            raise refusal(self._archive, "has a header that leads backwards")
+            raise refusal(self._archive, "has a header that points backwards")
         while self._position < offset and self._take(min(offset - self._position, _CHUNK_BYTES)):
             pass
         return self._position
@@ -138,8 +139,8 @@ class _ForwardReader(io.RawIOBase):
     def _take(self, size: int) -> bytes:
         data = self._stream.read(size)
         self._position += len(data)
-        if self._position > self._most_bytes + _MOST_HEADERS_BYTES:
-            raise too_large(self._archive, self._most_bytes)
+        if self._position > self._max_bytes + _MAX_HEADERS_BYTES:
+            raise too_large(self._archive, self._max_bytes)
         return data
 
     def tell(self) -> int:
@@ -147,20 +148,19 @@ class _ForwardReader(io.RawIOBase):
 
 
 def refusal(archive: Path, why: str) -> DataError:
-    """Return the error that says why an archive is not unpacked."""
-    return DataError(
-        why, where=archive.name, hint="It was not unpacked; ask for another copy where it came from."
-    )
+    """Return the error for an archive that cannot be unpacked, with the reason."""
+    return DataError(why, where=archive.name, hint="It was not unpacked. Get another copy from its source.")
 
 
-def too_large(archive: Path, most_bytes: int) -> DataError:
-    """Return the error of an archive that unpacks to more than it may."""
+def too_large(archive: Path, max_bytes: int) -> DataError:
+    """Return the error for an archive that unpacks to more than the limit."""
     return refusal(
-        archive, f"unpacks to more than {most_bytes / 1e9:g} GB, of {archive.stat().st_size / 1e9:g} packed"
+        archive,
+        f"unpacks to more than {max_bytes / 1e9:g} GB, from {archive.stat().st_size / 1e9:g} GB compressed",
     )
 
 
 def broken(archive: Path, error: BaseException) -> DataError:
-    """Return the error of an archive whose reading raised `error`, one of BROKEN."""
+    """Return the error for an archive on whose reading `error`, one of BROKEN, was raised."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return refusal(archive, f"is no whole archive ({text})")
+    return refusal(archive, f"is not a complete archive ({text})")

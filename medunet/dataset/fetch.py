@@ -1,7 +1,7 @@
-"""Downloading one file by HTTP: it goes on after a cut or a kill, gives up in bounded time, and is checked.
+"""Download a file by HTTP with retries, resumption after interruption, time limits and a checksum.
 
-What has come lies in a part file beside a note of the server's version of the file (its ETag or date), so that parts
-of two versions are never joined.
+Received bytes are stored in a part file next to a record of the server's version of the file (its ETag or date), so
+that parts of two versions are never combined.
 """
 
 import hashlib
@@ -24,35 +24,37 @@ from medunet.dataset.archives import require_space
 from medunet.dataset.public_archives import Checksum
 
 _CHUNK_BYTES = 1 << 20
-_WORTH_BYTES = 1 << 20  # a try that brought so much more than any before it does not count as failed
-_MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # HTTP's answers that a later try may not get
+_PROGRESS_BYTES = (
+    1 << 20
+)  # an attempt that received at least this many new bytes resets the number of failures
+_TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes for which to try again
 _LONGEST_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server."""
+    """Timeouts and number of retries of a download."""
 
     timeout_s: float = 30.0  # for a connection, and for the next bytes
-    slow_s: float = 60.0  # in which at least `slow_bytes` must come
+    slow_s: float = 60.0  # in which at least `slow_bytes` must be received
     slow_bytes: int = 60_000
-    num_tries: int = 6  # in a row that bring nothing new
-    wait_s: float = 1.0  # before the second try; doubled before each further one
+    num_tries: int = 6  # successive attempts without progress
+    wait_s: float = 1.0  # before the second attempt; doubled before each further one
 
 
 PATIENCE = Patience()
 
 
 class _CutError(Exception):
-    """A try that ended early and may be repeated."""
+    """An attempt failed and may be repeated."""
 
 
-class _Note(Record):
-    """What is known of the file that a part belongs to."""
+class _PartRecord(Record):
+    """The record of the file that a part belongs to."""
 
-    checksum: str  # that it should have
-    version: str  # its ETag or date, "" where the server tells none
-    num_bytes: int | None = None  # of the whole file, where it is known
+    checksum: str  # expected
+    version: str  # ETag or date, "" if the server gives none
+    num_bytes: int | None = None  # of the whole file, None if unknown
 
 
 def download(
@@ -64,14 +66,15 @@ def download(
     patience: Patience = PATIENCE,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Download a file to `part`, going on with what is there, until it is whole; its bytes are not checked yet.
+    """Download a file to `part`, resuming an earlier download, until it is complete; its checksum is not verified.
 
     Args:
-        checksum: that the file should have; a part of another is begun anew.
-        say: told of every try that failed and will be repeated.
+        checksum: expected checksum; a part of a file with another one is downloaded again.
+        say: called with a message for every failed attempt that will be repeated.
 
     Raises:
-        InputError: no http(s) address, the server refuses or is out of reach, the disk is too full. The part stays.
+        InputError: it is not an http(s) address, the server refuses or cannot be reached, or the disk is too full.
+            The part is kept.
     """
     require_web(url)
     num_failed, most = 0, _size(part)
@@ -79,26 +82,26 @@ def download(
         try:
             _try(url, part, checksum, bar, patience)
         except _CutError as cut:
-            num_failed = 1 if _size(part) >= most + _WORTH_BYTES else num_failed + 1
+            num_failed = 1 if _size(part) >= most + _PROGRESS_BYTES else num_failed + 1
             most = max(most, _size(part))
             if num_failed >= patience.num_tries:
                 raise InputError(
                     f"{cut}, {num_failed} times in a row",
                     where=_without_secrets(url),
-                    hint="Check the network; the same command goes on from here.",
+                    hint="Check the network, and run the same command again to resume.",
                 ) from cut
             wait_s = min(_LONGEST_WAIT_S, patience.wait_s * 2 ** (num_failed - 1))
-            say(f"{cut}; again in {wait_s:.0f} s")
+            say(f"{cut}; next attempt in {wait_s:.0f} s")
             time.sleep(wait_s)
         else:
             return
 
 
 def verify(path: Path, checksum: Checksum, bar: ByteBar) -> None:
-    """Compare a file's bytes with their checksum.
+    """Verify the checksum of a file.
 
     Raises:
-        DataError: they differ.
+        DataError: it differs.
     """
     digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
     bar.start(path.stat().st_size)
@@ -110,42 +113,42 @@ def verify(path: Path, checksum: Checksum, bar: ByteBar) -> None:
         raise DataError(
             f"its {checksum.algorithm} is {digest.hexdigest()}, not {checksum.hexadecimal}",
             where=path.name,
-            hint="The file came damaged, or is another one than was asked for.",
+            hint="Download the file again, or check that it is the right one.",
         )
 
 
 def discard(part: Path) -> None:
-    """Remove a part file and its note: first the part, so that none ever stands beside another's note."""
+    """Remove a part file and then its record, so that a part never has the record of another file."""
     part.unlink(missing_ok=True)
-    _note_path(part).unlink(missing_ok=True)
+    _record_path(part).unlink(missing_ok=True)
 
 
 def require_web(url: str, before: str = "") -> None:
-    """Refuse addresses other than http and https, and being led from https (`before`) back to http.
+    """Check that an address is http or https, and not http after a redirect from https (`before`).
 
     Raises:
-        InputError: names the address.
+        InputError: it is not.
     """
     scheme = urlsplit(url).scheme
     if scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise InputError(
-            f"{scheme or 'this'} is no http or https address",
+            f"{scheme or 'this'} is not an http or https address",
             where=_without_secrets(url),
             hint="Check --url.",
         )
     if urlsplit(before).scheme == "https" and scheme == "http":
-        raise InputError("the server leads from https to http", where=_without_secrets(before))
+        raise InputError("the server redirects from https to http", where=_without_secrets(before))
 
 
 def _try(url: str, part: Path, checksum: Checksum, bar: ByteBar, patience: Patience) -> None:
-    """Bring the part to its whole length, or raise what stopped it."""
-    note = _read_note(part, checksum)
-    if note and _size(part) == note.num_bytes:
+    """Download the rest of the part in one attempt, or raise an error."""
+    record = _read_record(part, checksum)
+    if record and _size(part) == record.num_bytes:
         return
-    begun = _size(part) if note and note.version else 0
+    start = _size(part) if record and record.version else 0
     headers = {"User-Agent": f"medunet/{__version__}", "Accept-Encoding": "identity"}
-    if note and begun:
-        headers |= {"Range": f"bytes={begun}-", "If-Range": note.version}
+    if record and start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": record.version}
     try:
         response = _opener().open(request.Request(url, headers=headers), timeout=patience.timeout_s)
     except error.HTTPError as refusal:
@@ -156,30 +159,30 @@ def _try(url: str, part: Path, checksum: Checksum, bar: ByteBar, patience: Patie
             raise InputError(
                 f"its certificate is not trusted ({reason.verify_message})",
                 where=_without_secrets(url),
-                hint="If your network has a certificate of its own, set SSL_CERT_FILE to it.",
+                hint="If your network uses its own certificate, set SSL_CERT_FILE to it.",
             ) from trouble
         raise _CutError(f"the server cannot be reached ({reason or type(trouble).__name__})") from trouble
     with response:
-        num_bytes = _whole_length(response, begun)
-        if response.status != 206 or note is None:
-            begun, num_bytes = 0, _number(response.headers.get("Content-Length"))
+        num_bytes = _total_length(response, start)
+        if response.status != 206 or record is None:
+            start, num_bytes = 0, _number(response.headers.get("Content-Length"))
             discard(part)
-            note = _Note(checksum=str(checksum), version=_version(response), num_bytes=num_bytes)
-            note.write(_note_path(part))
-        elif num_bytes is None or note.num_bytes not in (None, num_bytes):
+            record = _PartRecord(checksum=str(checksum), version=_version(response), num_bytes=num_bytes)
+            record.write(_record_path(part))
+        elif num_bytes is None or record.num_bytes not in (None, num_bytes):
             discard(part)
-            raise _CutError("the server's answer does not join what is here, which is begun anew")
-        require_space(part.parent, 2 * (num_bytes or 0) - begun)  # it will be unpacked beside its archive
-        bar.start(num_bytes, begun)
+            raise _CutError("the server's answer does not continue the partial file; starting again")
+        require_space(part.parent, 2 * (num_bytes or 0) - start)  # the archive and its unpacked content
+        bar.start(num_bytes, start)
         with part.open("ab") as target:
             _receive(response, target, bar, patience)
     if num_bytes is not None and _size(part) != num_bytes:
-        raise _CutError(f"the connection was cut after {_size(part)} of {num_bytes} bytes")
-    note.model_copy(update={"num_bytes": _size(part)}).write(_note_path(part))
+        raise _CutError(f"the connection was closed after {_size(part)} of {num_bytes} bytes")
+    record.model_copy(update={"num_bytes": _size(part)}).write(_record_path(part))
 
 
 def _receive(response: http.client.HTTPResponse, target: IO[bytes], bar: ByteBar, patience: Patience) -> None:
-    """Write what comes until the stream ends."""
+    """Write the received bytes until the stream ends."""
     since, received = time.monotonic(), 0
     while True:
         try:
@@ -194,17 +197,17 @@ def _receive(response: http.client.HTTPResponse, target: IO[bytes], bar: ByteBar
         received += len(chunk)
         if time.monotonic() - since > patience.slow_s:
             if received < patience.slow_bytes:
-                raise _CutError(f"only {received} bytes came in {patience.slow_s:.0f} s")
+                raise _CutError(f"only {received} bytes were received in {patience.slow_s:.0f} s")
             since, received = time.monotonic(), 0
 
 
 def _explain(refusal: error.HTTPError, url: str, part: Path) -> NoReturn:
-    """Raise what an HTTP error means for the download."""
+    """Raise the error of the download that corresponds to an HTTP error."""
     refusal.close()
-    if refusal.code == 416:  # the server's file ends before what is here
+    if refusal.code == 416:  # the requested range is beyond the end of the server's file
         discard(part)
-        raise _CutError("the server's file is shorter than what is here, which is begun anew") from refusal
-    if refusal.code in _MAY_PASS:
+        raise _CutError("the server's file is shorter than the partial file; starting again") from refusal
+    if refusal.code in _TEMPORARY:
         raise _CutError(f"the server answers {refusal.code} {refusal.reason}") from refusal
     raise InputError(
         f"the server answers {refusal.code} {refusal.reason}",
@@ -213,14 +216,14 @@ def _explain(refusal: error.HTTPError, url: str, part: Path) -> NoReturn:
     ) from refusal
 
 
-def _whole_length(response: Any, begun: int) -> int | None:
-    """Return the whole file's length as a partial answer tells it, None where it does not, or begins elsewhere."""
+def _total_length(response: Any, start: int) -> int | None:
+    """Return the total length given in a partial response; None if it is missing or the range starts elsewhere."""
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
-    return int(match[3]) if match and int(match[1]) == begun else None
+    return int(match[3]) if match and int(match[1]) == start else None
 
 
 def _version(response: Any) -> str:
-    """Return what `If-Range` may name: a strong ETag, else the date of the last change."""
+    """Return the version for `If-Range`: a strong ETag or, without one, the date of the last modification."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
@@ -233,18 +236,18 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _note_path(part: Path) -> Path:
+def _record_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _read_note(part: Path, checksum: Checksum) -> _Note | None:
-    """Return the note beside a part, None where there is none of this checksum."""
-    note = _Note.read(_note_path(part)) if _note_path(part).exists() else None
-    return note if note and note.checksum == str(checksum) else None
+def _read_record(part: Path, checksum: Checksum) -> _PartRecord | None:
+    """Return the record of a part, or None if there is none with this checksum."""
+    record = _PartRecord.read(_record_path(part)) if _record_path(part).exists() else None
+    return record if record and record.checksum == str(checksum) else None
 
 
 def _without_secrets(url: str) -> str:
-    """Return an address without its query and password, either of which may be a key."""
+    """Return an address without its query and password, which may contain secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.hostname else parts.path
 
@@ -258,7 +261,7 @@ class _Redirects(request.HTTPRedirectHandler):
 
 
 def _opener() -> request.OpenerDirector:
-    """Return what opens http and https alone, through the proxies of the environment."""
+    """Return an opener for http and https only, with the proxies of the environment."""
     opener = request.OpenerDirector()
     for handler in (
         request.ProxyHandler,

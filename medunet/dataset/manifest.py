@@ -1,4 +1,4 @@
-"""From a description and a data root to a case list with folds, and from a case back to its files."""
+"""Make the manifest of a dataset: the list of cases below a data root, with folds."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from medunet.dataset.layouts.csv_lists import list_table
 from medunet.dataset.layouts.datalists import has_cases, read_datalist
 from medunet.dataset.layouts.nnunet import has_file_list, read_file_list
 from medunet.dataset.layouts.patterns import Listing, expected_files, scan_folder, stem, volume_files
-from medunet.dataset.splits import fixed_folds, hold_out, make_folds, spread_strata
+from medunet.dataset.splits import fixed_folds, hold_out, make_folds, stratify_folds
 from medunet.dataset.strata import make_strata, measure_labels
 from medunet.records.data_root import case_paths
 from medunet.records.description import Description
@@ -30,25 +30,26 @@ def make_manifest(
     exclude: Mapping[str, str] = {},
     datalist: Path | None = None,
 ) -> Manifest:
-    """List the cases below a data root, with folds; what belongs to no case is listed as unmatched.
+    """List the cases below a data root, with folds, and the files that belong to no case.
 
-    Cases come from `datalist` (MONAI's form) or the description's table, else from a `dataset.json` that names them
-    in a root of layout msd or nnunet, else from the file names. Folds are the given ones, or a share is held out as
-    fold 0; else the list's or table's, else made from the seed: `description.folds` of them, patients kept whole.
+    Cases are read from the description's table, `datalist` (in MONAI's format), or a `dataset.json` that lists them
+    in a data root of layout msd or nnunet; without any of these, they are found by file names. Folds are taken from
+    `folds`, `holdout`, or the list or table, in this order; without any of these, `description.folds` folds are
+    drawn with the seed, each patient in one fold.
 
     Args:
         seed: of the folds.
         folds: fixed folds, lists of case ids.
-        holdout: share of the cases to hold out instead.
-        test_share: share of the training cases, in whole patients, that becomes the test list before folds are made.
-            Excluded cases take part in the draw, so that leaving one out later changes no other's place.
-        test_names: the test list by case id or patient instead.
-        stratify: read every label, and give what is drawn like shares of label volumes and sites (see strata.py).
-        exclude: case id to reason; such cases stay listed but get no fold.
+        holdout: share of the cases to hold out as fold 0 instead.
+        test_share: share of the training cases, in whole patients, that become test cases before folds are made.
+            Excluded cases are part of the draw, so that excluding a case later does not change the others.
+        test_names: case ids or patients of the test cases, instead of a share.
+        stratify: read every label and draw splits with similar label volumes and sites (see strata.py).
+        exclude: case id to reason; these cases are listed but get no fold.
 
     Raises:
-        InputError: no cases, names that do not exist, paths that lead out of the data root, ways to split that
-            exclude each other, or labels that cannot be read to stratify by.
+        InputError: there are no cases, names do not exist, paths are outside the data root, options of the split
+            contradict each other, or labels needed for stratification cannot be read.
     """
     if not data_root.is_dir():
         raise InputError("no such folder", where=str(data_root), hint="Check --data-root.")
@@ -81,10 +82,10 @@ def make_manifest(
     training = [case for case in candidates if case.id not in exclude and case.id not in tests]
     if candidates and not training:
         raise InputError(
-            f"no case is left to train on: of {len(candidates)}, {len(tests - exclude.keys())} are for the test "
+            f"no training case is left: of {len(candidates)}, {len(tests - exclude.keys())} are test cases "
             f"and {len({case.id for case in candidates} & exclude.keys())} are excluded",
             where=description.name,
-            hint="Exclude fewer, or make the test's share or list smaller.",
+            hint="Exclude fewer cases, or make the test share or test list smaller.",
         )
     if folds is not None:
         fold_of = fixed_folds(training, folds, exclude)
@@ -96,7 +97,7 @@ def make_manifest(
     else:
         fold_of = make_folds(training, description.folds, seed)
     if strata:
-        fold_of = spread_strata(training, fold_of, strata, seed)
+        fold_of = stratify_folds(training, fold_of, strata, seed)
     manifest = Manifest(
         description=description,
         cases=tuple(
@@ -114,10 +115,10 @@ def make_manifest(
 
 
 def list_cases(description: Description, data_root: Path, datalist: Path | None = None) -> Listing:
-    """List the cases below a data root as its description says, with the folds of a list alone.
+    """List the cases below a data root by its description; only cases of a list or table have folds.
 
     Raises:
-        InputError: a list or table of cases cannot be used, or the layout is not read.
+        InputError: a list or table of cases cannot be used, or the layout is not supported.
     """
     dataset_json = data_root / "dataset.json"
     if description.table:
@@ -132,7 +133,7 @@ def list_cases(description: Description, data_root: Path, datalist: Path | None 
 
 
 def _require_folds_from_0(cases: Sequence[Case]) -> None:
-    """Refuse a list's folds that leave a number out, such as 1 to 5: its fold would have nothing to validate on."""
+    """Check that the folds of a list are numbered from 0 without a gap, since each fold needs validation cases."""
     given = {case.fold for case in cases if case.fold is not None}
     if missing := sorted(set(range(max(given))) - given):
         raise InputError(
@@ -145,7 +146,7 @@ def _require_folds_from_0(cases: Sequence[Case]) -> None:
 def _read_strata(
     cases: Sequence[Case], description: Description, data_root: Path, excluded: Collection[str]
 ) -> dict[str, frozenset[str]]:
-    """Return each labelled case's strata; an excluded case whose label cannot be read has none."""
+    """Return the strata of each labelled case; excluded cases whose label cannot be read are left out."""
     paths = {case.id: case_paths(case, description, data_root)[1] for case in cases}
     labels = {case_id: path for case_id, path in paths.items() if path is not None}
     volumes = measure_labels(labels, description, may_fail=excluded)

@@ -1,6 +1,6 @@
-"""The public archives that `medunet fetch` knows by name: where they lie and what their bytes must be.
+"""Table of the public archives known to `medunet fetch`, with URLs and checksums.
 
-URLs and MD5 sums are those of MONAI's DecathlonDataset (monai/apps/datasets.py); sizes are approximate.
+URLs and MD5 sums are from MONAI's DecathlonDataset (monai/apps/datasets.py); sizes are approximate.
 """
 
 import difflib
@@ -16,7 +16,7 @@ _HEX_DIGITS: dict[Literal["md5", "sha256"], int] = {"md5": 32, "sha256": 64}
 
 @dataclass(frozen=True)
 class Checksum:
-    """What the hash of an archive's bytes must be."""
+    """The expected checksum of an archive."""
 
     algorithm: Literal["md5", "sha256"]
     hexadecimal: str
@@ -27,7 +27,7 @@ class Checksum:
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive to download: `folder` is what it becomes, `dataset` the description that reads it, if any."""
+    """An archive to download, the folder to unpack it to, and the name of the dataset's description, if any."""
 
     name: str
     folder: str
@@ -67,10 +67,10 @@ ARCHIVES = {
 
 
 def choose_archive(name: str, url: str | None = None, checksum: str | None = None) -> Archive:
-    """Return the public archive of a name, from another URL or with another checksum where given; or any other one.
+    """Return a public archive by name, with the given URL and checksum if any; or one with a new name.
 
     Raises:
-        InputError: a name that is not known without a URL, or a URL of an unknown name without a checksum.
+        InputError: an unknown name is given without a URL or without a checksum, or cannot be a folder name.
     """
     known = ARCHIVES.get(name.lower().replace("_", "-"))
     known = known or next((each for each in ARCHIVES.values() if each.folder.lower() == name.lower()), None)
@@ -83,7 +83,7 @@ def choose_archive(name: str, url: str | None = None, checksum: str | None = Non
         close = difflib.get_close_matches(name.lower(), ARCHIVES, n=1)
         meant = f"Did you mean {close[0]}? " if close else ""
         raise InputError(
-            f"no public archive '{name}'",
+            f"there is no public archive '{name}'",
             where="medunet fetch",
             hint=f"{meant}Choose one of {', '.join(ARCHIVES)}; or add --url and --checksum.",
         )
@@ -91,27 +91,25 @@ def choose_archive(name: str, url: str | None = None, checksum: str | None = Non
         raise InputError(
             f"'{name}' cannot name the archive's folder",
             where="medunet fetch",
-            hint="Use letters, digits, '-', '_' and '.', with no '.' in front.",
+            hint="Use letters, digits, '-', '_' and '.', and do not start with '.'.",
         )
     if given is None:
         raise InputError(
-            "an archive from elsewhere needs its checksum",
+            "an archive that is not listed needs a checksum",
             where="--checksum",
-            hint="Add --checksum sha256:HEX, as its page gives it, or by `sha256sum` of a copy that you trust.",
+            hint="Add --checksum sha256:HEX, from its web page or from `sha256sum` of a copy that you trust.",
         )
     return Archive(name, name, url, given)
 
 
 def parse_checksum(text: str) -> Checksum:
-    """Read `md5:HEX`, `sha256:HEX`, or the bare hexadecimal digits, whose number tells which.
+    """Parse `md5:HEX`, `sha256:HEX`, or only the hexadecimal digits, whose number identifies the algorithm.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is none of these.
     """
     algorithm, _, digits = text.strip().lower().rpartition(":")
     for name, num_digits in _HEX_DIGITS.items():
         if algorithm in ("", name) and re.fullmatch(f"[0-9a-f]{{{num_digits}}}", digits):
             return Checksum(name, digits)
-    raise InputError(
-        f"'{text}' is no checksum", where="--checksum", hint="Write md5:... or sha256:... with its digits."
-    )
+    raise InputError(f"'{text}' is not a checksum", where="--checksum", hint="Write md5:HEX or sha256:HEX.")

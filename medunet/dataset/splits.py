@@ -1,6 +1,6 @@
-"""Folds: seeded, balanced, each patient whole within one; a share held out; or fixed, from a file.
+"""Assign cases to folds: drawn with a seed, balanced and grouped by patient; a hold-out share; or fixed, from a file.
 
-Drawn ones can be stratified: dealt anew so that each holds its share of every stratum (see strata.py).
+Drawn folds can be stratified, so that each has its share of every stratum (see strata.py).
 """
 
 from collections import Counter, defaultdict
@@ -16,14 +16,14 @@ from medunet.records.manifest import Case
 
 _Ints = NDArray[np.int64]
 
-_MAX_ROUNDS = 20  # of exchanges; a few are enough
+_MAX_ROUNDS = 20  # of swaps; a few are enough
 
 
 def make_folds(cases: Iterable[Case], num_folds: int, seed: int) -> dict[str, int]:
-    """Return a fold for each case id, so that folds differ in size as little as whole patients allow.
+    """Return a fold for each case id, with folds of similar size and all cases of a patient in the same fold.
 
-    The result depends on the ids, patients and seed alone, not on the order of the cases. There are at most
-    as many folds as patients.
+    The result depends only on the ids, patients and seed, not on the order of the cases. There are at most as many
+    folds as patients.
     """
     groups = _group_patients(cases, seed)
     largest_first = sorted(groups, key=lambda patient: -len(groups[patient]))
@@ -37,40 +37,40 @@ def make_folds(cases: Iterable[Case], num_folds: int, seed: int) -> dict[str, in
 
 
 def hold_out(cases: Iterable[Case], share: float, seed: int) -> dict[str, int]:
-    """Return for each case id 0 where it is held out, else 1: whole patients, as near to `share` as they allow.
+    """Return 0 for each case id that is held out and 1 for the others, as close to `share` as whole patients allow.
 
-    Drawn by the seed; at least one patient is held out and one is left. The order of the cases does not matter.
+    Patients are drawn with the seed; at least one is held out and one is not. The order of the cases does not matter.
 
     Raises:
-        InputError: all cases are of one patient.
+        InputError: there are fewer than two patients.
     """
     groups = _group_patients(cases, seed)
     if len(groups) < 2:
         raise InputError(
-            f"{len(groups)} patient cannot be divided", where="holdout", hint="Leave holdout out."
+            f"{len(groups)} patient cannot be divided", where="holdout", hint="Leave out holdout."
         )
     wanted = share * sum(len(ids) for ids in groups.values())
-    held: list[str] = []
+    held_out: list[str] = []
     for ids in list(groups.values())[:-1]:
-        if abs(len(held) + len(ids) - wanted) <= abs(len(held) - wanted):
-            held += ids
+        if abs(len(held_out) + len(ids) - wanted) <= abs(len(held_out) - wanted):
+            held_out += ids
     smallest = min(groups.values(), key=len)
-    out = set(held or smallest)
-    return {name: int(name not in out) for ids in groups.values() for name in ids}
+    chosen = set(held_out or smallest)
+    return {name: int(name not in chosen) for ids in groups.values() for name in ids}
 
 
-def spread_strata(
-    cases: Iterable[Case], places: Mapping[str, int], strata: Mapping[str, Collection[str]], seed: int
+def stratify_folds(
+    cases: Iterable[Case], folds: Mapping[str, int], strata: Mapping[str, Collection[str]], seed: int
 ) -> dict[str, int]:
-    """Deal whole patients anew to drawn folds, so that each fold holds its share of every stratum.
+    """Reassign whole patients to drawn folds, so that each fold has its share of every stratum.
 
-    Every fold keeps its number of cases, and of patients with so many cases each. Patients are dealt as in iterative
-    stratification (Sechidis, Tsoumakas and Vlahavas 2011): those of the rarest stratum first, each to the fold that
-    lacks it most. Then pairs of patients change folds while that brings the folds nearer to their shares.
+    Every fold keeps its number of cases, and of patients with a given number of cases. Patients are assigned as in
+    iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): those of the rarest stratum first, each to the
+    fold that needs it most. Then pairs of patients are swapped while that brings the folds closer to their shares.
 
     Args:
-        places: fold of each case id, as `make_folds` or `hold_out` gives it.
-        strata: the strata of each case id; a case that is not named has none.
+        folds: fold of each case id, from `make_folds` or `hold_out`.
+        strata: strata of each case id; a case that is missing has none.
         seed: of the order among equals; the order of the cases does not matter.
     """
     groups = _group_patients(cases, seed)
@@ -81,24 +81,26 @@ def spread_strata(
         for name in (name for each in ids for name in strata.get(each, ())):
             counts[row, column[name]] += 1
     sizes = np.array([len(ids) for ids in groups.values()])
-    drawn = np.array([places[ids[0]] for ids in groups.values()])
-    dealt = _exchange(counts, sizes, _deal(counts, sizes, drawn))
-    return {each: int(dealt[row]) for row, ids in enumerate(groups.values()) for each in ids}
+    drawn = np.array([folds[ids[0]] for ids in groups.values()])
+    assigned = _swap(counts, sizes, _assign(counts, sizes, drawn))
+    return {each: int(assigned[row]) for row, ids in enumerate(groups.values()) for each in ids}
 
 
-def _deal(counts: _Ints, sizes: _Ints, drawn: _Ints) -> _Ints:
-    """Return a fold for each patient, the rarest stratum's patients first.
+def _assign(counts: _Ints, sizes: _Ints, drawn: _Ints) -> _Ints:
+    """Assign each patient to a fold, starting with those of the rarest stratum.
 
     Args:
         counts: (patients, strata), the patient's cases in each stratum.
         sizes: number of cases of each patient.
-        drawn: fold of each patient, whose places are dealt anew.
+        drawn: fold of each patient as drawn, which gives the number of patients of each size in each fold.
     """
-    free = np.zeros((drawn.max() + 1, sizes.max() + 1), dtype=int)  # places left in a fold, by patient size
+    free = np.zeros(
+        (drawn.max() + 1, sizes.max() + 1), dtype=int
+    )  # patients still to assign, by fold and size
     np.add.at(free, (drawn, sizes), 1)
     missing = _shares(counts, sizes, drawn)
     waiting = np.ones(len(drawn), dtype=bool)
-    dealt = np.zeros_like(drawn)
+    assigned = np.zeros_like(drawn)
     while waiting.any():
         left = counts[waiting].sum(axis=0)
         need = np.zeros(len(free), dtype=np.int64)
@@ -107,45 +109,45 @@ def _deal(counts: _Ints, sizes: _Ints, drawn: _Ints) -> _Ints:
             rarest = int(np.where(left > 0, left, left.max() + 1).argmin())
             row = int(np.where(waiting, counts[:, rarest], 0).argmax())
             need = missing[:, rarest]
-        others = missing @ counts[row]  # decide where several folds need the rarest stratum alike
+        others = missing @ counts[row]  # decide between folds that need the rarest stratum equally
         open_folds = np.flatnonzero(free[:, sizes[row]])
         fold = max(open_folds, key=lambda each: (need[each], others[each], -each))
-        dealt[row], waiting[row] = fold, False
+        assigned[row], waiting[row] = fold, False
         free[fold, sizes[row]] -= 1
         missing[fold] -= sizes.sum() * counts[row]
-    return dealt
+    return assigned
 
 
-def _exchange(counts: _Ints, sizes: _Ints, dealt: _Ints) -> _Ints:
-    """Return the folds after exchanges of two patients of one size, made while the squared errors fall."""
-    dealt, num_cases = dealt.copy(), sizes.sum()
-    missing = _shares(counts, sizes, dealt)
-    np.subtract.at(missing, dealt, num_cases * counts)
+def _swap(counts: _Ints, sizes: _Ints, assigned: _Ints) -> _Ints:
+    """Return the folds after swapping pairs of patients of equal size as long as the squared errors decrease."""
+    assigned, num_cases = assigned.copy(), sizes.sum()
+    missing = _shares(counts, sizes, assigned)
+    np.subtract.at(missing, assigned, num_cases * counts)
     for _ in range(_MAX_ROUNDS):
-        before = dealt.copy()
+        before = assigned.copy()
         for row, size in enumerate(sizes):
-            change = counts - counts[row]  # of the row's fold, by each other patient
-            lack = missing[dealt[row]] - missing[dealt]
+            change = counts - counts[row]  # of the row's fold, if swapped with each other patient
+            lack = missing[assigned[row]] - missing[assigned]
             gain = (change * (lack - num_cases * change)).sum(axis=1)
-            gain[(sizes != size) | (dealt == dealt[row])] = 0
+            gain[(sizes != size) | (assigned == assigned[row])] = 0
             other = int(gain.argmax())
             if gain[other] > 0:
-                missing[dealt[row]] -= num_cases * change[other]
-                missing[dealt[other]] += num_cases * change[other]
-                dealt[row], dealt[other] = dealt[other], dealt[row]
-        if np.array_equal(before, dealt):
+                missing[assigned[row]] -= num_cases * change[other]
+                missing[assigned[other]] += num_cases * change[other]
+                assigned[row], assigned[other] = assigned[other], assigned[row]
+        if np.array_equal(before, assigned):
             break
-    return dealt
+    return assigned
 
 
 def _shares(counts: _Ints, sizes: _Ints, folds: _Ints) -> _Ints:
-    """Return each fold's share of each stratum, in cases times the number of all cases: whole, so never rounded."""
+    """Return each fold's share of each stratum, in cases times the total number of cases, hence integers."""
     num_cases = np.array([sizes[folds == fold].sum() for fold in range(folds.max() + 1)])
     return np.outer(num_cases, counts.sum(axis=0))
 
 
 def _group_patients(cases: Iterable[Case], seed: int) -> dict[str, list[str]]:
-    """Return the case ids of each patient, patients in an order drawn by the seed."""
+    """Return the case ids of each patient, with patients in an order drawn with the seed."""
     groups: dict[str, list[str]] = defaultdict(list)
     for case in cases:
         groups[case.patient].append(case.id)
@@ -157,10 +159,10 @@ def _group_patients(cases: Iterable[Case], seed: int) -> dict[str, list[str]]:
 def read_folds(path: Path) -> list[list[str]]:
     """Read fixed folds: `{"folds": [[case id, ...], ...]}`, or `{"validation": [...], "training": [...]}`.
 
-    The latter are two folds, of which fold 0 is the validation: training on fold 0 trains on the rest.
+    The latter gives two folds; fold 0 has the validation cases, so that fold 0 is trained on the others.
 
     Raises:
-        InputError: the file does not hold such lists, or names a case twice.
+        InputError: the file has no such lists, or lists a case twice.
     """
     plain = read_json(path)
     folds = plain.get("folds") if isinstance(plain, dict) else None
@@ -171,31 +173,31 @@ def read_folds(path: Path) -> list[list[str]]:
     )
     if not folds or not valid:
         raise InputError(
-            "holds no folds",
+            "has no folds",
             where=path.name,
             hint='Write {"folds": [["case", ...], ...]}, or {"validation": [...], "training": [...]}.',
         )
     counts = Counter(name for fold in folds for name in fold)
     if twice := sorted(name for name, count in counts.items() if count > 1):
-        raise InputError(f"cases stand in two places: {', '.join(twice)}", where=path.name)
+        raise InputError(f"cases occur twice: {', '.join(twice)}", where=path.name)
     return [list(fold) for fold in folds]
 
 
 def fixed_folds(
     cases: Iterable[Case], folds: Sequence[Sequence[str]], excluded: Collection[str] = ()
 ) -> dict[str, int]:
-    """Return a fold for each case id from fixed lists; excluded cases need none.
+    """Return a fold for each case id from fixed lists; excluded cases need no fold.
 
     Raises:
-        InputError: names the listed cases that do not exist, and the cases that stand in no fold.
+        InputError: listed cases do not exist, or cases are in no fold; the message lists all of them.
     """
     given = {name: index for index, fold in enumerate(folds) for name in fold}
     ids = {case.id for case in cases}
     faults = []
     if unknown := sorted(set(given) - ids - set(excluded)):
-        faults.append(f"the folds name cases that are not there to train on: {', '.join(unknown)}")
+        faults.append(f"the folds have names that are not training cases: {', '.join(unknown)}")
     if left_out := sorted(ids - set(given) - set(excluded)):
-        faults.append(f"cases stand in no fold: {', '.join(left_out)}")
+        faults.append(f"cases are in no fold: {', '.join(left_out)}")
     if faults:
         raise InputError(
             "; ".join(faults),

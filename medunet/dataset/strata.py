@@ -1,4 +1,4 @@
-"""What the parts of a split should have alike: each label's presence, absence and volume, and the site."""
+"""Strata for stratified splits: each label's absence or volume, and the site."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -13,12 +13,12 @@ from medunet.base.progress import track
 from medunet.imaging.volumes import read_header, read_label
 from medunet.records.description import Description
 
-_SIZES = ("small", "medium", "large")  # thirds of the cases in which a label is present
+_SIZES = ("small", "medium", "large")  # thirds of the cases that have a label
 
 
 @dataclass(frozen=True)
 class _LabelFile:
-    """One label map to measure, with what its values mean."""
+    """One label map to measure, with the values of its labels."""
 
     path: Path
     values: dict[str, int]
@@ -28,14 +28,14 @@ class _LabelFile:
 def measure_labels(
     labels: Mapping[str, Path], description: Description, may_fail: Collection[str] = ()
 ) -> dict[str, dict[str, float]]:
-    """Return each case's volume in ml of every foreground label (of pictures: thousands of pixels), 0 if absent.
+    """Return the volume of every foreground label in each case, in ml (1000 pixels in pictures), 0 if absent.
 
     Args:
         labels: label file of each case id.
-        may_fail: ids of cases that are left out of the result where their label cannot be read.
+        may_fail: ids of cases that are left out of the result if their label cannot be read.
 
     Raises:
-        InputError: names every other case whose label cannot be read.
+        InputError: labels of other cases cannot be read; the message lists all of them.
     """
     values = {name: description.labels[name] for name in description.foreground}
     ids = sorted(labels)
@@ -49,13 +49,14 @@ def measure_labels(
             volumes[ids[index]] = result
         elif ids[index] not in may_fail:
             faults.append(
-                f"case {ids[index]}: {result or 'its process was ended, perhaps for lack of memory'}"
+                f"case {ids[index]}: {result or 'its process was killed, possibly for lack of memory'}"
             )
     if faults:
         raise InputError(
             f"{len(faults)} label(s) cannot be read: {'; '.join(sorted(faults))}",
             where="stratify",
-            hint="Correct the files or exclude the cases; without --stratify `medunet check` says more of them.",
+            hint="Correct the files or exclude the cases; make the manifest without --stratify and run "
+            "`medunet check` for details.",
         )
     return volumes
 
@@ -63,9 +64,9 @@ def measure_labels(
 def make_strata(
     volumes: Mapping[str, Mapping[str, float]], sites: Mapping[str, str | None]
 ) -> dict[str, frozenset[str]]:
-    """Return each case's strata: of every label absent, or its third by volume; and its site, where any is known.
+    """Return the strata of each case: for every label its absence or its third by volume; and the site if known.
 
-    Thirds are those of the cases that have the label; equal volumes are in the same one. The order of the cases does
+    Thirds are among the cases that have the label; equal volumes are in the same third. The order of the cases does
     not matter.
 
     Args:
@@ -86,7 +87,7 @@ def make_strata(
 
 
 def _count_voxels(path: Path) -> int:
-    """Return a label map's number of voxels, 0 where its header cannot be read: measuring it says why."""
+    """Return a label map's number of voxels, or 0 if its header cannot be read, which is reported on measuring."""
     try:
         return int(np.prod(read_header(path, label=True).shape))
     except DataError:
@@ -94,7 +95,7 @@ def _count_voxels(path: Path) -> int:
 
 
 def _measure(file: _LabelFile) -> dict[str, float] | str:
-    """Return the volume of each label in ml, or why the file cannot be read."""
+    """Return the volume of each label in ml, or the reason why the file cannot be read."""
     try:
         label = read_label(file.path, instances_as=file.instances_as)
     except DataError as error:

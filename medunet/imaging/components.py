@@ -1,4 +1,4 @@
-"""Connected components of a 3D mask: pieces that touch by faces (6), edges too (18), or corners too (26)."""
+"""Connected components of a 3D mask, with face (6), face and edge (18) or full (26) connectivity."""
 
 from typing import Literal
 
@@ -8,22 +8,23 @@ from scipy import ndimage
 
 Connectivity = Literal[6, 18, 26]
 
-_REACH = {6: 1, 18: 2, 26: 3}  # how many of the three axes a step to a neighbour may change
+_RANKS = {6: 1, 18: 2, 26: 3}  # number of axes along which a neighbour may differ
 
 
 def label_components(
     mask: NDArray[np.bool_], connectivity: Connectivity = 26
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Number the components of a mask `(I, J, K)` from 1 on, in array order.
+    """Label the connected components of a mask `(I, J, K)`, numbered from 1 in array order.
 
-    Returns the numbered map, 0 outside, and the voxels of each: `sizes[n - 1]` belongs to component n.
+    Returns the map of component numbers, 0 outside, and the components' sizes in voxels: `sizes[n - 1]` is the size
+    of component n.
     """
-    labels, _ = ndimage.label(mask, structure=ndimage.generate_binary_structure(3, _REACH[connectivity]))
+    labels, _ = ndimage.label(mask, structure=ndimage.generate_binary_structure(3, _RANKS[connectivity]))
     return labels, np.bincount(labels.ravel(order="K"))[1:]
 
 
 def largest_component(mask: NDArray[np.bool_], connectivity: Connectivity = 26) -> NDArray[np.bool_]:
-    """Return the largest component alone, the first in array order of equals; an empty mask stays empty."""
+    """Return the mask of the largest component, the first in array order if several are equally large."""
     labels, sizes = label_components(mask, connectivity)
     return labels == 1 + np.argmax(sizes) if sizes.size else np.zeros_like(mask)
 

@@ -1,7 +1,7 @@
-"""Headers of DICOM files: what an image is, where it lies, and how its stored values are rescaled.
+"""Read the headers of DICOM files: identifiers, position, orientation, spacing and rescaling of each frame.
 
-Positions and directions stay in DICOM's LPS+ mm here. Files of one frame and multi-frame files (enhanced and legacy
-converted CT and MR, whose frames are described by functional groups) give the same records.
+Positions and directions are in DICOM's LPS+ coordinates, in mm. Single-frame files and multi-frame files (enhanced
+and legacy converted CT and MR, whose frames are described by functional groups) give the same records.
 """
 
 import re
@@ -15,10 +15,17 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from medunet.base.errors import DataError
-from medunet.imaging.dicom_tags import quiet, read_items, read_numbers, read_text, read_whole, read_words
+from medunet.imaging.dicom_tags import (
+    read_integer,
+    read_items,
+    read_numbers,
+    read_text,
+    read_words,
+    silence_pydicom,
+)
 
 _PREAMBLE = 128
-_LEFT_OUT_CLASSES = {
+_SKIPPED_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.66.4": "segmentation",
     "1.2.840.10008.5.1.4.1.1.481.2": "radiation dose",
 }
@@ -27,8 +34,8 @@ _SCANS = tuple(
 )
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _MULTI_FRAME_SOURCE = "PerFrameFunctionalGroupsSequence"
-# Where the value that tells two acquisitions apart stands: in a file of one frame, and in a functional group.
-_TOLD_APART = {
+# Values that distinguish two acquisitions: the tag in a single-frame file, then the functional group and tag in it.
+_ACQUISITION_TAGS = {
     "echo time": ("EchoTime", "MREchoSequence", "EffectiveEchoTime"),
     "b-value": ("DiffusionBValue", "MRDiffusionSequence", "DiffusionBValue"),
     "time point": ("TemporalPositionIdentifier", "FrameContentSequence", "TemporalPositionIndex"),
@@ -50,34 +57,36 @@ _TAGS = (
     *("PixelSpacing", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType"),
     *(_MULTI_FRAME_SOURCE, "SharedFunctionalGroupsSequence"),
-    *(places[0] for places in _TOLD_APART.values()),
+    *(places[0] for places in _ACQUISITION_TAGS.values()),
 )
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One image: where it lies (None where the header does not say) and how its values are rescaled."""
+    """One 2D image: its position (None if the header does not give it) and how its values are rescaled."""
 
-    number: int | None  # InstanceNumber; within a multi-frame file the place of the frame, from 1
+    number: int | None  # InstanceNumber; in a multi-frame file the number of the frame, from 1
     index: int  # within its file, from 0
     position_mm: tuple[float, ...] | None  # (x, y, z) of the first voxel's centre, LPS+
     orientation: tuple[float, ...] | None  # along a row, then along a column, LPS+
     spacing_mm: tuple[float, ...] | None  # between rows, then between columns
     thickness_mm: float | None
-    slope: float | None  # None: no rescale is given
+    slope: float | None  # None: no RescaleSlope in the header
     intercept: float | None
     rescale_type: str
     image_type: frozenset[str]
-    told_apart: dict[str, float | str]  # echo time, b-value and the like, where given
+    acquisition: dict[
+        str, float | str
+    ]  # values that distinguish acquisitions, if given: echo time, b-value, ...
 
 
 @dataclass(frozen=True)
 class DicomFile:
-    """A DICOM file's header. Texts are as they stand there, and may name the patient."""
+    """The header of a DICOM file. Texts are unchanged and may identify the patient."""
 
     path: Path
     size: int  # bytes
-    modified_ns: int  # when, by the file system
+    modified_ns: int  # modification time in the file system
     patient_id: str
     patient_name: str
     study_date: str
@@ -92,20 +101,20 @@ class DicomFile:
     bytes_per_voxel: int
     photometric: str
     secondary: bool  # secondary capture or derived from other images
-    no_image: str  # why no frame of it can be part of a volume; "" where one may be
+    skip_reason: str  # why none of its frames can be part of a volume; "" if they can
     frames: tuple[Frame, ...]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A frame and the file that it stands in."""
+    """A frame and the file that contains it."""
 
     file: DicomFile
     frame: Frame
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell by its first bytes whether a file is DICOM: the mark after the preamble, or a first tag without one.
+    """Return whether a file is DICOM: it has the prefix after the preamble, or starts with a usual first tag.
 
     Raises:
         DataError: the file cannot be opened.
@@ -124,12 +133,12 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_file(path: Path) -> DicomFile | None:
-    """Read the header of a DICOM file; None for a DICOMDIR, and for what turns out to be something else.
+    """Read the header of a DICOM file; return None for a DICOMDIR or a file that is not DICOM after all.
 
     Raises:
         DataError: the header is damaged; the message names the tag, never its value.
     """
-    with quiet():
+    with silence_pydicom():
         dataset = _open(path)
         kind = read_text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID")
         sop_class = read_text(dataset, "SOPClassUID") or kind
@@ -145,33 +154,33 @@ def _open(path: Path) -> Dataset:
         raise DataError(error.strerror or "cannot be read", where=path.name) from error
     except (InvalidDicomError, EOFError) as error:
         raise DataError("the header is cut off or is not DICOM", where=path.name) from error
-    except Exception as error:  # pydicom raises whatever the bytes provoke
+    except Exception as error:  # damaged bytes may raise any exception in pydicom
         raise DataError(f"the header is damaged ({type(error).__name__})", where=path.name) from error
 
 
 def _describe(path: Path, dataset: Dataset, sop_class: str) -> DicomFile:
     meta, stored = getattr(dataset, "file_meta", Dataset()), path.stat()
     image_type = read_words(dataset, "ImageType")
-    rows, columns = (read_whole(dataset, keyword) for keyword in ("Rows", "Columns"))
+    rows, columns = (read_integer(dataset, keyword) for keyword in ("Rows", "Columns"))
     groups = read_items(dataset, _MULTI_FRAME_SOURCE)
-    num_frames = read_whole(dataset, "NumberOfFrames") or 1
-    no_image = _LEFT_OUT_CLASSES.get(sop_class, "")
-    if not no_image and (not rows or not columns):
+    num_frames = read_integer(dataset, "NumberOfFrames") or 1
+    skip_reason = _SKIPPED_CLASSES.get(sop_class, "")
+    if not skip_reason and (not rows or not columns):
         if sop_class in _SCANS:  # CT, MR and PET always have them
             raise DataError("the header is cut off, or has no Rows and Columns", where=path.name)
-        no_image = "no pixels"
-    elif not no_image and (read_whole(dataset, "SamplesPerPixel") or 1) != 1:
-        no_image = "colour picture"
-    elif not no_image and num_frames > 1 and not groups:
-        no_image = "frames without positions"
-    elif not no_image and groups and len(groups) != num_frames:
+        skip_reason = "no pixels"
+    elif not skip_reason and (read_integer(dataset, "SamplesPerPixel") or 1) != 1:
+        skip_reason = "colour picture"
+    elif not skip_reason and num_frames > 1 and not groups:
+        skip_reason = "frames without positions"
+    elif not skip_reason and groups and len(groups) != num_frames:
         raise DataError(
             f"NumberOfFrames is {num_frames}, but {len(groups)} frames are described", where=path.name
         )
     photometric = read_text(dataset, "PhotometricInterpretation").upper()
-    if not no_image and photometric == "PALETTE COLOR":
-        no_image = "colour picture"
-    if no_image:
+    if not skip_reason and photometric == "PALETTE COLOR":
+        skip_reason = "colour picture"
+    if skip_reason:
         frames: tuple[Frame, ...] = ()
     elif groups:
         shared = next(iter(read_items(dataset, "SharedFunctionalGroupsSequence")), Dataset())
@@ -196,18 +205,18 @@ def _describe(path: Path, dataset: Dataset, sop_class: str) -> DicomFile:
         modality=read_text(dataset, "Modality").upper(),
         transfer_syntax=read_text(meta, "TransferSyntaxUID"),
         shape=(rows or 0, columns or 0),
-        bytes_per_voxel=max(1, (read_whole(dataset, "BitsAllocated") or 0) // 8),
+        bytes_per_voxel=max(1, (read_integer(dataset, "BitsAllocated") or 0) // 8),
         photometric=photometric,
         secondary=sop_class.startswith(_SECONDARY_CAPTURE)
         or bool(image_type & {"DERIVED", "SECONDARY"})
         or any(frame.image_type & {"DERIVED", "SECONDARY"} for frame in frames),
-        no_image=no_image,
+        skip_reason=skip_reason,
         frames=frames,
     )
 
 
 class _Groups:
-    """The functional groups of a frame, asked for a tag by the group that holds it."""
+    """The functional groups of a frame; a tag is looked up in the group that contains it."""
 
     def __init__(self, item: Dataset) -> None:
         self._item = item
@@ -230,7 +239,7 @@ _Source = Sequence["_Groups | Dataset"]
 
 
 def _holder(sources: _Source, keyword: str, group: str) -> Dataset:
-    """Return the first of a frame's sources that gives a tag: its own groups, the shared ones, the file itself."""
+    """Return the first data set with a tag: of the frame's own groups, the shared groups and the file itself."""
     for source in sources:
         held = source.group(group) if isinstance(source, _Groups) else source
         if held is not None and keyword in held:
@@ -256,7 +265,7 @@ def _frame(sources: _Source, index: int, image_type: frozenset[str], num_frames:
     for name in _FRAME_TYPES:
         image_type = image_type | read_words(_holder(sources[:-1], "FrameType", name), "FrameType")
     return Frame(
-        number=read_whole(file, "InstanceNumber") if num_frames == 1 else index + 1,
+        number=read_integer(file, "InstanceNumber") if num_frames == 1 else index + 1,
         index=index,
         position_mm=numbers("ImagePositionPatient", 3),
         orientation=numbers("ImageOrientationPatient", 6),
@@ -266,12 +275,12 @@ def _frame(sources: _Source, index: int, image_type: frozenset[str], num_frames:
         intercept=number("RescaleIntercept"),
         rescale_type=read_text(holder("RescaleType"), "RescaleType").upper(),
         image_type=image_type,
-        told_apart=dict(_tell_apart(sources)),
+        acquisition=dict(_acquisition_values(sources)),
     )
 
 
-def _tell_apart(sources: _Source) -> Iterator[tuple[str, float | str]]:
-    for what, (keyword, group, in_group) in _TOLD_APART.items():
+def _acquisition_values(sources: _Source) -> Iterator[tuple[str, float | str]]:
+    for what, (keyword, group, in_group) in _ACQUISITION_TAGS.items():
         for source in sources:
             if isinstance(source, _Groups):
                 held, name = (source.group(group) if group else None), in_group

@@ -1,7 +1,7 @@
-"""Voxels of DICOM slices: decoded by pydicom, or by SimpleITK's GDCM where pydicom has no decoder, and rescaled.
+"""Read and rescale the voxels of DICOM slices, decoded by pydicom or, if it has no decoder, by SimpleITK's GDCM.
 
-SimpleITK reads the compressed pixels alone, out of a file made for it: by itself it would rescale, and cannot per
-frame. MONOCHROME1 says that small values are shown white; values stay as they are stored, as dcm2niix keeps them.
+GDCM gets a temporary file with the compressed pixels of one frame and no rescaling, since it cannot rescale frame by
+frame. Images with PhotometricInterpretation MONOCHROME1 are not inverted, as in dcm2niix.
 """
 
 import io
@@ -22,7 +22,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, gen
 
 from medunet.base.errors import DataError
 from medunet.imaging.dicom import Slice
-from medunet.imaging.dicom_tags import quiet
+from medunet.imaging.dicom_tags import silence_pydicom
 
 _GDCM_DECODES = {f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)}
 _PIXEL_TAGS = (
@@ -31,11 +31,11 @@ _PIXEL_TAGS = (
 
 
 class NoDecoderError(DataError):
-    """Pixels whose transfer syntax neither pydicom nor SimpleITK decodes here."""
+    """Neither pydicom nor SimpleITK can decode the transfer syntax on this machine."""
 
 
 class SliceError(DataError):
-    """A slice whose pixels cannot be read; `place` is its index among those asked for."""
+    """The pixels of a slice cannot be read; `place` is the slice's index among the requested ones."""
 
     def __init__(self, what: str, place: int) -> None:
         super().__init__(what)
@@ -44,22 +44,22 @@ class SliceError(DataError):
 
 @dataclass(frozen=True)
 class Voxels:
-    """Rescaled voxels `(I, J, K)`, int16 where all are whole and fit, else float32, and their range."""
+    """Rescaled voxels `(I, J, K)` and their range: int16 if all values are whole and fit, otherwise float32."""
 
     array: NDArray[np.int16] | NDArray[np.float32]
-    smallest: float  # NaN where any voxel is
+    smallest: float  # NaN if any voxel is NaN
     largest: float
 
 
 def read_slices(slices: Sequence[Slice]) -> Voxels:
-    """Read slices of one matrix, in the order given: axis I runs along the rows, J along the columns.
+    """Read slices of equal size, in the given order; axis I runs along the rows, J along the columns.
 
     Raises:
-        NoDecoderError: no decoder for the transfer syntax.
-        SliceError: pixels are missing, cut off or damaged, or are of another size than the header says.
+        NoDecoderError: there is no decoder for the transfer syntax.
+        SliceError: pixels are missing, truncated or damaged, or their size differs from the header's.
     """
     rows, columns = slices[0].file.shape
-    with quiet():
+    with silence_pydicom():
         return _read_all(slices, rows, columns)
 
 
@@ -69,18 +69,18 @@ def _read_all(slices: Sequence[Slice], rows: int, columns: int) -> Voxels:
     for place, stored in _in_file_order(slices):
         if stored.shape != (rows, columns):
             raise SliceError(f"its pixels are {stored.shape}, not {(rows, columns)}", place)
-        if volume is None:  # only when a first slice has shown that the size is no invention
+        if volume is None:  # allocated only after a first slice has confirmed the size in the header
             volume = np.empty((columns, rows, len(slices)), np.float32, order="F")
-        values = rescale(stored, slices[place])
+        values = rescale_slice(stored, slices[place])
         whole = whole and _are_whole(stored, values, slices[place])
         with np.errstate(over="ignore"):
             volume[:, :, place] = values.T
     assert volume is not None, "a series without slices is never read"
-    return store(volume, whole)
+    return make_voxels(volume, whole)
 
 
-def store(volume: NDArray[np.float32], whole: bool) -> Voxels:
-    """Return voxels as int16 if they are `whole` numbers and fit, else as they are."""
+def make_voxels(volume: NDArray[np.float32], whole: bool) -> Voxels:
+    """Return the voxels with their range, as int16 if they are `whole` numbers that fit, otherwise unchanged."""
     smallest, largest = float(volume.min()), float(volume.max())
     limits = np.iinfo(np.int16)
     if whole and limits.min <= smallest and largest <= limits.max:
@@ -95,26 +95,26 @@ def _are_whole(stored: NDArray, values: NDArray[np.float64], one: Slice) -> bool
     return bool(np.array_equal(values, np.rint(values)))
 
 
-def rescale(stored: NDArray, one: Slice) -> NDArray[np.float64]:
-    """Return a slice's values by its own slope and intercept; those not given are 1 and 0."""
+def rescale_slice(stored: NDArray, one: Slice) -> NDArray[np.float64]:
+    """Apply a slice's own rescale slope (default 1) and intercept (default 0) to its stored values."""
     slope = 1.0 if one.frame.slope is None else one.frame.slope
     intercept = 0.0 if one.frame.intercept is None else one.frame.intercept
     return stored.astype(np.float64) * slope + intercept
 
 
 def syntax_name(uid: str) -> str:
-    """Return the name of a transfer syntax, or its number where it has none that is known."""
+    """Return the name of a transfer syntax, or its UID if it has no known name."""
     return UID(uid).name if uid else "none given"
 
 
 def _in_file_order(slices: Sequence[Slice]) -> Iterator[tuple[int, NDArray]]:
-    """Yield each slice's place and stored values; a file is opened once, for all its frames."""
+    """Yield the index and the stored values of each slice; each file is opened once for all its frames."""
     places: dict[Path, list[int]] = {}
     for place, one in enumerate(slices):
         places.setdefault(one.file.path, []).append(place)
-    for held in places.values():
-        frames = _stored_frames(slices[held[0]], [slices[place].frame.index for place in held])
-        for place in held:
+    for in_file in places.values():
+        frames = _stored_frames(slices[in_file[0]], [slices[place].frame.index for place in in_file])
+        for place in in_file:
             try:
                 stored = next(frames, None)
             except NoDecoderError:
@@ -122,12 +122,12 @@ def _in_file_order(slices: Sequence[Slice]) -> Iterator[tuple[int, NDArray]]:
             except DataError as error:
                 raise SliceError(error.what, place) from error
             if stored is None:
-                raise SliceError("its file holds fewer frames than it says", place)
+                raise SliceError("its file holds fewer frames than its header states", place)
             yield place, stored
 
 
 def _stored_frames(first: Slice, indices: list[int]) -> Iterator[NDArray]:
-    """Yield frames of a file as stored, arrays `(rows, columns)`."""
+    """Yield frames of a file with their stored values, arrays `(rows, columns)`."""
     dataset = _read(first.file.path)
     syntax = dataset.file_meta.TransferSyntaxUID
     by_gdcm = syntax in _GDCM_DECODES
@@ -137,7 +137,7 @@ def _stored_frames(first: Slice, indices: list[int]) -> Iterator[NDArray]:
             for stored in iter_pixels(dataset, indices=indices):
                 yield stored
                 done += 1
-        except Exception as error:  # decoders raise whatever the bytes provoke
+        except Exception as error:  # damaged bytes may raise any exception in a decoder
             if not by_gdcm:
                 raise DataError(f"its pixels cannot be decoded ({type(error).__name__})") from error
     elif not by_gdcm:
@@ -149,17 +149,17 @@ def _stored_frames(first: Slice, indices: list[int]) -> Iterator[NDArray]:
 def _read(path: Path) -> Dataset:
     try:
         dataset = pydicom.dcmread(path, force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:  # a file without the preamble tells by its form
+        if "TransferSyntaxUID" not in dataset.file_meta:  # without a preamble, the encoding shows it
             implicit = dataset.original_encoding[0]
             dataset.file_meta.TransferSyntaxUID = (
                 ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
             )
     except OSError as error:
         raise DataError(error.strerror or "it cannot be read") from error
-    except Exception as error:  # pydicom raises whatever the bytes provoke
+    except Exception as error:  # damaged bytes may raise any exception in pydicom
         raise DataError(f"its file is cut off or damaged ({type(error).__name__})") from error
     if not isinstance(dataset.file_meta.TransferSyntaxUID, UID):
-        raise DataError("its TransferSyntaxUID is none")
+        raise DataError("its TransferSyntaxUID is invalid")
     return dataset
 
 
@@ -178,7 +178,7 @@ def _gdcm_frames(dataset: Dataset, indices: list[int]) -> Iterator[NDArray]:
             generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
         )
         described = {keyword: dataset[keyword].value for keyword in _PIXEL_TAGS}
-    except Exception as error:  # encapsulation that is damaged, or a tag that is missing
+    except Exception as error:  # damaged encapsulation or a missing tag
         raise DataError(f"its pixels cannot be found ({type(error).__name__})") from error
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
@@ -195,7 +195,7 @@ def _gdcm_frames(dataset: Dataset, indices: list[int]) -> Iterator[NDArray]:
 
 
 def _single_frame(described: dict[str, int], pixels: bytes, syntax: UID) -> bytes:
-    """Return a DICOM file of one compressed frame that says nothing but how its pixels are stored."""
+    """Return the bytes of a DICOM file with one compressed frame and only the tags needed to decode it."""
     single = Dataset()
     single.file_meta = FileMetaDataset()
     single.file_meta.TransferSyntaxUID = syntax

@@ -1,4 +1,4 @@
-"""Reader of DICOM segmentations: one label map of the segments' numbers, by highdicom."""
+"""Read DICOM segmentations with highdicom as one label map of the segment numbers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +14,17 @@ from medunet.imaging.volume import Header, StoredVoxels
 
 @dataclass(frozen=True)
 class _DecodedHeader(Header):
-    """A segmentation's header with its voxels, which are decoded to know their grid."""
+    """The header of a segmentation with its voxels, which must be decoded to find the grid."""
 
     array: NDArray[Any] = field(kw_only=True, repr=False)
 
 
 def read_header(path: Path, *, label: bool = False) -> Header:
-    """Read a segmentation's grid: the slices that it stores, `(I, J, K)` with an affine to RAS+ mm.
+    """Read a segmentation's grid: the stored slices as `(I, J, K)`, with an affine to RAS+ mm.
 
     Raises:
-        DataError: the file is missing or of another kind, its segments overlap, or highdicom is not installed.
+        DataError: the file is missing, it is not a DICOM segmentation, its segments overlap, or highdicom is not
+            installed.
     """
     if not path.exists():
         raise DataError("no such file", where=path.name)
@@ -35,7 +36,7 @@ def read_header(path: Path, *, label: bool = False) -> Header:
         ) from error
     try:
         volume = segread(path).get_volume(combine_segments=True, allow_missing_positions=True)
-    except Exception as error:  # many kinds, and their texts may hold the file's own
+    except Exception as error:  # of many types; their texts may contain values of the file
         if "overlap" in str(error).lower():
             raise DataError(
                 "has segments that overlap", where=path.name, hint="Export one file for each segment."
@@ -51,6 +52,6 @@ def read_header(path: Path, *, label: bool = False) -> Header:
 
 
 def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
-    """Return the label map whose header was read."""
+    """Return the label map that was decoded with the header."""
     assert isinstance(header, _DecodedHeader), "the header is of another format"
     return StoredVoxels(header.array)

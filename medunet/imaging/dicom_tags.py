@@ -1,6 +1,6 @@
-"""Values of DICOM tags read without trust.
+"""Read and validate values of DICOM tags.
 
-What cannot be decoded is a DataError that names the tag, never its value: it may name the patient.
+A value that cannot be decoded raises a DataError that names the tag, never its value, which may identify the patient.
 """
 
 import math
@@ -14,13 +14,13 @@ from pydicom.dataset import Dataset
 
 from medunet.base.errors import DataError
 
-_LARGEST_MM = 1e6  # of a coordinate; beyond it a header is damaged
+_LARGEST_MM = 1e6  # largest plausible coordinate
 _UNBOUNDED = ("RescaleSlope", "RescaleIntercept", "InstanceNumber", "NumberOfFrames")
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom from warning of values, by Python's warnings and by its log: they may name the patient."""
+def silence_pydicom() -> Iterator[None]:
+    """Suppress pydicom's warnings and log messages on values, which may identify the patient."""
     logger = pydicom.config.logger
     was_disabled, logger.disabled = logger.disabled, True
     try:
@@ -32,42 +32,42 @@ def quiet() -> Iterator[None]:
 
 
 def read_text(dataset: Dataset, keyword: str) -> str:
-    """Return a tag's text, "" where it is absent; several values as pydicom prints them."""
+    """Return a tag's text, "" if it is absent; several values are formatted as pydicom prints them."""
     value = _value(dataset, keyword)
     try:
         return "" if value is None else str(value).strip().strip("\0")
-    except Exception as error:  # names are decoded by their character set only now
+    except Exception as error:  # pydicom decodes the character set of names only here
         raise DataError(f"{keyword} cannot be read ({type(error).__name__})") from error
 
 
 def read_words(dataset: Dataset, keyword: str) -> frozenset[str]:
-    """Return a tag's values in capitals, such as those of ImageType; none where it is absent."""
+    """Return a tag's values in capitals, such as those of ImageType; an empty set if it is absent."""
     value = _value(dataset, keyword)
     parts = [] if value is None else [value] if isinstance(value, str) else value
     if not hasattr(parts, "__iter__"):
-        raise DataError(f"{keyword} is no text")
+        raise DataError(f"{keyword} is not text")
     return frozenset(str(part).strip().upper() for part in parts)
 
 
-def read_whole(dataset: Dataset, keyword: str) -> int | None:
-    """Return a tag's whole number of 0 or more (InstanceNumber may be less); None where it is absent or empty."""
+def read_integer(dataset: Dataset, keyword: str) -> int | None:
+    """Return a tag's non-negative integer (InstanceNumber may be negative); None if it is absent or empty."""
     values = read_numbers(dataset, keyword, 1)
     if values is None:
         return None
     if values[0] != int(values[0]) or (values[0] < 0 and keyword != "InstanceNumber"):
-        raise DataError(f"{keyword} is no whole number of 0 or more")
+        raise DataError(f"{keyword} is not a whole number of 0 or more")
     return int(values[0])
 
 
 def read_numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Return a tag's numbers, which must be `count`, finite and plausible; None where it is absent or empty."""
+    """Return a tag's `count` numbers, which must be finite and plausible; None if it is absent or empty."""
     value = _value(dataset, keyword)
     if value is None or (isinstance(value, str | bytes | list) and not value):
         return None
     try:
-        values = tuple(float(part) for part in _listed(value))
+        values = tuple(float(part) for part in _as_list(value))
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{keyword} is no number") from error
+        raise DataError(f"{keyword} is not a number") from error
     if not values:
         return None
     largest = math.inf if keyword in _UNBOUNDED else _LARGEST_MM
@@ -77,24 +77,26 @@ def read_numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...
 
 
 def read_items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """Return the items of a sequence; none where it is absent."""
+    """Return the items of a sequence, an empty list if it is absent."""
     value = _value(dataset, keyword)
     if value is None:
         return []
     if not isinstance(value, pydicom.Sequence):
-        raise DataError(f"{keyword} is no sequence")
+        raise DataError(f"{keyword} is not a sequence")
     try:
         return list(value)
-    except Exception as error:  # items are parsed when they are first looked at
+    except Exception as error:  # pydicom parses items on first access
         raise DataError(f"{keyword} cannot be read ({type(error).__name__})") from error
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else [value]
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:
     try:
         return dataset.get(keyword)
-    except Exception as error:  # values are decoded when first looked at, and raise as their bytes provoke
+    except (
+        Exception
+    ) as error:  # pydicom decodes values on first access; damaged bytes may raise any exception
         raise DataError(f"{keyword} cannot be read ({type(error).__name__})") from error

@@ -1,6 +1,6 @@
-"""The table of file formats: which ending is read and written by what, and what such a file may be.
+"""Table of the supported file formats: ending, reader and writer of each, and the roles its files may have.
 
-A format is added by a module that reads it and a row here.
+To add a format, write a module that reads it and add a row to the table.
 """
 
 import re
@@ -18,17 +18,17 @@ from medunet.imaging.volume import Header, StoredVoxels
 
 
 class Reader(Protocol):
-    """What reads a format: a module or an object. `label` says that a picture's colours are values."""
+    """A module or object that reads a format; with `label` a picture is read as a label map."""
 
     def read_header(self, path: Path, *, label: bool = False) -> Header:
-        """Read a file's grid without its voxels; raise a DataError where it cannot be used."""
+        """Read a file's grid without its voxels; raise a DataError if it cannot be used."""
 
     def read_stored(self, header: Header, *, label: bool = False) -> StoredVoxels:
-        """Read the voxels of a file whose header was read; raise a DataError where they cannot be used."""
+        """Read the voxels that belong to a header; raise a DataError if they cannot be used."""
 
 
 class Writer(Protocol):
-    """What writes masks in a format."""
+    """A module or object that writes masks in a format."""
 
     def write_mask(self, path: Path, mask: NDArray[np.uint8], like: Header) -> None:
         """Write a label map `(I, J, K)` on the grid of `like`."""
@@ -36,49 +36,51 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Format:
-    """A row of the table.
+    """A file format: a row of the table.
 
-    A volume that may be neither image nor label belongs to no case by its ending; a check names it as left out.
+    A volume that may be neither image nor label is not used for cases; the dataset check reports it as unmatched.
     """
 
     ending: str
     reader: Reader
     writer: Writer | None = None
-    may_be_image: bool = False  # of a case; such a volume is taken as a case's label, too
-    may_be_label: bool = False  # to be scored; such a picture is taken as a case's label, too
-    may_be_packed: bool = False  # by gzip, with .gz behind the ending
+    may_be_image: bool = False  # of a case; such a volume may also be the label of a case
+    may_be_label: bool = False  # to be scored; such a picture may also be the label of a case
+    may_be_gzipped: bool = False  # with .gz after the ending
     is_picture: bool = False  # 2D
     may_have_pages: bool = False  # several pictures in one file
-    voxels_beside: tuple[str, ...] = ()  # endings of the file that holds the voxels
+    data_endings: tuple[str, ...] = ()  # of the separate file that holds the voxels
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """The ending, before it that of packed files."""
-        return (f"{self.ending}.gz", self.ending) if self.may_be_packed else (self.ending,)
+        """The ending, after that of gzip-compressed files if the format allows them."""
+        return (f"{self.ending}.gz", self.ending) if self.may_be_gzipped else (self.ending,)
 
     @property
     def expression(self) -> str:
-        """A regular expression of the endings in small letters."""
-        return re.escape(self.ending) + (r"(\.gz)?" if self.may_be_packed else "")
+        """A regular expression that matches the endings in lower case."""
+        return re.escape(self.ending) + (r"(\.gz)?" if self.may_be_gzipped else "")
 
 
 _NRRD, _META_IMAGE = ItkReader("NrrdImageIO"), ItkReader("MetaImageIO")
 
-NIFTI = Format(".nii", nifti, nifti, may_be_image=True, may_be_label=True, may_be_packed=True)
+NIFTI = Format(".nii", nifti, nifti, may_be_image=True, may_be_label=True, may_be_gzipped=True)
 FORMATS = (
     NIFTI,
     Format(".hdr", nifti),
     Format(".img", nifti),
-    Format(".mgz", nifti),  # which refuses it
-    Format(".seg.nrrd", _NRRD, may_be_label=True),  # before the ending that it ends in
+    Format(".mgz", nifti),  # not supported: the NIfTI reader rejects it
+    Format(".seg.nrrd", _NRRD, may_be_label=True),  # before .nrrd, which also matches
     Format(".nrrd", _NRRD, may_be_image=True, may_be_label=True),
     Format(".mha", _META_IMAGE, may_be_image=True, may_be_label=True),
-    Format(".mhd", _META_IMAGE, may_be_image=True, may_be_label=True, voxels_beside=(".raw", ".zraw")),
+    Format(".mhd", _META_IMAGE, may_be_image=True, may_be_label=True, data_endings=(".raw", ".zraw")),
     Format(".dcm", dicom_seg, may_be_label=True),
     Format(".png", pictures, pictures, may_be_image=True, may_be_label=True, is_picture=True),
     Format(".tif", pictures, may_be_image=True, may_be_label=True, is_picture=True, may_have_pages=True),
     Format(".tiff", pictures, may_be_image=True, may_be_label=True, is_picture=True, may_have_pages=True),
-    Format(".jpg", pictures, may_be_image=True, is_picture=True),  # as a label its values would be blurred
+    Format(
+        ".jpg", pictures, may_be_image=True, is_picture=True
+    ),  # lossy compression would corrupt label values
     Format(".jpeg", pictures, may_be_image=True, is_picture=True),
 )
 
@@ -90,21 +92,21 @@ LABEL_PICTURES = tuple(each for each in PICTURES if each.may_be_label)
 
 
 def format_of(path: PurePath) -> Format:
-    """Return a file's format by its ending, in capitals or not; NIfTI where the table does not have it."""
+    """Return a file's format by its ending, ignoring case; NIfTI if the table does not list the ending."""
     name = path.name.lower()
     return next((each for each in FORMATS if name.endswith(each.endings)), NIFTI)
 
 
 def is_picture(path: PurePath) -> bool:
-    """Say by a file's ending whether it is a 2D picture rather than a volume."""
+    """Return whether a file is a 2D picture rather than a volume, by its ending."""
     return format_of(path).is_picture
 
 
 def endings_of(formats: Iterable[Format]) -> tuple[str, ...]:
-    """Return the endings of formats, in the table's order."""
+    """Return the endings of formats, in the order given."""
     return tuple(ending for each in formats for ending in each.endings)
 
 
 def expression_of(formats: Iterable[Format]) -> str:
-    """Return a regular expression for any ending of formats, in capitals or not."""
+    """Return a regular expression that matches any ending of the formats, ignoring case."""
     return f"(?i:{'|'.join(each.expression for each in formats)})"

@@ -1,4 +1,4 @@
-"""Where voxels lie: spacing, orientation and distances between grids, from RAS+ affines in mm."""
+"""Geometry of voxel grids from RAS+ affines in mm: spacing, orientation and distances between grids."""
 
 import itertools
 import math
@@ -13,9 +13,8 @@ from medunet.base.errors import InputError
 Affine = NDArray[np.float64]
 
 LPS_TO_RAS: Affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-DISPLACED_VOXELS = (
-    0.1  # of the smallest spacing: two files whose corners lie further apart are not on one grid
-)
+# Two files are on the same grid if their corners differ by at most this fraction of the smallest spacing.
+GRID_TOLERANCE_VOXELS = 0.1
 _CAP_VARIABLE = "MEDUNET_MAX_VOLUME_GB"
 _DEFAULT_CAP_GB = 16.0
 
@@ -26,7 +25,7 @@ def spacing_of(affine: Affine) -> tuple[float, ...]:
 
 
 def axis_codes(affine: Affine) -> str:
-    """Return the closest anatomical direction of each axis, such as 'RAS' or 'LPS' ('?' where singular)."""
+    """Return the closest anatomical direction of each axis, such as 'RAS' or 'LPS'; '?' if it has none."""
     return "".join(code or "?" for code in nib.aff2axcodes(affine))
 
 
@@ -37,22 +36,22 @@ def corners(shape: tuple[int, ...], affine: Affine) -> NDArray[np.float64]:
 
 
 def corner_displacement_mm(shape: tuple[int, ...], affine: Affine, other: Affine) -> float:
-    """Return by how many mm the farthest corner of a grid moves between two affines."""
+    """Return the largest displacement in mm of a grid's corner voxels between two affines."""
     return float(np.linalg.norm(corners(shape, affine) - corners(shape, other), axis=1).max())
 
 
 def shear_degrees(affine: Affine) -> float:
-    """Return by how many degrees the axes deviate from being perpendicular to each other."""
+    """Return the largest deviation of the angles between axes from 90 degrees."""
     unit = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = np.abs(unit.T @ unit - np.eye(3)).max()
     return float(np.rad2deg(np.arcsin(min(1.0, cosines))))
 
 
 def max_volume_bytes() -> int:
-    """Return how many bytes of voxels a file may hold: `MEDUNET_MAX_VOLUME_GB`, by default 16 GB.
+    """Return the maximum size in bytes of a file's voxels: `MEDUNET_MAX_VOLUME_GB`, by default 16 GB.
 
     Raises:
-        InputError: the variable is set to no positive number.
+        InputError: the variable is not a positive number.
     """
     text = os.environ.get(_CAP_VARIABLE, "") or str(_DEFAULT_CAP_GB)
     try:
@@ -61,7 +60,7 @@ def max_volume_bytes() -> int:
         gigabytes = math.nan
     if not 0 < gigabytes < math.inf:
         raise InputError(
-            f"{text!r} is no number of gigabytes",
+            f"{text!r} is not a positive number of gigabytes",
             where=_CAP_VARIABLE,
             hint="Set it to a number above 0, such as 16.",
         )

@@ -1,7 +1,6 @@
-"""Reader of the formats that SimpleITK reads: NRRD, 3D Slicer's segmentations in it, and MetaImage.
+"""Read NRRD, including 3D Slicer segmentations, and MetaImage files with SimpleITK.
 
-Arrays are `(I, J, K)` with an affine to RAS+ mm, as everywhere; SimpleITK's reversed axes and LPS world are undone
-here.
+Arrays are `(I, J, K)` with an affine to RAS+ mm; SimpleITK's reversed axes and LPS coordinates are converted here.
 """
 
 import re
@@ -17,35 +16,35 @@ from medunet.imaging.geometry import LPS_TO_RAS, Affine
 from medunet.imaging.volume import Header, StoredVoxels
 
 _SEPARATE = (
-    "In 3D Slicer, export the segments to label maps that do not overlap, one file for each of those that do."
+    "In 3D Slicer, export the segments to several label maps, so that those in one file do not overlap."
 )
 
 
 @dataclass(frozen=True)
 class ItkReader:
-    """The reader of the files that one of SimpleITK's image IOs reads."""
+    """A reader for the files of one of SimpleITK's image IOs."""
 
-    image_io: str  # SimpleITK's name of it
+    image_io: str  # SimpleITK's name for it
 
     def read_header(self, path: Path, *, label: bool = False) -> Header:
         """Read a file's grid without its voxels.
 
         Raises:
-            DataError: the file is missing, of another kind, or has more than three axes.
+            DataError: the file is missing, not of this format, or has more than three axes.
         """
         reader = self._open(path)
         size = tuple(int(n) for n in reader.GetSize())
         return Header(path, size if len(size) == 3 else (*size, 1), _affine(reader), _dtype(reader))
 
     def read_stored(self, header: Header, *, label: bool = False) -> StoredVoxels:
-        """Read a scan or label map `(I, J, K)` in its own number type.
+        """Read a scan or label map `(I, J, K)` in its stored data type.
 
-        The layers of a Slicer segmentation become one label map of its segments' label values. An image `(I, J)`
-        becomes one slice of 1 mm.
+        The layers of a Slicer segmentation are merged into one label map of its segments' label values. An image
+        `(I, J)` becomes one slice 1 mm thick.
 
         Raises:
-            DataError: as `read_header`; or the file is cut off, has several values a voxel, or its segments overlap
-                or share a value.
+            DataError: as `read_header`; or the file is truncated, has several values per voxel, or its segments
+                overlap or share a value.
         """
         import SimpleITK as sitk
 
@@ -55,7 +54,7 @@ class ItkReader:
             values = sitk.GetArrayFromImage(reader.Execute())
         except RuntimeError as error:
             raise DataError(
-                "the voxels cannot be read: the file is truncated or corrupt, or the file of its voxels is missing",
+                "the voxels cannot be read: the file is truncated or corrupt, or its separate data file is missing",
                 where=path.name,
                 hint="Copy or export it again.",
             ) from error
@@ -65,7 +64,7 @@ class ItkReader:
         return StoredVoxels(array if array.ndim == 3 else array[:, :, None])
 
     def _open(self, path: Path) -> Any:
-        """Return SimpleITK's reader of a file, its header read."""
+        """Return a SimpleITK reader that has read the file's header."""
         import SimpleITK as sitk
 
         if not path.exists():
@@ -88,7 +87,7 @@ class ItkReader:
 
 
 def _affine(reader: Any) -> Affine:
-    """Return the affine to RAS+ mm of an image whose header SimpleITK has read."""
+    """Return the affine to RAS+ mm of the image whose header the SimpleITK reader has read."""
     num_axes = reader.GetDimension()
     direction = np.reshape(reader.GetDirection(), (num_axes, num_axes))
     affine = np.eye(4)
@@ -98,12 +97,12 @@ def _affine(reader: Any) -> Affine:
 
 
 def _dtype(reader: Any) -> np.dtype[Any]:
-    """Return the type of an image's voxels by SimpleITK's words for it, such as "16-bit signed integer"."""
+    """Return the data type of an image's voxels, from SimpleITK's name such as "16-bit signed integer"."""
     import SimpleITK as sitk
 
-    words = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    match = re.search(r"(complex of )?(\d+)-bit (unsigned|signed|float)", words)
-    assert match, words
+    name = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    match = re.search(r"(complex of )?(\d+)-bit (unsigned|signed|float)", name)
+    assert match, name
     bits = int(match[2])
     if match[1]:
         return np.dtype(f"complex{2 * bits}")
@@ -111,28 +110,32 @@ def _dtype(reader: Any) -> np.dtype[Any]:
 
 
 def _segments(reader: Any, path: Path) -> list[tuple[int, int]]:
-    """Return the layer and the label value of each segment that 3D Slicer names in a file's header."""
+    """Return the layer and the label value of each segment that 3D Slicer lists in the file's header."""
     segments = []
     for key in reader.GetMetaDataKeys():
         if not (match := re.fullmatch(r"Segment(\d+)_LabelValue", key)):
             continue
         layer = f"Segment{match.group(1)}_Layer"
         try:
-            place = int(reader.GetMetaData(layer)) if reader.HasMetaDataKey(layer) else 0
-            segments.append((place, int(reader.GetMetaData(key))))
+            number = int(reader.GetMetaData(layer)) if reader.HasMetaDataKey(layer) else 0
+            segments.append((number, int(reader.GetMetaData(key))))
         except ValueError as error:
-            raise DataError(f"{key} or {layer} is no whole number", where=path.name) from error
+            raise DataError(f"{key} or {layer} is not a whole number", where=path.name) from error
     return segments
 
 
 def _merge(layers: list[NDArray[Any]], segments: list[tuple[int, int]], path: Path) -> NDArray[Any]:
-    """Return one label map of all layers, each `(I, J, K)`; refuse what one map cannot hold."""
+    """Merge the layers, each `(I, J, K)`, into one label map.
+
+    Raises:
+        DataError: the layers cannot be merged into one map, or hold undeclared values.
+    """
     if not segments:
         if len(layers) > 1:
             raise DataError(
-                f"has {len(layers)} values at each voxel, and no label values of 3D Slicer's segments",
+                f"has {len(layers)} values per voxel, and no label values of 3D Slicer segments",
                 where=path.name,
-                hint="Save it as a label map with one value at each voxel.",
+                hint="Save it as a label map with one value per voxel.",
             )
         return layers[0]
     values = [value for _, value in segments]
@@ -142,11 +145,11 @@ def _merge(layers: list[NDArray[Any]], segments: list[tuple[int, int]], path: Pa
         )
     merged = layers[0]
     for number, layer in enumerate(layers):
-        declared = [value for place, value in segments if place == number]
-        # Plane by plane: of a whole volume NumPy makes integers of 8 bytes.
+        declared = [value for of_layer, value in segments if of_layer == number]
+        # Plane by plane, since NumPy converts the array to 8-byte integers.
         if not all(np.isin(plane, [0, *declared]).all() for plane in layer.T):
             raise DataError(
-                f"layer {number} holds values that are not its segments' {declared}",
+                f"layer {number} holds values other than its segments' label values {declared}",
                 where=path.name,
                 hint="Save the segmentation again in 3D Slicer.",
             )

@@ -1,7 +1,7 @@
-"""Reader and writer of NIfTI files: arrays `(I, J, K)` with an RAS+ affine in mm.
+"""Read and write NIfTI files as arrays `(I, J, K)` with an RAS+ affine in mm.
 
-Axes keep the file's own order. A mask is written with the very header geometry (sform, qform, codes, units)
-of the scan that it belongs to, so that any viewer overlays the two exactly.
+Axes are in the order of the file. A mask is written with the header geometry (sform, qform, codes, units) of its
+scan, so that any viewer overlays the two exactly.
 """
 
 import logging
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from medunet.base.errors import DataError
 from medunet.base.files import atomic_write
 from medunet.imaging.geometry import Affine, max_volume_bytes
-from medunet.imaging.packed import is_packed, read_span, read_start
+from medunet.imaging.gzip_files import is_gzipped, read_span, read_start
 from medunet.imaging.volume import Forms, Header, StoredVoxels, dtype_name
 
 _UNITS = {0: ("unknown", 1.0), 1: ("metres", 1000.0), 2: ("mm", 1.0), 3: ("micrometres", 0.001)}  # code: mm
-_HEADERS = (  # bytes of each version's header, where its magic bytes stand, and what they say
+_HEADERS = (  # of each version: header size, offset of the magic bytes, header type by magic bytes
     (348, 344, {b"n+1\0": nib.Nifti1Header, b"ni1\0": nib.nifti1.Nifti1PairHeader}),
     (540, 4, {b"n+2\0": nib.Nifti2Header, b"ni2\0": nib.nifti2.Nifti2PairHeader}),
 )
 _LONGEST_HEADER = 540
-_SILENT = logging.getLogger(f"{__name__}.header")  # for what NiBabel repairs in a header
+_SILENT = logging.getLogger(f"{__name__}.header")  # discards NiBabel's messages on header repairs
 _SILENT.disabled = True
 _GEOMETRY_FIELDS = (
     *("sform_code", "qform_code", "srow_x", "srow_y", "srow_z"),
@@ -36,16 +36,16 @@ _GEOMETRY_FIELDS = (
 
 @dataclass(frozen=True)
 class NiftiHeader(Header):
-    """The header of a NIfTI file, with NiBabel's own: where its voxels begin, and the geometry of its masks."""
+    """The header of a NIfTI file with NiBabel's own header, which has the voxel offset and the mask geometry."""
 
     nifti: nib.Nifti1Header = field(kw_only=True, repr=False)
 
 
 def read_header(path: Path, *, label: bool = False) -> NiftiHeader:
-    """Read a volume's grid without its voxels, NIfTI-1 or NIfTI-2, one file or a pair of .hdr and .img.
+    """Read a volume's grid without its voxels: NIfTI-1 or NIfTI-2, a single file or a pair of .hdr and .img.
 
     Raises:
-        DataError: the file is missing, may not be opened or is not NIfTI.
+        DataError: the file is missing, cannot be opened or is not NIfTI.
     """
     header_path, _ = _paths_of(path)
     try:
@@ -54,11 +54,11 @@ def read_header(path: Path, *, label: bool = False) -> NiftiHeader:
         raise DataError("no such file", where=header_path.name) from error
     except OSError as error:
         raise _unreadable(header_path, error) from error
-    named_packed = header_path.suffix.lower() == ".gz"
-    if named_packed and start and not is_packed(header_path):
-        raise _not_nifti(path, "its name ends in .gz, and it is not compressed")
-    if not named_packed and is_packed(header_path):
-        raise _not_nifti(path, "it is compressed, and its name does not end in .gz")
+    has_gz_ending = header_path.suffix.lower() == ".gz"
+    if has_gz_ending and start and not is_gzipped(header_path):
+        raise _not_nifti(path, "its name ends in .gz, but it is not compressed")
+    if not has_gz_ending and is_gzipped(header_path):
+        raise _not_nifti(path, "it is compressed, but its name does not end in .gz")
     try:
         nifti = _parse(start)
         shape = tuple(int(n) for n in nifti.get_data_shape())
@@ -86,25 +86,25 @@ def read_header(path: Path, *, label: bool = False) -> NiftiHeader:
 
 
 def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
-    """Read the voxels of a NIfTI file as they are stored; each byte is decoded once, to the stream's checksum.
+    """Read the stored voxels of a NIfTI file; a compressed file is decoded once, up to and including its checksum.
 
     Raises:
-        StreamError: the compressed stream is cut off or corrupt.
-        SizeError: the file holds less than its header promises, or far more.
-        DataError: it would exceed the cap on memory, its voxels are complex numbers or colours, its scale is not
+        StreamError: the compressed stream is truncated or corrupt.
+        SizeError: the file holds less data than its header states, or far more.
+        DataError: its voxels exceed the size limit or are complex numbers or colours, its scale factors are not
             finite, or it cannot be read.
     """
     assert isinstance(header, NiftiHeader), "the header is of another format"
     nifti, dtype = header.nifti, header.dtype
     if dtype.kind not in "biuf":
         raise DataError(
-            f"its voxels are of type {dtype_name(dtype)}, which is no number to segment",
+            f"its voxels are of type {dtype_name(dtype)}, which cannot be segmented",
             where=header.path.name,
-            hint="Convert it to whole or real numbers.",
+            hint="Convert it to integers or floats.",
         )
     if header.num_bytes > (cap := max_volume_bytes()):
         raise DataError(
-            f"its voxels take {header.num_bytes / 1e9:.3g} GB, more than the cap of {cap / 1e9:g} GB",
+            f"its voxels take {header.num_bytes / 1e9:.3g} GB, more than the limit of {cap / 1e9:g} GB",
             where=header.path.name,
             hint="Crop it, or set MEDUNET_MAX_VOLUME_GB.",
         )
@@ -134,36 +134,36 @@ def _read_forms(nifti: nib.Nifti1Header) -> Forms:
 
 
 def _paths_of(path: Path) -> tuple[Path, Path]:
-    """Return where header and voxels lie: two files where the name ends in .hdr or .img, else one."""
-    packing = path.suffix if path.suffix.lower() == ".gz" else ""
-    stem = path.name.removesuffix(packing)
+    """Return the paths of header and voxels: two files if the name ends in .hdr or .img, otherwise the same one."""
+    gz_ending = path.suffix if path.suffix.lower() == ".gz" else ""
+    stem = path.name.removesuffix(gz_ending)
     kind = Path(stem).suffix
     if kind.lower() not in (".hdr", ".img"):
         return path, path
     stem = stem.removesuffix(kind)
     header, voxels = (".HDR", ".IMG") if kind.isupper() else (".hdr", ".img")
-    return path.with_name(stem + header + packing), path.with_name(stem + voxels + packing)
+    return path.with_name(stem + header + gz_ending), path.with_name(stem + voxels + gz_ending)
 
 
 def _parse(start: bytes) -> nib.Nifti1Header:
-    """Return the header that a file begins with; of one file or a pair, of either version and byte order."""
-    for size, place, magics in _HEADERS:
+    """Parse the header at the start of a file, of a single file or a pair, of either version and byte order."""
+    for size, position, magics in _HEADERS:
         for magic, header_type in magics.items():
-            if len(start) >= size and start[place : place + len(magic)] == magic:
+            if len(start) >= size and start[position : position + len(magic)] == magic:
                 header = header_type(start[:size], check=False)
                 _check_layout(header)
                 header.check_fix(logger=_SILENT)
                 return header
-    raise ValueError("it does not begin with a NIfTI header")
+    raise ValueError("it does not start with a NIfTI header")
 
 
 def _check_layout(header: nib.Nifti1Header) -> None:
-    """Refuse what NiBabel passes: no sensible number of axes, and voxels that begin within the header."""
+    """Check the number of axes and the offset of the voxels, which NiBabel does not check."""
     if not 1 <= int(header["dim"][0]) <= 7:
-        raise ValueError("its number of axes is none from 1 to 7")
+        raise ValueError("its number of axes is not between 1 and 7")
     offset = float(header["vox_offset"])
     if not (header.single_vox_offset if header.is_single else 0) <= offset < math.inf:  # true for NaN
-        raise ValueError(f"its voxels cannot begin at byte {offset:g}")
+        raise ValueError(f"its voxels cannot start at byte {offset:g}")
 
 
 def _not_nifti(path: Path, reason: str) -> DataError:
@@ -171,14 +171,16 @@ def _not_nifti(path: Path, reason: str) -> DataError:
 
 
 def _unreadable(path: Path, error: BaseException) -> DataError:
-    reason = getattr(error, "strerror", None) or type(error).__name__  # its own text may hold the folder
+    reason = (
+        getattr(error, "strerror", None) or type(error).__name__
+    )  # the error's text may contain the folder
     return DataError(f"cannot be read ({reason})", where=path.name, hint="Copy or export it again.")
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
-    """Write a label map `(I, J, K)` as uint8 on the grid of `like`: same affine, codes and units.
+    """Write a label map `(I, J, K)` as uint8 on the grid of `like`, with the same affine, codes and units.
 
-    Nothing else of the scan's header is copied, since free-text fields may name the patient.
+    No other header field of the scan is copied, since free-text fields may identify the patient.
     """
     geometry = like.nifti if isinstance(like, NiftiHeader) else _make_geometry(like)
     header = nib.Nifti1Header()
@@ -194,8 +196,8 @@ def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
 
 
 def _make_geometry(like: Header) -> nib.Nifti1Header:
-    """Return a header with the geometry of a scan of another format, by sform and qform."""
-    assert not like.is_picture, "a picture's mask is no NIfTI file"
+    """Return a NIfTI header with the geometry of a scan of another format in sform and qform."""
+    assert not like.is_picture, "the mask of a picture cannot be written as NIfTI"
     header = nib.Nifti1Header()
     header.set_data_shape(like.shape)
     header.set_xyzt_units("mm")
@@ -205,7 +207,7 @@ def _make_geometry(like: Header) -> nib.Nifti1Header:
 
 
 def write_volume(path: Path, array: NDArray[Any], affine: Affine) -> None:
-    """Write an array `(I, J, K)` with an RAS+ affine in mm as a NIfTI scan, in the array's own type."""
+    """Write an array `(I, J, K)` with an RAS+ affine in mm as a NIfTI scan, in the array's data type."""
     image = nib.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, 1)

@@ -1,4 +1,4 @@
-"""Arrays turned to RAS+ axis order by permuting and flipping axes, no voxel resampled."""
+"""Reorient arrays to RAS+ axis order by permuting and flipping axes, without resampling."""
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +8,7 @@ from medunet.imaging.geometry import Affine
 
 
 def to_ras(array: NDArray, affine: Affine) -> tuple[NDArray, Affine]:
-    """Return `(C, I, J, K)` and its affine with axes as close to R, A, S as they come; oblique stays oblique."""
+    """Return an array `(C, I, J, K)` and its affine with the axes closest to R, A and S; obliqueness remains."""
     orientation = nib.io_orientation(affine)
     spatial = array.shape[1:]
     moved = np.moveaxis(nib.apply_orientation(np.moveaxis(array, 0, -1), orientation), -1, 0)

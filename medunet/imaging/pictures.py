@@ -1,8 +1,8 @@
-"""Reader and writer of 2D pictures: PNG, TIFF and JPEG as volumes `(I, J, 1)`.
+"""Read and write 2D pictures (PNG, TIFF and JPEG) as volumes `(I, J, 1)`.
 
-Axis 0 runs to the right, across a picture's columns, and axis 1 down its rows. A picture has no place in a patient
-and no spacing: it is measured in pixels, and its affine, to L along axis 0 and to P along axis 1, is the one that
-SimpleITK gives it. So it stands upright wherever axial planes are drawn.
+Axis 0 runs to the right, across a picture's columns, and axis 1 down its rows. A picture has no position in the
+patient and no spacing: it is measured in pixels. Its affine is the same as SimpleITK's, to L along axis 0 and to P
+along axis 1, so that it appears upright in axial views.
 """
 
 import struct
@@ -25,19 +25,19 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Decom
 
 
 class ColourError(DataError):
-    """A label in colours that are no values."""
+    """A label has colours that are not label values."""
 
 
 def picture_affine() -> Affine:
-    """Return every picture's affine: pixels of 1, rightwards to L and downwards to P."""
+    """Return the affine of all pictures: pixel size 1, rightwards to L and downwards to P."""
     return np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read_header(path: Path, *, label: bool = False) -> Header:
-    """Read a picture's grid without its pixels: `(I, J, 1)` if grey or a label, `(I, J, 1, 3)` in colour.
+    """Read a picture's grid without its pixels: `(I, J, 1)` if it is grey or a label, `(I, J, 1, 3)` if in colour.
 
     Raises:
-        DataError: it cannot be read, has several pages, or colours that are not RGB.
+        DataError: it cannot be read, has several pages, or has colours that are not RGB.
     """
     with _open(path) as picture:
         colours = not label and picture.mode not in _GREY
@@ -46,13 +46,14 @@ def read_header(path: Path, *, label: bool = False) -> Header:
 
 
 def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
-    """Read a picture's pixels `(I, J, 1)`, or `(I, J, 1, 3)` in colour, in their own type, 16 bits kept.
+    """Read a picture's pixels `(I, J, 1)`, or `(I, J, 1, 3)` if in colour, in their stored type of 8 or 16 bits.
 
-    Alpha is dropped. A palette gives colours; in a label its indices are the values, and a label saved in colours
-    is read where red, green and blue agree.
+    The alpha channel is dropped. A palette is converted to colours; in a label the palette's indices are the values.
+    A label saved in colours is read if red, green and blue are equal everywhere.
 
     Raises:
-        DataError: as `read_header`; or the file is cut off or corrupt, or a label is coloured.
+        DataError: as `read_header`; or the file is truncated or corrupt.
+        ColourError: a label has colours.
     """
     path = header.path
     with _open(path) as picture:
@@ -76,7 +77,7 @@ def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], like: Header) -> None:
-    """Write a label map `(I, J, 1)` as an 8-bit grey PNG of its values; no picture states where it lies."""
+    """Write a label map `(I, J, 1)` as an 8-bit grey PNG of its values; a PNG stores no geometry."""
     with atomic_write(path, suffix=".png") as temporary:
         Image.fromarray(np.ascontiguousarray(mask[:, :, 0].T, dtype=np.uint8)).save(temporary, format="PNG")
 
@@ -93,7 +94,7 @@ def _open(path: Path) -> ImageFile.ImageFile:
         ) from error
     fault = ""
     if num_pages > 1:
-        fault, hint = f"has {num_pages} pages", "Save each page as a file of its own."
+        fault, hint = f"has {num_pages} pages", "Save each page as a separate file."
     elif picture.mode not in (*_GREY, *_COLOUR, "P", "PA"):
         fault, hint = f"has colours of mode {picture.mode}", "Convert it to RGB or grey."
     if fault:
@@ -120,14 +121,14 @@ def _decode(picture: ImageFile.ImageFile, path: Path, *, label: bool) -> NDArray
 
 
 def _dtype_of(picture: ImageFile.ImageFile) -> np.dtype[Any]:
-    """Return the type of a picture's pixels as they are stored; bits count as bytes."""
+    """Return the data type of a picture's stored pixels; uint8 for 1-bit pictures."""
     if picture.mode in _SIXTEEN_BITS or _has_deep_colours(picture):
         return np.dtype(np.uint16)
     return np.dtype({"I": np.int32, "F": np.float32}.get(picture.mode, np.uint8))
 
 
 def _has_deep_colours(picture: ImageFile.ImageFile) -> bool:
-    """Say whether colours have 16 bits each, of which Pillow would keep the upper 8 alone."""
+    """Return whether colours have 16 bits per channel, which Pillow would reduce to 8."""
     return picture.mode in _COLOUR and any("16" in str(tile.args) for tile in picture.tile)
 
 

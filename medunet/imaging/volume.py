@@ -1,4 +1,4 @@
-"""A volume in memory: its header, its voxels as a file stores them, and its values, whatever the file's format."""
+"""Volumes in memory, independent of the file format: header, stored voxels and rescaled values."""
 
 import math
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ PIXELS = "px"
 
 @dataclass(frozen=True)
 class Forms:
-    """What a NIfTI header says twice of where voxels lie, in its own unit of length; None where a code is 0."""
+    """The sform and qform affines of a NIfTI header, in its own unit of length; None if the code is 0."""
 
     sform: Affine | None
     qform: Affine | None
-    qform_fault: str = ""  # why a qform that is there cannot be read
+    qform_fault: str = ""  # why a qform with a code above 0 cannot be read
 
     @property
     def are_missing(self) -> bool:
-        """Whether the header says nothing of where voxels lie: both codes are 0."""
+        """Whether the header has neither: both codes are 0."""
         return self.sform is None and self.qform is None and not self.qform_fault
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of a volume, whatever its format: shape, place and type of the voxels.
+    """The header of a volume file of any format: shape, affine and type of the voxels.
 
-    A 2D picture has no place in a patient, and its lengths are pixels.
+    A 2D picture has no position in the patient; its lengths are in pixels.
     """
 
     path: Path
@@ -40,11 +40,11 @@ class Header:
     affine: Affine  # from voxel index to RAS+ mm
     dtype: np.dtype[Any]  # of the voxels as stored
     unit: str = (
-        "mm"  # of length in the file: mm, metres, micrometres, unknown, "unit code 5"; px in a picture
+        "mm"  # of length in the file: mm, metres, micrometres, unknown, "unit code 5"; px of a picture
     )
-    slope: float = 1.0  # 0: values are the stored ones
+    slope: float = 1.0  # 0: stored values are not rescaled
     intercept: float = 0.0
-    forms: Forms | None = None  # None: the format states the place of voxels once
+    forms: Forms | None = None  # None: the format has a single affine
 
     @property
     def is_picture(self) -> bool:
@@ -58,37 +58,37 @@ class Header:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all voxels as the header promises them."""
+        """Size of all voxels in bytes, according to the header."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class StoredVoxels:
-    """Voxels as a file stores them, `(I, J, K)` or `(I, J, K, frames)`; values are `array * slope + intercept`."""
+    """Stored voxels of a file, `(I, J, K)` or `(I, J, K, frames)`; values are `array * slope + intercept`."""
 
     array: NDArray[Any]
     slope: float = 1.0
     intercept: float = 0.0
-    num_surplus: int = 0  # bytes that follow the last voxel
+    num_surplus: int = 0  # number of bytes after the last voxel
 
     @property
     def is_scaled(self) -> bool:
-        """Whether values are others than the stored ones."""
+        """Whether the values differ from the stored ones."""
         return (self.slope, self.intercept) != (1.0, 0.0)
 
     def values(self, dtype: Any = np.float32) -> NDArray[Any]:
-        """Return the values as `dtype`, scaled in float64."""
+        """Return the values as `dtype`, rescaled in float64."""
         scaled = self.array
         if self.is_scaled:
             with np.errstate(over="ignore", invalid="ignore"):
                 scaled = apply_read_scaling(scaled, np.float64(self.slope), np.float64(self.intercept))
-        with np.errstate(over="ignore"):  # what is beyond the type becomes infinite
+        with np.errstate(over="ignore"):  # values out of the type's range become infinite
             return scaled.astype(dtype, order="K", copy=False)
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume's voxels, array `(I, J, K)` or `(I, J, K, frames)`, with its header."""
+    """The values of a volume, array `(I, J, K)` or `(I, J, K, frames)`, with its header."""
 
     array: NDArray[Any]
     header: Header
@@ -105,5 +105,5 @@ class Volume:
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
-    """Return a type's name as NIfTI has it, such as 'int16', or 'RGB' of colours."""
+    """Return the name of a data type, such as 'int16', or 'RGB' for colours."""
     return "".join(dtype.names) if dtype.names else dtype.name

@@ -13,9 +13,9 @@ from medunet.base.errors import DataError, MedunetError
 from medunet.base.files import write_text
 from medunet.base.pool import run_parallel
 from medunet.base.progress import track
+from medunet.dataset.checks.duplicates import part_of
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.manifest_checks import choose_workers_for, errors_left
-from medunet.dataset.checks.twins import place_of
 from medunet.drawing.figures import TARGET_COLOURS, View, draw_thumbnail, figure_png
 from medunet.records.description import Description
 from medunet.records.fault import Fault
@@ -102,7 +102,7 @@ def check_html(
     cards = _cards(manifest, faults)
     serious = {fault.case for fault in faults if fault.severity != "note" and fault.case}
     excluded = {entry.id: entry.reason for entry in manifest.excluded}
-    places = {case.id: place_of(case) for case in manifest.cases}
+    places = {case.id: part_of(case) for case in manifest.cases}
     counts = Counter[str](fault.severity for fault in faults)
     return render(
         "checks.html",

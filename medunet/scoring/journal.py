@@ -90,7 +90,7 @@ def parse_score(plain: dict[str, Any]) -> CaseScore:
 
 def _state(path: Path) -> list[Any]:
     """Return path, size and modification time of a label file and of the files that hold its voxels."""
-    data_files = [path.with_suffix(ending) for ending in format_of(path).voxels_beside]
+    data_files = [path.with_suffix(ending) for ending in format_of(path).data_endings]
     states = []
     for each in (path, *data_files):
         with suppress(OSError):  # the file does not exist or is not accessible

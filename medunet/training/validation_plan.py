@@ -16,7 +16,7 @@ from pydantic import Field
 
 from medunet.base.errors import InputError
 from medunet.base.record import Record
-from medunet.dataset.splits import spread_strata
+from medunet.dataset.splits import stratify_folds
 from medunet.dataset.strata import make_strata, measure_labels
 from medunet.records.config import Config, TrainingConfig
 from medunet.records.data_root import case_paths
@@ -204,7 +204,7 @@ def draw_cases(
     ungrouped = [
         case.model_copy(update={"patient": case.id}) for case in cases
     ]  # cases of a patient need not stay together
-    places = spread_strata(ungrouped, {name: int(name not in drawn) for name in ids}, strata, seed)
+    places = stratify_folds(ungrouped, {name: int(name not in drawn) for name in ids}, strata, seed)
     return [case.id for case in cases if places[case.id] == 0]
 
 

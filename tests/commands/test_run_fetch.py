@@ -207,7 +207,7 @@ def test_a_hostile_archive_leaves_nothing(server: Server, tmp_path: Path) -> Non
         info.size = 1
         tar.addfile(info, io.BytesIO(b"1"))
     server.content = buffer.getvalue()
-    with pytest.raises(DataError, match="leads out of the folder"):
+    with pytest.raises(DataError, match="is outside the folder"):
         fetch(server, tmp_path / "deep" / "data")
     assert not list(tmp_path.rglob("evil"))
     assert not (tmp_path / "deep" / "data" / TASK).exists()

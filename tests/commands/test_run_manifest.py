@@ -46,7 +46,7 @@ def test_an_nnunet_user_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     result = call("manifest", raw, "--run", run)
     assert result.exit_code == 0, result.output
     assert "Recognised: an nnU-Net raw dataset" in result.output
-    assert "left out 1 of kind .json" in result.output
+    assert "left out 1 of type .json" in result.output
     assert "splits_final.json" in result.output
     manifest = Manifest.read(run / "manifest.json")
     assert {case.id: case.fold for case in manifest.cases} == dict(zip(ids, (0, 0, 1, 1), strict=True))
@@ -93,7 +93,7 @@ def test_folds_that_nnunet_made_are_taken_back(tmp_path: Path) -> None:
     (raw / "splits_final.json").write_text(json.dumps(splits))
     assert call("manifest", raw, "--run", tmp_path / "run").exit_code == 0
     result = call("manifest", raw, "--run", tmp_path / "run", "--set", "holdout=0.25")
-    assert "take it back with --set KEY=null" in str(result.exception)
+    assert "unset them with --set KEY=null" in str(result.exception)
     changes = ("--set", "holdout=0.25", "--set", "folds_file=null")
     assert call("manifest", raw, "--run", tmp_path / "run", *changes).exit_code == 0
 
@@ -136,6 +136,6 @@ def test_an_unknown_folder_begins_no_run(tmp_path: Path) -> None:
 def test_pictures_of_numbered_objects_from_the_bare_folder(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "data")
     result = call("manifest", root, "--run", tmp_path / "run")
-    assert "values number objects of one label" in result.output
+    assert "values number the objects of one label" in result.output
     assert call("check", tmp_path / "run", "--data-root", root).exit_code == 0
     assert {fault.code for fault in read_faults(tmp_path / "run/checks.json")} == {"S008"}

@@ -41,11 +41,11 @@ def test_lists_are_read(tmp_path: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("test.txt", "# nothing\n", "holds no test list"),
-        ("test.json", '{"tests": ["a"]}', "holds no test list"),
-        ("test.json", "[1, 2]", "holds no test list"),
+        ("test.txt", "# nothing\n", "has no test list"),
+        ("test.json", '{"tests": ["a"]}', "has no test list"),
+        ("test.json", "[1, 2]", "has no test list"),
         ("test.json", "[", "not valid JSON"),
-        ("test.txt", "a\nb\na\n", "names stand twice: a"),
+        ("test.txt", "a\nb\na\n", "names occur twice: a"),
     ],
 )
 def test_lists_that_cannot_be_used(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -76,28 +76,28 @@ def test_a_drawn_share_holds_whole_patients() -> None:
     ("cases", "options", "messages"),
     [
         (CASES, {"folds": [["a1"]], "holdout": 0.2}, ["exclude each other"]),
-        (CASES, {"test_share": 0.2, "test_names": ["c1"]}, ["share for the test and a test list exclude"]),
-        (CASES, {"folds": [["a1"]], "test_share": 0.2}, ["fixed folds leave no share"]),
-        (CASES, {"folds": [["a1"]], "stratify": True}, ["fixed folds leave nothing to stratify"]),
+        (CASES, {"test_share": 0.2, "test_names": ["c1"]}, ["test share and a test list exclude"]),
+        (CASES, {"folds": [["a1"]], "test_share": 0.2}, ["test_share cannot be combined with fixed folds"]),
+        (CASES, {"folds": [["a1"]], "stratify": True}, ["fixed folds cannot be stratified"]),
         (
             [case("a1", "a", fold=0), case("b1", "b", fold=1)],
             {"stratify": True, "test_share": 0.2},
-            ["case list's own folds leave no share", "case list's own folds leave nothing to stratify"],
+            ["combined with the case list's own folds", "case list's own folds cannot be stratified"],
         ),
         ([case("a1", "a", fold=0), case("b1", "b", fold=1)], {"test_names": ["b"]}, ["no case in fold 1"]),
-        ([*CASES, case("t1", "t", "test")], {"test_share": 0.2}, ["1 labelled test case.s. of their own"]),
+        ([*CASES, case("t1", "t", "test")], {"test_share": 0.2}, ["already have 1 labelled test case.s."]),
         (CASES[:2], {"test_share": 0.5}, ["one patient cannot be divided"]),
         (
             CASES,
             {"test_names": ["a1", "u1", "zz"]},
             [
-                "names no case or patient: zz",
+                "neither case nor patient: zz",
                 "not among the labelled training cases: u1",
-                "leaves cases of its patients to train on: a",
+                "has only some of the cases of patients: a",
             ],
         ),
-        (CASES, {"test_names": ["a", "b", "c"]}, ["leaves no case to train on"]),
-        ([case("a", "d"), case("e", "a"), *CASES[2:]], {"test_names": ["a"]}, ["a case of one patient and another"]),
+        (CASES, {"test_names": ["a", "b", "c"]}, ["leaves no training case"]),
+        ([case("a", "d"), case("e", "a"), *CASES[2:]], {"test_names": ["a"]}, ["a patient and a case of another"]),
     ],
 )  # fmt: skip
 def test_contradictions_are_named_all_at_once(

@@ -165,7 +165,7 @@ def test_a_case_to_train_on_must_be_left(
     kept = others.get("test_names", [])
     exclude = {f"liver_{i}": "motion" for i in range(12) if f"liver_{i}" not in kept}
     with pytest.raises(
-        InputError, match=f"of 12, {len(kept)} are for the test and {12 - len(kept)} are excluded"
+        InputError, match=f"of 12, {len(kept)} are test cases and {12 - len(kept)} are excluded"
     ):
         make_manifest(liver, root, exclude=exclude, **others)
 

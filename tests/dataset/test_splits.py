@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from medunet.base.errors import InputError
-from medunet.dataset.splits import fixed_folds, hold_out, make_folds, read_folds, spread_strata
+from medunet.dataset.splits import fixed_folds, hold_out, make_folds, read_folds, stratify_folds
 from medunet.records.manifest import Case
 
 
@@ -62,17 +62,17 @@ def test_fixed_folds() -> None:
     assert fixed_folds(cases, [["c001"], ["c000", "c002"]]) == {"c001": 0, "c000": 1, "c002": 1}
     assert fixed_folds(cases, [["c001"], ["c002"]], {"c000"}) == {"c001": 0, "c002": 1}
     assert fixed_folds(cases[1:], [["c001"], ["c000", "c002"]], {"c000"}) == {"c001": 0, "c002": 1}
-    with pytest.raises(InputError, match=r"not there to train on: c009; cases stand in no fold: c000, c002"):
+    with pytest.raises(InputError, match=r"not training cases: c009; cases are in no fold: c000, c002"):
         fixed_folds(cases, [["c001"], ["c009"]])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"folds": [["a"], ["b", "a"]]}', "in two places: a"),
-        ('{"validation": ["a"]}', "holds no folds"),
-        ('{"folds": [["a"], []]}', "holds no folds"),
-        ('{"folds": [[1]]}', "holds no folds"),
+        ('{"folds": [["a"], ["b", "a"]]}', "occur twice: a"),
+        ('{"validation": ["a"]}', "has no folds"),
+        ('{"folds": [["a"], []]}', "has no folds"),
+        ('{"folds": [[1]]}', "has no folds"),
         ("{", "not valid JSON"),
     ],
 )
@@ -125,10 +125,10 @@ def test_validation_and_training_are_two_folds(tmp_path: Path) -> None:
     path.write_text('{"about": "80/20", "validation": ["b"], "training": ["a", "c"]}')
     assert read_folds(path) == [["b"], ["a", "c"]]
     path.write_text('{"validation": ["b"], "training": ["a", "b"]}')
-    with pytest.raises(InputError, match="two places: b"):
+    with pytest.raises(InputError, match="occur twice: b"):
         read_folds(path)
     path.write_text('{"validation": [], "training": ["a"]}')
-    with pytest.raises(InputError, match="holds no folds"):
+    with pytest.raises(InputError, match="has no folds"):
         read_folds(path)
 
 
@@ -177,13 +177,13 @@ def test_stratified_folds_keep_patients_whole_and_sizes_as_they_were(
 ) -> None:
     cases, strata = draw_cohort(seed, cases_per_patient=cases_per_patient)
     drawn = make_folds(cases, num_folds, seed)
-    dealt = spread_strata(cases, drawn, strata, seed)
+    dealt = stratify_folds(cases, drawn, strata, seed)
     assert set(dealt) == {case.id for case in cases}
     assert Counter(dealt.values()) == Counter(drawn.values())
     assert len({(case.patient, dealt[case.id]) for case in cases}) == len({case.patient for case in cases})
     assert max(deviations(cases, dealt, strata)) <= (2.0 if cases_per_patient == 1 else 5.0)
     shuffle.shuffle(cases)
-    assert spread_strata(cases, drawn, dict(reversed(strata.items())), seed) == dealt
+    assert stratify_folds(cases, drawn, dict(reversed(strata.items())), seed) == dealt
 
 
 @pytest.mark.parametrize("cases_per_patient", [1, 2, 3])
@@ -193,7 +193,7 @@ def test_strata_are_spread_far_better_than_by_chance(cases_per_patient: int) -> 
         cases, strata = draw_cohort(seed, cases_per_patient=cases_per_patient)
         drawn = make_folds(cases, 5, seed)
         by_chance.append(np.mean(deviations(cases, drawn, strata)))
-        stratified.append(np.mean(deviations(cases, spread_strata(cases, drawn, strata, seed), strata)))
+        stratified.append(np.mean(deviations(cases, stratify_folds(cases, drawn, strata, seed), strata)))
     assert np.mean(stratified) < (0.4 if cases_per_patient == 1 else 0.6) * np.mean(by_chance)
     assert sum(ours > chance for ours, chance in zip(stratified, by_chance, strict=True)) == 0
 
@@ -206,7 +206,7 @@ def test_strata_are_spread_no_worse_than_by_scikit_learn(cases_per_patient: int)
         cases, several = draw_cohort(seed, cases_per_patient=cases_per_patient)
         label = {case.id: min(several[case.id]) for case in cases}
         strata = {case_id: [name] for case_id, name in label.items()}
-        folds = spread_strata(cases, make_folds(cases, 5, seed), strata, seed)
+        folds = stratify_folds(cases, make_folds(cases, 5, seed), strata, seed)
         splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of strata with fewer cases than folds
@@ -221,7 +221,7 @@ def test_strata_are_spread_no_worse_than_by_scikit_learn(cases_per_patient: int)
 
 def test_the_seed_changes_stratified_folds() -> None:
     cases, strata = draw_cohort(0)
-    dealt = [spread_strata(cases, make_folds(cases, 5, seed), strata, seed) for seed in (0, 0, 1)]
+    dealt = [stratify_folds(cases, make_folds(cases, 5, seed), strata, seed) for seed in (0, 0, 1)]
     assert dealt[0] == dealt[1] != dealt[2]
 
 
@@ -229,7 +229,7 @@ def test_a_share_held_out_is_stratified_too() -> None:
     cases = cases_of(list(range(40)))
     strata = {case.id: ["tumour" if index < 10 else "none"] for index, case in enumerate(cases)}
     for seed in range(5):
-        places = spread_strata(cases, hold_out(cases, 0.2, seed), strata, seed)
+        places = stratify_folds(cases, hold_out(cases, 0.2, seed), strata, seed)
         held = [case.id for case in cases if places[case.id] == 0]
         assert (len(held), sum(strata[case_id] == ["tumour"] for case_id in held)) == (8, 2)
 
@@ -237,4 +237,4 @@ def test_a_share_held_out_is_stratified_too() -> None:
 def test_without_strata_every_patient_still_has_a_place() -> None:
     cases = cases_of([0, 0, 1, 2, 3])
     drawn = make_folds(cases, 2, 0)
-    assert Counter(spread_strata(cases, drawn, {}, 0).values()) == Counter(drawn.values())
+    assert Counter(stratify_folds(cases, drawn, {}, 0).values()) == Counter(drawn.values())

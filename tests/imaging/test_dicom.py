@@ -39,7 +39,7 @@ def all_slices(*files: DicomFile) -> list[Slice]:
 
 def test_a_header_says_where_the_image_lies(tmp_path: Path) -> None:
     file = header(make_slice(3, orientation=OBLIQUE), tmp_path)
-    assert (file.shape, file.modality, file.no_image, file.secondary) == ((10, 12), "CT", "", False)
+    assert (file.shape, file.modality, file.skip_reason, file.secondary) == ((10, 12), "CT", "", False)
     (frame,) = file.frames
     assert frame.orientation == OBLIQUE
     assert frame.spacing_mm == SPACING_MM
@@ -142,7 +142,7 @@ def test_frames_without_positions_are_no_volume(tmp_path: Path) -> None:
     one = make_slice(0)
     one.NumberOfFrames = 2
     one.PixelData = one.PixelData * 2
-    assert header(one, tmp_path).no_image == "frames without positions"
+    assert header(one, tmp_path).skip_reason == "frames without positions"
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,14 @@ def test_frames_without_positions_are_no_volume(tmp_path: Path) -> None:
 def test_what_cannot_be_part_of_a_volume(tmp_path: Path, keyword: str, value: object, why: str) -> None:
     one = make_slice(0)
     setattr(one, keyword, value)
-    assert header(one, tmp_path).no_image == why
+    assert header(one, tmp_path).skip_reason == why
 
 
 def test_a_report_has_no_pixels(tmp_path: Path) -> None:
     one = make_slice(0)
     one.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
     del one.Rows, one.Columns, one.PixelData
-    assert header(one, tmp_path).no_image == "no pixels"
+    assert header(one, tmp_path).skip_reason == "no pixels"
 
 
 def test_jpeg_lossless_is_decoded_by_gdcm(tmp_path: Path) -> None:

@@ -115,17 +115,19 @@ def test_the_layers_of_slicer_become_one_map(tmp_path: Path) -> None:
     layers[1, 2, 3, 1] = 2  # where layer 0 holds 1
     with pytest.raises(DataError, match=r"c\.seg\.nrrd: has segments that overlap. In 3D Slicer"):
         read_label(save(tmp_path / "c.seg.nrrd", to_itk(layers, layers=True), **notes))
-    with pytest.raises(DataError, match="has 2 values at each voxel"):
+    with pytest.raises(DataError, match="has 2 values per voxel"):
         read_label(save(tmp_path / "d.nrrd", to_itk(layers, layers=True)))
 
 
 def test_a_value_without_a_segment_is_named(labels: np.ndarray, tmp_path: Path) -> None:
     notes = {"Segment0_LabelValue": 1, "Segment1_LabelValue": 2}  # there are 3s, too
-    with pytest.raises(DataError, match=r"layer 0 holds values that are not its segments' \[1, 2\]"):
+    with pytest.raises(
+        DataError, match=r"layer 0 holds values other than its segments' label values \[1, 2\]"
+    ):
         read_label(save(tmp_path / "a.seg.nrrd", to_itk(labels), **notes))
     whole = save(tmp_path / "b.seg.nrrd", to_itk(labels), **notes, Segment2_LabelValue=3)
     assert np.array_equal(read_label(whole).array, labels)
-    with pytest.raises(DataError, match="Segment0_LabelValue or Segment0_Layer is no whole number"):
+    with pytest.raises(DataError, match="Segment0_LabelValue or Segment0_Layer is not a whole number"):
         read_label(save(tmp_path / "c.seg.nrrd", to_itk(labels), Segment0_LabelValue="one"))
 
 

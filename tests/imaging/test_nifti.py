@@ -149,10 +149,10 @@ def test_pairs_of_files_are_read_by_either_name(tmp_path):
 def test_the_cap_on_memory_holds_wherever_a_file_is_read(tmp_path, monkeypatch):
     scan = write_scan(tmp_path / "scan.nii.gz")
     monkeypatch.setenv("MEDUNET_MAX_VOLUME_GB", "5e-7")
-    with pytest.raises(DataError, match=r"6\.3e-07 GB, more than the cap of 5e-07 GB"):
+    with pytest.raises(DataError, match=r"6\.3e-07 GB, more than the limit of 5e-07 GB"):
         read_volume(scan)
     monkeypatch.setenv("MEDUNET_MAX_VOLUME_GB", "much")
-    with pytest.raises(InputError, match="MEDUNET_MAX_VOLUME_GB: 'much' is no number"):
+    with pytest.raises(InputError, match="MEDUNET_MAX_VOLUME_GB: 'much' is not a positive number"):
         read_volume(scan)
 
 

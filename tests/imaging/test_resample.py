@@ -164,7 +164,7 @@ def test_an_affine_that_spans_no_volume_is_refused(
     else:
         broken[2, 2] = 0.0 if fault == "flat" else np.inf
     own, onto = (broken, AFFINE) if is_own else (AFFINE, broken)
-    with pytest.raises(DataError, match=r"a grid's affine spans no volume\. Export the file again\."):
+    with pytest.raises(DataError, match=r"a grid's affine is singular\. Export the file again\."):
         resample_labels(labels, own, SHAPE, onto)
 
 
@@ -175,7 +175,7 @@ def test_grids_that_do_not_meet_are_refused(labels: NDArray[np.uint8]) -> None:
         for sign in (-1, 1):
             beside, over = AFFINE.copy(), AFFINE.copy()
             beside[:3, 3] += sign * (sizes_mm[axis] + 0.01) * directions[:, axis]
-            with pytest.raises(DataError, match=r"do not meet\. Check that both belong to one scan"):
+            with pytest.raises(DataError, match=r"do not overlap\. Check that both belong to one scan"):
                 resample_labels(labels, AFFINE, SHAPE, beside)
             over[:3, 3] += (
                 sign * (sizes_mm[axis] - 2.0) * directions[:, axis]
@@ -191,7 +191,7 @@ def test_a_turned_grid_past_a_corner_does_not_meet() -> None:
     turn = np.array([[half, -half, 0], [half, half, 0], [0, 0, 1]])
     beside = nib.affines.from_matvec(turn, (13, 13 - 9 * half, 0))
     for old, new in ((np.eye(4), beside), (beside, np.eye(4))):
-        with pytest.raises(DataError, match="do not meet"):
+        with pytest.raises(DataError, match="do not overlap"):
             resample_labels(full, old, full.shape, new)
     over = nib.affines.from_matvec(turn, (12, 12 - 9 * half, 0))
     assert resample_labels(full, np.eye(4), full.shape, over).any()

@@ -10,7 +10,7 @@ from medunet.base.errors import DataError
 from medunet.dataset.checks.label_checks import check_label
 from medunet.imaging.volume import StoredVoxels
 from medunet.imaging.volumes import read_header, read_label, read_stored
-from medunet.imaging.whole_numbers import as_whole, label_values
+from medunet.imaging.whole_numbers import as_integers, label_values
 from medunet.records.description import Description
 from medunet.transforms.chain import LoadCased
 
@@ -76,7 +76,7 @@ def test_what_lies_farther_from_a_whole_number_is_refused_by_both(tmp_path: Path
 def test_only_the_rounding_of_a_scale_is_forgiven() -> None:
     almost = np.array([0.0, 1.0 + 1e-7, 2.0]).reshape(3, 1, 1)
     assert label_values(StoredVoxels(almost)) is almost
-    assert as_whole(almost) is None
+    assert as_integers(almost) is None
     tiny = label_values(StoredVoxels(np.ones((1, 1, 1)), slope=1e-9))
     assert tiny.item() == 1e-9
     odd = label_values(StoredVoxels(np.array([np.nan, np.inf, 20.0]).reshape(3, 1, 1), slope=0.1 + 1e-9))
@@ -98,5 +98,5 @@ def test_only_the_rounding_of_a_scale_is_forgiven() -> None:
     ],
 )
 def test_narrowest_type(values: list[float], dtype: type | None) -> None:
-    whole = as_whole(np.array(values))
+    whole = as_integers(np.array(values))
     assert (None if whole is None else whole.dtype) == dtype

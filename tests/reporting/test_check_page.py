@@ -120,10 +120,10 @@ def test_each_code_says_what_it_means_and_how_to_mend(tmp_path: Path, root: Path
         {(fault.severity, fault.code) for fault in check_manifest(manifest, root)}
     )
     kind = html[html.index("<b>P002</b>") : html.index("</details>", html.index("<b>P002</b>"))]
-    assert "label and image lie apart" in kind
-    assert "a corner more than a tenth of a voxel off tells" in kind
+    assert "label displaced from image" in kind
+    assert "more than a tenth of a voxel" in kind
     assert "exclude the case" in kind
-    assert "5 mm from that of CT" in kind
+    assert "5 mm from those of CT" in kind
 
 
 def test_accepted_and_excluded_stay_in_sight(tmp_path: Path, root: Path, manifest: Manifest) -> None:

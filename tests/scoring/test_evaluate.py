@@ -122,7 +122,7 @@ def test_a_prediction_of_another_place_is_not_resampled(labels: np.ndarray, tmp_
     write_volume(tmp_path / "p.nii.gz", labels, away)
     pair = Pair("a", tmp_path / "r.nii.gz", tmp_path / "p.nii.gz")
     scores = score_pairs([pair], TARGETS, TARGETS, resample=True)
-    assert {(score.status, score.reason) for score in scores} == {("failed", "the two grids do not meet")}
+    assert {(score.status, score.reason) for score in scores} == {("failed", "the two grids do not overlap")}
 
 
 def save_cases(folder: Path, labels: np.ndarray, count: int) -> list[Pair]:

@@ -1,1 +1,1 @@
-"""What can be wrong with a dataset: coded faults, how each is found, and what the user accepts."""
+"""Check a dataset for faults: the catalogue of fault codes, the checks, and faults accepted by the user."""

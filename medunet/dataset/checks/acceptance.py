@@ -1,4 +1,4 @@
-"""Faults that the user accepts, each by code and case with a reason: kept in the manifest, never out of sight."""
+"""Accept faults by code and case with a reason; accepted faults are recorded in the manifest and still reported."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -10,17 +10,17 @@ from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted, Manifest
 
 GRID_CODES = ("P004", "P005")  # modalities on different grids
-_RESAMPLED = "resampled to the grid of the first modality when it is read"
+_RESAMPLED = "resampled to the grid of the first modality on reading"
 
 
 def accept_faults(manifest: Manifest, entries: Iterable[str]) -> Manifest:
-    """Return the manifest with more accepted faults, each given as 'CODE:CASE=REASON'.
+    """Return the manifest with additional accepted faults, each given as 'CODE:CASE=REASON'.
 
-    CASE is left empty for a fault of the set as a whole. What was accepted before is kept; of the same code and case
-    the newest reason counts. To accept that a case's modalities lie on different grids is to have them resampled.
+    CASE is empty for a fault of the whole dataset. Faults accepted before remain accepted; a new reason for the same
+    code and case replaces the old one. If different grids of a case's modalities are accepted, they are resampled.
 
     Raises:
-        InputError: names every entry without a reason, with an unknown code or with an unknown case.
+        InputError: entries have no reason, an unknown code or an unknown case; the message lists all of them.
     """
     accepted = {(entry.code, entry.case): entry for entry in manifest.accepted}
     known = {case.id for case in manifest.cases} | {""}
@@ -48,7 +48,7 @@ def accept_faults(manifest: Manifest, entries: Iterable[str]) -> Manifest:
 
 
 def with_accepted(manifest: Manifest, accepted: Iterable[Accepted]) -> Manifest:
-    """Return the manifest with these faults accepted; modalities whose grids may differ are resampled when read."""
+    """Return the manifest with exactly these faults accepted; modalities on different grids will be resampled."""
     accepted = tuple(accepted)
     resampled = {entry.case for entry in accepted if entry.code in GRID_CODES}
     cases = tuple(case.model_copy(update={"resample": case.id in resampled}) for case in manifest.cases)
@@ -57,25 +57,27 @@ def with_accepted(manifest: Manifest, accepted: Iterable[Accepted]) -> Manifest:
 
 def allow_resampling(manifest: Manifest, faults: Sequence[Fault]) -> Manifest:
     """Return the manifest with every difference between the grids of a case's modalities accepted."""
-    given = {(entry.code, entry.case) for entry in manifest.accepted}
-    apart = dict.fromkeys((fault.code, fault.case) for fault in faults if fault.code in GRID_CODES)
+    known = {(entry.code, entry.case) for entry in manifest.accepted}
+    different = dict.fromkeys((fault.code, fault.case) for fault in faults if fault.code in GRID_CODES)
     more = [
-        Accepted(code=code, case=case, reason=_RESAMPLED) for code, case in apart if (code, case) not in given
+        Accepted(code=code, case=case, reason=_RESAMPLED)
+        for code, case in different
+        if (code, case) not in known
     ]
     return with_accepted(manifest, (*manifest.accepted, *more))
 
 
 def mark_accepted(faults: Sequence[Fault], accepted: Sequence[Accepted]) -> list[Fault]:
-    """Return the faults, accepted ones with the user's reason; an entry without its fault is one itself (S011)."""
+    """Return the faults with the reasons of accepted ones; an accepted fault that was not found gives fault S011."""
     reasons = {(entry.code, entry.case): entry.reason for entry in accepted}
     found = {(fault.code, fault.case) for fault in faults}
     marked = [
         replace(fault, accepted=reasons.get((fault.code, fault.case), ""))
         for fault in faults
-        if fault.code != "S011"  # of an earlier call
+        if fault.code != "S011"  # from an earlier call
     ]
     stale = [
-        make_fault("S011", case, "accepted", f"{code} is accepted, but was not found")
+        make_fault("S011", case, "accepted", f"{code} is accepted but was not found")
         for code, case in reasons
         if (code, case) not in found
     ]

@@ -1,7 +1,7 @@
-"""The check of one case: each file by itself (N…), the label's values (L…), the files against each other (P…).
+"""Check one case: each file (N…), the label's values (L…) and the files against each other (P…).
 
-Each file is decoded once, and its voxels are dropped before the next file's are read; the label's foreground is kept
-for comparison with the images. What the checks of the whole set need is returned as facts.
+Each file is decoded once, and its voxels are released before the next file is read; only the label's foreground is
+kept for comparison with the images. Data for the checks of the whole dataset are returned as `CaseFacts`.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import check_grid, check_readable
 from medunet.dataset.checks.image_checks import check_image
 from medunet.dataset.checks.label_checks import Foreground, check_label
-from medunet.dataset.checks.mirrored import Border, Steps, check_mirrored
+from medunet.dataset.checks.mirrored import Border, BorderContrast, check_mirrored
 from medunet.dataset.checks.pair_checks import compare_files
 from medunet.imaging.geometry import max_volume_bytes
-from medunet.imaging.packed import SizeError
+from medunet.imaging.gzip_files import SizeError
 from medunet.imaging.pictures import ColourError
 from medunet.imaging.volume import Header, StoredVoxels
 from medunet.imaging.volumes import read_header, read_stored
@@ -28,12 +28,12 @@ from medunet.records.fault import Fault
 from medunet.records.manifest import Case
 
 
-@np.errstate(over="ignore", invalid="ignore")  # such values are faults, and named
+@np.errstate(over="ignore", invalid="ignore")  # such values are reported as faults
 def check_case(case: Case, description: Description, data_root: Path) -> tuple[list[Fault], CaseFacts]:
-    """Read a case's files and check them; whatever goes wrong is a fault of the case, never an exception.
+    """Read and check the files of a case; any error becomes a fault of the case.
 
     Raises:
-        InputError: the cap on a volume's size, `MEDUNET_MAX_VOLUME_GB`, is no number.
+        InputError: the limit of a volume's size, `MEDUNET_MAX_VOLUME_GB`, is not a positive number.
     """
     max_volume_bytes()
     faults: list[Fault] = []
@@ -44,10 +44,10 @@ def check_case(case: Case, description: Description, data_root: Path) -> tuple[l
             found, label, foreground = _check_label(case.id, case.label, description, data_root)
             faults += found
         elif case.split == "train":
-            faults.append(make_fault("N001", case.id, "label", "no label is named", expected="a label"))
+            faults.append(make_fault("N001", case.id, "label", "no label is listed", expected="a label"))
         border = Border.of(foreground) if foreground else None
         images: list[VolumeFacts] = []
-        steps: list[Steps] = []
+        contrasts: list[BorderContrast] = []
         for path in dict.fromkeys(case.images.values()):
             channels = [name for name in description.channels if case.images[name] == path]
             found, opened = _read_file(case.id, path, "+".join(channels), len(channels), data_root)
@@ -59,16 +59,19 @@ def check_case(case: Case, description: Description, data_root: Path) -> tuple[l
             images.append(facts)
             if border and foreground and facts.shape == foreground.shape:
                 array = opened.stored.array
-                steps += [
-                    border.look_up(array if array.ndim == 3 else array[..., n]) for n in range(len(channels))
+                contrasts += [
+                    border.measure(array if array.ndim == 3 else array[..., n]) for n in range(len(channels))
                 ]
         faults += compare_files(case.id, images, label)
         if label is not None:
-            faults += check_mirrored(case.id, steps, label.affine)
+            faults += check_mirrored(case.id, contrasts, label.affine)
         return faults, CaseFacts(case, tuple(images), label)
-    except Exception as error:  # the other cases go on
+    except Exception as error:  # so that the other cases are still checked
         text = f"{type(error).__name__}: {error}"
-        for root in (data_root.resolve(), data_root.absolute()):  # saved files hold no absolute path
+        for root in (
+            data_root.resolve(),
+            data_root.absolute(),
+        ):  # saved files must not contain absolute paths
             text = text.replace(str(root), "")
         return [*faults, make_fault("N099", case.id, "", text)], CaseFacts(case)
 
@@ -92,7 +95,7 @@ def _check_label(
 def _read_file(
     case_id: str, relative: str, subject: str, num_frames: int, data_root: Path, *, label: bool = False
 ) -> tuple[list[Fault], _Opened | None]:
-    """Read one file and check what holds for images and labels alike; None where its voxels are of no use."""
+    """Read one file and run the checks common to images and labels; None if its voxels cannot be used."""
     faults: list[Fault] = []
 
     def stop(code: str, measured: str) -> tuple[list[Fault], None]:
@@ -127,7 +130,7 @@ def _read_file(
     except DataError as error:
         return stop("N003", error.what)
     if stored.num_surplus:
-        measured = f"{stored.num_surplus} bytes follow the last voxel"
+        measured = f"{stored.num_surplus} bytes after the last voxel"
         faults.append(make_fault("N017", case_id, subject, measured, severity="warning"))
     if measured := _find_infinite(stored):
         faults.append(make_fault("N004", case_id, subject, measured))
@@ -135,7 +138,7 @@ def _read_file(
 
 
 def _find_infinite(stored: StoredVoxels) -> str:
-    """Say how many voxels are NaN or infinite, or that values are as float32, in which they are used; else ""."""
+    """Describe NaN and infinite voxels, and values beyond float32, in which they are used; "" if there are none."""
     array = stored.array
     if array.dtype.kind != "f" and not stored.is_scaled:
         return ""

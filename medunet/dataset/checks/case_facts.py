@@ -1,4 +1,4 @@
-"""What the checks of one case keep for those of the whole set: grids, hashes of voxels, brightness, volumes."""
+"""Data of one case for the checks of the whole dataset: grids, hashes of voxels, intensities and label volumes."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -8,27 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.imaging.geometry import Affine
-from medunet.imaging.whole_numbers import as_whole
+from medunet.imaging.whole_numbers import as_integers
 from medunet.records.manifest import Case
 
 
 @dataclass(frozen=True)
 class VolumeFacts:
-    """What is kept of a volume that could be read: its grid, a hash of its voxels, its bright end."""
+    """Data of a volume that could be read: its grid, a hash of its voxels, and its high intensities or labels."""
 
     subject: str
     path: str
     shape: tuple[int, ...]
     affine: Affine
-    content: str  # hash of shape and values, whatever their type; "" where all voxels are alike
-    bright: dict[str, float] = field(default_factory=dict)  # 99.5 percentile, by channel
-    values: frozenset[int] = frozenset()  # of a label
-    volumes_ml: dict[int, float] = field(default_factory=dict)  # of a label, by value above 0
+    content: str  # hash of shape and values, independent of the data type; "" if all voxels are equal
+    bright: dict[str, float] = field(default_factory=dict)  # 99.5th percentile by channel
+    values: frozenset[int] = frozenset()  # of a label map
+    volumes_ml: dict[int, float] = field(default_factory=dict)  # of a label map, by value above 0
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """A case with the facts of those of its files that could be read."""
+    """A case with the data of those of its files that could be read."""
 
     case: Case
     images: tuple[VolumeFacts, ...] = ()
@@ -36,17 +36,17 @@ class CaseFacts:
 
 
 def hash_content(array: NDArray[Any]) -> str:
-    """Return a hash of an array's shape and values, "" where all values are alike.
+    """Return a hash of an array's shape and values, or "" if all values are equal.
 
-    Values that are all whole are hashed as the narrowest of uint8, int16, int32 and int64 that holds them, others as
-    float32: a copy that is stored as another type hashes alike.
+    Whole numbers are hashed as the narrowest of uint8, int16, int32 and int64 that holds them, other values as
+    float32, so that a copy stored with another data type has the same hash.
     """
     if array.size == 0 or array.min() == array.max():
         return ""
-    whole = as_whole(array)
+    whole = as_integers(array)
     plain = array.astype(np.float32, order="K", copy=False) if whole is None else whole
     digest = hashlib.sha256(f"{array.shape} {plain.dtype}".encode())
-    digest.update(np.ascontiguousarray(plain.T).data)  # NIfTI's own order, so mostly no copy
+    digest.update(np.ascontiguousarray(plain.T).data)  # NIfTI's memory order, so usually without a copy
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
-"""The catalogue of faults: what each code means, how it is measured, what is expected instead, and how to fix it.
+"""The catalogue of faults: the meaning, measurement, expected value and fix of each code.
 
-Codes are stable: N… of a volume file, D… of a DICOM series, L… of a label, P… of two files of one case, S… of the
-set and its split. docs/faults.md is made of it.
+Codes are stable: N… for volume files, D… for DICOM series, L… for labels, P… for two files of one case, S… for the
+dataset and its split. docs/faults.md is generated from it.
 """
 
 from medunet.dataset.checks.catalogue.dicom_faults import DICOM_FAULTS

@@ -1,4 +1,4 @@
-"""What a fault's code stands for, and how one is made; the codes themselves are in fault_catalogue.py."""
+"""Make faults by code, with severity, expected value and hint from the catalogue (fault_catalogue.py)."""
 
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.records.fault import Fault, Severity
@@ -13,7 +13,7 @@ def make_fault(
     expected: str = "",
     severity: Severity | None = None,
 ) -> Fault:
-    """Return a fault of the catalogue; what is not given stands there."""
+    """Return a fault of a code; `expected` and `severity` are the catalogue's unless given."""
     kind = FAULT_KINDS[code]
     return Fault(
         code, severity or kind.severity, case, subject, measured, expected or kind.expected, kind.hint

@@ -1,4 +1,4 @@
-"""docs/faults.md, made of the catalogue: `python -m medunet.dataset.checks.fault_pages > docs/faults.md`."""
+"""Generate docs/faults.md from the catalogue: `python -m medunet.dataset.checks.fault_pages > docs/faults.md`."""
 
 import sys
 
@@ -10,26 +10,26 @@ _CHAPTERS = {
     "D": "DICOM series",
     "L": "Labels",
     "P": "Two files of one case",
-    "S": "The set and its split",
+    "S": "The dataset and its split",
 }
 _HEAD = """\
-# Faults that `medunet check` and `medunet import-dicom` name
+# Faults reported by `medunet check` and `medunet import-dicom`
 
-Each fault has a code that stays the same, its case, what was measured and what was expected. An **error** keeps
-training from starting, a **warning** is worth a look, a **note** needs nothing. Codes with the severity "error" may
-be milder where the text says so.
+Each fault has a stable code, the case, the measured value and the expected value. An **error** prevents training, a
+**warning** should be looked at, a **note** needs no action. Some codes with severity "error" are warnings under the
+conditions given in their section.
 
-What to do about an error: correct the file and check again; leave the case out with
-`medunet check RUN --exclude CASE=REASON`; or, where it is known and harmless, accept it with
-`medunet check RUN --accept CODE:CASE=REASON`. What is accepted stays in the tables and on the pages, with its reason.
-A fault of the set as a whole has no case: `--accept S010:='a rare label'`.
+To resolve an error, correct the file and check again; exclude the case with
+`medunet check RUN --exclude CASE=REASON`; or, if the fault is known and harmless, accept it with
+`medunet check RUN --accept CODE:CASE=REASON`. Accepted faults are still shown in tables and on pages, with the
+reason. A fault of the whole dataset has no case: `--accept S010:='a rare label'`.
 
-This page is made of the catalogue in `medunet/dataset/checks/fault_catalogue.py`.
+This page is generated from the catalogue in `medunet/dataset/checks/fault_catalogue.py`.
 """
 
 
 def faults_markdown() -> str:
-    """Return the page: a table of all codes, then a section for each."""
+    """Return the page in Markdown: a table of all codes, then a section for each code."""
     rows = [
         f"| [{code}](#{_anchor(code, kind)}) | {kind.severity} | {kind.title} |"
         for code, kind in FAULT_KINDS.items()
@@ -42,7 +42,7 @@ def faults_markdown() -> str:
 
 
 def _section(code: str, kind: FaultKind) -> str:
-    expected = kind.expected or "stands with each fault"
+    expected = kind.expected or "given with each fault"
     return (
         f"### {_heading(code, kind)}\n\n"
         f"- **Severity:** {kind.severity}\n"
@@ -57,7 +57,7 @@ def _heading(code: str, kind: FaultKind) -> str:
 
 
 def _anchor(code: str, kind: FaultKind) -> str:
-    """Return a heading's anchor as GitHub makes it: lower case, without punctuation, hyphens for blanks."""
+    """Return a heading's anchor as GitHub generates it: lower case, no punctuation, hyphens for spaces."""
     kept = "".join(letter for letter in _heading(code, kind).lower() if letter.isalnum() or letter in " -_")
     return kept.replace(" ", "-")
 

@@ -1,4 +1,4 @@
-"""Checks of a volume file's header (N…): type, scale and number of its voxels, its grid, orientation and units."""
+"""Check the header of a volume file (N…): type, scaling and number of voxels, grid, orientation and units."""
 
 import numpy as np
 
@@ -14,15 +14,15 @@ from medunet.imaging.geometry import (
 from medunet.imaging.volume import Forms, Header, dtype_name
 from medunet.records.fault import Fault
 
-NOTED_MM = 1e-3  # smaller displacements are rounding
+NOTED_MM = 1e-3  # smaller displacements are rounding errors
 _SPACING_MM = (0.1, 12.0)
-_SAME = 1e-7  # in any unit and for any number of voxels
-_ROUNDED_VOXELS = 0.01  # of the smallest spacing: what a quaternion loses
+_SAME = 1e-7  # tolerance of affine entries, in any unit
+_ROUNDED_VOXELS = 0.01  # rounding error of a quaternion, as a fraction of the smallest spacing
 _MAX_SHEAR_DEGREES = 1.0
 
 
 def check_readable(case_id: str, subject: str, header: Header, num_frames: int) -> list[Fault]:
-    """Check what must be right before any voxel is read: type, scale, size, and axes for `num_frames` channels."""
+    """Check whether the voxels can be read: type, scaling, size, and axes for `num_frames` channels."""
     faults = []
 
     def add(code: str, measured: str, expected: str = "") -> None:
@@ -41,13 +41,13 @@ def check_readable(case_id: str, subject: str, header: Header, num_frames: int) 
     elif len(header.shape) < 3 or frames != (num_frames,) or 0 in header.shape:
         expected = "3 axes" if num_frames == 1 else f"4 axes, the last of {num_frames} channels"
         if header.is_picture:
-            expected = "a grey picture, since one channel is described"
+            expected = "a grey picture, since the description has one channel"
         add("N005", f"shape {shape_text(header.shape)}", expected)
     return faults
 
 
 def check_grid(case_id: str, subject: str, header: Header) -> list[Fault]:
-    """Check size, spacing, axes, orientation, units and the agreement of sform and qform."""
+    """Check size, spacing, axes, orientation, units, and whether sform and qform agree."""
     faults = []
 
     def add(code: str, measured: str) -> None:
@@ -74,8 +74,8 @@ def check_grid(case_id: str, subject: str, header: Header) -> list[Fault]:
     if header.forms is None:
         return faults
     if header.forms.are_missing:
-        add("N015", f"both codes 0; spacing {spacing_text}, axes taken as they come")
-    elif shear <= _MAX_SHEAR_DEGREES:  # a qform cannot hold shear
+        add("N015", f"both codes 0; spacing {spacing_text}, axis directions are assumed")
+    elif shear <= _MAX_SHEAR_DEGREES:  # a qform cannot represent shear
         faults += _compare_forms(case_id, subject, header, header.forms)
     return faults
 
@@ -86,20 +86,20 @@ def _compare_forms(case_id: str, subject: str, header: Header, forms: Forms) -> 
     sform, qform = forms.sform, forms.qform
     if sform is None or qform is None:
         return []
-    if np.abs(sform - qform).max() < _SAME:  # as most are
+    if np.abs(sform - qform).max() < _SAME:  # the usual case
         return []
     smallest_mm = min(header.spacing_mm)
     mm_per_unit = smallest_mm / min(spacing_of(sform))
-    apart_mm = corner_displacement_mm(header.shape, sform, qform) * mm_per_unit
-    if apart_mm <= max(NOTED_MM, _ROUNDED_VOXELS * smallest_mm):
+    displacement_mm = corner_displacement_mm(header.shape, sform, qform) * mm_per_unit
+    if displacement_mm <= max(NOTED_MM, _ROUNDED_VOXELS * smallest_mm):
         return []
-    slight = apart_mm <= min(1.0, smallest_mm)  # false for NaN
-    measured = f"their corners lie {apart_mm:.3g} mm apart"
+    slight = displacement_mm <= min(1.0, smallest_mm)  # false for NaN
+    measured = f"their corners differ by up to {displacement_mm:.3g} mm"
     return [make_fault("N008", case_id, subject, measured, severity="warning" if slight else "error")]
 
 
 def is_singular(affine: Affine) -> bool:
-    """Say whether an affine's axes are not finite, of no length or not independent."""
+    """Return whether an affine's axes are not finite, have no length or are linearly dependent."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or lengths.min() < 1e-9:
         return True

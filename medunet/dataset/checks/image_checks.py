@@ -1,4 +1,4 @@
-"""Checks of an image's intensities (N…): constant, and of a CT whether they are Hounsfield units."""
+"""Check the intensities of an image (N…): whether it is constant, and whether a CT is in Hounsfield units."""
 
 import math
 from typing import Any
@@ -14,10 +14,10 @@ from medunet.records.fault import Fault
 
 _SAMPLED_VOXELS = 1 << 14  # enough for a percentile and a histogram
 _AIR_HU = (-1100, -900)
-_TISSUE_HU = 150  # fat, muscle and organs lie within this of water
+_TISSUE_HU = 150  # fat, muscle and organs differ from water by at most this
 _BIN_HU = 20
-_PEAK_SHARE = 0.02  # of the voxels, within one bin: air, not noise
-_MUCH, _LITTLE = 0.10, 0.03  # of the voxels: a body's tissue is there; is not there
+_PEAK_SHARE = 0.02  # of the voxels in one bin: more is a peak, not noise
+_MUCH, _LITTLE = 0.10, 0.03  # of the voxels: more than the first is tissue, less than the second is none
 
 
 def check_image(
@@ -28,11 +28,11 @@ def check_image(
     stored: StoredVoxels,
     description: Description,
 ) -> tuple[list[Fault], VolumeFacts]:
-    """Check the intensities of a file whose frames are `channels`, and return what the set's checks need of it."""
+    """Check the intensities of a file whose frames are `channels`; return faults and data for dataset checks."""
     faults: list[Fault] = []
     array = stored.array
-    grey = array.ndim == 3  # which stands for each colour of a picture
-    stained = header.is_picture and array.min() < array.max()  # a stain may leave one colour empty
+    grey = array.ndim == 3  # used for each colour of a picture
+    stained = header.is_picture and array.min() < array.max()  # a stain may leave one colour constant
     bright = {}
     for index, name in enumerate(channels):
         frame = array if grey else array[..., index]
@@ -51,7 +51,7 @@ def check_image(
 
 
 def sample_voxels(frame: NDArray[Any]) -> NDArray[Any]:
-    """Return at most 16,384 voxels of a frame `(I, J, K)`, at a stride that falls into step with no axis."""
+    """Return at most 16,384 voxels of a frame `(I, J, K)`, with a stride that has no common divisor with its size."""
     flat = frame.ravel(order="K")
     stride = 1 + flat.size // _SAMPLED_VOXELS
     while stride > 1 and math.gcd(stride, frame.size) > 1:
@@ -60,11 +60,11 @@ def sample_voxels(frame: NDArray[Any]) -> NDArray[Any]:
 
 
 def check_hounsfield(case_id: str, subject: str, sample: NDArray[Any]) -> list[Fault]:
-    """Check by a sample of a CT's voxels that air is near -1000 HU and a body's tissue near 0.
+    """Check with a sample of a CT's voxels that air is near -1000 HU and soft tissue near 0.
 
-    An offset is told only where both air and tissue are found moved by it: the darkest peak of the histogram takes
-    air's place, a tenth of the voxels lie where tissue would then be, and next to none where it should be. So a scan
-    whose air was clipped or cropped away, or that is padded with -2000, raises nothing.
+    An offset is reported only if both air and tissue are shifted by it: the darkest peak of the histogram is taken as
+    air, at least a tenth of the voxels is where tissue would then be, and almost none where it should be. A scan
+    whose air was clipped or cropped away, or that is padded with -2000, gives no fault.
     """
     raw = _share(sample, 900, 1200) >= _MUCH and _share(sample, -1100, -_TISSUE_HU) < _LITTLE / 3
     if raw and _share(sample, -50, 100) >= _PEAK_SHARE:
@@ -77,17 +77,19 @@ def check_hounsfield(case_id: str, subject: str, sample: NDArray[Any]) -> list[F
     if not peaks.size:
         return []
     first = int(peaks[0])
-    first += int(np.argmax(counts[first : first + 5]))  # up to the top of its slope
+    first += int(np.argmax(counts[first : first + 5]))  # the top of the peak
     air = float(edges[first]) + _BIN_HU / 2
     offset = air + 1000
     if _AIR_HU[0] <= air <= _AIR_HU[1]:
         return []
-    moved, usual = (offset - _TISSUE_HU, offset + _TISSUE_HU), (-_TISSUE_HU, _TISSUE_HU)
-    both = (max(moved[0], usual[0]), min(moved[1], usual[1]))
+    shifted, usual = (offset - _TISSUE_HU, offset + _TISSUE_HU), (-_TISSUE_HU, _TISSUE_HU)
+    both = (max(shifted[0], usual[0]), min(shifted[1], usual[1]))
     shared = _share(sample, *both) if both[0] < both[1] else 0.0
-    if _share(sample, *moved) - shared < _MUCH or _share(sample, *usual) - shared > _LITTLE:
+    if _share(sample, *shifted) - shared < _MUCH or _share(sample, *usual) - shared > _LITTLE:
         return []
-    return [make_fault("N020", case_id, subject, f"darkest peak at {air:.0f}, tissue moved by as much")]
+    return [
+        make_fault("N020", case_id, subject, f"darkest peak at {air:.0f}, tissue shifted by the same offset")
+    ]
 
 
 def _share(sample: NDArray[Any], low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""Checks of a label's values (L…): declared, whole, not empty, of one edition, without stray specks."""
+"""Check the values of a label map (L…): declared, whole, not empty, of one edition, no isolated small pieces."""
 
 import itertools
 from dataclasses import dataclass
@@ -10,25 +10,26 @@ from numpy.typing import NDArray
 from medunet.dataset.checks.case_facts import VolumeFacts, hash_content
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import is_singular
-from medunet.dataset.checks.specks import find_specks
+from medunet.dataset.checks.isolated_components import find_isolated_components
 from medunet.imaging.volume import Header, StoredVoxels, dtype_name
-from medunet.imaging.whole_numbers import as_whole, chunks, label_values
+from medunet.imaging.whole_numbers import as_integers, chunks, label_values
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
 Box = tuple[slice, slice, slice]
 
-_MIN_BETWEEN = 10  # voxels between labels, from which interpolation is told from a stray value
-_BETWEEN_SHARE = 0.9  # of them stand between a smaller and a larger neighbour
-_LOOKED_AT = 2000
+_MIN_FRACTIONAL = 10  # voxels that are not whole: fewer are stray values, not interpolation
+_BETWEEN_SHARE = 0.9  # of them have a smaller and a larger neighbour
+_MAX_SAMPLED = 2000  # voxels that are not whole
 _EDITIONS = {3: 4, 4: 3}  # enhancing tumour in BraTS: 4 until 2021, then 3
 
 
 @dataclass(frozen=True)
 class Foreground:
-    """The part of a label map around all voxels that are neither background nor `ignore`, and where it lies.
+    """The bounding box of all voxels of a label map that are not 0, and its position.
 
-    `labels` holds the box `(I, J, K)` grown by a voxel where the grid goes on; instances are united as one value.
+    `labels` is the box `(I, J, K)` with a margin of one voxel within the grid; `ignore` is set to 0, and instances
+    are merged to one value.
     """
 
     labels: NDArray[np.integer]
@@ -39,9 +40,9 @@ class Foreground:
 def check_label(
     case_id: str, relative: str, header: Header, stored: StoredVoxels, description: Description
 ) -> tuple[list[Fault], VolumeFacts, Foreground | None]:
-    """Check a label's values; return what the set's checks need and the foreground, None where there is none."""
+    """Check the values of a label map; return faults, data for the dataset's checks, and the foreground if any."""
     values = label_values(stored)
-    labels = as_whole(values)
+    labels = as_integers(values)
     if labels is None:
         array = values.astype(np.float32) if stored.is_scaled else values
         content = hash_content(array)
@@ -76,12 +77,12 @@ def check_label(
         inside = np.where(inside == ignored, 0, inside)
     if not (header.is_picture or description.instances or singular):
         names = {value: name for name, value in description.labels.items()}
-        faults += find_specks(case_id, inside, box, counts, names, header.affine)
+        faults += find_isolated_components(case_id, inside, box, counts, names, header.affine)
     return faults, facts, Foreground(inside, box, labels.shape)
 
 
 def foreground_box(labels: NDArray[np.integer]) -> Box | None:
-    """Return the box `(I, J, K)` of all voxels that are not 0, grown by a voxel within the grid; None if all are."""
+    """Return the bounding box `(I, J, K)` of all voxels that are not 0, with a margin of a voxel; None if empty."""
     seen: NDArray[np.bool_] = np.any(labels, axis=2)
     sides = []
     for line in (seen.any(axis=1), seen.any(axis=0), np.any(labels, axis=(0, 1))):
@@ -93,7 +94,7 @@ def foreground_box(labels: NDArray[np.integer]) -> Box | None:
 
 
 def count_values(labels: NDArray[np.integer]) -> dict[int, int]:
-    """Return how many voxels each value has that occurs."""
+    """Return the number of voxels of each value that occurs."""
     flat = labels.ravel(order="K")
     if not flat.size:
         return {}
@@ -101,7 +102,7 @@ def count_values(labels: NDArray[np.integer]) -> dict[int, int]:
         total = np.zeros(1 + int(flat.max()), np.int64)
         num_foreground = 0
         for chunk in chunks(flat):
-            foreground = chunk[chunk != 0]  # mostly few, and counting is the slower part
+            foreground = chunk[chunk != 0]  # usually few, and counting is slower
             num_foreground += foreground.size
             total += np.bincount(foreground, minlength=total.size)
         total[0] = flat.size - num_foreground
@@ -113,7 +114,7 @@ def count_values(labels: NDArray[np.integer]) -> dict[int, int]:
 def _check_values(
     case_id: str, counts: dict[int, int], num_background: int, header: Header, description: Description
 ) -> list[Fault]:
-    """Check the values above 0 that occur, each with its number of voxels, against the declared ones."""
+    """Check the values other than 0, given with their numbers of voxels, against the declared ones."""
     faults = []
 
     def add(code: str, measured: str, expected: str = "") -> None:
@@ -143,7 +144,7 @@ def _check_values(
 def _other_edition(
     unknown: list[int], counts: dict[int, int], description: Description
 ) -> tuple[int, str] | None:
-    """Return the declared value and the name of enhancing tumour where the label is of another edition."""
+    """Return the declared value and the name of enhancing tumour if the label is of another BraTS edition."""
     for name, value in description.labels.items():
         if name.startswith("enhancing") and value in _EDITIONS and value not in counts:
             return (value, name) if unknown == [_EDITIONS[value]] else None
@@ -151,31 +152,31 @@ def _other_edition(
 
 
 def _not_whole(case_id: str, array: NDArray[Any], description: Description) -> Fault:
-    """Return the fault of values that are not whole: interpolated (L005) or something else (L002).
+    """Return the fault for values that are not whole: interpolated labels (L005) or another cause (L002).
 
-    Interpolation leaves values at the borders of labels alone, each between a smaller and a larger neighbour along
-    some axis; a label that was multiplied or cast has them inside too.
+    Interpolation gives such values only at the borders of labels, each between a smaller and a larger neighbour along
+    some axis; a label that was multiplied or cast has them inside as well.
     """
-    broken = np.argwhere(np.rint(array) != array)
-    if not len(broken):  # whole, but too large for any integer
+    fractional = np.argwhere(np.rint(array) != array)
+    if not len(fractional):  # whole, but too large for any integer
         measured = f"values up to {array.max():g}"
         return make_fault("L002", case_id, "label", measured, expected=_declared_text(description))
-    values = array[tuple(broken.T)]
+    values = array[tuple(fractional.T)]
     examples = ", ".join(f"{x:.4g}" for x in np.unique(values)[:5])
-    looked_at = broken[:: 1 + len(broken) // _LOOKED_AT]
-    own = array[tuple(looked_at.T)]
-    between = np.zeros(len(looked_at), bool)
+    sampled = fractional[:: 1 + len(fractional) // _MAX_SAMPLED]
+    own = array[tuple(sampled.T)]
+    between = np.zeros(len(sampled), bool)
     for axis, reach in itertools.product(range(array.ndim), (1, 2)):
-        before, after = looked_at.copy(), looked_at.copy()
+        before, after = sampled.copy(), sampled.copy()
         before[:, axis] = np.maximum(before[:, axis] - reach, 0)
         after[:, axis] = np.minimum(after[:, axis] + reach, array.shape[axis] - 1)
         sides = np.sort([array[tuple(before.T)], array[tuple(after.T)]], axis=0)
         between |= (sides[0] < own) & (own < sides[1])
     share = float(between.mean())
-    interpolated = len(broken) >= _MIN_BETWEEN and share >= _BETWEEN_SHARE
-    measured = f"{len(broken)} voxels are not whole, such as {examples}"
+    interpolated = len(fractional) >= _MIN_FRACTIONAL and share >= _BETWEEN_SHARE
+    measured = f"{len(fractional)} voxels are not whole, such as {examples}"
     if interpolated:
-        measured += f"; {share:.0%} of them stand between a smaller and a larger neighbour"
+        measured += f"; {share:.0%} of them are between a smaller and a larger neighbour"
     code = "L005" if interpolated else "L002"
     return make_fault(code, case_id, "label", measured, expected=_declared_text(description))
 

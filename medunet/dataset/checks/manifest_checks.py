@@ -1,4 +1,4 @@
-"""The check of a manifest: all faults of all cases, in one table, one JSON and one CSV file."""
+"""Check all files of a manifest, and write the faults as checks.json, checks.csv and a table for the terminal."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _COLUMNS = ("code", "severity", "case", "subject", "measured", "expected", "mend", "accepted")
 _SCHEMA = "medunet.checks/1"
 _FAULTS = TypeAdapter(list[Fault])
-_ENDED = "the process was ended from outside, perhaps for lack of memory"
+_KILLED = "the process was killed, possibly for lack of memory"
 
 _Examined = tuple[list[Fault], CaseFacts] | UnmatchedFacts
 
@@ -43,14 +43,17 @@ _Examined = tuple[list[Fault], CaseFacts] | UnmatchedFacts
 def check_manifest(
     manifest: Manifest, data_root: Path, *, loss: str = "auto", workers: int | None = None
 ) -> list[Fault]:
-    """Read every file of every case once and return all faults, errors first, with a progress bar on stderr.
+    """Read every file of every case once and return all faults, errors first; show a progress bar on stderr.
 
-    Excluded cases are checked by themselves but not against the others. `loss` is the training loss that the
-    labels must fit: auto, dice_ce or dice_bce. `workers` processes share the files (None: as many as cores and
-    memory allow); their number changes no fault. A case whose process is ended by the system has that as its fault.
+    Excluded cases are checked individually but not against the others. The number of workers does not affect the
+    result. If a worker process is killed by the system, its case gets a fault.
+
+    Args:
+        loss: training loss that the labels must fit: auto, dice_ce or dice_bce.
+        workers: number of processes; None for as many as cores and memory allow.
 
     Raises:
-        InputError: `MEDUNET_MAX_VOLUME_GB` is no number, or processes cannot be started.
+        InputError: `MEDUNET_MAX_VOLUME_GB` is not a positive number, or processes cannot be started.
     """
     max_volume_bytes()
     items: list[Case | Unmatched] = [*manifest.cases, *manifest.unmatched]
@@ -64,7 +67,7 @@ def check_manifest(
     faults: list[Fault] = []
     facts, strays = [], []
     for index, item in enumerate(items):
-        result = examined[index] or _ended(item)
+        result = examined[index] or _killed(item)
         if isinstance(result, UnmatchedFacts):
             strays.append(result)
             continue
@@ -76,14 +79,14 @@ def check_manifest(
 
 
 def choose_workers_for(items: Sequence[Case | Unmatched], data_root: Path) -> int:
-    """Return how many processes suit the files; the work is counted in cases as large as the largest."""
+    """Return the number of processes for the files, with the work measured in cases of the largest size."""
     sizes = [_count_voxels(item, data_root) for item in items]
     largest = max(sizes, default=0)
     return choose_workers(math.ceil(sum(sizes) / largest) if largest else 0, largest)
 
 
 def errors_left(faults: Sequence[Fault], manifest: Manifest) -> list[Fault]:
-    """Return the errors of cases that are not excluded and that are not accepted: training refuses these."""
+    """Return the errors that are not accepted and whose cases are not excluded; they prevent training."""
     excluded = {entry.id for entry in manifest.excluded}
     accepted = {(entry.code, entry.case) for entry in manifest.accepted}
     return [
@@ -96,13 +99,13 @@ def errors_left(faults: Sequence[Fault], manifest: Manifest) -> list[Fault]:
 
 
 def write_faults(faults: Sequence[Fault], folder: Path) -> None:
-    """Write checks.json and checks.csv, each whole or not at all; cells that a spreadsheet would run are quoted."""
+    """Write checks.json and checks.csv atomically; cells that a spreadsheet would run as formulas are quoted."""
     rows = _FAULTS.dump_python(list(faults), by_alias=True)
     write_json(folder / "checks.json", {"schema": _SCHEMA, "faults": rows})
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _inert(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: _quote_formula(value) for key, value in row.items()} for row in rows)
     write_text(folder / "checks.csv", text.getvalue())
 
 
@@ -110,7 +113,7 @@ def read_faults(path: Path) -> list[Fault]:
     """Read the faults of a checks.json.
 
     Raises:
-        InputError: the file is missing or is not what `write_faults` writes.
+        InputError: the file is missing or does not have the format of `write_faults`.
     """
     plain = read_json(path)
     try:
@@ -121,14 +124,16 @@ def read_faults(path: Path) -> list[Fault]:
         return _FAULTS.validate_python(plain.get("faults"))
     except ValidationError as error:
         raise InputError(
-            "does not hold faults as they are written", where=str(path), hint="Run `medunet check` again."
+            "does not contain faults in the expected format",
+            where=str(path),
+            hint="Run `medunet check` again.",
         ) from error
 
 
 def fault_table(faults: Sequence[Fault], *, most_rows: int = 12) -> Table:
-    """Return the faults as a table for the terminal: errors first, grouped by code, the hint given once a code.
+    """Return the faults as a table for the terminal: errors first, grouped by code with one hint per code.
 
-    Of a code with more than `most_rows` faults the rest is counted; checks.csv holds them all.
+    At most `most_rows` faults of a code are shown, with the number of the others; checks.csv has all of them.
     """
     table = Table(title=_count_text(faults), title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("case", "subject", "measured", "expected"):
@@ -157,23 +162,25 @@ def _examine(item: Case | Unmatched, *, description: Description, data_root: Pat
     return check_case(item, description, data_root)
 
 
-def _ended(item: Case | Unmatched) -> _Examined:
-    """Return what is known of an item whose process did not come back."""
+def _killed(item: Case | Unmatched) -> _Examined:
+    """Return the result for an item whose process was killed."""
     if isinstance(item, Unmatched):
-        return UnmatchedFacts(item, None, _ENDED)
-    return [make_fault("N099", item.id, "", _ENDED)], CaseFacts(item)
+        return UnmatchedFacts(item, None, _KILLED)
+    return [make_fault("N099", item.id, "", _KILLED)], CaseFacts(item)
 
 
 def _count_voxels(item: Case | Unmatched, data_root: Path) -> int:
-    """Return the voxels of an item's largest file, by its header; 0 where it cannot be or is not read."""
+    """Return the number of voxels in an item's largest file, from its header; 0 if it will not be read."""
     names = (
         [item.path] if isinstance(item, Unmatched) else [*item.images.values(), *filter(None, [item.label])]
     )
     try:
         paths = [file_path(name, data_root, name) for name in dict.fromkeys(names)]
         header = read_header(max(paths, key=lambda path: path.stat().st_size))
-        return math.prod(header.shape) if header.num_bytes <= max_volume_bytes() else 0  # which is not read
-    except Exception:  # the check itself says why
+        return (
+            math.prod(header.shape) if header.num_bytes <= max_volume_bytes() else 0
+        )  # too large to be read
+    except Exception:  # the check reports the reason
         return 0
 
 
@@ -188,5 +195,5 @@ def _count_text(faults: Sequence[Fault]) -> str:
     return f"{text}; {num_accepted} of them accepted" if num_accepted else text
 
 
-def _inert(cell: str) -> str:
+def _quote_formula(cell: str) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,4 +1,4 @@
-"""A mask that lies mirrored against its image (P008), told by the image's steps at the mask's border."""
+"""Detect masks that are mirrored relative to their image (P008), by the image's contrast at the mask's border."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,22 +13,24 @@ from medunet.dataset.checks.label_checks import Foreground
 from medunet.imaging.geometry import Affine, axis_codes
 from medunet.records.fault import Fault
 
-_FLIPS = np.array(list(itertools.product((False, True), repeat=3)))  # the first is as it lies
+_FLIPS = np.array(list(itertools.product((False, True), repeat=3)))  # the first is no flip
 _MAX_FACES = 400  # along each axis: enough for a median
 _MIN_FACES = 100
-_LOOKED_AT = 200_000  # voxels: of larger masks every n-th plane across an axis
-_CLEARLY = 1.3  # times as steep; good data reaches 0.9 by whole masks, 1.2 by single organs and lesions
-_FLOOR = 0.005  # of the image's range: smaller steps are noise
+_MAX_VOXELS = 200_000  # in larger masks only every n-th plane is used
+_MIN_RATIO = (
+    1.3  # of contrasts; correct data reaches 0.9 with whole masks, 1.2 with single organs and lesions
+)
+_NOISE = 0.005  # of the image's range: smaller differences are noise
 _BACKGROUND = 0.1  # of the image's range above its darkest voxel
-_TOLERATED = 0.05  # of the border, by which more of it may lie on the background
+_TOLERANCE = 0.05  # by which the share of the border on the background may increase
 _DIRECTIONS = {"R": "left-right", "L": "left-right", "A": "front-back", "P": "front-back"}
 
 
 @dataclass(frozen=True)
 class Border:
-    """Faces between a mask and its surroundings: flat indices, Fortran order, of the voxels on both sides.
+    """Voxel faces at the border of a mask: flat indices, in Fortran order, of the voxels on both sides.
 
-    Both arrays are `(8, faces)`: a row for the mask as it lies and for each flip about the grid's centre.
+    Both arrays are `(8, faces)`: a row for the unflipped mask and for each flip about the grid's centre.
     """
 
     inside: NDArray[np.int64]
@@ -36,9 +38,9 @@ class Border:
 
     @classmethod
     def of(cls, foreground: Foreground) -> Self | None:
-        """Sample at most 400 faces along each axis, evenly; None where there are too few to judge by."""
+        """Sample up to 400 evenly spaced faces along each axis; return None if there are too few."""
         mask = foreground.labels != 0
-        thinning = 1 + mask.size // _LOOKED_AT
+        thinning = 1 + mask.size // _MAX_VOXELS
         start = np.array([[side.start] for side in foreground.box])
         sides: tuple[list[NDArray[np.int64]], ...] = ([], [])
         for axis in range(3):
@@ -63,50 +65,49 @@ class Border:
         inside, outside = (from_end + signed @ np.concatenate(part, axis=1) for part in sides)
         return cls(inside, outside)
 
-    def look_up(self, frame: NDArray[Any]) -> "Steps":
-        """Measure an image `(I, J, K)` on the mask's grid."""
-        flat = frame.ravel(order="F")  # of NIfTI no copy
+    def measure(self, frame: NDArray[Any]) -> "BorderContrast":
+        """Measure the contrast of an image `(I, J, K)` on the mask's grid."""
+        flat = frame.ravel(order="F")  # without a copy for NIfTI
         inside, outside = (flat[side].astype(np.float32) for side in (self.inside, self.outside))
         dark = float(frame.min())
         extent = float(np.percentile(inside[0], 99)) - dark
         middle = inside.shape[1] // 2
-        steps = np.partition(np.abs(inside - outside), middle, axis=1)[:, middle] + _FLOOR * extent
-        return Steps(steps, (inside <= dark + _BACKGROUND * extent).mean(axis=1))
+        contrast = np.partition(np.abs(inside - outside), middle, axis=1)[:, middle] + _NOISE * extent
+        return BorderContrast(contrast, (inside <= dark + _BACKGROUND * extent).mean(axis=1))
 
 
 @dataclass(frozen=True)
-class Steps:
-    """What a border meets in one image, as it lies and under each flip, `(8,)`."""
+class BorderContrast:
+    """The contrast of one image at a mask's border, without and with each flip, arrays `(8,)`."""
 
-    sizes: NDArray[np.floating]  # median absolute difference across the border, in the image's stored unit
-    on_background: NDArray[np.floating]  # part of the border that lies on the dark background
+    contrast: NDArray[np.floating]  # median absolute difference across the border, in the image's stored unit
+    on_background: NDArray[np.floating]  # share of the border on the dark background
 
 
-def check_mirrored(case_id: str, border_steps: Sequence[Steps], affine: Affine) -> list[Fault]:
-    """Return a warning where a case's images all together have clearly steeper steps at the mirrored border.
+def check_mirrored(case_id: str, contrasts: Sequence[BorderContrast], affine: Affine) -> list[Fault]:
+    """Return a warning if a case's images have a clearly higher contrast at the border of the mirrored mask.
 
-    The median over faces is taken, which a few steep edges nearby (lung, skull) do not move as they move a mean; the
-    ratios of several images are averaged by their logarithms. A flip that brings more of the border onto the dark
-    background is passed over.
+    The median over faces is robust to a few strong edges nearby (lung, skull). Ratios of several images are averaged
+    geometrically. A flip that moves more of the border onto the dark background is not considered.
     """
-    if not border_steps or not all(
-        np.isfinite(steps.sizes).all() and (steps.sizes > 0).all() for steps in border_steps
+    if not contrasts or not all(
+        np.isfinite(each.contrast).all() and (each.contrast > 0).all() for each in contrasts
     ):
         return []
-    logs = np.mean([np.log(steps.sizes / steps.sizes[0]) for steps in border_steps], axis=0)
-    on_background = np.mean([steps.on_background for steps in border_steps], axis=0)
-    logs[on_background > on_background[0] + _TOLERATED] = 0
+    logs = np.mean([np.log(each.contrast / each.contrast[0]) for each in contrasts], axis=0)
+    on_background = np.mean([each.on_background for each in contrasts], axis=0)
+    logs[on_background > on_background[0] + _TOLERANCE] = 0
     best = int(np.argmax(logs))
     ratio = float(np.exp(logs[best]))
-    if ratio < _CLEARLY:
+    if ratio < _MIN_RATIO:
         return []
     codes = axis_codes(affine)
     axes = " and ".join(
         f"{axis} ({_DIRECTIONS.get(codes[axis], 'up-down')})" for axis in np.flatnonzero(_FLIPS[best])
     )
     measured = (
-        f"the image's steps at the mask's border are {ratio:.2f} times as steep with the mask mirrored along "
-        f"axis {axes}; {on_background[best]:.0%} of the border then lies on the background, "
-        f"{on_background[0]:.0%} as it is"
+        f"the image's contrast at the mask's border is {ratio:.2f} times as high with the mask mirrored along "
+        f"axis {axes}; {on_background[best]:.0%} of the border is then on the background, "
+        f"{on_background[0]:.0%} without mirroring"
     )
     return [make_fault("P008", case_id, "label", measured)]

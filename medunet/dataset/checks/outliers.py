@@ -1,8 +1,7 @@
-"""Scans unlike the rest of their set: intensities of another scale (N012), labels of another volume (L007).
+"""Detect outliers in a dataset: intensities on another scale (N012) and labels of unusual volume (L007).
 
-Both are looked at as logarithms, where a factor is a distance, against the median and the median absolute deviation
-(MAD): 1.4826 MAD is the standard deviation of a normal distribution and does not heed the outliers themselves
-(Leys et al. 2013, doi:10.1016/j.jesp.2013.03.013).
+Logarithms are compared with their median and median absolute deviation (MAD). 1.4826 MAD is an estimate of the
+standard deviation that is robust to outliers (Leys et al. 2013, doi:10.1016/j.jesp.2013.03.013).
 """
 
 import math
@@ -17,15 +16,15 @@ from medunet.dataset.checks.fault_codes import make_fault
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
-_MIN_COHORT = 10  # cases from which it can be told what is usual
+_MIN_COHORT = 10  # cases needed to estimate the distribution
 _DEVIATIONS = 5.0  # robust standard deviations of the logarithm ...
 _INTENSITY_FACTOR = 10.0  # ... and at least this factor from the median: scanners differ by less,
-_VOLUME_FACTOR = 2.0  # and so do the organs of most patients
+_VOLUME_FACTOR = 2.0  # as do the organs of most patients
 
 
 @dataclass(frozen=True)
 class Outlier:
-    """A value far from the others': its index, its factor off the median, and the usual range."""
+    """An outlier: its index, its factor from the median, and the usual range."""
 
     index: int
     factor: float
@@ -34,7 +33,7 @@ class Outlier:
 
 
 def find_outliers(values: Sequence[float], least_factor: float) -> Iterator[Outlier]:
-    """Yield the positive values that lie far from the median, on a logarithmic scale; none of fewer than ten."""
+    """Yield the outliers among positive values, on a logarithmic scale; none among fewer than ten values."""
     if len(values) < _MIN_COHORT:
         return
     logs = np.log(values)
@@ -47,7 +46,7 @@ def find_outliers(values: Sequence[float], least_factor: float) -> Iterator[Outl
 
 
 def check_intensities(description: Description, facts: Sequence[CaseFacts]) -> Iterator[Fault]:
-    """Name MR images whose 99.5 percentile lies far from the set's, channel by channel."""
+    """Yield faults for MR images whose 99.5th percentile is far from the dataset's median, for each channel."""
     by_channel: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for each in facts:
         for volume in each.images:
@@ -61,13 +60,13 @@ def check_intensities(description: Description, facts: Sequence[CaseFacts]) -> I
                 "N012",
                 case_id,
                 name,
-                f"99.5 percentile {_number(bright)}, {_number(outlier.factor)} times off the set's median",
+                f"99.5th percentile {_number(bright)}, a factor of {_number(outlier.factor)} from the median",
                 expected=f"{_number(outlier.low)} to {_number(outlier.high)}",
             )
 
 
 def check_volumes(description: Description, facts: Sequence[CaseFacts]) -> Iterator[Fault]:
-    """Name labels whose volume lies far from the set's, label by label; numbered objects have no usual sum."""
+    """Yield faults for labels whose volume is far from the dataset's median, except for instances."""
     if description.instances:
         return
     for name in description.foreground:
@@ -83,7 +82,7 @@ def check_volumes(description: Description, facts: Sequence[CaseFacts]) -> Itera
                 "L007",
                 case_id,
                 "label",
-                f"{name} has {_number(volume_ml)} ml, {_number(outlier.factor)} times off the set's median",
+                f"{name} has {_number(volume_ml)} ml, a factor of {_number(outlier.factor)} from the median",
                 expected=f"{_number(outlier.low)} to {_number(outlier.high)} ml",
             )
 

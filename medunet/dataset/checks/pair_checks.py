@@ -1,12 +1,12 @@
-"""Checks of a case's files against each other (P…): whether they lie on one grid."""
+"""Check whether the files of a case are on the same grid (P…)."""
 
 import numpy as np
 
 from medunet.dataset.checks.case_facts import VolumeFacts, shape_text
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import NOTED_MM, is_singular
-from medunet.imaging.geometry import DISPLACED_VOXELS, corner_displacement_mm, corners, spacing_of
-from medunet.imaging.resample import lie_apart
+from medunet.imaging.geometry import GRID_TOLERANCE_VOXELS, corner_displacement_mm, corners, spacing_of
+from medunet.imaging.resample import are_disjoint
 from medunet.records.fault import Fault
 
 
@@ -14,9 +14,9 @@ def compare_files(case_id: str, images: list[VolumeFacts], label: VolumeFacts | 
     """Compare the grids of a case's files with that of its first image."""
     faults = []
     for other in images[1:]:
-        if _lie_apart(other, images[0]):
+        if _are_disjoint(other, images[0]):
             measured = (
-                f"its corners up to {_apart_mm(other, images[0]):.3g} mm from those of {images[0].subject}"
+                f"corners up to {_distance_mm(other, images[0]):.3g} mm from those of {images[0].subject}"
             )
             faults.append(make_fault("P010", case_id, other.subject, measured))
         else:
@@ -29,7 +29,7 @@ def compare_files(case_id: str, images: list[VolumeFacts], label: VolumeFacts | 
 def _compare_grids(
     case_id: str, facts: VolumeFacts, reference: VolumeFacts, codes: tuple[str, str, str]
 ) -> list[Fault]:
-    """Compare shapes and corners; `codes` are those of another shape, a displacement, a slight one."""
+    """Compare two grids; `codes` are those for another shape, for a displacement and for a slight displacement."""
     other_shape, displaced, slightly = codes
     name = facts.subject
     if facts.shape == reference.shape and np.array_equal(facts.affine, reference.affine):
@@ -39,39 +39,36 @@ def _compare_grids(
         measured = f"shape {shape_text(facts.shape)}"
         if comparable:
             measured += (
-                f", its corners up to {_apart_mm(facts, reference):.3g} mm from those of {reference.subject}"
+                f", corners up to {_distance_mm(facts, reference):.3g} mm from those of {reference.subject}"
             )
         expected = f"{shape_text(reference.shape)}, the shape of {reference.subject}"
         return [make_fault(other_shape, case_id, name, measured, expected=expected)]
     if not comparable:
         return []
-    apart_mm = corner_displacement_mm(reference.shape, reference.affine, facts.affine)
-    limit_mm = DISPLACED_VOXELS * min(spacing_of(reference.affine))
-    if apart_mm <= NOTED_MM:
+    displacement_mm = corner_displacement_mm(reference.shape, reference.affine, facts.affine)
+    limit_mm = GRID_TOLERANCE_VOXELS * min(spacing_of(reference.affine))
+    if displacement_mm <= NOTED_MM:
         return []
     return [
         make_fault(
-            displaced if apart_mm > limit_mm else slightly,
+            displaced if displacement_mm > limit_mm else slightly,
             case_id,
             name,
-            f"its farthest corner lies {apart_mm:.3g} mm from that of {reference.subject}",
+            f"corners up to {displacement_mm:.3g} mm from those of {reference.subject}",
             expected=f"at most {limit_mm:.3g} mm, a tenth of a voxel",
         )
     ]
 
 
-def _lie_apart(facts: VolumeFacts, reference: VolumeFacts) -> bool:
+def _are_disjoint(facts: VolumeFacts, reference: VolumeFacts) -> bool:
     if is_singular(facts.affine) or is_singular(reference.affine):
         return False
     to_facts = np.linalg.inv(facts.affine) @ reference.affine
-    return lie_apart(facts.shape, reference.shape, to_facts)
+    return are_disjoint(facts.shape, reference.shape, to_facts)
 
 
-def _apart_mm(facts: VolumeFacts, reference: VolumeFacts) -> float:
-    """Return by how many mm the corners of two grids lie apart, each from the nearest of the other's.
-
-    The order of axes and their directions, which may differ between the files, play no part.
-    """
+def _distance_mm(facts: VolumeFacts, reference: VolumeFacts) -> float:
+    """Return the Hausdorff distance in mm between the corners of two grids, independent of their axis order."""
     own, other = corners(facts.shape, facts.affine), corners(reference.shape, reference.affine)
     lengths_mm = np.linalg.norm(own[:, None] - other, axis=2)
     return float(max(lengths_mm.min(axis=0).max(), lengths_mm.min(axis=1).max()))

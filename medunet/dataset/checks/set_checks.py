@@ -1,4 +1,4 @@
-"""Checks of the whole set (S…): patients across folds, labels in the folds, stray files, loss; twins and outliers."""
+"""Check the whole dataset (S…): patients and labels in folds, unmatched files, loss, duplicates and outliers."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,9 +9,9 @@ import numpy as np
 
 from medunet.base.errors import DataError, InputError
 from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts, hash_content, shape_text
+from medunet.dataset.checks.duplicates import check_duplicates, part_of, would_leak
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.outliers import check_intensities, check_volumes
-from medunet.dataset.checks.twins import check_twins, leaks, place_of
 from medunet.imaging.volumes import read_header, read_stored
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
@@ -19,14 +19,14 @@ from medunet.records.fault import Fault
 from medunet.records.loss_checks import find_head_mismatch
 from medunet.records.manifest import Case, Unmatched
 
-_FOREIGN_FACTOR = 2.0  # a stray file's size beyond the set's by this factor along any axis
-_LACKS_CHANNEL = "its case lacks channel"  # how the layouts begin their reason for such files
-_MOST_NAMES = 8
+_FOREIGN_FACTOR = 2.0  # an unmatched file exceeds the cases' sizes by this factor along any axis
+_LACKS_CHANNEL = "its case lacks channel"  # start of the layouts' reason for such files
+_MAX_NAMES = 8
 
 
 @dataclass(frozen=True)
 class UnmatchedFacts:
-    """A file of no case, with what could be read of it, or why it could not be read."""
+    """A file that belongs to no case, with the data read from it or the reason why it cannot be read."""
 
     file: Unmatched
     facts: VolumeFacts | None
@@ -34,17 +34,17 @@ class UnmatchedFacts:
 
 
 def read_unmatched(file: Unmatched, data_root: Path) -> UnmatchedFacts:
-    """Read a file that belongs to no case, so that it can be compared with those that do."""
+    """Read a file that belongs to no case, for comparison with the files of cases."""
     try:
         path = file_path(file.path, data_root, file.path)
         header = read_header(path)
         stored = read_stored(header)
         content = hash_content(stored.values() if stored.is_scaled else stored.array)
-        shape = header.shape[:3] if header.is_picture else header.shape  # colours are no fourth axis
+        shape = header.shape[:3] if header.is_picture else header.shape  # without the axis of colours
         return UnmatchedFacts(file, VolumeFacts("", file.path, shape, header.affine, content))
     except (DataError, InputError) as error:
         return UnmatchedFacts(file, None, error.what)
-    except Exception as error:  # a stray file never stops the check
+    except Exception as error:  # an unmatched file must not stop the check
         return UnmatchedFacts(file, None, f"it cannot be read ({type(error).__name__})")
 
 
@@ -54,10 +54,10 @@ def check_set(
     unmatched: Sequence[UnmatchedFacts],
     loss: str,
 ) -> list[Fault]:
-    """Check the used cases against each other, the stray files against them, and the loss against the labels."""
+    """Check the used cases against each other, unmatched files against the cases, and the loss against the labels."""
     return [
         *_check_patients([each.case for each in facts]),
-        *check_twins(facts, [stray.facts for stray in unmatched if stray.facts]),
+        *check_duplicates(facts, [stray.facts for stray in unmatched if stray.facts]),
         *check_intensities(description, facts),
         *check_volumes(description, facts),
         *_check_labels(description, facts),
@@ -74,10 +74,10 @@ def _check_patients(cases: Iterable[Case]) -> Iterator[Fault]:
         if case.split != "unlabelled":
             by_patient[case.patient].append(case)
     for group in by_patient.values():
-        other = next((case for case in group if leaks(case, group[0])), None)
+        other = next((case for case in group if would_leak(case, group[0])), None)
         if other:
-            first = f"case {group[0].id} of the same patient is in {place_of(group[0])}"
-            measured = f"in {place_of(other)}, while {first}"
+            first = f"case {group[0].id} of the same patient is in {part_of(group[0])}"
+            measured = f"in {part_of(other)}, while {first}"
             yield make_fault("S003", other.id, "patient", measured)
 
 
@@ -94,20 +94,20 @@ def _check_labels(description: Description, facts: Sequence[CaseFacts]) -> Itera
 
 
 def _check_folds(description: Description, facts: Sequence[CaseFacts]) -> Iterator[Fault]:
-    """Name the labels that a fold lacks although enough patients have them for one in each fold."""
+    """Yield faults for labels missing from a fold although as many patients as there are folds have them."""
     num_labels: Counter[int] = Counter()
-    places: dict[int, set[tuple[str, int]]] = defaultdict(set)  # of each label value: patient and fold
+    holders: dict[int, set[tuple[str, int]]] = defaultdict(set)  # patient and fold by label value
     for each in facts:
         fold = each.case.fold
         if fold is not None and each.label and each.label.values:
             num_labels[fold] += 1
             for value in each.label.values:
-                places[value].add((each.case.patient, fold))
+                holders[value].add((each.case.patient, fold))
     lacking: dict[int, list[str]] = defaultdict(list)
     for name in description.foreground:
-        holders = places[description.labels[name]]
-        if len({patient for patient, _ in holders}) >= len(num_labels):
-            for fold in num_labels.keys() - {fold for _, fold in holders}:
+        with_label = holders[description.labels[name]]
+        if len({patient for patient, _ in with_label}) >= len(num_labels):
+            for fold in num_labels.keys() - {fold for _, fold in with_label}:
                 lacking[fold].append(name)
     for fold in sorted(lacking):
         measured = f"in none of the {num_labels[fold]} labels of fold {fold}: {_list(lacking[fold])}"
@@ -123,9 +123,7 @@ def _check_unmatched(facts: Sequence[CaseFacts], unmatched: Sequence[UnmatchedFa
             measured += f"; {stray.trouble}"
         elif stray.facts and shapes.size and _is_foreign(stray.facts.shape, low, high):
             usual = " × ".join(f"{least}–{most}" for least, most in zip(low, high, strict=True))
-            measured += (
-                f"; foreign to this set: {shape_text(stray.facts.shape)} voxels, the cases have {usual}"
-            )
+            measured += f"; unlike the cases: {shape_text(stray.facts.shape)} voxels, the cases have {usual}"
         code = "S009" if stray.file.reason.startswith(_LACKS_CHANNEL) else "S004"
         yield make_fault(code, "", stray.file.path, measured)
 
@@ -149,5 +147,5 @@ def _check_unit(description: Description) -> Iterator[Fault]:
 
 
 def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more

@@ -11,7 +11,7 @@ from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.dicom.repair import repair_stack
 from medunet.dataset.dicom.series_checks import Part, hounsfield_fault, name_slice
 from medunet.dataset.dicom.tables import SeriesRow, Status
-from medunet.imaging.dicom_pixels import NoDecoderError, SliceError, Voxels, read_slices, store
+from medunet.imaging.dicom_pixels import NoDecoderError, SliceError, Voxels, make_voxels, read_slices
 from medunet.imaging.geometry import Affine, spacing_of
 from medunet.imaging.nifti import write_volume
 from medunet.records.fault import Fault
@@ -58,7 +58,7 @@ def convert(job: Job) -> Outcome:
         return _outcome(job, "refused", make_fault("N004", job.case, subject, "values that are not finite"))
     if _repaired(part):
         array, affine = repair_stack(voxels.array.astype(np.float32), stack)
-        voxels = store(array, bool(np.array_equal(array, np.rint(array))))
+        voxels = make_voxels(array, bool(np.array_equal(array, np.rint(array))))
     try:
         write_volume(job.path, voxels.array, affine)
     except InputError as error:

@@ -117,8 +117,8 @@ def _usable_slices(series: Series, subject: str) -> tuple[list[Slice], list[Faul
     usable: list[Slice] = []
     why: Counter[tuple[str, bool]] = Counter()  # the reason, and whether a volume may lack this image
     for file in series.files:
-        if file.no_image:
-            why[file.no_image, False] += 1
+        if file.skip_reason:
+            why[file.skip_reason, False] += 1
         for frame in file.frames:
             reason, missed = _why_left_out(Slice(file, frame))
             if reason:

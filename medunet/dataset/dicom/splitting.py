@@ -51,7 +51,7 @@ def split_repeats(slices: Sequence[Slice]) -> tuple[list[list[Slice]], str]:
     ways: list[tuple[str, ...]] = [(name,) for name in names]
     ways += list(combinations(names, 2))
     for way in ways:
-        groups = _group(slices, [tuple(one.frame.told_apart.get(name) for name in way) for one in slices])
+        groups = _group(slices, [tuple(one.frame.acquisition.get(name) for name in way) for one in slices])
         if len(groups) == most and _are_stacks(groups, places, slices):
             return groups, " and ".join(way)
     image_types = _group(slices, [tuple(sorted(one.frame.image_type)) for one in slices])
@@ -93,7 +93,7 @@ def _split_by_time(
     """Group the first, second, ... slice in time at each height, if each group ends before the next one starts."""
     if len(places) < 2 or any(len(place) != most for place in places):
         return []
-    times = [one.frame.told_apart.get(name) for one in slices]
+    times = [one.frame.acquisition.get(name) for one in slices]
     if any(time is None for time in times):
         return []
     ordered = [sorted(place, key=lambda index: _sortable(times[index])) for place in places]
@@ -111,7 +111,7 @@ def _split_overlaps(slices: Sequence[Slice], places: list[list[int]]) -> list[li
     The slice spacing of each acquisition must also be that of all slices together, so that interleaved slices of one
     scan that are stored as two acquisitions are not split.
     """
-    groups = _group(slices, [(one.frame.told_apart.get("acquisition number"),) for one in slices])
+    groups = _group(slices, [(one.frame.acquisition.get("acquisition number"),) for one in slices])
     fewest = min(len(places), *(len(group) for group in groups))
     if len(groups) == 1 or fewest < _FEWEST_OF_AN_ACQUISITION:
         return []

@@ -1,1 +1,1 @@
-"""Which file of a folder is which, in the layouts that datasets come in."""
+"""Recognise the folder layouts of datasets and assign files to cases as images and labels."""

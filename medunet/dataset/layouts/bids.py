@@ -1,7 +1,7 @@
-"""BIDS: scans of sub-*/[ses-*]/anat/ and the label maps that a pipeline wrote below derivatives/.
+"""BIDS layout: scans in sub-*/[ses-*]/anat/ and label maps of a pipeline below derivatives/.
 
-By the names alone, `sub-01_ses-1_acq-3D_T1w.nii.gz`: what stands between the session and the ending tells channels
-apart, and kinds of label maps.
+Only file names are used, such as `sub-01_ses-1_acq-3D_T1w.nii.gz`: the part after the subject and session identifies
+the channel or the kind of label map.
 """
 
 import re
@@ -14,7 +14,7 @@ from medunet.records.description import FilePatterns
 
 _ID = r"(?P<id>sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)"
 _ENTITIES = r"(?:_(?!ses-)[a-z]+-[A-Za-z0-9]+)*"
-_NIFTI = NIFTI.expression.replace("(", "(?:")  # BIDS has no other
+_NIFTI = NIFTI.expression.replace("(", "(?:")  # the only format of BIDS
 _SCANS = "T1w|T2w|T1rho|T1map|T2map|T2star|T2starw|PDw|PDT2|FLAIR|FLASH|inplaneT1|inplaneT2|angio|UNIT1|dwi|ct|CT|pet"
 _LABELS = "dseg|mask|roi"
 _FOLDERS = r"sub-[A-Za-z0-9]+/(?:ses-[A-Za-z0-9]+/)?(?:[a-z]+/)?"
@@ -29,7 +29,7 @@ CT_ENDINGS = ("ct", "CT")
 
 @dataclass(frozen=True)
 class LabelKind:
-    """One kind of label map: the pipeline's folder, such as 'derivatives/manual/', and the names' common part."""
+    """One kind of label map: the pipeline's folder, such as 'derivatives/manual/', and the common file ending."""
 
     folder: str
     ending: str  # such as _label-lesion_mask
@@ -46,7 +46,7 @@ class LabelKind:
 
 
 def find_label_kinds(paths: Iterable[str]) -> list[LabelKind]:
-    """Return the kinds of label maps among relative paths, those of most cases first."""
+    """Return the kinds of label maps among relative paths, those with the most cases first."""
     cases: dict[tuple[str, str], set[str]] = defaultdict(set)
     for path in paths:
         if match := re.fullmatch(LABEL, path):
@@ -56,10 +56,10 @@ def find_label_kinds(paths: Iterable[str]) -> list[LabelKind]:
 
 
 def find_channels(paths: Iterable[str], labelled: frozenset[str]) -> tuple[str, ...]:
-    """Return the endings of the scans that every labelled case has, or else the one that most have."""
+    """Return the endings of the scans that every labelled case has; if there are none, the most frequent ending."""
     endings: Counter[str] = Counter()
     for path in paths:
         if (match := re.fullmatch(IMAGE, path)) and match["id"] in labelled:
             endings[match["channel"]] += 1
-    everywhere = sorted(ending for ending, count in endings.items() if count >= len(labelled))
-    return tuple(everywhere) or tuple(ending for ending, _ in endings.most_common(1))
+    in_all_cases = sorted(ending for ending, count in endings.items() if count >= len(labelled))
+    return tuple(in_all_cases) or tuple(ending for ending, _ in endings.most_common(1))

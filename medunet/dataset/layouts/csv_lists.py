@@ -1,4 +1,4 @@
-"""A table of cases: one row a case, with the paths of its files and what else is known of it."""
+"""Read a CSV table of cases: one row per case with the paths of its files, patient, site, fold and split."""
 
 import csv
 import io
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from medunet.base.errors import InputError
-from medunet.dataset.layouts.patterns import Listing, list_named, stem
+from medunet.dataset.layouts.patterns import Listing, make_listing, stem
 from medunet.imaging.formats import PICTURES, SCANS, expression_of, is_picture
 from medunet.records.data_root import can_be_path, path_in_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, make_case
 
-_COLUMNS = {  # what a column may be called
+_COLUMNS = {  # accepted names of each column
     "case": ("case", "id", "caseid", "name"),
     "image": ("image", "img", "scan", "imagepath"),
     "label": ("label", "mask", "seg", "segmentation", "labelpath"),
@@ -24,7 +24,7 @@ _COLUMNS = {  # what a column may be called
     "fold": ("fold",),
     "split": ("split", "set", "partition"),
 }
-_SPLITS: dict[str, tuple[Split | None, int | None]] = {  # split, and the fold where none is given
+_SPLITS: dict[str, tuple[Split | None, int | None]] = {  # split, and the fold if the table has no fold column
     "": (None, None),
     **dict.fromkeys(("train", "training"), ("train", 1)),
     **dict.fromkeys(("val", "valid", "validation"), ("train", 0)),
@@ -32,17 +32,17 @@ _SPLITS: dict[str, tuple[Split | None, int | None]] = {  # split, and the fold w
     **dict.fromkeys(("unlabelled", "unlabeled"), ("unlabelled", None)),
 }
 _FILE = re.compile(f".+{expression_of((*SCANS, *PICTURES))}")
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV's rows by plain column name, and the columns that hold the images, in their order."""
+    """The rows of a CSV by normalised column name, and the columns with the images of each channel, in order."""
 
-    place: str  # below the data root
+    place: str  # path of the CSV below the data root
     rows: tuple[dict[str, str], ...]
-    numbers: tuple[int, ...]  # of the rows in the file, its first line 1
-    channels: tuple[str, ...]  # () where one column, `image`, holds them
+    numbers: tuple[int, ...]  # line numbers of the rows in the file, from 1
+    channels: tuple[str, ...]  # () if a single column, `image`, holds them
     unused: tuple[str, ...]
 
     @property
@@ -53,13 +53,14 @@ class Table:
 
 
 def read_table(path: Path, place: str) -> Table | None:
-    """Read a CSV of cases, its delimiter found out; None where it has no column of image files.
+    """Read a CSV of cases and detect its delimiter; return None if it has no column of image files.
 
-    Columns are `case`, `image` (or one for each channel, named by it), `label`, and if need be `patient`, `site`,
-    `fold` and `split` (train, validation, test). Excel's first line, `sep=;`, is understood.
+    Columns are `case`, `image` (or one per channel, with the channel's name), `label`, and optionally `patient`,
+    `site`, `fold` and `split` (train, validation, test). Excel's first line, `sep=;`, is supported.
 
     Raises:
-        InputError: it is no table in UTF-8, its first line names no columns or one twice, or cells lie beyond them.
+        InputError: it is not a table in UTF-8, its first line has no or duplicate column names, or rows have more
+            cells than there are columns.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -67,17 +68,17 @@ def read_table(path: Path, place: str) -> Table | None:
         raise InputError(
             "cannot be read as text in UTF-8",
             where=place,
-            hint="Save it again as such, in Excel as 'CSV UTF-8'.",
+            hint="Save it in UTF-8, in Excel as 'CSV UTF-8'.",
         ) from error
     head = next((line for line in text.splitlines() if line.strip()), "")
-    told = re.fullmatch('"?sep=(.)"?', head)
-    delimiter = told[1] if told else max(",;\t|", key=head.count)
+    declared = re.fullmatch('"?sep=(.)"?', head)
+    delimiter = declared[1] if declared else max(",;\t|", key=head.count)
     try:
         reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
         filled = [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
     except csv.Error as error:
-        raise InputError(f"is no table ({error})", where=place, hint="Save it again as a CSV.") from error
-    header, *lines = filled[bool(told) :] or [(1, [])]
+        raise InputError(f"is not a table ({error})", where=place, hint="Save it again as a CSV.") from error
+    header, *lines = filled[bool(declared) :] or [(1, [])]
     names = [_column(name) for name in header[1]]
     _require_columns(names, lines, place)
     cells = [dict(zip(names, map(str.strip, line), strict=False)) for _, line in lines]
@@ -95,19 +96,19 @@ def read_table(path: Path, place: str) -> Table | None:
         if not any(_FILE.fullmatch(row["image"]) for row in rows):
             return None
     if twice := sorted(name for name, count in Counter(names).items() if name and count > 1):
-        raise InputError(f"columns stand twice: {', '.join(twice)}", where=place, hint="Rename one of each.")
+        raise InputError(f"columns occur twice: {', '.join(twice)}", where=place, hint="Rename one of each.")
     unused = tuple(name for name in names if name and name not in (*_COLUMNS, *channels))
     return Table(place, rows, tuple(number for number, _ in lines), channels, unused)
 
 
 def list_table(description: Description, data_root: Path) -> Listing:
-    """Read the cases of the description's table; files that it does not name are unmatched.
+    """Read the cases of the description's table; files that are not in the table are unmatched.
 
-    Paths are relative to the table's folder or to the data root. Files are not opened here: the check names those
-    that are missing.
+    Paths are relative to the table's folder or to the data root. Files are not opened here: the dataset check reports
+    those that are missing.
 
     Raises:
-        InputError: names every row that cannot be used.
+        InputError: rows cannot be used; the message lists all of them.
     """
     path = data_root / description.table
     table = read_table(path, description.table) if path.is_file() else None
@@ -122,20 +123,24 @@ def list_table(description: Description, data_root: Path) -> Listing:
     cases = [] if faults else list(_read_rows(table, columns, description, data_root, faults))
     cases = _add_folds(cases, table, faults)
     if faults:
-        more = f"; and {len(faults) - _MOST_SHOWN} more" if len(faults) > _MOST_SHOWN else ""
+        more = f"; and {len(faults) - _MAX_SHOWN} more" if len(faults) > _MAX_SHOWN else ""
         raise InputError(
-            "; ".join(faults[:_MOST_SHOWN]) + more, where=description.table, hint="Correct these rows."
+            "; ".join(faults[:_MAX_SHOWN]) + more, where=description.table, hint="Correct these rows."
         )
-    return list_named(cases, description.table, description, data_root)
+    return make_listing(cases, description.table, description, data_root)
 
 
 def _require_columns(names: list[str], lines: list[tuple[int, list[str]]], place: str) -> None:
-    """Refuse a table without a header, and rows with cells that no column names, as an unquoted comma makes them."""
+    """Check that the table has a header and that no row has cells beyond its columns, as after an unquoted comma.
+
+    Raises:
+        InputError: the first line has file names, or rows have too many cells.
+    """
     if any(_FILE.fullmatch(name) for name in names):
         raise InputError(
             "its first line names files, not columns",
             where=place,
-            hint="Begin with a line of names: case, image (or one for each channel), label.",
+            hint="Add a first line with column names: case, image (or one for each channel), label.",
         )
     named = [bool(name) for name in names]
     beyond = [
@@ -144,7 +149,7 @@ def _require_columns(names: list[str], lines: list[tuple[int, list[str]]], place
         if any(cell.strip() and not (named + [False] * len(line))[at] for at, cell in enumerate(line))
     ]
     if beyond:
-        shown = ", ".join(beyond[:_MOST_SHOWN]) + (" ..." if len(beyond) > _MOST_SHOWN else "")
+        shown = ", ".join(beyond[:_MAX_SHOWN]) + (" ..." if len(beyond) > _MAX_SHOWN else "")
         raise InputError(
             f"cells without a named column in row {shown}",
             where=place,
@@ -153,9 +158,9 @@ def _require_columns(names: list[str], lines: list[tuple[int, list[str]]], place
 
 
 def _column(name: str) -> str:
-    """Return a column's plain name: one of ours, or its own in small letters."""
+    """Return the standard name of a column, or its own name if it is not a standard column."""
     letters = re.sub(r"[^a-z0-9]", "", name.casefold())
-    return next((ours for ours, others in _COLUMNS.items() if letters in others), name.strip())
+    return next((standard for standard, names in _COLUMNS.items() if letters in names), name.strip())
 
 
 def _image_columns(table: Table, description: Description, faults: list[str]) -> dict[str, str]:
@@ -181,10 +186,10 @@ def _read_rows(
         label = _file(row["label"], "label", table, data_root, found) if row.get("label") else None
         case_id = row.get("case") or stem(next(iter(images.values())))
         if case_id in ids:
-            found.append(f"case {case_id} stands in row {ids[case_id]} already")
+            found.append(f"case {case_id} is already in row {ids[case_id]}")
         ids.setdefault(case_id, number)
         if row.get("split", "").casefold() not in _SPLITS:
-            found.append(f"split {row['split']!r} is none of train, validation, test, unlabelled")
+            found.append(f"split {row['split']!r} is not one of train, validation, test, unlabelled")
         split = _SPLITS.get(row.get("split", "").casefold(), (None, None))[0]
         if split == "train" and label is None:
             found.append("a training case needs a label")
@@ -205,24 +210,24 @@ def _read_rows(
 
 
 def _file(text: str, column: str, table: Table, data_root: Path, faults: list[str]) -> str:
-    """Return a cell's path below the data root."""
+    """Return the path in a cell, relative to the data root; append to `faults` if it cannot be used."""
     if not text:
         faults.append(f"{column} is empty")
         return ""
     if not can_be_path(text):
-        faults.append(f"{column} is no path: {text[:40]!r}")
+        faults.append(f"{column} is not a path: {text[:40]!r}")
         return ""
     given = PurePosixPath(text.replace("\\", "/"))
     folder = data_root / PurePosixPath(table.place).parent
     path = next((base / given for base in (folder, data_root) if (base / given).exists()), folder / given)
     place = path_in_data_root(path, data_root)
     if place is None:
-        faults.append(f"{column} leads out of the data root")
+        faults.append(f"{column} is outside the data root")
     return place or ""
 
 
 def _add_folds(cases: list[Case], table: Table, faults: list[str]) -> list[Case]:
-    """Return the cases with the table's folds; a validation set without folds becomes fold 0, the rest fold 1."""
+    """Return the cases with the table's folds; without folds, validation cases get fold 0 and the others fold 1."""
     if faults:
         return cases
     texts = [row.get("fold", "") for row in table.rows]
@@ -236,7 +241,7 @@ def _add_folds(cases: list[Case], table: Table, faults: list[str]) -> list[Case]
         if case.split != "train" and text:
             faults.append(f"row {number}: has fold {text} although its split is {case.split}")
         elif any(texts) and case.split == "train" and fold is None:
-            faults.append(f"row {number}: fold {text!r} is no whole number of 0 or more")
+            faults.append(f"row {number}: fold {text!r} is not a whole number of 0 or more")
         elif not any(texts) and case.split == "train":
             fold = 0 if _SPLITS[split][1] == 0 else 1
         folded.append(case.model_copy(update={"fold": fold}))

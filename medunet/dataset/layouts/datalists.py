@@ -1,4 +1,4 @@
-"""Case lists of others, read as they are: the Decathlon's `dataset.json` and MONAI's datalists."""
+"""Read case lists in JSON: the Decathlon's `dataset.json` and MONAI's datalists."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
-from medunet.dataset.layouts.patterns import Listing, list_named, stem
+from medunet.dataset.layouts.patterns import Listing, make_listing, stem
 from medunet.records.data_root import path_in_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, make_case
@@ -25,9 +25,9 @@ _SECTIONS: dict[str, Split] = {
 
 @dataclass(frozen=True)
 class _Entry:
-    """One item of a section, its paths below the data root."""
+    """One case of a section, with paths relative to the data root."""
 
-    place: str  # for messages
+    place: str  # position in the file, for messages
     section: str
     split: Split
     images: dict[str, str]
@@ -36,19 +36,19 @@ class _Entry:
 
 
 def has_cases(path: Path) -> bool:
-    """Say whether a JSON file lists training cases, as the Decathlon's does and nnU-Net's does not."""
+    """Return whether a JSON file lists training cases, as the Decathlon's does and nnU-Net's does not."""
     plain = read_json(path)
     return isinstance(plain, dict) and isinstance(plain.get("training"), list)
 
 
 def read_datalist(path: Path, description: Description, data_root: Path) -> Listing:
-    """Read the cases that a `dataset.json` or datalist names; files that it does not name are unmatched.
+    """Read the cases listed in a `dataset.json` or datalist; files that are not listed are unmatched.
 
-    Folds are those of the entries' `fold` keys. A `validation` section becomes fold 0 and `training` fold 1.
-    Files are not looked for here: the check names those that are missing.
+    Folds are taken from the entries' `fold` keys. Without them, a `validation` section becomes fold 0 and `training`
+    fold 1. Files are not opened here: the dataset check reports those that are missing.
 
     Raises:
-        InputError: the list cannot be understood, or contradicts the description's labels or channels.
+        InputError: the list has an invalid form, or contradicts the description's labels or channels.
     """
     plain = read_json(path)
     if not isinstance(plain, dict) or not isinstance(plain.get("training"), list):
@@ -65,7 +65,7 @@ def read_datalist(path: Path, description: Description, data_root: Path) -> List
             hint="Use the description that belongs to this data, or correct one of the two.",
         )
     cases = _read_cases(plain, description, data_root, path.name)
-    return list_named(cases, path.name, description, data_root)
+    return make_listing(cases, path.name, description, data_root)
 
 
 def _read_cases(
@@ -98,9 +98,8 @@ def _read_entries(
         items = plain.get(section, [])
         for number, item in enumerate(items if isinstance(items, list) else [items]):
             place = f"{where}: {section}[{number}]"
-            entry = (
-                item if isinstance(item, dict) else {"image": item}
-            )  # the Decathlon lists test images bare
+            # The Decathlon lists test images as plain paths.
+            entry = item if isinstance(item, dict) else {"image": item}
             label = entry.get("label")
             if label is not None and not isinstance(label, str):
                 raise InputError("'label' must be one path", where=place)
@@ -115,13 +114,13 @@ def _read_entries(
 
 
 def _unique_ids(entries: list[_Entry], where: str) -> list[str]:
-    """Return an id for each entry: its files' name, with the folders' where files are named alike."""
+    """Return an id for each entry: the file name, preceded by the folder names if file names are not unique."""
     ids = [_case_id(list(entry.images.values())) for entry in entries]
     if len(set(ids)) < len(ids):
         folders = [PurePosixPath(next(iter(entry.images.values()))).parent.parts for entry in entries]
         ids = ["_".join([*parts, name]) for parts, name in zip(folders, ids, strict=True)]
     if twice := sorted(name for name, count in Counter(ids).items() if count > 1):
-        raise InputError(f"images stand twice: {', '.join(twice)}", where=where, hint="List each image once.")
+        raise InputError(f"images occur twice: {', '.join(twice)}", where=where, hint="List each image once.")
     return ids
 
 
@@ -147,7 +146,7 @@ def _relative(path: str, data_root: Path, place: str) -> str:
     below = path_in_data_root(data_root / path, data_root)
     if below is None:
         raise InputError(
-            f"the path {path} leads out of the data root",
+            f"the path {path} is outside the data root",
             where=place,
             hint="Write paths relative to the data root.",
         )
@@ -155,18 +154,18 @@ def _relative(path: str, data_root: Path, place: str) -> str:
 
 
 def _case_id(images: list[str]) -> str:
-    """Return the image's stem, or what the stems of several images share up to a separator."""
+    """Return the stem of the image, or the common start of several stems up to a separator."""
     stems = [stem(path) for path in images]
     if len(set(stems)) == 1:
         return stems[0]
-    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*stems, strict=False))
-    return re.sub(r"[_.-][^_.-]*$", "", "".join(letters[0] for letters in alike)) or stems[0]
+    common = takewhile(lambda letters: len(set(letters)) == 1, zip(*stems, strict=False))
+    return re.sub(r"[_.-][^_.-]*$", "", "".join(letters[0] for letters in common)) or stems[0]
 
 
 def _label_faults(labels: Any, description: Description) -> list[str]:
     """Compare label names and values, from `{"1": "liver"}` or `{"liver": 1}`, with the description's."""
     if not isinstance(labels, dict) or any(isinstance(value, list) for value in labels.values()):
-        return []  # nnU-Net's regions name no single values
+        return []  # nnU-Net's regions have several values
     named: dict[str, int] = {}
     for key, value in labels.items():
         if isinstance(value, str) and str(key).isdigit():
@@ -182,23 +181,23 @@ def _channel_faults(plain: Mapping[str, Any], description: Description) -> list[
     if not isinstance(channels, dict) or not all(str(key).isdigit() for key in channels):
         return []
     named = {str(name): int(key) for key, name in channels.items()}
-    if len(named) < len(channels):  # two channels of one name say nothing of their order
+    if len(named) < len(channels):  # duplicate names do not show the order
         return []
     return _contradictions("channel", named, {name: i for i, name in enumerate(description.channels)})
 
 
 def _contradictions(kind: str, listed: Mapping[str, int], described: Mapping[str, int]) -> list[str]:
-    """Say where two tables differ in their values, or in the value of a name that both hold."""
+    """Describe where two tables of values by name differ: in the set of values, or in the value of a common name."""
     faults = []
     if listed and sorted(listed.values()) != sorted(described.values()):
         faults.append(f"{kind}s {dict(listed)} against {dict(described)}")
-    plain_names = {_plain(name): value for name, value in described.items()}
+    by_name = {_normalise(name): value for name, value in described.items()}
     for name, value in listed.items():
-        expected = plain_names.get(_plain(name), value)
+        expected = by_name.get(_normalise(name), value)
         if expected != value:
             faults.append(f"{kind} '{name}' is {value}, not {expected}")
     return faults
 
 
-def _plain(name: str) -> str:
+def _normalise(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,4 +1,4 @@
-"""A description made of a `dataset.json`, nnU-Net's or the Decathlon's, so that its user writes none."""
+"""Make a dataset description from nnU-Net's or the Decathlon's `dataset.json`."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _PET_NAMES = re.compile(r"pet|pt|suv", re.I)
 
 
 def modality_of(name: str) -> Modality:
-    """Return what a channel's name says: CT by nnU-Net's own rule (the name is CT), MR by the common names."""
+    """Return the modality of a channel by its name: CT as in nnU-Net (the name is CT), MR and PET by usual names."""
     plain = name.strip().replace("-", "").replace("_", "")
     if plain.casefold() == "ct":
         return "CT"
@@ -24,17 +24,17 @@ def modality_of(name: str) -> Modality:
 
 
 def describe_json(plain: Mapping[str, Any], name: str, layout: Layout, **others: Any) -> Description:
-    """Make a description of what a `dataset.json` says of channels, labels and regions.
+    """Make a description from the channels, labels and regions of a `dataset.json`.
 
-    Labels are read as nnU-Net writes them, `{"liver": 1}` or `{"liver": [1, 2]}` with `regions_class_order`, and as
-    the Decathlon does, `{"1": "liver"}`. A label that only stands in regions is named after its value, label_1.
+    Labels may have nnU-Net's form, `{"liver": 1}` or `{"liver": [1, 2]}` with `regions_class_order`, or the
+    Decathlon's, `{"1": "liver"}`. A label that occurs only in regions is named after its value, such as label_1.
 
     Args:
-        name: of the dataset, such as its folder's.
+        name: of the dataset, such as its folder's name.
         others: further keys of the description.
 
     Raises:
-        InputError: labels or channels are missing or contradict themselves; names every fault.
+        InputError: labels or channels are missing or inconsistent; the message lists all faults.
     """
     faults: list[str] = []
     table = _read_labels(plain.get("labels"), faults)
@@ -68,7 +68,7 @@ def describe_json(plain: Mapping[str, Any], name: str, layout: Layout, **others:
 
 
 def read_channel_names(plain: Mapping[str, Any], faults: list[str]) -> list[str]:
-    """Return the channels' names in order; names that stand several times get their number."""
+    """Return the channels' names in order; names that occur several times get the channel's number appended."""
     table = plain.get("channel_names", plain.get("modality"))
     if isinstance(table, list):
         table = dict(enumerate(table))
@@ -77,7 +77,7 @@ def read_channel_names(plain: Mapping[str, Any], faults: list[str]) -> list[str]
         or not table
         or sorted(map(str, table)) != sorted(map(str, range(len(table))))
     ):
-        faults.append('channel_names: write {"0": "CT", "1": ...}, a name for each of the channels')
+        faults.append('channel_names: write {"0": "CT", "1": ...}, with a name for each channel')
         return []
     names = [str(table[key]).strip() for key in sorted(table, key=int)]
     if empty := [str(number) for number, name in enumerate(names) if not name]:
@@ -86,18 +86,18 @@ def read_channel_names(plain: Mapping[str, Any], faults: list[str]) -> list[str]
 
 
 def has_sides(labels: set[str]) -> bool:
-    """Say whether a label stands for the left side and another for the right of the same thing."""
+    """Return whether two labels are the left and the right side of the same structure."""
     lower = {label.casefold() for label in labels}
     return any("left" in label and label.replace("left", "right") in lower for label in lower)
 
 
 def plain_name(text: str) -> str:
-    """Return a name that a description can have."""
+    """Return a text as a valid name of a description."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.") or "dataset"
 
 
 def _read_labels(labels: Any, faults: list[str]) -> dict[str, tuple[int, ...]]:
-    """Return the values of each name, in the file's order; a value of 0 is the background's."""
+    """Return the values of each label name, in the file's order; the label of value 0 is named background."""
     table: dict[str, tuple[int, ...]] = {}
     if not isinstance(labels, dict) or not labels:
         faults.append('labels: write {"background": 0, "liver": 1}')
@@ -107,23 +107,23 @@ def _read_labels(labels: Any, faults: list[str]) -> dict[str, tuple[int, ...]]:
         if isinstance(entry, str) and name.isdigit():
             name, parts = entry.strip(), [int(key)]
         if not parts or not all(type(part) is int or str(part).isdigit() for part in parts):
-            faults.append(f"labels.{key}: {entry!r} is no value, list of values or name")
+            faults.append(f"labels.{key}: {entry!r} is not a value, list of values or name")
             continue
         values = tuple(int(part) for part in parts)
         name = "background" if values == (0,) else name
         if name in table:
-            faults.append(f"labels: {name!r} stands twice")
+            faults.append(f"labels: {name!r} occurs twice")
         table[name] = values
     return {"background": (0,), **table}
 
 
 def _as_labels(table: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Return the description's labels and, where a name unites several values, regions, one of each name."""
+    """Return the description's keys: labels and, if any name has several values, regions with one for each name."""
     if all(len(values) == 1 for values in table.values()):
         return {"labels": {name: values[0] for name, values in table.items()}}
-    alone = {values[0]: name for name, values in table.items() if len(values) == 1}
+    single = {values[0]: name for name, values in table.items() if len(values) == 1}
     occurring = {value for values in table.values() for value in values}
-    name_of = {value: alone.get(value, f"label_{value}") for value in sorted(occurring)}
+    name_of = {value: single.get(value, f"label_{value}") for value in sorted(occurring)}
     regions = {name: values for name, values in table.items() if name not in ("background", "ignore")}
     return {
         "labels": {name: value for value, name in name_of.items()},
@@ -133,17 +133,20 @@ def _as_labels(table: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _check_order(description: Description, order: Any) -> None:
-    """Refuse a `regions_class_order` that writes other values than the description will.
+    """Check that `regions_class_order` gives the same predicted values as the description.
 
-    nnU-Net writes value i of it for region i, later ones over earlier ones.
+    nnU-Net writes value i of the list for region i, later regions over earlier ones.
+
+    Raises:
+        InputError: it does not.
     """
     written = description.written_values
     if not isinstance(order, list) or order != list(written.values()):
         raise InputError(
-            f"regions_class_order {order} does not write each region as the label that no later region holds: "
+            f"regions_class_order {order} does not write each region as the label that no later region contains: "
             + ", ".join(f"{region} as {value}" for region, value in written.items()),
             where="dataset.json",
-            hint=f"Write {list(written.values())} if that is meant, or describe the dataset in a YAML.",
+            hint=f"Write {list(written.values())} if you mean this, or describe the dataset in a YAML file.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a folder is: one reading of its files, with the evidence, completed by what no name tells."""
+"""Recognise the layout of a dataset folder and complete its description from a sample of the files."""
 
 import os
 import re
@@ -9,23 +9,23 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medunet.base.errors import InputError
-from medunet.dataset.layouts.file_guesses import count_frames, guess_modality, read_label_values
-from medunet.dataset.layouts.folder_readings import Candidate, find_candidates, table_candidate
+from medunet.dataset.layouts.candidates import Candidate, find_candidates, table_candidate
+from medunet.dataset.layouts.file_contents import count_frames, guess_modality, read_label_values
 from medunet.dataset.layouts.patterns import IMPORT_FIRST, Listing, walk_files
 from medunet.dataset.manifest import list_cases
 from medunet.imaging.formats import SCANS, expression_of
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
 
-_IMPORTED = r"^(p\d{4,})_s\d{2,}"  # a case of dicom/pseudonyms.py
+_IMPORTED = r"^(p\d{4,})_s\d{2,}"  # case ids of dicom/pseudonyms.py
 _DICOM_MAGIC = b"DICM"
 _SCAN = expression_of(SCANS)
-_MOST_SUBFOLDERS = 50
+_MAX_SUBFOLDERS = 50
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a folder was taken for, and why; `left_out` counts its other files by reason."""
+    """The layout that was recognised, the evidence, and the description; `left_out` counts other files by reason."""
 
     what: str
     evidence: str
@@ -35,38 +35,38 @@ class Recognised:
 
 
 def recognise(place: Path, data_root: Path, shipped: Sequence[Description]) -> Recognised:
-    """Say what a folder, or a CSV of cases, is, and describe it.
+    """Recognise the layout of a folder or a CSV of cases and make its description.
 
-    A `dataset.json` or a CSV of paths decides; else the file names, known datasets before plain pairs. Labels that no
-    name tells are read from a sample of label files and named after their values.
+    A `dataset.json` or a CSV of paths is used first; without one, file names are matched, known datasets before plain
+    pairs. Labels that are not named anywhere are read from a sample of label files and named after their values.
 
     Args:
-        place: the folder, or the CSV within the data root.
-        data_root: what the CSV's paths lie below; a folder is described by its own files.
+        place: the folder, or a CSV within the data root.
+        data_root: the folder that the CSV's paths are relative to; not used for a folder.
         shipped: the descriptions known by name.
 
     Raises:
-        InputError: nothing is recognised, or the files can be read in two ways; names what was found and the way out.
+        InputError: no layout or more than one matches; the message says what was found and how to proceed.
     """
-    left_aside: list[str] = []
+    rejected_tables: list[str] = []
     if place.is_file():
         candidates = [table_candidate(place, data_root)]
     else:
-        candidates = find_candidates(place, shipped, left_aside)
+        candidates = find_candidates(place, shipped, rejected_tables)
     if not candidates:
-        raise _unrecognised(place, shipped, left_aside)
+        raise _unrecognised(place, shipped, rejected_tables)
     if len(candidates) > 1:
         ways = "; ".join(f"{each.what} ({each.evidence}; {each.count})" for each in candidates)
         raise InputError(
             f"can be read in {len(candidates)} ways: {ways}",
             where=place.absolute().name,
-            hint="Give the folder or CSV of one of them, or a description (YAML) whose `files` say which is meant.",
+            hint="Give the folder or CSV of one of them, or a description (YAML) whose `files` say which to use.",
         )
     return _complete(candidates[0], data_root if place.is_file() else place, shipped)
 
 
 def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Description]) -> Recognised:
-    """Read from the files what the names do not tell."""
+    """Complete a candidate's description with labels and channels read from a sample of the files."""
     description, notes = candidate.description, list(candidate.notes)
     cases = candidate.listing.cases
     labels = [file_path(case.label, data_root, f"case {case.id}") for case in cases if case.label is not None]
@@ -75,27 +75,27 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
             raise InputError(
                 f"is {candidate.what} ({candidate.evidence}), but without labels",
                 where=data_root.absolute().name,
-                hint="Add the label maps (to a table, as a column 'label'), or describe the dataset in a YAML.",
+                hint="Add the label maps (to a table, as a column 'label'), or describe the dataset in a YAML file.",
             )
         found = read_label_values(labels)
-        notes += [f"{name} cannot be read: left to the check" for name in found.unreadable]
+        notes += [f"{name} cannot be read: see `medunet check`" for name in found.unreadable]
         known = {"background": 0} | {f"label_{value}": value for value in found.values}
-        told = f"labels by {found}"
+        note = f"labels by {found}"
         if found.instances:
-            known, told = {"background": 0, "object": 1}, f"values number objects of one label: {found}"
-        notes.append(told)
+            known, note = {"background": 0, "object": 1}, f"values number the objects of one label: {found}"
+        notes.append(note)
         plain = {**description.to_dict(), "labels": known, "instances": found.instances}
         plain["channels"] = _read_channels(candidate, data_root, notes)
         if not description.patient and all(re.match(_IMPORTED, case.id) for case in cases):
             plain["patient"] = _IMPORTED
-            notes.append("cases named by `medunet import-dicom`: what stands before _s is the patient")
+            notes.append("cases named by `medunet import-dicom`: the part before _s is the patient")
         description = Description.parse(plain, where=candidate.what)
         notes.append(
             "to name labels and channels: write the description with --describe FILE.yaml, name them there, and "
             "give FILE.yaml instead of the folder"
         )
     listing = list_cases(description, data_root)
-    notes += _shipped_fits(description, listing, shipped)
+    notes += _suggest_shipped(description, listing, shipped)
     return Recognised(
         candidate.what,
         f"{candidate.evidence}; {candidate.count}",
@@ -106,7 +106,7 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
 
 
 def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> dict[str, Any]:
-    """Return the channels, named as far as they are by file endings or columns, with a modality for each."""
+    """Return the channels with a modality for each, named by file endings or columns if there are any."""
     description = candidate.description
     channels = {name: channel.to_dict() for name, channel in description.channels.items()}
     if description.layout != "png":
@@ -130,64 +130,64 @@ def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> d
 
 
 def _image_files(candidate: Candidate, channel: str, data_root: Path) -> list[Path]:
-    """Return the files of a channel, refusing those that lie outside the data root."""
+    """Return the files of a channel; raise an InputError if any is outside the data root."""
     return [file_path(case.images[channel], data_root, f"case {case.id}") for case in candidate.listing.cases]
 
 
-def _shipped_fits(
+def _suggest_shipped(
     description: Description, listing: Listing, shipped: Sequence[Description]
 ) -> Iterator[str]:
-    """Yield a hint for each shipped description whose case names and label values are these."""
+    """Yield a hint for each shipped description that fits the case names and label values."""
     values, ids = set(description.labels.values()), [case.id for case in listing.cases]
     for other in shipped:
         fits = ids and other.patient and all(re.fullmatch(other.patient, name) for name in ids)
         if other.layout == "msd" and fits and values <= set(other.labels.values()):
-            yield f"`medunet manifest {other.name}` knows such cases and names their labels {list(other.foreground)}"
+            yield f"`medunet manifest {other.name}` fits these case names; its labels are {list(other.foreground)}"
 
 
 def _left_out(listing: Listing, data_root: Path) -> tuple[str, ...]:
-    """Count the files that belong to no case by reason, and those of other kinds by ending."""
+    """Count the unmatched files by reason, and files of other types by ending."""
     known = listing.paths | {item.path for item in listing.unmatched}
     reasons = Counter(item.reason for item in listing.unmatched)
     kinds = Counter(
-        f"of kind {PurePosixPath(path).suffix.lower() or 'without ending'}"
+        f"of type {PurePosixPath(path).suffix.lower() or 'without ending'}"
         for path in walk_files(data_root)
         if path not in known
     )
     return tuple(f"{count} {reason}" for reason, count in (*reasons.most_common(), *kinds.most_common(8)))
 
 
-def _unrecognised(folder: Path, shipped: Sequence[Description], left_aside: Sequence[str]) -> InputError:
-    """Return what to say of a folder that no layout fits, and of the tables in it that could have been its list."""
+def _unrecognised(folder: Path, shipped: Sequence[Description], rejected: Sequence[str]) -> InputError:
+    """Return the error for a folder that fits no layout, with the tables that were rejected as lists of cases."""
     name, paths = folder.absolute().name, sorted(walk_files(folder))
     volumes = [path for path in paths if re.search(f"{_SCAN}$", path)]
     if series := {str(PurePosixPath(path).parent) for path in paths if _is_dicom(folder / path)}:
         return InputError(f"holds DICOM files in {len(series)} folder(s)", where=name, hint=IMPORT_FIRST)
     below = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    known = [text for child in below[:_MOST_SUBFOLDERS] if (text := _say_what(child, shipped))]
+    known = [text for child in below[:_MAX_SUBFOLDERS] if (text := _describe_subfolder(child, shipped))]
     if known:
         return InputError(
-            f"is no dataset itself, but folders in it are: {', '.join(known)}",
+            f"is not a dataset, but folders in it are: {', '.join(known)}",
             where=name,
-            hint="Give one of those.",
+            hint="Give one of them.",
         )
-    if left_aside:
+    if rejected:
         return InputError(
-            f"is of no layout that is recognised, nor by its tables: {'; '.join(left_aside)}",
+            f"has no layout that is recognised, and its tables cannot be used: {'; '.join(rejected)}",
             where=name,
             hint="Correct the table that lists the cases: columns case, image (or one for each channel) and label.",
         )
     examples = f", such as {', '.join(volumes[:4] or paths[:4])}" if paths else ""
     return InputError(
-        f"is of no layout that is recognised: {len(volumes)} volumes among {len(paths)} files{examples}",
+        f"has no layout that is recognised: {len(volumes)} volumes among {len(paths)} files{examples}",
         where=name,
-        hint="Lay images and labels of one name in images/ and labels/, list their paths in a CSV "
-        "(case, image, label), or describe the dataset in a YAML.",
+        hint="Put images and labels with the same names into images/ and labels/, list their paths in a CSV "
+        "(case, image, label), or describe the dataset in a YAML file.",
     )
 
 
-def _say_what(folder: Path, shipped: Sequence[Description]) -> str:
-    """Return a sub-folder's name with what it is; "" where that is nothing."""
+def _describe_subfolder(folder: Path, shipped: Sequence[Description]) -> str:
+    """Return a sub-folder's name with its layout; "" if none is recognised."""
     try:
         found = find_candidates(folder, shipped, [])
     except InputError as error:
@@ -196,7 +196,7 @@ def _say_what(folder: Path, shipped: Sequence[Description]) -> str:
 
 
 def _is_dicom(path: Path) -> bool:
-    if not (path.is_file() and os.access(path, os.R_OK)):  # a link that leads nowhere
+    if not (path.is_file() and os.access(path, os.R_OK)):  # such as a dangling link
         return False
     with path.open("rb") as stream:
         return stream.read(132)[128:] == _DICOM_MAGIC

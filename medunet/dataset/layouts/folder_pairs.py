@@ -1,4 +1,4 @@
-"""Images and labels that belong together by plain names: in two folders, side by side, or in a folder a case."""
+"""Pair images with labels by their names: in two folders, next to each other, or with one folder per case."""
 
 import re
 from collections import Counter, defaultdict
@@ -33,33 +33,33 @@ _IMAGE_FILES = (
     "flair",
 )
 _LABEL_FILES = ("label", "labels", "mask", "seg", "segmentation", "gt", "groundtruth", "ground_truth")
-_MOST_SHOWN = 4
+_MAX_SHOWN = 4
 _LABEL_SUFFIX = r"(?i:[_.-](?:segmentation|seg|masks?|labels?|lbl|gt|roi))"
 _IMAGE_SUFFIX = r"(?i:[_.-](?:image|img|scan|ct|mri?))"
 
 
 @dataclass(frozen=True)
-class PairNames:
-    """A way in which files pair up, with the words for it and the files that it pairs."""
+class NamingScheme:
+    """A naming scheme by which images and labels are paired, and the pairs that it finds."""
 
-    evidence: str
+    evidence: str  # description for the user
     patterns: FilePatterns
     pairs: tuple[tuple[str, str], ...]  # image and label
-    channels: tuple[str, ...] = ()  # of several image files a case, their names
+    channels: tuple[str, ...] = ()  # names of the image files of a case, if it has several
 
 
-def find_pairs(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
-    """Yield the ways in which relative paths pair up; `ending` is the expression of the files' endings.
+def find_pairs(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
+    """Yield the naming schemes that pair relative paths; `ending` is a regular expression of the file endings.
 
-    A way counts only where no name stands for two cases.
+    A scheme is left out if a name would be used for two cases.
     """
     yield from _two_folders(paths, ending)
     yield from _side_by_side(paths, ending)
     yield from _case_folders(paths, ending)
 
 
-def _two_folders(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
-    """images/ and labels/ below one folder, or several such pairs below folders such as train/ and test/."""
+def _two_folders(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
+    """Yield pairs of images/ and labels/, in the root or in several folders such as train/ and test/."""
     files: dict[PurePosixPath, list[str]] = defaultdict(list)
     for path in paths:
         files[PurePosixPath(path).parent].append(path)
@@ -72,20 +72,20 @@ def _two_folders(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
                 by_names[folder.name, other.name].append(folder.parent)
     for (images, labels), parents in by_names.items():
         flat = parents == [PurePosixPath(".")]
-        above = "" if flat else r"(?:(?P<test>(?:.*/)?(?i:test|testing)/)|(?:.*/)?)"
-        plain_above = "" if flat else "(?:.*/)?"
+        image_parent = "" if flat else r"(?:(?P<test>(?:.*/)?(?i:test|testing)/)|(?:.*/)?)"
+        label_parent = "" if flat else "(?:.*/)?"
         found = _best_suffixes(
-            paths, f"{above}{re.escape(images)}/", f"{plain_above}{re.escape(labels)}/", ending
+            paths, f"{image_parent}{re.escape(images)}/", f"{label_parent}{re.escape(labels)}/", ending
         )
         if found:
             patterns, pairs = found
-            shown = ", ".join(f"{parent}/" for parent in sorted(parents)[:_MOST_SHOWN])
-            below = "" if flat else f" below {shown}{', ...' * (len(parents) > _MOST_SHOWN)}"
-            yield PairNames(f"{images}/ with {labels}/{below}, matched by stem", patterns, pairs)
+            shown = ", ".join(f"{parent}/" for parent in sorted(parents)[:_MAX_SHOWN])
+            below = "" if flat else f" below {shown}{', ...' * (len(parents) > _MAX_SHOWN)}"
+            yield NamingScheme(f"{images}/ with {labels}/{below}, matched by stem", patterns, pairs)
 
 
-def _side_by_side(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
-    """CASE.nii.gz beside CASE_seg.nii.gz."""
+def _side_by_side(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
+    """Yield pairs in the same folder, such as CASE.nii.gz and CASE_seg.nii.gz."""
     above = "(?:.*/)?"
     label = rf"{above}(?P<id>[^/]+?){_LABEL_SUFFIX}{ending}"
     for suffix in ("", rf"{_IMAGE_SUFFIX}"):
@@ -95,14 +95,14 @@ def _side_by_side(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
         if pairs and all(PurePosixPath(a).parent == PurePosixPath(b).parent for a, b in pairs):
             endings = Counter(stem(b)[len(stem(a)) :] if not suffix else stem(b) for a, b in pairs)
             example = endings.most_common(1)[0][0]
-            yield PairNames(
-                f"CASE beside CASE{example}" if not suffix else "CASE_… beside its label", patterns, pairs
+            yield NamingScheme(
+                f"CASE next to CASE{example}" if not suffix else "CASE_… next to its label", patterns, pairs
             )
             return
 
 
-def _case_folders(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
-    """CASE/image.nii.gz with CASE/label.nii.gz; several images in a folder are channels."""
+def _case_folders(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
+    """Yield pairs such as CASE/image.nii.gz and CASE/label.nii.gz; several images in a folder are channels."""
     names: dict[PurePosixPath, set[str]] = defaultdict(set)
     for path in paths:
         names[PurePosixPath(path).parent].add(stem(path))
@@ -122,13 +122,13 @@ def _case_folders(paths: Sequence[str], ending: str) -> Iterator[PairNames]:
     pairs = _match(paths, patterns)
     if pairs:
         evidence = f"CASE/{', '.join(images)} with CASE/{label}"
-        yield PairNames(evidence, patterns, pairs, images if several else ())
+        yield NamingScheme(evidence, patterns, pairs, images if several else ())
 
 
 def _best_suffixes(
     paths: Sequence[str], images: str, labels: str, ending: str
 ) -> tuple[FilePatterns, tuple[tuple[str, str], ...]] | None:
-    """Return the patterns that pair most files, the plain ones if they do as well."""
+    """Return the patterns with the most pairs, preferring those without suffixes."""
     best: tuple[FilePatterns, tuple[tuple[str, str], ...]] | None = None
     for image_suffix in ("", f"{_IMAGE_SUFFIX}?"):
         for label_suffix in ("", f"{_LABEL_SUFFIX}?"):
@@ -143,7 +143,7 @@ def _best_suffixes(
 
 
 def _match(paths: Sequence[str], patterns: FilePatterns) -> tuple[tuple[str, str], ...]:
-    """Return the pairs that two patterns find, none where one name stands for cases in two folders."""
+    """Return the pairs that two patterns find; none if a name occurs in two folders."""
     image, label = re.compile(patterns.image), re.compile(patterns.label)
     images: dict[tuple[str, str], str] = {}
     labels: dict[tuple[str, str], str] = {}

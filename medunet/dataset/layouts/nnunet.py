@@ -1,4 +1,4 @@
-"""nnU-Net's raw datasets beyond their file names: explicit file lists, the count of cases, and fixed splits."""
+"""Read nnU-Net's raw datasets: explicit file lists, the number of cases, and fixed splits."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
-from medunet.dataset.layouts.patterns import Listing, list_named
+from medunet.dataset.layouts.patterns import Listing, make_listing
 from medunet.dataset.splits import read_folds
 from medunet.records.data_root import path_in_data_root
 from medunet.records.description import Description
@@ -17,18 +17,18 @@ SPLITS = "splits_final.json"
 
 
 def has_file_list(plain: Any) -> bool:
-    """Say whether a `dataset.json` names the files of its cases itself."""
+    """Return whether a `dataset.json` lists the files of its cases explicitly."""
     return isinstance(plain, dict) and isinstance(plain.get("dataset"), dict)
 
 
 def read_file_list(path: Path, description: Description, data_root: Path) -> Listing:
     """Read the cases of a `dataset.json` with `"dataset": {"case": {"images": [...], "label": ...}}`.
 
-    Paths are relative to the file's folder, or absolute within it. Test images, which the list does not name, are
-    not looked for. Files are not opened here: the check names those that are missing.
+    Paths are relative to the file's folder, or absolute within it. Test images are not in the list and not searched
+    for. Files are not opened here: the dataset check reports those that are missing.
 
     Raises:
-        InputError: names every entry that cannot be used.
+        InputError: entries cannot be used; the message lists all of them.
     """
     cases, faults = [], []
     for case_id, entry in read_json(path)["dataset"].items():
@@ -39,7 +39,7 @@ def read_file_list(path: Path, description: Description, data_root: Path) -> Lis
             continue
         files = [path_in_data_root(data_root / text, data_root) for text in (*images, label)]
         if outside := [text for text, file in zip((*images, label), files, strict=True) if file is None]:
-            faults.append(f"{case_id}: {len(outside)} of its files lie outside the data root")
+            faults.append(f"{case_id}: {len(outside)} of its files are outside the data root")
         elif len(images) != len(description.channels):
             faults.append(f"{case_id}: {len(images)} images for the channels {list(description.channels)}")
         else:
@@ -54,35 +54,35 @@ def read_file_list(path: Path, description: Description, data_root: Path) -> Lis
             )
     if faults:
         raise InputError("; ".join(faults), where=f"{path.name}: dataset", hint="Correct these entries.")
-    return list_named(cases, path.name, description, data_root)
+    return make_listing(cases, path.name, description, data_root)
 
 
-def compare_count(plain: Mapping[str, Any], listing: Listing) -> str:
-    """Say where `numTraining` is not the number of training cases found; "" where it is, or is not given."""
+def check_case_count(plain: Mapping[str, Any], listing: Listing) -> str:
+    """Describe how `numTraining` differs from the number of training cases found; "" if equal or not given."""
     found = sum(case.split == "train" for case in listing.cases)
     given = plain.get("numTraining")
     if given is None or given == found:
         return ""
     reasons = Counter(item.reason for item in listing.unmatched)
     why = "; ".join(f"{count} × {reason}" for reason, count in reasons.items())
-    return f"dataset.json says numTraining {given}, but {found} training cases are whole" + (
+    return f"dataset.json says numTraining {given}, but {found} training cases are complete" + (
         why and f" ({why})"
     )
 
 
 def find_splits(folder: Path) -> Path | None:
-    """Return the `splits_final.json` of a raw dataset: in its folder, or in the preprocessed dataset beside it."""
-    beside = folder.absolute().parent.parent / "nnUNet_preprocessed" / folder.absolute().name
-    return next((place / SPLITS for place in (folder, beside) if (place / SPLITS).is_file()), None)
+    """Return the `splits_final.json` of a raw dataset, from its folder or nnU-Net's folder of preprocessed data."""
+    preprocessed = folder.absolute().parent.parent / "nnUNet_preprocessed" / folder.absolute().name
+    return next((place / SPLITS for place in (folder, preprocessed) if (place / SPLITS).is_file()), None)
 
 
 def read_any_folds(path: Path) -> list[list[str]]:
-    """Read fixed folds: nnU-Net's `splits_final.json`, a list of `{"train": [...], "val": [...]}`, or our own form.
+    """Read fixed folds from nnU-Net's `splits_final.json`, a list of `{"train": [...], "val": [...]}`, or our format.
 
-    A fold holds out its `val` and trains on the rest; cases that no split holds out become a last fold of their own.
+    The `val` cases of each split become a fold; cases that are in no `val` become an additional last fold.
 
     Raises:
-        InputError: the file holds no splits, or such that training on the rest of the cases would not be the same.
+        InputError: the file has no splits, or a split does not train on all cases outside its `val`.
     """
     plain = read_json(path)
     if not isinstance(plain, list):
@@ -95,7 +95,7 @@ def read_any_folds(path: Path) -> list[list[str]]:
     )
     if not valid:
         raise InputError(
-            "holds no splits", where=path.name, hint='Write [{"train": ["case", ...], "val": [...]}, ...].'
+            "has no splits", where=path.name, hint='Write [{"train": ["case", ...], "val": [...]}, ...].'
         )
     held_out = [list(split["val"]) for split in plain]
     everything = {name for split in plain for name in (*split["train"], *split["val"])}

@@ -1,4 +1,4 @@
-"""Which file of a data root is which: patterns over relative POSIX paths, one mechanism for all layouts."""
+"""Find the cases of a data root by matching relative POSIX paths against the layout's file patterns."""
 
 import os
 import re
@@ -18,38 +18,38 @@ _PICTURE = expression_of(PICTURES)
 IMPORT_FIRST = "Import the series first, with `medunet import-dicom TREE OUT`, and give the folder OUT."
 _EXPECTED = {
     "msd": "imagesTr/CASE.nii.gz with labelsTr/CASE.nii.gz, test images in imagesTs/",
-    "pairs": "images/CASE.nii.gz with labels/CASE.nii.gz (or imagesTr/, labelsTr/), or the `files` described",
+    "pairs": "images/CASE.nii.gz with labels/CASE.nii.gz (or imagesTr/, labelsTr/), or the description's `files`",
     "lits": "volume-N.nii with segmentation-N.nii, in any sub-folder",
     "brats": "CASE_t1.nii.gz and so on with CASE_seg.nii.gz, in any sub-folder",
     "brats2023": "CASE-t1n.nii.gz and so on with CASE-seg.nii.gz, in any sub-folder",
-    "png": "images/CASE.png with labels/CASE.png; .tif and .tiff too, images .jpg as well; or the `files` described",
-    "nnunet": "imagesTr/CASE_0000.nii.gz, one file a channel, with labelsTr/CASE.nii.gz, test images in imagesTs/",
+    "png": "images/CASE.png with labels/CASE.png; .tif and .tiff too, images also .jpg; or the description's `files`",
+    "nnunet": "imagesTr/CASE_0000.nii.gz, one file per channel, with labelsTr/CASE.nii.gz, test images in imagesTs/",
     "bids": "sub-*/[ses-*/]anat/*_T1w.nii.gz with derivatives/**/*_dseg.nii.gz or *_mask.nii.gz",
-    "csv": "the table described",
+    "csv": "the files listed in the description's table",
 }
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The cases of a data root, sorted by id, and the files that belong to none."""
+    """The cases of a data root, sorted by id, and the files that belong to no case."""
 
     cases: tuple[Case, ...]
     unmatched: tuple[Unmatched, ...]
 
     @property
     def paths(self) -> frozenset[str]:
-        """Every file of every case."""
+        """The files of all cases."""
         files = {path for case in self.cases for path in case.images.values()}
         return frozenset(files | {case.label for case in self.cases if case.label is not None})
 
 
 @dataclass(frozen=True)
 class FilePattern:
-    """What a whole relative path must look like to be an image or label of the case in group `id`.
+    """A regular expression for the whole relative path of an image or label, with the case id in group `id`.
 
-    Group `channel`, where there is one, is the channel's file ending; without it one file holds all channels.
-    An image of split "train" needs a label; with split None it is of "train" or, lacking one, "unlabelled", or of
-    "test" where a group of that name takes part in the match.
+    The optional group `channel` is the channel's file ending; without it one file has all channels. An image of split
+    "train" needs a label. If `split` is None, the image is of split "test" if a group `test` matches, otherwise of
+    "train" with a label or "unlabelled" without one.
     """
 
     role: Literal["image", "label"]
@@ -68,10 +68,10 @@ class _Files:
 
 
 def scan_folder(description: Description, data_root: Path) -> Listing:
-    """Find the cases of a data root by its layout's file names; folds are not assigned yet.
+    """Find the cases of a data root by the file names of its layout, without folds.
 
     Raises:
-        InputError: the layout is not read yet, or the description's patterns cannot be used.
+        InputError: the layout is not supported, or the description's patterns cannot be used.
     """
     patterns = _patterns(description)
     channel_of = _channel_endings(description)
@@ -85,7 +85,7 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
             unmatched.append(Unmatched(path=path, reason="belongs to no case"))
             continue
         groups = match.groupdict()
-        # A pattern may leave `id` out for files that lie in the data root itself: one case, named by its image.
+        # Group `id` may be empty for files directly in the data root: one case, named after its image.
         files = found.setdefault(pattern.case_id.format(id=groups["id"] or ""), _Files())
         if pattern.role == "label":
             if files.label is None:
@@ -112,8 +112,8 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
     )
 
 
-def list_named(cases: Iterable[Case], source: str, description: Description, data_root: Path) -> Listing:
-    """Return the listing of cases that the file `source` names; volume files that it does not name are unmatched."""
+def make_listing(cases: Iterable[Case], source: str, description: Description, data_root: Path) -> Listing:
+    """Return the listing of the cases in the file `source`; volume files that it does not list are unmatched."""
     ordered = tuple(sorted(cases, key=lambda case: case.id))
     listed = {file for case in ordered for file in (*case.images.values(), case.label)}
     unmatched = tuple(
@@ -125,24 +125,24 @@ def list_named(cases: Iterable[Case], source: str, description: Description, dat
 
 
 def volume_files(description: Description, data_root: Path) -> list[str]:
-    """Return the volume files below the data root as sorted POSIX paths; hidden ones (`._x`) are left out.
+    """Return the volume files below the data root as sorted POSIX paths, without hidden ones (`._x`).
 
-    Pictures count where the layout is of pictures; beside volumes they are previews and such.
+    Pictures are included only if the layout is of pictures; next to volumes they are previews and the like.
     """
     endings = endings_of((*VOLUMES, *PICTURES) if description.layout == "png" else VOLUMES)
     return sorted(path for path in walk_files(data_root) if path.lower().endswith(endings))
 
 
 def walk_files(data_root: Path) -> Iterator[str]:
-    """Yield every file below a folder as a POSIX path; hidden ones are left out, and links are followed once.
+    """Yield every file below a folder as a POSIX path, without hidden ones; links to folders are followed once.
 
     Raises:
-        InputError: a folder below cannot be listed: its cases would be missed.
+        InputError: a folder cannot be listed.
     """
     seen = {str(folder) for folder in Path(os.path.realpath(data_root)).parents}
     for folder, names, file_names in os.walk(data_root, followlinks=True, onerror=_refuse_unlisted):
         resolved = os.path.realpath(folder)
-        if resolved in seen:  # a link that leads back
+        if resolved in seen:  # a link to a folder that was visited
             names.clear()
             continue
         seen.add(resolved)
@@ -152,12 +152,12 @@ def walk_files(data_root: Path) -> Iterator[str]:
 
 
 def expected_files(description: Description) -> str:
-    """Say in words which files the description's layout looks for."""
+    """Return a text that describes the files expected by the description's layout."""
     return _EXPECTED[description.layout]
 
 
 def stem(path: str) -> str:
-    """Return a path's file name without the ending of a volume or picture that is read."""
+    """Return a path's file name without the ending, if it is one of a supported volume or picture."""
     return re.sub(rf"({_SCAN}|{_PICTURE})$", "", PurePosixPath(path).name)
 
 
@@ -165,14 +165,14 @@ def _refuse_unlisted(error: OSError) -> NoReturn:
     raise InputError(
         f"cannot be listed ({error.strerror})",
         where=str(error.filename),
-        hint="Get leave to read this folder, or move it out of the data root.",
+        hint="Get permission to read this folder, or move it out of the data root.",
     ) from error
 
 
 def _assemble(
     case_id: str, files: _Files, description: Description
 ) -> tuple[Case | None, Iterable[Unmatched]]:
-    """Make the case of an id's files, or say of each why it makes none."""
+    """Return the case made of an id's files, or None; and the files that are not used, with the reason."""
     missing = [name for name in description.channels if name not in files.images]
     paths = list(dict.fromkeys(files.images.values()))
     if not files.images and files.label:
@@ -190,7 +190,7 @@ def _assemble(
 
 
 def _channel_endings(description: Description) -> dict[str, str]:
-    """Return the channel of each file ending; nnU-Net's, where none is described, are _0000, _0001, ..."""
+    """Return the channel of each file ending; nnU-Net's default endings are _0000, _0001, ..."""
     numbered = description.layout == "nnunet"
     return {
         ending: name
@@ -246,13 +246,13 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
             )
         case "dicom":
             raise InputError(
-                "layout 'dicom' is not trained on as it is",
+                "layout 'dicom' cannot be used for training directly",
                 where=f"description {description.name}",
                 hint=IMPORT_FIRST,
             )
         case other:
             raise InputError(
-                f"layout '{other}' is not read yet",
+                f"layout '{other}' is not supported",
                 where=f"description {description.name}",
                 hint=f"Use one of: {', '.join(_EXPECTED)}.",
             )
@@ -261,7 +261,7 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
 def _train_and_test(
     image: str, label: str, images: str = "imagesTr", labels: str = "labelsTr"
 ) -> tuple[FilePattern, ...]:
-    """Return the patterns of files `image` and `label` in two folders to train on, and in two of test cases."""
+    """Return the patterns of files `image` and `label` in two folders of training cases and two of test cases."""
     return (
         FilePattern("image", re.compile(f"{images}/{image}"), "train"),
         FilePattern("label", re.compile(f"{labels}/{label}")),
@@ -276,5 +276,5 @@ def _user_pattern(text: str, key: str) -> re.Pattern[str]:
     except re.error as error:
         raise InputError(f"not a regular expression ({error})", where=key) from error
     if "id" not in expression.groupindex:
-        raise InputError("has no group named id", where=key, hint="Write (?P<id>[^/]+) for the case's part.")
+        raise InputError("has no group named id", where=key, hint="Write (?P<id>[^/]+) for the case id.")
     return expression

@@ -174,15 +174,15 @@ def test_each_file_is_decoded_once(
     good_set: Path, good_manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside the first bytes, where the header stands."""
-    from medunet.imaging import packed
+    from medunet.imaging import gzip_files
 
-    whole, decoded = packed._inflate_file, []
+    whole, decoded = gzip_files._inflate_file, []
 
     def count(path: Path) -> Any:
         decoded.append(path.name)
         return whole(path)
 
-    monkeypatch.setattr(packed, "_inflate_file", count)
+    monkeypatch.setattr(gzip_files, "_inflate_file", count)
     check_case(good_manifest.cases[1], good_manifest.description, good_set)
     assert sorted(decoded) == sorted([T1, T2, SEG])
 

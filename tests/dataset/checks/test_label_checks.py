@@ -50,7 +50,7 @@ def test_stray_specks(tmp_path: Path) -> None:
     assert specks(near) == []
     far[57:59, 45, 35] = 1
     (measured,) = specks(far)
-    assert measured.startswith("oedema: 1 of 2 voxels together, more than 20 mm from its other ")
+    assert measured.startswith("oedema: 1 with 2 voxels in total, more than 20 mm from its other ")
     assert measured.endswith("at (57, 45, 35)")
     large[55:59, 43:47, 35] = 1
     assert specks(large) == []

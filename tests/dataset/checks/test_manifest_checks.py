@@ -164,7 +164,7 @@ def test_hippocampus(shared_data: Path) -> None:
     strays = {fault.subject: fault.measured for fault in faults if fault.code == "S004"}
     assert strays["imagesTr/hippocampus_118.nii.gz"] == "image without a label"
     assert strays["labelsTr/hippocampus_010.nii.gz"] == "label without an image"
-    assert "foreign to this set: 512×512×94" in strays["labelsTr/hippocampus_281.nii.gz"]
+    assert "unlike the cases: 512×512×94" in strays["labelsTr/hippocampus_281.nii.gz"]
     (twin,) = [fault for fault in faults if fault.code == "S002"]
     assert (twin.case, twin.subject) == ("hippocampus_011", "labelsTr/hippocampus_010.nii.gz")
     floats = {fault.case for fault in faults if fault.code == "L004"}

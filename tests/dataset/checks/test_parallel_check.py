@@ -78,7 +78,7 @@ def test_a_process_that_is_killed_is_a_fault_of_its_case(
     assert [(fault.code, fault.case) for fault in faults] == [
         ("N003", "b"), ("N099", "a"), ("S001", "d"), ("S004", "")
     ]  # fmt: skip
-    why = "the process was ended from outside, perhaps for lack of memory"
+    why = "the process was killed, possibly for lack of memory"
     assert faults[1].measured == why
     assert faults[3].measured == f"belongs to no case; {why}"
 
@@ -128,7 +128,7 @@ def test_an_acceptance_without_its_fault_is_noted(root: Path, manifest: Manifest
     assert (fault.severity, fault.case, fault.measured) == (
         "note",
         "c",
-        "L003 is accepted, but was not found",
+        "L003 is accepted but was not found",
     )
 
 

@@ -54,7 +54,7 @@ def test_acquisitions_that_overlap_become_volumes(tmp_path: Path, offset_mm: flo
     assert parts[0].faults[0].measured == "3 volumes, told apart by acquisition number"
     assert [len(part.stack.slices) for part in parts if part.stack] == [12, 12, 12]
     numbers = [
-        {one.frame.told_apart["acquisition number"] for one in part.stack.slices}
+        {one.frame.acquisition["acquisition number"] for one in part.stack.slices}
         for part in parts
         if part.stack
     ]
@@ -102,7 +102,7 @@ def test_echoes_in_one_file_become_volumes_in_their_order(tmp_path: Path) -> Non
         echo(one, place < 6)
     write_slices([make_multi_frame(slices)], tmp_path)
     stacks = [part.stack for part in parts_of(tmp_path)]
-    times = [{one.frame.told_apart["echo time"] for one in stack.slices} for stack in stacks if stack]
+    times = [{one.frame.acquisition["echo time"] for one in stack.slices} for stack in stacks if stack]
     assert times == [{12.0}, {95.0}]
 
 

@@ -86,12 +86,12 @@ def test_all_rows_at_fault_are_named_at_once(tmp_path: Path) -> None:
         list_table(describe(), tmp_path)
     text = str(caught.value)
     for fault in (
-        "row 2: image leads out of the data root",
-        "row 3: image leads out of the data root",
-        "row 4: case b stands in row 3 already",
+        "row 2: image is outside the data root",
+        "row 3: image is outside the data root",
+        "row 4: case b is already in row 3",
         "row 5: image is empty",
         "row 6: a training case needs a label",
-        "row 7: split 'some' is none of train",
+        "row 7: split 'some' is not one of train",
         "row 8: id:",
     ):
         assert fault in text
@@ -101,17 +101,20 @@ def test_all_rows_at_fault_are_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("case,image,label,fold\na,a.nii,a.nii,0\nb,b.nii,b.nii,x\n", "row 3: fold 'x' is no whole number"),
+        (
+            "case,image,label,fold\na,a.nii,a.nii,0\nb,b.nii,b.nii,x\n",
+            "row 3: fold 'x' is not a whole number",
+        ),
         ("case,image,label,fold,split\na,a.nii,,0,test\n", "row 2: has fold 0 although its split is test"),
-        ("case,id,image\na,a,a.nii\n", "columns stand twice: case"),
-        ('case,image\n"a,a.nii\n', "is no table"),
+        ("case,id,image\na,a,a.nii\n", "columns occur twice: case"),
+        ('case,image\n"a,a.nii\n', "is not a table"),
         ("case,image\n\na,\n\nb,b.nii\n", "row 3: image is empty"),
         ("case,image,label\na,a.nii,l,1.nii\nb,b.nii,lb.nii\n", "cells without a named column in row 2"),
         ("case,image,,label\na,a.nii,x,la.nii\n", "cells without a named column in row 2"),
         ("a,a.nii,la.nii\nb,b.nii,lb.nii\n", "first line names files, not columns"),
         (
             f"case,image\na,{'x' * 300}.nii\nb,b\0.nii\n",
-            r"row 2: image is no path: 'xx.*row 3: image is no path",
+            r"row 2: image is not a path: 'xx.*row 3: image is not a path",
         ),
         ("name,age\na,60\n", "names no image files"),
         ("", "names no image files"),

@@ -131,9 +131,9 @@ def test_files_named_alike_take_the_folders_name(root: Path) -> None:
         ({"training": [{"label": "a.nii.gz"}]}, r"training\[0\]: 'image' must be"),
         ({"training": [{"image": ["a.nii.gz", "b.nii.gz"]}]}, "2 images, but .* 1 channels"),
         ({"training": [{**ENTRIES[0], "fold": 0}, ENTRIES[1]]}, r"training\[1\]: 'fold' must be"),
-        ({"training": [{"image": "/elsewhere/a.nii.gz"}]}, "leads out of the data root"),
-        ({"training": ENTRIES, "test": [ENTRIES[1]["image"]]}, "images stand twice: imagesTr_liver_1"),
-        ({"training": [{"image": "../a.nii.gz"}]}, "leads out of the data root"),
+        ({"training": [{"image": "/elsewhere/a.nii.gz"}]}, "is outside the data root"),
+        ({"training": ENTRIES, "test": [ENTRIES[1]["image"]]}, "images occur twice: imagesTr_liver_1"),
+        ({"training": [{"image": "../a.nii.gz"}]}, "is outside the data root"),
     ],
 )
 def test_lists_that_cannot_be_used(root: Path, plain: dict[str, Any], message: str) -> None:

@@ -41,8 +41,8 @@ def test_brats(tmp_path: Path, name: str, endings: tuple[str, ...]) -> None:
         (("scans/a.nrrd", "Masks/a-seg.mha"), "scans/ with Masks/"),
         (("Images/a_CT.nii", "GT/a_GT.nii"), "Images/ with GT/"),
         (("train/images/a.nii", "train/masks/a.nii", "test/images/b.nii"), "images/ with masks/"),
-        (("p1/a.nii.gz", "p1/a_seg.nii.gz"), "CASE beside CASE_seg"),
-        (("a_ct.nii.gz", "a_label.nii.gz"), "CASE_… beside its label"),
+        (("p1/a.nii.gz", "p1/a_seg.nii.gz"), "CASE next to CASE_seg"),
+        (("a_ct.nii.gz", "a_label.nii.gz"), "CASE_… next to its label"),
         (("x/a/imaging.nii.gz", "x/a/segmentation.nii.gz"), "CASE/imaging with CASE/segmentation"),
     ],
 )
@@ -123,7 +123,7 @@ def test_bids_of_two_kinds_of_labels_is_ambiguous(tmp_path: Path) -> None:
 def test_a_label_that_cannot_be_read_is_left_to_the_check(tmp_path: Path) -> None:
     put(tmp_path, "images/a.nii", "images/b.nii", "labels/a.nii", "labels/b.nii")
     (tmp_path / "labels/b.nii").write_bytes(b"broken")
-    assert "b.nii cannot be read: left to the check" in ask(tmp_path).notes
+    assert "b.nii cannot be read: see `medunet check`" in ask(tmp_path).notes
 
 
 def test_the_folders_that_are_taken_together_are_named(tmp_path: Path) -> None:
@@ -179,4 +179,4 @@ def test_imported_series_of_one_patient_stay_together(tmp_path: Path) -> None:
     found = recognise(tmp_path, tmp_path, [])
     patients = [found.description.patient_of(name) for name in ("p0001_s01", "p0001_s02", "p0002_s01")]
     assert patients == ["p0001", "p0001", "p0002"]
-    assert any("what stands before _s is the patient" in note for note in found.notes)
+    assert any("the part before _s is the patient" in note for note in found.notes)

@@ -32,7 +32,7 @@ def test_nnunet_raw_dataset(tmp_path: Path, ending: str) -> None:
     )
     assert found.description.name == "Dataset003_Liver"
     assert found.description.labels == NNUNET["labels"]
-    assert found.left_out == ("1 image without a label", "1 of kind .json")
+    assert found.left_out == ("1 image without a label", "1 of type .json")
     assert cases(found, root) == {
         "a": (f"imagesTr/a_0000{ending}", f"labelsTr/a{ending}", "train"),
         "b": (f"imagesTr/b_0000{ending}", f"labelsTr/b{ending}", "train"),
@@ -49,7 +49,7 @@ def test_nnunet_raw_dataset(tmp_path: Path, ending: str) -> None:
 def test_nnunet_says_where_cases_are_missing(tmp_path: Path) -> None:
     put(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     write_json(tmp_path / "dataset.json", {**NNUNET, "file_ending": ".nii.gz"})
-    assert "dataset.json says numTraining 2, but 1 training cases are whole" in ask(tmp_path).notes
+    assert "dataset.json says numTraining 2, but 1 training cases are complete" in ask(tmp_path).notes
 
 
 def test_nnunet_of_the_first_version(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_nnunet_of_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ending", "files", "message"),
     [
-        (".bmp", (), "file_ending '.bmp' is of no image that is read.*Convert the files"),
-        (".png", ("a_0000.png", "a_0001.png"), "several pictures a case"),
+        (".bmp", (), "file_ending '.bmp' is not a supported image format.*Convert the files"),
+        (".png", ("a_0000.png", "a_0001.png"), "several pictures per case"),
         (".tif", ("a_0000.tif",), "has 2 pages.*Convert stacks of slices"),
     ],
 )

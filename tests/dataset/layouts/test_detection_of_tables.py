@@ -40,9 +40,12 @@ def test_a_table_of_pictures(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (b"case;image;label\nF\xfc;scan.nii;map.nii\n", r"cases\.csv: cannot be read as text in UTF-8"),
-        (b"case,image,image\na,scan.nii,map.nii\n", r"cases\.csv: columns stand twice: image"),
-        (b"case,foo,bar\na,scan.nii,map.nii\n", r"cases\.csv names files, but has no column 'label'"),
-        (b"case,image,label,split\na,scan.nii,map.nii,dev\n", r"cases\.csv: row 2: split 'dev' is none"),
+        (b"case,image,image\na,scan.nii,map.nii\n", r"cases\.csv: columns occur twice: image"),
+        (b"case,foo,bar\na,scan.nii,map.nii\n", r"cases\.csv lists files, but has no column 'label'"),
+        (
+            b"case,image,label,split\na,scan.nii,map.nii,dev\n",
+            r"cases\.csv: row 2: split 'dev' is not one of",
+        ),
     ],
 )
 def test_a_table_at_fault_is_named(tmp_path: Path, text: bytes, message: str) -> None:
@@ -56,7 +59,7 @@ def test_a_table_of_cases_at_fault_is_not_passed_over_for_the_names(tmp_path: Pa
     put(tmp_path, "images/a.nii", "labels/a.nii")
     row = "images/a.nii,labels/a.nii"
     (tmp_path / "cases.csv").write_text(f"case,image,label,fold\na,{row},0\na,{row},1\n")
-    with pytest.raises(InputError, match="row 3: case a stands in row 2 already"):
+    with pytest.raises(InputError, match="row 3: case a is already in row 2"):
         ask(tmp_path)
 
 
@@ -66,6 +69,6 @@ def test_tables_of_other_things_are_left_aside(tmp_path: Path) -> None:
     (tmp_path / "._cases.csv").write_bytes(b"\xff")
     found = ask(tmp_path)
     assert found.what == "pairs of volumes"
-    assert [note for note in found.notes if "left aside" in note] == [
-        "left aside as a list of cases: ages.csv names files, but has no column 'label'"
+    assert [note for note in found.notes if "not used" in note] == [
+        "not used as a list of cases: ages.csv lists files, but has no column 'label'"
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from medunet.base.errors import InputError
 from medunet.dataset.layouts.dataset_json import describe_json, modality_of
-from medunet.dataset.layouts.nnunet import compare_count, find_splits, read_any_folds
+from medunet.dataset.layouts.nnunet import check_case_count, find_splits, read_any_folds
 from medunet.dataset.layouts.patterns import scan_folder
 from medunet.dataset.manifest import list_cases
 from medunet.records.description import Description
@@ -117,7 +117,7 @@ def test_all_faults_of_a_file_list_at_once(tmp_path: Path) -> None:
     }
     write(tmp_path / "dataset.json", {**CT, "dataset": entries})
     with pytest.raises(
-        InputError, match=r"a: 1 of its files lie outside.*b: 2 images.*c: write a list.*d: 2 of its files"
+        InputError, match=r"a: 1 of its files are outside.*b: 2 images.*c: write a list.*d: 2 of its files"
     ):
         list_cases(describe(), tmp_path)
 
@@ -127,10 +127,10 @@ def test_the_number_of_training_cases(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     listing = scan_folder(describe(), tmp_path)
-    assert compare_count({"numTraining": 1}, listing) == ""
-    assert compare_count({}, listing) == ""
-    text = compare_count({"numTraining": 2}, listing)
-    assert "numTraining 2, but 1 training cases are whole (1 × image without a label)" in text
+    assert check_case_count({"numTraining": 1}, listing) == ""
+    assert check_case_count({}, listing) == ""
+    text = check_case_count({"numTraining": 2}, listing)
+    assert "numTraining 2, but 1 training cases are complete (1 × image without a label)" in text
 
 
 def test_splits_final(tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_splits_final(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ([], "holds no splits"),
-        ([{"train": ["a"]}], "holds no splits"),
+        ([], "has no splits"),
+        ([{"train": ["a"]}], "has no splits"),
         ([{"train": ["a"], "val": ["b"]}, {"train": ["a"], "val": ["b"]}], "held out twice: b"),
         (
             [{"train": ["b"], "val": ["a"]}, {"train": ["a", "c"], "val": ["b"]}],

@@ -193,7 +193,9 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_one(
 
 
 def test_dicom_is_to_be_imported_first(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'dicom' is not trained on as it is.*import-dicom TREE OUT"):
+    with pytest.raises(
+        InputError, match=r"'dicom' cannot be used for training directly.*import-dicom TREE OUT"
+    ):
         scan_folder(describe("dicom"), tmp_path)
 
 

@@ -142,7 +142,7 @@ def test_a_coloured_picture_is_no_grey_one(tmp_path: Path) -> None:
     root = write_pictures(tmp_path)
     faults = faults_of(root, describe_pictures(channels={"grey": {"modality": "other"}}))
     assert {(fault.code, fault.measured) for fault in faults[:4]} >= {("N005", "shape 48×40×1×3")}
-    assert "one channel is described" in faults[0].expected
+    assert "the description has one channel" in faults[0].expected
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The faults that have a code, one table a family: what each means, how it is measured and how to fix it."""
+"""Tables of the fault codes, one per group: meaning, measurement, expected value and fix of each code."""

@@ -1,4 +1,4 @@
-"""What the catalogue says of a code."""
+"""An entry of the catalogue of faults."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from medunet.records.fault import Severity
 
 @dataclass(frozen=True)
 class FaultKind:
-    """What a code means, and the words for it where a check has none more precise."""
+    """The meaning of a fault code, with default texts for its faults."""
 
     title: str
-    severity: Severity  # the usual one
-    how: str  # it is measured
-    expected: str
+    severity: Severity  # the default
+    how: str  # how the fault is measured
+    expected: str  # "" if each fault has its own
     hint: str

@@ -1,85 +1,87 @@
-"""Faults of the set and its split, codes S…."""
+"""Faults of the dataset and its split, codes S…."""
 
 from medunet.dataset.checks.catalogue.fault_kind import FaultKind
 
 SET_FAULTS: dict[str, FaultKind] = {
     "S001": FaultKind(
-        "one image twice",
+        "duplicate image",
         "error",
-        "A hash of the voxels' values, over all images of the set and the files of no case; a warning where both are "
-        "in one fold, or one of them in no case.",
-        "an image once",
-        "Exclude one of the two.",
+        "A hash of the voxels' values, over all images of the dataset and unmatched files. A warning if both are in "
+        "the same fold, or one of them is unmatched.",
+        "each image only once",
+        "Exclude one of the two cases.",
     ),
     "S002": FaultKind(
-        "one label twice",
+        "duplicate label",
         "error",
-        "A hash of the voxels' values, over all labels and the files of no case; empty ones are left out. A warning "
-        "where one of them is in no case.",
-        "a label once",
-        "Find out to which scan it belongs.",
+        "A hash of the voxels' values, over all labels except empty ones, and unmatched files. A warning if one of "
+        "them is unmatched.",
+        "each label only once",
+        "Find out which scan the label belongs to.",
     ),
     "S003": FaultKind(
         "one patient in two folds",
         "error",
-        "The patient's part of the case id, by the description's pattern; test cases count as a fold.",
-        "a patient in one fold",
-        "Correct the folds, or make them from the seed.",
+        "The patient of each case, from the case id by the description's pattern or from the table; test cases count "
+        "as a fold.",
+        "each patient in one fold",
+        "Correct the folds file, or leave it out to draw folds from the seed.",
     ),
     "S004": FaultKind(
         "unmatched file",
         "warning",
-        "Every volume file below the data root that no case uses.",
+        "Every volume file below the data root that belongs to no case.",
         "a file of a case",
-        "Complete, rename or remove it; training leaves it out.",
+        "Add the missing file of its case, or rename or remove it; it is not used for training.",
     ),
     "S005": FaultKind(
         "case without a label",
         "note",
-        "The case list.",
+        "The list of cases.",
         "a label",
-        "None needed: it is predicted, not trained on.",
+        "None needed: the case is not used for training.",
     ),
     "S006": FaultKind(
         "labels that never occur",
         "warning",
-        "The values that occur in any training label.",
+        "The declared labels against the values in all training labels.",
         "each label in some training case",
-        "Leave them out of the labels.",
+        "Remove them from the description's labels.",
     ),
     "S007": FaultKind(
-        "loss and labels do not fit",
+        "loss does not fit the labels",
         "error",
-        "The loss in the configuration against the description: overlapping regions need one sigmoid each.",
+        "The loss in the configuration against the description: overlapping regions need a sigmoid each.",
         "",
         "Set training.loss to auto.",
     ),
     "S008": FaultKind(
-        "measured in pixels",
+        "lengths in pixels",
         "note",
         "The layout is of pictures, which have no spacing.",
         "a spacing in mm",
-        "None needed: read every mm as a pixel, and every ml as 1000 of them.",
+        "None needed: read 1 mm as 1 pixel, and 1 ml as 1000 pixels.",
     ),
     "S009": FaultKind(
         "case lacks a modality",
         "warning",
-        "Files of a case by their endings against the description's channels; each file of such a case is named.",
+        "The endings of a case's files against the description's channels; each file of the case is reported.",
         "a file for each channel",
-        "Complete the case; it is left out until then.",
+        "Add the missing file; the case is not used without it.",
     ),
     "S010": FaultKind(
         "label missing from a fold",
         "warning",
-        "The labels that occur in each fold's cases; only labels that as many patients have as there are folds.",
+        "The labels that occur in each fold's cases, for labels that at least as many patients have as there are "
+        "folds.",
         "each label in each fold",
         "Make the folds stratified (`--stratify`), or use fewer.",
     ),
     "S011": FaultKind(
-        "acceptance of a fault that is not there",
+        "accepted fault was not found",
         "note",
         "The manifest's `accepted` against the faults found.",
-        "a fault of that code and case",
+        "a fault with that code and case",
         "Remove the entry from the manifest.",
     ),
 }

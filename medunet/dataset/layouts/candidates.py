@@ -1,4 +1,4 @@
-"""The ways in which a folder's files can be read as a dataset: by a list of cases in it, else by their names."""
+"""Find the layouts that a folder may have: by a list of cases in it or, without one, by file names."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from medunet.dataset.layouts import bids
 from medunet.dataset.layouts.csv_lists import read_table
 from medunet.dataset.layouts.datalists import has_cases
 from medunet.dataset.layouts.dataset_json import describe_json, modality_of, plain_name
-from medunet.dataset.layouts.folder_pairs import PairNames, find_pairs
-from medunet.dataset.layouts.nnunet import compare_count, has_file_list
+from medunet.dataset.layouts.folder_pairs import NamingScheme, find_pairs
+from medunet.dataset.layouts.nnunet import check_case_count, has_file_list
 from medunet.dataset.layouts.patterns import Listing, scan_folder, walk_files
 from medunet.dataset.manifest import list_cases
 from medunet.imaging.formats import PICTURES, SCANS, endings_of, expression_of
@@ -24,35 +24,35 @@ from medunet.records.description import Description
 _SCAN, _PICTURE = expression_of(SCANS), expression_of(PICTURES)
 _PAGED = tuple(each for each in PICTURES if each.may_have_pages)
 _UNKNOWN = {"labels": {"background": 0, "label_1": 1}, "channels": {"image": {"modality": "other"}}}
-_NAMED = ("brats", "brats2023", "lits")  # layouts whose file names say which dataset it is
+_NAMED = ("brats", "brats2023", "lits")  # layouts whose file names identify the dataset
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One reading of a folder."""
+    """A layout that a folder may have, with the description and cases that result from it."""
 
     what: str
     evidence: str
     description: Description
     listing: Listing
-    complete: bool = True  # else labels, and channels unless they have file endings, are read from the files
+    complete: bool = True  # False: labels, and channels without file endings, must be read from the files
     notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> str:
-        """Its cases in words."""
+        """Number of cases and of labelled cases, as text."""
         labelled = sum(case.label is not None for case in self.listing.cases)
         num = len(self.listing.cases)
         return f"{num} case{'s' * (num != 1)}, {labelled} with a label"
 
 
-def find_candidates(folder: Path, shipped: Sequence[Description], left_aside: list[str]) -> list[Candidate]:
-    """Return the readings of a folder, such whose files another reading explains as well left out.
+def find_candidates(folder: Path, shipped: Sequence[Description], rejected: list[str]) -> list[Candidate]:
+    """Return the layouts that a folder may have, without those whose files are all covered by an earlier one.
 
-    Tables that could be meant as lists of cases but are none are added to `left_aside`, with the reason.
+    Tables that cannot be used as lists of cases are appended to `rejected`, with the reason.
 
     Raises:
-        InputError: a `dataset.json` or a table of images and labels is there but cannot be used.
+        InputError: the folder has a `dataset.json` or a table of images and labels that cannot be used.
     """
     listed = []
     if (folder / "dataset.json").is_file() and (found := _json_candidate(folder)):
@@ -61,12 +61,12 @@ def find_candidates(folder: Path, shipped: Sequence[Description], left_aside: li
         try:
             table = read_table(path, path.name)
         except InputError as error:
-            left_aside.append(str(error))
+            rejected.append(str(error))
             continue
         if table is not None and "label" in table.rows[0]:
             listed.append(table_candidate(path, folder))
         elif table is not None:
-            left_aside.append(f"{path.name} names files, but has no column 'label'")
+            rejected.append(f"{path.name} lists files, but has no column 'label'")
     if listed:
         return listed
     kept: list[Candidate] = []
@@ -74,12 +74,12 @@ def find_candidates(folder: Path, shipped: Sequence[Description], left_aside: li
         files = candidate.listing.paths
         if candidate.listing.cases and not any(files <= other.listing.paths for other in kept):
             kept.append(candidate)
-    notes = [f"left aside as a list of cases: {text}" for text in left_aside]
+    notes = [f"not used as a list of cases: {text}" for text in rejected]
     return [replace(each, notes=(*each.notes, *notes)) for each in kept]
 
 
 def _json_candidate(folder: Path) -> Candidate | None:
-    """Read a `dataset.json`: the Decathlon's lists its cases; nnU-Net's names channels, in the first version too."""
+    """Read a `dataset.json`: the Decathlon's lists cases; nnU-Net's, also in its first version, names channels."""
     path = folder / "dataset.json"
     plain = read_json(path)
     if not isinstance(plain, dict) or not plain.keys() & {"training", "channel_names", "modality"}:
@@ -98,9 +98,9 @@ def _nnunet_candidate(plain: dict[str, Any], folder: Path, evidence: str) -> Can
     name, pictures = folder.absolute().name, ending.lower() in endings_of(PICTURES)
     if not pictures and not re.fullmatch(_SCAN, ending):
         raise InputError(
-            f"file_ending {ending!r} is of no image that is read",
+            f"file_ending {ending!r} is not a supported image format",
             where="dataset.json",
-            hint="Convert the files to .nii.gz, with the same names, and write that ending.",
+            hint="Convert the files to .nii.gz with the same names, and write that ending.",
         )
     layout: Any = "nnunet"
     others: dict[str, Any] = {}
@@ -108,9 +108,9 @@ def _nnunet_candidate(plain: dict[str, Any], folder: Path, evidence: str) -> Can
         layout, others = "png", {"files": _numbered_pictures(plain, folder, ending)}
     description = describe_json(plain, name, layout, **others)
     listing = list_cases(description, folder)
-    notes = [note] if (note := compare_count(plain, listing)) else []
+    notes = [note] if (note := check_case_count(plain, listing)) else []
     if other := [name for name, channel in description.channels.items() if channel.modality == "other"]:
-        notes.append(f"channels {', '.join(other)} are neither CT, MR nor PET by name: normalised as MR is")
+        notes.append(f"channels {', '.join(other)} are neither CT, MR nor PET by name: normalised like MR")
     explicit = "its own file lists" if has_file_list(plain) else f"imagesTr/CASE_0000{ending}"
     return Candidate(
         "an nnU-Net raw dataset", f"{evidence}, {explicit}", description, listing, notes=tuple(notes)
@@ -118,13 +118,13 @@ def _nnunet_candidate(plain: dict[str, Any], folder: Path, evidence: str) -> Can
 
 
 def _numbered_pictures(plain: dict[str, Any], folder: Path, ending: str) -> dict[str, str]:
-    """Return the patterns of nnU-Net's pictures, which hold all colours in one file."""
+    """Return the file patterns of nnU-Net's pictures, which have all colours in one file."""
     names = [name for name in _names(folder / "imagesTr") if name.lower().endswith(ending.lower())]
     fault = ""
     if has_file_list(plain):
-        fault, hint = "lists its pictures one by one", "Write the list as a CSV: case, image, label."
+        fault, hint = "has an explicit list of pictures", "Write the list as a CSV: case, image, label."
     elif any(re.search(r"_000[1-9]\.", name) for name in names):
-        fault, hint = "has several pictures a case", "Save the channels as red, green and blue of one file."
+        fault, hint = "has several pictures per case", "Save the channels as red, green and blue of one file."
     elif names and ending.lower() in endings_of(_PAGED):
         try:
             read_header(folder / "imagesTr" / names[0])
@@ -140,15 +140,15 @@ def _numbered_pictures(plain: dict[str, Any], folder: Path, ending: str) -> dict
 
 
 def table_candidate(path: Path, data_root: Path) -> Candidate:
-    """Return the reading of a CSV of cases.
+    """Return the candidate for a CSV of cases.
 
     Raises:
-        InputError: it lies outside the data root, or names no images.
+        InputError: it is outside the data root, or lists no images.
     """
     place = path_in_data_root(path, data_root)
     if place is None:
         raise InputError(
-            "lies outside the data root", where=path.name, hint="Give a --data-root that holds it."
+            "is outside the data root", where=path.name, hint="Give a --data-root that contains it."
         )
     table = read_table(path, place)
     if table is None:
@@ -177,14 +177,14 @@ def table_candidate(path: Path, data_root: Path) -> Candidate:
 
 
 def _by_names(folder: Path, shipped: Sequence[Description]) -> Iterator[Candidate]:
-    """Yield the readings by file names alone, those of known datasets first."""
+    """Yield the candidates by file names alone, known datasets first."""
     paths = sorted(walk_files(folder))
     volumes = [path for path in paths if re.search(f"{_SCAN}$", path)]
     pictures = [path for path in paths if path.lower().endswith(endings_of(PICTURES))]
     for description in shipped:
         if volumes and (description.layout in _NAMED or description.files is not None):
             listing = scan_folder(description, folder)
-            if description.files is not None and not _names_itself(description, listing):
+            if description.files is not None and not _has_dataset_name(description, listing):
                 continue
             yield Candidate(description.title, _example(listing), description, listing)
     yield from _bids_candidates(folder, volumes)
@@ -197,14 +197,14 @@ def _by_names(folder: Path, shipped: Sequence[Description]) -> Iterator[Candidat
         if any(case.label for case in listing.cases):
             evidence = f"imagesTr/CASE_0000 with labelsTr/CASE, {len(numbers)} channel(s), no dataset.json"
             yield Candidate("an nnU-Net raw dataset", evidence, description, listing, False)
-    for names in find_pairs(volumes, _SCAN):
-        yield _pairs_candidate(name, names, folder, "pairs", "pairs of volumes")
-    for names in find_pairs(pictures, _PICTURE):
-        yield _pairs_candidate(name, names, folder, "png", "pairs of 2D pictures")
+    for scheme in find_pairs(volumes, _SCAN):
+        yield _pairs_candidate(name, scheme, folder, "pairs", "pairs of volumes")
+    for scheme in find_pairs(pictures, _PICTURE):
+        yield _pairs_candidate(name, scheme, folder, "png", "pairs of 2D pictures")
 
 
 def _bids_candidates(folder: Path, volumes: Sequence[str]) -> Iterator[Candidate]:
-    """Yield a reading for each kind of label map."""
+    """Yield a candidate for each kind of label map."""
     for kind in bids.find_label_kinds(volumes):
         endings = bids.find_channels(volumes, kind.cases)
         channels = {
@@ -224,32 +224,31 @@ def _bids_candidates(folder: Path, volumes: Sequence[str]) -> Iterator[Candidate
             yield Candidate("BIDS", f"sub-*{', '.join(endings)} with {kind}", description, listing, False)
 
 
-def _pairs_candidate(name: str, names: PairNames, folder: Path, layout: str, what: str) -> Candidate:
-    """Return the reading of plain pairs, by the layout's own names where those find all of them."""
-    if not names.channels:
-        usual = _draft(name, layout)
-        listing = scan_folder(usual, folder)
+def _pairs_candidate(name: str, scheme: NamingScheme, folder: Path, layout: str, what: str) -> Candidate:
+    """Return the candidate for pairs of files, with the layout's default patterns if they find all pairs."""
+    if not scheme.channels:
+        default = _draft(name, layout)
+        listing = scan_folder(default, folder)
         found = {(path, case.label) for case in listing.cases for path in case.images.values()}
-        if found.issuperset(names.pairs):
-            return Candidate(what, names.evidence, usual, listing, False)
-    channels = {each: {"modality": modality_of(each), "endings": [each]} for each in names.channels}
-    described = _draft(
-        name, layout, files=names.patterns.to_dict(), channels=channels or _UNKNOWN["channels"]
-    )
-    return Candidate(what, names.evidence, described, scan_folder(described, folder), False)
+        if found.issuperset(scheme.pairs):
+            return Candidate(what, scheme.evidence, default, listing, False)
+    channels = {each: {"modality": modality_of(each), "endings": [each]} for each in scheme.channels}
+    files = scheme.patterns.to_dict()
+    described = _draft(name, layout, files=files, channels=channels or _UNKNOWN["channels"])
+    return Candidate(what, scheme.evidence, described, scan_folder(described, folder), False)
 
 
 def _draft(name: str, layout: str, **others: Any) -> Description:
     return Description.parse({**_UNKNOWN, "name": name, "layout": layout, **others}, where=name)
 
 
-def _names_itself(description: Description, listing: Listing) -> bool:
-    """Say whether label files bear the description's name: its patterns may be those of any dataset."""
+def _has_dataset_name(description: Description, listing: Listing) -> bool:
+    """Return whether label files contain the description's name, since its patterns may fit any dataset."""
     return any(description.name in (case.label or "") for case in listing.cases)
 
 
 def _example(listing: Listing) -> str:
-    """Return the first case's files as evidence."""
+    """Return the file names of the first labelled case as evidence."""
     if not listing.cases:
         return ""
     case = next((case for case in listing.cases if case.label), listing.cases[0])
@@ -258,14 +257,14 @@ def _example(listing: Listing) -> str:
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names of a folder's files, sorted; none where there is no such folder."""
+    """Return the sorted names of a folder's files; an empty list if it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _lists_absent(plain: dict[str, Any], folder: Path) -> bool:
-    """Say whether a list of cases names no image that is there, as that of nnU-Net's first version does."""
+    """Return whether none of the listed images exists, as in the first version of nnU-Net."""
     entries = [entry["image"] for entry in plain["training"] if isinstance(entry, dict) and "image" in entry]
     paths = [path for path in entries if isinstance(path, str) and can_be_path(path)]
     return not any((folder / path).exists() for path in paths)

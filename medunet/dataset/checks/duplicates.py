@@ -1,4 +1,4 @@
-"""The same voxels in two places, found by a hash of their content: copies, leaks, exchanged modalities."""
+"""Find files with identical voxels by a hash of their values: copies, leakage, exchanged modalities."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,30 +9,30 @@ from medunet.records.fault import Fault, Severity
 from medunet.records.manifest import Case
 
 
-def place_of(case: Case) -> str:
-    """Return where a case serves: 'fold 0', 'train', 'test' or 'unlabelled'."""
+def part_of(case: Case) -> str:
+    """Return the part of the split that a case is in: 'fold 0', 'train', 'test' or 'unlabelled'."""
     return case.split if case.fold is None else f"fold {case.fold}"
 
 
-def leaks(one: Case, other: Case) -> bool:
-    """Say whether what two cases share would leak: between folds, or between training and test.
+def would_leak(one: Case, other: Case) -> bool:
+    """Return whether data shared by two cases would leak between folds, or between training and test.
 
-    Nothing is learnt from an unlabelled case nor scored on it.
+    Unlabelled cases are neither trained on nor scored.
     """
-    places = {place_of(one), place_of(other)}
-    return len(places) > 1 and "unlabelled" not in places
+    parts = {part_of(one), part_of(other)}
+    return len(parts) > 1 and "unlabelled" not in parts
 
 
-def check_twins(facts: Sequence[CaseFacts], strays: Iterable[VolumeFacts]) -> Iterator[Fault]:
-    """Name every file with the same voxels as one before it, in its case, in another case, or in no case."""
+def check_duplicates(facts: Sequence[CaseFacts], strays: Iterable[VolumeFacts]) -> Iterator[Fault]:
+    """Yield a fault for every file with the same voxels as an earlier one, of the same case, another or none."""
     by_content: dict[str, list[tuple[Case, VolumeFacts]]] = defaultdict(list)
     for each in facts:
         for volume in (*each.images, *([each.label] if each.label else [])):
-            if volume.content:  # empty labels are alike and no twins
+            if volume.content:  # constant volumes, such as empty labels, have no hash
                 by_content[volume.content].append((each.case, volume))
     for group in by_content.values():
-        for twin in group[1:]:
-            yield _compare(twin, group[0])
+        for copy in group[1:]:
+            yield _compare(copy, group[0])
     for stray in strays:
         if group := by_content.get(stray.content, []):
             case, volume = group[0]
@@ -41,20 +41,20 @@ def check_twins(facts: Sequence[CaseFacts], strays: Iterable[VolumeFacts]) -> It
             yield make_fault(code, case.id, stray.path, measured, severity="warning")
 
 
-def _compare(twin: tuple[Case, VolumeFacts], first: tuple[Case, VolumeFacts]) -> Fault:
-    (case, volume), (first_case, first_volume) = twin, first
+def _compare(copy: tuple[Case, VolumeFacts], first: tuple[Case, VolumeFacts]) -> Fault:
+    (case, volume), (first_case, first_volume) = copy, first
     subjects = {volume.subject, first_volume.subject}
     if case.id == first_case.id:
         same = f"the same voxels as {first_volume.subject}"
-        return make_fault("P007", case.id, volume.subject, same, expected="voxels of its own")
-    measured = f"the same voxels as {_name(first_case, first_volume)}; this one is in {place_of(case)}"
+        return make_fault("P007", case.id, volume.subject, same, expected="different voxels")
+    measured = f"the same voxels as {_name(first_case, first_volume)}; this one is in {part_of(case)}"
     if "label" in subjects:
         return make_fault("S002", case.id, volume.subject, measured)
     if len(subjects) > 1:
         return make_fault("P009", case.id, volume.subject, measured)
-    severity: Severity = "error" if leaks(case, first_case) else "warning"
+    severity: Severity = "error" if would_leak(case, first_case) else "warning"
     return make_fault("S001", case.id, volume.subject, measured, severity=severity)
 
 
 def _name(case: Case, volume: VolumeFacts) -> str:
-    return f"{volume.subject} of case {case.id}, in {place_of(case)}"
+    return f"{volume.subject} of case {case.id}, in {part_of(case)}"

@@ -1,4 +1,4 @@
-"""Stray specks (L006): a few voxels of a label, far from the rest of it, as a slip of the brush leaves them."""
+"""Detect small isolated pieces of a label (L006), such as accidental brush strokes far from the structure."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,10 @@ from medunet.records.fault import Fault
 _MAX_VOXELS = 8
 _MAX_SHARE = 0.001  # of the label
 _MIN_DISTANCE_MM = 20.0
-_MOST_SPECKS = 20  # a label of so many small pieces is made of them
+_MAX_PIECES = 20  # more small pieces are taken as intended
 
 
-def find_specks(
+def find_isolated_components(
     case_id: str,
     labels: NDArray[np.integer],
     box: tuple[slice, slice, slice],
@@ -22,26 +22,31 @@ def find_specks(
     names: dict[int, str],
     affine: Affine,
 ) -> list[Fault]:
-    """Return a fault for each label `(I, J, K)` with specks; `box` says where the map lies in its grid.
+    """Return a fault for each label with small isolated pieces.
 
-    A speck is a piece of the whole foreground of at most 8 voxels, which are less than a thousandth of their label,
-    with no voxel of the label's larger pieces within 20 mm. So lesions, small ones too, raise nothing while they lie
-    within an organ or near each other, nor does a label that is made of small pieces. Pieces are 26-connected blocks
-    of 2×2×2 voxels: what lies within a voxel of other foreground is part of it. `counts` are the labels' voxels,
-    `names` their names, both by value.
+    Such a piece is a connected component of the whole foreground with at most 8 voxels, which are less than a
+    thousandth of their label, and no voxel of the label's larger pieces within 20 mm. Lesions within an organ or near
+    each other are therefore not reported, nor is a label made of many small pieces. Components are 26-connected
+    blocks of 2×2×2 voxels, so that nearby voxels count as connected.
+
+    Args:
+        labels: `(I, J, K)`, the map within `box`.
+        box: position of `labels` in the whole grid.
+        counts: number of voxels by label value.
+        names: label name by value.
     """
     large = [value for value, count in counts.items() if count * _MAX_SHARE > 1 and value != 0]
     if not large:
         return []
     pieces, sizes = label_components(_halve(labels != 0))
     small = 1 + np.flatnonzero(sizes <= _MAX_VOXELS)
-    if not 0 < small.size <= _MOST_SPECKS or small.size == sizes.size:
+    if not 0 < small.size <= _MAX_PIECES or small.size == sizes.size:
         return []
     is_small = np.zeros(sizes.size + 1, bool)
     is_small[small] = True
     places = np.argwhere(is_small[pieces])
     of_piece = pieces[tuple(places.T)]
-    specks: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
+    isolated: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
     for piece in small:
         voxels = _voxels_in(labels, places[of_piece == piece])
         if len(voxels) > _MAX_VOXELS:
@@ -53,15 +58,15 @@ def find_specks(
                 and len(own) < _MAX_SHARE * counts[value]
                 and _is_far(own[0], value, labels, pieces, is_small, affine)
             ):
-                specks.setdefault(value, []).append((len(own), own[0]))
+                isolated.setdefault(value, []).append((len(own), own[0]))
     start = np.array([side.start for side in box])
     faults = []
-    for value, found in sorted(specks.items()):
+    for value, found in sorted(isolated.items()):
         voxel_counts = [count for count, _ in found]
         where = ", ".join(str(tuple((start + place).tolist())) for _, place in found[:3])
         more = ", …" if len(found) > 3 else ""
         measured = (
-            f"{names.get(value, value)}: {len(found)} of {sum(voxel_counts)} voxels together, more than "
+            f"{names.get(value, value)}: {len(found)} with {sum(voxel_counts)} voxels in total, more than "
             f"{_MIN_DISTANCE_MM:g} mm from its other {counts[value] - sum(voxel_counts)}, at {where}{more}"
         )
         faults.append(make_fault("L006", case_id, "label", measured))
@@ -69,7 +74,7 @@ def find_specks(
 
 
 def _halve(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return for each block of 2×2×2 voxels, at the far sides cut off, whether any is set."""
+    """Downsample a mask by 2: each block of 2×2×2 voxels, smaller at odd ends, is set if any voxel is."""
     for axis in range(3):
         even, odd = (mask[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
         mask = even.copy(order="K")
@@ -78,7 +83,7 @@ def _halve(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _voxels_in(labels: NDArray[np.integer], blocks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the places `(voxels, 3)` that are labelled in blocks of 2×2×2."""
+    """Return the indices `(voxels, 3)` of the labelled voxels in blocks of 2×2×2."""
     corners = np.array(list(np.ndindex(2, 2, 2)))
     places = (2 * blocks[:, None] + corners).reshape(-1, 3)
     places = places[(places < labels.shape).all(axis=1)]
@@ -93,7 +98,7 @@ def _is_far(
     is_small: NDArray[np.bool_],
     affine: Affine,
 ) -> bool:
-    """Say whether no voxel of a label's larger pieces lies within 20 mm of a voxel."""
+    """Return whether no voxel of the label's larger pieces is within 20 mm of a voxel."""
     spacing_mm = np.array(spacing_of(affine))
     reach = np.ceil(_MIN_DISTANCE_MM / spacing_mm).astype(int)
     low = np.maximum(place - reach, 0)

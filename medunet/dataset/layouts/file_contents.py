@@ -1,4 +1,4 @@
-"""What no file name tells, read from a sample of the files: label values, instances, channels, CT or MR."""
+"""Infer label values, instances, channels and modality from the contents of a sample of files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from medunet.dataset.layouts.dataset_json import Modality
 from medunet.imaging.formats import is_picture
 from medunet.imaging.volumes import read_header, read_label, read_volume
 
-_MOST_LABELS, _MOST_IMAGES = 20, 3
-_MANY_OBJECTS = 8  # fewer numbers in a picture may as well be classes
+_MAX_LABELS, _MAX_IMAGES = 20, 3
+_MANY_OBJECTS = 8  # a picture with fewer values may as well have classes
 _AIR_HU = -500  # no MR image has such values, and every CT has air
 
 
@@ -24,8 +24,8 @@ class LabelValues:
     values: tuple[int, ...]
     num_read: int
     num_files: int
-    instances: bool  # values number the objects
-    unreadable: tuple[str, ...]  # file names, left to the check
+    instances: bool  # values are numbers of objects
+    unreadable: tuple[str, ...]  # file names
 
     def __str__(self) -> str:
         shown = ", ".join(map(str, self.values[:8])) + (", …" if len(self.values) > 8 else "")
@@ -33,17 +33,17 @@ class LabelValues:
 
 
 def read_label_values(paths: Sequence[Path]) -> LabelValues:
-    """Read the values of up to 20 label files, evenly taken.
+    """Read the values of up to 20 label files, evenly spaced in the list.
 
-    Values of pictures are taken for the numbers of objects where each file's run from 1 without a gap, many in one
-    file and not as many in all, or where they exceed 255.
+    Values of pictures are taken as numbers of objects if each file has the values 1 to n, with a large n in at least
+    one file and different n between files; or if values exceed 255.
 
     Raises:
-        InputError: none of the files can be read, none has a value above 0, or a volume's exceed 255.
+        InputError: none of the files can be read, none has a value above 0, or values of volumes exceed 255.
     """
     found: list[frozenset[int]] = []
     unreadable, trouble = [], ""
-    for path in track(_sample(paths, _MOST_LABELS), "Read labels"):
+    for path in track(_sample(paths, _MAX_LABELS), "Read labels"):
         try:
             found.append(frozenset(int(value) for value in np.unique(read_label(path).array) if value > 0))
         except DataError as error:
@@ -60,7 +60,7 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
             f"no label value above 0 in {len(found)} label files; {len(unreadable)} cannot be read: {trouble}"
             if unreadable
             else f"no label value above 0 in {len(found)} label files",
-            hint="Describe the dataset in a YAML that names its labels.",
+            hint="Describe the dataset in a YAML file that names its labels.",
         )
     pictures = all(is_picture(path) for path in paths)
     most = max(len(each) for each in found)
@@ -69,22 +69,22 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     instances = pictures and (values[-1] > 255 or (numbered and varied and most >= _MANY_OBJECTS))
     if values[-1] > 255 and not instances:
         raise InputError(
-            f"label values up to {values[-1]}, but a label map's classes lie in 0..255",
-            hint="If they number objects, describe the dataset in a YAML with `instances: true`.",
+            f"label values up to {values[-1]}, but a label map's classes must be in 0..255",
+            hint="If they number objects, describe the dataset in a YAML file with `instances: true`.",
         )
     return LabelValues(values, len(found), len(paths), instances, tuple(unreadable))
 
 
 def count_frames(paths: Sequence[Path]) -> int:
-    """Return how many channels each image file holds: a 4D volume's frames, a colour picture's 3; by a sample.
+    """Return the number of channels of an image file: frames of a 4D volume, or 3 of a colour picture; by a sample.
 
-    Of pictures, one in colour decides: grey ones among them are read as such.
+    If any picture of the sample is in colour, all are read as colour pictures.
 
     Raises:
         InputError: none of the files can be read.
     """
     counts, trouble = [], ""
-    for path in _sample(paths, _MOST_LABELS):
+    for path in _sample(paths, _MAX_LABELS):
         try:
             counts.append((*read_header(path).shape, 1, 1)[3])
         except DataError as error:
@@ -95,13 +95,13 @@ def count_frames(paths: Sequence[Path]) -> int:
 
 
 def guess_modality(paths: Sequence[Path]) -> tuple[Modality, str]:
-    """Return CT where the images reach down to air in HU, else MR, and the evidence; by a sample of files.
+    """Return CT if the images have values of air in HU, otherwise MR, and the evidence; by a sample of files.
 
     Raises:
         InputError: none of the files can be read.
     """
     lowest, trouble = [], ""
-    for path in _sample(paths, _MOST_IMAGES):
+    for path in _sample(paths, _MAX_IMAGES):
         try:
             lowest.append(float(read_volume(path).array.min()))
         except DataError as error:
@@ -112,11 +112,11 @@ def guess_modality(paths: Sequence[Path]) -> tuple[Modality, str]:
     modality: Modality = "CT" if low <= _AIR_HU else "MR"
     return (
         modality,
-        f"taken for {modality}: the lowest intensity is {low:.4g}, and CT reaches {_AIR_HU} HU in air",
+        f"taken as {modality}: the lowest intensity is {low:.4g}; CT has {_AIR_HU} HU or less in air",
     )
 
 
-def _sample(paths: Sequence[Path], most: int) -> list[Path]:
-    """Return up to `most` of the paths, evenly taken, first and last among them."""
-    places = np.linspace(0, len(paths) - 1, min(most, len(paths))).round().astype(int)
-    return [paths[place] for place in places]
+def _sample(paths: Sequence[Path], max_paths: int) -> list[Path]:
+    """Return up to `max_paths` of the paths, evenly spaced and including the first and the last."""
+    indices = np.linspace(0, len(paths) - 1, min(max_paths, len(paths))).round().astype(int)
+    return [paths[index] for index in indices]

@@ -1,4 +1,4 @@
-"""Bytes of a file that gzip may have compressed: decoded once, to the checksum, and never more than asked for."""
+"""Read byte ranges of files that may be gzip-compressed, with the checksum verified and memory use bounded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,32 +11,32 @@ from numpy.typing import NDArray
 from medunet.base.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 31  # zlib's word for gzip's frame, whose length and checksum it then verifies
+_GZIP_WINDOW = 31  # zlib's window bits for the gzip format, whose length and checksum it then verifies
 _CHUNK = 1 << 18
 _PIECE = 1 << 20
-_MAX_RATIO = 1032  # deflate packs no tighter
-_MAX_SURPLUS = 1 << 20  # bytes behind the last one asked for: more may be a bomb
+_MAX_RATIO = 1032  # highest compression ratio of deflate
+_MAX_SURPLUS = 1 << 20  # bytes allowed after the last requested one: more may be a decompression bomb
 
 
 class StreamError(DataError):
-    """A compressed stream that is cut off or corrupt."""
+    """A compressed stream is truncated or corrupt."""
 
 
 class SizeError(DataError):
-    """A file that is whole, and does not hold as many bytes as its header promises."""
+    """The number of bytes in a file does not match its header."""
 
 
-def is_packed(path: Path) -> bool:
-    """Say by a file's first bytes whether it is compressed by gzip."""
+def is_gzipped(path: Path) -> bool:
+    """Return whether a file is compressed with gzip, by its first bytes."""
     with path.open("rb") as stream:
         return stream.read(2) == _GZIP_MAGIC
 
 
 def read_start(path: Path, num_bytes: int) -> bytes:
-    """Return a file's first bytes, unpacked; fewer where it holds no more.
+    """Return the first `num_bytes` decompressed bytes of a file, or all if it is shorter.
 
     Raises:
-        StreamError: the stream is cut off or corrupt within them.
+        StreamError: the stream is truncated or corrupt within these bytes.
         OSError: the file cannot be opened.
     """
     with path.open("rb") as stream:
@@ -53,22 +53,23 @@ def read_start(path: Path, num_bytes: int) -> bytes:
 
 
 def read_span(path: Path, offset: int, size: int) -> tuple[NDArray[np.uint8], int]:
-    """Return `size` bytes from `offset` on, unpacked, and how many follow; a compressed file is read to its checksum.
+    """Return `size` decompressed bytes from `offset` on, and the number of bytes after them.
 
-    Memory is taken for what is asked alone, and only where the file can hold as much.
+    A compressed file is read to its end, so that its checksum is verified. Memory is allocated only for the requested
+    bytes, and only if the file can contain that many.
 
     Raises:
-        StreamError: the stream is cut off or corrupt.
-        SizeError: the file ends before the span, or more than 1 MiB behind it.
+        StreamError: the stream is truncated or corrupt.
+        SizeError: the file ends before the requested bytes do, or more than 1 MiB after them.
         OSError: the file cannot be read.
     """
     num_stored = path.stat().st_size
-    if not is_packed(path):
+    if not is_gzipped(path):
         if num_stored < offset + size:
             raise _too_short(path, num_stored, offset + size)
         return np.fromfile(path, np.uint8, size, offset=offset), num_stored - offset - size
     if num_stored * _MAX_RATIO < offset + size:
-        for _ in _inflate_file(path):  # which is little
+        for _ in _inflate_file(path):  # a small file; a corrupt stream raises its own error
             pass
         raise _too_short(path, num_stored * _MAX_RATIO, offset + size, "at most ")
     span = np.empty(size, np.uint8)
@@ -82,7 +83,7 @@ def read_span(path: Path, offset: int, size: int) -> tuple[NDArray[np.uint8], in
         position = stop
         if position > size + _MAX_SURPLUS:
             raise SizeError(
-                f"more than {position - size} bytes follow the last voxel that its header promises",
+                f"more than {position - size} bytes follow the last voxel that its header describes",
                 where=path.name,
             )
     if position < size:
@@ -90,9 +91,9 @@ def read_span(path: Path, offset: int, size: int) -> tuple[NDArray[np.uint8], in
     return span, position - size
 
 
-def _too_short(path: Path, found: int, promised: int, words: str = "") -> SizeError:
+def _too_short(path: Path, found: int, expected: int, qualifier: str = "") -> SizeError:
     return SizeError(
-        f"holds {words}{found} bytes where its header promises {promised}: the file is truncated or corrupt",
+        f"holds {qualifier}{found} bytes but its header requires {expected}: the file is truncated or corrupt",
         where=path.name,
         hint="Copy or export it again.",
     )
@@ -104,12 +105,12 @@ def _inflate_file(path: Path) -> Iterator[bytes]:
 
 
 def _inflate(stream: BinaryIO, name: str, max_piece: int) -> Iterator[bytes]:
-    """Yield a gzip stream's bytes, all members of it, in pieces of at most `max_piece`."""
+    """Yield the decompressed bytes of all members of a gzip stream, in pieces of at most `max_piece`."""
     inflater = isal_zlib.decompressobj(_GZIP_WINDOW)
     chunk = stream.read(_CHUNK)
     try:
         while chunk:
-            if inflater.eof:  # another member follows, or zeros that fill up a tape's block
+            if inflater.eof:  # followed by another member, or by zero padding
                 chunk = chunk.lstrip(b"\0") or stream.read(_CHUNK).lstrip(b"\0")
                 if not chunk:
                     return

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medunet.imaging.packed import SizeError, StreamError, read_span, read_start
+from medunet.imaging.gzip_files import SizeError, StreamError, read_span, read_start
 
 DATA = np.random.default_rng(0).integers(0, 4, 1_500_000, dtype=np.uint8).tobytes()
 PACKED = gzip.compress(DATA, 1)
