@@ -81,8 +81,8 @@ def run_score(
     add_provenance(run, "score", about)
     if seen:
         console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
-    if told := describe_weights(about):
-        console.print(told, highlight=False, soft_wrap=True)
+    if text := describe_weights(about):
+        console.print(text, highlight=False, soft_wrap=True)
     return scores
 
 

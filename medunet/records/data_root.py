@@ -36,7 +36,7 @@ def resolve_data_root(option: Path | None) -> Path:
 
 
 def path_in_data_root(path: Path, data_root: Path) -> str | None:
-    """Return a path relative to the data root, in POSIX form; None if it leads out of it, also through a link.
+    """Return a path relative to the data root, in POSIX form; None if it is outside, also through a link.
 
     Links within the data root are not resolved.
     """
@@ -56,7 +56,7 @@ def case_paths(case: Case, description: Description, data_root: Path) -> tuple[l
     """Return the image paths of a case, one per channel in the description's order, and its label path or None.
 
     Raises:
-        InputError: A path leads out of the data root, also through a link.
+        InputError: A path is outside the data root, also through a link.
     """
     images = [file_path(case.images[name], data_root, f"case {case.id}") for name in description.channels]
     label = None if case.label is None else file_path(case.label, data_root, f"case {case.id}")
@@ -67,12 +67,12 @@ def file_path(relative: str, data_root: Path, where: str) -> Path:
     """Return the path of a file below the data root.
 
     Raises:
-        InputError: The path leads out of the data root, also through a link.
+        InputError: The path is outside the data root, also through a link.
     """
     path = data_root / relative
     if Path(relative).is_absolute() or path_in_data_root(path, data_root) is None:
         raise InputError(
-            f"the path {relative} leads out of the data root",
+            f"the path {relative} is outside the data root",
             where=where,
             hint="Move or copy the file into the data root, or choose a data root that contains it.",
         )

@@ -74,7 +74,7 @@ def test_paths_must_stay_in_the_data_root(root: Path, liver: Description, tmp_pa
     inside.unlink()
     inside.symlink_to(outside)
     with pytest.raises(
-        InputError, match=r"case liver_0: .*imagesTr/liver_0.nii.gz leads out of the data root"
+        InputError, match=r"case liver_0: .*imagesTr/liver_0.nii.gz is outside the data root"
     ):
         make_manifest(liver, root)
     inside.unlink()
@@ -82,7 +82,7 @@ def test_paths_must_stay_in_the_data_root(root: Path, liver: Description, tmp_pa
     assert len(make_manifest(liver, root).cases) == 13
     for path in ("../secret.nii.gz", str(outside), "imagesTr/../../secret.nii.gz"):
         case = Case(id="x", patient="x", images={"CT": path})
-        with pytest.raises(InputError, match="leads out of the data root"):
+        with pytest.raises(InputError, match="is outside the data root"):
             case_paths(case, liver, root)
 
 
@@ -171,5 +171,5 @@ def test_a_case_to_train_on_must_be_left(
 
 
 def test_paths_that_no_disk_can_hold(root: Path) -> None:
-    with pytest.raises(InputError, match="leads out of the data root"):
+    with pytest.raises(InputError, match="is outside the data root"):
         file_path(f"{'x' * 300}.nii", root, "case a")

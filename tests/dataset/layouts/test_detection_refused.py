@@ -61,7 +61,7 @@ def test_label_values_that_are_no_classes(tmp_path: Path) -> None:
 def test_links_out_of_the_folder_are_not_read(tmp_path: Path) -> None:
     put(tmp_path, "secret/label.nii", "data/images/a.nii", "data/labels/b.nii")
     (tmp_path / "data/labels/a.nii").symlink_to(tmp_path / "secret/label.nii")
-    with pytest.raises(InputError, match=r"case a: the path labels/a\.nii leads out of the data root"):
+    with pytest.raises(InputError, match=r"case a: the path labels/a\.nii is outside the data root"):
         ask(tmp_path / "data")
 
 
