@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from medunet.cli.app import app
 from medunet.compute.choice_cache import SETTINGS
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
+from medunet.imaging.formats import FORMATS
 from medunet.planning.architectures import choose_architecture
 from medunet.records.config import (
     Config,
@@ -273,6 +274,11 @@ TABLES: list[tuple[str, str, set[str]]] = [
     ("docs/training.md", "key below `tuning`", set(TuningConfig.model_fields)),
     ("docs/prediction.md", "key below `inference`", set(InferenceConfig.model_fields)),
     ("docs/prediction.md", "step", set(PostprocessStep.model_fields)),
+    (
+        "docs/formats.md",
+        "ending",
+        {end for each in FORMATS if each.may_be_image or each.may_be_label for end in each.endings},
+    ),
     ("docs/scores.md", "key below `scoring`", set(ScoringConfig.model_fields)),
     (
         "docs/intake.md",

@@ -73,9 +73,7 @@ def test_paths_must_stay_in_the_data_root(root: Path, liver: Description, tmp_pa
     assert len(make_manifest(liver, root).cases) == 13
     inside.unlink()
     inside.symlink_to(outside)
-    with pytest.raises(
-        InputError, match=r"case liver_0: .*imagesTr/liver_0.nii.gz is outside the data root"
-    ):
+    with pytest.raises(InputError, match=r"case liver_0: .*imagesTr/liver_0.nii.gz is outside the data root"):
         make_manifest(liver, root)
     inside.unlink()
     inside.symlink_to(inside)  # which the check finds missing
