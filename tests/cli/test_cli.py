@@ -2,11 +2,13 @@
 
 import errno
 import shutil
+import subprocess
 import sys
 
 import pytest
 from conftest import TINY
 
+from medunet import __version__
 from medunet.base import processor
 from medunet.base.files import read_json
 from medunet.cli import app as cli
@@ -298,3 +300,11 @@ def test_a_model_refuses_scans_of_another_modality(call, finished_run: Run, tmp_
     assert code == 2
     assert "the model was trained on CT (CT), but the dataset has MR (MR)" in text
     assert not (tmp_path / "masks").exists()
+
+
+@pytest.mark.parametrize("module", ["medunet", "medunet.cli"])
+def test_the_package_runs_as_a_module(module: str):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"medunet {__version__}"
