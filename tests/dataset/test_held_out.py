@@ -136,7 +136,7 @@ def test_the_commands_options(tmp_path: Path) -> None:
     arguments = ["manifest", "phantoms", "--run", f"{tmp_path}/run", "--data-root", f"{data_root}"]
     options = ["--test-share", "0.34", "--stratify"]
     done = CliRunner().invoke(cli.app, [*arguments, *options], catch_exceptions=False)
-    assert "6 cases in 4 folds, 2 for the test" in " ".join(done.output.split())
+    assert "6 cases in 4 folds, 2 in the test set" in " ".join(done.output.split())
     config = open_run(tmp_path / "run", data_root).config
     assert (config.test_share, config.stratify, config.test_file) == (0.34, True, None)
     (tmp_path / "test.txt").write_text("case_01")

@@ -29,7 +29,7 @@ CHANGES = (
     "planning.network.dropout=0.1",
 )
 LONGER = ("training.epochs=4",)
-NUM_KILLS = 6
+NUM_KILLS = 4
 
 
 def train(root: Path, data_root: Path, threads: int) -> None:
