@@ -21,7 +21,9 @@ from medunet.commands.train import run_train
 def main() -> list[str]:
     """Run all stages; faults in unmatched files are reported but do not stop training."""
     parser = make_parser(__doc__, run="runs/hippocampus")
-    parser.add_argument("--folds-file", help='fixed folds, {"folds": [[case, ...], ...]}; default: seeded folds')
+    parser.add_argument(
+        "--folds-file", help='fixed folds, {"folds": [[case, ...], ...]}; default: seeded folds'
+    )
     given = parser.parse_args()
 
     run = open_run(

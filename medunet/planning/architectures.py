@@ -31,7 +31,9 @@ class Architecture:
     norms: tuple[Norm, ...] = _ALL_NORMS
     upsamplings: tuple[Upsampling, ...] = _BOTH
     dimensions: tuple[int, ...] = (3, 2)
-    num_stages: int | None = None  # of a uniform network by default; in others stages follow from the patch size
+    num_stages: int | None = (
+        None  # of a uniform network by default; in others stages follow from the patch size
+    )
     fixed_stages: bool = False
     uniform: bool = False  # every axis is halved at every stage and every kernel is 3
     min_stages: int = 2
