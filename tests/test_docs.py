@@ -337,32 +337,3 @@ def test_python_runs(page, text, capsys):
 def test_names_to_import_exist(name):
     module, _, member = name.rpartition(".")
     assert hasattr(importlib.import_module(module), member)
-
-
-def read_tree() -> set[str]:
-    """Return the paths of the tree in docs/architecture.md: two blanks deeper for each folder."""
-    text = (REPOSITORY / "docs" / "architecture.md").read_text()
-    (tree,) = re.findall(r"<!-- tree -->\s+```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    above: list[str] = []
-    paths = set()
-    for line in filter(str.strip, tree.splitlines()):
-        depth = (len(line) - len(line.lstrip())) // 2
-        above = [*above[:depth], line.split()[0].rstrip("/")]
-        paths.add("/".join(above))
-    return paths
-
-
-def test_tree_names_every_file_and_no_other():
-    paths = read_tree()
-    assert {path for path in paths if not (REPOSITORY / path).exists()} == set()
-    wanted = {
-        path.relative_to(REPOSITORY).as_posix()
-        for folder, ending in (
-            ("medunet", "py"),
-            ("pipelines", "py"),
-            ("benchmarks", "py"),
-            ("data_manifests", "yaml"),
-        )
-        for path in (REPOSITORY / folder).rglob(f"*.{ending}")
-    }
-    assert sorted(wanted - paths) == []

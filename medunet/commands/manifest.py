@@ -16,9 +16,7 @@ from medunet.dataset.manifest import make_manifest
 from medunet.dataset.splits import read_folds
 from medunet.records.description import Description, descriptions_folder, load_description
 from medunet.records.manifest import Manifest
-from medunet.runs.computing import (
-    require_one_process,
-)
+from medunet.runs.computing import require_one_process
 from medunet.runs.run import Run
 
 
