@@ -9,7 +9,7 @@ from typing import Any
 from medunet.base.errors import DataError, InputError
 from medunet.base.files import read_json
 from medunet.dataset.layouts import bids
-from medunet.dataset.layouts.csv_lists import read_table
+from medunet.dataset.layouts.case_tables import lists_images, read_table
 from medunet.dataset.layouts.datalists import has_cases
 from medunet.dataset.layouts.dataset_json import describe_json, modality_of, plain_name
 from medunet.dataset.layouts.folder_pairs import NamingScheme, find_pairs
@@ -67,6 +67,8 @@ def find_candidates(folder: Path, shipped: Sequence[Description], rejected: list
             listed.append(table_candidate(path, folder))
         elif table is not None:
             rejected.append(f"{path.name} lists files, but has no column 'label'")
+        elif lists_images(path):
+            rejected.append(f"{path.name} has columns of images and labels, but names no image files in them")
     if listed:
         return listed
     kept: list[Candidate] = []
@@ -169,7 +171,7 @@ def table_candidate(path: Path, data_root: Path) -> Candidate:
         where=path.name,
     )
     columns = ", ".join(table.channels) or "image"
-    notes = (f"columns of {place} not used: {', '.join(table.unused)}",) if table.unused else ()
+    notes = (f"columns of {place} not used: {', '.join(table.unused_text)}",) if table.unused else ()
     evidence = f"{place} with {len(table.rows)} rows and image columns {columns}"
     return Candidate(
         "a table of cases", evidence, description, list_cases(description, data_root), False, notes
