@@ -161,9 +161,9 @@ class Description(Record):
         return "px" if self.layout == "png" else "mm"
 
     def patient_of(self, case_id: str) -> str:
-        """Return the patient of a case id; the id itself if the pattern is missing or does not match."""
+        """Return the patient of a case id; the id itself if the pattern is missing or its group does not match."""
         match = re.search(self.patient, case_id) if self.patient else None
-        return match.group(1) if match else case_id
+        return (match and match.group(1)) or case_id
 
     def site_of(self, case_id: str) -> str | None:
         """Return the site of a case id; None if the pattern is missing or does not match."""
