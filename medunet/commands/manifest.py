@@ -64,9 +64,9 @@ def _list_doubts(manifest: Manifest) -> Iterator[str]:
     unlabelled = [case.id for case in cases if case.split == "unlabelled"]
     if len(unlabelled) < len(cases) and unlabelled:
         yield f"{len(unlabelled)} cases without a label are not trained on: {_shorten(unlabelled)}"
-    unknown = [
-        case.id for case in cases if description.patient and not re.search(description.patient, case.id)
-    ]
+    own = [case.id for case in cases if case.patient == case.id and description.patient]
+    fitting = {name for name in own if (match := re.search(description.patient, name)) and match[1]}
+    unknown = [name for name in own if name not in fitting]
     if unknown:
         yield (
             f"the pattern of patients, {description.patient!r}, does not fit {len(unknown)} case ids, whose patients "

@@ -13,12 +13,12 @@ from medunet.dataset.layouts.case_tables import lists_images, read_table
 from medunet.dataset.layouts.datalists import has_cases
 from medunet.dataset.layouts.dataset_json import describe_json, modality_of, plain_name
 from medunet.dataset.layouts.folder_pairs import NamingScheme, find_pairs
-from medunet.dataset.layouts.nnunet import check_case_count, has_file_list
+from medunet.dataset.layouts.nnunet import check_case_count, has_file_list, is_numbered
 from medunet.dataset.layouts.patterns import Listing, scan_folder, walk_files
 from medunet.dataset.manifest import list_cases
 from medunet.imaging.formats import PICTURES, SCANS, endings_of, expression_of
 from medunet.imaging.volumes import read_header
-from medunet.records.data_root import can_be_path, path_in_data_root
+from medunet.records.data_root import path_in_data_root
 from medunet.records.description import Description
 
 _SCAN, _PICTURE = expression_of(SCANS), expression_of(PICTURES)
@@ -86,8 +86,7 @@ def _json_candidate(folder: Path) -> Candidate | None:
     plain = read_json(path)
     if not isinstance(plain, dict) or not plain.keys() & {"training", "channel_names", "modality"}:
         return None
-    numbered = any(re.fullmatch(r".+_0000\.\w+(\.gz)?", name) for name in _names(folder / "imagesTr"))
-    if has_cases(path) and not (numbered and "file_ending" not in plain and _lists_absent(plain, folder)):
+    if has_cases(path) and not is_numbered(plain, folder):
         description = describe_json(plain, folder.absolute().name, "msd")
         listing = list_cases(description, folder)
         return Candidate("a Decathlon task", "dataset.json with a training list", description, listing)
@@ -114,6 +113,7 @@ def _nnunet_candidate(plain: dict[str, Any], folder: Path, evidence: str) -> Can
     if other := [name for name, channel in description.channels.items() if channel.modality == "other"]:
         notes.append(f"channels {', '.join(other)} are neither CT, MR nor PET by name: normalised like MR")
     explicit = "its own file lists" if has_file_list(plain) else f"imagesTr/CASE_0000{ending}"
+    explicit += ", its training list" if isinstance(plain.get("training"), list) else ""
     return Candidate(
         "an nnU-Net raw dataset", f"{evidence}, {explicit}", description, listing, notes=tuple(notes)
     )
@@ -263,10 +263,3 @@ def _names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _lists_absent(plain: dict[str, Any], folder: Path) -> bool:
-    """Return whether none of the listed images exists, as in the first version of nnU-Net."""
-    entries = [entry["image"] for entry in plain["training"] if isinstance(entry, dict) and "image" in entry]
-    paths = [path for path in entries if isinstance(path, str) and can_be_path(path)]
-    return not any((folder / path).exists() for path in paths)

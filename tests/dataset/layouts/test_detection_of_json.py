@@ -1,5 +1,6 @@
 """Folders with a dataset.json, nnU-Net's or the Decathlon's: told by it, and what is missing or not read is said."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,76 @@ def test_no_description_is_hinted_at_without_cases(tmp_path: Path) -> None:
     put(tmp_path, "imagesTr/a_0000.nii", "labelsTr/a.nii")
     write_json(tmp_path / "dataset.json", {**NNUNET, "channel_names": {"0": "T1", "1": "T2"}})
     assert not [note for note in ask(tmp_path).notes if "medunet manifest" in note]
+
+
+FIRST_VERSION = {
+    "modality": {"0": "CT"},
+    "labels": {"0": "background", "1": "liver", "2": "cancer"},
+    "numTraining": 3,
+    "test": [],
+    "tensorImageSize": "3D",
+}
+
+
+@pytest.mark.parametrize("ending", ["", "_0000"])
+@pytest.mark.parametrize("others", [{}, {"file_ending": ".nii.gz"}])
+def test_a_training_list_of_the_first_version_is_followed(tmp_path: Path, ending: str, others: dict) -> None:
+    put(tmp_path, *(f"imagesTr/{name}_0000.nii.gz" for name in "abc"), "imagesTs/t_0000.nii.gz")
+    put(tmp_path, *(f"labelsTr/{name}.nii.gz" for name in "abc"))
+    listed = [
+        {"image": f"./imagesTr/{name}{ending}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "abx"
+    ]
+    write_json(tmp_path / "dataset.json", {**FIRST_VERSION, **others, "training": listed})
+    found = ask(tmp_path)
+    assert found.what == "an nnU-Net raw dataset"
+    manifest = make_manifest(found.description, tmp_path)
+    assert [(case.id, case.images["CT"], case.label, case.split) for case in manifest.cases] == [
+        ("a", "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "train"),
+        ("b", "imagesTr/b_0000.nii.gz", "labelsTr/b.nii.gz", "train"),
+        ("t", "imagesTs/t_0000.nii.gz", None, "test"),
+        ("x", "imagesTr/x_0000.nii.gz", "labelsTr/x.nii.gz", "train"),
+    ]
+    assert [(item.path, item.reason) for item in manifest.unmatched] == [
+        ("imagesTr/c_0000.nii.gz", "not listed in dataset.json"),
+        ("labelsTr/c.nii.gz", "not listed in dataset.json"),
+    ]
+    absent = [
+        (fault.case, fault.subject) for fault in check_manifest(manifest, tmp_path) if fault.code == "N001"
+    ]
+    assert absent == [("x", "CT"), ("x", "label")]
+
+
+@pytest.mark.parametrize("ending", ["", "_0000"])
+def test_all_channels_of_the_first_version_are_found(tmp_path: Path, ending: str) -> None:
+    put(tmp_path, *(f"imagesTr/{name}_000{n}.nii.gz" for name in "ab" for n in (0, 1)))
+    put(tmp_path, "labelsTr/a.nii.gz", "labelsTr/b.nii.gz")
+    listed = [
+        {"image": f"./imagesTr/{name}{ending}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "ab"
+    ]
+    plain = {**FIRST_VERSION, "modality": {"0": "CT", "1": "PET"}, "training": listed}
+    write_json(tmp_path / "dataset.json", plain)
+    listing = make_manifest(ask(tmp_path).description, tmp_path)
+    assert [case.images for case in listing.cases] == [
+        {"CT": f"imagesTr/{name}_0000.nii.gz", "PET": f"imagesTr/{name}_0001.nii.gz"} for name in "ab"
+    ]
+
+
+def test_cases_of_the_decathlon_whose_names_end_in_four_digits(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{folder}/brain_000{n}.nii.gz" for folder in ("imagesTr", "labelsTr") for n in (0, 1)))
+    listed = [
+        {"image": f"./imagesTr/brain_000{n}.nii.gz", "label": f"./labelsTr/brain_000{n}.nii.gz"}
+        for n in (0, 1)
+    ]
+    write_json(tmp_path / "dataset.json", {**FIRST_VERSION, "training": listed})
+    found = ask(tmp_path)
+    assert (found.what, list(cases(found, tmp_path))) == ("a Decathlon task", ["brain_0000", "brain_0001"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_dataset_json_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    put(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    text = json.dumps({**NNUNET, "description": "Größe", "file_ending": ".nii.gz"}, ensure_ascii=False)
+    (tmp_path / "dataset.json").write_text(text, encoding=encoding)
+    found = ask(tmp_path)
+    assert found.description.title == "Größe"
+    assert list(cases(found, tmp_path)) == ["a"]
