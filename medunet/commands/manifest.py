@@ -14,6 +14,7 @@ from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import with_accepted
 from medunet.dataset.checks.duplicates import part_of
 from medunet.dataset.held_out import read_test_names
+from medunet.dataset.layouts.datalists import has_cases
 from medunet.dataset.layouts.detection import recognise
 from medunet.dataset.layouts.nnunet import find_splits
 from medunet.dataset.likely_patients import find_likely_patients
@@ -123,7 +124,7 @@ def with_patients(description: Description, pattern: str) -> Description:
 
 
 def find_dataset_path(dataset: str) -> Path | None:
-    """Return the path of a dataset given as a folder or CSV; None for the name or file of a description.
+    """Return the path of a dataset given as a folder or list of cases; None for the name or file of a description.
 
     Raises:
         InputError: It does not exist, or it is another kind of file.
@@ -141,9 +142,10 @@ def find_dataset_path(dataset: str) -> Path | None:
         raise InputError(
             "is not a folder, CSV or description",
             where=place.name,
-            hint="Give the folder of the dataset, or a CSV with a row for each case.",
+            hint="Give the folder of the dataset, or a CSV or datalist (JSON) of its cases.",
         )
-    return place if place.is_dir() or ending in (".csv", ".tsv") else None
+    listed = ending in (".csv", ".tsv") or (ending == ".json" and has_cases(place))
+    return place if place.is_dir() or listed else None
 
 
 def find_folds(place: Path) -> Path | None:

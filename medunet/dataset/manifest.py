@@ -121,6 +121,8 @@ def list_cases(description: Description, data_root: Path, datalist: Path | None 
         InputError: a list or table of cases cannot be used, or the layout is not supported.
     """
     dataset_json = data_root / "dataset.json"
+    if description.table.lower().endswith(".json"):
+        return read_datalist(data_root / description.table, description, data_root)
     if description.table:
         return list_table(description, data_root)
     if datalist is None and description.layout == "msd" and dataset_json.exists() and has_cases(dataset_json):

@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medunet.base.errors import InputError
-from medunet.dataset.layouts.candidates import Candidate, find_candidates, table_candidate
+from medunet.dataset.layouts.candidates import find_candidates
 from medunet.dataset.layouts.file_contents import count_frames, guess_modality, read_label_values
+from medunet.dataset.layouts.list_candidates import Candidate, listed_candidate
 from medunet.dataset.layouts.patterns import IMPORT_FIRST, Listing, walk_files
 from medunet.dataset.manifest import list_cases
 from medunet.imaging.formats import SCANS, expression_of
@@ -50,7 +51,7 @@ def recognise(place: Path, data_root: Path, shipped: Sequence[Description]) -> R
     """
     rejected_tables: list[str] = []
     if place.is_file():
-        candidates = [table_candidate(place, data_root)]
+        candidates = [listed_candidate(place, data_root)]
     else:
         candidates = find_candidates(place, shipped, rejected_tables)
     if not candidates:
@@ -77,14 +78,9 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
                 where=data_root.absolute().name,
                 hint="Add the label maps (to a table, as a column 'label'), or describe the dataset in a YAML file.",
             )
-        found = read_label_values(labels)
-        notes += [f"{name} cannot be read: see `medunet check`" for name in found.unreadable]
-        known = {"background": 0} | {f"label_{value}": value for value in found.values}
-        note = f"labels by {found}"
-        if found.instances:
-            known, note = {"background": 0, "object": 1}, f"values number the objects of one label: {found}"
-        notes.append(note)
-        plain = {**description.to_dict(), "labels": known, "instances": found.instances}
+        plain = description.to_dict()
+        if not candidate.labels_named:
+            plain |= _read_labels(labels, notes)
         plain["channels"] = _read_channels(candidate, data_root, notes)
         if not description.patient and all(re.match(_IMPORTED, case.id) for case in cases):
             plain["patient"] = _IMPORTED
@@ -103,6 +99,18 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
         _left_out(listing, data_root),
         tuple(notes),
     )
+
+
+def _read_labels(labels: Sequence[Path], notes: list[str]) -> dict[str, Any]:
+    """Return the labels named after the values in the files, and whether these number objects."""
+    found = read_label_values(labels)
+    notes += [f"{name} cannot be read: see `medunet check`" for name in found.unreadable]
+    known = {"background": 0} | {f"label_{value}": value for value in found.values}
+    note = f"labels by {found}"
+    if found.instances:
+        known, note = {"background": 0, "object": 1}, f"values number the objects of one label: {found}"
+    notes.append(note)
+    return {"labels": known, "instances": found.instances}
 
 
 def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> dict[str, Any]:

@@ -198,3 +198,96 @@ def test_a_dataset_json_with_a_byte_order_mark(tmp_path: Path, encoding: str) ->
     found = ask(tmp_path)
     assert found.description.title == "Größe"
     assert list(cases(found, tmp_path)) == ["a"]
+
+
+def _entries(names: str, *endings: str) -> list[dict[str, object]]:
+    images = [[f"scans/{name}{ending}.nii.gz" for ending in endings or ("",)] for name in names]
+    return [
+        {"image": paths if len(paths) > 1 else paths[0], "label": f"masks/{name}.nii.gz"}
+        for name, paths in zip(names, images, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("file_name", ["dataset.json", "datalist_0.json"])
+@pytest.mark.parametrize("given", ["", "file"])
+def test_a_datalist_without_labels(tmp_path: Path, file_name: str, given: str) -> None:
+    put(tmp_path, *(f"scans/{name}.nii.gz" for name in "abcdt"), low=-1000)
+    put(tmp_path, *(f"masks/{name}.nii.gz" for name in "abcd"))
+    plain = {
+        "training": _entries("abc"),
+        "validation": _entries("d"),
+        "testing": [{"image": "scans/t.nii.gz"}],
+    }
+    write_json(tmp_path / file_name, plain)
+    found = ask(tmp_path, file_name if given else "")
+    assert found.what == "a list of cases in JSON"
+    assert f"{file_name} without names of labels and channels; 5 cases, 4 with a label" in found.evidence
+    assert found.description.labels == {"background": 0, "label_1": 1, "label_2": 2}
+    assert {name: each.modality for name, each in found.description.channels.items()} == {"CT": "CT"}
+    manifest = make_manifest(found.description, tmp_path)
+    assert [(case.id, case.fold, case.split) for case in manifest.cases] == [
+        ("a", 1, "train"), ("b", 1, "train"), ("c", 1, "train"), ("d", 0, "train"), ("t", None, "test"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sections", [("train", "val", "test"), ("training", "valid", "testing")])
+def test_sections_of_a_datalist_by_other_names(tmp_path: Path, sections: tuple[str, ...]) -> None:
+    put(tmp_path, *(f"scans/{name}.nii.gz" for name in "abcde"))
+    put(tmp_path, *(f"masks/{name}.nii.gz" for name in "abcde"))
+    lists = [_entries("ab"), _entries("c"), _entries("d")]
+    write_json(tmp_path / "list.json", {**dict(zip(sections, lists, strict=True)), "extra": _entries("e")})
+    found = ask(tmp_path)
+    assert {name: split for name, (_, _, split) in cases(found, tmp_path).items()} == {
+        **dict.fromkeys("abc", "train"),
+        "d": "test",
+    }
+    assert {(item.path, item.reason) for item in make_manifest(found.description, tmp_path).unmatched} == {
+        (path, "in section 'extra' of list.json, which is not used")
+        for path in ("scans/e.nii.gz", "masks/e.nii.gz")
+    }
+
+
+def test_a_datalist_with_several_images_names_the_channels_by_their_endings(tmp_path: Path) -> None:
+    put(tmp_path, *(f"scans/{name}_{end}.nii.gz" for name in "ab" for end in ("t1", "flair")))
+    put(tmp_path, "masks/a.nii.gz", "masks/b.nii.gz")
+    labels = {"0": "background", "1": "core", "2": "oedema"}
+    write_json(tmp_path / "list.json", {"labels": labels, "training": _entries("ab", "_t1", "_flair")})
+    found = ask(tmp_path)
+    assert "list.json without names of channels; 2 cases" in found.evidence
+    assert {name: each.modality for name, each in found.description.channels.items()} == {
+        "t1": "MR",
+        "flair": "MR",
+    }
+    assert found.description.foreground == ("core", "oedema")
+    assert list(cases(found, tmp_path)) == ["a", "b"]
+
+
+def test_a_plain_list_of_cases_is_a_training_list(tmp_path: Path) -> None:
+    put(tmp_path, "scans/a.nii.gz", "scans/b.nii.gz", "masks/a.nii.gz", "masks/b.nii.gz")
+    (tmp_path / "list.json").write_text(json.dumps(_entries("ab")))
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    assert list(cases(ask(tmp_path), tmp_path)) == ["a", "b"]
+
+
+def test_all_entries_at_fault_are_named_at_once(tmp_path: Path) -> None:
+    put(tmp_path, "scans/a.nii.gz", "masks/a.nii.gz")
+    bad = [
+        {"image": "../x.nii.gz"},
+        {"label": "masks/a.nii.gz"},
+        {"image": "scans/a.nii.gz", "label": ["x", "y"]},
+    ]
+    write_json(tmp_path / "list.json", {"training": [*_entries("a"), *bad]})
+    with pytest.raises(InputError, match=r"training\[1\]: .*training\[2\]: 'image'.*training\[3\]: 'label'"):
+        ask(tmp_path)
+
+
+def test_json_files_that_list_no_cases_are_said(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.nii", "labels/a.nii")
+    write_json(tmp_path / "dataset.json", {"name": "mine"})
+    (tmp_path / "broken.json").write_text("{")
+    write_json(tmp_path / "plans.json", {"patch": 3})
+    found = ask(tmp_path)
+    notes = [note.removeprefix("not used as a list of cases: ") for note in found.notes if "not used" in note]
+    assert notes[0] == "dataset.json names neither cases nor channels"
+    assert notes[1].startswith("broken.json: not valid JSON")
+    assert len(notes) == 2

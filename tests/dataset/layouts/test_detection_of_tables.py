@@ -85,6 +85,11 @@ def test_a_bad_cell_refuses_the_table_with_its_rows_instead_of_the_channel(tmp_p
         ask(tmp_path)
     (tmp_path / "cases.csv").write_text("\n".join(["case,CT,PET,label", *rows[:2]]))
     assert list(ask(tmp_path).description.channels) == ["CT", "PET"]
+    rows = [f"{row},{row[0]}_ct.png,60" for row in rows[:2]]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,CT,PET,label,preview,age", *rows]))
+    found = ask(tmp_path)
+    assert list(found.description.channels) == ["CT", "PET"]
+    assert "columns of cases.csv not used: preview (names files in 2 of 2 rows), age" in found.notes
 
 
 def test_one_picture_does_not_make_a_table_of_volumes_one_of_pictures(tmp_path: Path) -> None:
