@@ -32,13 +32,8 @@ class Candidate:
     description: Description
     listing: Listing
     complete: bool = True  # False: labels, and channels without file endings, must be read from the files
-    labels_named: bool = (
-        False  # in a description that is not complete: only channels must be read from the files
-    )
     notes: tuple[str, ...] = ()
-    labels_named: bool = (
-        False  # in a description that is not complete: only channels must be read from the files
-    )
+    labels_named: bool = False  # if not complete: only channels must be read from the files
 
     @property
     def count(self) -> str:
