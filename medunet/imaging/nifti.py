@@ -91,8 +91,8 @@ def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
     Raises:
         StreamError: the compressed stream is truncated or corrupt.
         SizeError: the file holds less data than its header states, or far more.
-        DataError: its voxels exceed the size limit or are complex numbers or colours, its scale factors are not
-            finite, or it cannot be read.
+        DataError: its voxels exceed the size limit or are complex numbers or colours, NiBabel and SimpleITK apply
+            its scale factors differently (see `Header.scaling_fault`), or it cannot be read.
     """
     assert isinstance(header, NiftiHeader), "the header is of another format"
     nifti, dtype = header.nifti, header.dtype
@@ -101,6 +101,12 @@ def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
             f"its voxels are of type {dtype_name(dtype)}, which cannot be segmented",
             where=header.path.name,
             hint="Convert it to integers or floats.",
+        )
+    if header.scaling_fault:
+        raise DataError(
+            f"NiBabel and SimpleITK apply its scale factors differently ({header.scaling_fault})",
+            where=header.path.name,
+            hint="Set the slope and intercept that are right: 1 and 0 if values are not scaled.",
         )
     if header.num_bytes > (cap := max_volume_bytes()):
         raise DataError(
