@@ -15,8 +15,9 @@ from medunet.base.errors import DataError
 from medunet.imaging.formats import format_of, is_picture
 from medunet.imaging.geometry import GRID_TOLERANCE_VOXELS, corner_displacement_mm
 from medunet.imaging.resample import resample_image
+from medunet.imaging.segment_names import Others, join_names
 from medunet.imaging.volume import Header, StoredVoxels, Volume
-from medunet.imaging.whole_numbers import as_integers, label_values, renumber_labels
+from medunet.imaging.whole_numbers import as_integers, label_values, renumber_labels, stored_names
 
 
 def read_header(path: Path, *, label: bool = False) -> Header:
@@ -50,18 +51,27 @@ def read_volume(path: Path) -> Volume:
 
 
 def read_label(
-    path: Path, *, instances_as: int | None = None, renumber: Mapping[int, int] | None = None
+    path: Path,
+    *,
+    instances_as: int | None = None,
+    renumber: Mapping[int, int] | None = None,
+    names: Mapping[str, int] | None = None,
+    others: Others = "refused",
 ) -> Volume:
     """Read a label map as uint8 or, if its values do not fit, as a wider integer type.
 
     Rounding errors are removed (see `label_values`), as in the dataset check. With `instances_as` (see
     `Description.instances_as`) every value above 0 is replaced by that one, and with `renumber` (see
-    `Description.renumber`) stored values are replaced by label values (see `renumber_labels`).
+    `Description.renumber`) stored values are replaced by label values (see `renumber_labels`). `names` are the
+    values of the labels by name: segments that the file itself names get these (see `join_names`, also for `others`).
 
     Raises:
-        DataError: as `read_volume`; or values are not whole numbers or negative, or cannot be renumbered.
+        DataError: as `read_volume`; or values are not whole numbers or negative, or cannot be renumbered; or segments
+            are not declared.
     """
     header = read_header(path, label=True)
+    if names is not None and instances_as is None:
+        header = join_names(header, stored_names(names, renumber), others=others)
     values = label_values(read_stored(header, label=True)).array
     if values.dtype.kind not in "biuf":
         raise DataError(

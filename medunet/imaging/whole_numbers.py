@@ -118,6 +118,12 @@ def renumber_labels(labels: NDArray[np.integer], renumber: Mapping[int, int]) ->
     return renumbered
 
 
+def stored_names(names: Mapping[str, int], renumber: Mapping[int, int] | None) -> Mapping[str, int]:
+    """Return for each label name a value that `renumber` replaces by that label's value."""
+    stored_as = {value: stored for stored, value in reversed((renumber or {}).items())}
+    return {name: stored_as.get(value, value) for name, value in names.items()}
+
+
 def has_fractions(values: NDArray[np.floating]) -> bool:
     """Return whether any of the values is not a whole number."""
     return not np.array_equal(np.rint(values), values)
