@@ -52,6 +52,11 @@ class Format:
     data_endings: tuple[str, ...] = ()  # of the separate file that holds the voxels
 
     @property
+    def is_lossy(self) -> bool:
+        """Whether storing a label in it changes values, as JPEG does."""
+        return self.is_picture and not self.may_be_label
+
+    @property
     def endings(self) -> tuple[str, ...]:
         """The ending, after that of gzip-compressed files if the format allows them."""
         return (f"{self.ending}.gz", self.ending) if self.may_be_gzipped else (self.ending,)

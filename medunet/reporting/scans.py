@@ -71,7 +71,9 @@ def load_scan(
     image, affine = to_ras(shown, header.affine)
     warnings: list[str] = []
     label = data_root / case.label if case.label else None
-    truth, found, is_resampled = _read_masks(label, prediction, description.instances_as, resample=resample)
+    truth, found, is_resampled = _read_masks(
+        label, prediction, description, is_indexed=predicted_targets is not None, resample=resample
+    )
     reference = None if truth is None else _match(truth, "reference", header, warnings)
     prediction_warnings = [] if is_resampled else warnings  # resampled: same position as the reference
     predicted = None if found is None else _match(found, "prediction", header, prediction_warnings)
@@ -110,16 +112,29 @@ def read_channel_file(
 
 
 def _read_masks(
-    label: Path | None, prediction: Path | None, instances_as: int | None, *, resample: bool
+    label: Path | None, prediction: Path | None, description: Description, *, is_indexed: bool, resample: bool
 ) -> tuple[Volume | None, Volume | None, bool]:
-    """Return reference and prediction (None if there is none), and whether the prediction was resampled."""
+    """Return reference and prediction (None if there is none), and whether the prediction was resampled.
+
+    An indexed prediction holds the label values of its index; any other is read as the description says.
+    """
+    renumber = None if is_indexed else description.renumber
     prediction = prediction if prediction is not None and prediction.exists() else None
     if resample and label is not None and prediction is not None:
-        truth, labels, note = read_pair(label, prediction, reference_instances_as=instances_as, resample=True)
+        truth, labels, note = read_pair(
+            label,
+            prediction,
+            reference_instances_as=description.instances_as,
+            reference_renumber=description.renumber,
+            prediction_renumber=renumber,
+            resample=True,
+        )
         return truth, Volume(labels, truth.header), note is not None
     return (
-        None if label is None else read_label(label, instances_as=instances_as),
-        None if prediction is None else read_label(prediction),
+        None
+        if label is None
+        else read_label(label, instances_as=description.instances_as, renumber=description.renumber),
+        None if prediction is None else read_label(prediction, renumber=renumber),
         False,
     )
 
