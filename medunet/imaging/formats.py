@@ -72,11 +72,11 @@ _NRRD, _META_IMAGE = ItkReader("NrrdImageIO"), ItkReader("MetaImageIO")
 NIFTI = Format(".nii", nifti, nifti, may_be_image=True, may_be_label=True, may_be_gzipped=True)
 FORMATS = (
     NIFTI,
-    Format(".hdr", nifti),
-    Format(".img", nifti),
+    Format(".hdr", nifti, data_endings=(".img",)),
+    Format(".img", nifti, data_endings=(".hdr",)),
     Format(".mgz", nifti),  # not supported: the NIfTI reader rejects it
     Format(".seg.nrrd", _NRRD, may_be_label=True),  # before .nrrd, which also matches
-    Format(".nrrd", _NRRD, may_be_image=True, may_be_label=True),
+    Format(".nrrd", _NRRD, may_be_image=True, may_be_label=True, data_endings=(".raw", ".raw.gz")),
     Format(".mha", _META_IMAGE, may_be_image=True, may_be_label=True),
     Format(".mhd", _META_IMAGE, may_be_image=True, may_be_label=True, data_endings=(".raw", ".zraw")),
     Format(".dcm", dicom_seg, may_be_label=True),

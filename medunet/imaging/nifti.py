@@ -19,6 +19,7 @@ from medunet.base.files import atomic_write
 from medunet.imaging.geometry import Affine, max_volume_bytes
 from medunet.imaging.gzip_files import is_gzipped, read_span, read_start
 from medunet.imaging.volume import Forms, Header, StoredVoxels, dtype_name
+from medunet.records.data_files import outside_data_file
 
 _UNITS = {0: ("unknown", 1.0), 1: ("metres", 1000.0), 2: ("mm", 1.0), 3: ("micrometres", 0.001)}  # code: mm
 _HEADERS = (  # of each version: header size, offset of the magic bytes, header type by magic bytes
@@ -48,6 +49,8 @@ def read_header(path: Path, *, label: bool = False) -> NiftiHeader:
         DataError: the file is missing, cannot be opened or is not NIfTI.
     """
     header_path, _ = _paths_of(path)
+    if outside := outside_data_file(header_path):
+        raise DataError(outside, where=path.name, hint="Put both files of the pair into one folder.")
     try:
         start = read_start(header_path, _LONGEST_HEADER)
     except FileNotFoundError as error:

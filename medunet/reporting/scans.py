@@ -13,6 +13,7 @@ from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volume import Header, Volume
 from medunet.imaging.volumes import read_channels, read_label
+from medunet.records.data_root import file_path
 from medunet.records.description import Description
 from medunet.records.manifest import Case
 from medunet.reporting.scores import Unit
@@ -57,7 +58,7 @@ def load_scan(
     With `resample`, a prediction on another grid is resampled to the reference's grid exactly as for scoring.
 
     Raises: DataError: a file cannot be read, an affine is singular, a label map and the scan have different shapes,
-        or the prediction cannot be resampled.
+        or the prediction cannot be resampled. InputError: a file is outside the data root.
     """
     channel = channel or default_channel(description)
     if channel not in case.images:
@@ -70,7 +71,7 @@ def load_scan(
     shown = volume.array if coloured else volume.array[frames.index(channel)][None]
     image, affine = to_ras(shown, header.affine)
     warnings: list[str] = []
-    label = data_root / case.label if case.label else None
+    label = file_path(case.label, data_root, f"case {case.id}") if case.label else None
     truth, found, is_resampled = _read_masks(
         label, prediction, description, is_indexed=predicted_targets is not None, resample=resample
     )
@@ -105,10 +106,11 @@ def read_channel_file(
     """
     if case.resample:
         names = list(description.channels)
-        return read_channels([data_root / case.images[name] for name in names], resample=True), names
+        paths = [file_path(case.images[name], data_root, f"case {case.id}") for name in names]
+        return read_channels(paths, resample=True), names
     path = case.images[channel]
     names = [name for name in description.channels if case.images.get(name) == path]
-    return read_channels([data_root / path] * len(names)), names
+    return read_channels([file_path(path, data_root, f"case {case.id}")] * len(names)), names
 
 
 def _read_masks(
