@@ -52,6 +52,11 @@ class Format:
     data_endings: tuple[str, ...] = ()  # of the separate file that holds the voxels
 
     @property
+    def is_lossy(self) -> bool:
+        """Whether storing a label in it changes values, as JPEG does."""
+        return self.is_picture and not self.may_be_label
+
+    @property
     def endings(self) -> tuple[str, ...]:
         """The ending, after that of gzip-compressed files if the format allows them."""
         return (f"{self.ending}.gz", self.ending) if self.may_be_gzipped else (self.ending,)
@@ -67,11 +72,11 @@ _NRRD, _META_IMAGE = ItkReader("NrrdImageIO"), ItkReader("MetaImageIO")
 NIFTI = Format(".nii", nifti, nifti, may_be_image=True, may_be_label=True, may_be_gzipped=True)
 FORMATS = (
     NIFTI,
-    Format(".hdr", nifti),
-    Format(".img", nifti),
+    Format(".hdr", nifti, data_endings=(".img",)),
+    Format(".img", nifti, data_endings=(".hdr",)),
     Format(".mgz", nifti),  # not supported: the NIfTI reader rejects it
     Format(".seg.nrrd", _NRRD, may_be_label=True),  # before .nrrd, which also matches
-    Format(".nrrd", _NRRD, may_be_image=True, may_be_label=True),
+    Format(".nrrd", _NRRD, may_be_image=True, may_be_label=True, data_endings=(".raw", ".raw.gz")),
     Format(".mha", _META_IMAGE, may_be_image=True, may_be_label=True),
     Format(".mhd", _META_IMAGE, may_be_image=True, may_be_label=True, data_endings=(".raw", ".zraw")),
     Format(".dcm", dicom_seg, may_be_label=True),
@@ -95,6 +100,15 @@ def format_of(path: PurePath) -> Format:
     """Return a file's format by its ending, ignoring case; NIfTI if the table does not list the ending."""
     name = path.name.lower()
     return next((each for each in FORMATS if name.endswith(each.endings)), NIFTI)
+
+
+def strip_ending(name: str) -> str:
+    """Return a file name without the ending of a supported format, ignoring case; unchanged without such an ending.
+
+    Every stage names cases by this rule, so that x.seg.nrrd, x.nii.gz and x.png all belong to case x.
+    """
+    lower = name.lower()
+    return next((name[: -len(end)] for end in endings_of(FORMATS) if lower.endswith(end)), name)
 
 
 def is_picture(path: PurePath) -> bool:

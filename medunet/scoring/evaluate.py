@@ -1,7 +1,7 @@
 """Scoring of whole cohorts: pairs of label files, in several processes, with a reason for every failed case."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
@@ -32,6 +32,8 @@ def _score_pair(
     options: ScoreOptions,
     reference_instances_as: int | None,
     prediction_instances_as: int | None,
+    reference_renumber: Mapping[int, int] | None,
+    prediction_renumber: Mapping[int, int] | None,
     ignore_value: int | None,
     resample: bool,
 ) -> list[CaseScore]:
@@ -45,6 +47,8 @@ def _score_pair(
             pair.prediction,
             reference_instances_as=reference_instances_as,
             prediction_instances_as=prediction_instances_as,
+            reference_renumber=reference_renumber,
+            prediction_renumber=prediction_renumber,
             resample=resample,
         )
         scores = score_labels(
@@ -72,6 +76,8 @@ def score_pairs(
     *,
     reference_instances_as: int | None = None,
     prediction_instances_as: int | None = None,
+    reference_renumber: Mapping[int, int] | None = None,
+    prediction_renumber: Mapping[int, int] | None = None,
     ignore_value: int | None = None,
     resample: bool = False,
     workers: int | None = None,
@@ -79,7 +85,8 @@ def score_pairs(
 ) -> list[CaseScore]:
     """Score pairs of label files, each on the grid of its reference, with a progress bar on stderr.
 
-    For files with numbered instances, `..._instances_as` is the label value that every number is read as. Voxels with
+    For files with numbered instances, `..._instances_as` is the label value that every number is read as;
+    `..._renumber` maps the values in the files to label values (see `Description.renumber`). Voxels with
     `ignore_value` in the reference are left out (see `score_labels`). With `resample`, a prediction on another grid
     is resampled to the reference's grid by nearest neighbour, and a note says so. The cases are spread over `workers`
     processes (None: see `choose_workers`). Cases that an earlier, interrupted call stored in `journal` are not scored
@@ -101,6 +108,8 @@ def score_pairs(
         options=options,
         reference_instances_as=reference_instances_as,
         prediction_instances_as=prediction_instances_as,
+        reference_renumber=reference_renumber,
+        prediction_renumber=prediction_renumber,
         ignore_value=ignore_value,
         resample=resample,
     )
@@ -110,6 +119,7 @@ def score_pairs(
     if journal is not None:
         targets = [list(targets_reference.items()), list(targets_prediction.items())]
         rules = [reference_instances_as, prediction_instances_as, ignore_value, resample]
+        rules += [reference_renumber, prediction_renumber]
         finished = Journal(journal, [asdict(options), targets, rules])
         found = {index: finished.find(pair) for index, pair in enumerate(expected)}
         done = {index: scores for index, scores in found.items() if scores is not None}

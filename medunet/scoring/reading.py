@@ -1,5 +1,6 @@
 """Read a reference and its prediction on the grid of the reference."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +25,21 @@ def read_pair(
     *,
     reference_instances_as: int | None = None,
     prediction_instances_as: int | None = None,
+    reference_renumber: Mapping[int, int] | None = None,
+    prediction_renumber: Mapping[int, int] | None = None,
     resample: bool = False,
 ) -> tuple[Volume, NDArray[np.integer], Note | None]:
     """Read a reference and its prediction's labels `(I, J, K)` on the same grid, and return both.
 
-    The third value is a note if the prediction was resampled. For `..._instances_as` see `read_label`. Pictures have
-    no position in space and are never resampled.
+    The third value is a note if the prediction was resampled. For `..._instances_as` and `..._renumber` see
+    `read_label`. Pictures have no position in space and are never resampled.
 
     Raises:
         DataError: a file cannot be read, or the grids differ and the prediction may not or cannot be resampled. The
             message contains no file name, since that may name the patient.
     """
-    wanted = _read(reference, "reference", reference_instances_as)
-    given = _read(prediction, "prediction", prediction_instances_as)
+    wanted = _read(reference, "reference", reference_instances_as, reference_renumber)
+    given = _read(prediction, "prediction", prediction_instances_as, prediction_renumber)
     difference = grid_difference(wanted, given)
     if not difference:
         return wanted, given.array, None
@@ -51,9 +54,9 @@ def find_slice_axis(affine: Affine) -> int:
     return next((axis for axis, code in enumerate(axis_codes(affine)) if code in "SI"), 2)
 
 
-def _read(path: Path, role: str, instances_as: int | None) -> Volume:
+def _read(path: Path, role: str, instances_as: int | None, renumber: Mapping[int, int] | None) -> Volume:
     try:
-        volume = read_label(path, instances_as=instances_as)
+        volume = read_label(path, instances_as=instances_as, renumber=renumber)
     except DataError as error:
         raise DataError(f"{role}: {error.what}".replace(path.name, "the file")) from error
     if volume.array.ndim != 3:
