@@ -16,32 +16,59 @@ from medunet.runs.computing import (
     require_one_process,
     set_up_cpu,
 )
-from medunet.runs.run import Run, each_fold, held_out_cases
+from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
 
 
-def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False) -> dict[str, str]:
+def run_predict(
+    run: Run, *, model: Path | None = None, fold: int | str | None = None, overwrite: bool = False
+) -> dict[str, str]:
     """Predict the held-out cases of a run and return the failed ones with their reasons.
 
-    These are the cases that the configured fold holds out. For fold "each", every fold's model predicts its own
-    held-out cases. With the `model` folder of another run, all cases are predicted.
+    The model of every trained fold predicts the cases that it holds out, the last one the test cases too; folds that
+    are not trained are named on the console. `fold` predicts those of one fold alone ("each": of every trained one).
+    With the `model` folder of another run, all cases are predicted.
 
     Raises:
-        InputError: The model was trained on some of these held-out cases, or on other channels.
+        InputError: No fold is trained, or a model was trained on some of these held-out cases, or on other channels.
     """
+    if model is not None or fold not in (None, "each"):
+        return _predict_cases(run, model=model, fold=fold, overwrite=overwrite)
+    folds = list(trained_cards(run))
+    if not folds:
+        raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
+    failed: dict[str, str] = {}
+    for one in folds:
+        is_last = one == folds[-1]
+        failed |= _predict_cases(run, fold=one, with_tests=is_last, overwrite=overwrite)
+    if text := describe_untrained(run, folds, "predicted"):
+        console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
+    return failed
+
+
+def _predict_cases(
+    run: Run,
+    *,
+    model: Path | None = None,
+    fold: int | str | None = None,
+    with_tests: bool = True,
+    overwrite: bool = False,
+) -> dict[str, str]:
+    """Predict the cases that a fold holds out, without the test cases unless `with_tests`; with `model`, all cases."""
     require_one_process()
     from medunet.compute.devices import choose_device
     from medunet.inference.model import Model, read_card
     from medunet.inference.predict import Scan, predict_scans
     from medunet.inference.probe import choose_prediction
 
-    if model is None and run.config.training.fold == "each":
-        failures = [run_predict(one, overwrite=overwrite) for one in each_fold(run)]
-        return {case: reason for failed in failures for case, reason in failed.items()}
-    manifest, fold = run.read_manifest(), run.config.training.fold
-    cases = held_out_cases(run, fold) if model is None else list(manifest.used)
+    manifest = run.read_manifest()
+    if model is not None:
+        cases, folder = list(manifest.used), model
+    else:
+        assert fold is not None
+        cases, folder = held_out_cases(run, fold), run.folder.model(fold)
+        cases = [case for case in cases if with_tests or case.split != "test"]
     device = choose_device(run.config.device)
     set_up_cpu(device)
-    folder = model or run.folder.model(fold)
     card = read_card(folder)
     how = choose_prediction(card.plan, card.description, device, precision_for(run.config, device))
     loaded = Model.load(

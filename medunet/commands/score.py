@@ -18,7 +18,7 @@ from medunet.records.manifest import Manifest
 from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
 from medunet.records.scores import CaseScore
 from medunet.runs.provenance import add_provenance
-from medunet.runs.run import Run, held_out_cases, trained_cards
+from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
 
 
 def run_score(
@@ -26,7 +26,7 @@ def run_score(
 ) -> list[CaseScore]:
     """Score every labelled case that a trained fold holds out; a missing mask is a failed case.
 
-    Fold "all" is used only if no numbered fold is trained. In a run without its own model (`external_run`), all
+    Folds that are not trained are named on the console. Fold "all" is used only if no numbered fold is trained. In a run without its own model (`external_run`), all
     labelled cases are scored. Targets are matched by name with those of the model; `targets` selects some of them.
     For `resample` and `workers`, see `score_pairs`.
 
@@ -37,6 +37,8 @@ def run_score(
     from medunet.scoring.pairs import Pair
 
     manifest, cards = run.read_manifest(), trained_cards(run)
+    if not cards and not any(run.folder.predictions.glob("*")):
+        raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
     cases = {case.id: case for case in manifest.used} if not cards else {}
     hashes: dict[str, set[str]] = {}
     for fold, card in cards.items():
@@ -79,6 +81,8 @@ def run_score(
         workers=workers,
     )
     add_provenance(run, "score", about)
+    if text := describe_untrained(run, cards, "scored"):
+        console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     if seen:
         console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
     if text := describe_weights(about):

@@ -49,4 +49,7 @@ def _caption(scores: Sequence[CaseScore]) -> str:
     by_case = {case: dice for case, dice in dice_by_case(scores).items() if not math.isnan(dice)}
     worst = sorted(by_case.items(), key=lambda item: item[1])[:_NUM_WORST]
     listed = ", ".join(f"{escape(case)} {dice:.3f}" for case, dice in worst)
-    return f"mean Dice {mean_dice(scores):.3f} over {len(by_case)} cases; worst: {listed or '–'}"
+    mean = f"{mean_dice(scores):.3f}" if by_case else "undefined"
+    undefined = len({score.case for score in scores}) - len(by_case)
+    without = f" ({undefined} more undefined: nothing to find, and nothing found)" if undefined else ""
+    return f"mean Dice {mean} over {len(by_case)} cases{without}; worst: {listed or '–'}"

@@ -55,11 +55,19 @@ def run_train(run: Run) -> list[ModelCard]:
             ) from stop
         if card.train_is_validation:
             console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
-        dice = ", ".join(
-            f"{key.removeprefix('dice_') if key != 'dice' else 'mean'} {value:.3f}"
-            for key, value in card.validation_dice.items()
-            if value is not None
-        )
-        print_stage("Train", f"best validation Dice: {dice}", one.folder.model(fold))
+        print_stage("Train", describe_dice(card), one.folder.model(fold))
         cards.append(card)
     return cards
+
+
+def describe_dice(card: ModelCard) -> str:
+    """Return a model's best validation Dice as text: the mean and each target's; undefined ones are named."""
+    dice = card.validation_dice
+    if dice.get("dice") is None:
+        weights = f"the {card.inference.weights} weights are used"
+        count = len(card.validation_cases)
+        return f"no validation Dice: none of the {count} validation cases has foreground to find; {weights}"
+    names = {key: "mean" if key == "dice" else key.removeprefix("dice_") for key in dice}
+    return "best validation Dice: " + ", ".join(
+        f"{names[key]} {'undefined' if value is None else f'{value:.3f}'}" for key, value in dice.items()
+    )

@@ -74,7 +74,13 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
             callbacks=callbacks,
             validation=validation,
         )
-        return card.validation_dice["dice"] or 0.0
+        if (dice := card.validation_dice["dice"]) is None:
+            raise InputError(
+                f"no validation Dice: none of the {len(card.validation_cases)} validation cases has foreground to find",
+                where=f"fold {config.training.fold}",
+                hint="Search on another fold.",
+            )
+        return dice
 
     table = search(
         run.config,

@@ -1,6 +1,6 @@
 """A run: folder, configuration and data root; opening a run, and the cases that its models hold out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,11 +144,35 @@ def label_of(run: Run, case_id: str | None) -> Path:
     return label
 
 
+def first_trained_fold(folder: RunFolder) -> str:
+    """Return the first trained fold of a run's folder: numbers before "all"; "0" if none is trained."""
+    names = [path.parts[-3] for path in folder.root.glob("folds/*/model/model.json")]
+    return min(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0), default="0")
+
+
 def trained_cards(run: Run) -> dict[int | str, ModelCard]:
     """Return the model cards of the trained folds by fold; fold "all" only if no numbered fold is trained."""
-    paths = sorted(run.folder.root.glob("folds/*/model/model.json"))
-    cards = {card.fold: card for card in map(ModelCard.read, paths)}
-    return {fold: card for fold, card in cards.items() if fold != "all"} or cards
+    cards = [ModelCard.read(path) for path in run.folder.root.glob("folds/*/model/model.json")]
+    numbered = {card.fold: card for card in cards if card.fold != "all"}
+    return dict(sorted(numbered.items(), key=lambda item: int(item[0]))) or {card.fold: card for card in cards}
+
+
+def describe_untrained(run: Run, folds: Collection[int | str], what: str) -> str:
+    """Return which numbered folds are not trained, and how many cases are therefore not `what`; "" if none.
+
+    `folds` are the trained folds. A hold-out has only fold 0.
+    """
+    manifest = run.read_manifest()
+    num_folds = 1 if run.config.holdout is not None else manifest.num_folds
+    missing = [fold for fold in range(num_folds) if fold not in folds]
+    if not missing or not any(fold != "all" for fold in folds):
+        return ""
+    count = sum(case.fold in missing for case in manifest.used)
+    one = len(missing) == 1
+    return (
+        f"{'fold' if one else 'folds'} {', '.join(map(str, missing))} {'is' if one else 'are'} not trained; "
+        f"{'its' if one else 'their'} {count} case{'s' * (count != 1)} {'is' if count == 1 else 'are'} not {what}"
+    )
 
 
 def held_out_cases(run: Run, fold: int | str) -> list[Case]:

@@ -43,7 +43,9 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
     row = _export(best, model / WEIGHTS_FILES["best"], averaged=averaged)
     _export(newest, model / WEIGHTS_FILES["final"], averaged=averaged)
     training, held_out = manifest.split_fold(fold)
-    used: WeightsName = config.inference.weights or ("final" if config.training.patience is None else "best")
+    dice = {key: json_number(value) for key, value in row.items() if key.startswith("dice")}
+    is_chosen = config.training.patience is not None and dice["dice"] is not None
+    used: WeightsName = config.inference.weights or ("best" if is_chosen else "final")
     card = ModelCard(
         medunet_version=__version__,
         description=manifest.description,
@@ -52,7 +54,7 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
         inference=config.inference.model_copy(update={"weights": used}),
         training_cases=tuple(case.id for case in training),
         train_is_validation=training == held_out,
-        validation_dice={key: json_number(value) for key, value in row.items() if key.startswith("dice")},
+        validation_dice=dice,
         validation_cases=read_validation_plan(run.fold(fold), manifest, config.training).cases,
         weights_sha256=hash_file(model / WEIGHTS_FILES["best"]),
         final_weights_sha256=hash_file(model / WEIGHTS_FILES["final"]),
