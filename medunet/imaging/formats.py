@@ -97,6 +97,15 @@ def format_of(path: PurePath) -> Format:
     return next((each for each in FORMATS if name.endswith(each.endings)), NIFTI)
 
 
+def strip_ending(name: str) -> str:
+    """Return a file name without the ending of a supported format, ignoring case; unchanged without such an ending.
+
+    Every stage names cases by this rule, so that x.seg.nrrd, x.nii.gz and x.png all belong to case x.
+    """
+    lower = name.lower()
+    return next((name[: -len(end)] for end in endings_of(FORMATS) if lower.endswith(end)), name)
+
+
 def is_picture(path: PurePath) -> bool:
     """Return whether a file is a 2D picture rather than a volume, by its ending."""
     return format_of(path).is_picture

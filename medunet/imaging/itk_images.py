@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
 from medunet.imaging.geometry import LPS_TO_RAS, Affine
-from medunet.imaging.volume import Header, StoredVoxels
+from medunet.imaging.segment_names import merge_segments
+from medunet.imaging.volume import Header, Segment, StoredVoxels
 
 _SEPARATE = (
     "In 3D Slicer, export the segments to several label maps, so that those in one file do not overlap."
@@ -33,18 +33,19 @@ class ItkReader:
             DataError: the file is missing, not of this format, or has more than three axes.
         """
         reader = self._open(path)
-        size = tuple(int(n) for n in reader.GetSize())
-        return Header(path, size if len(size) == 3 else (*size, 1), _affine(reader), _dtype(reader))
+        size = tuple(int(n) for n in reader.GetSize())[:3]
+        shape = size if len(size) == 3 else (*size, 1)
+        return Header(path, shape, _affine(reader), _dtype(reader), segments=_segments(reader, path))
 
     def read_stored(self, header: Header, *, label: bool = False) -> StoredVoxels:
         """Read a scan or label map `(I, J, K)` in its stored data type.
 
-        The layers of a Slicer segmentation are merged into one label map of its segments' label values. An image
-        `(I, J)` becomes one slice 1 mm thick.
+        The layers of a Slicer segmentation are merged into one label map of the values of the header's segments. An
+        image `(I, J)` becomes one slice 1 mm thick.
 
         Raises:
-            DataError: as `read_header`; or the file is truncated, has several values per voxel, or its segments
-                overlap or share a value.
+            DataError: as `read_header`; or the file is truncated or has several values per voxel; or as
+                `merge_segments`.
         """
         import SimpleITK as sitk
 
@@ -59,9 +60,20 @@ class ItkReader:
                 hint="Copy or export it again.",
             ) from error
         count = reader.GetNumberOfComponents()
-        layers = [values[..., number].T for number in range(count)] if count > 1 else [values.T]
-        array = _merge(layers, _segments(reader, path), path)
-        return StoredVoxels(array if array.ndim == 3 else array[:, :, None])
+        if reader.GetDimension() == 4:
+            layers = [layer.T for layer in values]
+        else:
+            layers = [values[..., number].T for number in range(count)] if count > 1 else [values.T]
+        layers = [layer if layer.ndim == 3 else layer[:, :, None] for layer in layers]
+        if header.segments:
+            return StoredVoxels(merge_segments(layers, header.segments, path, _SEPARATE))
+        if len(layers) > 1:
+            raise DataError(
+                f"has {len(layers)} values per voxel, and no label values of 3D Slicer segments",
+                where=path.name,
+                hint="Save it as a label map with one value per voxel.",
+            )
+        return StoredVoxels(layers[0])
 
     def _open(self, path: Path) -> Any:
         """Return a SimpleITK reader that has read the file's header."""
@@ -79,7 +91,8 @@ class ItkReader:
             raise DataError(
                 f"not a readable {kind} file", where=path.name, hint="Export it again."
             ) from error
-        if reader.GetDimension() not in (2, 3):
+        is_layered = reader.GetDimension() == 4 and _segments(reader, path)
+        if reader.GetDimension() not in (2, 3) and not is_layered:
             raise DataError(
                 f"has {reader.GetDimension()} axes, not three", where=path.name, hint="Split the file."
             )
@@ -91,8 +104,10 @@ def _affine(reader: Any) -> Affine:
     num_axes = reader.GetDimension()
     direction = np.reshape(reader.GetDirection(), (num_axes, num_axes))
     affine = np.eye(4)
-    affine[:num_axes, :num_axes] = direction * np.array(reader.GetSpacing())  # a column for each axis
-    affine[:num_axes, 3] = reader.GetOrigin()
+    steps = direction * np.array(reader.GetSpacing())  # a column for each axis
+    num_axes = min(num_axes, 3)  # a fourth one is that of a segmentation's layers
+    affine[:num_axes, :num_axes] = steps[:num_axes, :num_axes]
+    affine[:num_axes, 3] = reader.GetOrigin()[:num_axes]
     return LPS_TO_RAS @ affine
 
 
@@ -109,52 +124,28 @@ def _dtype(reader: Any) -> np.dtype[Any]:
     return np.dtype({"unsigned": f"uint{bits}", "signed": f"int{bits}", "float": f"float{bits}"}[match[3]])
 
 
-def _segments(reader: Any, path: Path) -> list[tuple[int, int]]:
-    """Return the layer and the label value of each segment that 3D Slicer lists in the file's header."""
-    segments = []
-    for key in reader.GetMetaDataKeys():
-        if not (match := re.fullmatch(r"Segment(\d+)_LabelValue", key)):
-            continue
-        layer = f"Segment{match.group(1)}_Layer"
-        try:
-            number = int(reader.GetMetaData(layer)) if reader.HasMetaDataKey(layer) else 0
-            segments.append((number, int(reader.GetMetaData(key))))
-        except ValueError as error:
-            raise DataError(f"{key} or {layer} is not a whole number", where=path.name) from error
-    return segments
+def _segments(reader: Any, path: Path) -> tuple[Segment, ...]:
+    """Return the segments that 3D Slicer lists in the file's header, in their order there.
 
-
-def _merge(layers: list[NDArray[Any]], segments: list[tuple[int, int]], path: Path) -> NDArray[Any]:
-    """Merge the layers, each `(I, J, K)`, into one label map.
-
-    Raises:
-        DataError: the layers cannot be merged into one map, or hold undeclared values.
+    Slicer before 4.11 writes neither label values nor layers: each segment has a layer of its own, with the value 1.
     """
-    if not segments:
-        if len(layers) > 1:
+    notes = {key: str(reader.GetMetaData(key)).strip() for key in reader.GetMetaDataKeys()}
+    matches = [re.fullmatch(r"Segment(\d+)_(Name|LabelValue)", key) for key in notes]
+    segments = []
+    for number in sorted({int(match[1]) for match in matches if match}):
+        start = f"Segment{number}_"
+        value = notes.get(f"{start}LabelValue", "1")
+        layer = notes.get(f"{start}Layer", "0" if f"{start}LabelValue" in notes else str(number))
+        if not (value.isdecimal() and layer.isdecimal()):
             raise DataError(
-                f"has {len(layers)} values per voxel, and no label values of 3D Slicer segments",
-                where=path.name,
-                hint="Save it as a label map with one value per voxel.",
+                f"{start}LabelValue or {start}Layer is not a whole number of 0 or more", where=path.name
             )
-        return layers[0]
-    values = [value for _, value in segments]
-    if shared := sorted({value for value in values if values.count(value) > 1}):
-        raise DataError(
-            f"has several segments with the label values {shared}", where=path.name, hint=_SEPARATE
-        )
-    merged = layers[0]
-    for number, layer in enumerate(layers):
-        declared = [value for of_layer, value in segments if of_layer == number]
-        # Plane by plane, since NumPy converts the array to 8-byte integers.
-        if not all(np.isin(plane, [0, *declared]).all() for plane in layer.T):
-            raise DataError(
-                f"layer {number} holds values other than its segments' label values {declared}",
-                where=path.name,
-                hint="Save the segmentation again in 3D Slicer.",
-            )
-        if number > 0:
-            if ((merged != 0) & (layer != 0)).any():
-                raise DataError("has segments that overlap", where=path.name, hint=_SEPARATE)
-            merged = np.maximum(merged, layer)
-    return merged
+        name, meaning = notes.get(f"{start}Name", ""), _coded_meaning(notes.get(f"{start}Tags", ""))
+        segments.append(Segment(name, int(value), int(layer), meaning, value=int(value)))
+    return tuple(segments)
+
+
+def _coded_meaning(tags: str) -> str:
+    """Return the meaning of a segment's coded type, "Liver" of `TerminologyEntry:context~category~SCT^1020^Liver~...`."""
+    match = re.search(r"TerminologyEntry:[^~|]*~[^~|]*~[^~|]*\^([^~|^]*)~", tags)
+    return match[1] if match else ""

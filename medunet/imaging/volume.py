@@ -29,6 +29,21 @@ class Forms:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A segment that a segmentation file lists by name.
+
+    `value` is what a label map holds for it; None if it must not have voxels (see `segment_names.join_names`).
+    """
+
+    name: str
+    stored: int  # its label value or segment number in the file
+    layer: int = 0
+    meaning: str = ""  # of the coded type, such as "Liver"
+    value: int | None = None
+    label: str = ""  # the description's label with this name
+
+
+@dataclass(frozen=True)
 class Header:
     """The header of a volume file of any format: shape, affine and type of the voxels.
 
@@ -45,6 +60,7 @@ class Header:
     slope: float = 1.0  # 0: stored values are not rescaled
     intercept: float = 0.0
     forms: Forms | None = None  # None: the format has a single affine
+    segments: tuple[Segment, ...] = ()  # of a segmentation that lists them
 
     @property
     def is_picture(self) -> bool:

@@ -4,6 +4,7 @@ Arrays are `(I, J, K)` in the file's axis order, with an affine to RAS+ mm. A 2D
 measured in pixels (see pictures.py). The reader and writer of a file are chosen by its ending (see formats.py).
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -14,6 +15,7 @@ from medunet.base.errors import DataError
 from medunet.imaging.formats import format_of, is_picture
 from medunet.imaging.geometry import GRID_TOLERANCE_VOXELS, corner_displacement_mm
 from medunet.imaging.resample import resample_image
+from medunet.imaging.segment_names import Others, join_names
 from medunet.imaging.volume import Header, StoredVoxels, Volume
 from medunet.imaging.whole_numbers import as_integers, label_values
 
@@ -48,16 +50,25 @@ def read_volume(path: Path) -> Volume:
     return Volume(read_stored(header).values(), header)
 
 
-def read_label(path: Path, *, instances_as: int | None = None) -> Volume:
+def read_label(
+    path: Path,
+    *,
+    instances_as: int | None = None,
+    names: Mapping[str, int] | None = None,
+    others: Others = "refused",
+) -> Volume:
     """Read a label map as uint8 or, if its values do not fit, as a wider integer type.
 
     Values are corrected for the rounding of scale factors (see `label_values`), as in the dataset check. With
-    `instances_as` (see `Description.instances_as`) every value above 0 is replaced by that one.
+    `instances_as` (see `Description.instances_as`) every value above 0 is replaced by that one. `names` are the
+    values of the labels by name: segments that the file itself names get these (see `join_names`, also for `others`).
 
     Raises:
-        DataError: as `read_volume`; or values are not whole numbers or negative.
+        DataError: as `read_volume`; or values are not whole numbers or negative; or segments are not declared.
     """
     header = read_header(path, label=True)
+    if names is not None and instances_as is None:
+        header = join_names(header, names, others=others)
     values = label_values(read_stored(header, label=True))
     if values.dtype.kind not in "biuf":
         raise DataError(

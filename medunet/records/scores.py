@@ -11,7 +11,7 @@ LesionPreset = Literal[
     "brats2023", "brats2023_meningioma", "brats2023_metastases", "lits", "lits_half", "panoptic"
 ]
 LesionStatus = Literal["matched", "missed", "false_positive"]
-NoteKind = Literal["border", "swapped", "resampled", "other"]  # other: from an edited file
+NoteKind = Literal["border", "swapped", "resampled", "names", "other"]  # other: from an edited file
 
 UNSCORED: tuple[Status, ...] = ("missing", "failed")  # cases without scores, which count as failures
 

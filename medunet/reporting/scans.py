@@ -16,7 +16,7 @@ from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.description import Description
 from medunet.records.manifest import Case
 from medunet.reporting.scores import Unit
-from medunet.scoring.reading import read_pair
+from medunet.scoring.reading import Reading, read_pair
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def load_scan(
     image, affine = to_ras(shown, header.affine)
     warnings: list[str] = []
     label = data_root / case.label if case.label else None
-    truth, found, is_resampled = _read_masks(label, prediction, description.instances_as, resample=resample)
+    truth, found, is_resampled = _read_masks(label, prediction, description, resample=resample)
     reference = None if truth is None else _match(truth, "reference", header, warnings)
     prediction_warnings = [] if is_resampled else warnings  # resampled: same position as the reference
     predicted = None if found is None else _match(found, "prediction", header, prediction_warnings)
@@ -110,15 +110,17 @@ def read_channel_file(
 
 
 def _read_masks(
-    label: Path | None, prediction: Path | None, instances_as: int | None, *, resample: bool
+    label: Path | None, prediction: Path | None, description: Description, *, resample: bool
 ) -> tuple[Volume | None, Volume | None, bool]:
     """Return reference and prediction (None if there is none), and whether the prediction was resampled."""
     prediction = prediction if prediction is not None and prediction.exists() else None
+    instances_as = description.instances_as
     if resample and label is not None and prediction is not None:
-        truth, labels, note = read_pair(label, prediction, reference_instances_as=instances_as, resample=True)
-        return truth, Volume(labels, truth.header), note is not None
+        pair = read_pair(label, prediction, Reading(description.labels, instances_as), resample=True)
+        is_resampled = any(note.kind == "resampled" for note in pair.notes)
+        return pair.reference, Volume(pair.prediction, pair.reference.header), is_resampled
     return (
-        None if label is None else read_label(label, instances_as=instances_as),
+        None if label is None else read_label(label, instances_as=instances_as, names=description.labels),
         None if prediction is None else read_label(prediction),
         False,
     )

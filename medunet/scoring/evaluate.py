@@ -21,7 +21,7 @@ from medunet.scoring.labels import (
     score_labels,
 )
 from medunet.scoring.pairs import Pair
-from medunet.scoring.reading import find_slice_axis, read_pair
+from medunet.scoring.reading import Reading, find_slice_axis, read_pair
 
 
 def _score_pair(
@@ -30,8 +30,8 @@ def _score_pair(
     targets_reference: Targets,
     targets_prediction: Targets,
     options: ScoreOptions,
-    reference_instances_as: int | None,
-    prediction_instances_as: int | None,
+    reading_reference: Reading,
+    reading_prediction: Reading,
     ignore_value: int | None,
     resample: bool,
 ) -> list[CaseScore]:
@@ -40,28 +40,26 @@ def _score_pair(
     try:
         if pair.prediction is None or not pair.prediction.exists():
             return unscored("missing", "there is no prediction file")
-        reference, prediction, note = read_pair(
-            pair.reference,
-            pair.prediction,
-            reference_instances_as=reference_instances_as,
-            prediction_instances_as=prediction_instances_as,
-            resample=resample,
+        labels = read_pair(
+            pair.reference, pair.prediction, reading_reference, reading_prediction, resample=resample
         )
         scores = score_labels(
-            reference.array,
-            prediction,
-            reference.spacing_mm,
+            labels.reference.array,
+            labels.prediction,
+            labels.reference.spacing_mm,
             targets_reference,
             targets_prediction,
             pair.case,
             options,
             ignore_value=ignore_value,
-            slice_axis=find_slice_axis(reference.affine),
+            slice_axis=find_slice_axis(labels.reference.affine),
+            numbers_reference=labels.numbers_reference,
+            numbers_prediction=labels.numbers_prediction,
         )
     except Exception as error:  # the text of a library's error may contain paths: give its type only
         what = getattr(error, "what", f"scoring stopped with {type(error).__name__}")
         return unscored("failed", what)
-    return scores if note is None else [replace(score, notes=(*score.notes, note)) for score in scores]
+    return [replace(score, notes=(*score.notes, *labels.notes)) for score in scores]
 
 
 def score_pairs(
@@ -70,8 +68,8 @@ def score_pairs(
     targets_prediction: Targets,
     options: ScoreOptions | None = None,
     *,
-    reference_instances_as: int | None = None,
-    prediction_instances_as: int | None = None,
+    reading_reference: Reading | None = None,
+    reading_prediction: Reading | None = None,
     ignore_value: int | None = None,
     resample: bool = False,
     workers: int | None = None,
@@ -79,14 +77,14 @@ def score_pairs(
 ) -> list[CaseScore]:
     """Score pairs of label files, each on the grid of its reference, with a progress bar on stderr.
 
-    For files with numbered instances, `..._instances_as` is the label value that every number is read as. Voxels with
-    `ignore_value` in the reference are left out (see `score_labels`). With `resample`, a prediction on another grid
+    `reading_...` say which values the files may hold, and whether these number objects. Voxels with `ignore_value` in
+    the reference are left out (see `score_labels`). With `resample`, a prediction on another grid
     is resampled to the reference's grid by nearest neighbour, and a note says so. The cases are spread over `workers`
     processes (None: see `choose_workers`). Cases that an earlier, interrupted call stored in `journal` are not scored
     again; the caller removes that file once the scores are written.
 
-    A case without a prediction is "missing". A case that cannot be read, is on another grid or whose process was
-    killed is "failed". Both get a row with the reason for every target, and the other cases are still scored.
+    A case without a prediction is "missing". A case that cannot be read, holds undeclared values, is on another grid
+    or whose process was killed is "failed". Both get a row with the reason for every target, and the other cases are still scored.
 
     Raises:
         InputError: the two sides have no target in common, or an option cannot be used.
@@ -94,13 +92,14 @@ def score_pairs(
     options = options or ScoreOptions()
     names = find_common_targets(targets_reference, targets_prediction)
     check_names(options, names)  # checked once, so that not every case fails
+    readings = reading_reference or Reading(), reading_prediction or Reading()
     score_one = partial(
         _score_pair,
         targets_reference=dict(targets_reference),
         targets_prediction=dict(targets_prediction),
         options=options,
-        reference_instances_as=reference_instances_as,
-        prediction_instances_as=prediction_instances_as,
+        reading_reference=readings[0],
+        reading_prediction=readings[1],
         ignore_value=ignore_value,
         resample=resample,
     )
@@ -109,7 +108,7 @@ def score_pairs(
     finished = None
     if journal is not None:
         targets = [list(targets_reference.items()), list(targets_prediction.items())]
-        rules = [reference_instances_as, prediction_instances_as, ignore_value, resample]
+        rules = [*map(asdict, readings), ignore_value, resample]
         finished = Journal(journal, [asdict(options), targets, rules])
         found = {index: finished.find(pair) for index, pair in enumerate(expected)}
         done = {index: scores for index, scores in found.items() if scores is not None}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from medunet.base.errors import InputError
-from medunet.imaging.formats import LABEL_PICTURES, LABEL_VOLUMES, endings_of
+from medunet.imaging.formats import LABEL_PICTURES, LABEL_VOLUMES, endings_of, strip_ending
 
 _VOLUME_ENDINGS = endings_of(LABEL_VOLUMES)
 _ENDINGS = (*_VOLUME_ENDINGS, *endings_of(LABEL_PICTURES))
@@ -53,7 +53,7 @@ def find_pairs(
             where=str(prediction),
             hint="Give two files, two folders, or one reference file and a folder of predictions.",
         )
-    predictions = _list_volumes(prediction) if prediction.is_dir() else {_stem(prediction): prediction}
+    predictions = _list_volumes(prediction) if prediction.is_dir() else {strip_ending(prediction.name): prediction}
     if not predictions:
         raise InputError(f"contains no {' or '.join(_ENDINGS)} file", where=str(prediction))
     return [Pair(stem, reference, path) for stem, path in predictions.items()], []
@@ -97,17 +97,12 @@ def _list_volumes(folder: Path) -> dict[str, Path]:
     for path in [path for path in files if path.name.lower().endswith(_VOLUME_ENDINGS)] or files:
         if not path.name.lower().endswith(_ENDINGS):
             continue
-        if twin := volumes.get(_stem(path)):
+        if twin := volumes.get(strip_ending(path.name)):
             raise InputError(
                 f"contains both {twin.name} and {path.name}", where=str(folder), hint="Remove one of them."
             )
-        volumes[_stem(path)] = path
+        volumes[strip_ending(path.name)] = path
     return volumes
-
-
-def _stem(path: Path) -> str:
-    ending = next((ending for ending in _ENDINGS if path.name.lower().endswith(ending)), path.suffix)
-    return path.name[: len(path.name) - len(ending)]
 
 
 def _examples(volumes: dict[str, Path]) -> str:

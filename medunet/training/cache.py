@@ -135,7 +135,9 @@ def _write_case(
         torch.set_num_threads(num_threads)
     case = job.case
     try:
-        chain = preprocess_chain(plan, with_label=True, instances_as=description.instances_as)
+        chain = preprocess_chain(
+            plan, with_label=True, instances_as=description.instances_as, names=description.labels
+        )
         result = run_chain(chain, job.images, job.label, resample=case.resample)
         labels = result["label"].as_tensor()[0].numpy().astype(np.uint8)
         locations = find_locations(labels, description.targets, (seed, *case.id.encode()))

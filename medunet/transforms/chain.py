@@ -27,12 +27,15 @@ from medunet.transforms.resampling import ResampleToPland
 class LoadCased(MapTransform):
     """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines.
 
-    With `instances_as` (see `Description.instances_as`) every label value above 0 is replaced by that value.
+    With `instances_as` (see `Description.instances_as`) every label value above 0 is replaced by that value. `names`
+    are the values of the labels by name, for label files that name their segments.
     """
 
-    def __init__(self, keys: list[str], instances_as: int | None = None) -> None:
+    def __init__(
+        self, keys: list[str], instances_as: int | None = None, names: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__(keys)
-        self.instances_as = instances_as
+        self.instances_as, self.names = instances_as, names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
@@ -47,7 +50,7 @@ class LoadCased(MapTransform):
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
             name = case["label"].name
-            label = read_label(case["label"], instances_as=self.instances_as)
+            label = read_label(case["label"], instances_as=self.instances_as, names=self.names)
             if label.array.dtype != np.uint8:
                 raise DataError("label values above 255", where=name, hint="Run the check again.")
             array = torch.from_numpy(np.ascontiguousarray(label.array))[None]
@@ -129,16 +132,22 @@ def check_label_values(label: torch.Tensor, values: list[int], file: str) -> Non
         )
 
 
-def preprocess_chain(plan: Plan, *, with_label: bool, instances_as: int | None = None) -> Compose:
+def preprocess_chain(
+    plan: Plan,
+    *,
+    with_label: bool,
+    instances_as: int | None = None,
+    names: Mapping[str, int] | None = None,
+) -> Compose:
     """Return the preprocessing chain: load, orient, crop to nonzero, normalise, resample to the plan's grid.
 
     The result holds "image" float32 `(C, I, J, K)` and, with `with_label`, "label" `(1, I, J, K)` with values of the
-    label's file only. See `ResampleToPland` for the resampling; plans up to 0.4.0 have the grid "first_voxel" and
+    label's file only; for `instances_as` and `names`, see `LoadCased`. See `ResampleToPland` for the resampling; plans up to 0.4.0 have the grid "first_voxel" and
     are resampled as in that version.
     """
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
-        LoadCased(keys, instances_as),
+        LoadCased(keys, instances_as, names),
         Orientationd(keys, axcodes=plan.orientation, labels=None),
     ]
     if plan.crop_nonzero:

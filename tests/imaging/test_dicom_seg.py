@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medunet.base.errors import DataError
+from medunet.imaging.segment_names import UndeclaredError
 from medunet.imaging.volumes import read_header, read_label
 
 ORIGIN_LPS = (12.5, -30.0, 7.25)
@@ -53,7 +54,14 @@ def make_series(direction: np.ndarray) -> list[Any]:
     return images
 
 
-def save_segments(path: Path, images: list[Any], masks: np.ndarray) -> Path:
+def save_segments(
+    path: Path,
+    images: list[Any],
+    masks: np.ndarray,
+    labels: tuple[str, ...] = ("segment 1", "segment 2"),
+    meanings: tuple[str, ...] = ("Liver", "Liver"),
+    kind: str = "BINARY",
+) -> Path:
     """Write masks `(slice, row, column, segment)` as a DICOM segmentation."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
@@ -61,9 +69,9 @@ def save_segments(path: Path, images: list[Any], masks: np.ndarray) -> Path:
     segments = [
         hd.seg.SegmentDescription(
             segment_number=number + 1,
-            segment_label=f"segment {number + 1}",
+            segment_label=labels[number],
             segmented_property_category=codes.SCT.Organ,
-            segmented_property_type=codes.SCT.Liver,
+            segmented_property_type=getattr(codes.SCT, meanings[number]),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
         )
         for number in range(masks.shape[3])
@@ -71,7 +79,7 @@ def save_segments(path: Path, images: list[Any], masks: np.ndarray) -> Path:
     hd.seg.Segmentation(
         source_images=images,
         pixel_array=masks,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segmentation_type=kind,
         segment_descriptions=segments,
         series_instance_uid=hd.UID(),
         series_number=2,
@@ -132,3 +140,42 @@ def test_overlapping_dicom_segments_are_refused(tmp_path: Path) -> None:
     path = save_segments(tmp_path / "a.dcm", make_series(np.eye(3)), masks)
     with pytest.raises(DataError, match=r"^a\.dcm: has segments that overlap\. Export one file for each"):
         read_label(path)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize(
+    ("labels", "meanings"),
+    [
+        (("Spleen", "LIVER"), ("Tissue", "Tissue")),
+        (("Segment_1", "Segment_2"), ("Spleen", "Liver")),  # by their codes
+        (("spleen", "Segment_2"), ("Organ", "Liver")),
+    ],
+)
+def test_dicom_segments_are_joined_by_name(
+    tmp_path: Path, kind: str, labels: tuple[str, ...], meanings: tuple[str, ...]
+) -> None:
+    pytest.importorskip("highdicom")
+    masks = np.zeros((6, 10, 12, 2), np.uint8)
+    masks[1:4, 2:5, 3:9, 0], masks[1:5, 6:8, 3:7, 1] = 1, 1
+    path = save_segments(tmp_path / "a.dcm", make_series(np.eye(3)), masks, labels, meanings, kind)
+    read = read_label(path, names={"background": 0, "liver": 1, "spleen": 2})
+    own = read_label(path)
+    assert np.array_equal(np.unique(own.array), [0, 1, 2])
+    assert np.array_equal(read.array, np.array([0, 2, 1])[own.array])
+    assert (read.array == 2).sum() == masks[..., 0].sum()
+    with pytest.raises(UndeclaredError, match=r"'(Liver|LIVER|Segment_2)' \(32 voxels\)"):
+        read_label(path, names={"background": 0, "spleen": 2})
+    left = read_label(path, names={"background": 0, "spleen": 2}, others="left out")
+    assert np.array_equal(left.array, read.array * (read.array == 2))
+
+
+def test_dicom_segments_may_overlap_what_is_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    masks = np.zeros((6, 10, 12, 2), np.uint8)
+    masks[1:4, 2:5, 3:9, 0], masks[3:5, 4:7, 3:9, 1] = 1, 1
+    path = save_segments(tmp_path / "a.dcm", make_series(np.eye(3)), masks, ("body", "spleen"))
+    names = {"background": 0, "spleen": 5}
+    read = read_label(path, names=names, others="left out")
+    assert (read.array == 5).sum() == masks[..., 1].sum()
+    with pytest.raises(DataError, match="has segments that overlap"):
+        read_label(path, names=names)

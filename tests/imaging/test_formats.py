@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from medunet.base.errors import DataError
+from medunet.dataset.layouts.patterns import stem
 from medunet.imaging import dicom_seg, nifti, pictures
 from medunet.imaging.formats import (
     FORMATS,
@@ -19,6 +20,7 @@ from medunet.imaging.formats import (
     expression_of,
     format_of,
     is_picture,
+    strip_ending,
 )
 from medunet.imaging.itk_images import ItkReader
 
@@ -57,6 +59,24 @@ def test_format_of_a_name(name: str, ending: str, reader: object) -> None:
     found = format_of(PurePath(name))
     assert (found.ending, found.reader) == (ending, reader)
     assert is_picture(PurePath(name)) == (ending == ".png")
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("x.seg.nrrd", "x"),
+        ("x.SEG.NRRD", "x"),
+        ("x.nii.gz", "x"),
+        ("x.seg.nii", "x.seg"),
+        ("x_seg.nrrd", "x_seg"),
+        ("x.mgz", "x"),
+        ("x.1.png", "x.1"),
+        ("x.txt", "x.txt"),
+    ],
+)
+def test_the_name_of_a_case_is_a_files_name_without_its_ending(name: str, case: str) -> None:
+    assert strip_ending(name) == case
+    assert stem(f"a.nrrd/{name}") == case
 
 
 @pytest.mark.parametrize("ending", endings_of(FORMATS))

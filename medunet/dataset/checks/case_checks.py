@@ -4,6 +4,7 @@ Each file is decoded once, and its voxels are released before the next file is r
 kept for comparison with the images. Data for the checks of the whole dataset are returned as `CaseFacts`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from medunet.dataset.checks.pair_checks import compare_files
 from medunet.imaging.geometry import max_volume_bytes
 from medunet.imaging.gzip_files import SizeError
 from medunet.imaging.pictures import ColourError
+from medunet.imaging.segment_names import UndeclaredError, join_names
 from medunet.imaging.volume import Header, StoredVoxels
 from medunet.imaging.volumes import read_header, read_stored
 from medunet.records.data_root import file_path
@@ -85,7 +87,8 @@ class _Opened:
 def _check_label(
     case_id: str, relative: str, description: Description, data_root: Path
 ) -> tuple[list[Fault], VolumeFacts | None, Foreground | None]:
-    faults, opened = _read_file(case_id, relative, "label", 1, data_root, label=True)
+    names = None if description.instances else description.labels
+    faults, opened = _read_file(case_id, relative, "label", 1, data_root, label=True, names=names)
     if opened is None:
         return faults, None, None
     found, facts, foreground = check_label(case_id, relative, opened.header, opened.stored, description)
@@ -93,9 +96,19 @@ def _check_label(
 
 
 def _read_file(
-    case_id: str, relative: str, subject: str, num_frames: int, data_root: Path, *, label: bool = False
+    case_id: str,
+    relative: str,
+    subject: str,
+    num_frames: int,
+    data_root: Path,
+    *,
+    label: bool = False,
+    names: Mapping[str, int] | None = None,
 ) -> tuple[list[Fault], _Opened | None]:
-    """Read one file and run the checks common to images and labels; None if its voxels cannot be used."""
+    """Read one file and run the checks common to images and labels; None if its voxels cannot be used.
+
+    `names` are the values of the labels by name, for label files that name their segments.
+    """
     faults: list[Fault] = []
 
     def stop(code: str, measured: str) -> tuple[list[Fault], None]:
@@ -121,8 +134,12 @@ def _read_file(
     if any(fault.severity == "error" for fault in broken):
         return broken, None
     faults = broken + check_grid(case_id, subject, header)
+    if names is not None:
+        header = join_names(header, names)
     try:
         stored = read_stored(header, label=label)
+    except UndeclaredError as error:
+        return stop("L001", error.what)
     except SizeError as error:
         return stop("N017", error.what)
     except ColourError as error:

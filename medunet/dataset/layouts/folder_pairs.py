@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from medunet.dataset.layouts.patterns import stem
+from medunet.dataset.layouts.patterns import id_of, stem
 from medunet.records.description import FilePatterns
 
 _IMAGE_FOLDERS = (
@@ -93,12 +93,18 @@ def _side_by_side(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
         patterns = FilePatterns(image=image, label=label)
         pairs = _match(paths, patterns)
         if pairs and all(PurePosixPath(a).parent == PurePosixPath(b).parent for a, b in pairs):
-            endings = Counter(stem(b)[len(stem(a)) :] if not suffix else stem(b) for a, b in pairs)
+            endings = Counter(_addition(a, b) if not suffix else stem(b) for a, b in pairs)
             example = endings.most_common(1)[0][0]
             yield NamingScheme(
                 f"CASE next to CASE{example}" if not suffix else "CASE_… next to its label", patterns, pairs
             )
             return
+
+
+def _addition(image: str, label: str) -> str:
+    """Return what a label's name has after its image's name: "_seg" of x_seg.nii.gz, ".seg.nrrd" of x.seg.nrrd."""
+    first = len(stem(image))
+    return stem(label)[first:] or PurePosixPath(label).name[first:]
 
 
 def _case_folders(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
@@ -118,7 +124,10 @@ def _case_folders(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
     above = r"(?:(?:.*/)?(?P<id>[^/]+)/)?"
     several = len(images) > 1
     one = f"(?P<channel>{'|'.join(map(re.escape, images))})" if several else re.escape(images[0])
-    patterns = FilePatterns(image=f"{above}{one}{ending}", label=f"{above}{re.escape(label)}{ending}")
+    segments = r"(?i:\.seg)?" if any(path.lower().endswith(".seg.nrrd") for path in paths) else ""
+    patterns = FilePatterns(
+        image=f"{above}{one}{ending}", label=f"{above}{re.escape(label)}{segments}{ending}"
+    )
     pairs = _match(paths, patterns)
     if pairs:
         evidence = f"CASE/{', '.join(images)} with CASE/{label}"
@@ -150,7 +159,7 @@ def _match(paths: Sequence[str], patterns: FilePatterns) -> tuple[tuple[str, str
     for path in paths:
         for expression, found in ((image, images), (label, labels)):
             if match := expression.fullmatch(path):
-                first = found.setdefault((match["id"] or "", match.groupdict().get("channel") or ""), path)
+                first = found.setdefault((id_of(match), match.groupdict().get("channel") or ""), path)
                 if PurePosixPath(first).parent != PurePosixPath(path).parent:
                     return ()
                 break

@@ -8,7 +8,16 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
 from medunet.base.errors import InputError
-from medunet.imaging.formats import LABEL_PICTURES, NIFTI, PICTURES, SCANS, VOLUMES, endings_of, expression_of
+from medunet.imaging.formats import (
+    LABEL_PICTURES,
+    NIFTI,
+    PICTURES,
+    SCANS,
+    VOLUMES,
+    endings_of,
+    expression_of,
+    strip_ending,
+)
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, Unmatched, make_case
 
@@ -86,7 +95,7 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
             continue
         groups = match.groupdict()
         # Group `id` may be empty for files directly in the data root: one case, named after its image.
-        files = found.setdefault(pattern.case_id.format(id=groups["id"] or ""), _Files())
+        files = found.setdefault(pattern.case_id.format(id=id_of(match)), _Files())
         if pattern.role == "label":
             if files.label is None:
                 files.label = path
@@ -158,7 +167,14 @@ def expected_files(description: Description) -> str:
 
 def stem(path: str) -> str:
     """Return a path's file name without the ending, if it is one of a supported volume or picture."""
-    return re.sub(rf"({_SCAN}|{_PICTURE})$", "", PurePosixPath(path).name)
+    return strip_ending(PurePosixPath(path).name)
+
+
+def id_of(match: re.Match[str]) -> str:
+    """Return the group `id` of a matched path, without what belongs to the file's ending: x of x.seg.nrrd."""
+    name = PurePosixPath(match.string).name
+    end = len(match.string) - len(name) + len(strip_ending(name))
+    return match.string[match.start("id") : min(match.end("id"), end)] if match["id"] else ""
 
 
 def _refuse_unlisted(error: OSError) -> NoReturn:
