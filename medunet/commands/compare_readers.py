@@ -108,7 +108,9 @@ def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
     faults = []
     for reader, path in files.items():
         try:
-            volumes[reader] = read_label(path, instances_as=description.instances_as)
+            volumes[reader] = read_label(
+                path, instances_as=description.instances_as, renumber=description.renumber
+            )
         except MedunetError as error:
             faults.append(f"{reader}: {error.what}")
     if volumes:

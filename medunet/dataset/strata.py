@@ -24,6 +24,7 @@ class _LabelFile:
     values: dict[str, int]  # of the labels to measure
     labels: dict[str, int]  # of all labels
     instances_as: int | None
+    renumber: dict[int, int] | None
 
 
 def measure_labels(
@@ -40,7 +41,8 @@ def measure_labels(
     """
     values = {name: description.labels[name] for name in description.foreground}
     ids = sorted(labels)
-    files = [_LabelFile(labels[case_id], values, description.labels, description.instances_as) for case_id in ids]
+    rules = description.labels, description.instances_as, description.renumber
+    files = [_LabelFile(labels[case_id], values, *rules) for case_id in ids]
     num_voxels = max((_count_voxels(file.path) for file in files), default=0)
     work = run_parallel(_measure, files, choose_workers(len(files), num_voxels))
     volumes, faults = {}, []
@@ -98,7 +100,7 @@ def _count_voxels(path: Path) -> int:
 def _measure(file: _LabelFile) -> dict[str, float] | str:
     """Return the volume of each label in ml, or the reason why the file cannot be read."""
     try:
-        label = read_label(file.path, instances_as=file.instances_as, names=file.labels)
+        label = read_label(file.path, instances_as=file.instances_as, renumber=file.renumber, names=file.labels)
     except DataError as error:
         return error.what
     counts = np.zeros(256, dtype=np.int64)

@@ -52,6 +52,11 @@ class Format:
     data_endings: tuple[str, ...] = ()  # of the separate file that holds the voxels
 
     @property
+    def is_lossy(self) -> bool:
+        """Whether storing a label in it changes values, as JPEG does."""
+        return self.is_picture and not self.may_be_label
+
+    @property
     def endings(self) -> tuple[str, ...]:
         """The ending, after that of gzip-compressed files if the format allows them."""
         return (f"{self.ending}.gz", self.ending) if self.may_be_gzipped else (self.ending,)
@@ -67,11 +72,11 @@ _NRRD, _META_IMAGE = ItkReader("NrrdImageIO"), ItkReader("MetaImageIO")
 NIFTI = Format(".nii", nifti, nifti, may_be_image=True, may_be_label=True, may_be_gzipped=True)
 FORMATS = (
     NIFTI,
-    Format(".hdr", nifti),
-    Format(".img", nifti),
+    Format(".hdr", nifti, data_endings=(".img",)),
+    Format(".img", nifti, data_endings=(".hdr",)),
     Format(".mgz", nifti),  # not supported: the NIfTI reader rejects it
     Format(".seg.nrrd", _NRRD, may_be_label=True),  # before .nrrd, which also matches
-    Format(".nrrd", _NRRD, may_be_image=True, may_be_label=True),
+    Format(".nrrd", _NRRD, may_be_image=True, may_be_label=True, data_endings=(".raw", ".raw.gz")),
     Format(".mha", _META_IMAGE, may_be_image=True, may_be_label=True),
     Format(".mhd", _META_IMAGE, may_be_image=True, may_be_label=True, data_endings=(".raw", ".zraw")),
     Format(".dcm", dicom_seg, may_be_label=True),

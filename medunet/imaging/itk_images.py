@@ -14,10 +14,12 @@ from medunet.base.errors import DataError
 from medunet.imaging.geometry import LPS_TO_RAS, Affine
 from medunet.imaging.segment_names import merge_segments
 from medunet.imaging.volume import Header, Segment, StoredVoxels
+from medunet.records.data_files import outside_data_file
 
 _SEPARATE = (
     "In 3D Slicer, export the segments to several label maps, so that those in one file do not overlap."
 )
+_TOGETHER = "Put the data file beside its header and name it there without a folder, or save both as one file."
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class ItkReader:
 
         if not path.exists():
             raise DataError("no such file", where=path.name)
+        if outside := outside_data_file(path):
+            raise DataError(outside, where=path.name, hint=_TOGETHER)
         reader = sitk.ImageFileReader()
         reader.SetImageIO(self.image_io)
         reader.SetFileName(str(path))
@@ -91,7 +95,7 @@ class ItkReader:
             raise DataError(
                 f"not a readable {kind} file", where=path.name, hint="Export it again."
             ) from error
-        is_layered = reader.GetDimension() == 4 and _segments(reader, path)
+        is_layered = reader.GetDimension() == 4 and (reader.GetSize()[3] == 1 or _segments(reader, path))
         if reader.GetDimension() not in (2, 3) and not is_layered:
             raise DataError(
                 f"has {reader.GetDimension()} axes, not three", where=path.name, hint="Split the file."

@@ -19,6 +19,7 @@ from medunet.base.files import atomic_write
 from medunet.imaging.geometry import Affine, max_volume_bytes
 from medunet.imaging.gzip_files import is_gzipped, read_span, read_start
 from medunet.imaging.volume import Forms, Header, StoredVoxels, dtype_name
+from medunet.records.data_files import outside_data_file
 
 _UNITS = {0: ("unknown", 1.0), 1: ("metres", 1000.0), 2: ("mm", 1.0), 3: ("micrometres", 0.001)}  # code: mm
 _HEADERS = (  # of each version: header size, offset of the magic bytes, header type by magic bytes
@@ -48,6 +49,8 @@ def read_header(path: Path, *, label: bool = False) -> NiftiHeader:
         DataError: the file is missing, cannot be opened or is not NIfTI.
     """
     header_path, _ = _paths_of(path)
+    if outside := outside_data_file(header_path):
+        raise DataError(outside, where=path.name, hint="Put both files of the pair into one folder.")
     try:
         start = read_start(header_path, _LONGEST_HEADER)
     except FileNotFoundError as error:
@@ -91,8 +94,8 @@ def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
     Raises:
         StreamError: the compressed stream is truncated or corrupt.
         SizeError: the file holds less data than its header states, or far more.
-        DataError: its voxels exceed the size limit or are complex numbers or colours, its scale factors are not
-            finite, or it cannot be read.
+        DataError: its voxels exceed the size limit or are complex numbers or colours, NiBabel and SimpleITK apply
+            its scale factors differently (see `Header.scaling_fault`), or it cannot be read.
     """
     assert isinstance(header, NiftiHeader), "the header is of another format"
     nifti, dtype = header.nifti, header.dtype
@@ -101,6 +104,12 @@ def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
             f"its voxels are of type {dtype_name(dtype)}, which cannot be segmented",
             where=header.path.name,
             hint="Convert it to integers or floats.",
+        )
+    if header.scaling_fault:
+        raise DataError(
+            f"NiBabel and SimpleITK apply its scale factors differently ({header.scaling_fault})",
+            where=header.path.name,
+            hint="Set the slope and intercept that are right: 1 and 0 if values are not scaled.",
         )
     if header.num_bytes > (cap := max_volume_bytes()):
         raise DataError(

@@ -57,7 +57,7 @@ class Header:
     unit: str = (
         "mm"  # of length in the file: mm, metres, micrometres, unknown, "unit code 5"; px of a picture
     )
-    slope: float = 1.0  # 0: stored values are not rescaled
+    slope: float = 1.0  # 0, NaN or infinite: stored values are not rescaled
     intercept: float = 0.0
     forms: Forms | None = None  # None: the format has a single affine
     segments: tuple[Segment, ...] = ()  # of a segmentation that lists them
@@ -71,6 +71,20 @@ class Header:
     def spacing_mm(self) -> tuple[float, ...]:
         """Voxel size in mm along each array axis."""
         return spacing_of(self.affine)
+
+    @property
+    def scaling_fault(self) -> str:
+        """Why the scale factors cannot be used, "" if they can: NiBabel and SimpleITK would read different values.
+
+        Both ignore a slope that is 0 or not finite. SimpleITK then still adds the intercept, and takes an intercept
+        that is not finite as 0 where NiBabel refuses the file, and a slope below 2.2e-16 as 1.
+        """
+        slope, intercept = self.slope, self.intercept
+        if slope == 0 or not math.isfinite(slope):
+            agree = intercept == 0 or not math.isfinite(intercept)
+        else:
+            agree = math.isfinite(intercept) and abs(slope) >= float(np.finfo(np.float64).eps)
+        return "" if agree else f"slope {slope:g}, intercept {intercept:g}"
 
     @property
     def num_bytes(self) -> int:

@@ -17,7 +17,7 @@ from medunet.imaging.geometry import GRID_TOLERANCE_VOXELS, corner_displacement_
 from medunet.imaging.resample import resample_image
 from medunet.imaging.segment_names import Others, join_names
 from medunet.imaging.volume import Header, StoredVoxels, Volume
-from medunet.imaging.whole_numbers import as_integers, label_values
+from medunet.imaging.whole_numbers import as_integers, label_values, renumber_labels, stored_names
 
 
 def read_header(path: Path, *, label: bool = False) -> Header:
@@ -54,22 +54,25 @@ def read_label(
     path: Path,
     *,
     instances_as: int | None = None,
+    renumber: Mapping[int, int] | None = None,
     names: Mapping[str, int] | None = None,
     others: Others = "refused",
 ) -> Volume:
     """Read a label map as uint8 or, if its values do not fit, as a wider integer type.
 
-    Values are corrected for the rounding of scale factors (see `label_values`), as in the dataset check. With
-    `instances_as` (see `Description.instances_as`) every value above 0 is replaced by that one. `names` are the
+    Rounding errors are removed (see `label_values`), as in the dataset check. With `instances_as` (see
+    `Description.instances_as`) every value above 0 is replaced by that one, and with `renumber` (see
+    `Description.renumber`) stored values are replaced by label values (see `renumber_labels`). `names` are the
     values of the labels by name: segments that the file itself names get these (see `join_names`, also for `others`).
 
     Raises:
-        DataError: as `read_volume`; or values are not whole numbers or negative; or segments are not declared.
+        DataError: as `read_volume`; or values are not whole numbers or negative, or cannot be renumbered; or segments
+            are not declared.
     """
     header = read_header(path, label=True)
     if names is not None and instances_as is None:
-        header = join_names(header, names, others=others)
-    values = label_values(read_stored(header, label=True))
+        header = join_names(header, stored_names(names, renumber), others=others)
+    values = label_values(read_stored(header, label=True)).array
     if values.dtype.kind not in "biuf":
         raise DataError(
             f"a label map cannot hold {values.dtype}", where=path.name, hint="Save it as integers."
@@ -78,13 +81,25 @@ def read_label(
         labels: NDArray[np.integer] | None = values.astype(np.uint8, copy=False)
     else:
         labels = as_integers(values)
-    if labels is None and not np.isfinite([values.min(), values.max()]).all():
-        raise DataError("label has NaN or infinite values", where=path.name)
-    if labels is None or (labels.dtype != np.uint8 and labels.min() < 0):
+    if labels is None:
+        if not np.isfinite([values.min(), values.max()]).all():
+            raise DataError("label has NaN or infinite values", where=path.name)
         raise DataError(
             "label values are not whole numbers of 0 or more",
             where=path.name,
             hint="Resample labels with nearest-neighbour interpolation.",
+        )
+    if renumber:
+        try:
+            labels = renumber_labels(labels, renumber)
+        except DataError as error:
+            raise DataError(error.what, where=path.name, hint=error.hint) from None
+    if labels.size and (lowest := int(labels.min())) < 0:
+        raise DataError(
+            f"label values are not whole numbers of 0 or more: the smallest is {lowest}",
+            where=path.name,
+            hint="Say which label a negative value is by `stored_values` in the description, such as "
+            f"`stored_values: {{tumour: {lowest}}}`.",
         )
     if instances_as is not None:
         labels = np.where(labels > 0, np.uint8(instances_as), np.uint8(0))

@@ -1,36 +1,66 @@
-"""Convert voxel values to integers: correct the rounding of scale factors, and find values that are not whole.
+"""Convert voxel values to integers: remove rounding errors, and find values that are not whole.
 
-The dataset check, planning, training and scoring all use this, so that they see the same labels.
+The dataset check, planning, training, scoring and reports all use this, so that they see the same labels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medunet.base.errors import DataError
 from medunet.imaging.volume import StoredVoxels
 
 _SAMPLED_VOXELS = 4096  # tested first: enough to find fractions in most scans
 _CHUNK = 1 << 20
-_ROUNDING = float(np.finfo(np.float32).eps)  # relative, of a number stored as float32
+_FLOAT32 = float(np.finfo(np.float32).eps)  # relative, of a number stored as float32
+_NOISE = 1e-5  # of a value, or absolute below 1: more than calculations in float32 leave
+_MOST_NOISE = 0.05
+_LONGEST_TABLE = 1 << 20
+_COARSEST_SLOPE = 0.5  # with a coarser one, half a step would leave hardly any value between whole numbers
 
 
-def label_values(stored: StoredVoxels) -> NDArray[Any]:
-    """Return a label's values, with differences from whole numbers due to the rounding of scale factors removed.
+@dataclass(frozen=True)
+class RoundedValues:
+    """A label's values after rounding, and the largest difference that was removed; 0 if all were whole."""
 
-    Slope and intercept are stored as float32: with a slope of 0.1 the stored 10 becomes 1.0000000149. A value is
-    rounded if its difference can be explained by one float32 rounding of each of the two terms; others are unchanged.
+    array: NDArray[Any]
+    largest_rounding: float = 0.0
+
+
+def label_values(stored: StoredVoxels) -> RoundedValues:
+    """Return a label's values; those that differ from a whole number by no more than a rounding error are rounded.
+
+    Rounding errors are: noise of calculations, 1e-5 of the value; the float32 in which slope and intercept are
+    stored; and half a step where values were stored as integers with a slope of up to 0.5, as when floats are saved
+    with the header of an integer scan (NiBabel then chooses the slope from the range of values). Other values are
+    unchanged.
     """
+    array = stored.array
     if not stored.is_scaled:
-        return stored.array
-    values = stored.values(np.float64)
-    with np.errstate(invalid="ignore"):  # infinite values, which remain unchanged
-        for part in values.T:  # a slice at a time
+        if array.dtype.kind != "f" or not any(map(has_fractions, chunks(array.ravel(order="K")))):
+            return RoundedValues(array)
+        array = array.copy(order="K")
+        half_step = 0.0
+    else:
+        array = stored.values(np.float64)
+        step = abs(stored.slope) if stored.array.dtype.kind != "f" else 0.0
+        half_step = step / 2 * (1 + 1e-6) if step <= _COARSEST_SLOPE else 0.0
+    largest = 0.0
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values, which remain unchanged
+        for part in array.T:  # a slice at a time
             whole = np.rint(part)
-            tolerance = _ROUNDING * (np.abs(part - stored.intercept) + abs(stored.intercept))
-            np.copyto(part, whole, where=np.abs(part - whole) <= tolerance)
-    return values
+            difference = np.abs(part - whole)
+            tolerance = np.clip(_NOISE * np.abs(part), _NOISE, _MOST_NOISE)
+            if stored.is_scaled:
+                stored_as = np.abs(part - stored.intercept) + abs(stored.intercept)
+                tolerance = np.maximum(tolerance, half_step + _FLOAT32 * stored_as)
+            is_near = difference <= tolerance
+            np.copyto(part, whole, where=is_near)
+            largest = max(largest, float(difference.max(where=is_near, initial=0.0)))
+    return RoundedValues(array, largest)
 
 
 def as_integers(array: NDArray[Any]) -> NDArray[np.integer] | None:
@@ -51,6 +81,47 @@ def as_integers(array: NDArray[Any]) -> NDArray[np.integer] | None:
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return array.astype(dtype, order="K", copy=False)
     return None
+
+
+def renumber_labels(labels: NDArray[np.integer], renumber: Mapping[int, int]) -> NDArray[np.integer]:
+    """Replace stored values by label values; the result has the narrowest type that holds it.
+
+    `renumber` has an entry for every declared stored value. Values without an entry are unchanged, so that they are
+    reported as undeclared.
+
+    Raises:
+        DataError: a value without an entry is also a label value, so that the two could not be told apart.
+    """
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if high - low < _LONGEST_TABLE:
+        occurring = np.arange(low, high + 1)
+        present = np.zeros(occurring.size, bool)
+        for part in labels.T:  # a slice at a time, since an index takes 8 bytes a voxel
+            present[part.astype(np.int64) - low] = True
+    else:
+        occurring = np.unique(labels)
+        present = np.ones(occurring.size, bool)
+    given = [int(value) for value in occurring[present]]
+    meant = set(renumber.values())
+    if clashes := [value for value in given if value not in renumber and value in meant]:
+        raise DataError(
+            f"has the values {clashes}, which `stored_values` does not declare as stored in the files",
+            hint="Declare them in the description, or give files with the values that it declares.",
+        )
+    table = np.zeros(occurring.size, np.int64)
+    table[present] = [renumber.get(value, value) for value in given]
+    narrow = as_integers(table)
+    assert narrow is not None
+    renumbered = np.empty_like(labels, dtype=narrow.dtype)
+    for part, result in zip(labels.T, renumbered.T, strict=True):
+        result[...] = narrow[np.searchsorted(occurring, part)]
+    return renumbered
+
+
+def stored_names(names: Mapping[str, int], renumber: Mapping[int, int] | None) -> Mapping[str, int]:
+    """Return for each label name a value that `renumber` replaces by that label's value."""
+    stored_as = {value: stored for stored, value in reversed((renumber or {}).items())}
+    return {name: stored_as.get(value, value) for name, value in names.items()}
 
 
 def has_fractions(values: NDArray[np.floating]) -> bool:

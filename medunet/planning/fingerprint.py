@@ -50,7 +50,10 @@ def compute_fingerprint(
         image = read_channels(image_paths, resample=case.resample)
         assert label_path is not None
         label = read_label(
-            label_path, instances_as=description.instances_as, names=description.labels
+            label_path,
+            instances_as=description.instances_as,
+            renumber=description.renumber,
+            names=description.labels,
         ).array
         array, affine = to_ras(image.array, image.affine)
         box = nonzero_box(array)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from medunet.base.errors import InputError
+from medunet.records.data_files import outside_data_file
 from medunet.records.description import Description
 from medunet.records.manifest import Case
 
@@ -67,13 +68,20 @@ def file_path(relative: str, data_root: Path, where: str) -> Path:
     """Return the path of a file below the data root.
 
     Raises:
-        InputError: The path is outside the data root, also through a link.
+        InputError: The path is outside the data root, also through a link; or its header names a data file that is.
     """
     path = data_root / relative
+    shown = Path(relative).name if Path(relative).is_absolute() else relative  # reports must not hold local paths
     if Path(relative).is_absolute() or path_in_data_root(path, data_root) is None:
         raise InputError(
-            f"the path {relative} is outside the data root",
+            f"the path {shown} is outside the data root",
             where=where,
             hint="Move or copy the file into the data root, or choose a data root that contains it.",
+        )
+    if outside := outside_data_file(path, data_root):
+        raise InputError(
+            f"the path {shown} leads outside the data root: {outside}",
+            where=where,
+            hint="Put the data file beside its header and name it there without a folder, or save both as one file.",
         )
     return path

@@ -49,6 +49,7 @@ class Description(Record):
     table: str = ""  # CSV of cases, relative to the data root, for layouts "csv" and "png"
     channels: dict[str, Channel] = Field(min_length=1)
     labels: dict[str, int]
+    stored_values: dict[str, int | tuple[int, ...]] = {}  # of labels whose value in the label files is another
     regions: dict[str, tuple[str, ...]] = {}
     region_order: tuple[str, ...] = ()
     instances: bool = False  # label files number the objects: every value above 0 is the one foreground label
@@ -60,7 +61,8 @@ class Description(Record):
     @model_serializer(mode="wrap")
     def _given_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out unused keys that earlier versions did not have, so that hashes of their runs stay valid."""
-        return {key: value for key, value in handler(self).items() if value or key not in ("table", "site")}
+        later = ("table", "site", "stored_values")
+        return {key: value for key, value in handler(self).items() if value or key not in later}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -71,9 +73,13 @@ class Description(Record):
         if len(set(values)) < len(values):
             faults.append(f"labels: two names share a value in {self.labels}")
         if any(not 0 <= value <= 255 for value in values):
-            faults.append("labels: values must be in 0..255")
+            faults.append(
+                "labels: values must be in 0..255; for label files with other values, number the labels 1, 2, … and "
+                "declare the files' values, such as `stored_values: {liver: 1000}`"
+            )
         if not self.foreground:
             faults.append("labels: no foreground label is declared")
+        faults += self._stored_faults()
         for region, parts in self.regions.items():
             unknown = [part for part in parts if part not in self.foreground]
             if unknown or not parts:
@@ -114,6 +120,36 @@ class Description(Record):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _stored_faults(self) -> list[str]:
+        """Return what is wrong with `stored_values`."""
+        faults = []
+        if unknown := [name for name in self.stored_values if name not in self.labels]:
+            faults.append(f"stored_values: {unknown} are no labels; choose from {list(self.labels)}")
+        if any(parts == () for parts in self.stored_values.values()):
+            faults.append("stored_values: a label without a value")
+        stored = [value for name in self.labels for value in self.stored_as(name)]
+        if twice := sorted({value for value in stored if stored.count(value) > 1}):
+            faults.append(
+                f"stored_values: {twice} would belong to two labels; a label that is not listed is stored as its own "
+                "value, and 0 is background"
+            )
+        if self.stored_values and self.instances:
+            faults.append("stored_values: every value above 0 is an object's number, so none can be listed")
+        return faults
+
+    def stored_as(self, name: str) -> tuple[int, ...]:
+        """Return the values of a label in label files: as `stored_values` says, else its own; 0 is background."""
+        listed = self.stored_values.get(name, self.labels[name])
+        values = listed if isinstance(listed, tuple) else (listed,)
+        return values if name != "background" or 0 in values else (0, *values)
+
+    @property
+    def renumber(self) -> dict[int, int] | None:
+        """Label value of each value that label files hold; None if they hold the label values themselves."""
+        if not self.stored_values:
+            return None
+        return {value: own for name, own in self.labels.items() for value in self.stored_as(name)}
 
     def _own_labels(self) -> dict[str, list[str]]:
         later: set[str] = set()

@@ -13,6 +13,7 @@ from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volume import Header, Volume
 from medunet.imaging.volumes import read_channels, read_label
+from medunet.records.data_root import file_path
 from medunet.records.description import Description
 from medunet.records.manifest import Case
 from medunet.reporting.scores import Unit
@@ -57,7 +58,7 @@ def load_scan(
     With `resample`, a prediction on another grid is resampled to the reference's grid exactly as for scoring.
 
     Raises: DataError: a file cannot be read, an affine is singular, a label map and the scan have different shapes,
-        or the prediction cannot be resampled.
+        or the prediction cannot be resampled. InputError: a file is outside the data root.
     """
     channel = channel or default_channel(description)
     if channel not in case.images:
@@ -70,8 +71,10 @@ def load_scan(
     shown = volume.array if coloured else volume.array[frames.index(channel)][None]
     image, affine = to_ras(shown, header.affine)
     warnings: list[str] = []
-    label = data_root / case.label if case.label else None
-    truth, found, is_resampled = _read_masks(label, prediction, description, resample=resample)
+    label = file_path(case.label, data_root, f"case {case.id}") if case.label else None
+    truth, found, is_resampled = _read_masks(
+        label, prediction, description, is_indexed=predicted_targets is not None, resample=resample
+    )
     reference = None if truth is None else _match(truth, "reference", header, warnings)
     prediction_warnings = [] if is_resampled else warnings  # resampled: same position as the reference
     predicted = None if found is None else _match(found, "prediction", header, prediction_warnings)
@@ -103,25 +106,32 @@ def read_channel_file(
     """
     if case.resample:
         names = list(description.channels)
-        return read_channels([data_root / case.images[name] for name in names], resample=True), names
+        paths = [file_path(case.images[name], data_root, f"case {case.id}") for name in names]
+        return read_channels(paths, resample=True), names
     path = case.images[channel]
     names = [name for name in description.channels if case.images.get(name) == path]
-    return read_channels([data_root / path] * len(names)), names
+    return read_channels([file_path(path, data_root, f"case {case.id}")] * len(names)), names
 
 
 def _read_masks(
-    label: Path | None, prediction: Path | None, description: Description, *, resample: bool
+    label: Path | None, prediction: Path | None, description: Description, *, is_indexed: bool, resample: bool
 ) -> tuple[Volume | None, Volume | None, bool]:
-    """Return reference and prediction (None if there is none), and whether the prediction was resampled."""
+    """Return reference and prediction (None if there is none), and whether the prediction was resampled.
+
+    An indexed prediction holds the label values of its index; any other is read as the description says.
+    """
+    renumber = None if is_indexed else description.renumber
     prediction = prediction if prediction is not None and prediction.exists() else None
     instances_as = description.instances_as
     if resample and label is not None and prediction is not None:
-        pair = read_pair(label, prediction, Reading(description.labels, instances_as), resample=True)
+        reading = Reading(description.labels, description.instances_as, description.renumber)
+        pair = read_pair(label, prediction, reading, Reading(renumber=renumber), resample=True)
         is_resampled = any(note.kind == "resampled" for note in pair.notes)
         return pair.reference, Volume(pair.prediction, pair.reference.header), is_resampled
+    rules = {"renumber": description.renumber, "names": description.labels}
     return (
-        None if label is None else read_label(label, instances_as=instances_as, names=description.labels),
-        None if prediction is None else read_label(prediction),
+        None if label is None else read_label(label, instances_as=instances_as, **rules),
+        None if prediction is None else read_label(prediction, renumber=renumber),
         False,
     )
 

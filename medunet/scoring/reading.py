@@ -36,6 +36,7 @@ class Reading:
 
     labels: Mapping[str, int] | None = None  # every declared label's value; None: any value is allowed
     instances_as: int | None = None  # values above 0 number objects of this label value
+    renumber: Mapping[int, int] | None = None  # label value of each value in the files, see `Description.renumber`
     others: Others = "refused"
 
 
@@ -100,7 +101,7 @@ def _read(path: Path, role: str, reading: Reading) -> Volume:
     """Read a label map, or a map of object numbers."""
     names = reading.labels if reading.instances_as is None else None
     try:
-        volume = read_label(path, names=names, others=reading.others)
+        volume = read_label(path, renumber=reading.renumber, names=names, others=reading.others)
         if volume.array.ndim != 3:
             raise DataError(f"shape {volume.array.shape} does not have three axes")
         if names is not None:

@@ -136,7 +136,11 @@ def _write_case(
     case = job.case
     try:
         chain = preprocess_chain(
-            plan, with_label=True, instances_as=description.instances_as, names=description.labels
+            plan,
+            with_label=True,
+            instances_as=description.instances_as,
+            renumber=description.renumber,
+            names=description.labels,
         )
         result = run_chain(chain, job.images, job.label, resample=case.resample)
         labels = result["label"].as_tensor()[0].numpy().astype(np.uint8)

@@ -27,15 +27,18 @@ from medunet.transforms.resampling import ResampleToPland
 class LoadCased(MapTransform):
     """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines.
 
-    With `instances_as` (see `Description.instances_as`) every label value above 0 is replaced by that value. `names`
-    are the values of the labels by name, for label files that name their segments.
+    `instances_as`, `renumber` and `names` are those of `read_label`.
     """
 
     def __init__(
-        self, keys: list[str], instances_as: int | None = None, names: Mapping[str, int] | None = None
+        self,
+        keys: list[str],
+        instances_as: int | None = None,
+        renumber: Mapping[int, int] | None = None,
+        names: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(keys)
-        self.instances_as, self.names = instances_as, names
+        self.instances_as, self.renumber, self.names = instances_as, renumber, names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
@@ -50,7 +53,9 @@ class LoadCased(MapTransform):
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
             name = case["label"].name
-            label = read_label(case["label"], instances_as=self.instances_as, names=self.names)
+            label = read_label(
+                case["label"], instances_as=self.instances_as, renumber=self.renumber, names=self.names
+            )
             if label.array.dtype != np.uint8:
                 raise DataError("label values above 255", where=name, hint="Run the check again.")
             array = torch.from_numpy(np.ascontiguousarray(label.array))[None]
@@ -138,6 +143,7 @@ def preprocess_chain(
     with_label: bool,
     instances_as: int | None = None,
     names: Mapping[str, int] | None = None,
+    renumber: Mapping[int, int] | None = None,
 ) -> Compose:
     """Return the preprocessing chain: load, orient, crop to nonzero, normalise, resample to the plan's grid.
 
@@ -147,7 +153,7 @@ def preprocess_chain(
     """
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
-        LoadCased(keys, instances_as, names),
+        LoadCased(keys, instances_as, renumber, names),
         Orientationd(keys, axcodes=plan.orientation, labels=None),
     ]
     if plan.crop_nonzero:

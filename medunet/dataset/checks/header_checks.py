@@ -30,8 +30,10 @@ def check_readable(case_id: str, subject: str, header: Header, num_frames: int) 
 
     if header.dtype.kind not in "biuf":
         add("N023", f"{dtype_name(header.dtype)} voxels")
-    if header.slope != 0 and not np.isfinite([header.slope, header.intercept]).all():
-        add("N022", f"slope {header.slope:g}, intercept {header.intercept:g}")
+    if header.scaling_fault:
+        add("N022", header.scaling_fault)
+    elif not np.isfinite(header.slope):
+        add("N024", f"slope {header.slope:g}, intercept {header.intercept:g}")
     if header.num_bytes > (cap := max_volume_bytes()):
         measured = f"{shape_text(header.shape)} voxels, {header.num_bytes / 1e9:.3g} GB"
         add("N018", measured, f"at most {cap / 1e9:g} GB (MEDUNET_MAX_VOLUME_GB)")

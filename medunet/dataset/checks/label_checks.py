@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medunet.base.errors import DataError
 from medunet.dataset.checks.case_facts import VolumeFacts, hash_content
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import is_singular
 from medunet.dataset.checks.isolated_components import find_isolated_components
+from medunet.imaging.formats import format_of
+from medunet.imaging.interpolated import describe_interpolation
 from medunet.imaging.volume import Header, StoredVoxels, dtype_name
-from medunet.imaging.whole_numbers import as_integers, chunks, label_values
+from medunet.imaging.whole_numbers import as_integers, chunks, label_values, renumber_labels
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
@@ -41,7 +44,8 @@ def check_label(
     case_id: str, relative: str, header: Header, stored: StoredVoxels, description: Description
 ) -> tuple[list[Fault], VolumeFacts, Foreground | None]:
     """Check the values of a label map; return faults, data for the dataset's checks, and the foreground if any."""
-    values = label_values(stored)
+    rounded = label_values(stored)
+    values = rounded.array
     labels = as_integers(values)
     if labels is None:
         array = values.astype(np.float32) if stored.is_scaled else values
@@ -49,11 +53,22 @@ def check_label(
         facts = VolumeFacts("label", relative, header.shape, header.affine, content)
         finite = array.dtype.kind != "f" or bool(np.isfinite([array.min(), array.max()]).all())
         return ([_not_whole(case_id, array, description)] if finite else []), facts, None
-    box = foreground_box(labels)
-    inside = np.asfortranarray(labels[box]) if box else labels[:0, :0, :0]
-    counts = count_values(inside)
-    num_background = labels.size - inside.size + counts.pop(0, 0)
-    faults = _check_values(case_id, counts, num_background, header, description)
+    content = hash_content(labels)
+    box, inside, counts, num_background = _find_foreground(labels)
+    is_lossy = format_of(header.path).is_lossy
+    evidence = describe_interpolation(inside, {0, *counts}, is_lossy=is_lossy)
+    faults = _check_values(case_id, counts, num_background, header, description, evidence)
+    if rounded.largest_rounding:
+        measured = f"values up to {rounded.largest_rounding:.2g} from whole numbers"
+        if stored.is_scaled:
+            measured += f", stored with slope {stored.slope:.6g} and intercept {stored.intercept:.6g}"
+        faults.append(make_fault("L010", case_id, "label", measured))
+    if description.renumber:
+        try:
+            labels = renumber_labels(labels, description.renumber)
+        except DataError:  # the values are reported as undeclared
+            return faults, VolumeFacts("label", relative, header.shape, header.affine, content), None
+        box, inside, counts, num_background = _find_foreground(labels)
     if description.instances:
         value = description.instances_as
         counts = {value: sum(counts.values())} if counts and value is not None else {}
@@ -65,7 +80,7 @@ def check_label(
         relative,
         header.shape,
         header.affine,
-        hash_content(labels),
+        content,
         values=frozenset(counts) | (frozenset({0}) if num_background else frozenset()),
         volumes_ml={value: count * voxel_ml for value, count in counts.items() if value not in (0, ignored)},
     )
@@ -79,6 +94,16 @@ def check_label(
         names = {value: name for name, value in description.labels.items()}
         faults += find_isolated_components(case_id, inside, box, counts, names, header.affine)
     return faults, facts, Foreground(inside, box, labels.shape)
+
+
+def _find_foreground(
+    labels: NDArray[np.integer],
+) -> tuple[Box | None, NDArray[np.integer], dict[int, int], int]:
+    """Return the foreground's box, the map in it, its numbers of voxels by value other than 0, and that of 0."""
+    box = foreground_box(labels)
+    inside = np.asfortranarray(labels[box]) if box else labels[:0, :0, :0]
+    counts = count_values(inside)
+    return box, inside, counts, labels.size - inside.size + counts.pop(0, 0)
 
 
 def foreground_box(labels: NDArray[np.integer]) -> Box | None:
@@ -112,29 +137,41 @@ def count_values(labels: NDArray[np.integer]) -> dict[int, int]:
 
 
 def _check_values(
-    case_id: str, counts: dict[int, int], num_background: int, header: Header, description: Description
+    case_id: str,
+    counts: dict[int, int],
+    num_background: int,
+    header: Header,
+    description: Description,
+    evidence: str,
 ) -> list[Fault]:
-    """Check the values other than 0, given with their numbers of voxels, against the declared ones."""
+    """Check the stored values other than 0, given with their numbers of voxels, against the declared ones.
+
+    With `evidence` of interpolation the values are not judged one by one.
+    """
     faults = []
 
     def add(code: str, measured: str, expected: str = "") -> None:
         faults.append(make_fault(code, case_id, "label", measured, expected=expected))
 
-    declared = set(description.labels.values())
+    stored_as = {name: description.stored_as(name) for name in description.labels}
+    declared = {value for values in stored_as.values() for value in values}
     unknown = sorted(value for value in counts if value not in declared)
     if description.instances:  # every value above 0 is an object's number
         unknown = [value for value in unknown if value < 0]
     other = _other_edition(unknown, counts, description)
-    if other is not None:
+    if evidence:
+        add("L005", evidence, _declared_text(description))
+    elif other is not None:
         own, name = other
         add("L008", f"{name} is {unknown[0]} in {counts[unknown[0]]} voxels", f"{name} as {own}, as declared")
     elif unknown:
         examples = ", ".join(f"{value} in {counts[value]} voxels" for value in unknown[:5])
         more = f" and {len(unknown) - 5} more values" if len(unknown) > 5 else ""
         add("L001", f"{examples}{more}", _declared_text(description))
-    if not set(counts) - {description.ignore_value}:
+    background = stored_as["background"]
+    if not set(counts).difference(background, stored_as.get("ignore", ())):
         add("L003", "every voxel is 0 or ignored" if counts else "every voxel is 0")
-    elif not num_background:
+    elif not num_background and not set(background) & set(counts):
         add("L009", f"none of {sum(counts.values())} voxels is 0")
     if header.dtype.kind == "f" and not header.is_picture:
         add("L004", f"{dtype_name(header.dtype)}, all values whole")
@@ -162,7 +199,7 @@ def _not_whole(case_id: str, array: NDArray[Any], description: Description) -> F
         measured = f"values up to {array.max():g}"
         return make_fault("L002", case_id, "label", measured, expected=_declared_text(description))
     values = array[tuple(fractional.T)]
-    examples = ", ".join(f"{x:.4g}" for x in np.unique(values)[:5])
+    examples = ", ".join(_value_text(x) for x in np.unique(values)[:5])
     sampled = fractional[:: 1 + len(fractional) // _MAX_SAMPLED]
     own = array[tuple(sampled.T)]
     between = np.zeros(len(sampled), bool)
@@ -181,5 +218,12 @@ def _not_whole(case_id: str, array: NDArray[Any], description: Description) -> F
     return make_fault(code, case_id, "label", measured, expected=_declared_text(description))
 
 
+def _value_text(value: float) -> str:
+    """Return a value that is not whole with as many digits as show this."""
+    return next((text for n in (4, 7) if not float(text := f"{value:.{n}g}").is_integer()), f"{value:.16g}")
+
+
 def _declared_text(description: Description) -> str:
-    return "values " + ", ".join(str(value) for value in sorted(description.labels.values()))
+    """Return the values that label files may hold, as "values 0, 1, 2"."""
+    declared = sorted(value for name in description.labels for value in description.stored_as(name))
+    return "values " + ", ".join(map(str, declared))

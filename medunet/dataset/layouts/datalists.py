@@ -172,7 +172,8 @@ def _label_faults(labels: Any, description: Description) -> list[str]:
             named[value] = int(key)
         elif isinstance(value, int):
             named[str(key)] = value
-    return _contradictions("label", named, description.labels)
+    stored = {name: description.stored_as(name)[0] for name in description.labels}
+    return _contradictions("label", named, stored)
 
 
 def _channel_faults(plain: Mapping[str, Any], description: Description) -> list[str]:

@@ -10,6 +10,7 @@ from medunet.records.description import Description, Layout
 Modality = Literal["CT", "MR", "PET", "other"]
 
 _MR_NAMES = re.compile(r"mri?|t[12].*|.*flair|pd|pdw|dwi|adc|dce|swi|swan|dti|asl|cine|lge|bssfp|.*gre", re.I)
+_WHOLE = re.compile(r"-?\d+")
 _PET_NAMES = re.compile(r"pet|pt|suv", re.I)
 
 
@@ -85,6 +86,17 @@ def read_channel_names(plain: Mapping[str, Any], faults: list[str]) -> list[str]
     return [f"{name}_{number}" if names.count(name) > 1 else name for number, name in enumerate(names)]
 
 
+def number_labels(labels: Mapping[str, int]) -> dict[str, Any]:
+    """Return a description's `labels`, numbered 1 to n with `stored_values` if any value is not in 0..255."""
+    if all(0 <= value <= 255 for value in labels.values()):
+        return {"labels": dict(labels)}
+    others = {name: value for name, value in labels.items() if name != "background"}
+    return {
+        "labels": {"background": 0} | {name: number for number, name in enumerate(others, start=1)},
+        "stored_values": others,
+    }
+
+
 def has_sides(labels: set[str]) -> bool:
     """Return whether two labels are the left and the right side of the same structure."""
     lower = {label.casefold() for label in labels}
@@ -104,9 +116,9 @@ def _read_labels(labels: Any, faults: list[str]) -> dict[str, tuple[int, ...]]:
         return table
     for key, entry in labels.items():
         name, parts = str(key).strip(), entry if isinstance(entry, list) else [entry]
-        if isinstance(entry, str) and name.isdigit():
+        if isinstance(entry, str) and _WHOLE.fullmatch(name):
             name, parts = entry.strip(), [int(key)]
-        if not parts or not all(type(part) is int or str(part).isdigit() for part in parts):
+        if not parts or not all(type(part) is int or _WHOLE.fullmatch(str(part)) for part in parts):
             faults.append(f"labels.{key}: {entry!r} is not a value, list of values or name")
             continue
         values = tuple(int(part) for part in parts)
@@ -120,13 +132,13 @@ def _read_labels(labels: Any, faults: list[str]) -> dict[str, tuple[int, ...]]:
 def _as_labels(table: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Return the description's keys: labels and, if any name has several values, regions with one for each name."""
     if all(len(values) == 1 for values in table.values()):
-        return {"labels": {name: values[0] for name, values in table.items()}}
+        return number_labels({name: values[0] for name, values in table.items()})
     single = {values[0]: name for name, values in table.items() if len(values) == 1}
     occurring = {value for values in table.values() for value in values}
     name_of = {value: single.get(value, f"label_{value}") for value in sorted(occurring)}
     regions = {name: values for name, values in table.items() if name not in ("background", "ignore")}
     return {
-        "labels": {name: value for value, name in name_of.items()},
+        **number_labels({name: value for value, name in name_of.items()}),
         "regions": {name: [name_of[value] for value in values] for name, values in regions.items()},
         "region_order": list(regions),
     }
@@ -140,7 +152,8 @@ def _check_order(description: Description, order: Any) -> None:
     Raises:
         InputError: it does not.
     """
-    written = description.written_values
+    stored = {value: description.stored_as(name)[0] for name, value in description.labels.items()}
+    written = {region: stored[value] for region, value in description.written_values.items()}
     if not isinstance(order, list) or order != list(written.values()):
         raise InputError(
             f"regions_class_order {order} does not write each region as the label that no later region contains: "

@@ -10,6 +10,7 @@ from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.dataset.layouts.candidates import Candidate, find_candidates, table_candidate
+from medunet.dataset.layouts.dataset_json import number_labels
 from medunet.dataset.layouts.file_contents import count_frames, guess_modality, read_label_values
 from medunet.dataset.layouts.patterns import IMPORT_FIRST, Listing, walk_files
 from medunet.dataset.manifest import list_cases
@@ -21,6 +22,7 @@ _IMPORTED = r"^(p\d{4,})_s\d{2,}"  # case ids of dicom/pseudonyms.py
 _DICOM_MAGIC = b"DICM"
 _SCAN = expression_of(SCANS)
 _MAX_SUBFOLDERS = 50
+_MAX_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,14 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
             )
         found = read_label_values(labels)
         notes += [f"{name} cannot be read: see `medunet check`" for name in found.unreadable]
-        known = {"background": 0} | {f"label_{value}": value for value in found.values}
+        notes += [f"{name} was interpolated: see `medunet check`" for name in found.interpolated]
+        named = number_labels({"background": 0} | {f"label_{value}": value for value in found.values})
         note = f"labels by {found}"
         if found.instances:
-            known, note = {"background": 0, "object": 1}, f"values number the objects of one label: {found}"
+            named = {"labels": {"background": 0, "object": 1}}
+            note = f"values number the objects of one label: {found}"
         notes.append(note)
-        plain = {**description.to_dict(), "labels": known, "instances": found.instances}
+        plain = {**description.to_dict(), **named, "instances": found.instances}
         plain["channels"] = _read_channels(candidate, data_root, notes)
         if not description.patient and all(re.match(_IMPORTED, case.id) for case in cases):
             plain["patient"] = _IMPORTED
@@ -94,6 +98,8 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
             "to name labels and channels: write the description with --describe FILE.yaml, name them there, and "
             "give FILE.yaml instead of the folder"
         )
+    if description.stored_values:
+        notes.append(f"labels are renumbered, since values must be in 0..255: {_renumbering_text(description)}")
     listing = list_cases(description, data_root)
     notes += _suggest_shipped(description, listing, shipped)
     return Recognised(
@@ -103,6 +109,13 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
         _left_out(listing, data_root),
         tuple(notes),
     )
+
+
+def _renumbering_text(description: Description) -> str:
+    """Return the renumbering as "liver 1000 → 1, tumour 2500 → 2"."""
+    pairs = [(name, value, stored) for name, value in description.labels.items() for stored in description.stored_as(name)]
+    shown = [f"{name} {stored} → {value}" for name, value, stored in pairs if stored != value]
+    return ", ".join(shown[:_MAX_SHOWN]) + (f" and {len(shown) - _MAX_SHOWN} more" if len(shown) > _MAX_SHOWN else "")
 
 
 def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> dict[str, Any]:

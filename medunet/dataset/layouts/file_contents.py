@@ -9,7 +9,8 @@ import numpy as np
 from medunet.base.errors import DataError, InputError
 from medunet.base.progress import track
 from medunet.dataset.layouts.dataset_json import Modality
-from medunet.imaging.formats import is_picture
+from medunet.imaging.formats import format_of, is_picture
+from medunet.imaging.interpolated import describe_interpolation
 from medunet.imaging.volumes import read_header, read_label, read_volume
 
 _MAX_LABELS, _MAX_IMAGES = 20, 3
@@ -22,10 +23,11 @@ class LabelValues:
     """The values above 0 that occur in a sample of label files."""
 
     values: tuple[int, ...]
-    num_read: int
+    num_read: int  # files whose values count
     num_files: int
     instances: bool  # values are numbers of objects
     unreadable: tuple[str, ...]  # file names
+    interpolated: tuple[str, ...] = ()  # file names; their values do not count
 
     def __str__(self) -> str:
         shown = ", ".join(map(str, self.values[:8])) + (", …" if len(self.values) > 8 else "")
@@ -36,19 +38,36 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     """Read the values of up to 20 label files, evenly spaced in the list.
 
     Values of pictures are taken as numbers of objects if each file has the values 1 to n, with a large n in at least
-    one file and different n between files; or if values exceed 255.
+    one file and different n between files; or if a file has many values, some above 255. The values of interpolated
+    files (see `describe_interpolation`) are not taken for labels.
 
     Raises:
-        InputError: none of the files can be read, none has a value above 0, or values of volumes exceed 255.
+        InputError: none of the files can be read, all are interpolated, none has a value above 0, or there are more
+            than 255 classes.
     """
     found: list[frozenset[int]] = []
-    unreadable, trouble = [], ""
+    unreadable, interpolated, trouble, evidence = [], [], "", ""
     for path in track(_sample(paths, _MAX_LABELS), "Read labels"):
         try:
-            found.append(frozenset(int(value) for value in np.unique(read_label(path).array) if value > 0))
+            label = read_label(path).array
         except DataError as error:
             unreadable.append(path.name)
             trouble = str(error)
+            continue
+        values_here = frozenset(np.unique(label).tolist())
+        if text := describe_interpolation(label, values_here | {0}, is_lossy=format_of(path).is_lossy):
+            interpolated.append(path.name)
+            evidence = evidence or f"{path.name}: {text}"
+        else:
+            found.append(values_here - {0})
+    if interpolated and not found:
+        raise InputError(
+            f"{len(interpolated)} label files were interpolated or compressed, so that their values are no classes: "
+            + evidence,
+            hint="Resample or export the original labels by nearest neighbour, as PNG, TIFF or NIfTI. If only these "
+            "are left and hold one label, set values from half of the largest on to 1, and the others to 0. If the "
+            "values are classes, describe the dataset in a YAML file that names them.",
+        )
     if not found:
         raise InputError(
             f"none of {len(unreadable)} label files can be read: {trouble}",
@@ -66,13 +85,15 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     most = max(len(each) for each in found)
     numbered = all(each == frozenset(range(1, len(each) + 1)) for each in found)
     varied = len(found) == 1 or len({len(each) for each in found}) > 1
-    instances = pictures and (values[-1] > 255 or (numbered and varied and most >= _MANY_OBJECTS))
-    if values[-1] > 255 and not instances:
+    is_numbering = numbered and (varied or values[-1] > 255)
+    instances = pictures and most >= _MANY_OBJECTS and (is_numbering or values[-1] > 255)
+    if len(values) > 255 and not instances:
         raise InputError(
-            f"label values up to {values[-1]}, but a label map's classes must be in 0..255",
-            hint="If they number objects, describe the dataset in a YAML file with `instances: true`.",
+            f"{len(values)} label values up to {values[-1]}, but at most 255 classes are possible",
+            hint="If they number objects, describe the dataset in a YAML file with `instances: true`; if not, in one "
+            "whose `stored_values` list several values for a label.",
         )
-    return LabelValues(values, len(found), len(paths), instances, tuple(unreadable))
+    return LabelValues(values, len(found), len(paths), instances, tuple(unreadable), tuple(interpolated))
 
 
 def count_frames(paths: Sequence[Path]) -> int:

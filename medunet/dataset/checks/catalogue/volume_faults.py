@@ -157,11 +157,13 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "Change the file's permissions.",
     ),
     "N022": FaultKind(
-        "invalid scale factors",
+        "contradictory scale factors",
         "error",
-        "`scl_slope` and `scl_inter` in the header must be finite; a slope of 0 means no scaling.",
-        "finite numbers",
-        "Convert the scan again from its source, or set a correct header.",
+        "`scl_slope` and `scl_inter` in the header, which NiBabel and SimpleITK apply differently: a slope of 0, NaN "
+        "or infinity with an intercept other than 0, a finite slope with an intercept that is not, or a slope below "
+        "2.2e-16.",
+        "factors that all libraries apply alike",
+        "Set the slope and intercept that are right, 1 and 0 if values are not scaled, or convert the scan again.",
     ),
     "N023": FaultKind(
         "unsupported voxel type",
@@ -169,6 +171,13 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The data type in the header is complex or, in a volume, RGB; or a label picture has colours.",
         "integers or floats",
         "Convert a volume to integers or floats, and a label picture to a grey or palette image.",
+    ),
+    "N024": FaultKind(
+        "scale factors ignored",
+        "warning",
+        "`scl_slope` in the header is NaN or infinite. The voxels are used as stored, as by NiBabel and SimpleITK.",
+        "finite numbers",
+        "None needed if the stored values are right; otherwise set the slope and intercept.",
     ),
     "N099": FaultKind(
         "the check failed",
