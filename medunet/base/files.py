@@ -69,13 +69,13 @@ def dump_json(value: Any, *, indent: int = 2) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Raises:
         InputError: The file is missing, cannot be read or is not valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError("no such file", where=str(path), hint="Check the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

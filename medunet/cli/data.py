@@ -15,6 +15,7 @@ from medunet.commands.manifest import (
     find_folds,
     run_manifest,
     run_recognise,
+    with_patients,
     write_description,
 )
 from medunet.records.data_root import DATA_ROOT_VARIABLE, resolve_data_root
@@ -109,6 +110,13 @@ def manifest(
             metavar="FILE.yaml", help="Write the dataset description to a new file that you can edit."
         ),
     ] = None,
+    patient: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Regular expression whose only group is the patient's part of a case id, such as '^(.+?)_visit'.",
+        ),
+    ] = None,
     exclude: Excluded = None,
     changes: Changes = None,
 ) -> None:
@@ -120,6 +128,8 @@ def manifest(
         keys = ("folds_file=", "holdout=", "test_share=", "test_file=")
         divided = test_share or test_file or any(change.startswith(keys) for change in changes or ())
         folds_file = folds_file or (None if divided else find_folds(place))
+    if patient is not None:
+        description = with_patients(description or load_description(dataset), patient)
     if describe is not None:
         write_description(description or load_description(dataset), describe)
     given = {

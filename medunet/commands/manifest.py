@@ -1,5 +1,8 @@
 """`medunet manifest`: list the cases of a dataset, given by a description or by a folder or CSV to be recognised."""
 
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -9,15 +12,20 @@ from medunet.base.errors import InputError
 from medunet.base.files import write_text
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import with_accepted
+from medunet.dataset.checks.duplicates import part_of
 from medunet.dataset.held_out import read_test_names
+from medunet.dataset.layouts.datalists import has_cases
 from medunet.dataset.layouts.detection import recognise
 from medunet.dataset.layouts.nnunet import find_splits
+from medunet.dataset.likely_patients import find_likely_patients
 from medunet.dataset.manifest import make_manifest
 from medunet.dataset.splits import read_folds
 from medunet.records.description import Description, descriptions_folder, load_description
 from medunet.records.manifest import Manifest
 from medunet.runs.computing import require_one_process
 from medunet.runs.run import Run
+
+_MAX_NAMES = 8
 
 
 def run_manifest(run: Run) -> Manifest:
@@ -45,8 +53,35 @@ def run_manifest(run: Run) -> Manifest:
         "Manifest", f"{len(manifest.used)} cases in {manifest.num_folds} folds{tests}", run.folder.manifest
     )
     for item in manifest.unmatched:
-        console.print(f"  [yellow]unmatched[/] {escape(item.path)}: {item.reason}", highlight=False)
+        console.print(f"  [yellow]unmatched[/] {escape(item.path)}: {escape(item.reason)}", highlight=False)
+    for line in _list_doubts(manifest):
+        console.print(f"  [yellow]look[/] {escape(line)}", highlight=False, soft_wrap=True)
     return manifest
+
+
+def _list_doubts(manifest: Manifest) -> Iterator[str]:
+    """Yield what a user should know of the cases: unlabelled ones, and names that speak for other patients."""
+    cases, description = manifest.used, manifest.description
+    unlabelled = [case.id for case in cases if case.split == "unlabelled"]
+    if len(unlabelled) < len(cases) and unlabelled:
+        yield f"{len(unlabelled)} cases without a label are not trained on: {_shorten(unlabelled)}"
+    own = [case.id for case in cases if case.patient == case.id and description.patient]
+    fitting = {name for name in own if (match := re.search(description.patient, name)) and match[1]}
+    unknown = [name for name in own if name not in fitting]
+    if unknown:
+        yield (
+            f"the pattern of patients, {description.patient!r}, does not fit {len(unknown)} case ids, whose patients "
+            f"are named as the case: {_shorten(unknown)}"
+        )
+    if likely := find_likely_patients(cases, description):
+        spread = sum(len({part_of(case) for case in group}) > 1 for group in likely.groups)
+        folds = f"{spread} of these are in several folds" if spread else "none of these is in several folds"
+        yield (
+            f"{len(likely.groups)} patients seem to have several cases, such as "
+            f"{_shorten([case.id for case in likely.groups[0]])}; {folds}. If they are the same patients, add "
+            f"{shlex.quote(f'--patient={likely.pattern}')} or write {likely.text} in the description (YAML); if each "
+            "case is a patient of its own, '(.+)'."
+        )
 
 
 def run_recognise(place: Path, data_root: Path) -> Description:
@@ -79,8 +114,17 @@ def run_recognise(place: Path, data_root: Path) -> Description:
     return found.description
 
 
+def with_patients(description: Description, pattern: str) -> Description:
+    """Return a description with another pattern of patients, a regular expression whose only group is the patient.
+
+    Raises:
+        InputError: It is no regular expression, or does not have one group.
+    """
+    return Description.parse({**description.to_dict(), "patient": pattern}, where="--patient")
+
+
 def find_dataset_path(dataset: str) -> Path | None:
-    """Return the path of a dataset given as a folder or CSV; None for the name or file of a description.
+    """Return the path of a dataset given as a folder or list of cases; None for the name or file of a description.
 
     Raises:
         InputError: It does not exist, or it is another kind of file.
@@ -98,9 +142,10 @@ def find_dataset_path(dataset: str) -> Path | None:
         raise InputError(
             "is not a folder, CSV or description",
             where=place.name,
-            hint="Give the folder of the dataset, or a CSV with a row for each case.",
+            hint="Give the folder of the dataset, or a CSV or datalist (JSON) of its cases.",
         )
-    return place if place.is_dir() or ending in (".csv", ".tsv") else None
+    listed = ending in (".csv", ".tsv") or (ending == ".json" and has_cases(place))
+    return place if place.is_dir() or listed else None
 
 
 def find_folds(place: Path) -> Path | None:
@@ -124,3 +169,8 @@ def write_description(description: Description, path: Path) -> None:
     plain = description.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     write_text(path, yaml.safe_dump({"schema": description.schema_, **plain}, sort_keys=False))
     print_stage("Description", "edit the names in this file", path)
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more

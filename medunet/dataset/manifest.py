@@ -8,7 +8,7 @@ from medunet.base.files import read_json
 from medunet.dataset.held_out import check_split_options, choose_test_cases
 from medunet.dataset.layouts.csv_lists import list_table
 from medunet.dataset.layouts.datalists import has_cases, read_datalist
-from medunet.dataset.layouts.nnunet import has_file_list, read_file_list
+from medunet.dataset.layouts.nnunet import follow_training_list, has_file_list, read_file_list
 from medunet.dataset.layouts.patterns import Listing, expected_files, scan_folder, stem, volume_files
 from medunet.dataset.splits import fixed_folds, hold_out, make_folds, stratify_folds
 from medunet.dataset.strata import make_strata, measure_labels
@@ -121,14 +121,21 @@ def list_cases(description: Description, data_root: Path, datalist: Path | None 
         InputError: a list or table of cases cannot be used, or the layout is not supported.
     """
     dataset_json = data_root / "dataset.json"
+    if description.table.lower().endswith(".json"):
+        return read_datalist(data_root / description.table, description, data_root)
     if description.table:
         return list_table(description, data_root)
     if datalist is None and description.layout == "msd" and dataset_json.exists() and has_cases(dataset_json):
         datalist = dataset_json
     if datalist is not None:
         return read_datalist(datalist, description, data_root)
-    if description.layout == "nnunet" and dataset_json.exists() and has_file_list(read_json(dataset_json)):
-        return read_file_list(dataset_json, description, data_root)
+    if description.layout == "nnunet" and dataset_json.exists():
+        if has_file_list(read_json(dataset_json)):
+            return read_file_list(dataset_json, description, data_root)
+        if has_cases(dataset_json):
+            return follow_training_list(
+                scan_folder(description, data_root), dataset_json, description, data_root
+            )
     return scan_folder(description, data_root)
 
 

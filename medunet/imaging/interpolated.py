@@ -16,7 +16,9 @@ _RAMP_SHARE = 0.6  # of the changes of value along an axis
 _BETWEEN_SHARE, _CLOSE_SHARE = 0.8, 0.7  # of the voxels whose values fill no area
 _FILLED_SHARE = 0.05  # of a value's voxels: with fewer that have equal neighbours it fills no area
 _CLOSE, _FEWEST_LEVELS = 0.05, 64  # of the range of values; of a range in which that means something
-_LAYERS = 2  # as many values in between as this times the length of a ramp: otherwise they are numbered layers
+_LAYERS = (
+    2  # as many values in between as this times the length of a ramp: otherwise they are numbered layers
+)
 _LOSSY = 0.03  # of the range: two values of a JPEG that are closer were one
 _MAX_PLANES = 48  # of a volume that are looked at
 

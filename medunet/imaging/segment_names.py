@@ -103,7 +103,11 @@ def merge_segments(
         if one is not other
         and one.value
         and one.value == other.value
-        and (not one.label or one.label != other.label or (one.layer, one.stored) == (other.layer, other.stored))
+        and (
+            not one.label
+            or one.label != other.label
+            or (one.layer, one.stored) == (other.layer, other.stored)
+        )
     }
     if shared:
         raise DataError(

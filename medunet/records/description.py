@@ -49,7 +49,9 @@ class Description(Record):
     table: str = ""  # CSV of cases, relative to the data root, for layouts "csv" and "png"
     channels: dict[str, Channel] = Field(min_length=1)
     labels: dict[str, int]
-    stored_values: dict[str, int | tuple[int, ...]] = {}  # of labels whose value in the label files is another
+    stored_values: dict[
+        str, int | tuple[int, ...]
+    ] = {}  # of labels whose value in the label files is another
     regions: dict[str, tuple[str, ...]] = {}
     region_order: tuple[str, ...] = ()
     instances: bool = False  # label files number the objects: every value above 0 is the one foreground label
@@ -197,9 +199,9 @@ class Description(Record):
         return "px" if self.layout == "png" else "mm"
 
     def patient_of(self, case_id: str) -> str:
-        """Return the patient of a case id; the id itself if the pattern is missing or does not match."""
+        """Return the patient of a case id; the id itself if the pattern is missing or its group does not match."""
         match = re.search(self.patient, case_id) if self.patient else None
-        return match.group(1) if match else case_id
+        return (match and match.group(1)) or case_id
 
     def site_of(self, case_id: str) -> str | None:
         """Return the site of a case id; None if the pattern is missing or does not match."""

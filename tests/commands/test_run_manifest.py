@@ -139,3 +139,39 @@ def test_pictures_of_numbered_objects_from_the_bare_folder(tmp_path: Path) -> No
     assert "values number the objects of one label" in result.output
     assert call("check", tmp_path / "run", "--data-root", root).exit_code == 0
     assert {fault.code for fault in read_faults(tmp_path / "run/checks.json")} == {"S008"}
+
+
+def test_visits_of_one_patient_are_said_and_joined(tmp_path: Path) -> None:
+    root = write_tiny_cohort(tmp_path / "data", 6)
+    for path in [*root.rglob("*.nii.gz")]:
+        number = int(re.findall(r"case_0(\d)", path.name)[0])
+        path.rename(path.with_name(f"p{number // 2}_visit{number % 2 + 1}.nii.gz"))
+    result = call("manifest", root, "--run", tmp_path / "a")
+    assert result.exit_code == 0, result.output
+    assert "3 patients seem to have several cases, such as p0_visit1, p0_visit2" in result.output
+    assert r"'--patient=^(.+?)(?:_visit\d+)*$'" in result.output
+    call("check", tmp_path / "a", "--data-root", root)
+    (fault, *_) = [fault for fault in read_faults(tmp_path / "a/checks.json") if fault.code == "S003"]
+    assert (fault.severity, fault.case, fault.subject) == ("warning", "p0_visit2", "patient")
+    assert "by their names likely one patient" in fault.measured
+    assert r"patient: '^(.+?)(?:_visit\d+)*$'" in fault.expected
+    result = call("manifest", root, "--run", tmp_path / "b", r"--patient=^(.+?)(?:_visit\d+)*$")
+    assert "seem to have" not in result.output
+    manifest = Manifest.read(tmp_path / "b/manifest.json")
+    assert {case.patient for case in manifest.cases} == {"p0", "p1", "p2"}
+    assert len({(case.patient, case.fold) for case in manifest.cases}) == 3
+    call("check", tmp_path / "b", "--data-root", root)
+    assert "S003" not in {fault.code for fault in read_faults(tmp_path / "b/checks.json")}
+    result = call("manifest", root, "--run", tmp_path / "c", "--patient", "visit1$|p(0)")
+    assert "does not fit 4 case ids, whose patients are named as the case: p1_visit1, p1" in result.output
+    refused = call("manifest", root, "--run", tmp_path / "d", "--patient", "visit")
+    assert "patient: the expression needs exactly one group" in str(refused.exception)
+
+
+def test_unlabelled_cases_beside_labelled_ones_are_said(tmp_path: Path) -> None:
+    root = write_tiny_cohort(tmp_path / "data", 4)
+    rows = [f"case_0{n},imagesTr/case_0{n}.nii.gz,labelsTr/case_0{n}.nii.gz" for n in range(3)]
+    rows[2] = "case_02,imagesTr/case_02.nii.gz,NA"
+    (root / "cases.csv").write_text("\n".join(["case,image,label", *rows]))
+    result = call("manifest", root, "--run", tmp_path / "run")
+    assert "1 cases without a label are not trained on: case_02" in result.output

@@ -1,7 +1,7 @@
 """Check the whole dataset (S…): patients and labels in folds, unmatched files, loss, duplicates and outliers."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts, hash_conte
 from medunet.dataset.checks.duplicates import check_duplicates, part_of, would_leak
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.outliers import check_intensities, check_volumes
+from medunet.dataset.likely_patients import find_likely_patients
 from medunet.imaging.volumes import read_header, read_stored
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
@@ -57,7 +58,7 @@ def check_set(
 ) -> list[Fault]:
     """Check the used cases against each other, unmatched files against the cases, and the loss against the labels."""
     return [
-        *_check_patients([each.case for each in facts]),
+        *_check_patients([each.case for each in facts], description),
         *check_duplicates(facts, [stray.facts for stray in unmatched if stray.facts]),
         *check_intensities(description, facts),
         *check_volumes(description, facts),
@@ -70,7 +71,8 @@ def check_set(
     ]
 
 
-def _check_patients(cases: Iterable[Case]) -> Iterator[Fault]:
+def _check_patients(cases: Sequence[Case], description: Description) -> Iterator[Fault]:
+    """Yield an error for each patient in two folds, and a warning for cases that are likely of one by their names."""
     by_patient: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         if case.split != "unlabelled":
@@ -81,6 +83,13 @@ def _check_patients(cases: Iterable[Case]) -> Iterator[Fault]:
             first = f"case {group[0].id} of the same patient is in {part_of(group[0])}"
             measured = f"in {part_of(other)}, while {first}"
             yield make_fault("S003", other.id, "patient", measured)
+    likely = find_likely_patients(cases, description)
+    for ours in likely.groups if likely else ():
+        if other := next((case for case in ours if would_leak(case, ours[0])), None):
+            first = f"case {ours[0].id} is in {part_of(ours[0])}: by their names likely one patient"
+            measured = f"in {part_of(other)}, while {first}"
+            expected = f"each patient in one fold; the pattern for it may be {likely.text}" if likely else ""
+            yield make_fault("S003", other.id, "patient", measured, expected=expected, severity="warning")
 
 
 def _check_labels(description: Description, facts: Sequence[CaseFacts]) -> Iterator[Fault]:

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,16 +11,17 @@ from typing import Any
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
 from medunet.dataset.layouts.patterns import Listing, make_listing, stem
-from medunet.records.data_root import path_in_data_root
+from medunet.records.data_root import can_be_path, path_in_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, make_case
 
 _SECTIONS: dict[str, Split] = {
-    "training": "train",
-    "validation": "train",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("training", "train", "validation", "valid", "val"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("unlabelled", "unlabeled"), "unlabelled"),
 }
+_TRAINING, _VALIDATION = ("training", "train"), ("validation", "valid", "val")
+_MAX_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,55 @@ class _Entry:
 
 def has_cases(path: Path) -> bool:
     """Return whether a JSON file lists training cases, as the Decathlon's does and nnU-Net's does not."""
+    return any(isinstance(read_sections(path).get(name), list) for name in _TRAINING)
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """Read a JSON file of cases as an object with a list for each section; a plain list is the section `training`.
+
+    Raises:
+        InputError: it is not valid JSON.
+    """
     plain = read_json(path)
-    return isinstance(plain, dict) and isinstance(plain.get("training"), list)
+    if (
+        isinstance(plain, list)
+        and plain
+        and all(isinstance(each, dict) and "image" in each for each in plain)
+    ):
+        return {"training": plain}
+    sections = plain if isinstance(plain, dict) else {}
+    train = sections.get("train")
+    if isinstance(train, list) and not any(isinstance(each, dict) and "image" in each for each in train):
+        return {name: each for name, each in sections.items() if name != "train"}  # such as nnU-Net's splits
+    return sections
+
+
+def list_images(sections: Mapping[str, Any]) -> list[list[str]]:
+    """Return the paths of the images of every entry that has any, for guessing channels and kinds of files."""
+    found = []
+    for name in _SECTIONS:
+        items = sections.get(name, [])
+        for item in items if isinstance(items, list) else [items]:
+            paths = item.get("image") if isinstance(item, dict) else item
+            paths = [paths] if isinstance(paths, str) else paths
+            if isinstance(paths, list) and paths and all(isinstance(path, str) for path in paths):
+                found.append(paths)
+    return found
 
 
 def read_datalist(path: Path, description: Description, data_root: Path) -> Listing:
     """Read the cases listed in a `dataset.json` or datalist; files that are not listed are unmatched.
 
     Folds are taken from the entries' `fold` keys. Without them, a `validation` section becomes fold 0 and `training`
-    fold 1. Files are not opened here: the dataset check reports those that are missing.
+    fold 1. Paths are relative to the data root or to the list's folder. Files are not opened here: the dataset check
+    reports those that are missing.
 
     Raises:
-        InputError: the list has an invalid form, or contradicts the description's labels or channels.
+        InputError: the list has an invalid form, or contradicts the description's labels or channels; the message
+            lists all faults.
     """
-    plain = read_json(path)
-    if not isinstance(plain, dict) or not isinstance(plain.get("training"), list):
+    plain = read_sections(path)
+    if not any(isinstance(plain.get(name), list) for name in _TRAINING):
         raise InputError(
             "has no list 'training'",
             where=path.name,
@@ -64,27 +99,46 @@ def read_datalist(path: Path, description: Description, data_root: Path) -> List
             where=path.name,
             hint="Use the description that belongs to this data, or correct one of the two.",
         )
-    cases = _read_cases(plain, description, data_root, path.name)
-    return make_listing(cases, path.name, description, data_root)
+    listing = make_listing(
+        _read_cases(plain, description, data_root, path), path.name, description, data_root
+    )
+    other = {
+        place: f"in section {name!r} of {path.name}, which is not used"
+        for name, items in plain.items()
+        if name not in _SECTIONS and isinstance(items, list)
+        for item in items
+        for text in ([item] if isinstance(item, str) else item.values() if isinstance(item, dict) else ())
+        if isinstance(text, str) and (place := path_in_data_root(data_root / text, data_root))
+    }
+    unmatched = tuple(
+        item.model_copy(update={"reason": other.get(item.path, item.reason)}) for item in listing.unmatched
+    )
+    return replace(listing, unmatched=unmatched)
 
 
 def _read_cases(
-    plain: Mapping[str, Any], description: Description, data_root: Path, where: str
+    plain: Mapping[str, Any], description: Description, data_root: Path, path: Path
 ) -> list[Case]:
-    entries = list(_read_entries(plain, description, data_root, where))
-    ids = _unique_ids(entries, where)
+    faults: list[str] = []
+    entries = list(_read_entries(plain, description, data_root, path, faults))
     folds_given = any(entry.fold is not None for entry in entries)
+    for entry in entries:
+        fold_needed = entry.split == "train" and folds_given
+        if fold_needed and (type(entry.fold) is not int or entry.fold < 0):
+            faults.append(f"{entry.place}: 'fold' must be a whole number of 0 or more in every entry")
+    if faults:
+        more = f"; and {len(faults) - _MAX_SHOWN} more" if len(faults) > _MAX_SHOWN else ""
+        raise InputError(
+            "; ".join(faults[:_MAX_SHOWN]) + more, where=path.name, hint="Correct or remove these entries."
+        )
+    validated = any(plain.get(name) for name in _VALIDATION)
     cases = []
-    for case_id, entry in zip(ids, entries, strict=True):
+    for case_id, entry in zip(_unique_ids(entries, path.name), entries, strict=True):
         fold = None
         if entry.split == "train" and folds_given:
-            if type(entry.fold) is not int or entry.fold < 0:
-                raise InputError(
-                    "'fold' must be a whole number of 0 or more in every entry", where=entry.place
-                )
             fold = entry.fold
-        elif entry.split == "train" and plain.get("validation"):
-            fold = 0 if entry.section == "validation" else 1
+        elif entry.split == "train" and validated:
+            fold = 0 if entry.section in _VALIDATION else 1
         cases.append(
             make_case(description, case_id, entry.images, label=entry.label, split=entry.split, fold=fold)
         )
@@ -92,23 +146,30 @@ def _read_cases(
 
 
 def _read_entries(
-    plain: Mapping[str, Any], description: Description, data_root: Path, where: str
+    plain: Mapping[str, Any], description: Description, data_root: Path, path: Path, faults: list[str]
 ) -> Iterator[_Entry]:
+    """Yield the entries of all sections; append to `faults` those that cannot be used."""
     for section, split in _SECTIONS.items():
         items = plain.get(section, [])
         for number, item in enumerate(items if isinstance(items, list) else [items]):
-            place = f"{where}: {section}[{number}]"
+            place = f"{section}[{number}]"
             # The Decathlon lists test images as plain paths.
             entry = item if isinstance(item, dict) else {"image": item}
-            label = entry.get("label")
-            if label is not None and not isinstance(label, str):
-                raise InputError("'label' must be one path", where=place)
+            label = entry.get("label") or None
+            try:
+                if label is not None and not isinstance(label, str):
+                    raise InputError("'label' must be one path", hint="Merge several label maps into one.")
+                images = _images_of(entry, description, data_root, path.parent)
+                label = None if label is None else _relative(label, data_root, path.parent)
+            except InputError as error:
+                faults.append(f"{place}: {error}")
+                continue
             yield _Entry(
                 place=place,
                 section=section,
                 split="unlabelled" if split == "train" and label is None else split,
-                images=_images_of(entry, description, data_root, place),
-                label=None if label is None else _relative(label, data_root, place),
+                images=images,
+                label=label,
                 fold=entry.get("fold"),
             )
 
@@ -125,30 +186,32 @@ def _unique_ids(entries: list[_Entry], where: str) -> list[str]:
 
 
 def _images_of(
-    entry: Mapping[str, Any], description: Description, data_root: Path, place: str
+    entry: Mapping[str, Any], description: Description, data_root: Path, folder: Path
 ) -> dict[str, str]:
     paths = entry.get("image")
     channels = list(description.channels)
+    if isinstance(paths, list) and len(paths) == 1:
+        (paths,) = paths
     if isinstance(paths, str):
-        return dict.fromkeys(channels, _relative(paths, data_root, place))
+        return dict.fromkeys(channels, _relative(paths, data_root, folder))
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise InputError("'image' must be a path or a list of paths", where=place)
+        raise InputError("'image' must be a path or a list of paths")
     if len(paths) != len(channels):
         raise InputError(
             f"{len(paths)} images, but description {description.name} has {len(channels)} channels: {channels}",
-            where=place,
             hint="List one image for each channel, in that order.",
         )
-    return {name: _relative(path, data_root, place) for name, path in zip(channels, paths, strict=True)}
+    return {name: _relative(path, data_root, folder) for name, path in zip(channels, paths, strict=True)}
 
 
-def _relative(path: str, data_root: Path, place: str) -> str:
-    below = path_in_data_root(data_root / path, data_root)
+def _relative(text: str, data_root: Path, folder: Path) -> str:
+    """Return a path relative to the data root, given relative to it or, if there is no such file, to the list."""
+    bases = (data_root, folder) if can_be_path(text) else ()
+    path = next((base / text for base in bases if (base / text).exists()), data_root / text)
+    below = path_in_data_root(path, data_root)
     if below is None:
         raise InputError(
-            f"the path {path} is outside the data root",
-            where=place,
-            hint="Write paths relative to the data root.",
+            f"the path {text} is outside the data root", hint="Write paths relative to the data root."
         )
     return below
 
@@ -158,8 +221,13 @@ def _case_id(images: list[str]) -> str:
     stems = [stem(path) for path in images]
     if len(set(stems)) == 1:
         return stems[0]
+    return re.sub(r"[_.-]$", "", common_start(stems)) or stems[0]
+
+
+def common_start(stems: Sequence[str]) -> str:
+    """Return what file names have in common at their start, up to and including a separator."""
     common = takewhile(lambda letters: len(set(letters)) == 1, zip(*stems, strict=False))
-    return re.sub(r"[_.-][^_.-]*$", "", "".join(letters[0] for letters in common)) or stems[0]
+    return re.sub("[^_.-]*$", "", "".join(letters[0] for letters in common))
 
 
 def _label_faults(labels: Any, description: Description) -> list[str]:

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medunet.base.errors import InputError
-from medunet.dataset.layouts.candidates import Candidate, find_candidates, table_candidate
+from medunet.dataset.layouts.candidates import find_candidates
 from medunet.dataset.layouts.dataset_json import number_labels
 from medunet.dataset.layouts.file_contents import count_frames, guess_modality, read_label_values
+from medunet.dataset.layouts.list_candidates import Candidate, listed_candidate
 from medunet.dataset.layouts.patterns import IMPORT_FIRST, Listing, walk_files
 from medunet.dataset.manifest import list_cases
 from medunet.imaging.formats import SCANS, expression_of
@@ -52,7 +53,7 @@ def recognise(place: Path, data_root: Path, shipped: Sequence[Description]) -> R
     """
     rejected_tables: list[str] = []
     if place.is_file():
-        candidates = [table_candidate(place, data_root)]
+        candidates = [listed_candidate(place, data_root)]
     else:
         candidates = find_candidates(place, shipped, rejected_tables)
     if not candidates:
@@ -79,16 +80,9 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
                 where=data_root.absolute().name,
                 hint="Add the label maps (to a table, as a column 'label'), or describe the dataset in a YAML file.",
             )
-        found = read_label_values(labels)
-        notes += [f"{name} cannot be read: see `medunet check`" for name in found.unreadable]
-        notes += [f"{name} was interpolated: see `medunet check`" for name in found.interpolated]
-        named = number_labels({"background": 0} | {f"label_{value}": value for value in found.values})
-        note = f"labels by {found}"
-        if found.instances:
-            named = {"labels": {"background": 0, "object": 1}}
-            note = f"values number the objects of one label: {found}"
-        notes.append(note)
-        plain = {**description.to_dict(), **named, "instances": found.instances}
+        plain = description.to_dict()
+        if not candidate.labels_named:
+            plain |= _read_labels(labels, notes)
         plain["channels"] = _read_channels(candidate, data_root, notes)
         if not description.patient and all(re.match(_IMPORTED, case.id) for case in cases):
             plain["patient"] = _IMPORTED
@@ -99,7 +93,9 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
             "give FILE.yaml instead of the folder"
         )
     if description.stored_values:
-        notes.append(f"labels are renumbered, since values must be in 0..255: {_renumbering_text(description)}")
+        notes.append(
+            f"labels are renumbered, since values must be in 0..255: {_renumbering_text(description)}"
+        )
     listing = list_cases(description, data_root)
     notes += _suggest_shipped(description, listing, shipped)
     return Recognised(
@@ -111,11 +107,31 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
     )
 
 
+def _read_labels(labels: Sequence[Path], notes: list[str]) -> dict[str, Any]:
+    """Return the labels named after the values in the files, and whether these number objects."""
+    found = read_label_values(labels)
+    notes += [f"{name} cannot be read: see `medunet check`" for name in found.unreadable]
+    notes += [f"{name} was interpolated: see `medunet check`" for name in found.interpolated]
+    named = number_labels({"background": 0} | {f"label_{value}": value for value in found.values})
+    note = f"labels by {found}"
+    if found.instances:
+        named = {"labels": {"background": 0, "object": 1}}
+        note = f"values number the objects of one label: {found}"
+    notes.append(note)
+    return {**named, "instances": found.instances}
+
+
 def _renumbering_text(description: Description) -> str:
     """Return the renumbering as "liver 1000 → 1, tumour 2500 → 2"."""
-    pairs = [(name, value, stored) for name, value in description.labels.items() for stored in description.stored_as(name)]
+    pairs = [
+        (name, value, stored)
+        for name, value in description.labels.items()
+        for stored in description.stored_as(name)
+    ]
     shown = [f"{name} {stored} → {value}" for name, value, stored in pairs if stored != value]
-    return ", ".join(shown[:_MAX_SHOWN]) + (f" and {len(shown) - _MAX_SHOWN} more" if len(shown) > _MAX_SHOWN else "")
+    return ", ".join(shown[:_MAX_SHOWN]) + (
+        f" and {len(shown) - _MAX_SHOWN} more" if len(shown) > _MAX_SHOWN else ""
+    )
 
 
 def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from medunet.base.errors import InputError
-from medunet.dataset.layouts.csv_lists import list_table, read_table
+from medunet.dataset.layouts.case_tables import read_table
+from medunet.dataset.layouts.csv_lists import list_table
 from medunet.dataset.manifest import make_manifest
 from medunet.records.description import Description
 
@@ -131,3 +132,107 @@ def test_what_excel_writes_around_a_table(tmp_path: Path, head: str) -> None:
     number = head.count("\n") + 3  # of the last row, the empty one before it counted
     with pytest.raises(InputError, match=rf"cases.csv: row {number + 1}: image is empty\. Correct"):
         list_table(describe(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bad", ["NA", "", "b_t2.nii.gz.bak", "b_t2.nii.gz~", "n/a", "see mail", "b_t2.nii (1).gz", "b_t2.mgz"]
+)
+def test_a_bad_cell_is_named_and_its_column_stays_a_channel(tmp_path: Path, bad: str) -> None:
+    rows = [f"{name},{name}_t1.nii.gz,{name}_t2.nii.gz,{name}_seg.nii.gz" for name in "abcd"]
+    rows[1] = rows[1].replace("b_t2.nii.gz", bad)
+    write(tmp_path, "\n".join(["case,T1,T2,label", *rows]))
+    table = read_table(tmp_path / "lists/cases.csv", "lists/cases.csv")
+    assert table is not None
+    assert (table.channels, table.unused) == (("T1", "T2"), ())
+    with pytest.raises(InputError, match=r"cases\.csv: row 3: T2 (is empty|names no file)") as caught:
+        list_table(describe("T1", "T2"), tmp_path)
+    assert "row 2" not in str(caught.value)
+    assert "remove them to leave their cases out" in str(caught.value)
+
+
+@pytest.mark.parametrize("written", [" a.nii.gz ", "'a.nii.gz'", "\u200ba.nii.gz\u00a0", '"""a.nii.gz"""'])
+def test_spaces_and_quotes_around_a_path_are_no_part_of_it(tmp_path: Path, written: str) -> None:
+    (tmp_path / "a.nii.gz").touch()
+    write(tmp_path, f"image,label\n{written},a_seg.nii.gz\nb.nii.gz,b_seg.nii.gz\n")
+    assert [case.images["MR"] for case in list_table(describe(), tmp_path).cases] == [
+        "a.nii.gz",
+        "lists/b.nii.gz",
+    ]
+
+
+def test_a_missing_value_is_an_empty_cell_in_every_column(tmp_path: Path) -> None:
+    rows = (
+        "case,image,label,patient,site,fold,split",
+        "NA,a.nii,a_seg.nii,nan,None,1.0,",
+        "b,b.nii,b_seg.nii,p1,ucl,0.0,train",
+        "c,c.nii,NA,p2,N/A,NaN,NA",
+    )
+    write(tmp_path, "\n".join(rows))
+    assert [
+        (case.id, case.patient, case.site, case.label, case.fold, case.split)
+        for case in list_table(describe(), tmp_path).cases
+    ] == [
+        ("a", "a", None, "lists/a_seg.nii", 1, "train"),
+        ("b", "p1", "ucl", "lists/b_seg.nii", 0, "train"),
+        ("c", "p2", None, None, None, "unlabelled"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ("a.nii,a_seg.nii.bak", "row 2: label names no file of a supported format: 'a_seg.nii.bak'"),
+        ("a.nii,pending", "row 2: label names no file of a supported format: 'pending'"),
+        ("a.nii,a_seg.jpg", "row 2: label names no file of a supported format"),
+        ("a.png,a_seg.nii", "row 2: image is a picture, a.png, but the dataset's images are volumes"),
+        (r"D:\scans\a.nii,a_seg.nii", r"row 2: image is outside the data root: a\.nii"),
+        (r"\\server\scans\a.nii,a_seg.nii", "row 2: image is outside the data root"),
+        ("s3://bucket/a.nii,a_seg.nii", "row 2: image is outside the data root"),
+    ],
+)
+def test_cells_that_name_no_usable_file(tmp_path: Path, cells: str, message: str) -> None:
+    write(tmp_path, f"image,label\n{cells}\nb.nii,b_seg.nii\nc.nii,c_seg.nii\n")
+    with pytest.raises(InputError, match=message):
+        list_table(describe(), tmp_path)
+
+
+def test_paths_of_windows_and_absolute_ones_within_the_data_root(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in "abc":
+        (tmp_path / "scans" / f"{name}.nii").touch()
+    rows = (f"scans\\a.nii,scans\\a.nii\n{tmp_path}/scans/b.nii,", "c.nii,c.nii")
+    write(tmp_path, "\n".join(["image,label", *rows]))
+    assert [case.images["MR"] for case in list_table(describe(), tmp_path).cases] == [
+        "scans/a.nii",
+        "scans/b.nii",
+        "lists/c.nii",
+    ]
+
+
+def test_columns_that_name_files_but_no_channel_are_said(tmp_path: Path) -> None:
+    head = "case,T1,label,label_reader2,T1_mask,prediction,thumbnail,notes"
+    row = "{0},{0}.nii,{0}_a.nii,{0}_b.nii,{0}_c.nii,{0}_d.nii,{0}.png,{1}"
+    notes = ("as in old.nii", "good", "bad", "good")
+    write(
+        tmp_path,
+        "\n".join([head, *(row.format(name, note) for name, note in zip("abcd", notes, strict=True))]),
+    )
+    table = read_table(tmp_path / "lists/cases.csv", "lists/cases.csv")
+    assert table is not None
+    assert (table.channels, table.has_pictures) == (("T1",), False)
+    assert table.unused_text == (
+        *(f"{name} (names files in 4 of 4 rows)" for name in ("label_reader2", "T1_mask", "prediction")),
+        "thumbnail (names files in 4 of 4 rows)",
+        "notes (names files in 1 of 4 rows)",
+    )
+
+
+def test_a_channel_of_the_description_is_read_from_its_column_whatever_the_cells(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "case,T1,prior_mask,label\na,a.nii,a_m.nii,a_s.nii\nb,b.nii,todo,b_s.nii\nc,c.nii,NA,c_s.nii",
+    )
+    with pytest.raises(
+        InputError, match=r"row 3: prior_mask names no file .*'todo'; row 4: prior_mask names"
+    ):
+        list_table(describe("T1", "prior_mask"), tmp_path)

@@ -1,5 +1,6 @@
 """Folders with a dataset.json, nnU-Net's or the Decathlon's: told by it, and what is missing or not read is said."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,169 @@ def test_no_description_is_hinted_at_without_cases(tmp_path: Path) -> None:
     put(tmp_path, "imagesTr/a_0000.nii", "labelsTr/a.nii")
     write_json(tmp_path / "dataset.json", {**NNUNET, "channel_names": {"0": "T1", "1": "T2"}})
     assert not [note for note in ask(tmp_path).notes if "medunet manifest" in note]
+
+
+FIRST_VERSION = {
+    "modality": {"0": "CT"},
+    "labels": {"0": "background", "1": "liver", "2": "cancer"},
+    "numTraining": 3,
+    "test": [],
+    "tensorImageSize": "3D",
+}
+
+
+@pytest.mark.parametrize("ending", ["", "_0000"])
+@pytest.mark.parametrize("others", [{}, {"file_ending": ".nii.gz"}])
+def test_a_training_list_of_the_first_version_is_followed(tmp_path: Path, ending: str, others: dict) -> None:
+    put(tmp_path, *(f"imagesTr/{name}_0000.nii.gz" for name in "abc"), "imagesTs/t_0000.nii.gz")
+    put(tmp_path, *(f"labelsTr/{name}.nii.gz" for name in "abc"))
+    listed = [
+        {"image": f"./imagesTr/{name}{ending}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "abx"
+    ]
+    write_json(tmp_path / "dataset.json", {**FIRST_VERSION, **others, "training": listed})
+    found = ask(tmp_path)
+    assert found.what == "an nnU-Net raw dataset"
+    manifest = make_manifest(found.description, tmp_path)
+    assert [(case.id, case.images["CT"], case.label, case.split) for case in manifest.cases] == [
+        ("a", "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "train"),
+        ("b", "imagesTr/b_0000.nii.gz", "labelsTr/b.nii.gz", "train"),
+        ("t", "imagesTs/t_0000.nii.gz", None, "test"),
+        ("x", "imagesTr/x_0000.nii.gz", "labelsTr/x.nii.gz", "train"),
+    ]
+    assert [(item.path, item.reason) for item in manifest.unmatched] == [
+        ("imagesTr/c_0000.nii.gz", "not listed in dataset.json"),
+        ("labelsTr/c.nii.gz", "not listed in dataset.json"),
+    ]
+    absent = [
+        (fault.case, fault.subject) for fault in check_manifest(manifest, tmp_path) if fault.code == "N001"
+    ]
+    assert absent == [("x", "CT"), ("x", "label")]
+
+
+@pytest.mark.parametrize("ending", ["", "_0000"])
+def test_all_channels_of_the_first_version_are_found(tmp_path: Path, ending: str) -> None:
+    put(tmp_path, *(f"imagesTr/{name}_000{n}.nii.gz" for name in "ab" for n in (0, 1)))
+    put(tmp_path, "labelsTr/a.nii.gz", "labelsTr/b.nii.gz")
+    listed = [
+        {"image": f"./imagesTr/{name}{ending}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "ab"
+    ]
+    plain = {**FIRST_VERSION, "modality": {"0": "CT", "1": "PET"}, "training": listed}
+    write_json(tmp_path / "dataset.json", plain)
+    listing = make_manifest(ask(tmp_path).description, tmp_path)
+    assert [case.images for case in listing.cases] == [
+        {"CT": f"imagesTr/{name}_0000.nii.gz", "PET": f"imagesTr/{name}_0001.nii.gz"} for name in "ab"
+    ]
+
+
+def test_cases_of_the_decathlon_whose_names_end_in_four_digits(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{folder}/brain_000{n}.nii.gz" for folder in ("imagesTr", "labelsTr") for n in (0, 1)))
+    listed = [
+        {"image": f"./imagesTr/brain_000{n}.nii.gz", "label": f"./labelsTr/brain_000{n}.nii.gz"}
+        for n in (0, 1)
+    ]
+    write_json(tmp_path / "dataset.json", {**FIRST_VERSION, "training": listed})
+    found = ask(tmp_path)
+    assert (found.what, list(cases(found, tmp_path))) == ("a Decathlon task", ["brain_0000", "brain_0001"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_dataset_json_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    put(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    text = json.dumps({**NNUNET, "description": "Größe", "file_ending": ".nii.gz"}, ensure_ascii=False)
+    (tmp_path / "dataset.json").write_text(text, encoding=encoding)
+    found = ask(tmp_path)
+    assert found.description.title == "Größe"
+    assert list(cases(found, tmp_path)) == ["a"]
+
+
+def _entries(names: str, *endings: str) -> list[dict[str, object]]:
+    images = [[f"scans/{name}{ending}.nii.gz" for ending in endings or ("",)] for name in names]
+    return [
+        {"image": paths if len(paths) > 1 else paths[0], "label": f"masks/{name}.nii.gz"}
+        for name, paths in zip(names, images, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("file_name", ["dataset.json", "datalist_0.json"])
+@pytest.mark.parametrize("given", ["", "file"])
+def test_a_datalist_without_labels(tmp_path: Path, file_name: str, given: str) -> None:
+    put(tmp_path, *(f"scans/{name}.nii.gz" for name in "abcdt"), low=-1000)
+    put(tmp_path, *(f"masks/{name}.nii.gz" for name in "abcd"))
+    plain = {
+        "training": _entries("abc"),
+        "validation": _entries("d"),
+        "testing": [{"image": "scans/t.nii.gz"}],
+    }
+    write_json(tmp_path / file_name, plain)
+    found = ask(tmp_path, file_name if given else "")
+    assert found.what == "a list of cases in JSON"
+    assert f"{file_name} without names of labels and channels; 5 cases, 4 with a label" in found.evidence
+    assert found.description.labels == {"background": 0, "label_1": 1, "label_2": 2}
+    assert {name: each.modality for name, each in found.description.channels.items()} == {"CT": "CT"}
+    manifest = make_manifest(found.description, tmp_path)
+    assert [(case.id, case.fold, case.split) for case in manifest.cases] == [
+        ("a", 1, "train"), ("b", 1, "train"), ("c", 1, "train"), ("d", 0, "train"), ("t", None, "test"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sections", [("train", "val", "test"), ("training", "valid", "testing")])
+def test_sections_of_a_datalist_by_other_names(tmp_path: Path, sections: tuple[str, ...]) -> None:
+    put(tmp_path, *(f"scans/{name}.nii.gz" for name in "abcde"))
+    put(tmp_path, *(f"masks/{name}.nii.gz" for name in "abcde"))
+    lists = [_entries("ab"), _entries("c"), _entries("d")]
+    write_json(tmp_path / "list.json", {**dict(zip(sections, lists, strict=True)), "extra": _entries("e")})
+    found = ask(tmp_path)
+    assert {name: split for name, (_, _, split) in cases(found, tmp_path).items()} == {
+        **dict.fromkeys("abc", "train"),
+        "d": "test",
+    }
+    assert {(item.path, item.reason) for item in make_manifest(found.description, tmp_path).unmatched} == {
+        (path, "in section 'extra' of list.json, which is not used")
+        for path in ("scans/e.nii.gz", "masks/e.nii.gz")
+    }
+
+
+def test_a_datalist_with_several_images_names_the_channels_by_their_endings(tmp_path: Path) -> None:
+    put(tmp_path, *(f"scans/{name}_{end}.nii.gz" for name in "ab" for end in ("t1", "flair")))
+    put(tmp_path, "masks/a.nii.gz", "masks/b.nii.gz")
+    labels = {"0": "background", "1": "core", "2": "oedema"}
+    write_json(tmp_path / "list.json", {"labels": labels, "training": _entries("ab", "_t1", "_flair")})
+    found = ask(tmp_path)
+    assert "list.json without names of channels; 2 cases" in found.evidence
+    assert {name: each.modality for name, each in found.description.channels.items()} == {
+        "t1": "MR",
+        "flair": "MR",
+    }
+    assert found.description.foreground == ("core", "oedema")
+    assert list(cases(found, tmp_path)) == ["a", "b"]
+
+
+def test_a_plain_list_of_cases_is_a_training_list(tmp_path: Path) -> None:
+    put(tmp_path, "scans/a.nii.gz", "scans/b.nii.gz", "masks/a.nii.gz", "masks/b.nii.gz")
+    (tmp_path / "list.json").write_text(json.dumps(_entries("ab")))
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    assert list(cases(ask(tmp_path), tmp_path)) == ["a", "b"]
+
+
+def test_all_entries_at_fault_are_named_at_once(tmp_path: Path) -> None:
+    put(tmp_path, "scans/a.nii.gz", "masks/a.nii.gz")
+    bad = [
+        {"image": "../x.nii.gz"},
+        {"label": "masks/a.nii.gz"},
+        {"image": "scans/a.nii.gz", "label": ["x", "y"]},
+    ]
+    write_json(tmp_path / "list.json", {"training": [*_entries("a"), *bad]})
+    with pytest.raises(InputError, match=r"training\[1\]: .*training\[2\]: 'image'.*training\[3\]: 'label'"):
+        ask(tmp_path)
+
+
+def test_json_files_that_list_no_cases_are_said(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.nii", "labels/a.nii")
+    write_json(tmp_path / "dataset.json", {"name": "mine"})
+    (tmp_path / "broken.json").write_text("{")
+    write_json(tmp_path / "plans.json", {"patch": 3})
+    found = ask(tmp_path)
+    notes = [note.removeprefix("not used as a list of cases: ") for note in found.notes if "not used" in note]
+    assert notes[0] == "dataset.json names neither cases nor channels"
+    assert notes[1].startswith("broken.json: not valid JSON")
+    assert len(notes) == 2

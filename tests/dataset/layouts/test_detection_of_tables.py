@@ -72,3 +72,36 @@ def test_tables_of_other_things_are_left_aside(tmp_path: Path) -> None:
     assert [note for note in found.notes if "not used" in note] == [
         "not used as a list of cases: ages.csv lists files, but has no column 'label'"
     ]
+
+
+def test_a_bad_cell_refuses_the_table_with_its_rows_instead_of_the_channel(tmp_path: Path) -> None:
+    names = [f"{case}_{kind}.nii.gz" for case in "abcd" for kind in ("ct", "pet", "seg")]
+    put(tmp_path, *names)
+    rows = [f"{case},{case}_ct.nii.gz,{case}_pet.nii.gz,{case}_seg.nii.gz" for case in "abcd"]
+    rows[2] = rows[2].replace("c_pet.nii.gz", "NA")
+    rows[3] = rows[3].replace("d_pet.nii.gz", "d_pet.nii.gz.bak")
+    (tmp_path / "cases.csv").write_text("\n".join(["case,CT,PET,label", *rows]))
+    with pytest.raises(InputError, match=r"row 4: PET names no file .*'NA'; row 5: PET names no file"):
+        ask(tmp_path)
+    (tmp_path / "cases.csv").write_text("\n".join(["case,CT,PET,label", *rows[:2]]))
+    assert list(ask(tmp_path).description.channels) == ["CT", "PET"]
+    rows = [f"{row},{row[0]}_ct.png,60" for row in rows[:2]]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,CT,PET,label,preview,age", *rows]))
+    found = ask(tmp_path)
+    assert list(found.description.channels) == ["CT", "PET"]
+    assert "columns of cases.csv not used: preview (names files in 2 of 2 rows), age" in found.notes
+
+
+def test_one_picture_does_not_make_a_table_of_volumes_one_of_pictures(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{case}{end}.nii" for case in "abc" for end in ("", "_seg")))
+    rows = ("image,label", "a.nii,a_seg.nii", "b.png,b_seg.nii", "c.nii,c_seg.nii")
+    (tmp_path / "cases.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError, match=r"row 3: image is a picture, b\.png, but .* volumes"):
+        ask(tmp_path)
+
+
+def test_a_table_of_cases_none_of_which_names_a_file_is_said(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.nii", "labels/a.nii")
+    (tmp_path / "cases.csv").write_text("case,image,label\na,images/a.bak,labels/a.bak\n")
+    (note,) = [note for note in ask(tmp_path).notes if "not used" in note]
+    assert "cases.csv has columns of images and labels, but names no image files" in note

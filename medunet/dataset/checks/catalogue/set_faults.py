@@ -23,9 +23,11 @@ SET_FAULTS: dict[str, FaultKind] = {
         "one patient in two folds",
         "error",
         "The patient of each case, from the case id by the description's pattern or from the table; test cases count "
-        "as a fold.",
+        "as a fold. A warning if nothing says who the patients are, and case ids are alike up to a last visit, scan, "
+        "date or side.",
         "each patient in one fold",
-        "Correct the folds file, or leave it out to draw folds from the seed.",
+        "Say who the patients are (`medunet manifest --patient`, or a column `patient`); correct the folds file, or "
+        "leave it out to draw folds from the seed.",
     ),
     "S004": FaultKind(
         "unmatched file",
