@@ -27,7 +27,7 @@ def atomic_write(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -36,7 +36,7 @@ def atomic_write(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -113,7 +113,8 @@ def hash_value(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: OSError) -> InputError:
+    """Return the error for a file or folder that cannot be written."""
     return InputError(
         f"cannot be written ({error.strerror or error})",
         where=str(path),

@@ -13,6 +13,7 @@ from medunet.commands.check import run_check
 from medunet.commands.manifest import (
     find_dataset_path,
     find_folds,
+    require_new_yaml,
     run_manifest,
     run_recognise,
     write_description,
@@ -114,14 +115,14 @@ def manifest(
 ) -> None:
     """List the cases of a dataset and split them by patient into folds and, optionally, a test set."""
     description: Description | None = None
+    if describe is not None:
+        require_new_yaml(describe)
     if place := find_dataset_path(dataset):
         data_root = data_root or (place if place.is_dir() else place.parent)
         description = run_recognise(place, data_root)
         keys = ("folds_file=", "holdout=", "test_share=", "test_file=")
         divided = test_share or test_file or any(change.startswith(keys) for change in changes or ())
         folds_file = folds_file or (None if divided else find_folds(place))
-    if describe is not None:
-        write_description(description or load_description(dataset), describe)
     given = {
         "folds_file": None if folds_file is None else json.dumps(str(folds_file)),
         "test_file": None if test_file is None else json.dumps(str(test_file)),
@@ -131,6 +132,8 @@ def manifest(
     extra = [f"{key}={value}" for key, value in given.items() if value is not None]
     opened = open_run(run, data_root, [*(changes or []), *extra], exclude, dataset=description or dataset)
     run_manifest(opened)
+    if describe is not None:
+        write_description(description or load_description(dataset), describe)
 
 
 def check(

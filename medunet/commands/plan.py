@@ -1,6 +1,7 @@
 """`medunet plan`: choose spacing, patch size, network and batch size for a dataset."""
 
 from medunet.base.files import hash_value
+from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.planning.fingerprint import compute_fingerprint
 from medunet.records.loss_checks import check_loss, check_mirroring
@@ -11,6 +12,7 @@ from medunet.runs.provenance import add_provenance, read_provenance
 from medunet.runs.run import Run, has_started
 
 
+@alone("plan")
 def run_plan(run: Run) -> Plan:
     """Make the plan and write it; an existing plan for the same manifest and settings is kept, even if edited.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
+from medunet.base.lock import hold
 from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
 from medunet.records.run_folder import RunFolder
@@ -25,8 +26,14 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     `tuning/trials.csv` and `tuning/best.yaml`, the configuration to train with.
 
     Raises:
-        InputError: Optuna is not installed, the search space is not valid, or no trial was completed.
+        InputError: Optuna is not installed, the search space is not valid, no trial was completed, or another
+            search is running in the folder without a `storage_url`, which machines that search together share.
     """
+    with hold(run.folder.root, "tune", None if storage_url is None else ()):
+        return _search(run, storage_url)
+
+
+def _search(run: Run, storage_url: str | None) -> Any:
     from medunet.compute.devices import choose_device
     from medunet.training.train import train_fold
     from medunet.training.tuning import search
@@ -52,28 +59,29 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     def train(name: str, changes: list[str], callbacks: Sequence[Any]) -> float:
         config = change_config(plain, changes, "tuning.space")
         trial = Run(RunFolder(folder / name), config, run.data_root)
-        print_stage("Trial", ", ".join(changes), trial.folder.root)
-        if (
-            not trial.folder.plan.exists()
-        ):  # a resumed trial keeps its plan, even if the free memory has changed
-            plan = base_plan
-            if config.planning != run.config.planning:
-                plan = plan_for(config, manifest.description, base_plan.fingerprint, device)
-            manifest.write(trial.folder.manifest)
-            trial.save()
-            plan.write(trial.folder.plan)
-        card = train_fold(
-            trial.folder,
-            manifest,
-            trial.read_plan(),
-            config,
-            run.data_root,
-            device=device,
-            compute=choose_run_compute(trial, device),
-            cache=run.folder.cache,
-            callbacks=callbacks,
-            validation=validation,
-        )
+        with hold(trial.folder.root, "train", [f"fold {config.training.fold}"]):
+            print_stage("Trial", ", ".join(changes), trial.folder.root)
+            if (
+                not trial.folder.plan.exists()
+            ):  # a resumed trial keeps its plan, even if the free memory has changed
+                plan = base_plan
+                if config.planning != run.config.planning:
+                    plan = plan_for(config, manifest.description, base_plan.fingerprint, device)
+                manifest.write(trial.folder.manifest)
+                trial.save()
+                plan.write(trial.folder.plan)
+            card = train_fold(
+                trial.folder,
+                manifest,
+                trial.read_plan(),
+                config,
+                run.data_root,
+                device=device,
+                compute=choose_run_compute(trial, device),
+                cache=run.folder.cache,
+                callbacks=callbacks,
+                validation=validation,
+            )
         return card.validation_dice["dice"] or 0.0
 
     table = search(
