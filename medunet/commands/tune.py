@@ -1,6 +1,7 @@
 """`medunet tune`: search for better settings; each trial is its own run."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from medunet.base.errors import InputError
@@ -35,6 +36,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
 
 def _search(run: Run, storage_url: str | None) -> Any:
     from medunet.compute.devices import choose_device
+    from medunet.inference.model import read_card
     from medunet.training.train import train_fold
     from medunet.training.tuning import search
     from medunet.training.tuning_space import check_space
@@ -49,6 +51,9 @@ def _search(run: Run, storage_url: str | None) -> Any:
     run.save()
     plain = run.config.to_dict()
     settings = run.config.model_dump(mode="json", exclude=_FREE)
+    made_from = {"plan_sha256": hash_value(base_plan.hash_input)}
+    if run.config.training.init_from is not None:
+        made_from["initial_weights_sha256"] = read_card(Path(run.config.training.init_from)).weights_sha256
     # All trials, on all machines, are compared on the same voxels. These must not depend on timings of this machine
     # or on the patch size of a trial, which determines its windows.
     validation = plan_validation(
@@ -90,6 +95,7 @@ def _search(run: Run, storage_url: str | None) -> Any:
         train,
         study_name=f"medunet-{hash_value([manifest.to_dict(), settings, bool(run.config.training.init_from)])[:16]}",
         storage_url=storage_url,
+        made_from=made_from,
     )
     console.print(table.head(10).to_string(index=False), markup=False, soft_wrap=True)
     if not (folder / "best.yaml").exists():
