@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import accept_faults, allow_resampling, mark_accepted
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left, fault_table, write_faults
@@ -11,6 +12,7 @@ from medunet.runs.provenance import add_provenance
 from medunet.runs.run import Run
 
 
+@alone("check", lock="manifest")  # which it writes, too
 def run_check(
     run: Run, *, accept: Sequence[str] = (), allow_resample: bool = False, workers: int | None = None
 ) -> list[Fault]:

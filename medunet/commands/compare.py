@@ -12,6 +12,7 @@ from rich.table import Table
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import write_json
+from medunet.commands.alone import alone
 from medunet.commands.score import reference_dataset, score_mask_files
 from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
@@ -22,6 +23,7 @@ from medunet.scoring.tables import json_value, read_scores, write_table
 _NUM_NAMED = 5
 
 
+@alone("compare")
 def compare_scores(
     paths: Sequence[Path],
     out: Path,

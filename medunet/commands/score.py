@@ -9,6 +9,7 @@ from rich.markup import escape
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import read_json_object
+from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.imaging.volumes import mask_ending
 from medunet.records.config import Config
@@ -21,6 +22,7 @@ from medunet.runs.provenance import add_provenance
 from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
 
 
+@alone("score")
 def run_score(
     run: Run, *, targets: Sequence[str] = (), resample: bool = False, workers: int | None = None
 ) -> list[CaseScore]:
@@ -90,6 +92,7 @@ def run_score(
     return scores
 
 
+@alone("score")
 def score_mask_files(
     reference: Path,
     prediction: Path,

@@ -1,6 +1,10 @@
 """`medunet train`: train or resume one fold, or all folds one after the other."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 from medunet.base.errors import StoppedError
+from medunet.base.lock import hold
 from medunet.commands.terminal import console, print_stage
 from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
 from medunet.runs.check_status import require_passed_check
@@ -26,38 +30,46 @@ def run_train(run: Run) -> list[ModelCard]:
     set_up_cpu(device)
     cards = []
     for one in each_fold(run):
-        manifest, plan = one.read_manifest(), one.read_plan()
-        find_resume_checkpoint(one.folder, manifest, plan, one.config)
-        compute = processes.broadcast(choose_run_compute(one, device) if processes.is_first else None)
-        if processes.is_first:
-            run.save()
-        fold, name = one.config.training.fold, device_name(device)
-        many = f" in {processes.count} processes" if processes.count > 1 else ""
-        layout = ", channels-last" if compute.channels_last else ""
-        console.print(
-            f"Training fold {fold} on {name}{many} in {compute.precision}{layout}: {compute.why}",
-            soft_wrap=True,
-        )
-        try:
-            card = train_fold(
-                one.folder,
-                manifest,
-                plan,
-                one.config,
-                one.data_root,
-                device=device,
-                compute=compute,
-                processes=processes,
+        with _alone(one, processes):
+            manifest, plan = one.read_manifest(), one.read_plan()
+            find_resume_checkpoint(one.folder, manifest, plan, one.config)
+            compute = processes.broadcast(choose_run_compute(one, device) if processes.is_first else None)
+            if processes.is_first:
+                run.save()
+            fold, name = one.config.training.fold, device_name(device)
+            many = f" in {processes.count} processes" if processes.count > 1 else ""
+            layout = ", channels-last" if compute.channels_last else ""
+            console.print(
+                f"Training fold {fold} on {name}{many} in {compute.precision}{layout}: {compute.why}",
+                soft_wrap=True,
             )
-        except KeyboardInterrupt as stop:
-            raise StoppedError(
-                "stopped", hint="Run the same command to resume from the last checkpoint."
-            ) from stop
-        if card.train_is_validation:
-            console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
-        print_stage("Train", describe_dice(card), one.folder.model(fold))
-        cards.append(card)
+            try:
+                card = train_fold(
+                    one.folder,
+                    manifest,
+                    plan,
+                    one.config,
+                    one.data_root,
+                    device=device,
+                    compute=compute,
+                    processes=processes,
+                )
+            except KeyboardInterrupt as stop:
+                raise StoppedError(
+                    "stopped", hint="Run the same command to resume from the last checkpoint."
+                ) from stop
+            if card.train_is_validation:
+                console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
+            print_stage("Train", describe_dice(card), one.folder.model(fold))
+            cards.append(card)
     return cards
+
+
+def _alone(run: Run, processes: Any) -> AbstractContextManager[None]:
+    """Hold the lock of a fold; of several processes that train it together the first one, which writes, holds it."""
+    if not processes.is_first:
+        return nullcontext()
+    return hold(run.folder.root, "train", [f"fold {run.config.training.fold}"])
 
 
 def describe_dice(card: ModelCard) -> str:

@@ -100,7 +100,9 @@ def _count_voxels(path: Path) -> int:
 def _measure(file: _LabelFile) -> dict[str, float] | str:
     """Return the volume of each label in ml, or the reason why the file cannot be read."""
     try:
-        label = read_label(file.path, instances_as=file.instances_as, renumber=file.renumber, names=file.labels)
+        label = read_label(
+            file.path, instances_as=file.instances_as, renumber=file.renumber, names=file.labels
+        )
     except DataError as error:
         return error.what
     counts = np.zeros(256, dtype=np.int64)

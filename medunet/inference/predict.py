@@ -1,5 +1,6 @@
 """Predict many scans: skip those already predicted, report those that fail, and write an index."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from medunet.base.errors import InputError, is_out_of_memory
-from medunet.base.files import hash_file, hash_value, read_json_object, write_json
+from medunet.base.files import remove_unfinished
+from medunet.base.lock import hold
 from medunet.base.progress import track
 from medunet.dataset.layouts.patterns import stem
 from medunet.imaging.formats import NIFTI, PICTURES, endings_of
 from medunet.imaging.volumes import mask_ending
+from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, hash_images, why_again
 from medunet.inference.model import Model
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,68 +89,64 @@ def predict_scans(
 ) -> dict[str, str]:
     """Write `<case>.nii.gz` for every scan and `index.json`; return the failed cases with their reasons.
 
-    The mask of a 2D image is `<case>.png`. A case is skipped if its mask exists and was predicted from the same image
-    content, weights and options. The index is written before and after each case, so that an interrupted command can
-    be resumed.
+    The mask of a 2D image is `<case>.png`. A case is skipped if its mask exists and all that shaped it is the same:
+    the scan's content, weights, plan, options, precision, kind of device and version of prediction. A logged line
+    says how many masks are predicted again and why. The index is written before and after each case, so that an
+    interrupted command can be resumed. Several processes may predict different cases into one folder at once.
 
     Raises:
         InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels,
-            or the folder cannot be written.
+            another process predicts one of the cases into the folder, or it cannot be written.
     """
-    description = model.card.description
-    targets = {name: list(values) for name, values in description.targets.items()}
-    index_path = folder / "index.json"
-    index = read_json_object(index_path) if index_path.exists() else {}
-    done: dict[str, Any] = dict(index.get("cases", {}))
-    _refuse_other_files(scans, folder, done, overwrite=overwrite)
-    if done and index.get("targets") != targets:
-        raise InputError(
-            f"holds masks of {list(index.get('targets', {}))}, but this model segments {list(targets)}",
-            where=str(folder),
-            hint="Choose another --out.",
-        )
-    options = config.to_dict()
-    del options["weights"]  # identified by the hash of the file
     failed: dict[str, str] = {}
-
-    def write_index() -> None:
-        content = {
-            "schema": "medunet.predictions/1",
-            "dataset": description.name,
-            "labels": description.labels,
-        }
-        write_json(
-            index_path, {**content, "targets": targets, "cases": dict(sorted(done.items())), "failed": failed}
-        )
-
-    for scan in track(scans, "Predict"):
-        path = folder / scan.mask_name
-        try:
-            entry = {
-                "image_sha256": hash_value([hash_file(image) for image in scan.images]),
-                "model_sha256": model.weights_sha256,
-                "weights": model.weights,
-                "options_sha256": hash_value(options | ({"resample": True} if scan.resample else {})),
-                "fold": model.card.fold,
-            }
-            before = {"weights": "best", **done.get(scan.case, {})}  # medunet 0.4 did not record the weights
-            if not overwrite and path.exists() and all(before.get(key) == entry[key] for key in entry):
-                continue
-            done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
-            write_index()
-            start = time.monotonic()
-            model.predict_file(scan.images, config, path, resample=scan.resample)
-            seconds = round(time.monotonic() - start, 2)
-            done[scan.case] = {**entry, "precision": model.precision, "seconds": seconds}
-        except InputError:  # not specific to the case: a full disk, or unusable options
-            raise
-        except Exception as error:  # continue with the other cases
-            failed[scan.case] = _reason(error, model)
-            if done.pop(scan.case, None) is not None:
-                path.unlink(missing_ok=True)  # an old mask must not be mistaken for this scan's
-        write_index()
-    write_index()
+    with hold(folder, "predict", [scan.case for scan in scans]):
+        index = MaskIndex(folder, model.card.description)
+        done = index.read_cases()
+        _refuse_other_files(scans, folder, done, overwrite=overwrite)
+        remove_unfinished(folder / scan.mask_name for scan in scans)
+        remaining = list(scans) if overwrite else _remaining(model, scans, folder, config, done)
+        for scan in track(remaining, "Predict"):
+            path = folder / scan.mask_name
+            try:
+                making = describe_making(model, config, resample=scan.resample)
+                entry = {"image_sha256": hash_images(scan.images), **making}
+                done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
+                index.change({scan.case: done[scan.case]}, drop=[scan.case])
+                start = time.monotonic()
+                model.predict_file(scan.images, config, path, resample=scan.resample)
+                entry["seconds"] = round(time.monotonic() - start, 2)
+                index.change({scan.case: entry})
+            except InputError:  # not specific to the case: a full disk, or unusable options
+                raise
+            except Exception as error:  # continue with the other cases
+                failed[scan.case] = _reason(error, model)
+                if scan.case in done:
+                    path.unlink(missing_ok=True)  # an old mask must not be mistaken for this scan's
+                index.change(failed={scan.case: failed[scan.case]}, drop=[scan.case])
+        index.change(failed=failed, drop=failed)  # also where nothing was left to predict
     return failed
+
+
+def _remaining(
+    model: Model, scans: Sequence[Scan], folder: Path, config: InferenceConfig, done: dict[str, Any]
+) -> list[Scan]:
+    """Return the scans without a mask that was made in the same way, and log why masks are predicted again."""
+    remaining, reasons = [], []
+    for scan in track(scans, "Verify"):
+        before = done.get(scan.case, {})
+        if "image_sha256" not in before or not (folder / scan.mask_name).exists():
+            remaining.append(scan)
+            continue
+        try:
+            why = why_again(before, describe_making(model, config, resample=scan.resample), scan.images)
+        except OSError:  # the scan cannot be read, which is reported when it is predicted
+            why = "the scan cannot be read"
+        if why:
+            remaining.append(scan)
+            reasons.append(why)
+    if line := describe_again(reasons, len(scans)):
+        _log.info(line)
+    return remaining
 
 
 def _refuse_other_files(

@@ -17,7 +17,6 @@ from pydantic import (
 )
 
 from medunet.base.errors import InputError
-from medunet.base.files import write_text
 from medunet.base.record import Record, convert_numbers, read_yaml
 from medunet.records.scores import HD95Mode, LesionPreset, Surface
 
@@ -241,9 +240,9 @@ class Config(Section):
     scoring: ScoringConfig = ScoringConfig()
     tuning: TuningConfig = TuningConfig()
 
-    def write(self, path: Path) -> None:
-        """Write the configuration to a YAML file atomically."""
-        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+    def to_text(self) -> str:
+        """Return the content of the configuration's YAML file."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:

@@ -4,6 +4,7 @@ from medunet.base.errors import FaultsError
 from medunet.base.files import hash_value
 from medunet.dataset.checks.absent_classes import TRAINED_WITHOUT_CLASS, fold_subject
 from medunet.dataset.checks.manifest_checks import errors_left, read_faults
+from medunet.imaging.formats import files_of
 from medunet.records.data_root import case_paths
 from medunet.records.fault import Fault
 from medunet.runs.provenance import read_provenance
@@ -20,8 +21,9 @@ def data_state(run: Run) -> str:
     for case in manifest.used:
         images, label = case_paths(case, manifest.description, run.data_root)
         for path in (*images, *([label] if label else [])):
-            state = path.stat() if path.exists() else None
-            states.append([state.st_size, state.st_mtime_ns] if state else None)
+            for file in files_of(path):
+                state = file.stat() if file.exists() else None
+                states.append([state.st_size, state.st_mtime_ns] if state else None)
     return hash_value([manifest.to_dict(), states])
 
 

@@ -1,7 +1,7 @@
 """Scoring of whole cohorts: pairs of label files, in several processes, with a reason for every failed case."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial

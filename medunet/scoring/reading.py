@@ -36,7 +36,9 @@ class Reading:
 
     labels: Mapping[str, int] | None = None  # every declared label's value; None: any value is allowed
     instances_as: int | None = None  # values above 0 number objects of this label value
-    renumber: Mapping[int, int] | None = None  # label value of each value in the files, see `Description.renumber`
+    renumber: Mapping[int, int] | None = (
+        None  # label value of each value in the files, see `Description.renumber`
+    )
     others: Others = "refused"
 
 
@@ -73,9 +75,7 @@ def read_pair(
     wanted, given = _read(reference, "reference", readings[0]), _read(prediction, "prediction", readings[1])
     notes = [
         note_names(role, text)
-        for role, volume, reading in zip(
-            ("reference", "prediction"), (wanted, given), readings, strict=True
-        )
+        for role, volume, reading in zip(("reference", "prediction"), (wanted, given), readings, strict=True)
         if (text := describe_joining(volume.header.segments, reading.labels or {}))
     ]
     labels: Labels = given.array
@@ -85,7 +85,8 @@ def read_pair(
         labels = resample_labels(given.array, given.affine, wanted.array.shape, wanted.affine)
         notes.append(note_resampling(given.spacing_mm))
     merged = [
-        _merge_objects(array, reading) for array, reading in zip((wanted.array, labels), readings, strict=True)
+        _merge_objects(array, reading)
+        for array, reading in zip((wanted.array, labels), readings, strict=True)
     ]
     return LabelPair(
         Volume(merged[0][0], wanted.header), merged[1][0], merged[0][1], merged[1][1], tuple(notes)
