@@ -46,21 +46,23 @@ def bootstrap_intervals(
 ) -> Intervals:
     """Return the 95% bootstrap intervals of mean and median of finite values, both from the same resamples.
 
-    Whole units are resampled with replacement: `units` names the patient of each value, since the scans of one patient
+    Whole units are resampled with replacement: `units` names the patient of each value, since the scans of a patient
     are alike. Without it every value is a unit. Fewer than `MIN_UNITS` units, or units that do not differ, have no
     intervals.
 
-    The interval of the mean is the bootstrap-t (Efron and Tibshirani 1993, 12.5), with the standard error of a ratio of
-    sums over units (Cochran 1977, 6.3): with one value a unit, that of a mean. A resample that left out the few units
-    that differ has a standard error near 0; it counts as 0.3 of the sample's, which keeps the coverage and narrows the
-    interval. The ends are cut at `bounds`, such as (0, 1) for Dice. The interval of the median is the percentile
+    The interval of the mean is the bootstrap-t (Efron and Tibshirani 1993, 12.5), with the standard error of a ratio
+    of sums over units (Cochran 1977, 6.3): with one value a unit, that of a mean. A resample without the few units
+    that differ has a standard error near 0; it counts as 0.3 of the sample's, which keeps the coverage and narrows
+    the interval. The ends are cut at `bounds`, such as (0, 1) for Dice. The interval of the median is the percentile
     interval. `benchmarks/interval_coverage.py` measures the coverage of both.
     """
     sample = np.asarray(values, dtype=np.float64)
     names, unit_of = number_units(range(sample.size) if units is None else units)
     num_units, none = len(names), (math.nan, math.nan)
     if num_units < MIN_UNITS:
-        return Intervals(none, none, num_units, f"{count_units(num_units, sample.size)}, fewer than {MIN_UNITS}")
+        return Intervals(
+            none, none, num_units, f"{count_units(num_units, sample.size)}, fewer than {MIN_UNITS}"
+        )
     sizes = np.bincount(unit_of).astype(np.float64)
     mean = float(sample.mean())
     residuals = np.bincount(unit_of, sample - mean)  # of each unit's sum
@@ -135,7 +137,7 @@ def _draw(generator: np.random.Generator, num_units: int, num_resamples: int) ->
 
 
 def _weighted_medians(ordered: _Floats, counts: _Floats) -> _Floats:
-    """Return the medians of resamples; `counts` `(resamples, values)` says how often each ordered value is in them."""
+    """Return the medians of resamples; `counts` `(resamples, values)` are those of the ordered values."""
     below = np.cumsum(counts, axis=1)
     half = below[:, -1:] / 2
     lower, upper = (below < half).sum(axis=1), (below <= half).sum(axis=1)

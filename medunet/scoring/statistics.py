@@ -1,4 +1,4 @@
-"""Tests and rankings over cases, with all cases of a patient together. Resampling is seeded, so it is reproducible."""
+"""Tests and rankings over cases, with all cases of a patient together; resampling is seeded."""
 
 import math
 from collections.abc import Hashable, Sequence
