@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
@@ -20,6 +21,7 @@ from medunet.scoring.labels import (
     find_common_targets,
     score_labels,
 )
+from medunet.scoring.mask_hashes import hash_mask
 from medunet.scoring.pairs import Pair
 from medunet.scoring.reading import Reading, find_slice_axis, read_pair
 
@@ -62,6 +64,15 @@ def _score_pair(
     return [replace(score, notes=(*score.notes, *labels.notes)) for score in scores]
 
 
+def _score_hashed_pair(pair: Pair, **how: Any) -> list[CaseScore]:
+    """Score one pair as `_score_pair` does, with the hashes of its files, taken before they are read."""
+    reference, prediction = hash_mask(pair.reference), hash_mask(pair.prediction)
+    return [
+        replace(score, reference_sha256=reference, prediction_sha256=prediction)
+        for score in _score_pair(pair, **how)
+    ]
+
+
 def score_pairs(
     pairs: Iterable[Pair],
     targets_reference: Targets,
@@ -94,7 +105,7 @@ def score_pairs(
     check_names(options, names)  # checked once, so that not every case fails
     readings = reading_reference or Reading(), reading_prediction or Reading()
     score_one = partial(
-        _score_pair,
+        _score_hashed_pair,
         targets_reference=dict(targets_reference),
         targets_prediction=dict(targets_prediction),
         options=options,
