@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medunet.base.errors import InputError, is_out_of_memory
+from medunet.base.errors import DataError, InputError, MedunetError, is_out_of_memory
 from medunet.base.files import hash_file, hash_value, read_json_object, write_json
 from medunet.base.progress import track
-from medunet.dataset.layouts.patterns import stem
-from medunet.imaging.formats import NIFTI, PICTURES, endings_of
 from medunet.imaging.volumes import mask_ending
 from medunet.inference.model import Model
 from medunet.records.config import InferenceConfig
-from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Accepted
 
 
 @dataclass(frozen=True)
@@ -24,59 +23,13 @@ class Scan:
     case: str
     images: list[Path]
     resample: bool = False  # resample images to the grid of the first one
+    accepted: tuple[Accepted, ...] = ()  # faults that the user accepts
+    trouble: str = ""  # why the scan cannot be predicted, such as a channel without an image
 
     @property
     def mask_name(self) -> str:
         """File name of the predicted mask."""
         return f"{self.case}{mask_ending(self.images[0])}"
-
-
-def scans_from_files(files: Sequence[Path], description: Description) -> list[Scan]:
-    """Group image files and folders given by the user into scans.
-
-    With one channel each file is a scan, named by its stem. With several channels a file is a 4D volume or a 2D image
-    that holds all channels, or files are grouped by the description's channel endings (`<case>_t1.nii.gz`, ...).
-
-    Raises:
-        InputError: a path does not exist, a name is used twice, or channels are missing; lists every fault.
-    """
-    found, faults = [], []
-    endings = endings_of(PICTURES) if description.layout == "png" else NIFTI.endings
-    for path in files:
-        if path.is_dir():
-            found.extend(
-                sorted(p for p in path.iterdir() if p.name.lower().endswith(endings) and p.name[0] != ".")
-            )
-        elif path.is_file():
-            found.append(path)
-        else:
-            faults.append(f"{path}: no such file")
-    groups: dict[str, dict[str, Path]] = {}
-    channels = list(description.channels)
-    for path in found:
-        case, channel = _channel_of(stem(path.name), description)
-        slots = [channel] if channel else channels
-        for slot in slots:
-            if slot in groups.setdefault(case, {}):
-                faults.append(f"{path.name}: a second image for {slot} of case {case}")
-            groups[case][slot] = path
-    for case, images in groups.items():
-        if missing := [channel for channel in channels if channel not in images]:
-            faults.append(f"case {case}: no image for {', '.join(missing)}")
-    if not found and not faults:
-        faults.append(f"no {' or '.join(endings)} file was given")
-    if faults:
-        raise InputError("; ".join(faults), hint="Give every channel of every case, each once.")
-    return [Scan(case, [images[channel] for channel in channels]) for case, images in sorted(groups.items())]
-
-
-def _channel_of(name: str, description: Description) -> tuple[str, str | None]:
-    if len(description.channels) > 1:
-        for channel, details in description.channels.items():
-            for ending in details.endings:
-                if name.endswith(ending):
-                    return name.removesuffix(ending), channel
-    return name, None
 
 
 def predict_scans(
@@ -85,8 +38,9 @@ def predict_scans(
     """Write `<case>.nii.gz` for every scan and `index.json`; return the failed cases with their reasons.
 
     The mask of a 2D image is `<case>.png`. A case is skipped if its mask exists and was predicted from the same image
-    content, weights and options. The index is written before and after each case, so that an interrupted command can
-    be resumed.
+    content, weights and options. Each scan is read through the checks of an image: errors that are not accepted fail
+    its case, and the faults are kept in the index. The index is written before and after each case, so that an
+    interrupted command can be resumed.
 
     Raises:
         InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels,
@@ -121,6 +75,9 @@ def predict_scans(
     for scan in track(scans, "Predict"):
         path = folder / scan.mask_name
         try:
+            if scan.trouble:
+                raise DataError(scan.trouble)
+            checked = model.check(scan.case, scan.images, accepted=scan.accepted, resample=scan.resample)
             entry = {
                 "image_sha256": hash_value([hash_file(image) for image in scan.images]),
                 "model_sha256": model.weights_sha256,
@@ -130,13 +87,21 @@ def predict_scans(
             }
             before = {"weights": "best", **done.get(scan.case, {})}  # medunet 0.4 did not record the weights
             if not overwrite and path.exists() and all(before.get(key) == entry[key] for key in entry):
+                if "faults" not in before:  # predicted before 0.7, without these checks
+                    checked.read()
+                    done[scan.case] = {**before, "faults": _fault_rows(checked.faults)}
                 continue
             done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
             write_index()
             start = time.monotonic()
-            model.predict_file(scan.images, config, path, resample=scan.resample)
+            model.predict_file(scan.images, config, path, read=checked.read)
             seconds = round(time.monotonic() - start, 2)
-            done[scan.case] = {**entry, "precision": model.precision, "seconds": seconds}
+            done[scan.case] = {
+                **entry,
+                "precision": model.precision,
+                "seconds": seconds,
+                "faults": _fault_rows(checked.faults),
+            }
         except InputError:  # not specific to the case: a full disk, or unusable options
             raise
         except Exception as error:  # continue with the other cases
@@ -146,6 +111,12 @@ def predict_scans(
         write_index()
     write_index()
     return failed
+
+
+def _fault_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:
+    """Return what the index keeps of a scan's faults."""
+    keys = ("code", "severity", "subject", "measured", "accepted")
+    return [{key: getattr(fault, key) for key in keys if getattr(fault, key)} for fault in faults]
 
 
 def _refuse_other_files(
@@ -175,4 +146,4 @@ def _reason(error: BaseException, model: Model) -> str:
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     first = (str(error).splitlines() or [""])[0]
-    return first[:300] or type(error).__name__
+    return (first if isinstance(error, MedunetError) else first[:300]) or type(error).__name__
