@@ -153,7 +153,9 @@ def check(
     accept: Annotated[
         list[str] | None,
         typer.Option(
-            "--accept", metavar="CODE:CASE=REASON", help="Accept a fault of a case; it is still listed."
+            "--accept",
+            metavar="CODE[:CASE=REASON]",
+            help="Accept a fault of a case, or of every case; it is still listed.",
         ),
     ] = None,
     allow_resample: Annotated[

@@ -102,12 +102,28 @@ def predict(
     device: Device = None,
     overwrite: Overwrite = False,
     weights: Weights = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--accept",
+            metavar="CODE[:CASE]",
+            help="Predict in spite of a fault, in every scan or in one; may be repeated.",
+        ),
+    ] = None,
+    allow_resample: Annotated[
+        bool,
+        typer.Option(
+            "--allow-resample", help="Resample channels on different grids to the first one's grid."
+        ),
+    ] = False,
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
     if not images and (model / "model.json").exists():
         raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:
         refuse_options("the masks of held-out cases are written into the run's folder", {"--out": out})
+        given = {"--accept": accept, "--allow-resample": allow_resample or None}
+        refuse_options("faults of a run's own cases are accepted by `medunet check`", given)
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
@@ -123,6 +139,14 @@ def predict(
             console.print(f"Fold 0 is not trained: the model of fold {chosen} predicts.", highlight=False)
     exit_if_any(
         predict_images(
-            folder, images, out, data_root, device_name=device or "auto", overwrite=overwrite, weights=weights
+            folder,
+            images,
+            out,
+            data_root,
+            device_name=device or "auto",
+            overwrite=overwrite,
+            weights=weights,
+            accept=accept or (),
+            allow_resample=allow_resample,
         )
     )

@@ -31,7 +31,7 @@ LossName = Literal[
 WeightsName = Literal["best", "final"]
 BodyAxis = Literal["left_right", "posterior_anterior", "inferior_superior"]  # of an array in RAS+ orientation
 Voxels = Annotated[int, Field(ge=1)]
-SpacingMm = Annotated[float, Field(ge=0.1, le=100)]
+SpacingMm = Annotated[float, Field(ge=0.0001, le=100)]  # the planner has the least by modality
 ToleranceMm = Annotated[float, Field(ge=0)]
 Switch = Annotated[  # YAML reads unquoted on and off as true and false
     Literal["auto", "on", "off"],

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import atomic_write, hash_file
+from medunet.dataset.layouts.channel_names import learn_endings
 from medunet.records.config import Config, WeightsName
 from medunet.records.manifest import Manifest
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
@@ -58,6 +59,7 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
         validation_cases=read_validation_plan(run.fold(fold), manifest, config.training).cases,
         weights_sha256=hash_file(model / WEIGHTS_FILES["best"]),
         final_weights_sha256=hash_file(model / WEIGHTS_FILES["final"]),
+        endings=learn_endings(training, manifest.description),
     )
     card.write(model / "model.json")
     return card

@@ -4,7 +4,7 @@ Files are loaded by `medunet.imaging.volumes`. Orientation and cropping are MONA
 that a prediction is mapped back to the scan's grid by the exact inverse.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from monai.transforms.transform import MapTransform
 from monai.transforms.utility.dictionary import EnsureTyped
 
 from medunet.base.errors import DataError, MedunetError
+from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.plan import Intensity, Plan
 from medunet.transforms.resampling import ResampleToPland
@@ -27,6 +28,7 @@ from medunet.transforms.resampling import ResampleToPland
 class LoadCased(MapTransform):
     """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines.
 
+    A function "read" reads the image instead. It is called here, so that nothing else keeps the array it returns.
     `instances_as`, `renumber` and `names` are those of `read_label`.
     """
 
@@ -43,7 +45,8 @@ class LoadCased(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
         path = case["image"][0]
-        image = read_channels(case["image"], resample=case["resample"])
+        read = case.pop("read", None)
+        image = read() if read else read_channels(case["image"], resample=case["resample"])
         if not np.isfinite(image.array).all():
             raise DataError("has NaN or infinite voxels", where=path.name, hint="Export the scan again.")
         # One colour of a stained 2D picture may be empty; an empty channel of a scan is a failed export.
@@ -189,14 +192,21 @@ def _resample(plan: Plan, keys: list[str]) -> list[MapTransform]:
 
 
 def run_chain(
-    chain: Compose, image_paths: list[Path], label_path: Path | None = None, *, resample: bool = False
+    chain: Compose,
+    image_paths: list[Path],
+    label_path: Path | None = None,
+    *,
+    resample: bool = False,
+    read: Callable[[], Volume] | None = None,
 ) -> dict[str, Any]:
     """Run the preprocessing chain on one case's files; `resample` is that of `read_channels`.
+
+    `read` reads the image in place of `read_channels`.
 
     Raises:
         DataError: a file cannot be read or used.
     """
-    case: dict[str, Any] = {"image": image_paths, "resample": resample}
+    case: dict[str, Any] = {"image": image_paths, "resample": resample, "read": read}
     if label_path is not None:
         case["label"] = label_path
     try:

@@ -4,7 +4,6 @@ Each file is decoded once, and its voxels are released before the next file is r
 kept for comparison with the images. Data for the checks of the whole dataset are returned as `CaseFacts`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def check_case(case: Case, description: Description, data_root: Path) -> tuple[l
         contrasts: list[BorderContrast] = []
         for path in dict.fromkeys(case.images.values()):
             channels = [name for name in description.channels if case.images[name] == path]
-            found, opened = _read_file(case.id, path, "+".join(channels), len(channels), data_root)
+            found, opened = _read_listed(case.id, path, channels, description, data_root)
             faults += found
             if opened is None:
                 continue
@@ -79,7 +78,9 @@ def check_case(case: Case, description: Description, data_root: Path) -> tuple[l
 
 
 @dataclass(frozen=True)
-class _Opened:
+class Opened:
+    """A file whose voxels could be read."""
+
     header: Header
     stored: StoredVoxels
 
@@ -87,41 +88,44 @@ class _Opened:
 def _check_label(
     case_id: str, relative: str, description: Description, data_root: Path
 ) -> tuple[list[Fault], VolumeFacts | None, Foreground | None]:
-    names = None if description.instances else description.labels
-    faults, opened = _read_file(case_id, relative, "label", 1, data_root, label=True, names=names)
+    faults, opened = _read_listed(case_id, relative, [], description, data_root)
     if opened is None:
         return faults, None, None
     found, facts, foreground = check_label(case_id, relative, opened.header, opened.stored, description)
     return faults + found, facts, foreground
 
 
-def _read_file(
-    case_id: str,
-    relative: str,
-    subject: str,
-    num_frames: int,
-    data_root: Path,
-    *,
-    label: bool = False,
-    names: Mapping[str, int] | None = None,
-) -> tuple[list[Fault], _Opened | None]:
+def _read_listed(
+    case_id: str, relative: str, channels: list[str], description: Description, data_root: Path
+) -> tuple[list[Fault], Opened | None]:
+    """Read a file of the manifest as `read_file` does; it must lie below the data root."""
+    try:
+        path = file_path(relative, data_root, f"case {case_id}")
+    except InputError as error:
+        name = Path(relative).name if Path(relative).is_absolute() else relative
+        subject = "+".join(channels) or "label"
+        return [make_fault("N013", case_id, subject, error.what.replace(relative, name))], None
+    return read_file(case_id, path, relative, channels, description)
+
+
+def read_file(
+    case_id: str, path: Path, name: str, channels: list[str], description: Description
+) -> tuple[list[Fault], Opened | None]:
     """Read one file and run the checks common to images and labels; None if its voxels cannot be used.
 
-    `names` are the values of the labels by name, for label files that name their segments.
+    Args:
+        name: how messages name the file.
+        channels: whose frames the file holds; none for a label.
     """
     faults: list[Fault] = []
+    label, subject = not channels, "+".join(channels) or "label"
 
     def stop(code: str, measured: str) -> tuple[list[Fault], None]:
         return [*faults, make_fault(code, case_id, subject, measured)], None
 
     try:
-        path = file_path(relative, data_root, f"case {case_id}")
-    except InputError as error:
-        name = Path(relative).name if Path(relative).is_absolute() else relative
-        return stop("N013", error.what.replace(relative, name))
-    try:
         if not path.is_file():
-            return stop("N001", f"{relative} does not exist")
+            return stop("N001", f"{name} does not exist")
         with path.open("rb"):
             pass
     except OSError as error:
@@ -130,12 +134,12 @@ def _read_file(
         header = read_header(path, label=label)
     except DataError as error:
         return stop("N002", error.what)
-    broken = check_readable(case_id, subject, header, num_frames)
+    broken = check_readable(case_id, subject, header, len(channels) or 1)
     if any(fault.severity == "error" for fault in broken):
         return broken, None
-    faults = broken + check_grid(case_id, subject, header)
-    if names is not None:
-        header = join_names(header, names)
+    faults = broken + check_grid(case_id, subject, header, description.spacing_range_mm(channels))
+    if label and not description.instances:
+        header = join_names(header, description.labels)
     try:
         stored = read_stored(header, label=label)
     except UndeclaredError as error:
@@ -151,7 +155,7 @@ def _read_file(
         faults.append(make_fault("N017", case_id, subject, measured, severity="warning"))
     if measured := _find_infinite(stored):
         faults.append(make_fault("N004", case_id, subject, measured))
-    return faults, _Opened(header, stored)
+    return faults, Opened(header, stored)
 
 
 def _find_infinite(stored: StoredVoxels) -> str:

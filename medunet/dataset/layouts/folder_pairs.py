@@ -34,7 +34,7 @@ _IMAGE_FILES = (
 )
 _LABEL_FILES = ("label", "labels", "mask", "seg", "segmentation", "gt", "groundtruth", "ground_truth")
 _MAX_SHOWN = 4
-_LABEL_SUFFIX = r"(?i:[_.-](?:segmentation|seg|masks?|labels?|lbl|gt|roi))"
+LABEL_SUFFIX = r"(?i:[_.-](?:segmentation|seg|masks?|labels?|lbl|gt|roi))"
 _IMAGE_SUFFIX = r"(?i:[_.-](?:image|img|scan|ct|mri?))"
 
 
@@ -87,9 +87,9 @@ def _two_folders(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
 def _side_by_side(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
     """Yield pairs in the same folder, such as CASE.nii.gz and CASE_seg.nii.gz."""
     above = "(?:.*/)?"
-    label = rf"{above}(?P<id>[^/]+?){_LABEL_SUFFIX}{ending}"
+    label = rf"{above}(?P<id>[^/]+?){LABEL_SUFFIX}{ending}"
     for suffix in ("", rf"{_IMAGE_SUFFIX}"):
-        image = rf"(?!.*{_LABEL_SUFFIX}{ending}$){above}(?P<id>[^/]+?){suffix}{ending}"
+        image = rf"(?!.*{LABEL_SUFFIX}{ending}$){above}(?P<id>[^/]+?){suffix}{ending}"
         patterns = FilePatterns(image=image, label=label)
         pairs = _match(paths, patterns)
         if pairs and all(PurePosixPath(a).parent == PurePosixPath(b).parent for a, b in pairs):
@@ -140,7 +140,7 @@ def _best_suffixes(
     """Return the patterns with the most pairs, preferring those without suffixes."""
     best: tuple[FilePatterns, tuple[tuple[str, str], ...]] | None = None
     for image_suffix in ("", f"{_IMAGE_SUFFIX}?"):
-        for label_suffix in ("", f"{_LABEL_SUFFIX}?"):
+        for label_suffix in ("", f"{LABEL_SUFFIX}?"):
             patterns = FilePatterns(
                 image=rf"{images}(?P<id>[^/]+?){image_suffix}{ending}",
                 label=rf"{labels}(?P<id>[^/]+?){label_suffix}{ending}",

@@ -82,8 +82,8 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
     Raises:
         InputError: the layout is not supported, or the description's patterns cannot be used.
     """
-    patterns = _patterns(description)
-    channel_of = _channel_endings(description)
+    patterns = file_patterns(description)
+    channel_of = channel_endings(description)
     found: dict[str, _Files] = {}
     unmatched: list[Unmatched] = []
     for path in volume_files(description, data_root):
@@ -205,7 +205,7 @@ def _assemble(
     return make_case(description, case_id, images, label=files.label, split=split), []
 
 
-def _channel_endings(description: Description) -> dict[str, str]:
+def channel_endings(description: Description) -> dict[str, str]:
     """Return the channel of each file ending; nnU-Net's default endings are _0000, _0001, ..."""
     numbered = description.layout == "nnunet"
     return {
@@ -215,7 +215,12 @@ def _channel_endings(description: Description) -> dict[str, str]:
     }
 
 
-def _patterns(description: Description) -> tuple[FilePattern, ...]:
+def file_patterns(description: Description) -> tuple[FilePattern, ...]:
+    """Return the patterns of the layout's files, labels and images.
+
+    Raises:
+        InputError: the layout is not supported, or the description's patterns cannot be used.
+    """
     case_file = rf"(?P<id>[^/]+?){_NIFTI}"
     match description.layout:
         case "pairs" | "png" | "bids" if description.files is not None:
@@ -232,7 +237,7 @@ def _patterns(description: Description) -> tuple[FilePattern, ...]:
                 FilePattern("label", re.compile(rf"labels/(?P<id>[^/]+){expression_of(LABEL_PICTURES)}")),
             )
         case "nnunet":
-            channel = "|".join(re.escape(ending) for ending in _channel_endings(description))
+            channel = "|".join(re.escape(ending) for ending in channel_endings(description))
             image, label = (
                 rf"(?P<id>[^/]+)(?P<channel>{channel}){_SCAN}",
                 rf"(?P<id>[^/]+?){_SCAN}",
