@@ -275,9 +275,11 @@ def time_cohort(
     for pair in pairs:
         assert pair.prediction is not None
         start = time.perf_counter()
-        reference, prediction, _ = read_pair(pair.reference, pair.prediction)
+        labels = read_pair(pair.reference, pair.prediction)
         middle = time.perf_counter()
-        score_labels(reference.array, prediction, reference.spacing_mm, targets, targets, pair.case)
+        score_labels(
+            labels.reference.array, labels.prediction, labels.reference.spacing_mm, targets, targets, pair.case
+        )
         reading_s, scoring_s = reading_s + middle - start, scoring_s + time.perf_counter() - middle
     whole_s = []
     for workers in (1, 2):

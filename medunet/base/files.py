@@ -3,13 +3,17 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from medunet.base.errors import InputError
+
+_PREFIX_BYTES = 100  # of a file's name in the name of its temporary file
+_UNFINISHED = re.compile(r"(\..+\.)[a-z0-9_]{8}(\.\w+)+", re.DOTALL)  # as `tempfile` names them
 
 
 @contextmanager
@@ -24,10 +28,10 @@ def atomic_write(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -36,9 +40,26 @@ def atomic_write(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove what killed calls of `atomic_write` left of files that no process is writing now."""
+    folders: dict[Path, set[str]] = {}
+    for path in paths:
+        if len(path.name.encode()) <= _PREFIX_BYTES:  # of longer names several may have one prefix
+            folders.setdefault(path.parent, set()).add(_prefix(path))
+    for folder, prefixes in folders.items():
+        for file in folder.iterdir():
+            match = _UNFINISHED.fullmatch(file.name)
+            if match and match[1] in prefixes:
+                file.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name.encode()[:_PREFIX_BYTES].decode(errors='ignore')}."
 
 
 def write_text(path: Path, text: str) -> None:
@@ -113,7 +134,8 @@ def hash_value(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: OSError) -> InputError:
+    """Return the error for a file or folder that cannot be written."""
     return InputError(
         f"cannot be written ({error.strerror or error})",
         where=str(path),

@@ -43,9 +43,13 @@ class Record(BaseModel):
         """Return the record as a dictionary that can be written as JSON."""
         return self.model_dump(mode="json", by_alias=True)
 
+    def to_text(self) -> str:
+        """Return the content of the record's JSON file."""
+        return dump_json(self.to_dict()) + "\n"
+
     def write(self, path: Path) -> None:
         """Write the record to a JSON file atomically."""
-        write_text(path, dump_json(self.to_dict()) + "\n")
+        write_text(path, self.to_text())
 
 
 def read_yaml(path: Path) -> Any:

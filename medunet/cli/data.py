@@ -13,6 +13,7 @@ from medunet.commands.check import run_check
 from medunet.commands.manifest import (
     find_dataset_path,
     find_folds,
+    require_new_yaml,
     run_manifest,
     run_recognise,
     with_patients,
@@ -122,6 +123,8 @@ def manifest(
 ) -> None:
     """List the cases of a dataset and split them by patient into folds and, optionally, a test set."""
     description: Description | None = None
+    if describe is not None:
+        require_new_yaml(describe)
     if place := find_dataset_path(dataset):
         data_root = data_root or (place if place.is_dir() else place.parent)
         description = run_recognise(place, data_root)
@@ -130,8 +133,6 @@ def manifest(
         folds_file = folds_file or (None if divided else find_folds(place))
     if patient is not None:
         description = with_patients(description or load_description(dataset), patient)
-    if describe is not None:
-        write_description(description or load_description(dataset), describe)
     given = {
         "folds_file": None if folds_file is None else json.dumps(str(folds_file)),
         "test_file": None if test_file is None else json.dumps(str(test_file)),
@@ -141,6 +142,8 @@ def manifest(
     extra = [f"{key}={value}" for key, value in given.items() if value is not None]
     opened = open_run(run, data_root, [*(changes or []), *extra], exclude, dataset=description or dataset)
     run_manifest(opened)
+    if describe is not None:
+        write_description(description or load_description(dataset), describe)
 
 
 def check(
@@ -150,7 +153,9 @@ def check(
     accept: Annotated[
         list[str] | None,
         typer.Option(
-            "--accept", metavar="CODE:CASE=REASON", help="Accept a fault of a case; it is still listed."
+            "--accept",
+            metavar="CODE[:CASE=REASON]",
+            help="Accept a fault of a case, or of every case; it is still listed.",
         ),
     ] = None,
     allow_resample: Annotated[

@@ -21,8 +21,11 @@ from medunet.cli.options import (
 )
 from medunet.commands.plan import run_plan, show_network
 from medunet.commands.predict import predict_images, run_predict
+from medunet.commands.terminal import console
 from medunet.commands.train import run_train
 from medunet.commands.tune import run_tune
+from medunet.records.run_folder import RunFolder
+from medunet.runs.run import first_trained_fold
 
 
 def plan(
@@ -99,21 +102,51 @@ def predict(
     device: Device = None,
     overwrite: Overwrite = False,
     weights: Weights = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--accept",
+            metavar="CODE[:CASE]",
+            help="Predict in spite of a fault, in every scan or in one; may be repeated.",
+        ),
+    ] = None,
+    allow_resample: Annotated[
+        bool,
+        typer.Option(
+            "--allow-resample", help="Resample channels on different grids to the first one's grid."
+        ),
+    ] = False,
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
     if not images and (model / "model.json").exists():
         raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:
         refuse_options("the masks of held-out cases are written into the run's folder", {"--out": out})
+        given = {"--accept": accept, "--allow-resample": allow_resample or None}
+        refuse_options("faults of a run's own cases are accepted by `medunet check`", given)
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
-        exit_if_any(run_predict(opened, overwrite=overwrite))
+        only = opened.config.training.fold if fold is not None else None
+        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite))
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
-    folder = model if (model / "model.json").exists() else model / "folds" / (fold or "0") / "model"
+    folder = model
+    if not (model / "model.json").exists():
+        chosen = fold or first_trained_fold(RunFolder(model))
+        folder = RunFolder(model).model(chosen)
+        if fold is None and chosen != "0":
+            console.print(f"Fold 0 is not trained: the model of fold {chosen} predicts.", highlight=False)
     exit_if_any(
         predict_images(
-            folder, images, out, data_root, device_name=device or "auto", overwrite=overwrite, weights=weights
+            folder,
+            images,
+            out,
+            data_root,
+            device_name=device or "auto",
+            overwrite=overwrite,
+            weights=weights,
+            accept=accept or (),
+            allow_resample=allow_resample,
         )
     )

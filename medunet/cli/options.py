@@ -1,6 +1,7 @@
 """Options shared by several commands, and the functions that apply them."""
 
 from collections.abc import Mapping, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -72,8 +73,7 @@ def open_run(
         if not equals or not reason:
             raise InputError(f"'{entry}' has no reason", where="--exclude", hint="Write CASE=REASON.")
         reasons[case] = reason
-    config = opened.config.model_copy(update={"exclude": reasons})
-    return runs.Run(opened.folder, config, opened.data_root)
+    return replace(opened, config=opened.config.model_copy(update={"exclude": reasons}))
 
 
 def exit_if_any(failures: Sized) -> None:

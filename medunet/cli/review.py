@@ -21,6 +21,14 @@ from medunet.records.config import change_config
 from medunet.records.description import Description, load_description
 from medunet.records.scores import UNSCORED
 
+By = Annotated[
+    list[str] | None,
+    typer.Option("--by", help="Also group by this column, such as site or fold; may be repeated."),
+]
+Join = Annotated[
+    Path | None, typer.Option("--join", help="CSV with a column `case` and further columns for --by.")
+]
+
 
 def score(
     reference: Annotated[
@@ -47,6 +55,8 @@ def score(
     resample: Annotated[
         bool, typer.Option("--resample", help="Resample predictions on another grid to the reference's grid.")
     ] = False,
+    by: By = None,
+    join: Join = None,
     workers: Workers = None,
     data_root: DataRoot = None,
     changes: Changes = None,
@@ -61,7 +71,9 @@ def score(
         }
         refuse_options("a run is scored with its own description, into its own folder", given)
         opened = open_run(reference, data_root, changes)
-        scores = run_score(opened, targets=target or (), resample=resample, workers=workers)
+        scores = run_score(
+            opened, targets=target or (), resample=resample, workers=workers, by=by or (), join=join
+        )
     else:
         dataset = reference_dataset(reference, dataset, data_root, pairs)
         if dataset is None or out is None:
@@ -84,6 +96,8 @@ def score(
             data_root=data_root,
             resample=resample,
             workers=workers,
+            by=by or (),
+            join=join,
         )
     exit_if_any([row for row in scores if row.status in UNSCORED])
 
@@ -111,19 +125,22 @@ def compare(
         str | None,
         typer.Option(help="Dataset description of the labels of masks or readers: a name or YAML file."),
     ] = None,
+    by: By = None,
+    join: Join = None,
     data_root: DataRoot = None,
 ) -> None:
     """Compare methods by their scores on the same cases, or the readers of one case."""
     from medunet.commands.compare import compare_scores
     from medunet.commands.compare_readers import compare_reader_maps
 
-    given = {"--reference": reference, "--data-root": data_root}
+    given: dict[str, object] = {"--reference": reference, "--data-root": data_root}
     if readers is None:
         if reference is None:
             refuse_options("score tables already name their labels", {"--dataset": dataset, **given})
-        exit_if_any(compare_scores(scores or [], out, reference, dataset, data_root))
+        exit_if_any(compare_scores(scores or [], out, reference, dataset, data_root, by=by or (), join=join))
         return
-    refuse_options("readers are only compared with each other", {"SCORES": scores or None, **given})
+    given = {"SCORES": scores or None, **given, "--by": by or None, "--join": join}
+    refuse_options("readers are only compared with each other", given)
     if dataset is None:
         raise InputError("label maps need a description", where="--dataset", hint="Add --dataset NAME.")
     compare_reader_maps(readers, out, dataset)

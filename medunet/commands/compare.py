@@ -12,30 +12,39 @@ from rich.table import Table
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import write_json
+from medunet.commands.alone import alone
 from medunet.commands.score import reference_dataset, score_mask_files
 from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
 from medunet.records.scores import UNSCORED
-from medunet.scoring.compare import Comparison, PairDifference, compare
+from medunet.scoring.compare import Comparison, compare
+from medunet.scoring.intervals import describe_intervals
+from medunet.scoring.paired import PairDifference, Ranking
+from medunet.scoring.strata import choose_strata, columns_of_tables
 from medunet.scoring.tables import json_value, read_scores, write_table
 
 _NUM_NAMED = 5
 
 
+@alone("compare")
 def compare_scores(
     paths: Sequence[Path],
     out: Path,
     reference: Path | None = None,
     dataset: str | None = None,
     data_root: Path | None = None,
+    *,
+    by: Sequence[str] = (),
+    join: Path | None = None,
 ) -> list[str]:
     """Compare methods by their scores.csv, each given as that file or as the folder that contains it.
 
     With a `reference` (a folder of masks described by `dataset`, or a manifest.json) a method may also be a folder of
     masks without a scores.csv. It is scored first, into `out`/scores/<method>/.
 
-    Writes comparison.csv, comparison.json, ranking.csv and comparison.png. Returns the ids of the cases that are
-    absent from a method's scores or could not be scored here.
+    Writes comparison.csv, comparison.json, ranking.csv and comparison.png; with `by`, which names text columns of the
+    score tables or of the table `join` (see `choose_strata`), also strata.csv and strata_ranking.csv. Returns the ids
+    of the cases that are absent from a method's scores or could not be scored here.
 
     Raises:
         InputError: A path without scores, tables that cannot be compared, or an option that would be ignored.
@@ -50,24 +59,43 @@ def compare_scores(
         unscored = _score_masks(masks, reference, out / "scores", dataset, data_root)
         files |= {name: out / "scores" / name / "scores.csv" for name in masks}
     tables = {name: read_scores(file) for name, file in files.items()}
-    comparison = compare(tables)
+    cases = list(dict.fromkeys(case for table in tables.values() for case in table["case"]))
+    strata, remarks = choose_strata(by, columns_of_tables(list(tables.values()), by), cases, join)
+    comparison = compare(tables, strata)
     pairs = [_row(pair) for pair in comparison.pairs]
-    rankings = _ranking_rows(comparison)
+    rankings = _ranking_rows(comparison.rankings, comparison.methods)
     write_table(out / "comparison.csv", pairs)
     write_table(out / "ranking.csv", rankings)
+    stratum_pairs, stratum_rankings = _stratum_rows(comparison)
+    for name, rows in (("strata.csv", stratum_pairs), ("strata_ranking.csv", stratum_rankings)):
+        if rows:
+            write_table(out / name, rows)
+        else:
+            (out / name).unlink(missing_ok=True)
     about = {
         "medunet": __version__,
         "surface": comparison.surface,
         "difference": "first less second; failures count as 0 in overlaps and as infinite distances",
+        "intervals": describe_intervals(),
+        "test": "Wilcoxon's signed-rank test of one difference per patient, the mean of its cases",
+        "num_cases": comparison.num_cases,
+        "num_patients": comparison.num_patients,
+        "by": list(strata),
         "methods": comparison.letters,
         "absent": comparison.absent,
         "unscored": comparison.unscored,
         "labels_left_out": comparison.left_out,
     }
-    write_json(out / "comparison.json", json_value({"about": about, "pairs": pairs, "ranking": rankings}))
+    content = {"about": about, "pairs": pairs, "ranking": rankings}
+    content |= {"strata": stratum_pairs, "strata_ranking": stratum_rankings} if strata else {}
+    write_json(out / "comparison.json", json_value(content))
     if (figure := draw_comparison(comparison)) is not None:
         save_figure(out / "comparison.png", figure)
     console.print(comparison_table(comparison))
+    if strata:
+        console.print(stratum_table(comparison))
+    for remark in remarks:
+        console.print(f"  [yellow]strata[/] {escape(remark)}", highlight=False, soft_wrap=True)
     _print_gaps(comparison)
     print_stage("Compare", f"{len(tables)} methods, {len(comparison.labels)} labels", out / "comparison.csv")
     return sorted({case for cases in comparison.absent.values() for case in cases} | set(unscored))
@@ -76,11 +104,18 @@ def compare_scores(
 def comparison_table(comparison: Comparison) -> Table:
     """Return a terminal table of Dice and robust Hausdorff distance, with a row per label, metric and pair."""
     letters = comparison.letters
-    caption = "\n".join(f"{letter}: {escape(method)}" for method, letter in letters.items())
+    captions = [f"{letter}: {escape(method)}" for method, letter in letters.items()]
+    shown = [pair for pair in comparison.pairs if pair.metric in comparison.main_metrics[:2]]
+    over = f"{comparison.num_cases} cases"
+    if comparison.num_patients < comparison.num_cases:
+        over += f" of {comparison.num_patients} patients"
+    captions.append(f"over {over}; p: Wilcoxon's signed-rank test by patient, corrected by Holm's method")
+    captions.append("w/t/l: cases that the first won, tied and lost")
+    if reasons := dict.fromkeys(pair.no_interval for pair in shown if pair.no_interval):
+        captions.append(f"no 95% interval where there is none: {escape('; '.join(reasons))}")
     table = Table(
         title="Comparison: first less second, 95% interval",
-        caption=f"{caption}\np: Wilcoxon's signed-rank test, corrected by Holm's method\n"
-        "w/t/l: cases that the first won, tied and lost",
+        caption="\n".join(captions),
         caption_justify="left",
     )
     table.add_column("label", no_wrap=True)
@@ -88,18 +123,35 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column("pair", no_wrap=True)
     for heading in ("difference", "p", "w/t/l"):
         table.add_column(heading, justify="right")
-    for pair in comparison.pairs:
-        if pair.metric in comparison.main_metrics[:2]:
-            infinite = f" ({pair.num_infinite} infinite)" if pair.num_infinite else ""
-            table.add_row(
-                escape(pair.label),
-                pair.metric.replace("_", " "),
-                f"{letters[pair.first]}−{letters[pair.second]}",
-                _with_interval(pair) + infinite,
-                "<0.001" if pair.p_holm < 0.001 else number_text(pair.p_holm),
-                f"{pair.wins}/{pair.ties}/{pair.losses}",
-            )
+    for pair in shown:
+        table.add_row(escape(pair.label), pair.metric.replace("_", " "), *_cells(pair, letters))
     return table
+
+
+def stratum_table(comparison: Comparison) -> Table:
+    """Return a terminal table of Dice with a row per stratum, label and pair of methods."""
+    table = Table(title="Strata: difference in Dice, first less second, 95% interval")
+    for heading in ("stratum", "patients", "label", "pair"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("difference", "p", "w/t/l"):
+        table.add_column(heading, justify="right")
+    for stratum in comparison.strata:
+        for pair in stratum.pairs:
+            if pair.metric == comparison.main_metrics[0]:
+                head = (f"{stratum.by} {stratum.value}", str(stratum.num_patients), pair.label)
+                table.add_row(*map(escape, head), *_cells(pair, comparison.letters))
+    return table
+
+
+def _cells(pair: PairDifference, letters: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the cells of a pair that both tables show: the methods, the difference, p, and wins, ties and losses."""
+    infinite = f" ({pair.num_infinite} infinite)" if pair.num_infinite else ""
+    return (
+        f"{letters[pair.first]}−{letters[pair.second]}",
+        _with_interval(pair) + infinite,
+        "<0.001" if pair.p_holm < 0.001 else number_text(pair.p_holm),
+        f"{pair.wins}/{pair.ties}/{pair.losses}",
+    )
 
 
 def _score_masks(
@@ -181,12 +233,22 @@ def _row(pair: PairDifference) -> dict[str, Any]:
     return row
 
 
-def _ranking_rows(comparison: Comparison) -> list[dict[str, Any]]:
+def _stratum_rows(comparison: Comparison) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of strata.csv and strata_ranking.csv."""
+    pairs, rankings = [], []
+    for stratum in comparison.strata:
+        head = {"by": stratum.by, "stratum": stratum.value}
+        pairs += [{**head, **_row(pair)} for pair in stratum.pairs]
+        rankings += [{**head, **row} for row in _ranking_rows(stratum.rankings, comparison.methods)]
+    return pairs, rankings
+
+
+def _ranking_rows(rankings: Sequence[Ranking], methods: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row per ranking and method, with the fraction of bootstrap samples in which it has each rank."""
     rows = []
-    for ranking in comparison.rankings:
+    for ranking in rankings:
         stability = ranking.stability
-        for index, method in enumerate(comparison.methods):
+        for index, method in enumerate(methods):
             shares = {f"share_rank_{rank}": share for rank, share in enumerate(stability.shares[index], 1)}
             rows.append(
                 {

@@ -12,6 +12,7 @@ from rich.table import Table
 from medunet import __version__
 from medunet.base.errors import DataError, InputError, MedunetError
 from medunet.base.files import write_json
+from medunet.commands.alone import alone
 from medunet.commands.compare import number_text
 from medunet.commands.terminal import console, print_stage
 from medunet.imaging.volume import Volume
@@ -24,6 +25,7 @@ from medunet.scoring.reading import grid_difference
 from medunet.scoring.tables import json_value, write_table
 
 
+@alone("compare")
 def compare_reader_maps(
     folder: Path, out: Path, dataset: str, surface: Surface = "area"
 ) -> list[TargetAgreement]:

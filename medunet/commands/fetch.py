@@ -1,10 +1,6 @@
 """`medunet fetch`: download a public dataset, verify and unpack it; a stopped download is resumed."""
 
-import errno
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +9,7 @@ from rich.table import Table
 
 from medunet.base.errors import DataError, InputError
 from medunet.base.files import read_json_object, write_json
+from medunet.base.lock import hold
 from medunet.base.progress import ByteBar
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.archives import unpack
@@ -21,9 +18,6 @@ from medunet.dataset.manifest import make_manifest
 from medunet.dataset.public_archives import ARCHIVES, Archive, choose_archive
 from medunet.records.data_root import case_paths
 from medunet.records.description import load_description
-
-if sys.platform != "win32":
-    import fcntl
 
 _MARK = ".fetched.json"  # in the folder of scans: the checksum of the source archive
 
@@ -42,14 +36,14 @@ def run_fetch(
     partial download.
 
     Raises:
-        InputError: From `choose_archive` and `download`; or another fetch is running in `out`, or the folder comes
-            from another archive.
+        InputError: From `choose_archive` and `download`; or another fetch of this archive is running in `out`, or
+            the folder comes from another archive.
         DataError: The archive has a wrong checksum, is damaged or unsafe, or images or labels are missing.
     """
     archive = choose_archive(name, url, checksum)
     folder, work = out / archive.folder, out / f".{archive.folder}.fetch"
-    work.mkdir(parents=True, exist_ok=True)
-    with _locked(work):
+    with hold(out, "fetch", [archive.folder]):
+        work.mkdir(exist_ok=True)
         if folder.exists():
             _require_same(archive, folder)
             console.print(f"{escape(str(folder))} already exists", highlight=False, soft_wrap=True)
@@ -144,26 +138,3 @@ def _count_cases(archive: Archive, folder: Path) -> str:
         )
     num_training = sum(case.split == "train" for case in manifest.cases)
     return f"{num_training} training cases, {len(manifest.cases) - num_training} others"
-
-
-@contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """Lock a work folder against other fetches.
-
-    Raises:
-        InputError: Another fetch has locked it.
-    """
-    with (work / "lock").open("w") as lock:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    "another fetch is running here",
-                    where=str(work.parent),
-                    hint="Wait until it has finished.",
-                ) from error
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a network file system without locks
-                    raise
-        yield

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.manifest_checks import fault_table
 from medunet.dataset.dicom.importer import import_tree
@@ -18,6 +19,7 @@ from medunet.records.fault import Fault
 _STYLES = {"refused": "bold red", "left out": "dim", "imported": ""}
 
 
+@alone("import-dicom")
 def import_and_show(
     tree: Path, out: Path, description: Description | None, *, repair: bool, workers: int | None
 ) -> list[Fault]:

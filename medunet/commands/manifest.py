@@ -10,16 +10,15 @@ from rich.markup import escape
 
 from medunet.base.errors import InputError
 from medunet.base.files import write_text
+from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import with_accepted
 from medunet.dataset.checks.duplicates import part_of
-from medunet.dataset.held_out import read_test_names
 from medunet.dataset.layouts.datalists import has_cases
 from medunet.dataset.layouts.detection import recognise
 from medunet.dataset.layouts.nnunet import find_splits
 from medunet.dataset.likely_patients import find_likely_patients
 from medunet.dataset.manifest import make_manifest
-from medunet.dataset.splits import read_folds
 from medunet.records.description import Description, descriptions_folder, load_description
 from medunet.records.manifest import Manifest
 from medunet.runs.computing import require_one_process
@@ -28,25 +27,28 @@ from medunet.runs.run import Run
 _MAX_NAMES = 8
 
 
+@alone("manifest")
 def run_manifest(run: Run) -> Manifest:
-    """List the cases below the data root with folds and write the manifest; accepted faults stay accepted."""
+    """List the cases below the data root with folds and write the manifest; accepted faults stay accepted.
+
+    Nothing is written before all has succeeded.
+    """
     require_one_process()
     config = run.config
     manifest = make_manifest(
         run.read_description(),
         run.data_root,
         seed=config.seed,
-        folds=None if config.folds_file is None else read_folds(run.folder.root / config.folds_file),
+        folds=run.read_folds(),
         holdout=config.holdout,
         test_share=config.test_share,
-        test_names=None if config.test_file is None else read_test_names(run.folder.root / config.test_file),
+        test_names=run.read_test_names(),
         stratify=config.stratify,
         exclude=config.exclude,
     )
     if run.folder.manifest.exists():
         manifest = with_accepted(manifest, Manifest.read(run.folder.manifest).accepted)
-    manifest.write(run.folder.manifest)
-    run.save()
+    run.save(manifest)
     num_tests = sum(case.split == "test" for case in manifest.used)
     tests = f", {num_tests} in the test set" if num_tests else ""
     print_stage(
@@ -157,8 +159,8 @@ def find_folds(place: Path) -> Path | None:
     return splits
 
 
-def write_description(description: Description, path: Path) -> None:
-    """Write a description to a YAML file that the user can edit.
+def require_new_yaml(path: Path) -> None:
+    """Check that a description can be written to a file.
 
     Raises:
         InputError: The file exists, or does not end in .yaml or .yml.
@@ -166,6 +168,10 @@ def write_description(description: Description, path: Path) -> None:
     if path.exists() or path.suffix not in (".yaml", ".yml"):
         what = "already exists" if path.exists() else "does not end in .yaml or .yml"
         raise InputError(what, where=f"--describe {path}", hint="Give a new FILE.yaml.")
+
+
+def write_description(description: Description, path: Path) -> None:
+    """Write a description to a YAML file that the user can edit."""
     plain = description.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     write_text(path, yaml.safe_dump({"schema": description.schema_, **plain}, sort_keys=False))
     print_stage("Description", "edit the names in this file", path)

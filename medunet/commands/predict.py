@@ -1,47 +1,84 @@
 """`medunet predict`: segment a run's held-out cases, or any scans, with a trained model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from medunet.base.errors import InputError
+from medunet.base.files import read_json_object
 from medunet.commands.terminal import console, print_stage
+from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES, parse_accepted
+from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.records.config import WeightsName
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
-from medunet.records.manifest import Manifest
+from medunet.records.manifest import Accepted, Manifest
 from medunet.runs.computing import (
     precision_for,
     require_one_process,
     set_up_cpu,
 )
-from medunet.runs.run import Run, each_fold, held_out_cases
+from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
+
+if TYPE_CHECKING:
+    from medunet.inference.predict import Scan
+
+_MOST_NAMES = 20
 
 
-def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False) -> dict[str, str]:
+def run_predict(
+    run: Run, *, model: Path | None = None, fold: int | str | None = None, overwrite: bool = False
+) -> dict[str, str]:
     """Predict the held-out cases of a run and return the failed ones with their reasons.
 
-    These are the cases that the configured fold holds out. For fold "each", every fold's model predicts its own
-    held-out cases. With the `model` folder of another run, all cases are predicted.
+    The model of every trained fold predicts the cases that it holds out, the last one the test cases too; folds that
+    are not trained are named on the console. `fold` predicts those of one fold alone ("each": of every trained one).
+    With the `model` folder of another run, all cases are predicted.
 
     Raises:
-        InputError: The model was trained on some of these held-out cases, or on other channels.
+        InputError: No fold is trained, or a model was trained on some of these held-out cases, or on other channels.
     """
+    if model is not None or fold not in (None, "each"):
+        return _predict_cases(run, model=model, fold=fold, overwrite=overwrite)
+    folds = list(trained_cards(run))
+    if not folds:
+        raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
+    failed: dict[str, str] = {}
+    for one in folds:
+        is_last = one == folds[-1]
+        failed |= _predict_cases(run, fold=one, with_tests=is_last, overwrite=overwrite)
+    if text := describe_untrained(run, folds, "predicted"):
+        console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
+    return failed
+
+
+def _predict_cases(
+    run: Run,
+    *,
+    model: Path | None = None,
+    fold: int | str | None = None,
+    with_tests: bool = True,
+    overwrite: bool = False,
+) -> dict[str, str]:
+    """Predict the cases that a fold holds out, without the test cases unless `with_tests`; with `model`, all cases."""
     require_one_process()
     from medunet.compute.devices import choose_device
     from medunet.inference.model import Model, read_card
     from medunet.inference.predict import Scan, predict_scans
     from medunet.inference.probe import choose_prediction
 
-    if model is None and run.config.training.fold == "each":
-        failures = [run_predict(one, overwrite=overwrite) for one in each_fold(run)]
-        return {case: reason for failed in failures for case, reason in failed.items()}
-    manifest, fold = run.read_manifest(), run.config.training.fold
-    cases = held_out_cases(run, fold) if model is None else list(manifest.used)
+    manifest = run.read_manifest()
+    if model is not None:
+        cases, folder = list(manifest.used), model
+    else:
+        assert fold is not None
+        cases, folder = held_out_cases(run, fold), run.folder.model(fold)
+        cases = [case for case in cases if with_tests or case.split != "test"]
     device = choose_device(run.config.device)
     set_up_cpu(device)
-    folder = model or run.folder.model(fold)
     card = read_card(folder)
     how = choose_prediction(card.plan, card.description, device, precision_for(run.config, device))
     loaded = Model.load(
@@ -60,7 +97,12 @@ def run_predict(run: Run, *, model: Path | None = None, overwrite: bool = False)
         )
     require_same_channels(loaded.card.description, manifest.description)
     scans = [
-        Scan(case.id, case_paths(case, manifest.description, run.data_root)[0], case.resample)
+        Scan(
+            case.id,
+            case_paths(case, manifest.description, run.data_root)[0],
+            case.resample,
+            accepted_of(case.id, manifest),
+        )
         for case in cases
     ]
     failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
@@ -77,35 +119,64 @@ def predict_images(
     device_name: str,
     overwrite: bool,
     weights: WeightsName | None = None,
+    accept: Sequence[str] = (),
+    allow_resample: bool = False,
 ) -> dict[str, str]:
     """Predict image files and folders, or the cases of one manifest.json, with a trained model.
 
     Returns the failed cases with their reasons. For `weights`, see `Model.load`.
+
+    Args:
+        accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
+        allow_resample: resample the channels of a case that are on different grids to the grid of the first one.
     """
     from medunet.compute.devices import choose_device
+    from medunet.inference.given_scans import find_scans
     from medunet.inference.model import Model, read_card
-    from medunet.inference.predict import Scan, predict_scans, scans_from_files
+    from medunet.inference.predict import Scan, predict_scans
     from medunet.inference.probe import choose_prediction
 
+    card = read_card(folder)
+    if len(images) == 1 and images[0].suffix == ".json":
+        listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
+        require_same_channels(card.description, listed.description)
+        scans = [
+            Scan(
+                case.id,
+                case_paths(case, listed.description, root)[0],
+                case.resample,
+                accepted_of(case.id, listed),
+            )
+            for case in listed.used
+        ]
+    else:
+        given = find_scans(images, card)
+        scans = given.scans
+        print_left_out(given.left_out, given.notes)
+    accepted = parse_accepted(accept, [scan.case for scan in scans], reasons=False)
+    scans = [_with_accepted(scan, accepted, allow_resample=allow_resample) for scan in scans]
     device = choose_device(device_name)
     set_up_cpu(device)
-    card = read_card(folder)
     how = choose_prediction(card.plan, card.description, device)
     model = Model.load(
         folder, device=device, precision=how.precision, channels_last=how.channels_last, weights=weights
     )
-    if len(images) == 1 and images[0].suffix == ".json":
-        listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
-        require_same_channels(model.card.description, listed.description)
-        scans = [
-            Scan(case.id, case_paths(case, listed.description, root)[0], case.resample)
-            for case in listed.used
-        ]
-    else:
-        scans = scans_from_files(images, model.card.description)
-    failed = predict_scans(model, scans, out, model.card.inference, overwrite=overwrite)
+    failed = predict_scans(model, scans, out, card.inference, overwrite=overwrite)
+    print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
     return failed
+
+
+def accepted_of(case_id: str, manifest: Manifest) -> tuple[Accepted, ...]:
+    """Return the faults of a case that the manifest accepts."""
+    return tuple(entry for entry in manifest.accepted if entry.case == case_id)
+
+
+def _with_accepted(scan: "Scan", accepted: Sequence[Accepted], *, allow_resample: bool) -> "Scan":
+    """Return a scan with the accepted faults that concern it; it is resampled if different grids are accepted."""
+    own = tuple(entry for entry in accepted if entry.case in (scan.case, EVERY_CASE))
+    resample = scan.resample or allow_resample or any(entry.code in GRID_CODES for entry in own)
+    return replace(scan, accepted=(*scan.accepted, *own), resample=resample)
 
 
 def require_same_channels(trained: Description, given: Description) -> None:
@@ -128,8 +199,46 @@ def require_same_channels(trained: Description, given: Description) -> None:
         )
 
 
+def print_left_out(left_out: Mapping[str, Sequence[str]], notes: Sequence[str]) -> None:
+    """Print the names of the given files that are not predicted, by the reason, and how files were understood."""
+    for note in notes:
+        console.print(f"  [yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
+    for reason, names in left_out.items():
+        text = f"{_listed(names)}: {reason}"
+        console.print(f"  [yellow]left out[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def print_warnings(cases: Sequence[str], accepted: Sequence[Accepted], folder: Path) -> None:
+    """Print the warnings and accepted faults of predicted cases, by code, from the index beside the masks."""
+    entries = read_json_object(folder / "index.json")["cases"]
+    rows = [(case, row) for case in cases for row in entries.get(case, {}).get("faults", ())]
+    for code in dict.fromkeys(row["code"] for _, row in rows):
+        ours = [
+            (case, row)
+            for case, row in rows
+            if row["code"] == code and (row["severity"] == "warning" or row.get("accepted"))
+        ]
+        for accepting in (False, True):
+            each = [
+                f"{case} ({row['measured']})" for case, row in ours if bool(row.get("accepted")) is accepting
+            ]
+            if each:
+                word = "accepted" if accepting else "warning"
+                kind = FAULT_KINDS[code]
+                text = f"{code} {kind.title}: {_listed(each)}" + ("" if accepting else f". {kind.hint}")
+                console.print(f"  [yellow]{word}[/] {escape(text)}", highlight=False, soft_wrap=True)
+    for code in dict.fromkeys(entry.code for entry in accepted):
+        if not any(row["code"] == code for _, row in rows):
+            console.print(f"  [yellow]accepted[/] {code}, but no predicted scan has it", highlight=False)
+
+
 def print_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> None:
     """Print how many cases were predicted, and every failed case with its reason."""
     print_stage("Predict", f"{num_scans - len(failed)} of {num_scans} cases", folder)
     for case, reason in failed.items():
         console.print(f"  [red]failed[/] {escape(case)}: {escape(reason)}", highlight=False, soft_wrap=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from medunet.commands.alone import alone
 from medunet.commands.terminal import print_stage
 from medunet.runs.run import Run
 
 
+@alone("report")
 def run_report(run: Run) -> Path:
     """Write the pages of the report and return the path of the index."""
     from medunet.reporting.report import report_run

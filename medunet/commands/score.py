@@ -9,6 +9,7 @@ from rich.markup import escape
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import read_json_object
+from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.imaging.volumes import mask_ending
 from medunet.records.config import Config
@@ -18,25 +19,35 @@ from medunet.records.manifest import Manifest
 from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
 from medunet.records.scores import CaseScore
 from medunet.runs.provenance import add_provenance
-from medunet.runs.run import Run, held_out_cases, trained_cards
+from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
 
 
+@alone("score")
 def run_score(
-    run: Run, *, targets: Sequence[str] = (), resample: bool = False, workers: int | None = None
+    run: Run,
+    *,
+    targets: Sequence[str] = (),
+    resample: bool = False,
+    workers: int | None = None,
+    by: Sequence[str] = (),
+    join: Path | None = None,
 ) -> list[CaseScore]:
     """Score every labelled case that a trained fold holds out; a missing mask is a failed case.
 
-    Fold "all" is used only if no numbered fold is trained. In a run without its own model (`external_run`), all
+    Folds that are not trained are named on the console. Fold "all" is used only if no numbered fold is trained. In a run without its own model (`external_run`), all
     labelled cases are scored. Targets are matched by name with those of the model; `targets` selects some of them.
-    For `resample` and `workers`, see `score_pairs`.
+    For `resample` and `workers`, see `score_pairs`; for `by` and `join`, `score_and_show`.
 
     Raises:
         InputError: Masks were predicted by an earlier model, or there is nothing to score.
     """
     from medunet.reporting.explanations import describe_weights
     from medunet.scoring.pairs import Pair
+    from medunet.scoring.strata import columns_of_cases
 
     manifest, cards = run.read_manifest(), trained_cards(run)
+    if not cards and not any(run.folder.predictions.glob("*")):
+        raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
     cases = {case.id: case for case in manifest.used} if not cards else {}
     hashes: dict[str, set[str]] = {}
     for fold, card in cards.items():
@@ -75,10 +86,15 @@ def run_score(
         run.config,
         run.folder.root,
         about,
+        columns=columns_of_cases(manifest.cases),
+        by=by,
+        join=join,
         resample=resample,
         workers=workers,
     )
     add_provenance(run, "score", about)
+    if text := describe_untrained(run, cards, "scored"):
+        console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     if seen:
         console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
     if text := describe_weights(about):
@@ -86,6 +102,7 @@ def run_score(
     return scores
 
 
+@alone("score")
 def score_mask_files(
     reference: Path,
     prediction: Path,
@@ -99,26 +116,34 @@ def score_mask_files(
     resample: bool = False,
     workers: int | None = None,
     keep_journal: bool = False,
+    by: Sequence[str] = (),
+    join: Path | None = None,
 ) -> list[CaseScore]:
     """Score masks of any tool, given as files or folders, against references described by `config.dataset`.
 
     The reference may also be a manifest.json; then all its labelled cases below `data_root` are expected. Labels are
     matched by name. The names of the prediction's labels come from `prediction_description`, otherwise from the
     index.json that medunet wrote next to the masks, otherwise from the reference's description. For `keep_journal`,
-    see `score_and_show`.
+    `by` and `join`, see `score_and_show`.
 
     Raises:
         InputError: A target is not declared, a path does not exist, or no file names match.
     """
     from medunet.scoring.pairs import find_pairs, match_cases
+    from medunet.scoring.strata import columns_of_cases
 
     if reference.suffix == ".json":
         listed = Manifest.read(reference)
         description = listed.description
         pairs, unmatched = match_cases(_labels_of(listed, data_root), prediction)
+        columns = columns_of_cases(listed.cases)
     else:
         description = load_description(config.dataset)
         pairs, unmatched = find_pairs(reference, prediction, pairs_csv)
+        columns = {
+            "patient": {pair.case: description.patient_of(pair.case) for pair in pairs},
+            "site": {pair.case: description.site_of(pair.case) or "" for pair in pairs},
+        }
     wanted = choose_targets(description, targets)
     prediction_folder = prediction if prediction.is_dir() else prediction.parent
     predicted = read_index_targets(prediction_folder)
@@ -138,6 +163,9 @@ def score_mask_files(
         config,
         out,
         about,
+        columns=columns,
+        by=by,
+        join=join,
         prediction_instances_as=described.instances_as if described else None,
         prediction_renumber=described.renumber if described else None,
         resample=resample,
@@ -155,6 +183,9 @@ def score_and_show(
     out: Path,
     about: dict[str, Any],
     *,
+    columns: Mapping[str, Mapping[str, str]],
+    by: Sequence[str] = (),
+    join: Path | None = None,
     prediction_instances_as: int | None = None,
     prediction_renumber: Mapping[int, int] | None = None,
     resample: bool = False,
@@ -163,16 +194,21 @@ def score_and_show(
 ) -> list[CaseScore]:
     """Score pairs of masks, write the tables and print a summary.
 
+    `columns` has the patient, the site and more of each case, by column and case. The scores are also summarised for
+    each value of the columns in `by`, which are among these or in the table `join` (see `choose_strata`).
+
     A stopped call is resumed from its journal of finished cases. With `keep_journal` the journal also remains after
     a finished call, so that a repeated call only scores cases that have changed. For `resample` and `workers`, see
     `score_pairs`.
 
     Raises:
-        InputError: Lesions or clDice are configured for a target that is not declared.
+        InputError: Lesions or clDice are configured for a target that is not declared, or a column does not exist.
     """
-    from medunet.commands.score_table import score_table
+    from medunet.commands.score_table import score_table, strata_table
+    from medunet.scoring.columns import robust_column
     from medunet.scoring.evaluate import score_pairs
     from medunet.scoring.labels import ScoreOptions
+    from medunet.scoring.strata import choose_strata, name_columns, summarise_strata
     from medunet.scoring.tables import write_scores
 
     options = config.scoring.model_dump()
@@ -186,6 +222,9 @@ def score_and_show(
     names = [name for name in wanted if name in predicted]
     options["lesions"] = {name: rules for name, rules in options["lesions"].items() if name in names}
     options["tubes"] = tuple(name for name in options["tubes"] if name in names)
+    strata, remarks = choose_strata(by, columns, [pair.case for pair in pairs], join)
+    for remark in remarks:
+        console.print(f"  [yellow]strata[/] {escape(remark)}", highlight=False, soft_wrap=True)
     journal = out / "scores.partial.jsonl"
     scores = score_pairs(
         pairs,
@@ -201,6 +240,7 @@ def score_and_show(
         workers=workers,
         journal=journal,
     )
+    scores = name_columns(scores, {"patient": columns["patient"], "site": columns["site"], **strata})
     about = {
         "medunet": __version__,
         **about,
@@ -209,10 +249,14 @@ def score_and_show(
         "unit_of_length": description.unit,
     }
     ending = mask_ending(pairs[0].reference)
-    summaries = write_scores(scores, out, about=about, targets=wanted, mask_ending=ending)
+    summaries = write_scores(scores, out, about=about, targets=wanted, mask_ending=ending, by=list(strata))
     if not keep_journal:
         journal.unlink(missing_ok=True)
     console.print(score_table(scores, summaries, description.unit))
+    if strata:
+        column = robust_column(scores)
+        groups = summarise_strata(scores, list(strata), ["dice", column])
+        console.print(strata_table(groups, column, description.unit))
     print_stage("Score", f"{len(pairs)} cases", out / "scores.csv")
     return scores
 

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from medunet.records.scores import UNSCORED, CaseScore
 from medunet.scoring.columns import metric_columns, robust_column
-from medunet.scoring.summary import LabelSummary, MetricSummary, dice_by_case, mean_dice
+from medunet.scoring.strata import Stratum
+from medunet.scoring.summary import LabelSummary, MetricSummary, average_dice, dice_by_case
 
 _NUM_WORST = 3
 
@@ -16,7 +17,8 @@ _NUM_WORST = 3
 def score_table(scores: Sequence[CaseScore], summaries: Sequence[LabelSummary], unit: str = "mm") -> Table:
     """Return a terminal table with a row per label, and below it the mean Dice and the worst cases.
 
-    Dice is shown with its 95% interval. Counts other than "scored" that are zero for every label are left out.
+    Dice is shown with its 95% interval over patients; the caption says why there is none. Counts other than "scored"
+    that are zero for every label are left out.
     `unit` is the unit of lengths: mm, or px for 2D images.
     """
     tolerances = [name for name in metric_columns(scores) if name.startswith("nsd_")]
@@ -24,7 +26,7 @@ def score_table(scores: Sequence[CaseScore], summaries: Sequence[LabelSummary], 
     statuses = ("both_empty", "missed", "false_positive", *UNSCORED)
     present = [name for name in statuses if any(getattr(summary, f"num_{name}") for summary in summaries)]
     title = "Scores: mean over cases (95% interval)"
-    table = Table(title=title, caption=_caption(scores), caption_justify="left")
+    table = Table(title=title, caption=_caption(scores, summaries), caption_justify="left")
     table.add_column("label", no_wrap=True)
     for name in (*shown, "scored", *present):
         table.add_column(name.replace("_", " ").replace("mm", unit), justify="right")
@@ -38,6 +40,34 @@ def score_table(scores: Sequence[CaseScore], summaries: Sequence[LabelSummary], 
     return table
 
 
+def strata_table(strata: Sequence[Stratum], column: str, unit: str = "mm") -> Table:
+    """Return a terminal table with a row per stratum and label; `column` is the robust Hausdorff distance."""
+    table = Table(title="Strata: mean over cases (95% interval)", caption_justify="left")
+    for name in (
+        "stratum",
+        "patients",
+        "cases",
+        "label",
+        "dice",
+        column.replace("_", " ").replace("mm", unit),
+    ):
+        table.add_column(name, no_wrap=name in ("stratum", "label"))
+    reasons = []
+    for stratum in strata:
+        reasons.append(f"{stratum.by} {stratum.value}: {stratum.dice.no_interval}")
+        for index, summary in enumerate(stratum.summary):
+            head = (f"{stratum.by} {stratum.value}", str(stratum.num_patients), str(stratum.num_cases))
+            table.add_row(
+                *(map(escape, head) if index == 0 else ("", "", "")),
+                escape(summary.label),
+                _cell(summary.metrics["dice"], with_interval=True),
+                _cell(summary.metrics[column], with_interval=False),
+            )
+    if without := [escape(text) for text in reasons if not text.endswith(": ")]:
+        table.caption = f"without an interval: {'; '.join(without)}"
+    return table
+
+
 def _cell(metric: MetricSummary, *, with_interval: bool) -> str:
     mean = "–" if math.isnan(metric.mean) else f"{metric.mean:.3f}"
     if with_interval and not math.isnan(metric.mean_low):
@@ -45,8 +75,22 @@ def _cell(metric: MetricSummary, *, with_interval: bool) -> str:
     return f"{mean} ({metric.num_infinite} infinite)" if metric.num_infinite else mean
 
 
-def _caption(scores: Sequence[CaseScore]) -> str:
+def _caption(scores: Sequence[CaseScore], summaries: Sequence[LabelSummary]) -> str:
     by_case = {case: dice for case, dice in dice_by_case(scores).items() if not math.isnan(dice)}
     worst = sorted(by_case.items(), key=lambda item: item[1])[:_NUM_WORST]
     listed = ", ".join(f"{escape(case)} {dice:.3f}" for case, dice in worst)
-    return f"mean Dice {mean_dice(scores):.3f} over {len(by_case)} cases; worst: {listed or '–'}"
+    dice = average_dice(by_case, {score.case: score.unit for score in scores})
+    mean = f"{dice.mean:.3f}" if by_case else "undefined"
+    over = f"{dice.num_cases} cases"
+    if dice.num_patients < dice.num_cases:
+        over += f" of {dice.num_patients} patients"
+    if undefined := len({score.case for score in scores}) - len(by_case):
+        over += f" ({undefined} more undefined: nothing to find, and nothing found)"
+    interval = f" ({dice.low:.3f}–{dice.high:.3f})" if not dice.no_interval else ""
+    text = f"mean Dice {mean}{interval} over {over}; worst: {listed or '–'}"
+    reasons = [
+        f"{summary.label} ({metric.no_interval})"
+        for summary in summaries
+        if (metric := summary.metrics["dice"]).no_interval
+    ]
+    return text + (f"\nno 95% interval of Dice: {escape(', '.join(reasons))}" if reasons else "")

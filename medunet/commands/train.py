@@ -1,6 +1,10 @@
 """`medunet train`: train or resume one fold, or all folds one after the other."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 from medunet.base.errors import StoppedError
+from medunet.base.lock import hold
 from medunet.commands.terminal import console, print_stage
 from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
 from medunet.runs.check_status import require_passed_check
@@ -26,40 +30,56 @@ def run_train(run: Run) -> list[ModelCard]:
     set_up_cpu(device)
     cards = []
     for one in each_fold(run):
-        manifest, plan = one.read_manifest(), one.read_plan()
-        find_resume_checkpoint(one.folder, manifest, plan, one.config)
-        compute = processes.broadcast(choose_run_compute(one, device) if processes.is_first else None)
-        if processes.is_first:
-            run.save()
-        fold, name = one.config.training.fold, device_name(device)
-        many = f" in {processes.count} processes" if processes.count > 1 else ""
-        layout = ", channels-last" if compute.channels_last else ""
-        console.print(
-            f"Training fold {fold} on {name}{many} in {compute.precision}{layout}: {compute.why}",
-            soft_wrap=True,
-        )
-        try:
-            card = train_fold(
-                one.folder,
-                manifest,
-                plan,
-                one.config,
-                one.data_root,
-                device=device,
-                compute=compute,
-                processes=processes,
+        with _alone(one, processes):
+            manifest, plan = one.read_manifest(), one.read_plan()
+            find_resume_checkpoint(one.folder, manifest, plan, one.config)
+            compute = processes.broadcast(choose_run_compute(one, device) if processes.is_first else None)
+            if processes.is_first:
+                run.save()
+            fold, name = one.config.training.fold, device_name(device)
+            many = f" in {processes.count} processes" if processes.count > 1 else ""
+            layout = ", channels-last" if compute.channels_last else ""
+            console.print(
+                f"Training fold {fold} on {name}{many} in {compute.precision}{layout}: {compute.why}",
+                soft_wrap=True,
             )
-        except KeyboardInterrupt as stop:
-            raise StoppedError(
-                "stopped", hint="Run the same command to resume from the last checkpoint."
-            ) from stop
-        if card.train_is_validation:
-            console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
-        dice = ", ".join(
-            f"{key.removeprefix('dice_') if key != 'dice' else 'mean'} {value:.3f}"
-            for key, value in card.validation_dice.items()
-            if value is not None
-        )
-        print_stage("Train", f"best validation Dice: {dice}", one.folder.model(fold))
-        cards.append(card)
+            try:
+                card = train_fold(
+                    one.folder,
+                    manifest,
+                    plan,
+                    one.config,
+                    one.data_root,
+                    device=device,
+                    compute=compute,
+                    processes=processes,
+                )
+            except KeyboardInterrupt as stop:
+                raise StoppedError(
+                    "stopped", hint="Run the same command to resume from the last checkpoint."
+                ) from stop
+            if card.train_is_validation:
+                console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
+            print_stage("Train", describe_dice(card), one.folder.model(fold))
+            cards.append(card)
     return cards
+
+
+def _alone(run: Run, processes: Any) -> AbstractContextManager[None]:
+    """Hold the lock of a fold; of several processes that train it together the first one, which writes, holds it."""
+    if not processes.is_first:
+        return nullcontext()
+    return hold(run.folder.root, "train", [f"fold {run.config.training.fold}"])
+
+
+def describe_dice(card: ModelCard) -> str:
+    """Return a model's best validation Dice as text: the mean and each target's; undefined ones are named."""
+    dice = card.validation_dice
+    if dice.get("dice") is None:
+        weights = f"the {card.inference.weights} weights are used"
+        count = len(card.validation_cases)
+        return f"no validation Dice: none of the {count} validation cases has foreground to find; {weights}"
+    names = {key: "mean" if key == "dice" else key.removeprefix("dice_") for key in dice}
+    return "best validation Dice: " + ", ".join(
+        f"{names[key]} {'undefined' if value is None else f'{value:.3f}'}" for key, value in dice.items()
+    )

@@ -1,10 +1,12 @@
 """`medunet tune`: search for better settings; each trial is its own run."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
+from medunet.base.lock import hold
 from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
 from medunet.records.run_folder import RunFolder
@@ -25,9 +27,16 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     `tuning/trials.csv` and `tuning/best.yaml`, the configuration to train with.
 
     Raises:
-        InputError: Optuna is not installed, the search space is not valid, or no trial was completed.
+        InputError: Optuna is not installed, the search space is not valid, no trial was completed, or another
+            search is running in the folder without a `storage_url`, which machines that search together share.
     """
+    with hold(run.folder.root, "tune", None if storage_url is None else ()):
+        return _search(run, storage_url)
+
+
+def _search(run: Run, storage_url: str | None) -> Any:
     from medunet.compute.devices import choose_device
+    from medunet.inference.model import read_card
     from medunet.training.train import train_fold
     from medunet.training.tuning import search
     from medunet.training.tuning_space import check_space
@@ -42,6 +51,9 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     run.save()
     plain = run.config.to_dict()
     settings = run.config.model_dump(mode="json", exclude=_FREE)
+    made_from = {"plan_sha256": hash_value(base_plan.hash_input)}
+    if run.config.training.init_from is not None:
+        made_from["initial_weights_sha256"] = read_card(Path(run.config.training.init_from)).weights_sha256
     # All trials, on all machines, are compared on the same voxels. These must not depend on timings of this machine
     # or on the patch size of a trial, which determines its windows.
     validation = plan_validation(
@@ -52,29 +64,36 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
     def train(name: str, changes: list[str], callbacks: Sequence[Any]) -> float:
         config = change_config(plain, changes, "tuning.space")
         trial = Run(RunFolder(folder / name), config, run.data_root)
-        print_stage("Trial", ", ".join(changes), trial.folder.root)
-        if (
-            not trial.folder.plan.exists()
-        ):  # a resumed trial keeps its plan, even if the free memory has changed
-            plan = base_plan
-            if config.planning != run.config.planning:
-                plan = plan_for(config, manifest.description, base_plan.fingerprint, device)
-            manifest.write(trial.folder.manifest)
-            trial.save()
-            plan.write(trial.folder.plan)
-        card = train_fold(
-            trial.folder,
-            manifest,
-            trial.read_plan(),
-            config,
-            run.data_root,
-            device=device,
-            compute=choose_run_compute(trial, device),
-            cache=run.folder.cache,
-            callbacks=callbacks,
-            validation=validation,
-        )
-        return card.validation_dice["dice"] or 0.0
+        with hold(trial.folder.root, "train", [f"fold {config.training.fold}"]):
+            print_stage("Trial", ", ".join(changes), trial.folder.root)
+            if (
+                not trial.folder.plan.exists()
+            ):  # a resumed trial keeps its plan, even if the free memory has changed
+                plan = base_plan
+                if config.planning != run.config.planning:
+                    plan = plan_for(config, manifest.description, base_plan.fingerprint, device)
+                manifest.write(trial.folder.manifest)
+                trial.save()
+                plan.write(trial.folder.plan)
+            card = train_fold(
+                trial.folder,
+                manifest,
+                trial.read_plan(),
+                config,
+                run.data_root,
+                device=device,
+                compute=choose_run_compute(trial, device),
+                cache=run.folder.cache,
+                callbacks=callbacks,
+                validation=validation,
+            )
+        if (dice := card.validation_dice["dice"]) is None:
+            raise InputError(
+                f"no validation Dice: none of the {len(card.validation_cases)} validation cases has foreground to find",
+                where=f"fold {config.training.fold}",
+                hint="Search on another fold.",
+            )
+        return dice
 
     table = search(
         run.config,
@@ -82,6 +101,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
         train,
         study_name=f"medunet-{hash_value([manifest.to_dict(), settings, bool(run.config.training.init_from)])[:16]}",
         storage_url=storage_url,
+        made_from=made_from,
     )
     console.print(table.head(10).to_string(index=False), markup=False, soft_wrap=True)
     if not (folder / "best.yaml").exists():

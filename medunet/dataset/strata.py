@@ -21,7 +21,8 @@ class _LabelFile:
     """One label map to measure, with the values of its labels."""
 
     path: Path
-    values: dict[str, int]
+    values: dict[str, int]  # of the labels to measure
+    labels: dict[str, int]  # of all labels
     instances_as: int | None
     renumber: dict[int, int] | None
 
@@ -40,7 +41,7 @@ def measure_labels(
     """
     values = {name: description.labels[name] for name in description.foreground}
     ids = sorted(labels)
-    rules = description.instances_as, description.renumber
+    rules = description.labels, description.instances_as, description.renumber
     files = [_LabelFile(labels[case_id], values, *rules) for case_id in ids]
     num_voxels = max((_count_voxels(file.path) for file in files), default=0)
     work = run_parallel(_measure, files, choose_workers(len(files), num_voxels))
@@ -99,7 +100,9 @@ def _count_voxels(path: Path) -> int:
 def _measure(file: _LabelFile) -> dict[str, float] | str:
     """Return the volume of each label in ml, or the reason why the file cannot be read."""
     try:
-        label = read_label(file.path, instances_as=file.instances_as, renumber=file.renumber)
+        label = read_label(
+            file.path, instances_as=file.instances_as, renumber=file.renumber, names=file.labels
+        )
     except DataError as error:
         return error.what
     counts = np.zeros(256, dtype=np.int64)

@@ -111,6 +111,12 @@ def strip_ending(name: str) -> str:
     return next((name[: -len(end)] for end in endings_of(FORMATS) if lower.endswith(end)), name)
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return a file and, if it is only a header, the existing files beside it that may hold its voxels."""
+    data = [path.with_suffix(ending) for ending in format_of(path).data_endings]
+    return [path, *(each for each in data if each.exists())]
+
+
 def is_picture(path: PurePath) -> bool:
     """Return whether a file is a 2D picture rather than a volume, by its ending."""
     return format_of(path).is_picture

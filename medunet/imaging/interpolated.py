@@ -106,7 +106,7 @@ def _find_noise(planes: NDArray[np.int64]) -> str:
     own = planes[is_thin]
     close = max(1.0, _CLOSE * float(values[-1] - values[0]))
     distances = [np.abs(side[is_thin] - own) for side in sides]
-    is_close = np.logical_or.reduce([(0 < distance) & (distance <= close) for distance in distances])
+    is_close = np.logical_or.reduce([(distance > 0) & (distance <= close) for distance in distances])
     is_between = np.zeros(own.size, bool)
     for one, other in ((sides[0], sides[1]), (sides[2], sides[3])):
         low, high = np.minimum(one, other)[is_thin], np.maximum(one, other)[is_thin]

@@ -4,7 +4,7 @@ Arrays are `(I, J, K)` in the file's axis order, with an affine to RAS+ mm. A 2D
 measured in pixels (see pictures.py). The reader and writer of a file are chosen by its ending (see formats.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -115,11 +115,21 @@ def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
     Raises:
         DataError: as `read_volume`; or the files are on different grids, or have more or fewer frames than channels.
     """
+    return join_channels(
+        ((read_volume(path), paths.count(path)) for path in dict.fromkeys(paths)), resample=resample
+    )
+
+
+def join_channels(volumes: Iterable[tuple[Volume, int]], *, resample: bool = False) -> Volume:
+    """Join files that were read, each with its number of channels, to one scan; see `read_channels`.
+
+    Raises:
+        DataError: the files are on different grids, or have more or fewer frames than channels.
+    """
     frames: list[NDArray[np.float32]] = []
     first: Header | None = None
-    for path in dict.fromkeys(paths):
-        volume = read_volume(path)
-        num_wanted = paths.count(path)
+    for volume, num_wanted in volumes:
+        path = volume.header.path
         array = volume.array[..., None] if volume.array.ndim == 3 else volume.array
         if volume.header.is_picture and array.shape[3] == 1:
             array = np.repeat(array, num_wanted, axis=3)
@@ -134,7 +144,7 @@ def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
                 raise DataError(
                     f"{difference} of {first.path.name}",
                     where=path.name,
-                    hint="Register the modalities to one grid first, or accept `medunet check --allow-resample`.",
+                    hint="Register the modalities to one grid first, or allow resampling with `--allow-resample`.",
                 )
             onto = first.shape[:3], first.affine
             resampled = [resample_image(array[..., n], volume.affine, *onto) for n in range(num_wanted)]

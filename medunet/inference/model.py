@@ -1,5 +1,6 @@
 """A trained model for prediction: network, plan and labels, loaded from a folder of safetensors and JSON files."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from medunet.base.errors import DataError, InputError, is_out_of_memory
 from medunet.base.files import hash_file
 from medunet.compute.devices import Precision
 from medunet.compute.workloads import to_channels_last
-from medunet.imaging.geometry import axis_codes
+from medunet.dataset.checks.scan_checks import CheckedScan
+from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_header, write_mask
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
+from medunet.records.manifest import Accepted
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.transforms.chain import preprocess_chain, restore_probabilities, run_chain
 
@@ -111,26 +114,41 @@ class Model:
         chain = preprocess_chain(card.plan, with_label=False)
         return cls(card, network, chain, device, precision, channels_last, chosen)
 
-    def predict(self, image_paths: list[Path], config: InferenceConfig, *, resample: bool = False) -> NDArray:
-        """Return the predicted uint8 label map `(I, J, K)` on the scan's grid; `resample` is that of `read_channels`.
+    def check(
+        self, case: str, image_paths: list[Path], *, accepted: Sequence[Accepted] = (), resample: bool = False
+    ) -> CheckedScan:
+        """Return a scan that is read through the checks of an image, and compared with the training scans."""
+        card = self.card
+        return CheckedScan(
+            case, image_paths, card.description, card.plan.fingerprint, accepted, resample=resample
+        )
+
+    def predict(
+        self,
+        image_paths: list[Path],
+        config: InferenceConfig,
+        *,
+        resample: bool = False,
+        read: Callable[[], Volume] | None = None,
+    ) -> NDArray:
+        """Return the predicted uint8 label map `(I, J, K)` on the scan's grid.
+
+        Args:
+            image_paths: an image per channel, in the model's order.
+            resample: as of `read_channels`.
+            read: reads the channels; None: through the checks of an image (see `CheckedScan`).
 
         Raises:
-            DataError: a scan cannot be read, or its channels differ from those that the model was trained on.
+            DataError: a scan cannot be read or has errors, or its channels differ from those that the model was
+                trained on.
         """
         num_channels = len(self.card.description.channels)
         if len(image_paths) != num_channels:
             raise DataError(
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
-        header = read_header(image_paths[0])
-        if "?" in axis_codes(header.affine) or not all(0.1 <= mm <= 12 for mm in header.spacing_mm[:3]):
-            spacing = " × ".join(f"{mm:.3g}" for mm in header.spacing_mm)
-            raise DataError(
-                f"spacing {spacing} mm is implausible, or the axes are singular",
-                where=image_paths[0].name,
-                hint="Correct the header; spacings of 0.1 to 12 mm can be predicted.",
-            )
-        case = run_chain(self.chain, image_paths, resample=resample)
+        read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
+        case = run_chain(self.chain, image_paths, read=read)
         probabilities = predict_probabilities(
             self.network,
             case["image"].as_tensor(),
@@ -153,11 +171,18 @@ class Model:
             description.targets,
             description.written_values,
             config.postprocess,
-            header.spacing_mm,
+            read_header(image_paths[0]).spacing_mm,
         )
 
     def predict_file(
-        self, image_paths: list[Path], config: InferenceConfig, path: Path, *, resample: bool = False
+        self,
+        image_paths: list[Path],
+        config: InferenceConfig,
+        path: Path,
+        *,
+        resample: bool = False,
+        read: Callable[[], Volume] | None = None,
     ) -> None:
-        """Predict a scan and write its mask with the geometry of the scan's header."""
-        write_mask(path, self.predict(image_paths, config, resample=resample), read_header(image_paths[0]))
+        """Predict a scan as `predict` does, and write its mask with the geometry of the scan's header."""
+        mask = self.predict(image_paths, config, resample=resample, read=read)
+        write_mask(path, mask, read_header(image_paths[0]))

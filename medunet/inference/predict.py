@@ -1,20 +1,24 @@
 """Predict many scans: skip those already predicted, report those that fail, and write an index."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medunet.base.errors import InputError, is_out_of_memory
-from medunet.base.files import hash_file, hash_value, read_json_object, write_json
+from medunet.base.errors import DataError, InputError, MedunetError, is_out_of_memory
+from medunet.base.files import remove_unfinished
+from medunet.base.lock import hold
 from medunet.base.progress import track
-from medunet.dataset.layouts.patterns import stem
-from medunet.imaging.formats import NIFTI, PICTURES, endings_of
 from medunet.imaging.volumes import mask_ending
+from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, hash_images, why_again
 from medunet.inference.model import Model
 from medunet.records.config import InferenceConfig
-from medunet.records.description import Description
+from medunet.records.fault import Fault
+from medunet.records.manifest import Accepted
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Scan:
     case: str
     images: list[Path]
     resample: bool = False  # resample images to the grid of the first one
+    accepted: tuple[Accepted, ...] = ()  # faults that the user accepts
+    trouble: str = ""  # why the scan cannot be predicted, such as a channel without an image
 
     @property
     def mask_name(self) -> str:
@@ -31,121 +37,93 @@ class Scan:
         return f"{self.case}{mask_ending(self.images[0])}"
 
 
-def scans_from_files(files: Sequence[Path], description: Description) -> list[Scan]:
-    """Group image files and folders given by the user into scans.
-
-    With one channel each file is a scan, named by its stem. With several channels a file is a 4D volume or a 2D image
-    that holds all channels, or files are grouped by the description's channel endings (`<case>_t1.nii.gz`, ...).
-
-    Raises:
-        InputError: a path does not exist, a name is used twice, or channels are missing; lists every fault.
-    """
-    found, faults = [], []
-    endings = endings_of(PICTURES) if description.layout == "png" else NIFTI.endings
-    for path in files:
-        if path.is_dir():
-            found.extend(
-                sorted(p for p in path.iterdir() if p.name.lower().endswith(endings) and p.name[0] != ".")
-            )
-        elif path.is_file():
-            found.append(path)
-        else:
-            faults.append(f"{path}: no such file")
-    groups: dict[str, dict[str, Path]] = {}
-    channels = list(description.channels)
-    for path in found:
-        case, channel = _channel_of(stem(path.name), description)
-        slots = [channel] if channel else channels
-        for slot in slots:
-            if slot in groups.setdefault(case, {}):
-                faults.append(f"{path.name}: a second image for {slot} of case {case}")
-            groups[case][slot] = path
-    for case, images in groups.items():
-        if missing := [channel for channel in channels if channel not in images]:
-            faults.append(f"case {case}: no image for {', '.join(missing)}")
-    if not found and not faults:
-        faults.append(f"no {' or '.join(endings)} file was given")
-    if faults:
-        raise InputError("; ".join(faults), hint="Give every channel of every case, each once.")
-    return [Scan(case, [images[channel] for channel in channels]) for case, images in sorted(groups.items())]
-
-
-def _channel_of(name: str, description: Description) -> tuple[str, str | None]:
-    if len(description.channels) > 1:
-        for channel, details in description.channels.items():
-            for ending in details.endings:
-                if name.endswith(ending):
-                    return name.removesuffix(ending), channel
-    return name, None
-
-
 def predict_scans(
     model: Model, scans: Sequence[Scan], folder: Path, config: InferenceConfig, *, overwrite: bool = False
 ) -> dict[str, str]:
     """Write `<case>.nii.gz` for every scan and `index.json`; return the failed cases with their reasons.
 
-    The mask of a 2D image is `<case>.png`. A case is skipped if its mask exists and was predicted from the same image
-    content, weights and options. The index is written before and after each case, so that an interrupted command can
-    be resumed.
+    The mask of a 2D image is `<case>.png`. A case is skipped if its mask exists and all that shaped it is the same:
+    the scan's content, weights, plan, options, precision, kind of device and version of prediction. A logged line
+    says how many masks are predicted again and why. Each scan is read through the checks of an image: errors that are
+    not accepted fail its case, and the faults are kept in the index. The index is written before and after each case,
+    so that an interrupted command can be resumed. Several processes may predict different cases into one folder at
+    once.
 
     Raises:
         InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels,
-            or the folder cannot be written.
+            another process predicts one of the cases into the folder, or it cannot be written.
     """
-    description = model.card.description
-    targets = {name: list(values) for name, values in description.targets.items()}
-    index_path = folder / "index.json"
-    index = read_json_object(index_path) if index_path.exists() else {}
-    done: dict[str, Any] = dict(index.get("cases", {}))
-    _refuse_other_files(scans, folder, done, overwrite=overwrite)
-    if done and index.get("targets") != targets:
-        raise InputError(
-            f"holds masks of {list(index.get('targets', {}))}, but this model segments {list(targets)}",
-            where=str(folder),
-            hint="Choose another --out.",
-        )
-    options = config.to_dict()
-    del options["weights"]  # identified by the hash of the file
     failed: dict[str, str] = {}
-
-    def write_index() -> None:
-        content = {
-            "schema": "medunet.predictions/1",
-            "dataset": description.name,
-            "labels": description.labels,
-        }
-        write_json(
-            index_path, {**content, "targets": targets, "cases": dict(sorted(done.items())), "failed": failed}
-        )
-
-    for scan in track(scans, "Predict"):
-        path = folder / scan.mask_name
-        try:
-            entry = {
-                "image_sha256": hash_value([hash_file(image) for image in scan.images]),
-                "model_sha256": model.weights_sha256,
-                "weights": model.weights,
-                "options_sha256": hash_value(options | ({"resample": True} if scan.resample else {})),
-                "fold": model.card.fold,
-            }
-            before = {"weights": "best", **done.get(scan.case, {})}  # medunet 0.4 did not record the weights
-            if not overwrite and path.exists() and all(before.get(key) == entry[key] for key in entry):
-                continue
-            done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
-            write_index()
-            start = time.monotonic()
-            model.predict_file(scan.images, config, path, resample=scan.resample)
-            seconds = round(time.monotonic() - start, 2)
-            done[scan.case] = {**entry, "precision": model.precision, "seconds": seconds}
-        except InputError:  # not specific to the case: a full disk, or unusable options
-            raise
-        except Exception as error:  # continue with the other cases
-            failed[scan.case] = _reason(error, model)
-            if done.pop(scan.case, None) is not None:
-                path.unlink(missing_ok=True)  # an old mask must not be mistaken for this scan's
-        write_index()
-    write_index()
+    with hold(folder, "predict", [scan.case for scan in scans]):
+        index = MaskIndex(folder, model.card.description)
+        done = index.read_cases()
+        _refuse_other_files(scans, folder, done, overwrite=overwrite)
+        remove_unfinished(folder / scan.mask_name for scan in scans)
+        remaining, unchecked = (scans, set()) if overwrite else _remaining(model, scans, folder, config, done)
+        for scan in track(remaining, "Predict"):
+            path = folder / scan.mask_name
+            try:
+                if scan.trouble:
+                    raise DataError(scan.trouble)
+                checked = model.check(scan.case, scan.images, accepted=scan.accepted, resample=scan.resample)
+                if scan.case in unchecked:
+                    checked.read()
+                    index.change({scan.case: {**done[scan.case], "faults": _fault_rows(checked.faults)}})
+                    continue
+                making = describe_making(model, config, resample=scan.resample)
+                entry = {"image_sha256": hash_images(scan.images), **making}
+                done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
+                index.change({scan.case: done[scan.case]}, drop=[scan.case])
+                start = time.monotonic()
+                model.predict_file(scan.images, config, path, read=checked.read)
+                entry["seconds"] = round(time.monotonic() - start, 2)
+                index.change({scan.case: {**entry, "faults": _fault_rows(checked.faults)}})
+            except InputError:  # not specific to the case: a full disk, or unusable options
+                raise
+            except Exception as error:  # continue with the other cases
+                failed[scan.case] = _reason(error, model)
+                if scan.case in done:
+                    path.unlink(missing_ok=True)  # an old mask must not be mistaken for this scan's
+                index.change(failed={scan.case: failed[scan.case]}, drop=[scan.case])
+        index.change(failed=failed, drop=failed)  # also where nothing was left to predict
     return failed
+
+
+def _remaining(
+    model: Model, scans: Sequence[Scan], folder: Path, config: InferenceConfig, done: dict[str, Any]
+) -> tuple[list[Scan], set[str]]:
+    """Return the scans without a mask that was made in the same way, and log why masks are predicted again.
+
+    Scans whose mask was predicted before 0.7, without the checks of an image, are among them; the second value names
+    their cases, which only need these checks.
+    """
+    remaining: list[Scan] = []
+    unchecked: set[str] = set()
+    reasons = []
+    for scan in track(scans, "Verify"):
+        before = done.get(scan.case, {})
+        if scan.trouble or "image_sha256" not in before or not (folder / scan.mask_name).exists():
+            remaining.append(scan)
+            continue
+        try:
+            why = why_again(before, describe_making(model, config, resample=scan.resample), scan.images)
+        except OSError:  # the scan cannot be read, which is reported when it is predicted
+            why = "the scan cannot be read"
+        if why:
+            remaining.append(scan)
+            reasons.append(why)
+        elif "faults" not in before:
+            remaining.append(scan)
+            unchecked.add(scan.case)
+    if line := describe_again(reasons, len(scans)):
+        _log.info(line)
+    return remaining, unchecked
+
+
+def _fault_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:
+    """Return what the index keeps of a scan's faults."""
+    keys = ("code", "severity", "subject", "measured", "accepted")
+    return [{key: getattr(fault, key) for key in keys if getattr(fault, key)} for fault in faults]
 
 
 def _refuse_other_files(
@@ -175,4 +153,4 @@ def _reason(error: BaseException, model: Model) -> str:
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     first = (str(error).splitlines() or [""])[0]
-    return first[:300] or type(error).__name__
+    return (first if isinstance(error, MedunetError) else first[:300]) or type(error).__name__

@@ -21,7 +21,7 @@ from medunet.phantoms.fields import Array, draw_field, grid_points
 from medunet.phantoms.glioma import Kind, displace_tissue, draw_glioma, paint_glioma
 from medunet.phantoms.head import Canvas, Tissue, draw_head, paint_head, to_template
 
-VERSION = 1  # of the voxel values; increment it when they change, so that existing cohorts are replaced
+VERSION = 2  # of the voxel values; increment it when they change, so that existing cohorts are replaced
 
 MODALITIES = ("FLAIR", "T1w", "T1gd", "T2w")
 LABELS = ("background", "edema", "non-enhancing tumor", "enhancing tumour")  # as MSD Task01 spells them

@@ -70,7 +70,7 @@ def tube_depth(points: Points, start_mm: Point, end_mm: Point, radii_mm: tuple[f
     projected = sum(offset * np.float32(step) for offset, step in zip(offsets, along, strict=True))
     share = np.clip(projected / np.float32(along @ along), 0, 1)
     squares = [(offset - share * np.float32(step)) ** 2 for offset, step in zip(offsets, along, strict=True)]
-    radius = radii_mm[0] + share * radii_mm[1] - radii_mm[0]
+    radius = radii_mm[0] + share * (radii_mm[1] - radii_mm[0])
     return radius - np.sqrt(squares[0] + squares[1] + squares[2])
 
 

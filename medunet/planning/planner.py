@@ -43,7 +43,8 @@ def make_plan(
     """Return the plan for a dataset within a memory budget.
 
     Raises:
-        InputError: no patch fits the budget, or the configured or initial patch is too small to be pooled.
+        InputError: no patch fits the budget, the configured or initial patch is too small to be pooled, or the
+            configured spacing is too small for the modality.
     """
     architecture = choose_architecture(config)
     why: dict[str, str] = {"memory_gb": memory_why}
@@ -55,8 +56,16 @@ def make_plan(
         else "median per axis over the training cases"
     )
     if config.spacing_mm is not None:
+        smallest, _ = description.spacing_range_mm()
+        if min(config.spacing_mm) < smallest and description.unit == "mm":
+            kinds = ", ".join(dict.fromkeys(each.modality for each in description.channels.values()))
+            raise InputError(
+                f"{min(config.spacing_mm):g} mm is too small for {kinds}",
+                where="planning.spacing_mm",
+                hint=f"Give {smallest:g} mm or more, or correct the channels' modality in the description.",
+            )
         spacing, why["spacing_mm"] = np.array(config.spacing_mm), "given as planning.spacing_mm"
-    spacing = np.round(spacing, 4)
+    spacing = np.round(spacing, 4 if spacing.min() >= 0.1 else 7)
     resampled = np.maximum(np.round(spacings / spacing * shapes), 1)
     middle_shape = np.median(resampled, axis=0)
     median_shape = middle_shape.astype(int)

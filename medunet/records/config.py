@@ -17,7 +17,6 @@ from pydantic import (
 )
 
 from medunet.base.errors import InputError
-from medunet.base.files import write_text
 from medunet.base.record import Record, convert_numbers, read_yaml
 from medunet.records.scores import HD95Mode, LesionPreset, Surface
 
@@ -32,7 +31,7 @@ LossName = Literal[
 WeightsName = Literal["best", "final"]
 BodyAxis = Literal["left_right", "posterior_anterior", "inferior_superior"]  # of an array in RAS+ orientation
 Voxels = Annotated[int, Field(ge=1)]
-SpacingMm = Annotated[float, Field(ge=0.1, le=100)]
+SpacingMm = Annotated[float, Field(ge=0.0001, le=100)]  # the planner has the least by modality
 ToleranceMm = Annotated[float, Field(ge=0)]
 Switch = Annotated[  # YAML reads unquoted on and off as true and false
     Literal["auto", "on", "off"],
@@ -241,9 +240,9 @@ class Config(Section):
     scoring: ScoringConfig = ScoringConfig()
     tuning: TuningConfig = TuningConfig()
 
-    def write(self, path: Path) -> None:
-        """Write the configuration to a YAML file atomically."""
-        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+    def to_text(self) -> str:
+        """Return the content of the configuration's YAML file."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:

@@ -1,6 +1,7 @@
 """Description of a dataset: channels, label values, regions and file layout; and the descriptions medunet ships."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,13 +16,23 @@ from medunet.base.errors import InputError
 from medunet.base.package_data import package_data_path
 from medunet.base.record import Record
 
+Modality = Literal["CT", "MR", "PET", "other"]
+# The plausible voxel sizes in mm: below them lie lengths in metres that are said to be in mm. Micro-CT has 2 µm or
+# more, MR microscopy 10 µm, small-animal PET 0.1 mm; "other" includes microscopy and OCT.
+SPACING_MM: dict[Modality, tuple[float, float]] = {
+    "CT": (0.002, 12.0),
+    "MR": (0.005, 12.0),
+    "PET": (0.05, 12.0),
+    "other": (0.0001, 12.0),
+}
+
 Layout = Literal["msd", "nnunet", "lits", "brats", "brats2023", "pairs", "csv", "png", "bids", "dicom"]
 
 
 class Channel(Record):
     """One image channel: its modality, and the endings of its file names in layouts with a file per channel."""
 
-    modality: Literal["CT", "MR", "PET", "other"]
+    modality: Modality
     endings: tuple[str, ...] = ()
 
 
@@ -197,6 +208,11 @@ class Description(Record):
     def unit(self) -> Literal["mm", "px"]:
         """Unit of lengths: px for 2D images, which have no spacing (their columns are still named mm)."""
         return "px" if self.layout == "png" else "mm"
+
+    def spacing_range_mm(self, channels: Iterable[str] = ()) -> tuple[float, float]:
+        """Return the smallest and the largest plausible voxel size of scans of these channels; () for all."""
+        ranges = [SPACING_MM[self.channels[name].modality] for name in (tuple(channels) or self.channels)]
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
 
     def patient_of(self, case_id: str) -> str:
         """Return the patient of a case id; the id itself if the pattern is missing or its group does not match."""

@@ -32,6 +32,8 @@ class ModelCard(Record):
     ] = ()  # ids of the cases whose Dice selected the best weights; empty before 0.5
     weights_sha256: str = ""  # of the best weights
     final_weights_sha256: str = ""  # empty before 0.5
+    # Endings of each channel's file names in training, where the description has none; empty before 0.7.
+    endings: dict[str, tuple[str, ...]] = {}
 
     def sha256_of(self, weights: WeightsName) -> str:
         """Return the SHA-256 of the file with the best or final weights; "" if the model has no such file."""

@@ -11,7 +11,7 @@ LesionPreset = Literal[
     "brats2023", "brats2023_meningioma", "brats2023_metastases", "lits", "lits_half", "panoptic"
 ]
 LesionStatus = Literal["matched", "missed", "false_positive"]
-NoteKind = Literal["border", "swapped", "resampled", "other"]  # other: from an edited file
+NoteKind = Literal["border", "swapped", "resampled", "names", "other"]  # other: from an edited file
 
 UNSCORED: tuple[Status, ...] = ("missing", "failed")  # cases without scores, which count as failures
 
@@ -105,6 +105,16 @@ class CaseScore:
     fn: int | None = None
     tn: int | None = None
     lesions: CaseLesions | None = None  # if configured in scoring.lesions
+    patient: str = ""  # the case itself if blank; never free text of a header or a table
+    site: str = ""
+    strata: dict[str, str] = field(default_factory=dict)  # other columns of text, by name
+    reference_sha256: str = ""  # of the files that were scored, 16 digits
+    prediction_sha256: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What is independent of other units: the patient, or the case if the patient is unknown."""
+        return self.patient or self.case
 
 
 def json_number(value: float) -> float | None:

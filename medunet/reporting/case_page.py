@@ -63,6 +63,7 @@ def case_html(
     accepted: Sequence[Accepted] = (),
     prediction_entry: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    stale: Sequence[str] = (),
 ) -> str:
     """Return the HTML page of a case.
 
@@ -78,6 +79,7 @@ def case_html(
         accepted: faults of this case that the user accepted, with reasons.
         prediction_entry: the entry of the case in predictions/index.json.
         provenance: the content of the run's provenance.json.
+        stale: what changed since the case was scored.
     """
     severity, sentence = verdict(rows)
     shown = measures(rows, description.unit)
@@ -99,6 +101,7 @@ def case_html(
         faults=faults,
         accepted={entry.code: entry.reason for entry in accepted},
         warnings=[
+            *stale,
             *([training_warning(provenance)] if training_warning(provenance) else []),
             *([*_border_warnings(scan, targets), *scan.warnings] if isinstance(scan, Scan) else []),
         ],

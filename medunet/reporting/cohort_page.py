@@ -24,6 +24,7 @@ from medunet.reporting.scores import (
     verdict,
 )
 from medunet.reporting.summaries import CohortSummary, summary_rows
+from medunet.scoring.strata import Stratum
 from medunet.scoring.summary import LabelSummary
 
 
@@ -46,11 +47,12 @@ def cohort_html(
     summary: CohortSummary,
     faults: Sequence[Fault] | None,
     provenance: Mapping[str, Any] | None,
+    stale: Sequence[str] = (),
 ) -> str:
     """Return the HTML index page.
 
     `pages` has an entry for each case of `scores`. `lesions` is None if none were scored, `faults` if the data were
-    not checked.
+    not checked. `stale` says what changed since the cases were scored.
     """
     description = manifest.description
     ranked = rank_cases(scores)
@@ -61,6 +63,7 @@ def cohort_html(
         for case in ranked
     ]
     weights, is_optimistic = describe_weights(summary.about), summary.about.get("num_chosen_on", 0) != 0
+    dice = summary.dice
     summaries = {label: summary_rows(own, scores, description.unit) for label, own in summary.targets.items()}
     return render(
         "index.html",
@@ -68,13 +71,19 @@ def cohort_html(
         run_name=run_name,
         num_cases=len(ranked),
         num_unscored=len(unscored),
-        mean_dice=number_text(summary.mean_dice, 3),
-        dice_interval="" if math.isnan(summary.low) else interval_text(summary.low, summary.high, 3),
-        num_averaged=summary.num_averaged,
+        mean_dice=number_text(dice.mean, 3),
+        dice_interval="" if math.isnan(dice.low) else interval_text(dice.low, dice.high, 3),
+        no_interval=dice.no_interval,
+        num_averaged=dice.num_cases,
+        num_patients=summary.num_patients,
+        strata=_strata(summary),
         warnings=[
-            text
-            for text in (training_warning(provenance), weights if is_optimistic else "", summary.remark)
-            if text
+            *stale,
+            *(
+                text
+                for text in (training_warning(provenance), weights if is_optimistic else "", summary.remark)
+                if text
+            ),
         ],
         unscored=[entry for entry in entries if entry["case"] in unscored],
         ranked=[entry for entry in entries if entry["case"] not in unscored],
@@ -82,6 +91,14 @@ def cohort_html(
         targets=targets,
         distance=_table_distance(scores, description.unit),
         summaries=summaries,
+        reasons=list(
+            dict.fromkeys(
+                row.metric.no_interval
+                for rows in summaries.values()
+                for row in rows
+                if row.metric.no_interval
+            )
+        ),
         has_penalised=any(row.is_penalised for rows in summaries.values() for row in rows),
         **_lesion_values(lesions, summary.targets, description.unit),
         dice_plot=_uri(draw_dice(scores)),
@@ -133,6 +150,14 @@ def _lesion_values(
             describe_rules(name, unit) for name in dict.fromkeys(summary.rules for summary in found)
         ],
         "sized": [summary for summary in found if any(size.num_lesions for size in summary.sizes)],
+    }
+
+
+def _strata(summary: CohortSummary) -> dict[str, list[Stratum]]:
+    """Return the strata by column; their Dice has no interval where the reason is named."""
+    return {
+        name: [stratum for stratum in summary.strata if stratum.by == name]
+        for name in dict.fromkeys(stratum.by for stratum in summary.strata)
     }
 
 

@@ -18,7 +18,8 @@ from medunet.reporting.cohort_plots import MAX_TARGETS
 from medunet.reporting.plot_style import DOT, GREY, INK, style_axes
 from medunet.scoring.agreement import ReaderPair, TargetAgreement
 from medunet.scoring.columns import higher_is_better
-from medunet.scoring.compare import Comparison, PairDifference
+from medunet.scoring.compare import Comparison
+from medunet.scoring.paired import PairDifference
 
 _MAX_ROWS = 24  # in a panel; comparison.csv has all
 _MAX_NAME = 22  # characters of a tick label

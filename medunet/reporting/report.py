@@ -18,6 +18,7 @@ from medunet.reporting.cohort_page import CasePage, cohort_html
 from medunet.reporting.page import page_names
 from medunet.reporting.scans import Scan, load_scan
 from medunet.reporting.scores import is_resampled, rank_cases
+from medunet.reporting.stale import find_stale
 from medunet.reporting.summaries import summarise_cohort
 
 _log = logging.getLogger(__name__)
@@ -29,8 +30,8 @@ def report_run(
     """Write `report/index.html` and `report/cases/*.html` of a run and return the path of the index.
 
     A case whose scan or masks cannot be read still gets a page with the reason, and is listed on the index. Masks
-    that were resampled for scoring are shown resampled. Means come from scores.json; if it does not match scores.csv,
-    they are computed again and the index says why.
+    that were resampled for scoring are shown resampled. Masks and cases that changed since scoring are named. Means
+    come from scores.json; if it does not match scores.csv, they are computed again and the index says why.
 
     Args:
         run: folder with manifest.json and, if they exist, checks.json, predictions/, scores.json and provenance.json.
@@ -48,6 +49,9 @@ def report_run(
     index = read_json(index_file) if index_file.exists() else {}
     entries, predicted_targets = index.get("cases", {}), index.get("targets")
     scores = _with_failed_predictions(scores, index.get("failed", {}))
+    stale = find_stale(scores, manifest, data_root, run.predictions)
+    for warning in stale.warnings:
+        _log.warning(warning)
     provenance = read_json(run.provenance) if run.provenance.exists() else None
     ranked = rank_cases(scores)
     names = page_names(ranked)
@@ -73,6 +77,7 @@ def report_run(
             accepted=[entry for entry in manifest.accepted if entry.case == case_id],
             prediction_entry=entries.get(case_id),
             provenance=provenance,
+            stale=stale.of(case_id),
         )
         write_text(run.report / "cases" / names[case_id], html)
         pages[case_id] = CasePage(
@@ -93,12 +98,13 @@ def report_run(
         summary=summary,
         faults=faults,
         provenance=provenance,
+        stale=stale.warnings,
     )
     write_text(page, html)
-    for stale in set((run.report / "cases").glob("*.html")) - {
+    for old in set((run.report / "cases").glob("*.html")) - {
         run.report / "cases" / name for name in names.values()
     }:
-        stale.unlink()
+        old.unlink()
     return page
 
 

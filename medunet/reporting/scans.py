@@ -17,7 +17,7 @@ from medunet.records.data_root import file_path
 from medunet.records.description import Description
 from medunet.records.manifest import Case
 from medunet.reporting.scores import Unit
-from medunet.scoring.reading import read_pair
+from medunet.scoring.reading import Reading, read_pair
 
 
 @dataclass(frozen=True)
@@ -122,20 +122,15 @@ def _read_masks(
     """
     renumber = None if is_indexed else description.renumber
     prediction = prediction if prediction is not None and prediction.exists() else None
+    instances_as = description.instances_as
     if resample and label is not None and prediction is not None:
-        truth, labels, note = read_pair(
-            label,
-            prediction,
-            reference_instances_as=description.instances_as,
-            reference_renumber=description.renumber,
-            prediction_renumber=renumber,
-            resample=True,
-        )
-        return truth, Volume(labels, truth.header), note is not None
+        reading = Reading(description.labels, description.instances_as, description.renumber)
+        pair = read_pair(label, prediction, reading, Reading(renumber=renumber), resample=True)
+        is_resampled = any(note.kind == "resampled" for note in pair.notes)
+        return pair.reference, Volume(pair.prediction, pair.reference.header), is_resampled
+    rules = {"renumber": description.renumber, "names": description.labels}
     return (
-        None
-        if label is None
-        else read_label(label, instances_as=description.instances_as, renumber=description.renumber),
+        None if label is None else read_label(label, instances_as=instances_as, **rules),
         None if prediction is None else read_label(prediction, renumber=renumber),
         False,
     )

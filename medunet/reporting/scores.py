@@ -46,13 +46,14 @@ def measures(scores: pd.DataFrame, unit: Unit = "mm") -> tuple[Measure, ...]:
     return tuple(measure for _, measure in sorted(shown, key=lambda entry: entry[0]))
 
 
-def dice_by_case(scores: pd.DataFrame) -> list[float]:
-    """Return the mean Dice over targets of each case with a defined Dice.
+def dice_by_case(scores: pd.DataFrame) -> dict[str, float]:
+    """Return the mean Dice over targets of each case with a defined Dice, by case.
 
     Targets that are empty in both masks are left out; a missing or failed case counts as 0.
     """
     dice = scores["dice"].where(~scores["status"].isin(UNSCORED), 0.0)
-    return [float(value) for value in dice.groupby(scores["case"]).mean().dropna()]
+    means = dice.groupby(scores["case"]).mean().dropna()
+    return {str(case): float(mean) for case, mean in means.items()}
 
 
 def rank_cases(scores: pd.DataFrame) -> list[str]:

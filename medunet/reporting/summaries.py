@@ -2,29 +2,34 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from medunet.reporting.scores import Measure, Unit, dice_by_case, measures
 from medunet.scoring.columns import LESION_COLUMNS
 from medunet.scoring.scores_json import find_difference, read_scores_json
-from medunet.scoring.statistics import bootstrap_interval
-from medunet.scoring.summary import LabelSummary, MetricSummary, summarise_table
+from medunet.scoring.strata import Stratum, summarise_table_strata
+from medunet.scoring.summary import (
+    LabelSummary,
+    MeanDice,
+    MetricSummary,
+    average_dice,
+    summarise_table,
+    units_of,
+)
 
 
 @dataclass(frozen=True)
 class CohortSummary:
-    """The summaries by target, in the order of the table, and the mean Dice over cases with its 95% interval."""
+    """The summaries by target, in the order of the table, the mean Dice over cases, and those of the strata."""
 
     targets: dict[str, LabelSummary]
-    mean_dice: float
-    low: float
-    high: float
-    num_averaged: int  # cases with a defined Dice
+    dice: MeanDice
+    num_patients: int
+    strata: tuple[Stratum, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)  # how the scores were made, from scores.json
     remark: str = ""  # why the summaries are not those of scores.json
 
@@ -57,20 +62,45 @@ def summarise_cohort(scores: pd.DataFrame, stored_file: Path) -> CohortSummary:
     shown = [measure.column for measure in measures(scores)]
     shown += [name for name in LESION_COLUMNS if name in scores]
     by_case = dice_by_case(scores)
-    low, high = bootstrap_interval(by_case)
+    units = dict(zip(scores["case"], units_of(scores), strict=True))
+    dice = average_dice(by_case, units)
     stored = read_scores_json(stored_file) if stored_file.exists() else None
     why = "there is no scores.json" if stored is None else find_difference(stored, scores, shown)
     if stored is None or why:
         summaries = summarise_table(scores, shown)
-        mean = float(np.mean(by_case)) if by_case else math.nan
         remark = f"Means and intervals are computed from scores.csv, without penalties: {why}."
     else:
         by_label = {summary.label: summary for summary in stored.summaries}
         summaries = [by_label[label] for label in scores["label"].drop_duplicates()]
-        mean, remark = stored.mean_dice, ""
+        if any(metric.num_finite and not metric.num_patients for metric in summaries[0].metrics.values()):
+            summaries = _with_intervals(summaries, summarise_table(scores, shown))
+        dice, remark = replace(dice, mean=stored.mean_dice), ""
     about = {} if stored is None else stored.about
     targets = {summary.label: summary for summary in summaries}
-    return CohortSummary(targets, mean, low, high, len(by_case), about, remark)
+    strata = summarise_table_strata(scores, about.get("by", ()), shown, by_case)
+    return CohortSummary(targets, dice, len(set(units.values())), tuple(strata), about, remark)
+
+
+def _with_intervals(stored: list[LabelSummary], computed: list[LabelSummary]) -> list[LabelSummary]:
+    """Return the summaries of a scores.json before 0.7 with today's intervals: it has some of fewer than 10 cases."""
+    return [
+        replace(
+            old,
+            metrics={
+                name: replace(
+                    old.metrics[name],
+                    mean_low=metric.mean_low,
+                    mean_high=metric.mean_high,
+                    median_low=metric.median_low,
+                    median_high=metric.median_high,
+                    num_patients=metric.num_patients,
+                    no_interval=metric.no_interval,
+                )
+                for name, metric in new.metrics.items()
+            },
+        )
+        for old, new in zip(stored, computed, strict=True)
+    ]
 
 
 def summary_rows(summary: LabelSummary, scores: pd.DataFrame, unit: Unit = "mm") -> list[SummaryRow]:

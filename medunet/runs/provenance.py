@@ -6,6 +6,7 @@ from typing import Any
 
 from medunet import __version__
 from medunet.base.files import hash_value, read_json_object, write_json
+from medunet.base.lock import wait_for
 from medunet.base.processor import num_threads, read_processor
 from medunet.runs.run import Run
 
@@ -22,6 +23,11 @@ def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:
 
     Paths and patient data must not be stored.
     """
+    with wait_for(run.folder.root, "provenance"):  # folds are trained in parallel
+        _merge(run, section, values)
+
+
+def _merge(run: Run, section: str, values: dict[str, Any]) -> None:
     plain = read_provenance(run)
     versions = {name: metadata.version(name) for name in _PACKAGES}
     plain |= {

@@ -1,13 +1,16 @@
 """A run: folder, configuration and data root; opening a run, and the cases that its models hold out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from medunet.base.errors import InputError
-from medunet.base.files import write_json
+from medunet.base.files import dump_json
+from medunet.base.together import finish_together, write_together
 from medunet.dataset.held_out import read_test_names
 from medunet.dataset.layouts.nnunet import read_any_folds
+from medunet.dataset.splits import read_folds
 from medunet.records.config import Config, change_config, load_config
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description, load_description
@@ -26,16 +29,44 @@ class Run:
     folder: RunFolder
     config: Config
     data_root: Path
+    copies: dict[str, Any] = field(
+        default_factory=dict, compare=False
+    )  # by file name; until `save` writes them
 
-    def save(self) -> None:
-        """Write the configuration to the run's folder; stages do so after checking that it can be used."""
-        self.config.write(self.folder.config)
+    def save(self, manifest: Manifest | None = None) -> None:
+        """Write the configuration, the copies of what it names, and a manifest: all of them or none.
+
+        Stages do so after checking that they can be used.
+        """
+        texts = {name: dump_json(plain) + "\n" for name, plain in self.copies.items()}
+        if manifest is not None:
+            texts[self.folder.manifest.name] = manifest.to_text()
+        write_together(self.folder.root, texts | {self.folder.config.name: self.config.to_text()})
+        self.copies.clear()
 
     def read_description(self) -> Description:
         """Read the dataset's description: the run's own copy, or the one that medunet ships by that name."""
         kept = self.config.dataset == _DESCRIPTION_COPY
+        if kept and _DESCRIPTION_COPY in self.copies:
+            return Description.parse(self.copies[_DESCRIPTION_COPY], _DESCRIPTION_COPY)
         name = str(self.folder.root / _DESCRIPTION_COPY) if kept else self.config.dataset
         return load_description(name)
+
+    def read_folds(self) -> list[list[str]] | None:
+        """Read the fixed folds; None if there are none."""
+        name = self.config.folds_file
+        if name is None or name not in self.copies:
+            return None if name is None else read_folds(self.folder.root / name)
+        folds: list[list[str]] = self.copies[name]["folds"]
+        return folds
+
+    def read_test_names(self) -> list[str] | None:
+        """Read the fixed test list; None if there is none."""
+        name = self.config.test_file
+        if name is None or name not in self.copies:
+            return None if name is None else read_test_names(self.folder.root / name)
+        names: list[str] = self.copies[name]["test"]
+        return names
 
     def read_manifest(self) -> Manifest:
         """Read the manifest that `medunet manifest` wrote."""
@@ -56,12 +87,14 @@ def open_run(
 ) -> Run:
     """Open an existing run, or create one from a configuration file or a dataset, and apply configuration changes.
 
-    The dataset is the name of a description, a YAML file, or a description derived from a folder.
+    Nothing is written: a stage writes the changes when it has succeeded (`Run.save`). The dataset is the name of a
+    description, a YAML file, or a description derived from a folder.
 
     Raises:
         InputError: There is no run and nothing to create it from, or a key or value cannot be used.
     """
     folder = RunFolder(root)
+    finish_together(root)
     made = dataset if isinstance(dataset, Description) else None
     name = _DESCRIPTION_COPY if isinstance(dataset, Description) else dataset
     kept = load_config(folder.config) if folder.config.exists() else None
@@ -83,18 +116,19 @@ def open_run(
         )
     # The run keeps copies of folds, test list and description, so that no paths are stored and changes to the
     # original files do not affect it.
+    copies: dict[str, Any] = {}
     if config.folds_file is not None and config.folds_file != _FOLDS_COPY:
-        write_json(root / _FOLDS_COPY, {"folds": read_any_folds(Path(config.folds_file))})
+        copies[_FOLDS_COPY] = {"folds": read_any_folds(Path(config.folds_file))}
         config = config.model_copy(update={"folds_file": _FOLDS_COPY})
     if config.test_file is not None and config.test_file != _TEST_COPY:
-        write_json(root / _TEST_COPY, {"test": read_test_names(Path(config.test_file))})
+        copies[_TEST_COPY] = {"test": read_test_names(Path(config.test_file))}
         config = config.model_copy(update={"test_file": _TEST_COPY})
     if made is not None:
-        made.write(root / _DESCRIPTION_COPY)
+        copies[_DESCRIPTION_COPY] = made.to_dict()
     elif Path(config.dataset).suffix and config.dataset != _DESCRIPTION_COPY:
-        Description.read(Path(config.dataset)).write(root / _DESCRIPTION_COPY)
+        copies[_DESCRIPTION_COPY] = Description.read(Path(config.dataset)).to_dict()
         config = config.model_copy(update={"dataset": _DESCRIPTION_COPY})
-    return Run(folder, config, resolve_data_root(data_root))
+    return Run(folder, config, resolve_data_root(data_root), copies)
 
 
 def external_run(run: Run, dataset: str, data_root: Path) -> Run:
@@ -102,7 +136,7 @@ def external_run(run: Run, dataset: str, data_root: Path) -> Run:
     folder = run.folder.root / "external" / Path(dataset).stem
     opened = open_run(folder, data_root, dataset=dataset)
     shared = {name: getattr(run.config, name) for name in ("device", "seed", "inference", "scoring")}
-    return Run(opened.folder, opened.config.model_copy(update=shared), opened.data_root)
+    return replace(opened, config=opened.config.model_copy(update=shared))
 
 
 def each_fold(run: Run) -> list[Run]:
@@ -144,11 +178,37 @@ def label_of(run: Run, case_id: str | None) -> Path:
     return label
 
 
+def first_trained_fold(folder: RunFolder) -> str:
+    """Return the first trained fold of a run's folder: numbers before "all"; "0" if none is trained."""
+    names = [path.parts[-3] for path in folder.root.glob("folds/*/model/model.json")]
+    return min(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0), default="0")
+
+
 def trained_cards(run: Run) -> dict[int | str, ModelCard]:
     """Return the model cards of the trained folds by fold; fold "all" only if no numbered fold is trained."""
-    paths = sorted(run.folder.root.glob("folds/*/model/model.json"))
-    cards = {card.fold: card for card in map(ModelCard.read, paths)}
-    return {fold: card for fold, card in cards.items() if fold != "all"} or cards
+    cards = [ModelCard.read(path) for path in run.folder.root.glob("folds/*/model/model.json")]
+    numbered = {card.fold: card for card in cards if card.fold != "all"}
+    return dict(sorted(numbered.items(), key=lambda item: int(item[0]))) or {
+        card.fold: card for card in cards
+    }
+
+
+def describe_untrained(run: Run, folds: Collection[int | str], what: str) -> str:
+    """Return which numbered folds are not trained, and how many cases are therefore not `what`; "" if none.
+
+    `folds` are the trained folds. A hold-out has only fold 0.
+    """
+    manifest = run.read_manifest()
+    num_folds = 1 if run.config.holdout is not None else manifest.num_folds
+    missing = [fold for fold in range(num_folds) if fold not in folds]
+    if not missing or not any(fold != "all" for fold in folds):
+        return ""
+    count = sum(case.fold in missing for case in manifest.used)
+    one = len(missing) == 1
+    return (
+        f"{'fold' if one else 'folds'} {', '.join(map(str, missing))} {'is' if one else 'are'} not trained; "
+        f"{'its' if one else 'their'} {count} case{'s' * (count != 1)} {'is' if count == 1 else 'are'} not {what}"
+    )
 
 
 def held_out_cases(run: Run, fold: int | str) -> list[Case]:

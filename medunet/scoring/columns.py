@@ -21,6 +21,7 @@ _ZERO_WHERE_UNSCORED = (
     *("dice", "iou", "recall", "f1", "f2", "cldice"),
     *("lesion_sensitivity", "lesion_f1", "lesion_dice", "rq", "pq"),
 )
+_OTHER_METRICS = ("hd_mm", "assd_mm", "masd_mm", "reference_ml", "predicted_ml")
 _HIGHER_IS_BETTER = (  # F1 is Dice
     *("dice", "iou", "precision", "recall", "f2", "specificity", "accuracy"),
     *("balanced_accuracy", "mcc", "kappa", "cldice"),
@@ -71,6 +72,23 @@ def percentile_of(column: str) -> tuple[str, bool] | None:
     return (match[1], match[2] is not None) if match else None
 
 
+def is_metric(column: str) -> bool:
+    """Return whether a column of scores.csv is a metric; any other column holds text."""
+    known = (*_OVERLAPS, *_OTHERS, *_OTHER_METRICS, *OPTIONAL_COLUMNS)
+    return column in known or percentile_of(column) is not None or _is_nsd(column)
+
+
+def bounds_of(column: str) -> tuple[float, float]:
+    """Return the smallest and the largest value that a metric can have; infinite if there is none."""
+    if column in ("mcc", "kappa"):
+        return -1.0, 1.0
+    if column == "difference_ml":
+        return -math.inf, math.inf
+    if column == "relative_difference":
+        return -1.0, math.inf
+    return 0.0, math.inf if column.endswith(("_mm", "_ml")) else 1.0
+
+
 def is_zero_where_unscored(column: str) -> bool:
     """Return whether a missing or failed case counts as 0: metrics that measure how much was found."""
     return column in _ZERO_WHERE_UNSCORED or column.startswith("nsd_")
@@ -84,3 +102,7 @@ def is_distance(column: str) -> bool:
 def higher_is_better(column: str) -> bool:
     """Return whether higher values of a metric are better; for distances and volume errors, lower values are."""
     return column in _HIGHER_IS_BETTER or column.startswith("nsd_")
+
+
+def _is_nsd(column: str) -> bool:
+    return re.fullmatch(r"nsd_[\d.]+(e-?\d+)?mm", column) is not None

@@ -1,11 +1,12 @@
 """Scoring of whole cohorts: pairs of label files, in several processes, with a reason for every failed case."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
@@ -20,8 +21,9 @@ from medunet.scoring.labels import (
     find_common_targets,
     score_labels,
 )
+from medunet.scoring.mask_hashes import hash_mask
 from medunet.scoring.pairs import Pair
-from medunet.scoring.reading import find_slice_axis, read_pair
+from medunet.scoring.reading import Reading, find_slice_axis, read_pair
 
 
 def _score_pair(
@@ -30,10 +32,8 @@ def _score_pair(
     targets_reference: Targets,
     targets_prediction: Targets,
     options: ScoreOptions,
-    reference_instances_as: int | None,
-    prediction_instances_as: int | None,
-    reference_renumber: Mapping[int, int] | None,
-    prediction_renumber: Mapping[int, int] | None,
+    reading_reference: Reading,
+    reading_prediction: Reading,
     ignore_value: int | None,
     resample: bool,
 ) -> list[CaseScore]:
@@ -42,30 +42,35 @@ def _score_pair(
     try:
         if pair.prediction is None or not pair.prediction.exists():
             return unscored("missing", "there is no prediction file")
-        reference, prediction, note = read_pair(
-            pair.reference,
-            pair.prediction,
-            reference_instances_as=reference_instances_as,
-            prediction_instances_as=prediction_instances_as,
-            reference_renumber=reference_renumber,
-            prediction_renumber=prediction_renumber,
-            resample=resample,
+        labels = read_pair(
+            pair.reference, pair.prediction, reading_reference, reading_prediction, resample=resample
         )
         scores = score_labels(
-            reference.array,
-            prediction,
-            reference.spacing_mm,
+            labels.reference.array,
+            labels.prediction,
+            labels.reference.spacing_mm,
             targets_reference,
             targets_prediction,
             pair.case,
             options,
             ignore_value=ignore_value,
-            slice_axis=find_slice_axis(reference.affine),
+            slice_axis=find_slice_axis(labels.reference.affine),
+            numbers_reference=labels.numbers_reference,
+            numbers_prediction=labels.numbers_prediction,
         )
     except Exception as error:  # the text of a library's error may contain paths: give its type only
         what = getattr(error, "what", f"scoring stopped with {type(error).__name__}")
         return unscored("failed", what)
-    return scores if note is None else [replace(score, notes=(*score.notes, note)) for score in scores]
+    return [replace(score, notes=(*score.notes, *labels.notes)) for score in scores]
+
+
+def _score_hashed_pair(pair: Pair, **how: Any) -> list[CaseScore]:
+    """Score one pair as `_score_pair` does, with the hashes of its files, taken before they are read."""
+    reference, prediction = hash_mask(pair.reference), hash_mask(pair.prediction)
+    return [
+        replace(score, reference_sha256=reference, prediction_sha256=prediction)
+        for score in _score_pair(pair, **how)
+    ]
 
 
 def score_pairs(
@@ -74,10 +79,8 @@ def score_pairs(
     targets_prediction: Targets,
     options: ScoreOptions | None = None,
     *,
-    reference_instances_as: int | None = None,
-    prediction_instances_as: int | None = None,
-    reference_renumber: Mapping[int, int] | None = None,
-    prediction_renumber: Mapping[int, int] | None = None,
+    reading_reference: Reading | None = None,
+    reading_prediction: Reading | None = None,
     ignore_value: int | None = None,
     resample: bool = False,
     workers: int | None = None,
@@ -85,15 +88,14 @@ def score_pairs(
 ) -> list[CaseScore]:
     """Score pairs of label files, each on the grid of its reference, with a progress bar on stderr.
 
-    For files with numbered instances, `..._instances_as` is the label value that every number is read as;
-    `..._renumber` maps the values in the files to label values (see `Description.renumber`). Voxels with
-    `ignore_value` in the reference are left out (see `score_labels`). With `resample`, a prediction on another grid
+    `reading_...` say which values the files may hold, and whether these number objects. Voxels with `ignore_value` in
+    the reference are left out (see `score_labels`). With `resample`, a prediction on another grid
     is resampled to the reference's grid by nearest neighbour, and a note says so. The cases are spread over `workers`
     processes (None: see `choose_workers`). Cases that an earlier, interrupted call stored in `journal` are not scored
     again; the caller removes that file once the scores are written.
 
-    A case without a prediction is "missing". A case that cannot be read, is on another grid or whose process was
-    killed is "failed". Both get a row with the reason for every target, and the other cases are still scored.
+    A case without a prediction is "missing". A case that cannot be read, holds undeclared values, is on another grid
+    or whose process was killed is "failed". Both get a row with the reason for every target, and the other cases are still scored.
 
     Raises:
         InputError: the two sides have no target in common, or an option cannot be used.
@@ -101,15 +103,14 @@ def score_pairs(
     options = options or ScoreOptions()
     names = find_common_targets(targets_reference, targets_prediction)
     check_names(options, names)  # checked once, so that not every case fails
+    readings = reading_reference or Reading(), reading_prediction or Reading()
     score_one = partial(
-        _score_pair,
+        _score_hashed_pair,
         targets_reference=dict(targets_reference),
         targets_prediction=dict(targets_prediction),
         options=options,
-        reference_instances_as=reference_instances_as,
-        prediction_instances_as=prediction_instances_as,
-        reference_renumber=reference_renumber,
-        prediction_renumber=prediction_renumber,
+        reading_reference=readings[0],
+        reading_prediction=readings[1],
         ignore_value=ignore_value,
         resample=resample,
     )
@@ -118,8 +119,7 @@ def score_pairs(
     finished = None
     if journal is not None:
         targets = [list(targets_reference.items()), list(targets_prediction.items())]
-        rules = [reference_instances_as, prediction_instances_as, ignore_value, resample]
-        rules += [reference_renumber, prediction_renumber]
+        rules = [*map(asdict, readings), ignore_value, resample]
         finished = Journal(journal, [asdict(options), targets, rules])
         found = {index: finished.find(pair) for index, pair in enumerate(expected)}
         done = {index: scores for index, scores in found.items() if scores is not None}

@@ -9,7 +9,7 @@ from typing import Any
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value
-from medunet.imaging.formats import format_of
+from medunet.imaging.formats import files_of
 from medunet.records.scores import UNSCORED, CaseLesions, CaseScore, Lesion, Note
 from medunet.scoring.pairs import Pair
 
@@ -90,9 +90,8 @@ def parse_score(plain: dict[str, Any]) -> CaseScore:
 
 def _state(path: Path) -> list[Any]:
     """Return path, size and modification time of a label file and of the files that hold its voxels."""
-    data_files = [path.with_suffix(ending) for ending in format_of(path).data_endings]
     states = []
-    for each in (path, *data_files):
+    for each in files_of(path):
         with suppress(OSError):  # the file does not exist or is not accessible
             state = each.stat()
             states.append([str(each.absolute()), state.st_size, state.st_mtime_ns])

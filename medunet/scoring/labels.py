@@ -50,13 +50,16 @@ def score_labels(
     *,
     ignore_value: int | None = None,
     slice_axis: int = 2,
+    numbers_reference: Labels | None = None,
+    numbers_prediction: Labels | None = None,
 ) -> list[CaseScore]:
     """Score every target that both label maps `(I, J, K)` or `(I, J)` have, also if their label values differ.
 
     Voxels with `ignore_value` in the reference (see `Description.ignore_value`) are left out: they belong to neither
     mask nor to the background, and count as neither correct nor wrong. Where both masks extend into ignored voxels,
     both surfaces run along their border, at a distance of 0. Targets that look swapped get a note. Lesion axes are
-    measured in the slices along `slice_axis`, the axial ones.
+    measured in the slices along `slice_axis`, the axial ones. `numbers_...` are maps of the same shape that number the
+    objects of a side, which are then its lesions (see `score_lesions`).
 
     Raises:
         InputError: the maps have no target in common, differ in shape or do not hold integers, or an option cannot be
@@ -98,11 +101,16 @@ def score_labels(
         )
         lesions: CaseLesions | None = None
         if rules := options.lesions.get(name):
+            numbers = [
+                None if each is None else each[box][part] for each in (numbers_reference, numbers_prediction)
+            ]
             lesions = score_lesions(
                 mask_reference,
                 mask_prediction,
                 spacing_mm,
                 rules,
+                numbers_reference=numbers[0],
+                numbers_prediction=numbers[1],
                 surface=options.surface,
                 hd95=options.hd95,
                 percentile=options.percentile,

@@ -21,6 +21,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -80,7 +81,7 @@ class LesionMaps:
 
     reference: Labels
     prediction: Labels
-    reach: Labels  # the dilated reference lesions: a predicted lesion that overlaps one touches it
+    touching: tuple[tuple[int, int], ...]  # each dilated reference lesion and predicted lesion that overlap
     reference_sizes: NDArray[np.integer]
     prediction_sizes: NDArray[np.integer]
 
@@ -93,20 +94,34 @@ class Match:
     predictions: tuple[int, ...]
 
 
-def find_lesions(reference: Mask, prediction: Mask, rules: LesionRules) -> LesionMaps:
-    """Number the lesions of two masks `(I, J, K)` in array order.
+def find_lesions(
+    reference: Mask,
+    prediction: Mask,
+    rules: LesionRules,
+    numbers_reference: Labels | None = None,
+    numbers_prediction: Labels | None = None,
+) -> LesionMaps:
+    """Number the lesions of two masks `(I, J, K)`: connected components in array order, or given objects.
+
+    With `numbers_...`, the objects of a side are numbered from 1 in ascending order of their numbers there. Dilation
+    joins components, but no objects.
 
     The masks may be cropped to a box that holds both. Dilated lesions that overlap or touch outside the box also do
     so inside it, since the voxel of the box nearest to a voxel of a dilation also belongs to the dilation.
     """
-    predicted, predicted_sizes = label_components(prediction, rules.connectivity)
-    lesions, sizes = label_components(reference, rules.connectivity)
+    predicted, predicted_sizes = _number(prediction, numbers_prediction, rules)
+    lesions, sizes = _number(reference, numbers_reference, rules)
+    if numbers_reference is not None:
+        return LesionMaps(
+            lesions, predicted, tuple(_touch(lesions, predicted, rules.num_dilations)), sizes, predicted_sizes
+        )
     reach = lesions
     if rules.num_dilations:
         reach, _ = label_components(_dilate(reference, lesions, rules.num_dilations), rules.connectivity)
         lesions = np.where(reference, reach, 0)
         sizes = np.bincount(lesions.ravel())[1:]
-    return LesionMaps(lesions, predicted, reach, sizes, predicted_sizes)
+    touching = tuple((lesion, component) for lesion, component, _ in _count_overlaps(reach, predicted))
+    return LesionMaps(lesions, predicted, touching, sizes, predicted_sizes)
 
 
 def match_lesions(maps: LesionMaps, rules: LesionRules) -> list[Match]:
@@ -120,6 +135,27 @@ def match_lesions(maps: LesionMaps, rules: LesionRules) -> list[Match]:
     if rules.matching == "iou":
         return _match_in_groups(maps, rules.min_iou)
     return _match_one_to_one(maps, rules.min_iou)
+
+
+def _number(mask: Mask, numbers: Labels | None, rules: LesionRules) -> tuple[Labels, NDArray[np.integer]]:
+    """Return the map of a mask's lesions, numbered from 1, and the number of voxels of each."""
+    if numbers is None:
+        return label_components(mask, rules.connectivity)
+    present, indices, sizes = np.unique(numbers[mask], return_inverse=True, return_counts=True)
+    assert present.size == 0 or present[0] > 0, "a voxel of the mask belongs to no object"
+    lesions = np.zeros(mask.shape, np.int32)
+    lesions[mask] = indices + 1
+    return lesions, sizes
+
+
+def _touch(lesions: Labels, predicted: Labels, num_dilations: int) -> Iterator[tuple[int, int]]:
+    """Yield each object and predicted lesion that overlap after the object's own dilation, ascending."""
+    for number, box in enumerate(ndimage.find_objects(lesions), start=1):
+        wide = tuple(slice(max(side.start - num_dilations, 0), side.stop + num_dilations) for side in box)
+        own = lesions[wide] == number
+        if num_dilations:
+            own = ndimage.binary_dilation(own, _FACES_AND_EDGES, iterations=num_dilations)
+        yield from ((number, int(other)) for other in np.unique(predicted[wide][own]) if other)
 
 
 def _dilate(mask: Mask, components: Labels, num_dilations: int) -> Mask:
@@ -143,7 +179,7 @@ def _count_overlaps(first: Labels, second: Labels) -> list[tuple[int, int, int]]
 
 def _match_by_touch(maps: LesionMaps) -> list[Match]:
     touching: dict[int, list[int]] = {}
-    for lesion, component, _ in _count_overlaps(maps.reach, maps.prediction):
+    for lesion, component in maps.touching:
         touching.setdefault(lesion, []).append(component)
     return [Match((lesion,), tuple(components)) for lesion, components in touching.items()]
 

@@ -9,6 +9,7 @@ the convex hull, so they may cross a notch.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,15 @@ from scipy.spatial import ConvexHull
 from medunet.base.errors import InputError
 from medunet.records.scores import CaseLesions, HD95Mode, Lesion, LesionPreset, Surface
 from medunet.scoring.bits import find_box
-from medunet.scoring.lesion_presets import PRESETS, LesionRules, Mask, Match, find_lesions, match_lesions
+from medunet.scoring.lesion_presets import (
+    PRESETS,
+    Labels,
+    LesionRules,
+    Mask,
+    Match,
+    find_lesions,
+    match_lesions,
+)
 from medunet.scoring.masks import Crop, MaskScore, check_masks, check_options, score_masks
 
 Box = tuple[slice, ...]
@@ -60,15 +69,21 @@ def score_lesions(
     hd95: HD95Mode = "max",
     percentile: float = 95.0,
     slice_axis: int = 2,
+    numbers_reference: Labels | None = None,
+    numbers_prediction: Labels | None = None,
 ) -> CaseLesions:
     """Score the lesions of a predicted mask against a reference on one grid, both boolean `(I, J, K)` or `(I, J)`.
+
+    The lesions of a side are the connected components of its mask or, with `numbers_...`, a map of the same shape,
+    the voxels of each number within the mask: touching objects stay apart, and several parts of one number are one
+    object.
 
     `surface`, `hd95` and `percentile` are those of `score_masks`; published BraTS results use the defaults.
     `slice_axis` is the axis along which axial slices are numbered; a 2D image is one slice. Lesions of a 2D image
     have no volume (NaN ml), so rules that leave out small lesions need 3D.
 
-    Lesions are in array order: first those of the reference, then the false positives. RQ, SQ and PQ use the matches
-    of the rules, so RQ equals F1. Without any match SQ is undefined and PQ is 0.
+    Lesions are in array order, or by their numbers: first those of the reference, then the false positives. RQ, SQ
+    and PQ use the matches of the rules, so RQ equals F1. Without any match SQ is undefined and PQ is 0.
 
     Raises:
         InputError: the masks are not boolean or differ in shape, or an option cannot be used.
@@ -82,14 +97,20 @@ def score_lesions(
     if box[0].start == box[0].stop:
         box = (slice(0, 1),) * num_axes  # both masks are empty: one voxel of background
     start = tuple(side.start for side in box)
-    # In C order, so that numbers do not depend on the memory order of the arrays. A 2D mask becomes a single slice.
-    reference, prediction = (
-        np.ascontiguousarray(mask[box]).reshape(
+
+    def crop(array: NDArray[Any]) -> NDArray[Any]:
+        """Crop to the box, in C order, so that numbers do not depend on the memory order; 2D becomes one slice."""
+        return np.ascontiguousarray(array[box]).reshape(
             *(side.stop - side.start for side in box), *(1,) * (3 - num_axes)
         )
-        for mask in (reference, prediction)
+
+    maps = find_lesions(
+        crop(reference),
+        crop(prediction),
+        rules,
+        None if numbers_reference is None else crop(numbers_reference),
+        None if numbers_prediction is None else crop(numbers_prediction),
     )
-    maps = find_lesions(reference, prediction, rules)
     boxes = ndimage.find_objects(maps.reference)
     predicted_boxes = ndimage.find_objects(maps.prediction)
     voxel_mm3 = math.prod(spacing_mm) if num_axes == 3 else math.nan

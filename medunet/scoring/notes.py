@@ -13,6 +13,7 @@ BORDER = Note("border", "touches the border of the scan")
 
 _JOINT = "; "
 _BORDER_START, _SWAPPED_WORDS, _RESAMPLED_START = "touches the border", "look swapped", "resampled from"
+_NAMES_START = "names in the "
 
 
 def note_swap(one: str, other: str, crossed: Sequence[float], own: Sequence[float]) -> Note:
@@ -28,6 +29,11 @@ def note_resampling(spacing_mm: Iterable[float]) -> Note:
     """Return the note on a prediction that was resampled to the reference's grid from this spacing in mm."""
     spacing = "×".join(f"{step:.4g}" for step in spacing_mm)
     return Note("resampled", f"{_RESAMPLED_START} {spacing} mm")
+
+
+def note_names(role: str, text: str) -> Note:
+    """Return the note on names in a file that contradict the description; `role` is reference or prediction."""
+    return Note("names", f"{_NAMES_START}{role}: {text}")
 
 
 def reason_cell(score: CaseScore) -> str:
@@ -48,4 +54,6 @@ def _kind_of(text: str) -> NoteKind:
         return "border"
     if _SWAPPED_WORDS in text:
         return "swapped"
+    if text.startswith(_NAMES_START):
+        return "names"
     return "resampled" if text.startswith(_RESAMPLED_START) else "other"

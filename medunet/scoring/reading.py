@@ -1,6 +1,7 @@
 """Read a reference and its prediction on the grid of the reference."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,44 +10,87 @@ from numpy.typing import NDArray
 from medunet.base.errors import DataError
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.resample import resample_labels
+from medunet.imaging.segment_names import Others, describe_joining
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records.scores import Note
-from medunet.scoring.notes import note_resampling
+from medunet.scoring.notes import note_names, note_resampling
+
+Labels = NDArray[np.integer]
 
 _GRID_TOLERANCE = (
     0.1  # largest distance between corresponding corners of two grids, in units of the smallest spacing
 )
+_MAX_NAMED = 5  # undeclared values listed in a message
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the label files of one side are read.
+
+    `others` says what undeclared values are. "refused": an error, in a reference. "surplus": an error too, in a
+    prediction that is read with the reference's description; but segments that its file names are left out if every
+    label is among them. "left out": no error in a prediction with a description of its own, unless no declared label
+    has any voxel.
+    """
+
+    labels: Mapping[str, int] | None = None  # every declared label's value; None: any value is allowed
+    instances_as: int | None = None  # values above 0 number objects of this label value
+    renumber: Mapping[int, int] | None = (
+        None  # label value of each value in the files, see `Description.renumber`
+    )
+    others: Others = "refused"
+
+
+@dataclass(frozen=True)
+class LabelPair:
+    """The label maps `(I, J, K)` of a case on the reference's grid; `numbers` of objects where a file has them."""
+
+    reference: Volume
+    prediction: Labels
+    numbers_reference: Labels | None = None
+    numbers_prediction: Labels | None = None
+    notes: tuple[Note, ...] = ()
 
 
 def read_pair(
     reference: Path,
     prediction: Path,
+    reading_reference: Reading | None = None,
+    reading_prediction: Reading | None = None,
     *,
-    reference_instances_as: int | None = None,
-    prediction_instances_as: int | None = None,
-    reference_renumber: Mapping[int, int] | None = None,
-    prediction_renumber: Mapping[int, int] | None = None,
     resample: bool = False,
-) -> tuple[Volume, NDArray[np.integer], Note | None]:
-    """Read a reference and its prediction's labels `(I, J, K)` on the same grid, and return both.
+) -> LabelPair:
+    """Read a reference and its prediction on the same grid.
 
-    The third value is a note if the prediction was resampled. For `..._instances_as` and `..._renumber` see
-    `read_label`. Pictures have no position in space and are never resampled.
+    The notes say if the prediction was resampled, and where names in a file contradict the description's numbers.
+    Pictures have no position in space and are never resampled.
 
     Raises:
-        DataError: a file cannot be read, or the grids differ and the prediction may not or cannot be resampled. The
-            message contains no file name, since that may name the patient.
+        DataError: a file cannot be read or holds undeclared values (see `Reading`), or the grids differ and the
+            prediction may not or cannot be resampled. The message contains no file name, since that may name the
+            patient.
     """
-    wanted = _read(reference, "reference", reference_instances_as, reference_renumber)
-    given = _read(prediction, "prediction", prediction_instances_as, prediction_renumber)
-    difference = grid_difference(wanted, given)
-    if not difference:
-        return wanted, given.array, None
-    if not resample or wanted.header.is_picture or given.header.is_picture:
-        raise DataError(f"the prediction's {difference}")
-    labels = resample_labels(given.array, given.affine, wanted.array.shape, wanted.affine)
-    return wanted, labels, note_resampling(given.spacing_mm)
+    readings = reading_reference or Reading(), reading_prediction or Reading()
+    wanted, given = _read(reference, "reference", readings[0]), _read(prediction, "prediction", readings[1])
+    notes = [
+        note_names(role, text)
+        for role, volume, reading in zip(("reference", "prediction"), (wanted, given), readings, strict=True)
+        if (text := describe_joining(volume.header.segments, reading.labels or {}))
+    ]
+    labels: Labels = given.array
+    if difference := grid_difference(wanted, given):
+        if not resample or wanted.header.is_picture or given.header.is_picture:
+            raise DataError(f"the prediction's {difference}")
+        labels = resample_labels(given.array, given.affine, wanted.array.shape, wanted.affine)
+        notes.append(note_resampling(given.spacing_mm))
+    merged = [
+        _merge_objects(array, reading)
+        for array, reading in zip((wanted.array, labels), readings, strict=True)
+    ]
+    return LabelPair(
+        Volume(merged[0][0], wanted.header), merged[1][0], merged[0][1], merged[1][1], tuple(notes)
+    )
 
 
 def find_slice_axis(affine: Affine) -> int:
@@ -54,14 +98,55 @@ def find_slice_axis(affine: Affine) -> int:
     return next((axis for axis, code in enumerate(axis_codes(affine)) if code in "SI"), 2)
 
 
-def _read(path: Path, role: str, instances_as: int | None, renumber: Mapping[int, int] | None) -> Volume:
+def _read(path: Path, role: str, reading: Reading) -> Volume:
+    """Read a label map, or a map of object numbers."""
+    names = reading.labels if reading.instances_as is None else None
     try:
-        volume = read_label(path, instances_as=instances_as, renumber=renumber)
+        volume = read_label(path, renumber=reading.renumber, names=names, others=reading.others)
+        if volume.array.ndim != 3:
+            raise DataError(f"shape {volume.array.shape} does not have three axes")
+        if names is not None:
+            _check_declared(volume.array, set(names.values()), reading.others)
     except DataError as error:
         raise DataError(f"{role}: {error.what}".replace(path.name, "the file")) from error
-    if volume.array.ndim != 3:
-        raise DataError(f"{role}: shape {volume.array.shape} does not have three axes")
     return volume
+
+
+def _check_declared(labels: Labels, declared: set[int], others: Others) -> None:
+    """Raise a DataError for undeclared values, or with `others` "left out" if there are no other values than these."""
+    counts = _count_values(labels)
+    unknown = {value: count for value, count in counts.items() if value not in declared}
+    if not unknown or (others == "left out" and len(unknown) < len(counts)):
+        return
+    shown = ", ".join(f"{value} in {count} voxels" for value, count in list(unknown.items())[:_MAX_NAMED])
+    more = f" and {len(unknown) - _MAX_NAMED} more values" if len(unknown) > _MAX_NAMED else ""
+    values = ", ".join(str(value) for value in sorted(declared))
+    way = " (another tool's values: describe them with --prediction-dataset)" if others == "surplus" else ""
+    raise DataError(f"holds values that are not declared: {shown}{more}; declared are {values}{way}")
+
+
+def _count_values(labels: Labels) -> dict[int, int]:
+    """Return the number of voxels of each value above 0."""
+    if labels.dtype != np.uint8:
+        values, counts = np.unique(labels[labels != 0], return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    total = np.zeros(256, np.int64)
+    for plane in labels.T:  # NumPy widens what it counts
+        if plane.any():
+            total += np.bincount(plane.ravel(order="K"), minlength=256)
+    return {int(value): int(total[value]) for value in np.flatnonzero(total) if value}
+
+
+def _merge_objects(array: Labels, reading: Reading) -> tuple[Labels, Labels | None]:
+    """Return the label map of an array, and the array itself if it numbers objects.
+
+    A prediction that is read with the reference's description may as well be a mask: its one value is no number.
+    """
+    if reading.instances_as is None:
+        return array, None
+    merged = np.where(array > 0, np.uint8(reading.instances_as), np.uint8(0))
+    is_mask = reading.others == "surplus" and len(_count_values(array)) <= 1
+    return merged, None if is_mask else array
 
 
 def grid_difference(first: Volume, second: Volume, whose: str = "the reference's") -> str:

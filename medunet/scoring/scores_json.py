@@ -14,6 +14,7 @@ from medunet.records.scores import UNSCORED
 from medunet.scoring.summary import LabelSummary, MetricSummary
 
 _TOLERANCE = 1e-9  # relative: a spreadsheet saves 15 digits
+_TEXTS = ("penalty", "no_interval")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ def find_difference(stored: StoredScores, table: pd.DataFrame, names: Sequence[s
     known = [rows[case] for case in cases]
     if [row.get("status") for row in known] != table["status"].tolist():
         return "the status of a case differs between scores.json and scores.csv"
+    has_patients = "patient" in table and all("patient" in row for row in known)
+    if has_patients and [row["patient"] for row in known] != table["patient"].tolist():
+        return "the patient of a case differs between scores.json and scores.csv"
     for name in names:
         if not all(name in row for row in known):
             return f"scores.json has no {name}"
@@ -76,8 +80,8 @@ def _label_summary(entry: dict[str, Any]) -> LabelSummary:
 
 
 def _metric_summary(entry: dict[str, Any]) -> MetricSummary:
-    numbers: dict[str, Any] = {name: _number(value) for name, value in entry.items() if name != "penalty"}
-    return MetricSummary(**numbers, penalty=entry.get("penalty", ""))
+    numbers: dict[str, Any] = {name: _number(value) for name, value in entry.items() if name not in _TEXTS}
+    return MetricSummary(**numbers, **{name: entry.get(name, "") for name in _TEXTS})
 
 
 def _number(value: Any) -> float:

@@ -1,14 +1,15 @@
-"""Confidence intervals, tests and rankings over cases. All resampling is seeded, so results are reproducible."""
+"""Tests and rankings over cases, with all cases of a patient together; resampling is seeded."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata, wilcoxon
+
+from medunet.scoring.intervals import MIN_UNITS, number_units
 
 Scheme = Literal["mean_then_rank", "rank_then_mean"]
 
@@ -16,52 +17,7 @@ MIN_PAIRS = 6  # with fewer, the smallest two-sided p of the signed-rank test is
 DECIMALS = 9  # smaller differences are rounding errors
 _MAX_EXACT = 50  # pairs up to which the signed-rank test is exact, as in SciPy
 _SEED = 0
-_ENDS = (0.025, 0.975)
-_NUM_RESAMPLES = 2000
 _NUM_RANKINGS = 1000  # as in challengeR
-_BATCH = 4_000_000  # values drawn at once
-_CONSTANT = 1e-12  # relative: a sample with a smaller range is constant
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """The 95% bootstrap intervals of a sample's mean and median; (NaN, NaN) if undefined."""
-
-    mean: tuple[float, float]
-    median: tuple[float, float]
-
-
-def bootstrap_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of the mean of finite values (see `bootstrap_intervals`)."""
-    return bootstrap_intervals(values).mean
-
-
-def bootstrap_intervals(values: Sequence[float] | NDArray[np.float64]) -> Intervals:
-    """Return the 95% bootstrap intervals of mean and median of finite values, both from the same resamples.
-
-    Values, one for each case, are resampled with replacement. The interval of the mean is bias-corrected and
-    accelerated (BCa, Efron 1987), which suits skewed samples such as Dice. The interval of the median is the
-    percentile interval: BCa's acceleration is a jackknife estimate, and leaving out one value gives only two or three
-    different medians. Fewer than two values have no intervals; a constant sample has intervals of zero width.
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    size = sample.size
-    if size < 2:
-        return Intervals((math.nan, math.nan), (math.nan, math.nan))
-    if np.ptp(sample) <= _CONSTANT * np.abs(sample).max():
-        value = float(sample.mean())
-        return Intervals((value, value), (value, value))
-    generator = np.random.default_rng(_SEED)
-    means, medians = np.empty(_NUM_RESAMPLES), np.empty(_NUM_RESAMPLES)
-    step = max(1, _BATCH // size)
-    for start in range(0, _NUM_RESAMPLES, step):
-        rows = slice(start, min(start + step, _NUM_RESAMPLES))
-        resamples = sample[generator.integers(0, size, (rows.stop - start, size))]
-        means[rows] = resamples.mean(axis=1)
-        resamples.sort(axis=1)  # faster than NumPy's median
-        medians[rows] = (resamples[:, (size - 1) // 2] + resamples[:, size // 2]) / 2
-    low, high = np.quantile(medians, _ENDS).tolist()
-    return Intervals(_bca_interval(sample, means), (low, high))
 
 
 def signed_rank_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
@@ -85,6 +41,28 @@ def signed_rank_p(differences: Sequence[float] | NDArray[np.float64]) -> float:
     return np.asarray(wilcoxon(finite, method="asymptotic").pvalue).item()
 
 
+def average_by_unit(
+    differences: Sequence[float] | NDArray[np.float64], units: Sequence[Hashable]
+) -> NDArray[np.float64]:
+    """Return one difference for each unit, such as a patient: the mean of its cases' differences.
+
+    Infinite differences outweigh finite ones: as many of both signs cancel each other, else the more frequent sign is
+    infinite. With one case a unit, the differences are returned as they are. The signed-rank test assumes independent
+    differences; on means over patients it is exact, as on patients with one case each. (Alternative: the clustered
+    signed-rank test of Rosner, Glynn and Lee 2006, which holds for many patients only.)
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    names, unit_of = number_units(units)
+    averages = []
+    for number in range(len(names)):
+        own = values[unit_of == number]
+        infinite = np.isinf(own)
+        balance = float(np.sign(own[infinite]).sum())
+        finite = own[~infinite]
+        averages.append(balance * math.inf if balance else float(finite.mean()) if finite.size else 0.0)
+    return np.array(averages)
+
+
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
     """Return p values corrected for multiple testing (Holm 1979), in their order; NaN stays and is not counted."""
     p = np.asarray(p_values, dtype=np.float64)
@@ -102,7 +80,7 @@ class RankStability:
 
     Tied methods share the better rank. `tau_mean` and `tau_low` are mean and 2.5% percentile of Kendall's tau-b
     between the ranking of a resample and that of all cases: 1 if they agree. Resamples in which all methods tie have
-    no tau.
+    no tau, and a cohort of fewer than `MIN_UNITS` patients has no `tau_low`.
     """
 
     scores: tuple[float, ...]  # mean over the cases with a finite value, or mean rank within a case
@@ -112,8 +90,16 @@ class RankStability:
     tau_low: float
 
 
-def rank_stability(values: NDArray[np.float64], scheme: Scheme, *, higher_is_better: bool) -> RankStability:
+def rank_stability(
+    values: NDArray[np.float64],
+    scheme: Scheme,
+    *,
+    higher_is_better: bool,
+    units: Sequence[Hashable] | None = None,
+) -> RankStability:
     """Rank methods by `values` `(cases, methods)`, also in bootstrap resamples (Wiesenfarth et al. 2021).
+
+    `units` names the patient of each case: whole patients are resampled. Without it every case is drawn by itself.
 
     "mean_then_rank" ranks the means over cases; "rank_then_mean" ranks the mean of the ranks within each case, where
     ties share their mean rank (in challengeR the better one). Values must not be NaN. Infinite values are worse than
@@ -122,9 +108,11 @@ def rank_stability(values: NDArray[np.float64], scheme: Scheme, *, higher_is_bet
     num_cases, num_methods = values.shape
     costs = -values if higher_is_better else values
     within = rankdata(np.round(costs, DECIMALS), axis=1)
-    weights = np.random.default_rng(_SEED).multinomial(
-        num_cases, np.full(num_cases, 1 / num_cases), size=_NUM_RANKINGS
+    names, unit_of = number_units(range(num_cases) if units is None else units)
+    drawn = np.random.default_rng(_SEED).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=_NUM_RANKINGS
     )
+    weights = drawn[:, unit_of]
     once = np.ones((1, num_cases), dtype=np.int64)
     if scheme == "rank_then_mean":
         full, resampled = _rank(once @ within), _rank(weights @ within)
@@ -144,20 +132,8 @@ def rank_stability(values: NDArray[np.float64], scheme: Scheme, *, higher_is_bet
             for column in resampled.T
         ),
         tau_mean=float(taus.mean()) if taus.size else math.nan,
-        tau_low=float(np.percentile(taus, 2.5)) if taus.size else math.nan,
+        tau_low=float(np.percentile(taus, 2.5)) if taus.size and len(names) >= MIN_UNITS else math.nan,
     )
-
-
-def _bca_interval(sample: NDArray[np.float64], means: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the BCa interval of a sample's mean from the means of its resamples (Efron, Tibshirani 1993, 14.3)."""
-    mean = sample.mean()
-    share_below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * means.size)
-    bias = ndtri(share_below)
-    deviations = sample - mean  # proportional to the jackknife differences
-    acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
-    ends = bias + ndtri(np.array(_ENDS))
-    low, high = np.quantile(means, ndtr(bias + ends / (1 - acceleration * ends))).tolist()
-    return low, high
 
 
 def _exact_signed_rank_p(differences: NDArray[np.float64]) -> float:

@@ -18,9 +18,15 @@ import numpy as np
 import pandas as pd
 
 from medunet.records.scores import UNSCORED, CaseScore
-from medunet.scoring.columns import LESION_COLUMNS, is_distance, is_zero_where_unscored, metric_columns
+from medunet.scoring.columns import (
+    LESION_COLUMNS,
+    bounds_of,
+    is_distance,
+    is_zero_where_unscored,
+    metric_columns,
+)
+from medunet.scoring.intervals import bootstrap_intervals
 from medunet.scoring.lesion_presets import PRESETS
-from medunet.scoring.statistics import bootstrap_intervals
 
 _LESION_PENALTIES_MM: dict[str, float | None] = {name: rules.penalty_mm for name, rules in PRESETS.items()}
 
@@ -30,10 +36,10 @@ class MetricSummary:
     """Mean and median of one metric over `num_finite` values (NaN if there are none), and counts of other values.
 
     The finite values include the zeros of missing and failed cases. `..._low` and `..._high` are the 95% bootstrap
-    interval (see `bootstrap_intervals`), NaN for fewer than two values. Only distances have a penalised mean and
-    median (NaN for other metrics), in which infinite distances and missing or failed cases count as a penalty.
-    `penalty` describes it, "" if there is none: the diagonal of the case's field of view, or the largest diagonal of
-    the cohort if it is unknown; for distances of lesions, the penalty of their rules.
+    interval over patients (see `bootstrap_intervals`), NaN where there is none, for the reason `no_interval`. Only
+    distances have a penalised mean and median (NaN for other metrics), in which infinite distances and missing or
+    failed cases count as a penalty. `penalty` describes it, "" if there is none: the diagonal of the case's field of
+    view, or the largest diagonal of the cohort if it is unknown; for distances of lesions, that of their rules.
     """
 
     mean: float
@@ -53,6 +59,20 @@ class MetricSummary:
     num_finite: int
     num_undefined: int
     num_infinite: int
+    num_patients: int = 0  # behind the finite values; 0 in files before 0.7
+    no_interval: str = ""
+
+
+@dataclass(frozen=True)
+class MeanDice:
+    """Mean over cases of the mean Dice over targets, with its 95% interval over patients as in `MetricSummary`."""
+
+    mean: float
+    low: float
+    high: float
+    num_cases: int  # with a defined Dice
+    num_patients: int
+    no_interval: str
 
 
 @dataclass(frozen=True)
@@ -85,6 +105,7 @@ class _Row:
     label: str
     status: str
     metrics: Mapping[str, float]
+    unit: str  # its patient
     rules: str = ""  # of its lesions
     penalty_mm: float = math.nan
 
@@ -101,6 +122,7 @@ def summarise(scores: Sequence[CaseScore], names: Sequence[str] | None = None) -
             score.label,
             score.status,
             {name: get(score) for name, get in columns.items()},
+            score.unit,
             score.lesions.rules if score.lesions else "",
             largest if math.isnan(score.penalty_mm) else score.penalty_mm,
         )
@@ -114,10 +136,19 @@ def summarise_table(table: pd.DataFrame, names: Sequence[str]) -> list[LabelSumm
     rules = table["lesion_rules"] if "lesion_rules" in table else [""] * len(table)
     values = table[list(names)].to_dict("records")
     rows = [
-        _Row(label, status, {str(name): float(value) for name, value in own.items()}, rule)
-        for label, status, own, rule in zip(table["label"], table["status"], values, rules, strict=True)
+        _Row(label, status, {str(name): float(value) for name, value in own.items()}, unit, rule)
+        for label, status, own, unit, rule in zip(
+            table["label"], table["status"], values, units_of(table), rules, strict=True
+        )
     ]
     return _summarise_rows(rows, names)
+
+
+def units_of(table: pd.DataFrame) -> list[str]:
+    """Return the patient of each row of scores.csv: its case if the patient is unknown."""
+    if "patient" not in table:
+        return table["case"].tolist()
+    return [patient or case for patient, case in zip(table["patient"], table["case"], strict=True)]
 
 
 def mean_dice(scores: Sequence[CaseScore]) -> float:
@@ -125,7 +156,20 @@ def mean_dice(scores: Sequence[CaseScore]) -> float:
 
     Targets that are empty in both masks are left out; a missing or failed case counts as 0.
     """
-    return _mean([dice for dice in dice_by_case(scores).values() if not math.isnan(dice)])
+    return average_dice(dice_by_case(scores), {score.case: score.unit for score in scores}).mean
+
+
+def average_dice(by_case: Mapping[str, float], unit_of: Mapping[str, str]) -> MeanDice:
+    """Return the mean of the cases' Dice with its interval; `unit_of` is the patient of each case."""
+    defined = {case: dice for case, dice in by_case.items() if not math.isnan(dice)}
+    intervals = bootstrap_intervals(list(defined.values()), [unit_of[case] for case in defined], (0.0, 1.0))
+    return MeanDice(
+        _mean(list(defined.values())),
+        *intervals.mean,
+        len(defined),
+        intervals.num_units,
+        intervals.why_none,
+    )
 
 
 def dice_by_case(scores: Sequence[CaseScore]) -> dict[str, float]:
@@ -152,18 +196,20 @@ def _summarise_label(label: str, rows: Sequence[_Row], names: Sequence[str]) -> 
     requested = {**dict.fromkeys(LESION_COLUMNS, with_lesions), "cldice": _any_defined(rows, ["cldice"])}
     metrics = {}
     for name in names:
-        values = [row.metrics[name] for row in rows if row.status not in UNSCORED]
-        penalty = None
-        if not requested.get(name, True):
-            pass  # not scored for this target: an unscored case is no failure
-        elif is_distance(name):
-            penalty = of_lesions if name in LESION_COLUMNS else of_view
-        elif is_zero_where_unscored(name):
-            values += [0.0] * (len(rows) - len(values))
-        metrics[name] = _summarise_metric(values, len(rows))
-        if penalty is not None:
+        is_requested = requested.get(
+            name, True
+        )  # else not scored for this target: an unscored case is no failure
+        counts_zero = is_requested and is_zero_where_unscored(name)
+        measured = [
+            (0.0 if row.status in UNSCORED else row.metrics[name], row.unit)
+            for row in rows
+            if counts_zero or row.status not in UNSCORED
+        ]
+        metrics[name] = _summarise_metric(measured, len(rows), bounds_of(name))
+        penalty = of_lesions if name in LESION_COLUMNS else of_view
+        if is_requested and is_distance(name) and penalty is not None:
             costs_mm = [math.inf if row.status in UNSCORED else row.metrics[name] for row in rows]
-            metrics[name] = _penalise(metrics[name], costs_mm, penalty)
+            metrics[name] = _penalise(metrics[name], costs_mm, [row.unit for row in rows], penalty)
     num_unscored = sum(status[name] for name in UNSCORED)
     return LabelSummary(
         label=label,
@@ -178,38 +224,53 @@ def _summarise_label(label: str, rows: Sequence[_Row], names: Sequence[str]) -> 
     )
 
 
-def _summarise_metric(values: list[float], num_expected: int) -> MetricSummary:
-    finite = [value for value in values if math.isfinite(value)]
+def _summarise_metric(
+    measured: Sequence[tuple[float, str]], num_expected: int, bounds: tuple[float, float]
+) -> MetricSummary:
+    """Summarise the values of a metric, each with its patient."""
+    finite = [(value, unit) for value, unit in measured if math.isfinite(value)]
+    averages, num_units, why_none = _averages(finite, bounds)
     return MetricSummary(
-        **_averages(finite),
+        **averages,
         num_expected=num_expected,
         num_finite=len(finite),
-        num_undefined=sum(math.isnan(value) for value in values),
-        num_infinite=sum(math.isinf(value) for value in values),
+        num_undefined=sum(math.isnan(value) for value, _ in measured),
+        num_infinite=sum(math.isinf(value) for value, _ in measured),
+        num_patients=num_units,
+        no_interval=why_none,
     )
 
 
-def _penalise(metric: MetricSummary, costs_mm: list[float], penalty: _Penalty) -> MetricSummary:
+def _penalise(
+    metric: MetricSummary, costs_mm: list[float], units: list[str], penalty: _Penalty
+) -> MetricSummary:
     """Return a metric with penalised mean and median; `costs_mm` has a value per case, infinite for a failure."""
     if any(math.isnan(price) for price in penalty.costs_mm):
         return metric  # the penalty is unknown
     penalised = [
-        price if math.isinf(cost) else cost
-        for cost, price in zip(costs_mm, penalty.costs_mm, strict=True)
+        (price if math.isinf(cost) else cost, unit)
+        for cost, price, unit in zip(costs_mm, penalty.costs_mm, units, strict=True)
         if not math.isnan(cost)
     ]
-    return replace(metric, **_averages(penalised, "_penalised"), penalty=penalty.name)
+    averages, *_ = _averages(penalised, (0.0, math.inf), "_penalised")
+    return replace(metric, **averages, penalty=penalty.name)
 
 
-def _averages(values: list[float], which: str = "") -> dict[str, Any]:
-    """Return mean and median of finite values with their intervals, by field name of `MetricSummary`."""
-    intervals = bootstrap_intervals(values)
+def _averages(
+    measured: Sequence[tuple[float, str]], bounds: tuple[float, float], which: str = ""
+) -> tuple[dict[str, Any], int, str]:
+    """Return mean and median of finite values with their intervals, by field name of `MetricSummary`.
+
+    The other values are the number of patients, and why there is no interval.
+    """
+    values = [value for value, _ in measured]
+    intervals = bootstrap_intervals(values, [unit for _, unit in measured], bounds)
     centres = {"mean": _mean(values), "median": float(np.median(values)) if values else math.nan}
     averages: dict[str, Any] = {}
     for name, centre in centres.items():
         low, high = getattr(intervals, name)
         averages |= {f"{name}{which}": centre, f"{name}{which}_low": low, f"{name}{which}_high": high}
-    return averages
+    return averages, intervals.num_units, intervals.why_none
 
 
 def _lesion_penalty(rows: Sequence[_Row]) -> _Penalty | None:

@@ -10,13 +10,15 @@ import pandas as pd
 from medunet.base.errors import InputError
 from medunet.base.files import write_json, write_text
 from medunet.records.scores import CaseScore, LesionStatus, json_number
-from medunet.scoring.columns import FIELD_OF_VIEW_COLUMNS, metric_columns, robust_column
+from medunet.scoring.columns import FIELD_OF_VIEW_COLUMNS, is_metric, metric_columns, robust_column
+from medunet.scoring.intervals import describe_intervals
 from medunet.scoring.nnunet_summary import nnunet_summary
 from medunet.scoring.notes import read_reason, reason_cell
-from medunet.scoring.summary import LabelSummary, mean_dice, summarise
+from medunet.scoring.strata import summarise_strata
+from medunet.scoring.summary import LabelSummary, average_dice, dice_by_case, summarise
 
 _HEAD = ("case", "label", "status", "surface")
-_TEXT = (*_HEAD, "lesion_rules", "reason")
+_HASHES = ("reference_sha256", "prediction_sha256")
 _LESION_HEAD = ("case", "label", "rules", "lesion", "status", "counted")
 _LESION_SIZES = ("reference_ml", "predicted_ml", "long_axis_mm", "short_axis_mm", "slice")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run such a cell as a formula
@@ -30,6 +32,7 @@ def write_scores(
     about: Mapping[str, Any],
     targets: Mapping[str, tuple[int, ...]],
     mask_ending: str = ".nii.gz",
+    by: Sequence[str] = (),
 ) -> list[LabelSummary]:
     """Write scores.csv, lesions.csv, scores.json and summary.json to a folder and return the summaries.
 
@@ -37,22 +40,37 @@ def write_scores(
     `targets` are the reference's label values by target, the keys of summary.json; `mask_ending` is the extension of
     the files named there. In CSV undefined values are blank and infinite ones `inf`; in JSON both are null, and the
     status distinguishes them. lesions.csv has a row for each lesion; if no score has lesions, an old one is removed.
+    `strata` in scores.json has the summaries of the cases with each value of a column in `by`, such as site.
     """
     rows = _rows(scores)
     lesions, has_lesions = folder / "lesions.csv", any(score.lesions is not None for score in scores)
     rules = ["lesion_rules"] if has_lesions else []
-    write_table(folder / "scores.csv", rows, [*_HEAD, *metric_columns(scores), *rules, "reason"])
+    write_table(
+        folder / "scores.csv",
+        rows,
+        [*_HEAD, *metric_columns(scores), *rules, "reason", *_extra_columns(scores)],
+    )
     if has_lesions:
         write_table(lesions, _lesion_rows(scores), _lesion_columns(scores))
     else:
         lesions.unlink(missing_ok=True)
     summaries = summarise(scores)
+    dice = average_dice(dice_by_case(scores), {score.case: score.unit for score in scores})
+    how = {
+        "intervals": describe_intervals(),
+        "by": list(by),
+        "depend_on_field_of_view": FIELD_OF_VIEW_COLUMNS,
+    }
     write_json(
         folder / "scores.json",
         {
-            "about": {**about, "depend_on_field_of_view": FIELD_OF_VIEW_COLUMNS},
-            "mean_dice": json_number(mean_dice(scores)),
+            "about": {**about, **how},
+            "mean_dice": json_number(dice.mean),
+            "mean_dice_interval": json_value(
+                {name: value for name, value in asdict(dice).items() if name != "mean"}
+            ),
             "summary": [json_value(asdict(summary)) for summary in summaries],
+            "strata": [json_value(asdict(stratum)) for stratum in summarise_strata(scores, by)],
             "scores": json_value(rows),
         },
     )
@@ -61,7 +79,9 @@ def write_scores(
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Read scores.csv: text columns as text, blank numbers as NaN, `inf` as infinity.
+    """Read scores.csv: metrics as numbers, blank as NaN and `inf` as infinity; all other columns as text.
+
+    Further columns, such as those that a user joined by case, are read as text too.
 
     The column `reason` of the file is split: in the result it holds why a case is missing or failed, and the column
     `notes` the notes of all other cases.
@@ -69,7 +89,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     Raises:
         InputError: the file is missing or is not a score table; the message lists the unusable cells.
     """
-    table = _read_table(path, _HEAD, dict.fromkeys(_TEXT, _TEXTS), "scores")
+    table = _read_table(path, _HEAD, {}, is_metric, "scores")
     cells = table["reason"] if "reason" in table else [""] * len(table)
     parts = [read_reason(cell, status) for cell, status in zip(cells, table["status"], strict=True)]
     notes = pd.Series([notes for _, notes in parts], index=table.index, dtype=object)
@@ -83,13 +103,12 @@ def read_lesions(path: Path) -> pd.DataFrame:
         InputError: the file is missing or is not a table of lesions; the message lists the unusable cells.
     """
     kinds = {
-        **dict.fromkeys(("case", "label", "rules"), _TEXTS),
         "lesion": _COUNTS,
         "slice": _COUNTS,  # missed lesions and false positives also have one
         "status": _LESION_STATUSES,
         "counted": _FLAGS,
     }
-    return _read_table(path, (*_LESION_HEAD, "dice", *_LESION_SIZES), kinds, "lesions")
+    return _read_table(path, (*_LESION_HEAD, "dice", *_LESION_SIZES), kinds, _is_lesion_number, "lesions")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
@@ -149,8 +168,18 @@ _LESION_STATUSES = _Kind(" or ".join(get_args(LesionStatus)), _read_lesion_statu
 _TEXTS = _Kind("text", _read_texts)
 
 
-def _read_table(path: Path, needed: Sequence[str], kinds: Mapping[str, _Kind], what: str) -> pd.DataFrame:
-    """Read a table; columns not in `kinds` are numbers, and blank rows are left out."""
+def _is_lesion_number(column: str) -> bool:
+    return column in _LESION_SIZES or is_metric(column)
+
+
+def _read_table(
+    path: Path,
+    needed: Sequence[str],
+    kinds: Mapping[str, _Kind],
+    is_number: Callable[[str], bool],
+    what: str,
+) -> pd.DataFrame:
+    """Read a table; columns not in `kinds` are numbers or text, and blank rows are left out."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except FileNotFoundError as error:
@@ -163,7 +192,7 @@ def _read_table(path: Path, needed: Sequence[str], kinds: Mapping[str, _Kind], w
     table = table[(table != "").any(axis=1)]
     values, faults = {}, []
     for position, name in enumerate(table.columns):
-        kind = kinds.get(name, _NUMBERS)
+        kind = kinds.get(name, _NUMBERS if is_number(name) else _TEXTS)
         values[name], is_wrong = kind.read(table[name])
         for row, cell in table.loc[is_wrong, name].items():
             found = f"'{cell}' is" if cell else "blank is"
@@ -187,9 +216,20 @@ def _rows(scores: Sequence[CaseScore]) -> list[dict[str, Any]]:
             **{name: get(score) for name, get in columns.items()},
             "lesion_rules": score.lesions.rules if score.lesions else "",
             "reason": reason_cell(score),
+            "patient": score.unit,
+            "site": score.site,
+            **score.strata,
+            **{name: getattr(score, name) for name in _HASHES},
         }
         for score in scores
     ]
+
+
+def _extra_columns(scores: Sequence[CaseScore]) -> list[str]:
+    """Return the columns behind `reason`: the patient, the site if any is known, further strata, and the hashes."""
+    sites = ["site"] if any(score.site for score in scores) else []
+    strata = dict.fromkeys(name for score in scores for name in score.strata)
+    return ["patient", *sites, *strata, *_HASHES]
 
 
 def _lesion_columns(scores: Sequence[CaseScore]) -> list[str]:

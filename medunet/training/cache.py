@@ -21,9 +21,11 @@ import torch
 from medunet import __version__
 from medunet.base.errors import DataError, MedunetError
 from medunet.base.files import hash_value
+from medunet.base.lock import wait_for
 from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.compute.device_memory import free_memory_gb
+from medunet.imaging.formats import files_of
 from medunet.imaging.volumes import read_header
 from medunet.records.data_root import case_paths
 from medunet.records.description import Description
@@ -61,20 +63,29 @@ def prepare_cases(
     """Return labelled cases preprocessed into `cache`, in the given order; unchanged cases are not processed again.
 
     An entry is valid for a plan, the size and modification time of the case's files, and the version of medunet.
-    Existing entries are verified and written again if they are damaged. The arrays of the returned cases are on disk;
-    `load_into_memory` loads them.
+    Existing entries are verified and written again if they are damaged. Processes that train other folds with the
+    same cache wait until it is done, so that no case is preprocessed twice. The arrays of the returned cases are on
+    disk; `load_into_memory` loads them.
 
     Raises:
         DataError: cases cannot be preprocessed; lists each with its reason, after the others are done.
         InputError: the cache cannot be written.
     """
+    with wait_for(cache, "cache"):
+        return _prepare(cases, description, plan, data_root, cache, seed)
+
+
+def _prepare(
+    cases: Sequence[Case], description: Description, plan: Plan, data_root: Path, cache: Path, seed: int
+) -> list[PreparedCase]:
     _remove_abandoned(cache)
     plan_values = plan.model_dump(mode="json", include={*_PLAN_KEYS})
     jobs = []
     for case in cases:
         images, label = case_paths(case, description, data_root)
         assert label is not None, f"{case.id} has no label to train on"
-        states = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (*images, label)]
+        files = [file for path in (*images, label) for file in files_of(path)]
+        states = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         key = hash_value([__version__, plan_values, description.to_dict(), case.to_dict(), states, seed])[:32]
         jobs.append(_Job(case, images, label, key))
     missing = []
@@ -136,7 +147,11 @@ def _write_case(
     case = job.case
     try:
         chain = preprocess_chain(
-            plan, with_label=True, instances_as=description.instances_as, renumber=description.renumber
+            plan,
+            with_label=True,
+            instances_as=description.instances_as,
+            renumber=description.renumber,
+            names=description.labels,
         )
         result = run_chain(chain, job.images, job.label, resample=case.resample)
         labels = result["label"].as_tensor()[0].numpy().astype(np.uint8)
@@ -239,5 +254,5 @@ def _remove_abandoned(cache: Path) -> None:
     """Remove unfinished files of killed processes; recent ones may belong to a running process."""
     for path in cache.glob(".*"):
         with suppress(FileNotFoundError):  # it was finished in the meantime
-            if path.stat().st_mtime < time.time() - _ABANDONED_S:
+            if path.suffix != ".lock" and path.stat().st_mtime < time.time() - _ABANDONED_S:
                 path.unlink()

@@ -109,8 +109,14 @@ def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bo
 
 
 def best_row(history: list[dict[str, float]]) -> int:
-    """Return the index of the first row with the highest Dice; an undefined Dice counts as lowest."""
+    """Return the index of the first row with the highest Dice, or of the last row if there is none to choose by.
+
+    A Dice is undefined only if the validation cases have no foreground to find, in any epoch: their Dice is then 0 or
+    undefined, and says nothing about which weights are better.
+    """
     scores = [-1.0 if math.isnan(row["dice"]) else row["dice"] for row in history]
+    if -1.0 in scores and max(scores) <= 0:
+        return len(scores) - 1
     return scores.index(max(scores))
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import atomic_write, hash_file
+from medunet.dataset.layouts.channel_names import learn_endings
 from medunet.records.config import Config, WeightsName
 from medunet.records.manifest import Manifest
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
@@ -43,7 +44,9 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
     row = _export(best, model / WEIGHTS_FILES["best"], averaged=averaged)
     _export(newest, model / WEIGHTS_FILES["final"], averaged=averaged)
     training, held_out = manifest.split_fold(fold)
-    used: WeightsName = config.inference.weights or ("final" if config.training.patience is None else "best")
+    dice = {key: json_number(value) for key, value in row.items() if key.startswith("dice")}
+    is_chosen = config.training.patience is not None and dice["dice"] is not None
+    used: WeightsName = config.inference.weights or ("best" if is_chosen else "final")
     card = ModelCard(
         medunet_version=__version__,
         description=manifest.description,
@@ -52,10 +55,11 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
         inference=config.inference.model_copy(update={"weights": used}),
         training_cases=tuple(case.id for case in training),
         train_is_validation=training == held_out,
-        validation_dice={key: json_number(value) for key, value in row.items() if key.startswith("dice")},
+        validation_dice=dice,
         validation_cases=read_validation_plan(run.fold(fold), manifest, config.training).cases,
         weights_sha256=hash_file(model / WEIGHTS_FILES["best"]),
         final_weights_sha256=hash_file(model / WEIGHTS_FILES["final"]),
+        endings=learn_endings(training, manifest.description),
     )
     card.write(model / "model.json")
     return card

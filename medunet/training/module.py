@@ -27,7 +27,7 @@ from medunet.training.data import FoldData
 from medunet.training.losses import SegmentationLoss
 from medunet.training.optimisation import learning_rate, make_ema, make_optimizer
 from medunet.training.probe import ComputeChoice
-from medunet.training.validation import CaseResult, summarise, validate_case
+from medunet.training.validation import CaseResult, summarise, validate_case, validation_loss
 from medunet.training.windows import choose_windows
 from medunet.transforms.augment import allowed_mirror_axes, apply_parameters, sample_parameters
 
@@ -262,7 +262,7 @@ class SegmentationModule(L.LightningModule):
                 "minutes": round(self.elapsed_s / 60, 3),
                 "learning_rate": self.current_rate(),
                 "loss": float(np.mean([loss for _, loss in gathered])),
-                "validation_loss": float(np.mean([case.loss for case in self.cases])),
+                "validation_loss": validation_loss(self.cases),
                 "patches_per_s": round(len(self.step_losses) * self.plan.batch_size / self._train_s, 3),
                 **row,
             }

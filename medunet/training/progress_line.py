@@ -10,6 +10,7 @@ import lightning as L
 
 from medunet.base.progress import PercentBar
 from medunet.training.module import SegmentationModule
+from medunet.training.validation import describe_unjudged, dice_text
 
 _log = logging.getLogger(__name__)
 _WINDOW = 5  # validations that are compared with the same number before them
@@ -21,7 +22,7 @@ class ProgressLine(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the progress bar."""
         assert isinstance(pl_module, SegmentationModule)
-        self._warned, self._last_tenth = False, -1
+        self._warned, self._is_named, self._last_tenth = False, False, -1
         self._start, self._start_progress = time.monotonic(), pl_module.progress()
         self._bar = PercentBar("Train")
 
@@ -33,7 +34,7 @@ class ProgressLine(L.Callback):
         done = pl_module.progress(now=True)  # the module updates its clock after the callbacks
         remaining = describe_remaining(time.monotonic() - self._start, done - self._start_progress, 1 - done)
         if self._bar.is_shown:
-            dice = f", Dice {pl_module.history[-1]['dice']:.3f}" if pl_module.history else ""
+            dice = f", {dice_text(pl_module.history[-1]['dice'])}" if pl_module.history else ""
             text = f"epoch {pl_module.current_epoch}{dice}, {remaining}"
             self._bar.update(done, text)
         elif int(10 * done) > self._last_tenth and done < 1:
@@ -41,15 +42,19 @@ class ProgressLine(L.Callback):
             _log.info(f"Train {done:.0%}: {remaining}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Without a terminal, log a line per epoch; warn once of overfitting."""
+        """Without a terminal, log a line per epoch; warn once of unjudged cases and of overfitting."""
         assert isinstance(pl_module, SegmentationModule)
         if not self._bar.is_shown:
             row = pl_module.history[-1] if pl_module.history else None
             text = f"epoch {pl_module.current_epoch}"
             if row is not None and row["epoch"] == pl_module.current_epoch:
-                text += f", loss {row['loss']:.3f}, Dice {row['dice']:.3f}"
+                text += f", loss {row['loss']:.3f}, {dice_text(row['dice'])}"
             minutes = f"{pl_module.elapsed_s / 60:.1f} minutes"
             _log.info(f"Train {pl_module.progress():.0%}: {text}, {minutes}")
+        if not self._is_named and pl_module.cases:
+            self._is_named = True
+            if text := describe_unjudged(pl_module.cases):
+                _log.warning(text)
         if not self._warned and (warning := overfitting_warning(pl_module.history)):
             self._warned = True
             _log.warning(warning)

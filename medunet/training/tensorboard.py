@@ -21,7 +21,7 @@ from medunet.drawing.slice_picture import draw_slices
 from medunet.records.plan import Plan, count_inputs
 from medunet.records.unpadded import unpadded_size
 from medunet.training.module import SegmentationModule
-from medunet.training.validation import NUM_BINS, CaseResult, precision_recall
+from medunet.training.validation import NUM_BINS, CaseResult, dice_text, precision_recall
 
 _EVERY = 10  # steps between entries
 
@@ -69,7 +69,7 @@ class TensorBoardLog(L.Callback):
             _add_precision_recall(writer, module.cases, target, step)
         worst = min(module.cases, key=lambda case: math.inf if math.isnan(case.dice) else case.dice)
         for title, case in (("first", module.cases[0]), ("worst", worst)):
-            text = f"{case.case}: Dice {case.dice:.3f}"
+            text = f"{case.case}: {dice_text(case.dice)}"
             writer.add_text(f"validation_{title}", text, step)
             picture = draw_slices(case.slices, module.description.targets, text)
             _add_picture(writer, f"validation_{title}", picture, step)
@@ -83,7 +83,7 @@ class TensorBoardLog(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the settings with the best Dice for the HParams view."""
         module, writer = _module(pl_module), _writer(pl_module)
-        best = max((row["dice"] for row in module.history if not math.isnan(row["dice"])), default=math.nan)
+        best = [row["dice"] for row in module.history if not math.isnan(row["dice"])]
         training = module.run_config.training.model_dump(mode="json")
         settings = {
             key: value for key, value in training.items() if isinstance(value, int | float | str | bool)
@@ -94,9 +94,10 @@ class TensorBoardLog(L.Callback):
             "batch_size": module.plan.batch_size,
             "base_features": module.plan.features[0],
         }
-        for summary in hparams(settings, {"best validation Dice": best}):
+        results = {"best validation Dice": max(best)} if best else {}
+        for summary in hparams(settings, results):
             writer._get_file_writer().add_summary(summary)
-        writer.add_scalar("best validation Dice", best, module.global_step)
+        _add_scalars(writer, results, module.global_step)
         writer.flush()
 
 

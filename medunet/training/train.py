@@ -17,6 +17,7 @@ from medunet.records.manifest import Manifest
 from medunet.records.model_card import ModelCard
 from medunet.records.plan import Plan
 from medunet.records.run_folder import RunFolder
+from medunet.training.absent_classes import describe_absent
 from medunet.training.cache import load_into_memory, prepare_cases
 from medunet.training.checkpoints import (
     AtomicCheckpointIO,
@@ -162,6 +163,13 @@ def _prepare_data(
         prepared = prepare_cases(
             list(wanted.values()), manifest.description, plan, data_root, cache, seed=config.seed
         )
+        trained = {case.id for case in training}
+        if text := describe_absent(
+            [case for case in prepared if case.id in trained],
+            manifest.description.targets,
+            config.training.fold,
+        ):
+            _log.warning(text)
         shared = num_workers > 0 or processes.count > 1
         loaded = load_into_memory(prepared, config.training.ram_gb, shared=shared)
     by_id = {case.id: case for case in processes.broadcast(loaded)}

@@ -71,21 +71,28 @@ class _TrialFailedError(Exception):
 
 
 def search(
-    config: Config, folder: Path, train: TrainTrial, *, study_name: str, storage_url: str | None = None
+    config: Config,
+    folder: Path,
+    train: TrainTrial,
+    *,
+    study_name: str,
+    storage_url: str | None = None,
+    made_from: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Run trials until `tuning.trials` of them, or the whole grid, have finished; return their table, best first.
 
     The space must have passed `check_space`. `train(name, changes, callbacks)` trains one trial in the folder `name`
     with changes to the configuration, and returns its best validation Dice. Machines that use the same server and
-    study name work on the same search. Writes `trials.csv`, `best.yaml` (the best configuration) and TensorBoard's
-    HParams in `folder`.
+    study name work on the same search. `made_from` holds hashes of what else its trials have in common. Writes
+    `trials.csv`, `best.yaml` (the best configuration) and TensorBoard's HParams in `folder`.
 
     Raises:
         InputError: the folder holds another search, or the server cannot be reached.
     """
     tuning, is_shared = config.tuning, storage_url is not None
     study = _open_study(folder, study_name, storage_url)
-    _check_identity(folder, {"study": study_name, "storage": "server" if is_shared else "sqlite"})
+    storage = "server" if is_shared else "sqlite"
+    _check_identity(folder, {"study": study_name, "storage": storage, **(made_from or {})})
 
     def objective(trial: optuna.Trial) -> float:
         # The draw depends only on (seed, trial): a resumed search, or another machine, does not repeat draws.
@@ -123,13 +130,16 @@ def search(
 def _check_identity(folder: Path, identity: dict[str, str]) -> None:
     """Record which search the folder holds, so that trials of two searches are never mixed.
 
+    What an earlier medunet did not record is not compared.
+
     Raises:
         InputError: the folder holds another search.
     """
     path = folder / "study.json"
-    if path.exists() and read_json_object(path) != identity:
+    before = read_json_object(path) if path.exists() else {}
+    if any(before.get(key, value) != value for key, value in identity.items()):
         raise InputError(
-            "holds trials of another search: its space, settings, cases or kind of storage differ",
+            "holds trials of another search: its space, settings, cases, plan, initial weights or storage differ",
             where=str(folder),
             hint="Restore them, remove the folder, or search in another run folder.",
         )

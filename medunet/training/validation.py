@@ -6,7 +6,7 @@ does not grow with the scan. The scores in reports are computed by `medunet scor
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from medunet.scoring.overlap import Confusion
 from medunet.training.windows import Box, Window
 from medunet.transforms.patches import PreparedCase, cut_patch
 
+_MAX_NAMES = 5
 NUM_BINS = 200  # of probabilities, for precision-recall curves
 
 
@@ -52,6 +53,11 @@ class CaseResult:
     def dice(self) -> float:
         """Mean Dice over the targets, without undefined values."""
         return mean([target.voxels.dice for target in self.targets.values()])
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether any voxel was counted; false if all of them are `ignore`."""
+        return any(astuple(target.voxels) != (0, 0, 0, 0) for target in self.targets.values())
 
 
 def validate_case(
@@ -232,6 +238,28 @@ def summarise(cases: Sequence[CaseResult], description: Description) -> dict[str
             row[f"{score}_{name}"] = mean([getattr(result.voxels, score) for result in results])
         row[f"hd95_mm_{name}"] = mean([result.hd95_mm for result in results])
     return row
+
+
+def validation_loss(cases: Sequence[CaseResult]) -> float:
+    """Return the mean loss over the cases with a voxel to judge; NaN if there is none."""
+    return mean([case.loss for case in cases if case.is_judged])
+
+
+def describe_unjudged(cases: Sequence[CaseResult]) -> str:
+    """Return which cases have no voxel to judge; "" if all have one."""
+    unjudged = [case.case for case in cases if not case.is_judged]
+    if not unjudged:
+        return ""
+    more = f" and {len(unjudged) - _MAX_NAMES} more" if len(unjudged) > _MAX_NAMES else ""
+    return (
+        f"{len(unjudged)} of {len(cases)} validation cases have no voxel to judge, since all are `ignore`, and do not "
+        f"count in the validation: {', '.join(unjudged[:_MAX_NAMES])}{more}."
+    )
+
+
+def dice_text(dice: float) -> str:
+    """Return a Dice as text such as "Dice 0.812", or "Dice undefined"."""
+    return "Dice undefined" if math.isnan(dice) else f"Dice {dice:.3f}"
 
 
 def precision_recall(

@@ -4,7 +4,7 @@ Files are loaded by `medunet.imaging.volumes`. Orientation and cropping are MONA
 that a prediction is mapped back to the scan's grid by the exact inverse.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from monai.transforms.transform import MapTransform
 from monai.transforms.utility.dictionary import EnsureTyped
 
 from medunet.base.errors import DataError, MedunetError
+from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.plan import Intensity, Plan
 from medunet.transforms.resampling import ResampleToPland
@@ -27,20 +28,25 @@ from medunet.transforms.resampling import ResampleToPland
 class LoadCased(MapTransform):
     """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines.
 
-    `instances_as` and `renumber` are those of `read_label`.
+    A function "read" reads the image instead. It is called here, so that nothing else keeps the array it returns.
+    `instances_as`, `renumber` and `names` are those of `read_label`.
     """
 
     def __init__(
-        self, keys: list[str], instances_as: int | None = None, renumber: Mapping[int, int] | None = None
+        self,
+        keys: list[str],
+        instances_as: int | None = None,
+        renumber: Mapping[int, int] | None = None,
+        names: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(keys)
-        self.instances_as = instances_as
-        self.renumber = renumber
+        self.instances_as, self.renumber, self.names = instances_as, renumber, names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
         path = case["image"][0]
-        image = read_channels(case["image"], resample=case["resample"])
+        read = case.pop("read", None)
+        image = read() if read else read_channels(case["image"], resample=case["resample"])
         if not np.isfinite(image.array).all():
             raise DataError("has NaN or infinite voxels", where=path.name, hint="Export the scan again.")
         # One colour of a stained 2D picture may be empty; an empty channel of a scan is a failed export.
@@ -50,7 +56,9 @@ class LoadCased(MapTransform):
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
             name = case["label"].name
-            label = read_label(case["label"], instances_as=self.instances_as, renumber=self.renumber)
+            label = read_label(
+                case["label"], instances_as=self.instances_as, renumber=self.renumber, names=self.names
+            )
             if label.array.dtype != np.uint8:
                 raise DataError("label values above 255", where=name, hint="Run the check again.")
             array = torch.from_numpy(np.ascontiguousarray(label.array))[None]
@@ -137,17 +145,18 @@ def preprocess_chain(
     *,
     with_label: bool,
     instances_as: int | None = None,
+    names: Mapping[str, int] | None = None,
     renumber: Mapping[int, int] | None = None,
 ) -> Compose:
     """Return the preprocessing chain: load, orient, crop to nonzero, normalise, resample to the plan's grid.
 
     The result holds "image" float32 `(C, I, J, K)` and, with `with_label`, "label" `(1, I, J, K)` with values of the
-    label's file only. See `ResampleToPland` for the resampling; plans up to 0.4.0 have the grid "first_voxel" and
+    label's file only; for `instances_as` and `names`, see `LoadCased`. See `ResampleToPland` for the resampling; plans up to 0.4.0 have the grid "first_voxel" and
     are resampled as in that version.
     """
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
-        LoadCased(keys, instances_as, renumber),
+        LoadCased(keys, instances_as, renumber, names),
         Orientationd(keys, axcodes=plan.orientation, labels=None),
     ]
     if plan.crop_nonzero:
@@ -183,14 +192,21 @@ def _resample(plan: Plan, keys: list[str]) -> list[MapTransform]:
 
 
 def run_chain(
-    chain: Compose, image_paths: list[Path], label_path: Path | None = None, *, resample: bool = False
+    chain: Compose,
+    image_paths: list[Path],
+    label_path: Path | None = None,
+    *,
+    resample: bool = False,
+    read: Callable[[], Volume] | None = None,
 ) -> dict[str, Any]:
     """Run the preprocessing chain on one case's files; `resample` is that of `read_channels`.
+
+    `read` reads the image in place of `read_channels`.
 
     Raises:
         DataError: a file cannot be read or used.
     """
-    case: dict[str, Any] = {"image": image_paths, "resample": resample}
+    case: dict[str, Any] = {"image": image_paths, "resample": resample, "read": read}
     if label_path is not None:
         case["label"] = label_path
     try:

@@ -107,7 +107,7 @@ def test_a_wrong_checksum_removes_the_file_and_says_so(server: Server, tmp_path:
         DataError, match=r"the download was removed: its sha256 is \w+, not 0000.*Fetch it again"
     ):
         fetch(server, tmp_path / "data", "0" * 64)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     check_whole(fetch(server, tmp_path / "data"), tmp_path / "data")
 
 
@@ -162,7 +162,9 @@ def test_killed_it_goes_on(server: Server, tmp_path: Path) -> None:
     while not (part.exists() and part.stat().st_size > 1000):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
-    with pytest.raises(InputError, match="another fetch is running here"):
+    with pytest.raises(
+        InputError, match=rf"`medunet fetch` for {TASK} is already running.*process {process.pid}"
+    ):
         fetch(server, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -10,8 +10,9 @@ import torch
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
-from medunet.inference.model import Model
-from medunet.inference.predict import Scan, predict_scans, scans_from_files
+from medunet.inference.given_scans import find_scans
+from medunet.inference.model import Model, read_card
+from medunet.inference.predict import Scan, predict_scans
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.unet import UNet
 from medunet.records.config import InferenceConfig, change_config
@@ -28,7 +29,7 @@ def load(run: Run) -> Model:
 
 
 def scans_of(run: Run) -> list[Scan]:
-    return scans_from_files([run.data_root / "imagesTr"], load_description("phantoms"))
+    return find_scans([run.data_root / "imagesTr"], read_card(run.folder.model(0))).scans
 
 
 def test_done_cases_are_skipped_until_image_model_or_options_change(own_run: Run, tmp_path):
@@ -112,7 +113,10 @@ def test_a_scan_that_would_give_an_empty_mask_silently_fails_loudly(own_run: Run
     array[3, 3, 3] = np.nan
     nib.save(nib.Nifti1Image(array, image.affine), scan.images[0])
     failed = predict_scans(model, [scan], tmp_path, InferenceConfig())
-    assert failed == {scan.case: f"{scan.case}.nii.gz: has NaN or infinite voxels. Export the scan again."}
+    assert failed == {
+        scan.case: "N004 NaN or infinite voxels: CT: 1 of 9360 voxels (expected: finite voxels only). "
+        "Copy or export the file again."
+    }
 
 
 @pytest.mark.parametrize("shape", [(9, 1, 7), (3, 200, 5), (1, 1, 2)])
@@ -169,10 +173,14 @@ def test_a_full_disk_stops_prediction_and_is_no_fault_of_the_case(own_run: Run, 
 @pytest.mark.parametrize(
     ("array", "affine", "reason"),
     [
-        (np.ones((8, 8, 8, 3)), np.eye(4), "1 channel"),
-        (np.zeros((8, 8, 8)), np.eye(4), "all voxels have the same value"),
-        (np.eye(8)[None].repeat(8, 0), np.diag([60.0, 60, 60, 1]), "spacing 60 × 60 × 60 mm is implausible"),
-        (np.eye(8)[None].repeat(8, 0), np.diag([1.0, 1, 0, 1]), "implausible, or the axes are singular"),
+        (np.ones((8, 8, 8, 3)), np.eye(4), "N005"),
+        (np.zeros((8, 8, 8)), np.eye(4), "N011"),
+        (
+            np.eye(8)[None].repeat(8, 0),
+            np.diag([60.0, 60, 60, 1]),
+            "N007 implausible spacing: CT: 60 × 60 × 60 mm (expected: 0.002 to 12 mm along each axis)",
+        ),
+        (np.eye(8)[None].repeat(8, 0), np.diag([1.0, 1, 0, 1]), "N009"),
     ],
 )
 def test_scans_that_cannot_be_predicted_say_why(own_run: Run, tmp_path, array, affine, reason):
@@ -205,20 +213,6 @@ def test_changed_or_lost_weights_are_refused(own_run: Run, weights: str):
     path.unlink()
     with pytest.raises(InputError, match=f"{path.name} is missing"):
         Model.load(folder, device=CPU, precision="fp32", weights=weights)
-
-
-def test_channels_are_grouped_by_their_endings(tmp_path):
-    description = load_description("brats_2018_2021")
-    for name in ("p1_flair", "p1_t1", "p1_t1ce", "p1_t2", "p2_flair"):
-        (tmp_path / f"{name}.nii.gz").write_bytes(b"")
-    with pytest.raises(InputError, match=r"case p2: no image for .*T1.*Give every channel"):
-        scans_from_files([tmp_path], description)
-    (tmp_path / "p2_flair.nii.gz").unlink()
-    (scan,) = scans_from_files([tmp_path], description)
-    assert scan.case == "p1"
-    assert len({path.name for path in scan.images}) == 4
-    with pytest.raises(InputError, match="no such file"):
-        scans_from_files([tmp_path / "none.nii"], description)
 
 
 class Constant(torch.nn.Module):

@@ -32,8 +32,8 @@ def test_changes_are_read_as_yaml_and_made_on_top():
         ("seed=2020-13-45", "seed: '2020-13-45' is not a valid YAML value"),
         ("planning.patch_size=[0, 0, 0]", r"planning\.patch_size\.0: .*equal to 1"),
         ("planning.patch_size=[8, -8, 8]", r"planning\.patch_size\.1: .*equal to 1"),
-        ("planning.spacing_mm=[0, 1, 1]", r"planning\.spacing_mm\.0: .*equal to 0\.1"),
-        ("planning.spacing_mm=[1, 1, -1]", r"planning\.spacing_mm\.2: .*equal to 0\.1"),
+        ("planning.spacing_mm=[0, 1, 1]", r"planning\.spacing_mm\.0: .*equal to 0\.0001"),
+        ("planning.spacing_mm=[1, 1, -1]", r"planning\.spacing_mm\.2: .*equal to 0\.0001"),
         ("planning.spacing_mm=[1, 1000, 1]", r"planning\.spacing_mm\.1: .*equal to 100"),
         ("planning.spacing_mm=[1, .nan, 1]", r"planning\.spacing_mm\.1: "),
         (

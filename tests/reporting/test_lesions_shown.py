@@ -20,7 +20,7 @@ from medunet.runs.run import Run
 from medunet.scoring.evaluate import ScoreOptions, score_pairs
 from medunet.scoring.lesion_presets import PRESETS
 from medunet.scoring.pairs import Pair
-from medunet.scoring.statistics import bootstrap_interval
+from medunet.scoring.intervals import bootstrap_interval
 from medunet.scoring.summary import summarise_table
 from medunet.scoring.tables import write_scores
 

@@ -14,6 +14,7 @@ from medunet.reporting.report import report_run
 from medunet.reporting.scans import load_scan
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair
+from medunet.scoring.reading import Reading
 from medunet.scoring.tables import read_scores, write_scores
 
 
@@ -31,7 +32,8 @@ def run(tmp_path: Path) -> RunFolder:
         Image.fromarray(mask).save(path)
         pairs.append(Pair(path.stem, data / f"labels/{path.name}", path))
     targets = description.targets
-    scores = score_pairs(pairs, targets, targets, reference_instances_as=description.instances_as)
+    objects = Reading(description.labels, description.instances_as)
+    scores = score_pairs(pairs, targets, targets, reading_reference=objects)
     write_scores(scores, run.root, about={}, targets=targets, mask_ending=".png")
     return run
 

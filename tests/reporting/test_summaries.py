@@ -16,7 +16,7 @@ from medunet.records.run_folder import RunFolder
 from medunet.reporting.report import report_run
 from medunet.reporting.scores import measures
 from medunet.reporting.summaries import CohortSummary, SummaryRow, summarise_cohort, summary_rows
-from medunet.scoring.statistics import bootstrap_interval
+from medunet.scoring.intervals import bootstrap_interval
 from medunet.scoring.tables import read_scores
 
 

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from medunet.base.errors import InputError
-from medunet.scoring.compare import Comparison, PairDifference, compare
+from medunet.scoring.compare import Comparison, compare
+from medunet.scoring.paired import PairDifference
 
 NAN, INF = math.nan, math.inf
 Row = tuple[str, str, str, float, float]  # case, label, status, Dice, HD95

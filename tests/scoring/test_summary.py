@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medunet.records.scores import CaseLesions, CaseScore, LesionPreset, Status
-from medunet.scoring.statistics import bootstrap_intervals
+from medunet.scoring.intervals import bootstrap_intervals
 from medunet.scoring.summary import MetricSummary, summarise
 from medunet.scoring.tables import write_scores
 

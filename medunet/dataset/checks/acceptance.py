@@ -10,40 +10,70 @@ from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted, Manifest
 
 GRID_CODES = ("P004", "P005")  # modalities on different grids
+EVERY_CASE = "*"  # stands for the case of an entry that names none
 _RESAMPLED = "resampled to the grid of the first modality on reading"
+_FOR_ALL = "accepted for all cases"
 
 
-def accept_faults(manifest: Manifest, entries: Iterable[str]) -> Manifest:
-    """Return the manifest with additional accepted faults, each given as 'CODE:CASE=REASON'.
+def parse_accepted(entries: Iterable[str], cases: Iterable[str], *, reasons: bool = True) -> list[Accepted]:
+    """Return the faults accepted by the texts 'CODE:CASE=REASON', 'CODE=REASON' or 'CODE', in order.
 
-    CASE is empty for a fault of the whole dataset. Faults accepted before remain accepted; a new reason for the same
-    code and case replaces the old one. If different grids of a case's modalities are accepted, they are resampled.
+    The last two have the case `EVERY_CASE`. CASE is empty for a fault of the whole dataset.
+
+    Args:
+        cases: the ids of the cases; an id may hold "=" itself.
+        reasons: whether an entry with a case needs a reason.
 
     Raises:
-        InputError: entries have no reason, an unknown code or an unknown case; the message lists all of them.
+        InputError: entries have no reason, an unknown code or case, or the code of a fault with which a file cannot
+            be used; the message lists all of them.
     """
-    accepted = {(entry.code, entry.case): entry for entry in manifest.accepted}
-    known = {case.id for case in manifest.cases} | {""}
-    troubles = []
+    known, accepted, troubles = {*cases, ""}, [], []
     for entry in entries:
-        code, colon, rest = entry.partition(":")
-        named = [case for case in known if rest.startswith(f"{case}=")]  # an id may hold "=" itself
-        case = max(named, key=len) if named else rest.partition("=")[0]
-        reason = rest[len(case) + 1 :]
-        if not colon or "=" in code or not reason.strip():
-            troubles.append(f"'{entry}' is not CODE:CASE=REASON")
-            continue
+        head, _, why = entry.partition("=")
+        code, colon, rest = entry.partition(":") if ":" in head else (head, "", "")
+        case = EVERY_CASE
+        if colon:
+            named = [each for each in known if rest == each or rest.startswith(f"{each}=")]
+            case = max(named, key=len) if named else rest.partition("=")[0]
+            why = rest[len(case) + 1 :]
+            if reasons and not why.strip():
+                troubles.append(f"'{entry}' is not CODE:CASE=REASON")
+                continue
+            if case not in known:
+                troubles.append(f"'{entry}': there is no case '{case}'")
         if code not in FAULT_KINDS:
             troubles.append(f"'{entry}': there is no code {code}")
-        if case not in known:
-            troubles.append(f"'{entry}': there is no case '{case}'")
-        accepted[code, case] = Accepted(code=code, case=case, reason=reason.strip())
+        elif not FAULT_KINDS[code].usable:
+            troubles.append(f"'{entry}': a file with {code} ({FAULT_KINDS[code].title}) cannot be used")
+        accepted.append(Accepted(code=code, case=case, reason=why.strip() or _FOR_ALL))
     if troubles:
         raise InputError(
             "; ".join(troubles),
             where="--accept",
-            hint="Write code and case as checks.csv has them, such as L003:liver_47='no tumour in this scan'.",
+            hint="Write code and case as checks.csv has them, such as L003:liver_47='no tumour in this scan', or the "
+            "code alone for all cases.",
         )
+    return accepted
+
+
+def accept_faults(manifest: Manifest, entries: Iterable[str], faults: Sequence[Fault] = ()) -> Manifest:
+    """Return the manifest with additional accepted faults, given as described at `parse_accepted`.
+
+    An entry without a case accepts the code in every case in which `faults` have it. Faults accepted before remain
+    accepted; a new reason for the same code and case replaces the old one. If different grids of a case's modalities
+    are accepted, they are resampled.
+
+    Raises:
+        InputError: as `parse_accepted`.
+    """
+    accepted = {(entry.code, entry.case): entry for entry in manifest.accepted}
+    for entry in parse_accepted(entries, (case.id for case in manifest.cases)):
+        cases = [entry.case]
+        if entry.case == EVERY_CASE:
+            cases = list(dict.fromkeys(fault.case for fault in faults if fault.code == entry.code))
+        for case in cases:
+            accepted[entry.code, case] = entry.model_copy(update={"case": case})
     return with_accepted(manifest, accepted.values())
 
 

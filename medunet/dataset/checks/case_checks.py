@@ -20,6 +20,7 @@ from medunet.dataset.checks.pair_checks import compare_files
 from medunet.imaging.geometry import max_volume_bytes
 from medunet.imaging.gzip_files import SizeError
 from medunet.imaging.pictures import ColourError
+from medunet.imaging.segment_names import UndeclaredError, join_names
 from medunet.imaging.volume import Header, StoredVoxels
 from medunet.imaging.volumes import read_header, read_stored
 from medunet.records.data_root import file_path
@@ -50,7 +51,7 @@ def check_case(case: Case, description: Description, data_root: Path) -> tuple[l
         contrasts: list[BorderContrast] = []
         for path in dict.fromkeys(case.images.values()):
             channels = [name for name in description.channels if case.images[name] == path]
-            found, opened = _read_file(case.id, path, "+".join(channels), len(channels), data_root)
+            found, opened = _read_listed(case.id, path, channels, description, data_root)
             faults += found
             if opened is None:
                 continue
@@ -77,7 +78,9 @@ def check_case(case: Case, description: Description, data_root: Path) -> tuple[l
 
 
 @dataclass(frozen=True)
-class _Opened:
+class Opened:
+    """A file whose voxels could be read."""
+
     header: Header
     stored: StoredVoxels
 
@@ -85,30 +88,44 @@ class _Opened:
 def _check_label(
     case_id: str, relative: str, description: Description, data_root: Path
 ) -> tuple[list[Fault], VolumeFacts | None, Foreground | None]:
-    faults, opened = _read_file(case_id, relative, "label", 1, data_root, label=True)
+    faults, opened = _read_listed(case_id, relative, [], description, data_root)
     if opened is None:
         return faults, None, None
     found, facts, foreground = check_label(case_id, relative, opened.header, opened.stored, description)
     return faults + found, facts, foreground
 
 
-def _read_file(
-    case_id: str, relative: str, subject: str, num_frames: int, data_root: Path, *, label: bool = False
-) -> tuple[list[Fault], _Opened | None]:
-    """Read one file and run the checks common to images and labels; None if its voxels cannot be used."""
+def _read_listed(
+    case_id: str, relative: str, channels: list[str], description: Description, data_root: Path
+) -> tuple[list[Fault], Opened | None]:
+    """Read a file of the manifest as `read_file` does; it must lie below the data root."""
+    try:
+        path = file_path(relative, data_root, f"case {case_id}")
+    except InputError as error:
+        name = Path(relative).name if Path(relative).is_absolute() else relative
+        subject = "+".join(channels) or "label"
+        return [make_fault("N013", case_id, subject, error.what.replace(relative, name))], None
+    return read_file(case_id, path, relative, channels, description)
+
+
+def read_file(
+    case_id: str, path: Path, name: str, channels: list[str], description: Description
+) -> tuple[list[Fault], Opened | None]:
+    """Read one file and run the checks common to images and labels; None if its voxels cannot be used.
+
+    Args:
+        name: how messages name the file.
+        channels: whose frames the file holds; none for a label.
+    """
     faults: list[Fault] = []
+    label, subject = not channels, "+".join(channels) or "label"
 
     def stop(code: str, measured: str) -> tuple[list[Fault], None]:
         return [*faults, make_fault(code, case_id, subject, measured)], None
 
     try:
-        path = file_path(relative, data_root, f"case {case_id}")
-    except InputError as error:
-        name = Path(relative).name if Path(relative).is_absolute() else relative
-        return stop("N013", error.what.replace(relative, name))
-    try:
         if not path.is_file():
-            return stop("N001", f"{relative} does not exist")
+            return stop("N001", f"{name} does not exist")
         with path.open("rb"):
             pass
     except OSError as error:
@@ -117,12 +134,16 @@ def _read_file(
         header = read_header(path, label=label)
     except DataError as error:
         return stop("N002", error.what)
-    broken = check_readable(case_id, subject, header, num_frames)
+    broken = check_readable(case_id, subject, header, len(channels) or 1)
     if any(fault.severity == "error" for fault in broken):
         return broken, None
-    faults = broken + check_grid(case_id, subject, header)
+    faults = broken + check_grid(case_id, subject, header, description.spacing_range_mm(channels))
+    if label and not description.instances:
+        header = join_names(header, description.labels)
     try:
         stored = read_stored(header, label=label)
+    except UndeclaredError as error:
+        return stop("L001", error.what)
     except SizeError as error:
         return stop("N017", error.what)
     except ColourError as error:
@@ -134,7 +155,7 @@ def _read_file(
         faults.append(make_fault("N017", case_id, subject, measured, severity="warning"))
     if measured := _find_infinite(stored):
         faults.append(make_fault("N004", case_id, subject, measured))
-    return faults, _Opened(header, stored)
+    return faults, Opened(header, stored)
 
 
 def _find_infinite(stored: StoredVoxels) -> str:

@@ -15,7 +15,6 @@ from medunet.imaging.volume import Forms, Header, dtype_name
 from medunet.records.fault import Fault
 
 NOTED_MM = 1e-3  # smaller displacements are rounding errors
-_SPACING_MM = (0.1, 12.0)
 _SAME = 1e-7  # tolerance of affine entries, in any unit
 _ROUNDED_VOXELS = 0.01  # rounding error of a quaternion, as a fraction of the smallest spacing
 _MAX_SHEAR_DEGREES = 1.0
@@ -48,12 +47,17 @@ def check_readable(case_id: str, subject: str, header: Header, num_frames: int) 
     return faults
 
 
-def check_grid(case_id: str, subject: str, header: Header) -> list[Fault]:
-    """Check size, spacing, axes, orientation, units, and whether sform and qform agree."""
+def check_grid(
+    case_id: str, subject: str, header: Header, spacing_range_mm: tuple[float, float]
+) -> list[Fault]:
+    """Check size, spacing, axes, orientation, units, and whether sform and qform agree.
+
+    `spacing_range_mm` is the smallest and the largest plausible spacing (see `Description.spacing_range_mm`).
+    """
     faults = []
 
-    def add(code: str, measured: str) -> None:
-        faults.append(make_fault(code, case_id, subject, measured))
+    def add(code: str, measured: str, expected: str = "") -> None:
+        faults.append(make_fault(code, case_id, subject, measured, expected=expected))
 
     shape, affine = header.shape[:3], header.affine
     if min(shape[:2] if header.is_picture else shape) < 2:
@@ -63,8 +67,9 @@ def check_grid(case_id: str, subject: str, header: Header) -> list[Fault]:
         return faults
     spacing_mm = spacing_of(affine)
     spacing_text = " × ".join(f"{x:.4g}" for x in spacing_mm) + " mm"
-    if min(spacing_mm) < _SPACING_MM[0] or max(spacing_mm) > _SPACING_MM[1]:
-        add("N007", spacing_text)
+    smallest_mm, largest_mm = spacing_range_mm
+    if min(spacing_mm) < smallest_mm or max(spacing_mm) > largest_mm:
+        add("N007", spacing_text, f"{smallest_mm:g} to {largest_mm:g} mm along each axis")
     shear = shear_degrees(affine)
     if shear > _MAX_SHEAR_DEGREES:
         add("N010", f"{shear:.1f}° from perpendicular")
@@ -93,7 +98,7 @@ def _compare_forms(case_id: str, subject: str, header: Header, forms: Forms) -> 
     smallest_mm = min(header.spacing_mm)
     mm_per_unit = smallest_mm / min(spacing_of(sform))
     displacement_mm = corner_displacement_mm(header.shape, sform, qform) * mm_per_unit
-    if displacement_mm <= max(NOTED_MM, _ROUNDED_VOXELS * smallest_mm):
+    if displacement_mm <= max(min(NOTED_MM, smallest_mm / 10), _ROUNDED_VOXELS * smallest_mm):
         return []
     slight = displacement_mm <= min(1.0, smallest_mm)  # false for NaN
     measured = f"their corners differ by up to {displacement_mm:.3g} mm"

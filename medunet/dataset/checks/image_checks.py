@@ -18,6 +18,8 @@ _TISSUE_HU = 150  # fat, muscle and organs differ from water by at most this
 _BIN_HU = 20
 _PEAK_SHARE = 0.02  # of the voxels in one bin: more is a peak, not noise
 _MUCH, _LITTLE = 0.10, 0.03  # of the voxels: more than the first is tissue, less than the second is none
+_GREY = 255  # the largest grey value of 8 bits
+_CUT = 0.01  # of the voxels at the darkest value: more is a window's lower end, not noise
 
 
 def check_image(
@@ -27,8 +29,13 @@ def check_image(
     header: Header,
     stored: StoredVoxels,
     description: Description,
+    *,
+    hashed: bool = True,
 ) -> tuple[list[Fault], VolumeFacts]:
-    """Check the intensities of a file whose frames are `channels`; return faults and data for dataset checks."""
+    """Check the intensities of a file whose frames are `channels`; return faults and data for dataset checks.
+
+    The hash of the voxels, which takes the most time, is left out if not `hashed`.
+    """
     faults: list[Fault] = []
     array = stored.array
     grey = array.ndim == 3  # used for each colour of a picture
@@ -46,7 +53,7 @@ def check_image(
         is_ct = description.channels[name].modality == "CT" and not header.is_picture
         if is_ct and np.isfinite(sample).all():
             faults += check_hounsfield(case_id, name, sample)
-    content = hash_content(stored.values() if stored.is_scaled else array)
+    content = hash_content(stored.values() if stored.is_scaled else array) if hashed else ""
     return faults, VolumeFacts("+".join(channels), relative, header.shape[:3], header.affine, content, bright)
 
 
@@ -64,8 +71,12 @@ def check_hounsfield(case_id: str, subject: str, sample: NDArray[Any]) -> list[F
 
     An offset is reported only if both air and tissue are shifted by it: the darkest peak of the histogram is taken as
     air, at least a tenth of the voxels is where tissue would then be, and almost none where it should be. A scan
-    whose air was clipped or cropped away, or that is padded with -2000, gives no fault.
+    whose air was clipped or cropped away, or that is padded with -2000, gives no fault. Grey values of 0 to 255, or
+    of 0 to 1, are reported if the darkest one is frequent, as the lower end of a window is.
     """
+    darkest, brightest = sample.min(), sample.max()
+    if darkest >= 0 and brightest <= _GREY and np.mean(sample == darkest) >= _CUT:
+        return [make_fault("N026", case_id, subject, f"values from {darkest:g} to {brightest:g}")]
     raw = _share(sample, 900, 1200) >= _MUCH and _share(sample, -1100, -_TISSUE_HU) < _LITTLE / 3
     if raw and _share(sample, -50, 100) >= _PEAK_SHARE:
         measured = (

@@ -47,7 +47,7 @@ def _compare_grids(
         return []
     displacement_mm = corner_displacement_mm(reference.shape, reference.affine, facts.affine)
     limit_mm = GRID_TOLERANCE_VOXELS * min(spacing_of(reference.affine))
-    if displacement_mm <= NOTED_MM:
+    if displacement_mm <= min(NOTED_MM, limit_mm):
         return []
     return [
         make_fault(

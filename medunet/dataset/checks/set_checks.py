@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medunet.base.errors import DataError, InputError
+from medunet.dataset.checks.absent_classes import check_absent_classes
 from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts, hash_content, shape_text
 from medunet.dataset.checks.duplicates import check_duplicates, part_of, would_leak
 from medunet.dataset.checks.fault_codes import make_fault
@@ -63,6 +64,7 @@ def check_set(
         *check_volumes(description, facts),
         *_check_labels(description, facts),
         *_check_folds(description, facts),
+        *check_absent_classes(description, facts),
         *_check_unmatched(facts, unmatched),
         *_check_loss(description, loss),
         *_check_unit(description),

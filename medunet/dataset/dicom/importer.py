@@ -90,7 +90,7 @@ def import_tree(
     faults = _unreadable_faults(found, names, tree)
     for case in changed:  # before names.write, so that a kill leaves no stale volume
         _image(out, case).unlink(missing_ok=True)
-        journal.rows.pop(case, None)
+        journal.drop(case)  # its row in series.json, too, if this import is killed
     names.write(out)
     rows = {
         case: row

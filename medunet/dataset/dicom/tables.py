@@ -23,6 +23,7 @@ Status = Literal["imported", "refused", "left out"]
 
 _SCHEMA = "medunet.series/1"
 _TABLE, _CSV, _JOURNAL = "series.json", "series.csv", "series.partial.jsonl"
+_DROPPED = b"dropped "  # begins a line of the journal
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 _MANIFESTS = ("manifest.json", *(f"manifest_{modality}.json" for modality in _MODALITIES))
 
@@ -57,6 +58,9 @@ class Journal:
         self.rows = {row.case: row for row in read_rows(folder)}
         lines = self._path.read_bytes().splitlines() if self._path.exists() else []
         for line in lines:
+            if line.startswith(_DROPPED):
+                self.rows.pop(line.removeprefix(_DROPPED).decode(), None)
+                continue
             try:
                 row = TypeAdapter(SeriesRow).validate_json(line)
             except ValidationError:
@@ -65,9 +69,17 @@ class Journal:
 
     def add(self, row: SeriesRow) -> None:
         """Append a row to the journal."""
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(f"\n{json.dumps(asdict(row))}\n")  # the first newline ends an incomplete line
+        self._append(json.dumps(asdict(row)))
         self.rows[row.case] = row
+
+    def drop(self, case: str) -> None:
+        """Remove the row of a volume that is to be made again from other files."""
+        if self.rows.pop(case, None) is not None:
+            self._append(f"{_DROPPED.decode()}{case}")
+
+    def _append(self, line: str) -> None:
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(f"\n{line}\n")  # the first newline ends an incomplete line
 
     def remove(self) -> None:
         """Remove the journal file after the table is written."""

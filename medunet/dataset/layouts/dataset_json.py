@@ -2,12 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from medunet.base.errors import InputError
-from medunet.records.description import Description, Layout
-
-Modality = Literal["CT", "MR", "PET", "other"]
+from medunet.records.description import Description, Layout, Modality
 
 _MR_NAMES = re.compile(r"mri?|t[12].*|.*flair|pd|pdw|dwi|adc|dce|swi|swan|dti|asl|cine|lge|bssfp|.*gre", re.I)
 _WHOLE = re.compile(r"-?\d+")

@@ -8,10 +8,10 @@ import numpy as np
 
 from medunet.base.errors import DataError, InputError
 from medunet.base.progress import track
-from medunet.dataset.layouts.dataset_json import Modality
 from medunet.imaging.formats import format_of, is_picture
 from medunet.imaging.interpolated import describe_interpolation
 from medunet.imaging.volumes import read_header, read_label, read_volume
+from medunet.records.description import Modality
 
 _MAX_LABELS, _MAX_IMAGES = 20, 3
 _MANY_OBJECTS = 8  # a picture with fewer values may as well have classes

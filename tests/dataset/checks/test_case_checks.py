@@ -116,7 +116,7 @@ def test_every_code_but_those_of_dicom_is_provoked() -> None:
     }  # in test_set_checks.py and test_manifest_checks.py
     of_pictures = {"N014", "S008"}  # in test_png_layout.py
     accepted = {"S011"}  # in test_parallel_check.py
-    elsewhere = alone | of_intensities | of_labels | of_sets | of_pictures | accepted
+    elsewhere = alone | of_classes | of_intensities | of_labels | of_sets | of_pictures | accepted
     assert tested | elsewhere == {code for code in FAULT_KINDS if code[0] != "D"}
 
 

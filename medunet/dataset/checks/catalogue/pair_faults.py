@@ -10,6 +10,7 @@ PAIR_FAULTS: dict[str, FaultKind] = {
         "nearest corner of the other.",
         "",
         "Resample the label to the image's grid, or exclude the case.",
+        usable=False,
     ),
     "P002": FaultKind(
         "label displaced from image",
@@ -76,5 +77,6 @@ PAIR_FAULTS: dict[str, FaultKind] = {
         "The grids of two modalities do not overlap: every voxel of one is beyond a face of the other.",
         "modalities of the same body region",
         "Find the right file for the case, or register the modalities; resampling would leave nothing.",
+        usable=False,
     ),
 }

@@ -86,4 +86,36 @@ SET_FAULTS: dict[str, FaultKind] = {
         "a fault with that code and case",
         "Remove the entry from the manifest.",
     ),
+    "S015": FaultKind(
+        "class absent from the training cases of a fold",
+        "error",
+        "The classes (labels, or regions if declared) that occur in held-out or test cases against those in the "
+        "cases that the fold trains on. It stops the training of this fold only. A warning if the fold trains on "
+        "fewer cases than it holds out.",
+        "each class in some training case of each fold",
+        "If several patients have the class, make the folds stratified (`--stratify`) or correct the folds file. "
+        "Otherwise train another fold or `--fold all`, or accept it with `--accept S015:=REASON`; the fold's model "
+        "cannot find the class.",
+    ),
+    "S016": FaultKind(
+        "every training label is empty",
+        "error",
+        "The values in all training labels: background and `ignore` alone.",
+        "some foreground",
+        "Check that these are the right label files, and that the description declares their values.",
+    ),
+    "S017": FaultKind(
+        "label without a voxel to judge",
+        "warning",
+        "Every voxel of the label is `ignore`.",
+        "some voxels other than `ignore`",
+        "Look at the label, or exclude the case: nothing is learnt from it, and its scores are undefined.",
+    ),
+    "S018": FaultKind(
+        "fold without a voxel to validate on",
+        "warning",
+        "Every voxel of all labels that the fold holds out is `ignore`.",
+        "some held-out voxels other than `ignore`",
+        "Use fewer folds or other ones; the fold has no validation Dice, and its final weights are used.",
+    ),
 }

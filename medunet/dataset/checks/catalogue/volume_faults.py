@@ -9,6 +9,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "A file of the manifest does not exist below the data root, or a training case has no label.",
         "a file",
         "Restore the file or exclude the case.",
+        usable=False,
     ),
     "N002": FaultKind(
         "not a readable file",
@@ -17,6 +18,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "compressed if and only if its name ends in `.gz`.",
         "a readable volume or picture",
         "Copy or export the file again.",
+        usable=False,
     ),
     "N003": FaultKind(
         "truncated or corrupt voxels",
@@ -24,6 +26,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The whole file is decoded; the checksum of a compressed file is verified.",
         "a complete file",
         "Copy or export the file again.",
+        usable=False,
     ),
     "N004": FaultKind(
         "NaN or infinite voxels",
@@ -31,6 +34,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The smallest and largest voxel; values beyond the range of float32 count as infinite.",
         "finite voxels only",
         "Copy or export the file again.",
+        usable=False,
     ),
     "N005": FaultKind(
         "wrong dimensions",
@@ -38,6 +42,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The number of axes, without axes of length 1 after the third: three, or four with one frame per channel.",
         "3 axes",
         "Split the file into 3D volumes.",
+        usable=False,
     ),
     "N006": FaultKind(
         "single slice along an axis",
@@ -49,9 +54,11 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
     "N007": FaultKind(
         "implausible spacing",
         "error",
-        "The lengths of the affine's columns, in mm.",
-        "0.1 to 12 mm along each axis",
-        "Convert the scan again from its source, or set a correct header.",
+        "The lengths of the affine's columns, in mm, against what scans of the channel's modality can have: CT 0.002 "
+        "to 12 mm, MR 0.005 to 12, PET 0.05 to 12, other 0.0001 to 12.",
+        "",
+        "Convert the scan again from its source, or set a correct header. Correct the channel's modality in the "
+        "description if it is another.",
     ),
     "N008": FaultKind(
         "sform and qform disagree",
@@ -67,6 +74,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The affine's columns: they must be finite, of non-zero length and linearly independent.",
         "three finite, independent axes",
         "Convert the scan again from its source, or set a correct header.",
+        usable=False,
     ),
     "N010": FaultKind(
         "sheared axes",
@@ -81,6 +89,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The smallest and largest voxel.",
         "more than one value",
         "Copy or export the file again.",
+        usable=False,
     ),
     "N012": FaultKind(
         "intensities are an outlier",
@@ -95,6 +104,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The path of the file, after resolving links.",
         "a file below the data root",
         "Move the file into the data root.",
+        usable=False,
     ),
     "N014": FaultKind(
         "grey picture",
@@ -124,6 +134,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "warning if up to 1 MiB follows the last voxel; reading stops after that.",
         "the size given by the header",
         "Copy or export the file again.",
+        usable=False,
     ),
     "N018": FaultKind(
         "larger than the size limit",
@@ -131,6 +142,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The size computed from dimensions and data type in the header, before memory is allocated.",
         "at most `MEDUNET_MAX_VOLUME_GB` (16)",
         "Crop or resample the scan, or raise the limit if the size is right.",
+        usable=False,
     ),
     "N019": FaultKind(
         "rescale intercept not applied",
@@ -155,6 +167,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The file is opened.",
         "a file that can be opened",
         "Change the file's permissions.",
+        usable=False,
     ),
     "N022": FaultKind(
         "contradictory scale factors",
@@ -164,6 +177,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "2.2e-16.",
         "factors that all libraries apply alike",
         "Set the slope and intercept that are right, 1 and 0 if values are not scaled, or convert the scan again.",
+        usable=False,
     ),
     "N023": FaultKind(
         "unsupported voxel type",
@@ -171,6 +185,30 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "The data type in the header is complex or, in a volume, RGB; or a label picture has colours.",
         "integers or floats",
         "Convert a volume to integers or floats, and a label picture to a grey or palette image.",
+        usable=False,
+    ),
+    "N025": FaultKind(
+        "spacing unlike the training scans'",
+        "warning",
+        "On prediction: the spacing along each axis of the body against that of the training scans. More than a "
+        "factor of two outside their range is reported.",
+        "",
+        "Check the units and the spacing in the header. If they are right, the model has not learnt such scans.",
+    ),
+    "N026": FaultKind(
+        "CT in grey values instead of HU",
+        "warning",
+        "In a sample of a CT's voxels: all are within 0 to 255, so that a window or a scaling was applied.",
+        "Hounsfield units, with air near -1000 and fat near -100",
+        "Convert the scan again from its source, without a window.",
+    ),
+    "N027": FaultKind(
+        "intensities unlike the training scans'",
+        "warning",
+        "On prediction: in a sample of a CT's voxels, fewer than 1 in 2000 are within the range of the labelled "
+        "structures of the training scans.",
+        "",
+        "Convert the scan again with RescaleSlope and RescaleIntercept, or choose a model for such scans.",
     ),
     "N024": FaultKind(
         "scale factors ignored",
@@ -185,5 +223,6 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "An unexpected exception in a check; the other cases are still checked.",
         "a case that can be checked",
         "Exclude the case, and report the problem.",
+        usable=False,
     ),
 }

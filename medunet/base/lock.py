@@ -1,0 +1,255 @@
+"""Locks of the operating system on a folder: of two commands that would write the same files, the second is refused.
+
+A lock is a hidden file `.medunet.<stage>...lock` in the folder, which its process holds with `flock` and whose text
+names host, process, start and command. The system releases it however the process ends, `kill -9` included; the file
+that a killed process leaves locks nothing and is removed by the next command.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import platform
+import secrets
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from medunet.base.errors import InputError
+from medunet.base.files import unwritable
+
+_log = logging.getLogger(__name__)
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by the file system
+_TELL_AFTER_S = 2.0
+_NUM_NAMED = 3
+_warned: set[Path] = set()
+_handles: set[int] = set()  # of the locks that this process holds
+
+
+class LockedError(InputError):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def hold(
+    folder: Path, stage: str, parts: Collection[str] | None = None, *, command: str = ""
+) -> Iterator[None]:
+    """Hold the lock of a stage of a folder, or of some parts of it, such as a fold or the cases of a prediction.
+
+    The folder is created if it is missing, and removed again if it is empty at the end. Parts that are disjoint do
+    not exclude one another; None means all parts. `command` is what others are told, by default `medunet <stage>`. On
+    a file system without locks a warning is logged and nothing is locked.
+
+    Raises:
+        LockedError: another process holds the lock; the message says which, since when and what to do.
+        InputError: it is not a folder, or it cannot be written.
+    """
+    absent = _make(folder)
+    path = folder / f".medunet.{stage}.{os.getpid()}.{secrets.token_hex(4)}.lock"
+    handle = None
+    try:
+        with wait_for(folder, "locks") as is_locked:
+            if is_locked:
+                _refuse_if_held(folder, stage, parts)
+                handle = _open(path)
+                _try_lock(handle)
+                _write_holder(handle, command or f"medunet {stage}", parts)
+        yield
+    finally:
+        if handle is not None:
+            path.unlink(missing_ok=True)
+            _close(handle)
+        for each in absent:
+            with suppress(OSError):  # it has content by now
+                each.rmdir()
+
+
+@contextmanager
+def wait_for(folder: Path, name: str) -> Iterator[bool]:
+    """Hold the only lock of this name in a folder, after waiting for the process that holds it now.
+
+    It is for files that are read, changed and written back. Yields False if the file system has no locks.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    path = folder / f".medunet.{name}.lock"
+    try:
+        handle = _wait(path)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        path.unlink(missing_ok=True)
+        _warn(folder)
+        handle = None
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            path.unlink(missing_ok=True)
+            _close(handle)
+
+
+def _make(folder: Path) -> list[Path]:
+    """Create a folder; return those that were absent, the innermost first."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError("it is not a folder", where=str(folder), hint="Choose another path.")
+    absent = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return absent
+
+
+def _wait(path: Path) -> int:
+    """Return the handle of a locked file; its name may have been removed, and made again, by an earlier holder."""
+    start, told = time.monotonic(), False
+    while True:
+        _make(path.parent)
+        try:
+            handle = _open(path)
+        except FileNotFoundError:
+            continue
+        try:
+            if _try_lock(handle) and _is_file(handle, path):
+                _write_holder(handle, "medunet", ())
+                return handle
+        except BaseException:
+            _close(handle)
+            raise
+        waited_s = time.monotonic() - start
+        if waited_s > _TELL_AFTER_S and not told:
+            told = True
+            _log.info(f"Waiting for {_describe(_read_holder(handle))}.")
+        _close(handle)
+        time.sleep(min(0.5, 0.01 + waited_s / 10))
+
+
+def _refuse_if_held(folder: Path, stage: str, parts: Collection[str] | None) -> None:
+    """Refuse if a running process holds the stage or one of the parts; remove the files of killed ones."""
+    for path in sorted(folder.glob(f".medunet.{stage}.*.lock")):
+        try:
+            handle = _open(path, create=False)
+        except FileNotFoundError:  # released in the meantime
+            continue
+        try:
+            if _try_lock(handle):
+                path.unlink(missing_ok=True)
+                continue
+            holder = _read_holder(handle)
+        finally:
+            _close(handle)
+        shared = _shared(parts, holder.get("parts"))
+        if shared is None:
+            continue
+        more = f" and {len(shared) - _NUM_NAMED} more" if len(shared) > _NUM_NAMED else ""
+        named = f" for {', '.join(shared[:_NUM_NAMED])}{more}" if shared else ""
+        how = f" with `kill {holder['pid']}` on {holder['host']}" if "pid" in holder else ""
+        raise LockedError(
+            f"`{holder.get('command', 'medunet')}`{named} is already running in this folder: {_describe(holder)}",
+            where=str(folder),
+            hint=f"Wait until it has finished, or stop it{how}.",
+        ) from BlockingIOError(errno.EWOULDBLOCK, "locked")
+
+
+def _shared(ours: Collection[str] | None, theirs: Collection[str] | None) -> list[str] | None:
+    """Return the parts that two holders would share, sorted; empty if both hold the whole stage, None if none."""
+    if ours is None or theirs is None:
+        return sorted(ours or theirs or ())
+    return sorted({*ours} & {*theirs}) or None
+
+
+def _write_holder(handle: int, command: str, parts: Collection[str] | None) -> None:
+    """Write who holds the lock: no path and no option, since files of a run hold no paths."""
+    holder = {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "started": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+        "command": command,
+        "parts": None if parts is None else sorted(parts),
+    }
+    with suppress(OSError):  # a full disk, or a file that a killed process of another user left
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder, ensure_ascii=False).encode(), 0)
+
+
+def _read_holder(handle: int) -> dict[str, Any]:
+    """Return who holds a lock; empty if its file says nothing."""
+    try:
+        holder = json.loads(os.pread(handle, os.fstat(handle).st_size, 0))
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    if "pid" not in holder:
+        return "another process"
+    return f"process {holder['pid']} on {holder['host']}, since {holder['started']}"
+
+
+def _open(path: Path, *, create: bool = True) -> int:
+    flags = os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    try:
+        handle = os.open(path, flags | os.O_RDWR, 0o666)
+    except PermissionError:  # the file of another user can be locked, but not written
+        try:
+            handle = os.open(path, os.O_CLOEXEC | os.O_RDONLY)
+        except OSError as error:
+            raise unwritable(path.parent, error) from error
+    except FileNotFoundError:  # the file, or its folder, has been removed
+        raise
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    _handles.add(handle)
+    return handle
+
+
+def _close(handle: int) -> None:
+    _handles.discard(handle)
+    os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Lock a file, or return False if another process holds it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_file(handle: int, path: Path) -> bool:
+    """Return whether a path still names an open file; opening it again refreshes what a network client remembers."""
+    try:
+        again = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.path.sameopenfile(handle, again)
+    finally:
+        os.close(again)
+
+
+def _warn(folder: Path) -> None:
+    if folder not in _warned:
+        _warned.add(folder)
+        _log.warning(
+            f"{folder}: this file system has no locks. Run only one command at a time in this folder: two would "
+            "overwrite each other's files."
+        )
+
+
+def _forget_in_child() -> None:
+    """Close the parent's locks in a forked process, which would hold them beyond the parent's end."""
+    for handle in _handles:
+        os.close(handle)
+    _handles.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

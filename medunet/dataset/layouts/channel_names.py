@@ -1,0 +1,93 @@
+"""Tell the channel of an image file by its name: by the endings known from training, or by nnU-Net's numbers."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from medunet.dataset.layouts.patterns import channel_endings, stem
+from medunet.records.description import Description
+from medunet.records.manifest import Case
+
+_SEPARATORS = "_.- "
+_MOST_ENDINGS = 5  # of a channel: more are no endings but names
+_NUMBER = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")
+
+Endings = Mapping[str, Sequence[str]]  # of the file names of each channel
+
+
+def learn_endings(cases: Iterable[Case], description: Description) -> dict[str, tuple[str, ...]]:
+    """Return the endings of each channel's file names in the training cases, such as `_ct` and `_pet`.
+
+    They are needed where the description has none: it lists the files in a table, or their folders are named. Returns
+    {} where the names have no common endings, or the description has them.
+    """
+    if channel_endings(description):
+        return {}
+    found: dict[str, set[str]] = defaultdict(set)
+    num_names: Counter[str] = Counter()
+    for case in cases:
+        names = {channel: stem(path) for channel, path in case.images.items()}
+        if len(names) == 1 or len({*names.values()}) < len(names):  # one channel; or several in one 4D file
+            start = case.id
+        else:
+            common = _common_start(min(names.values()), max(names.values()))
+            start = common[: 1 + max(common.rfind(each) for each in _SEPARATORS)].rstrip(_SEPARATORS)
+        for channel, name in names.items():
+            found[channel].add(name.removeprefix(start))
+            num_names[channel] += 1
+    if any(len(found[channel]) == number > 1 for channel, number in num_names.items()):
+        return {}  # every case has another one
+    known = len(found) == len(description.channels) and all(
+        len(endings) <= _MOST_ENDINGS and "" not in endings for endings in found.values()
+    )
+    distinct = sum(map(len, found.values())) == len(
+        {ending for endings in found.values() for ending in endings}
+    )
+    return {name: tuple(sorted(endings)) for name, endings in found.items()} if known and distinct else {}
+
+
+def _common_start(first: str, last: str) -> str:
+    """Return the common start of the first and the last of sorted texts, which all those between have, too."""
+    same = 0
+    while same < min(len(first), len(last)) and first[same] == last[same]:
+        same += 1
+    return first[:same]
+
+
+def known_endings(description: Description, learnt: Endings) -> dict[str, str]:
+    """Return the channel of each known ending: those of the description or, if it has none, those learnt."""
+    return channel_endings(description) or {
+        ending: channel for channel, endings in learnt.items() for ending in endings
+    }
+
+
+def split_ending(name: str, folder: str, channel_of: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the case and the channel of a file's stem by its ending; None if it has none of the known endings.
+
+    A stem that is an ending as a whole, such as `ct`, is of the case that its folder is named after. Endings are the
+    same in upper and lower case unless this is ambiguous.
+    """
+    lower: dict[str, set[str]] = defaultdict(set)
+    for ending, channel in channel_of.items():
+        lower[ending.casefold()].add(channel)
+    for ending in sorted(channel_of, key=len, reverse=True):
+        for text, sought in ((name, ending), (name.casefold(), ending.casefold())):
+            if not text.endswith(sought) or (text is not name and len(lower[sought]) > 1):
+                continue
+            case = name[: len(name) - len(ending)] or folder
+            return case, channel_of[ending]
+    return None
+
+
+def split_number(name: str) -> tuple[str, int] | None:
+    """Return the case and the channel's number of a name such as `case_0001`, as nnU-Net has them; None without."""
+    match = _NUMBER.fullmatch(name)
+    return (match["case"], int(match["number"])) if match else None
+
+
+def are_channel_numbers(numbers: Mapping[str, set[int]]) -> bool:
+    """Return whether the numbers of each case can be nnU-Net's channels: 0000, 0001, ... without a gap.
+
+    A folder `p_0001`, `p_0002`, ... numbers its cases.
+    """
+    return bool(numbers) and all(found == set(range(len(found))) for found in numbers.values())

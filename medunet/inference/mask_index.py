@@ -1,0 +1,127 @@
+"""The index of a folder of predicted masks (index.json): what each mask was made from, also by several processes."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from medunet.base.errors import InputError
+from medunet.base.files import hash_file, hash_value, read_json_object, remove_unfinished, write_json
+from medunet.base.lock import wait_for
+from medunet.imaging.formats import files_of
+from medunet.inference.model import Model
+from medunet.records.config import InferenceConfig
+from medunet.records.description import Description
+
+_ALGORITHM = 1  # of prediction; increment it when masks change, so that all are predicted again
+_WORDS = {  # for what an entry holds
+    "algorithm": "another version of prediction",
+    "model_sha256": "other weights",
+    "weights": "other weights",
+    "fold": "the model of another fold",
+    "plan_sha256": "another plan or description of the model",
+    "options_sha256": "other options of inference",
+    "image_sha256": "another scan",
+}
+
+
+class MaskIndex:
+    """The index of one folder; each change reads the file again, so that no entry of another process is lost."""
+
+    def __init__(self, folder: Path, description: Description) -> None:
+        self._folder, self._path = folder, folder / "index.json"
+        self._description = description
+        self._targets = {name: list(values) for name, values in description.targets.items()}
+
+    def read_cases(self) -> dict[str, Any]:
+        """Return the entries by case.
+
+        Raises:
+            InputError: the file cannot be read, or the masks have other targets.
+        """
+        cases: dict[str, Any] = self._read().get("cases", {})
+        return cases
+
+    def change(
+        self,
+        cases: Mapping[str, Any] | None = None,
+        *,
+        failed: Mapping[str, str] | None = None,
+        drop: Iterable[str] = (),
+    ) -> None:
+        """Set entries and reasons of failed cases; what is known of the cases in `drop` is forgotten first."""
+        with wait_for(self._folder, "index"):
+            remove_unfinished([self._path])
+            before = self._read()
+            old = {key: dict(before.get(key, {})) for key in ("cases", "failed")}
+            for case in drop:
+                old["cases"].pop(case, None)
+                old["failed"].pop(case, None)
+            plain = {
+                "schema": "medunet.predictions/1",
+                "dataset": self._description.name,
+                "labels": self._description.labels,
+                "targets": self._targets,
+                "cases": dict(sorted((old["cases"] | dict(cases or {})).items())),
+                "failed": old["failed"] | dict(failed or {}),
+            }
+            write_json(self._path, plain)
+
+    def _read(self) -> dict[str, Any]:
+        index = read_json_object(self._path) if self._path.exists() else {}
+        if index.get("cases") and index.get("targets") != self._targets:
+            raise InputError(
+                f"holds masks of {list(index.get('targets', {}))}, but this model segments {list(self._targets)}",
+                where=str(self._folder),
+                hint="Choose another --out.",
+            )
+        return index
+
+
+def describe_making(model: Model, config: InferenceConfig, *, resample: bool) -> dict[str, Any]:
+    """Return everything but the scan that shapes a mask, as it stands in its entry.
+
+    Number of threads and memory layout are left out: they change the order of sums only.
+    """
+    options = config.to_dict()
+    del options["weights"]  # identified by the hash of the file
+    return {
+        "algorithm": _ALGORITHM,
+        "model_sha256": model.weights_sha256,
+        "weights": model.weights,
+        "fold": model.card.fold,
+        "plan_sha256": hash_value([model.card.plan.hash_input, model.card.description.to_dict()]),
+        "options_sha256": hash_value(options | ({"resample": True} if resample else {})),
+        "precision": model.precision,
+        "device": model.device.type,
+    }
+
+
+def hash_images(images: Iterable[Path]) -> str:
+    """Return a hash of the content of a scan's files."""
+    return hash_value([hash_file(file) for image in images for file in files_of(image)])
+
+
+def why_again(before: Mapping[str, Any], making: Mapping[str, Any], images: Iterable[Path]) -> str:
+    """Return why a mask has to be predicted again; "" if it has not.
+
+    What the entry of an earlier medunet does not hold is not compared.
+    """
+    known = {"weights": "best", **before}  # medunet 0.4 did not record the weights
+    for key in ("precision", "device"):
+        if known.get(key, making[key]) != making[key]:
+            return f"{key} {making[key]} instead of {known[key]}"
+    for key, value in making.items():
+        if known.get(key, value) != value:
+            return _WORDS[key]
+    return _WORDS["image_sha256"] if before["image_sha256"] != hash_images(images) else ""
+
+
+def describe_again(reasons: Iterable[str], num_cases: int) -> str:
+    """Return a line on the cases that are predicted again, with their reasons; "" if there are none."""
+    counts = Counter(reasons)
+    if not counts:
+        return ""
+    why = "; ".join(f"{reason} ({count})" for reason, count in counts.most_common())
+    count = counts.total()
+    return f"{count} of {num_cases} cases {'is' if count == 1 else 'are'} predicted again: {why}."
