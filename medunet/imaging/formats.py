@@ -72,8 +72,10 @@ _NRRD, _META_IMAGE = ItkReader("NrrdImageIO"), ItkReader("MetaImageIO")
 NIFTI = Format(".nii", nifti, nifti, may_be_image=True, may_be_label=True, may_be_gzipped=True)
 FORMATS = (
     NIFTI,
-    Format(".hdr", nifti, data_endings=(".img",)),
-    Format(".img", nifti, data_endings=(".hdr",)),
+    Format(
+        ".hdr", nifti, may_be_image=True, may_be_label=True, may_be_gzipped=True, data_endings=(".img",)
+    ),  # the header of a pair of files, which is named by it
+    Format(".img", nifti, may_be_gzipped=True, data_endings=(".hdr",)),
     Format(".mgz", nifti),  # not supported: the NIfTI reader rejects it
     Format(".seg.nrrd", _NRRD, may_be_label=True),  # before .nrrd, which also matches
     Format(".nrrd", _NRRD, may_be_image=True, may_be_label=True, data_endings=(".raw", ".raw.gz")),
@@ -113,8 +115,19 @@ def strip_ending(name: str) -> str:
 
 def files_of(path: Path) -> list[Path]:
     """Return a file and, if it is only a header, the existing files beside it that may hold its voxels."""
-    data = [path.with_suffix(ending) for ending in format_of(path).data_endings]
+    base, gz_ending = strip_ending(path.name), path.suffix if path.suffix.lower() == ".gz" else ""
+    endings = (each for ending in format_of(path).data_endings for each in (ending, ending.upper()))
+    data = (path.with_name(f"{base}{ending}{gz_ending}") for ending in endings)
     return [path, *(each for each in data if each.exists())]
+
+
+def header_of_pair(name: str) -> str:
+    """Return the name of the header, x.hdr, of a NIfTI volume in two files that is named by its voxels, x.img."""
+
+    def header(match: re.Match[str]) -> str:
+        return (".HDR" if match[1].isupper() else ".hdr") + (match[2] or "")
+
+    return re.sub(r"(?i)(\.img)(\.gz)?$", header, name)
 
 
 def is_picture(path: PurePath) -> bool:

@@ -14,7 +14,7 @@ from medunet.records.description import FilePatterns
 
 _ID = r"(?P<id>sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)"
 _ENTITIES = r"(?:_(?!ses-)[a-z]+-[A-Za-z0-9]+)*"
-_NIFTI = NIFTI.expression.replace("(", "(?:")  # the only format of BIDS
+_NIFTI = f"(?i:{NIFTI.expression.replace('(', '(?:')})"  # the only format of BIDS
 _SCANS = "T1w|T2w|T1rho|T1map|T2map|T2star|T2starw|PDw|PDT2|FLAIR|FLASH|inplaneT1|inplaneT2|angio|UNIT1|dwi|ct|CT|pet"
 _LABELS = "dseg|mask|roi"
 _FOLDERS = r"sub-[A-Za-z0-9]+/(?:ses-[A-Za-z0-9]+/)?(?:[a-z]+/)?"
@@ -55,11 +55,20 @@ def find_label_kinds(paths: Iterable[str]) -> list[LabelKind]:
     return sorted(kinds, key=lambda kind: (-len(kind.cases), kind.folder, kind.ending))
 
 
-def find_channels(paths: Iterable[str], labelled: frozenset[str]) -> tuple[str, ...]:
-    """Return the endings of the scans that every labelled case has; if there are none, the most frequent ending."""
+def find_channels(paths: Iterable[str], labelled: frozenset[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the endings of the scans that are channels, and notes on those that not every labelled case has.
+
+    Those are endings of at least four in five of the labelled cases; if there are none, the most frequent one.
+    """
     endings: Counter[str] = Counter()
     for path in paths:
         if (match := re.fullmatch(IMAGE, path)) and match["id"] in labelled:
             endings[match["channel"]] += 1
-    in_all_cases = sorted(ending for ending, count in endings.items() if count >= len(labelled))
-    return tuple(in_all_cases) or tuple(ending for ending, _ in endings.most_common(1))
+    usual = sorted(ending for ending, count in endings.items() if 5 * count >= 4 * len(labelled))
+    chosen = tuple(usual) or tuple(ending for ending, _ in endings.most_common(1))
+    notes = []
+    for ending, count in sorted(endings.items()):
+        if count < len(labelled):
+            use = "cases without it are left out" if ending in chosen else "it is not used as a channel"
+            notes.append(f"{count} of {len(labelled)} labelled cases have a scan {ending}: {use}")
+    return chosen, notes

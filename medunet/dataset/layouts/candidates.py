@@ -20,10 +20,13 @@ from medunet.dataset.layouts.list_candidates import (
     listed_candidate,
 )
 from medunet.dataset.layouts.patterns import Listing, scan_folder, walk_files
-from medunet.imaging.formats import PICTURES, SCANS, endings_of, expression_of
+from medunet.imaging.formats import PICTURES, SCANS, endings_of, expression_of, format_of
 from medunet.records.description import Description
 
 _SCAN, _PICTURE = expression_of(SCANS), expression_of(PICTURES)
+_USUAL_SCAN = expression_of(
+    each for each in SCANS if each.ending != ".hdr"
+)  # as in descriptions of earlier runs
 _NAMED = ("brats", "brats2023", "lits")  # layouts whose file names identify the dataset
 
 
@@ -85,14 +88,16 @@ def _by_names(folder: Path, shipped: Sequence[Description]) -> Iterator[Candidat
     yield from _bids_candidates(folder, volumes)
     name = plain_name(folder.absolute().name)
     numbers = {int(match[1]) for path in volumes if (match := re.fullmatch(r"imagesTr/.+_(\d{4})\..+", path))}
-    if numbers and all(re.search(r"_\d{4}\.", path) for path in volumes if path.startswith("imagesTr/")):
+    images = [path for path in volumes if path.startswith("imagesTr/")]
+    if 2 * sum(bool(re.search(r"_\d{4}\.", path)) for path in images) > len(images):
         channels = {f"channel_{n}": {"modality": "other", "endings": [f"_{n:04d}"]} for n in sorted(numbers)}
         description = _draft(name, "nnunet", channels=channels)
         listing = scan_folder(description, folder)
         if any(case.label for case in listing.cases):
             evidence = f"imagesTr/CASE_0000 with labelsTr/CASE, {len(numbers)} channel(s), no dataset.json"
             yield Candidate("an nnU-Net raw dataset", evidence, description, listing, False)
-    for scheme in find_pairs(volumes, _SCAN):
+    paired = any(format_of(PurePosixPath(path)).ending == ".hdr" for path in volumes)
+    for scheme in find_pairs(volumes, _SCAN if paired else _USUAL_SCAN):
         yield _pairs_candidate(name, scheme, folder, "pairs", "pairs of volumes")
     for scheme in find_pairs(pictures, _PICTURE):
         yield _pairs_candidate(name, scheme, folder, "png", "pairs of 2D pictures")
@@ -101,7 +106,7 @@ def _by_names(folder: Path, shipped: Sequence[Description]) -> Iterator[Candidat
 def _bids_candidates(folder: Path, volumes: Sequence[str]) -> Iterator[Candidate]:
     """Yield a candidate for each kind of label map."""
     for kind in bids.find_label_kinds(volumes):
-        endings = bids.find_channels(volumes, kind.cases)
+        endings, notes = bids.find_channels(volumes, kind.cases)
         channels = {
             ending.strip("_"): {
                 "modality": "CT"
@@ -116,7 +121,8 @@ def _bids_candidates(folder: Path, volumes: Sequence[str]) -> Iterator[Candidate
             name = plain_name(folder.absolute().name)
             description = _draft(name, "bids", channels=channels, files=files, patient=bids.PATIENT)
             listing = scan_folder(description, folder)
-            yield Candidate("BIDS", f"sub-*{', '.join(endings)} with {kind}", description, listing, False)
+            evidence = f"sub-*{', '.join(endings)} with {kind}"
+            yield Candidate("BIDS", evidence, description, listing, False, tuple(notes))
 
 
 def _pairs_candidate(name: str, scheme: NamingScheme, folder: Path, layout: str, what: str) -> Candidate:

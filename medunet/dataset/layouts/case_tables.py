@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from medunet.base.errors import InputError
 from medunet.imaging.formats import PICTURES, SCANS, expression_of, is_picture
 
+PAIR_DATA = r"(?i:\.img(\.gz)?)"  # of a volume in two files, x.hdr and x.img, which may be named by either
 COLUMNS = {  # accepted names of each column
     "case": ("case", "id", "caseid", "name"),
     "image": ("image", "img", "scan", "imagepath"),
@@ -19,10 +20,11 @@ COLUMNS = {  # accepted names of each column
     "fold": ("fold",),
     "split": ("split", "set", "partition"),
 }
-NAMES_FILE = re.compile(f".+{expression_of((*SCANS, *PICTURES))}")
+_ENDINGS = expression_of((*SCANS, *PICTURES))
+NAMES_FILE = re.compile(f".+(?:{_ENDINGS}|{PAIR_DATA})")
 MAX_SHOWN = 20
 _MISSING = {"", "na", "n/a", "#n/a", "nan", "none", "null", "nil", "missing", "-", "--", "–", "?", "."}
-_LIKE_FILE = re.compile(f".{expression_of((*SCANS, *PICTURES))}(?![A-Za-z0-9])")  # also scan.nii.gz.bak
+_LIKE_FILE = re.compile(f".{_ENDINGS}(?![A-Za-z0-9])")  # also scan.nii.gz.bak
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 _MAP_WORDS = r"labels?|masks?|segs?|segmentations?|gt|annotations?|preds?|predictions?|outputs?"
 _LABEL_MAP = re.compile(rf"(?:.*[^a-z])?(?:{_MAP_WORDS})(?:[^a-z].*)?", re.IGNORECASE)

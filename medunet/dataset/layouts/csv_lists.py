@@ -5,9 +5,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from medunet.base.errors import InputError
-from medunet.dataset.layouts.case_tables import COLUMNS, MAX_SHOWN, NAMES_FILE, Table, is_missing, read_table
+from medunet.dataset.layouts.case_tables import (
+    COLUMNS,
+    MAX_SHOWN,
+    NAMES_FILE,
+    PAIR_DATA,
+    Table,
+    is_missing,
+    read_table,
+)
 from medunet.dataset.layouts.patterns import Listing, make_listing, stem
-from medunet.imaging.formats import LABEL_PICTURES, LABEL_VOLUMES, SCANS, expression_of, is_picture
+from medunet.imaging.formats import (
+    LABEL_PICTURES,
+    LABEL_VOLUMES,
+    SCANS,
+    expression_of,
+    header_of_pair,
+    is_picture,
+)
 from medunet.records.data_root import can_be_path, path_in_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, make_case
@@ -19,7 +34,7 @@ _SPLITS: dict[str, tuple[Split | None, int | None]] = {  # split, and the fold i
     **dict.fromkeys(("test", "testing", "holdout"), ("test", None)),
     **dict.fromkeys(("unlabelled", "unlabeled"), ("unlabelled", None)),
 }
-_NAMES_LABEL = re.compile(f".+{expression_of((*SCANS, *LABEL_VOLUMES, *LABEL_PICTURES))}")
+_NAMES_LABEL = re.compile(f".+(?:{expression_of((*SCANS, *LABEL_VOLUMES, *LABEL_PICTURES))}|{PAIR_DATA})")
 _ELSEWHERE = re.compile(r"[A-Za-z]:[\\/]|\\\\|[A-Za-z][A-Za-z0-9+.-]+://|~[\\/]")  # C:\, \\server, s3://, ~/
 
 
@@ -133,7 +148,7 @@ def _file(
     if not can_be_path(text):
         faults.append(f"{column} is not a path: {text[:40]!r}")
         return ""
-    given = PurePosixPath(text.replace("\\", "/"))
+    given = PurePosixPath(header_of_pair(text.replace("\\", "/")))
     if not names_file.fullmatch(text):
         faults.append(f"{column} names no file of a supported format: {given.name[:60]!r}")
         return ""

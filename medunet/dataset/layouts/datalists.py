@@ -11,6 +11,7 @@ from typing import Any
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
 from medunet.dataset.layouts.patterns import Listing, make_listing, stem
+from medunet.imaging.formats import header_of_pair
 from medunet.records.data_root import can_be_path, path_in_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, make_case
@@ -206,6 +207,7 @@ def _images_of(
 
 def _relative(text: str, data_root: Path, folder: Path) -> str:
     """Return a path relative to the data root, given relative to it or, if there is no such file, to the list."""
+    text = header_of_pair(text)
     bases = (data_root, folder) if can_be_path(text) else ()
     path = next((base / text for base in bases if (base / text).exists()), data_root / text)
     below = path_in_data_root(path, data_root)

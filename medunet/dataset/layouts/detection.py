@@ -15,7 +15,7 @@ from medunet.dataset.layouts.file_contents import count_frames, guess_modality, 
 from medunet.dataset.layouts.list_candidates import Candidate, listed_candidate
 from medunet.dataset.layouts.patterns import IMPORT_FIRST, Listing, walk_files
 from medunet.dataset.manifest import list_cases
-from medunet.imaging.formats import SCANS, expression_of
+from medunet.imaging.formats import SCANS, expression_of, files_of
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
 
@@ -177,6 +177,7 @@ def _suggest_shipped(
 def _left_out(listing: Listing, data_root: Path) -> tuple[str, ...]:
     """Count the unmatched files by reason, and files of other types by ending."""
     known = listing.paths | {item.path for item in listing.unmatched}
+    known |= {file.relative_to(data_root).as_posix() for path in known for file in files_of(data_root / path)}
     reasons = Counter(item.reason for item in listing.unmatched)
     kinds = Counter(
         f"of type {PurePosixPath(path).suffix.lower() or 'without ending'}"

@@ -10,18 +10,17 @@ from typing import Literal, NoReturn
 from medunet.base.errors import InputError
 from medunet.imaging.formats import (
     LABEL_PICTURES,
-    NIFTI,
     PICTURES,
     SCANS,
     VOLUMES,
     endings_of,
     expression_of,
+    header_of_pair,
     strip_ending,
 )
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Split, Unmatched, make_case
 
-_NIFTI = NIFTI.expression
 _SCAN = expression_of(SCANS)
 _PICTURE = expression_of(PICTURES)
 IMPORT_FIRST = "Import the series first, with `medunet import-dicom TREE OUT`, and give the folder OUT."
@@ -91,7 +90,10 @@ def scan_folder(description: Description, data_root: Path) -> Listing:
             ((each, hit) for each in patterns if (hit := each.expression.fullmatch(path))), (None, None)
         )
         if pattern is None or match is None:
-            unmatched.append(Unmatched(path=path, reason="belongs to no case"))
+            reason = (
+                "belongs to no case" if header_of_pair(path) == path else "voxels without their header, .hdr"
+            )
+            unmatched.append(Unmatched(path=path, reason=reason))
             continue
         groups = match.groupdict()
         # Group `id` may be empty for files directly in the data root: one case, named after its image.
@@ -136,10 +138,12 @@ def make_listing(cases: Iterable[Case], source: str, description: Description, d
 def volume_files(description: Description, data_root: Path) -> list[str]:
     """Return the volume files below the data root as sorted POSIX paths, without hidden ones (`._x`).
 
-    Pictures are included only if the layout is of pictures; next to volumes they are previews and the like.
+    Pictures are included only if the layout is of pictures; next to volumes they are previews and the like. Of a
+    volume in two files, x.hdr and x.img, only the header is included.
     """
     endings = endings_of((*VOLUMES, *PICTURES) if description.layout == "png" else VOLUMES)
-    return sorted(path for path in walk_files(data_root) if path.lower().endswith(endings))
+    found = {path for path in walk_files(data_root) if path.lower().endswith(endings)}
+    return sorted(path for path in found if (header := header_of_pair(path)) == path or header not in found)
 
 
 def walk_files(data_root: Path) -> Iterator[str]:
@@ -221,7 +225,7 @@ def file_patterns(description: Description) -> tuple[FilePattern, ...]:
     Raises:
         InputError: the layout is not supported, or the description's patterns cannot be used.
     """
-    case_file = rf"(?P<id>[^/]+?){_NIFTI}"
+    case_file = rf"(?P<id>[^/]+?){_SCAN}"
     match description.layout:
         case "pairs" | "png" | "bids" if description.files is not None:
             return (
@@ -244,7 +248,7 @@ def file_patterns(description: Description) -> tuple[FilePattern, ...]:
             )
             return _train_and_test(image, label)
         case "lits":
-            number = rf"(?P<id>\d+){_NIFTI}"
+            number = rf"(?P<id>\d+){_SCAN}"
             return (
                 FilePattern("image", re.compile(f"(.*/)?volume-{number}"), case_id="volume-{id}"),
                 FilePattern("label", re.compile(f"(.*/)?segmentation-{number}"), case_id="volume-{id}"),
@@ -262,8 +266,8 @@ def file_patterns(description: Description) -> tuple[FilePattern, ...]:
                 )
             alternatives = "|".join(re.escape(ending) for ending in sorted(endings, key=len, reverse=True))
             return (
-                FilePattern("label", re.compile(rf"(.*/)?(?P<id>[^/]+?)[_-]seg{_NIFTI}")),
-                FilePattern("image", re.compile(rf"(.*/)?(?P<id>[^/]+?)(?P<channel>{alternatives}){_NIFTI}")),
+                FilePattern("label", re.compile(rf"(.*/)?(?P<id>[^/]+?)[_-]seg{_SCAN}")),
+                FilePattern("image", re.compile(rf"(.*/)?(?P<id>[^/]+?)(?P<channel>{alternatives}){_SCAN}")),
             )
         case "dicom":
             raise InputError(

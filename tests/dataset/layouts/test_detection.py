@@ -8,6 +8,7 @@ import pytest
 from tiny_layouts import AFFINE, SHAPE, ask, cases, put
 
 from medunet.base.errors import InputError
+from medunet.dataset.checks.manifest_checks import check_manifest
 from medunet.dataset.layouts.detection import recognise
 from medunet.dataset.manifest import make_manifest
 from medunet.imaging.nifti import write_volume
@@ -129,6 +130,40 @@ def test_a_label_that_cannot_be_read_is_left_to_the_check(tmp_path: Path) -> Non
 def test_the_folders_that_are_taken_together_are_named(tmp_path: Path) -> None:
     put(tmp_path, *(f"{part}/{kind}/{part}.nii" for part in ("train", "val") for kind in ("images", "masks")))
     assert "images/ with masks/ below train/, val/, matched by stem" in ask(tmp_path).evidence
+
+
+def test_bids_in_which_one_case_lacks_a_scan_keeps_the_channel(tmp_path: Path) -> None:
+    names = [f"sub-{number:02d}" for number in range(6)]
+    put(tmp_path, *(f"{name}/anat/{name}_{kind}.nii.gz" for name in names for kind in ("T1w", "FLAIR")))
+    put(tmp_path, *(f"derivatives/m/{name}/anat/{name}_dseg.nii.gz" for name in names), values=(1,))
+    put(tmp_path, f"{names[0]}/anat/{names[0]}_T2w.nii.gz")
+    (tmp_path / f"{names[3]}/anat/{names[3]}_FLAIR.nii.gz").unlink()
+    found = ask(tmp_path)
+    assert list(found.description.channels) == ["FLAIR", "T1w"]
+    assert "5 of 6 labelled cases have a scan _FLAIR: cases without it are left out" in found.notes
+    assert "1 of 6 labelled cases have a scan _T2w: it is not used as a channel" in found.notes
+    assert "2 its case lacks channel FLAIR" in found.left_out
+    assert list(cases(found, tmp_path)) == [name for name in names if name != "sub-03"]
+
+
+@pytest.mark.parametrize("ending", [".hdr", ".hdr.gz"])
+def test_volumes_in_two_files(tmp_path: Path, ending: str) -> None:
+    for name in "ab":
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            array = np.random.default_rng(ord(name)).integers(0, 900, SHAPE).astype(np.int16)
+            pair = nib.Nifti1Pair(array if folder == "images" else (array > 400).astype(np.uint8), AFFINE)
+            pair.header.set_xyzt_units("mm")
+            nib.save(pair, tmp_path / folder / f"{name}{ending}")
+    (tmp_path / "cases.tsv").write_text("id\tscan\nx\ty\n")
+    found = ask(tmp_path)
+    assert found.left_out == ("1 of type .tsv",)
+    assert list(cases(found, tmp_path)) == ["a", "b"]
+    manifest = make_manifest(found.description, tmp_path)
+    assert [fault.code for fault in check_manifest(manifest, tmp_path) if fault.severity == "error"] == []
+    rows = [f"images/{name}{ending},labels/{name}{ending}".replace(".hdr", ".img") for name in "ab"]
+    (tmp_path / "cases.csv").write_text("\n".join(["image,label", *rows]))
+    assert cases(ask(tmp_path), tmp_path)["a"] == (f"images/a{ending}", f"labels/a{ending}", "train")
 
 
 @pytest.mark.real_data

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from medunet.base.errors import InputError
+from medunet.dataset.layouts import bids
 from medunet.dataset.layouts.patterns import Listing, scan_folder
 from medunet.records.description import Description
 
@@ -63,7 +64,7 @@ def test_msd(tmp_path: Path) -> None:
         "imagesTr/liver_2.nii.gz": "image without a label",
         "labelsTr/liver_3.nii.gz": "label without an image",
         "other/liver_5.nii.gz": "belongs to no case",
-        "imagesTr/liver_7.mha": "belongs to no case",
+        "imagesTr/liver_7.mha": "image without a label",
     }
 
 
@@ -256,3 +257,51 @@ def test_descriptions_that_cannot_be(layout: str, others: dict[str, Any], messag
 def test_brats_needs_endings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="endings of every channel"):
         scan_folder(describe("brats"), tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii", ".nrrd", ".MHA", ".mhd", ".hdr", ".HDR.GZ"])
+@pytest.mark.parametrize(
+    ("layout", "image", "label", "case"),
+    [
+        ("msd", "imagesTr/a", "labelsTr/a", "a"),
+        ("nnunet", "imagesTr/a_0000", "labelsTr/a", "a"),
+        ("pairs", "images/a", "labels/a", "a"),
+        ("lits", "volume-1", "x/segmentation-1", "volume-1"),
+        ("brats", "a/a_ct", "a/a_seg", "a"),
+        ("bids", "sub-1/anat/sub-1_T1w", "derivatives/m/sub-1_dseg", "sub-1"),
+    ],
+)
+def test_endings_in_capitals_and_other_formats(
+    tmp_path: Path, layout: str, image: str, label: str, case: str, ending: str
+) -> None:
+    if layout == "bids" and ".nii" not in ending.lower():
+        pytest.skip("BIDS has NIfTI alone")
+    others: dict[str, Any] = (
+        {"channels": {"CT": {"modality": "CT", "endings": ["_ct"]}}} if layout == "brats" else {}
+    )
+    if layout == "bids":
+        (kind,) = bids.find_label_kinds([label + ending])
+        others = {
+            "channels": {"T1": {"modality": "MR", "endings": ["_T1w"]}},
+            "files": kind.patterns.to_dict(),
+        }
+    files = [image + ending, label + ending]
+    data = [f.replace(".hdr", ".img").replace(".HDR", ".IMG") for f in files if "hdr" in ending.lower()]
+    listing = scan_folder(describe(layout, **others), touch(tmp_path, *files, *data))
+    assert summary(listing) == {case: (image + ending, label + ending, "train")}
+    assert reasons(listing) == {}
+
+
+def test_a_segmentation_of_slicer_is_the_label_of_its_image(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.nrrd", "labels/a.seg.nrrd", "images/b.nii.gz", "labels/b.SEG.NRRD")
+    assert summary(scan_folder(describe("pairs"), tmp_path)) == {
+        "a": ("images/a.nrrd", "labels/a.seg.nrrd", "train"),
+        "b": ("images/b.nii.gz", "labels/b.SEG.NRRD", "train"),
+    }
+
+
+def test_voxels_without_their_header_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.hdr", "images/a.img", "images/b.img", "labels/a.hdr", "labels/a.img")
+    listing = scan_folder(describe("pairs"), tmp_path)
+    assert summary(listing) == {"a": ("images/a.hdr", "labels/a.hdr", "train")}
+    assert reasons(listing) == {"images/b.img": "voxels without their header, .hdr"}
