@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 for command in (
-    *(data.import_dicom, data.fetch, data.manifest, data.check),
+    *(data.import_dicom, data.fetch, data.merge_masks, data.manifest, data.check),
     *(model.plan, model.train, model.tune, model.predict),
     *(review.score, review.compare, review.report),
     *(all_stages.run, all_stages.demo, devices),

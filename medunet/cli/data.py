@@ -1,4 +1,4 @@
-"""The commands that prepare a dataset: `import-dicom`, `fetch`, `manifest` and `check`."""
+"""The commands that prepare a dataset: `import-dicom`, `fetch`, `merge-masks`, `manifest` and `check`."""
 
 import json
 import os
@@ -78,6 +78,28 @@ def fetch(
         hint = f"Add --out FOLDER or set {DATA_ROOT_VARIABLE}."
         raise InputError("no output folder is given", where="medunet fetch", hint=hint)
     fetching.run_fetch(name, out or resolve_data_root(None), url=url, checksum=checksum)
+
+
+def merge_masks(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder of cases, such as CASE/ct.nii.gz with CASE/segmentations/liver.nii.gz."),
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder for images, label maps and their description.")],
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Structures to merge; where masks overlap, later ones overwrite earlier ones. Default: all.",
+        ),
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Merge one mask for each structure, such as TotalSegmentator's, into one label map for each case."""
+    from medunet.commands.merge_masks import run_merge_masks
+
+    names = [name.strip() for name in (labels or "").split(",") if name.strip()]
+    exit_if_any(run_merge_masks(folder, out, names, workers=workers))
 
 
 def manifest(

@@ -19,6 +19,7 @@ from medunet.dataset.layouts.detection import recognise
 from medunet.dataset.layouts.nnunet import find_splits
 from medunet.dataset.likely_patients import find_likely_patients
 from medunet.dataset.manifest import make_manifest
+from medunet.dataset.structure_masks import MERGE_FIRST, describe_structures
 from medunet.records.description import Description, descriptions_folder, load_description
 from medunet.records.manifest import Manifest
 from medunet.runs.computing import require_one_process
@@ -67,6 +68,11 @@ def _list_doubts(manifest: Manifest) -> Iterator[str]:
     unlabelled = [case.id for case in cases if case.split == "unlabelled"]
     if len(unlabelled) < len(cases) and unlabelled:
         yield f"{len(unlabelled)} cases without a label are not trained on: {_shorten(unlabelled)}"
+    if len(unlabelled) == len(cases):
+        files = [item.path for item in manifest.unmatched]
+        files += [path for case in manifest.cases for path in case.images.values()]
+        if structures := describe_structures(files):
+            yield f"the folder {structures}. {MERGE_FIRST}"
     own = [case.id for case in cases if case.patient == case.id and description.patient]
     fitting = {name for name in own if (match := re.search(description.patient, name)) and match[1]}
     unknown = [name for name in own if name not in fitting]

@@ -12,6 +12,7 @@ from medunet.dataset.layouts.nnunet import follow_training_list, has_file_list, 
 from medunet.dataset.layouts.patterns import Listing, expected_files, scan_folder, stem, volume_files
 from medunet.dataset.splits import fixed_folds, hold_out, make_folds, stratify_folds
 from medunet.dataset.strata import make_strata, measure_labels
+from medunet.dataset.structure_masks import MERGE_FIRST, describe_structures
 from medunet.records.data_root import case_paths
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Excluded, Manifest
@@ -55,9 +56,11 @@ def make_manifest(
         raise InputError("no such folder", where=str(data_root), hint="Check --data-root.")
     listing = list_cases(description, data_root, datalist)
     if not listing.cases:
-        num_files = len(volume_files(description, data_root))
+        files = volume_files(description, data_root)
+        if structures := describe_structures(files):
+            raise InputError(structures, where=str(data_root), hint=MERGE_FIRST)
         raise InputError(
-            f"no case of layout {description.layout} among the {num_files} volume files",
+            f"no case of layout {description.layout} among the {len(files)} volume files",
             where=str(data_root),
             hint=f"The layout expects {expected_files(description)}; check --data-root and the description.",
         )

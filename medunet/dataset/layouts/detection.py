@@ -15,6 +15,7 @@ from medunet.dataset.layouts.file_contents import count_frames, guess_modality, 
 from medunet.dataset.layouts.list_candidates import Candidate, listed_candidate
 from medunet.dataset.layouts.patterns import IMPORT_FIRST, Listing, walk_files
 from medunet.dataset.manifest import list_cases
+from medunet.dataset.structure_masks import MERGE_FIRST, describe_structures
 from medunet.imaging.formats import SCANS, expression_of, files_of
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
@@ -207,6 +208,8 @@ def _unrecognised(folder: Path, shipped: Sequence[Description], rejected: Sequen
             where=name,
             hint="Correct the table that lists the cases: columns case, image (or one for each channel) and label.",
         )
+    if structures := describe_structures(volumes):
+        return InputError(structures, where=name, hint=MERGE_FIRST)
     examples = f", such as {', '.join(volumes[:4] or paths[:4])}" if paths else ""
     return InputError(
         f"has no layout that is recognised: {len(volumes)} volumes among {len(paths)} files{examples}",

@@ -17,7 +17,7 @@ _LABEL_FOLDERS = (
     *("labels", "labelstr", "label", "masks", "mask", "segmentations", "segmentation", "segs", "seg"),
     *("annotations", "annotation", "gt", "groundtruth", "ground_truth", "targets", "target"),
 )
-_IMAGE_FILES = (
+IMAGE_FILES = (
     "image",
     "imaging",
     "img",
@@ -114,7 +114,7 @@ def _case_folders(paths: Sequence[str], ending: str) -> Iterator[NamingScheme]:
         names[PurePosixPath(path).parent].add(stem(path))
     combinations: Counter[tuple[tuple[str, ...], str]] = Counter()
     for found in names.values():
-        images = tuple(sorted(name for name in found if name.casefold() in _IMAGE_FILES))
+        images = tuple(sorted(name for name in found if name.casefold() in IMAGE_FILES))
         labels = sorted(name for name in found if name.casefold() in _LABEL_FILES)
         if images and len(labels) == 1:
             combinations[images, labels[0]] += 1
