@@ -40,7 +40,9 @@ def measure_labels(
     """
     values = {name: description.labels[name] for name in description.foreground}
     ids = sorted(labels)
-    files = [_LabelFile(labels[case_id], values, description.labels, description.instances_as) for case_id in ids]
+    files = [
+        _LabelFile(labels[case_id], values, description.labels, description.instances_as) for case_id in ids
+    ]
     num_voxels = max((_count_voxels(file.path) for file in files), default=0)
     work = run_parallel(_measure, files, choose_workers(len(files), num_voxels))
     volumes, faults = {}, []

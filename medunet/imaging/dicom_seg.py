@@ -11,7 +11,6 @@ from medunet.imaging.geometry import LPS_TO_RAS
 from medunet.imaging.segment_names import merge_segments
 from medunet.imaging.volume import Header, Segment, StoredVoxels
 
-
 _SEPARATE = "Export one file for each segment."
 
 

@@ -19,7 +19,15 @@ from scipy.spatial import ConvexHull
 from medunet.base.errors import InputError
 from medunet.records.scores import CaseLesions, HD95Mode, Lesion, LesionPreset, Surface
 from medunet.scoring.bits import find_box
-from medunet.scoring.lesion_presets import PRESETS, Labels, LesionRules, Mask, Match, find_lesions, match_lesions
+from medunet.scoring.lesion_presets import (
+    PRESETS,
+    Labels,
+    LesionRules,
+    Mask,
+    Match,
+    find_lesions,
+    match_lesions,
+)
 from medunet.scoring.masks import Crop, MaskScore, check_masks, check_options, score_masks
 
 Box = tuple[slice, ...]

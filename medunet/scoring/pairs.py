@@ -53,7 +53,9 @@ def find_pairs(
             where=str(prediction),
             hint="Give two files, two folders, or one reference file and a folder of predictions.",
         )
-    predictions = _list_volumes(prediction) if prediction.is_dir() else {strip_ending(prediction.name): prediction}
+    predictions = (
+        _list_volumes(prediction) if prediction.is_dir() else {strip_ending(prediction.name): prediction}
+    )
     if not predictions:
         raise InputError(f"contains no {' or '.join(_ENDINGS)} file", where=str(prediction))
     return [Pair(stem, reference, path) for stem, path in predictions.items()], []

@@ -72,9 +72,7 @@ def read_pair(
     wanted, given = _read(reference, "reference", readings[0]), _read(prediction, "prediction", readings[1])
     notes = [
         note_names(role, text)
-        for role, volume, reading in zip(
-            ("reference", "prediction"), (wanted, given), readings, strict=True
-        )
+        for role, volume, reading in zip(("reference", "prediction"), (wanted, given), readings, strict=True)
         if (text := describe_joining(volume.header.segments, reading.labels or {}))
     ]
     labels: Labels = given.array
@@ -84,7 +82,8 @@ def read_pair(
         labels = resample_labels(given.array, given.affine, wanted.array.shape, wanted.affine)
         notes.append(note_resampling(given.spacing_mm))
     merged = [
-        _merge_objects(array, reading) for array, reading in zip((wanted.array, labels), readings, strict=True)
+        _merge_objects(array, reading)
+        for array, reading in zip((wanted.array, labels), readings, strict=True)
     ]
     return LabelPair(
         Volume(merged[0][0], wanted.header), merged[1][0], merged[0][1], merged[1][1], tuple(notes)
@@ -111,7 +110,7 @@ def _read(path: Path, role: str, reading: Reading) -> Volume:
 
 
 def _check_declared(labels: Labels, declared: set[int], others: Others) -> None:
-    """Raise a DataError for undeclared values, or with `others` "left out" if there are no other values than these."""
+    """Raise a DataError for undeclared values, or with `others` "left out" if there are no other values."""
     counts = _count_values(labels)
     unknown = {value: count for value, count in counts.items() if value not in declared}
     if not unknown or (others == "left out" and len(unknown) < len(counts)):
