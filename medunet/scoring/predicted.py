@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json_object
+from medunet.imaging.segment_names import Others
 from medunet.records.description import Description
 from medunet.scoring.reading import Reading
 
@@ -31,7 +32,7 @@ class Predicted:
     @property
     def reading(self) -> Reading:
         """How the masks are read."""
-        others = "left out" if self.is_own else "surplus"
+        others: Others = "left out" if self.is_own else "surplus"
         return Reading(self.labels, self.instances_as, self.renumber, others)
 
 
