@@ -278,7 +278,12 @@ def time_cohort(
         labels = read_pair(pair.reference, pair.prediction)
         middle = time.perf_counter()
         score_labels(
-            labels.reference.array, labels.prediction, labels.reference.spacing_mm, targets, targets, pair.case
+            labels.reference.array,
+            labels.prediction,
+            labels.reference.spacing_mm,
+            targets,
+            targets,
+            pair.case,
         )
         reading_s, scoring_s = reading_s + middle - start, scoring_s + time.perf_counter() - middle
     whole_s = []

@@ -6,6 +6,7 @@ Processes are spawned, not forked, so that they do not inherit the state of the 
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -146,9 +147,18 @@ def _start(work: Callable[[Any], Any], workers: dict[Any, _Worker]) -> None:
 def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
     """Process items in a worker until the parent closes the connection or exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         connection.send(_READY)
         while True:
             connection.send(work(connection.recv()))
     except (EOFError, OSError):
         return
+
+
+def _end_with_parent() -> None:
+    """End a worker as soon as its parent is killed: its lock is free by then, and another process may write."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -20,6 +20,7 @@ from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
 from medunet.records.scores import CaseScore
 from medunet.runs.provenance import add_provenance
 from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
+from medunet.scoring.predicted import Predicted, read_failures, read_predicted, require_targets
 
 
 @alone("score")
@@ -73,8 +74,9 @@ def run_score(
         raise InputError(
             "no held-out case has a label", where=str(run.folder.root), hint="Run `medunet train` first."
         )
-    predicted = read_index_targets(run.folder.predictions) or manifest.description.targets
+    predicted = read_predicted(run.folder.predictions) or Predicted.by(manifest.description, is_own=False)
     wanted = choose_targets(manifest.description, targets)
+    require_targets(targets, predicted)
     seen = any(card.train_is_validation for card in cards.values())
     used = count_weights([pair.case for pair in pairs if pair.prediction is not None], entries, cards)
     about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen, **used}
@@ -89,6 +91,7 @@ def run_score(
         columns=columns_of_cases(manifest.cases),
         by=by,
         join=join,
+        reasons=read_failures(run.folder.predictions),
         resample=resample,
         workers=workers,
     )
@@ -146,10 +149,11 @@ def score_mask_files(
         }
     wanted = choose_targets(description, targets)
     prediction_folder = prediction if prediction.is_dir() else prediction.parent
-    predicted = read_index_targets(prediction_folder)
     if prediction_description is not None:
-        predicted = prediction_description.targets
-    described = prediction_description or (description if predicted is None else None)
+        predicted = Predicted.by(prediction_description, is_own=True)
+    else:
+        predicted = read_predicted(prediction_folder) or Predicted.by(description, is_own=False)
+    require_targets(targets, predicted)
     for name in unmatched:
         text = f"{escape(name)}: no reference with this name"
         console.print(f"  [yellow]unmatched prediction[/] {text}", highlight=False)
@@ -158,7 +162,7 @@ def score_mask_files(
     return score_and_show(
         pairs,
         wanted,
-        predicted or description.targets,
+        predicted,
         description,
         config,
         out,
@@ -166,8 +170,6 @@ def score_mask_files(
         columns=columns,
         by=by,
         join=join,
-        prediction_instances_as=described.instances_as if described else None,
-        prediction_renumber=described.renumber if described else None,
         resample=resample,
         workers=workers,
         keep_journal=keep_journal,
@@ -177,7 +179,7 @@ def score_mask_files(
 def score_and_show(
     pairs: Sequence[Any],
     wanted: Mapping[str, tuple[int, ...]],
-    predicted: Mapping[str, tuple[int, ...]],
+    predicted: Predicted,
     description: Description,
     config: Config,
     out: Path,
@@ -186,13 +188,14 @@ def score_and_show(
     columns: Mapping[str, Mapping[str, str]],
     by: Sequence[str] = (),
     join: Path | None = None,
-    prediction_instances_as: int | None = None,
-    prediction_renumber: Mapping[int, int] | None = None,
+    reasons: Mapping[str, str] | None = None,
     resample: bool = False,
     workers: int | None = None,
     keep_journal: bool = False,
 ) -> list[CaseScore]:
-    """Score pairs of masks, write the tables and print a summary.
+    """Score pairs of masks, write the tables and print a summary, with the reason for each case that has no scores.
+
+    `reasons` are known reasons why the predictions of missing cases are missing.
 
     `columns` has the patient, the site and more of each case, by column and case. The scores are also summarised for
     each value of the columns in `by`, which are among these or in the table `join` (see `choose_strata`).
@@ -204,10 +207,11 @@ def score_and_show(
     Raises:
         InputError: Lesions or clDice are configured for a target that is not declared, or a column does not exist.
     """
-    from medunet.commands.score_table import score_table, strata_table
+    from medunet.commands.score_table import remark_lines, score_table, strata_table
     from medunet.scoring.columns import robust_column
     from medunet.scoring.evaluate import score_pairs
     from medunet.scoring.labels import ScoreOptions
+    from medunet.scoring.reading import Reading
     from medunet.scoring.strata import choose_strata, name_columns, summarise_strata
     from medunet.scoring.tables import write_scores
 
@@ -219,7 +223,11 @@ def score_and_show(
                 where=f"scoring.{key}",
                 hint=f"Choose from {list(description.targets)}.",
             )
-    names = [name for name in wanted if name in predicted]
+    names = [name for name in wanted if name in predicted.targets]
+    for name in wanted:
+        if name not in names:
+            text = f"{escape(name)}: the prediction's description does not declare it"
+            console.print(f"  [yellow]not scored[/] {text}", highlight=False, soft_wrap=True)
     options["lesions"] = {name: rules for name, rules in options["lesions"].items() if name in names}
     options["tubes"] = tuple(name for name in options["tubes"] if name in names)
     strata, remarks = choose_strata(by, columns, [pair.case for pair in pairs], join)
@@ -229,12 +237,10 @@ def score_and_show(
     scores = score_pairs(
         pairs,
         wanted,
-        predicted,
+        predicted.targets,
         ScoreOptions(**options),
-        reference_instances_as=description.instances_as,
-        prediction_instances_as=prediction_instances_as,
-        reference_renumber=description.renumber,
-        prediction_renumber=prediction_renumber,
+        reading_reference=Reading.by(description),
+        reading_prediction=predicted.reading,
         ignore_value=description.ignore_value,
         resample=resample,
         workers=workers,
@@ -258,6 +264,8 @@ def score_and_show(
         groups = summarise_strata(scores, list(strata), ["dice", column])
         console.print(strata_table(groups, column, description.unit))
     print_stage("Score", f"{len(pairs)} cases", out / "scores.csv")
+    for line in remark_lines(scores, reasons or {}):
+        console.print(line, highlight=False, soft_wrap=True)
     return scores
 
 
@@ -331,10 +339,3 @@ def read_index_cases(folder: Path) -> dict[str, Any]:
     index = folder / "index.json"
     entries: dict[str, Any] = read_json_object(index).get("cases", {}) if index.exists() else {}
     return entries
-
-
-def read_index_targets(folder: Path) -> dict[str, tuple[int, ...]] | None:
-    """Return the targets in the index.json of a folder of masks; None if there are none."""
-    index = folder / "index.json"
-    plain = read_json_object(index) if index.exists() else {}
-    return {name: tuple(values) for name, values in plain["targets"].items()} if "targets" in plain else None

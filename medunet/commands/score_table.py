@@ -1,7 +1,7 @@
-"""Terminal table of the scores of a cohort: a row per label, the mean Dice and the worst cases."""
+"""Terminal table of the scores of a cohort, the worst cases, and why cases have no scores."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -12,6 +12,8 @@ from medunet.scoring.strata import Stratum
 from medunet.scoring.summary import LabelSummary, MetricSummary, average_dice, dice_by_case
 
 _NUM_WORST = 3
+_MAX_CASES = 20  # without scores that are named
+_MAX_REMARKS = 5  # on names
 
 
 def score_table(scores: Sequence[CaseScore], summaries: Sequence[LabelSummary], unit: str = "mm") -> Table:
@@ -94,3 +96,29 @@ def _caption(scores: Sequence[CaseScore], summaries: Sequence[LabelSummary]) -> 
         if (metric := summary.metrics["dice"]).no_interval
     ]
     return text + (f"\nno 95% interval of Dice: {escape(', '.join(reasons))}" if reasons else "")
+
+
+def remark_lines(scores: Sequence[CaseScore], reasons: Mapping[str, str]) -> list[str]:
+    """Return lines for the terminal: each case without scores with its reason, and contradictions of names.
+
+    `reasons` are known reasons why the predictions of missing cases are missing.
+    """
+    lines = []
+    unscored = {score.case: score for score in scores if score.status in UNSCORED}
+    for case, score in list(unscored.items())[:_MAX_CASES]:
+        is_known = score.status == "missing" and case in reasons
+        reason = f"the prediction failed: {reasons[case]}" if is_known else score.reason
+        lines.append(f"  [red]{score.status}[/] {escape(case)}: {escape(reason)}")
+    if len(unscored) > _MAX_CASES:
+        lines.append(f"  and {len(unscored) - _MAX_CASES} more, see scores.csv")
+    named: dict[str, set[str]] = {}
+    for score in scores:
+        for note in score.notes:
+            if note.kind == "names":
+                named.setdefault(note.text, set()).add(score.case)
+    for text, cases in list(named.items())[:_MAX_REMARKS]:
+        which = next(iter(cases)) if len(cases) == 1 else f"{len(cases)} cases"
+        lines.append(f"  [yellow]names[/] {escape(which)}: {escape(text.removeprefix('names '))}")
+    if len(named) > _MAX_REMARKS:
+        lines.append(f"  and other names in {len(named) - _MAX_REMARKS} more ways, see scores.csv")
+    return lines

@@ -152,6 +152,6 @@ def _segments(reader: Any, path: Path) -> tuple[Segment, ...]:
 
 
 def _coded_meaning(tags: str) -> str:
-    """Return the meaning of a segment's coded type, "Liver" of `TerminologyEntry:context~category~SCT^1020^Liver~...`."""
+    """Return the meaning of a segment's coded type: Liver of `TerminologyEntry:context~category~SCT^1^Liver~...`."""
     match = re.search(r"TerminologyEntry:[^~|]*~[^~|]*~[^~|]*\^([^~|^]*)~", tags)
     return match[1] if match else ""

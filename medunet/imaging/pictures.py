@@ -21,7 +21,10 @@ from medunet.imaging.volume import PIXELS, Header, StoredVoxels
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 _GREY = ("1", "L", "I", "F", *_SIXTEEN_BITS, "LA", "La")
 _COLOUR = ("RGB", "RGBA", "RGBa", "RGBX")
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_BROKEN = (  # what Pillow raises for damaged files
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, LookupError, ArithmeticError),
+    *(struct.error, Image.DecompressionBombError),
+)
 
 
 class ColourError(DataError):

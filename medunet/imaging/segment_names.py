@@ -63,9 +63,9 @@ def join_names(header: Header, labels: Mapping[str, int], *, others: Others = "r
 
 
 def describe_joining(segments: Sequence[Segment], labels: Mapping[str, int]) -> str:
-    """Describe where the numbers of named segments contradict those of the labels, and which are left out; "" if none.
+    """Describe where numbers of named segments contradict those of the labels, and which segments are left out.
 
-    `segments` are those of a header returned by `join_names`.
+    `segments` are those of a header returned by `join_names`. Returns "" if there are none of these.
     """
     moved = [
         f"{segment.label} is {segment.stored} in the file and {segment.value} in the description"
@@ -132,7 +132,7 @@ def merge_segments(
                 )
             for segment in own:
                 if segment.value is None and (count := np.count_nonzero(plane == segment.stored)):
-                    undeclared[segment.name] = undeclared.get(segment.name, 0) + count
+                    undeclared[segment.name] = undeclared.get(segment.name, 0) + int(count)
             if is_same:
                 continue
             values = table[plane.astype(np.intp, copy=False)]

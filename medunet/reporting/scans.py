@@ -122,15 +122,21 @@ def _read_masks(
     """
     renumber = None if is_indexed else description.renumber
     prediction = prediction if prediction is not None and prediction.exists() else None
-    instances_as = description.instances_as
     if resample and label is not None and prediction is not None:
-        reading = Reading(description.labels, description.instances_as, description.renumber)
-        pair = read_pair(label, prediction, reading, Reading(renumber=renumber), resample=True)
+        pair = read_pair(
+            label, prediction, Reading.by(description), Reading(renumber=renumber), resample=True
+        )
         is_resampled = any(note.kind == "resampled" for note in pair.notes)
         return pair.reference, Volume(pair.prediction, pair.reference.header), is_resampled
-    rules = {"renumber": description.renumber, "names": description.labels}
     return (
-        None if label is None else read_label(label, instances_as=instances_as, **rules),
+        None
+        if label is None
+        else read_label(
+            label,
+            instances_as=description.instances_as,
+            renumber=description.renumber,
+            names=description.labels,
+        ),
         None if prediction is None else read_label(prediction, renumber=renumber),
         False,
     )

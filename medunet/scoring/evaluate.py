@@ -95,7 +95,8 @@ def score_pairs(
     again; the caller removes that file once the scores are written.
 
     A case without a prediction is "missing". A case that cannot be read, holds undeclared values, is on another grid
-    or whose process was killed is "failed". Both get a row with the reason for every target, and the other cases are still scored.
+    or whose process was killed is "failed". Both get a row with the reason for every target, and the other cases are
+    still scored.
 
     Raises:
         InputError: the two sides have no target in common, or an option cannot be used.

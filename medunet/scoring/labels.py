@@ -58,8 +58,8 @@ def score_labels(
     Voxels with `ignore_value` in the reference (see `Description.ignore_value`) are left out: they belong to neither
     mask nor to the background, and count as neither correct nor wrong. Where both masks extend into ignored voxels,
     both surfaces run along their border, at a distance of 0. Targets that look swapped get a note. Lesion axes are
-    measured in the slices along `slice_axis`, the axial ones. `numbers_...` are maps of the same shape that number the
-    objects of a side, which are then its lesions (see `score_lesions`).
+    measured in the slices along `slice_axis`, the axial ones. `numbers_...` are maps of the same shape with the
+    numbers of a side's objects, which are then its lesions (see `score_lesions`).
 
     Raises:
         InputError: the maps have no target in common, differ in shape or do not hold integers, or an option cannot be

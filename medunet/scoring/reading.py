@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from medunet.imaging.resample import resample_labels
 from medunet.imaging.segment_names import Others, describe_joining
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
+from medunet.records.description import Description
 from medunet.records.scores import Note
 from medunet.scoring.notes import note_names, note_resampling
 
@@ -40,6 +42,11 @@ class Reading:
         None  # label value of each value in the files, see `Description.renumber`
     )
     others: Others = "refused"
+
+    @classmethod
+    def by(cls, description: Description) -> Self:
+        """Return how references with a description are read."""
+        return cls(description.labels, description.instances_as, description.renumber)
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ def _read(path: Path, role: str, reading: Reading) -> Volume:
 
 
 def _check_declared(labels: Labels, declared: set[int], others: Others) -> None:
-    """Raise a DataError for undeclared values, or with `others` "left out" if there are no other values than these."""
+    """Raise a DataError for undeclared values, or with `others` "left out" if there are no other values."""
     counts = _count_values(labels)
     unknown = {value: count for value, count in counts.items() if value not in declared}
     if not unknown or (others == "left out" and len(unknown) < len(counts)):

@@ -151,8 +151,8 @@ def preprocess_chain(
     """Return the preprocessing chain: load, orient, crop to nonzero, normalise, resample to the plan's grid.
 
     The result holds "image" float32 `(C, I, J, K)` and, with `with_label`, "label" `(1, I, J, K)` with values of the
-    label's file only; for `instances_as` and `names`, see `LoadCased`. See `ResampleToPland` for the resampling; plans up to 0.4.0 have the grid "first_voxel" and
-    are resampled as in that version.
+    label's file only; for `instances_as` and `names`, see `LoadCased`. See `ResampleToPland` for the resampling;
+    plans up to 0.4.0 have the grid "first_voxel" and are resampled as in that version.
     """
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [

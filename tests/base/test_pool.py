@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -126,6 +128,33 @@ def test_workers_by_cases_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert choose_workers(50, 100 * million, bytes_per_voxel=24, bytes_per_process=500 * million) == 2
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1e9))
     assert choose_workers(50, 100 * million) == 1
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from medunet.base.pool import run_parallel
+
+def write_late(path):
+    path.with_suffix(".begun").touch()
+    time.sleep(3)
+    path.touch()
+
+if __name__ == "__main__":
+    list(run_parallel(write_late, [Path(sys.argv[1])], 1, isolated=True))
+"""
+
+
+def test_a_worker_writes_nothing_after_its_parent_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    process = subprocess.Popen([sys.executable, tmp_path / "slow.py", tmp_path / "late.txt"])
+    while not (tmp_path / "late.begun").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    time.sleep(4)
+    assert not (tmp_path / "late.txt").exists()
 
 
 def linear_algebra_threads(_: int) -> str | None:

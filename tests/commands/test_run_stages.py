@@ -159,6 +159,35 @@ def test_a_plan_edited_by_hand_is_kept_until_its_inputs_change(own_run: Run):
     assert run_plan(changed).batch_size == 2
 
 
+def brighten(run: Run) -> None:
+    """Change the content of every scan, and check the data again."""
+    for path in (run.data_root / "imagesTr").glob("*.nii.gz"):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 50, image.affine), path)
+    assert run_check(run) == []
+
+
+def test_a_plan_is_of_the_data_as_they_are(own_run: Run, capsys: pytest.CaptureFixture[str]):
+    run_plan(own_run)
+    kept = own_run.folder.plan.read_bytes()
+    for path in (own_run.data_root / "imagesTr").iterdir():
+        path.touch()
+    assert run_check(own_run) == []
+    run_plan(own_run)
+    assert "have changed" not in capsys.readouterr().out
+    brighten(own_run)
+    for _ in range(2):
+        run_plan(own_run)
+        assert "changed since the plan, with which training has begun" in capsys.readouterr().out
+    assert own_run.folder.plan.read_bytes() == kept
+    shutil.rmtree(own_run.folder.fold(0))
+    before = own_run.read_plan().fingerprint.intensities["CT"]["mean"]
+    assert run_plan(own_run).fingerprint.intensities["CT"]["mean"] == pytest.approx(before + 50, abs=1)
+    assert "which is made again" in capsys.readouterr().out
+    run_plan(own_run)
+    assert "changed" not in capsys.readouterr().out
+
+
 def test_fixed_folds_are_kept_in_the_run_without_their_path(tmp_path, finished_run: Run):
     folds = [["case_00", "case_01"], ["case_02", "case_03", "case_04", "case_05"]]
     (tmp_path / "splits.json").write_text(json.dumps({"folds": folds}))

@@ -36,9 +36,7 @@ def test_numbered_objects_are_scored_in_the_plane(tmp_path: Path) -> None:
     assert score.dice == pytest.approx(2 * overlap / (np.count_nonzero(reference) + prediction.sum()))
     assert score.reference_ml * 1000 == pytest.approx(np.count_nonzero(reference))
     numbered = Pair("a", pair.reference, save(tmp_path / "n.tif", prediction.astype(np.uint16) * 900))
-    (same,) = score_pairs(
-        [numbered], TARGETS, TARGETS, reading_reference=objects, reading_prediction=objects
-    )
+    (same,) = score_pairs([numbered], TARGETS, TARGETS, reading_reference=objects, reading_prediction=objects)
     assert repr(same) == repr(score)  # a score that was not computed is NaN
 
 

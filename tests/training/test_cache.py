@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import blosc2
@@ -309,3 +310,20 @@ def test_a_batch_of_one_holds_foreground_as_often_as_asked(finished_run: Run):
         patches = PatchDataset(prepared(finished_run), plan, config, seed=0)
         shares[share] = np.mean([bool((patches[(0, index)]["label"] > 0).any()) for index in range(100)])
     assert shares[0.0] + 0.2 < shares[0.5] < shares[1.0] == 1.0
+
+
+def test_folds_that_begin_together_preprocess_each_case_once(
+    finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write, written = cache.write_entry, []
+
+    def note(folder: Path, key: str, *rest: object) -> None:
+        written.append(key)
+        write(folder, key, *rest)
+
+    monkeypatch.setattr(cache, "write_entry", note)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: prepared(finished_run, tmp_path), range(2))
+    assert len(written) == len(set(written)) == len(first)
+    assert contents(first) == contents(second)
+    assert not list(tmp_path.glob(".*"))

@@ -201,6 +201,15 @@ def test_a_folder_keeps_to_one_search(tmp_path: Path):
         )
 
 
+def test_a_search_keeps_to_one_plan_and_to_the_same_initial_weights(tmp_path: Path):
+    config = configure(RATES, "tuning.trials=1")
+    go(config, tmp_path, Training())  # medunet 0.6 recorded neither
+    go(config, tmp_path, Training(), made_from={"plan_sha256": "a", "initial_weights_sha256": "b"})
+    for key in ("plan_sha256", "initial_weights_sha256"):
+        with pytest.raises(InputError, match=r"another search: .*plan, initial weights"):
+            go(config, tmp_path, Training(), made_from={key: "c"})
+
+
 def test_lack_of_memory_is_a_trials_fault_only_where_it_changes_the_plan():
     error = NoMemoryError("memory ran out")
     assert tuning._is_caused_by_settings(error, ["planning.batch_size=8", "training.learning_rate=0.1"])

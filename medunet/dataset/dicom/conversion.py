@@ -9,7 +9,8 @@ import numpy as np
 from medunet.base.errors import InputError
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.dicom.repair import repair_stack
-from medunet.dataset.dicom.series_checks import Part, hounsfield_fault, name_slice
+from medunet.dataset.dicom.series_checks import Part
+from medunet.dataset.dicom.stack_checks import hounsfield_fault, name_slice
 from medunet.dataset.dicom.tables import SeriesRow, Status
 from medunet.imaging.dicom_pixels import NoDecoderError, SliceError, Voxels, make_voxels, read_slices
 from medunet.imaging.geometry import Affine, spacing_of

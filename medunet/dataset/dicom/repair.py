@@ -16,22 +16,19 @@ Array = NDArray[np.float32]
 
 def repair_stack(array: Array, stack: Stack) -> tuple[Array, Affine]:
     """Resample a stack to evenly spaced slices without tilt; return voxels `(I, J, K)` and affine to RAS+ mm."""
-    heights = stack.heights_mm
-    num_slices = 1 + round((heights[-1] - heights[0]) / stack.slice_spacing_mm)
-    even = np.linspace(heights[0], heights[-1], num_slices)
-    if stack.gaps() or stack.uneven_slices():
-        array = interpolate_slices(array, heights, even, stack.tolerance_mm)
-    origin = stack.positions_mm[0]
-    step = (heights[-1] - heights[0]) / (num_slices - 1)
+    places = np.arange(float(stack.upright_shape[2]))
+    if len(places) > len(stack.slices) or not stack.is_on_grid().all():
+        spacing_mm = stack.slice_spacing_mm
+        array = interpolate_slices(array, stack.places * spacing_mm, places * spacing_mm, stack.tolerance_mm)
     if not stack.is_tilted:
-        last = stack.positions_mm[-1]
-        return array, stack.affine_of(origin, (last - origin) / (num_slices - 1))
+        return array, stack.affine()
+    origin, step = stack.line
+    height_mm = float(step @ stack.normal)
     between_rows, between_columns = stack.pixel_spacing_mm
     voxels_per_mm = stack.orientation @ stack.drift / (between_columns, between_rows)
-    shifts = (even - heights[0])[:, None] * voxels_per_mm
-    array, first = shift_slices(array, shifts)
+    array, first = shift_slices(array, height_mm * places[:, None] * voxels_per_mm)
     in_plane = first * (between_columns, between_rows) @ stack.orientation
-    return array, stack.affine_of(origin + in_plane, step * stack.normal)
+    return array, stack.affine_of(origin + in_plane, height_mm * stack.normal)
 
 
 def interpolate_slices(

@@ -3,33 +3,37 @@
 Slices are named by their position along the normal, from 1, and by InstanceNumber, but never by file or patient.
 """
 
-import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from itertools import combinations, pairwise
 from typing import Literal
 
 import numpy as np
 
 from medunet.dataset.checks.fault_codes import make_fault
+from medunet.dataset.dicom.copies import drop_copies, drop_equal
+from medunet.dataset.dicom.heights import group_by_height, sort_slices
 from medunet.dataset.dicom.series import Series
-from medunet.dataset.dicom.splitting import split_orientations, split_repeats
-from medunet.dataset.dicom.stacks import Stack, group_by_height, sort_slices
+from medunet.dataset.dicom.splitting import (
+    corner_shift_mm,
+    split_orientations,
+    split_repeats,
+    split_spacings,
+)
+from medunet.dataset.dicom.stack_checks import NAMED_AT_MOST, more, name_slice, name_slices, stack_faults
+from medunet.dataset.dicom.stacks import Stack
+from medunet.dataset.dicom.strays import degrees_between, split_strays
 from medunet.imaging.dicom import Slice
-from medunet.imaging.geometry import max_volume_bytes
-from medunet.records.fault import Fault
+from medunet.records.fault import Fault, Severity
 
 Modality = Literal["CT", "MR", "PET", "other"]
 
 _MODALITIES: dict[str, Modality] = {"CT": "CT", "MR": "MR", "PT": "PET"}
-_UNIT = 2e-3  # tolerance of the squared lengths (1) and of the cosine (0) of the image directions
+_PERPENDICULAR = 0.05  # largest cosine of the angle between image directions that are only inexact
+_LENGTHS = (0.8, 1.25)  # of image directions that are only inexact
+_ALMOST_DEGREES = 2.0  # orientations that differ by less are those of one volume if its slices alternate
 _FEWEST_OF_A_STACK = 3  # fewest slices of another orientation that form a stack of their own
-_NAMED_AT_MOST = 3
-_BYTES_PER_VOXEL = 4
-_MOST_REPAIRED = (
-    3.5  # largest distance to repair, in slice spacings: three or more missing slices are an error
-)
-_STEEPEST_REPAIRED = 1.0  # largest tilt to repair: tangent of 45°
 
 
 @dataclass(frozen=True)
@@ -68,48 +72,27 @@ def check_series(series: Series, *, repair: bool = False) -> list[Part]:
         common.append(make_fault("D017", "", subject, "PatientID is empty"))
     if not slices:
         return [Part(series, 1, None, tuple(common))]
+    slices, found = _without_copies(slices, subject)
+    common += found
     slices = sort_slices(slices)
     if len(slices) == 1 or (len(group_by_height(slices)) == 1 and len(split_orientations(slices)) == 1):
-        text = f"{len(slices)} image{'s' * (len(slices) > 1)} at one position"
+        text = f"{_count(len(slices))} at one position"
         return [Part(series, 1, None, (*common, make_fault("D013", "", subject, text)))]
+    if found := _spacing_faults(slices, subject):
+        return [Part(series, 1, None, (*common, *found))]
+    slices, strays = split_strays(slices)
+    for difference, group in strays:
+        text = f"{_count(len(group))}: another {difference}; the other slices are complete without"
+        common.append(make_fault("D001", "", subject, text, severity="warning"))
     if found := _mixed_faults(slices, subject):
         return [Part(series, 1, None, (*common, *found))]
     stacks, found = _split(slices, subject)
     if not stacks:
         return [Part(series, 1, None, (*common, *found))]
     return [
-        Part(series, number, stack, (*common, *found, *_stack_faults(stack, subject, repair)))
+        Part(series, number, stack, (*common, *found, *stack_faults(stack, subject, repair)))
         for number, stack in enumerate(stacks, start=1)
     ]
-
-
-def hounsfield_fault(stack: Stack, smallest: float) -> Fault | None:
-    """Return the fault of a CT that is not in HU, judged by its tags and its smallest value; None if it is in HU."""
-    frame = stack.slices[0].frame
-    if frame.rescale_type not in ("", "HU"):
-        known = frame.rescale_type if frame.rescale_type in ("US", "OD", "MGML", "ED", "Z_EFF") else "other"
-        return make_fault("D012", "", "CT", f"RescaleType is {known}")
-    if frame.intercept is None:
-        return make_fault("D012", "", "CT", f"no RescaleIntercept, smallest value {smallest:g}")
-    if smallest >= 0:
-        return make_fault("D012", "", "CT", f"smallest value {smallest:g}")
-    return None
-
-
-def name_slices(slices: Sequence[Slice], places: Sequence[int]) -> str:
-    """Return names of slices at positions in `slices`, from 0: the first few, and the number of further ones."""
-    named = [name_slice(slices, place) for place in places[:_NAMED_AT_MOST]]
-    return ", ".join(named) + _more(len(places))
-
-
-def name_slice(slices: Sequence[Slice], place: int) -> str:
-    """Return the name of a slice at a position in `slices`, from 0."""
-    number = slices[place].frame.number
-    return f"slice {place + 1}" + ("" if number is None else f" (InstanceNumber {number})")
-
-
-def _more(count: int) -> str:
-    return f" and {count - _NAMED_AT_MOST} more" if count > _NAMED_AT_MOST else ""
 
 
 def _usable_slices(series: Series, subject: str) -> tuple[list[Slice], list[Fault]]:
@@ -130,7 +113,7 @@ def _usable_slices(series: Series, subject: str) -> tuple[list[Slice], list[Faul
             "D001",
             "",
             subject,
-            f"{count} image{'s' * (count > 1)}: {reason}",
+            f"{_count(count)}: {reason}",
             severity="warning" if missed and usable else "note",
         )
         for (reason, missed), count in sorted(why.items())
@@ -149,22 +132,54 @@ def _why_left_out(one: Slice) -> tuple[str, bool]:
     if frame.orientation is None:
         return "no orientation", True
     directions = np.reshape(frame.orientation, (2, 3))
-    if np.abs(directions @ directions.T - np.eye(2)).max() > _UNIT:
+    lengths = np.linalg.norm(directions, axis=1)
+    if not (lengths >= _LENGTHS[0]).all() or not (lengths <= _LENGTHS[1]).all():
+        return "image directions that are not perpendicular unit vectors", True
+    if abs(float(directions[0] @ directions[1])) > _PERPENDICULAR:
         return "image directions that are not perpendicular unit vectors", True
     return "", False
+
+
+def _without_copies(slices: list[Slice], subject: str) -> tuple[list[Slice], list[Fault]]:
+    """Leave out exact copies by SOPInstanceUID; also return the faults of slices that share one unduly."""
+    kept, num_copies, contradictions = drop_copies(slices)
+    faults = []
+    if num_copies:
+        text = f"{num_copies} of {_count(len(slices))}, by SOPInstanceUID and values"
+        faults.append(make_fault("D020", "", subject, text))
+    if contradictions:
+        text = f"{_count(len(contradictions))} with the SOPInstanceUID of another image, but other values"
+        one_place = any(one.frame.position_mm == other.frame.position_mm for one, other in contradictions)
+        severity: Severity = "error" if one_place else "warning"
+        faults.append(make_fault("D021", "", subject, text, severity=severity))
+    return kept, faults
+
+
+def _count(number: int) -> str:
+    return f"{number} image{'s' * (number != 1)}"
+
+
+def _spacing_faults(slices: list[Slice], subject: str) -> list[Fault]:
+    spacings = [one.frame.spacing_mm for one in slices]
+    bad = [
+        place for place, spacing in enumerate(spacings) if not spacing or not all(mm > 0 for mm in spacing)
+    ]
+    if not bad:
+        return []
+    return [make_fault("D010", "", subject, f"no positive PixelSpacing: {name_slices(slices, bad)}")]
 
 
 def _mixed_faults(slices: list[Slice], subject: str) -> list[Fault]:
     """Return the faults of slices that do not belong to one scan, such as another spacing, matrix or patient."""
     faults = []
-    spacings = [one.frame.spacing_mm for one in slices]
-    bad = [
-        place for place, spacing in enumerate(spacings) if not spacing or not all(mm > 0 for mm in spacing)
+    spacing_of = {id(one): number for number, group in enumerate(split_spacings(slices)) for one in group}
+    shape = Counter(one.file.shape for one in slices).most_common(1)[0][0]
+    strays = [
+        place
+        for place in _strays(slices, lambda one: spacing_of[id(one)])
+        if slices[place].file.shape == shape
     ]
-    if bad:
-        text = f"no positive PixelSpacing: {name_slices(slices, bad)}"
-        return [make_fault("D010", "", subject, text)]
-    if strays := _strays(slices, lambda one: tuple(round(mm, 4) for mm in one.frame.spacing_mm or ())):
+    if strays:
         faults.append(make_fault("D010", "", subject, f"another spacing: {name_slices(slices, strays)}"))
     what: dict[str, Callable[[Slice], Hashable]] = {
         "patient": lambda one: one.file.patient_id,
@@ -195,98 +210,57 @@ def _split(slices: list[Slice], subject: str) -> tuple[list[Stack], list[Fault]]
     groups = split_orientations(slices)
     if strays := [one for group in groups[1:] if len(group) < _FEWEST_OF_A_STACK for one in group]:
         places = [place for place, one in enumerate(slices) if any(one is stray for stray in strays)]
-        text = f"another orientation: {name_slices(slices, places)}"
+        usual = groups[0][len(groups[0]) // 2]
+        degrees = max(degrees_between(one, usual) for one in strays)
+        shift_mm = max(corner_shift_mm(one, usual) for one in strays)
+        text = f"another orientation: {name_slices(slices, places)}, by up to {degrees:.2g}°"
+        text += f" or {shift_mm:.3g} mm at the corners"
         return [], [make_fault("D004", "", subject, text)]
+    if fault := _alternation_fault(groups, subject):
+        return [], [fault]
     apart = ["orientation"] if len(groups) > 1 else []
     stacks: list[Stack] = []
+    copies: list[Fault] = []
     for group in groups:
         ordered = sort_slices(group)
         split, by = split_repeats(ordered)
         if not split:
-            return [], [make_fault("D003", "", subject, _name_duplicates(ordered))]
+            kept = drop_equal(ordered, group_by_height(ordered))
+            if len(kept) < len(ordered):
+                text = f"{len(ordered) - len(kept)} of {_count(len(ordered))}, by position and values"
+                copies.append(make_fault("D020", "", subject, text))
+                ordered = kept
+                split, by = split_repeats(ordered)
+        if not split:
+            return [], [*copies, make_fault("D003", "", subject, _name_duplicates(ordered))]
         apart += [by] if by else []
         stacks += [Stack(tuple(part)) for part in split]
     if len(stacks) == 1:
-        return stacks, []
+        return stacks, copies
     text = f"{len(stacks)} volumes, told apart by {' and '.join(dict.fromkeys(apart))}"
-    return stacks, [make_fault("D014", "", subject, text)]
+    return stacks, [*copies, make_fault("D014", "", subject, text)]
+
+
+def _alternation_fault(groups: list[list[Slice]], subject: str) -> Fault | None:
+    """Return the fault of slices that alternate between almost the same orientations: they are no two volumes."""
+    for first, second in combinations(groups, 2):
+        degrees, shift_mm = degrees_between(first[0], second[0]), corner_shift_mm(first[0], second[0])
+        ordered = sort_slices([*first, *second])
+        if degrees > _ALMOST_DEGREES or len(group_by_height(ordered)) < len(ordered):
+            continue
+        in_first = {id(one) for one in first}
+        if sum((id(one) in in_first) != (id(other) in in_first) for one, other in pairwise(ordered)) < 2:
+            continue
+        text = f"orientations that alternate within one stack by {degrees:.3g}°, {shift_mm:.3g} mm at the corners"
+        return make_fault("D004", "", subject, text)
+    return None
 
 
 def _name_duplicates(slices: list[Slice]) -> str:
     duplicates = [group for group in group_by_height(slices) if len(group) > 1]
     named = [" and ".join(name_slice(slices, index) for index in group[:2]) for group in duplicates]
-    text = "at one height: " + "; ".join(named[:_NAMED_AT_MOST]) + _more(len(named))
-    images = Counter((one.file.instance_uid, one.frame.index) for one in slices if one.file.instance_uid)
-    copies = sum(count - 1 for count in images.values())
-    return text + (f"; {copies} of {len(slices)} are copies, by SOPInstanceUID" if copies else "")
-
-
-def _stack_faults(stack: Stack, subject: str, repair: bool) -> list[Fault]:
-    """Return all faults of the geometry and headers of a stack."""
-    faults = []
-    slices = stack.slices
-    num_bytes = math.prod(stack.upright_shape if repair else stack.shape) * _BYTES_PER_VOXEL
-    if num_bytes > max_volume_bytes():
-        faults.append(make_fault("N018", "", subject, f"{num_bytes / 1e9:.3g} GB"))
-    if shifts := stack.in_plane_shifts():
-        text = f"shifted in its plane by {max(shifts.values()):.3g} mm: {name_slices(slices, list(shifts))}"
-        faults.append(make_fault("D004", "", subject, text))
-    faults += _gap_faults(stack, subject, repair)
-    if stack.is_tilted:
-        faults.append(_tilt_fault(stack, subject, repair))
-    orientations = np.array([one.frame.orientation for one in slices])
-    if (jitter := float(np.ptp(orientations, axis=0).max())) > 1e-9:
-        faults.append(make_fault("D006", "", subject, f"directions differ by up to {jitter:.1g}"))
-    words = set().union(*(one.frame.image_type for one in slices)) & {"DERIVED", "SECONDARY"}
-    if words or any(one.file.secondary for one in slices):
-        text = f"ImageType says {' and '.join(sorted(words))}" if words else "secondary capture"
-        faults.append(make_fault("D007", "", subject, text))
-    thickness_mm = slices[0].frame.thickness_mm
-    if thickness_mm and abs(thickness_mm - stack.slice_spacing_mm) > stack.tolerance_mm:
-        text = f"SliceThickness {thickness_mm:g} mm, distance {stack.slice_spacing_mm:.4g} mm"
-        faults.append(make_fault("D011", "", subject, text))
-    rescales = {(one.frame.slope, one.frame.intercept) for one in slices}
-    if len(rescales) > 1:
-        faults.append(make_fault("D015", "", subject, f"{len(rescales)} different rescales"))
-    if any(one.file.photometric == "MONOCHROME1" for one in slices):
-        faults.append(make_fault("D016", "", subject, "PhotometricInterpretation is MONOCHROME1"))
-    return faults
-
-
-def _gap_faults(stack: Stack, subject: str, repair: bool) -> list[Fault]:
-    gaps, distances = stack.gaps(), stack.distances_mm
-    if gaps:
-        named = [
-            f"{distances[gap]:.4g} mm from {name_slice(stack.slices, gap)} "
-            f"to {name_slice(stack.slices, gap + 1)}"
-            for gap in gaps[:_NAMED_AT_MOST]
-        ]
-        text = "; ".join(named) + _more(len(gaps))
-    elif uneven := stack.uneven_slices():
-        text = f"off even heights: {name_slices(stack.slices, uneven)}"
-    else:
-        return []
-    fault = make_fault("D002", "", subject, text, expected=f"{stack.slice_spacing_mm:.4g} mm between slices")
-    if repair and max(distances) <= _MOST_REPAIRED * stack.slice_spacing_mm:
-        fault = _repaired(fault, "interpolated at even heights")
-    return [fault]
-
-
-def _tilt_fault(stack: Stack, subject: str, repair: bool) -> Fault:
-    steepness = float(np.linalg.norm(stack.drift))
-    last = name_slice(stack.slices, len(stack.slices) - 1)
-    text = (
-        f"{np.rad2deg(np.arctan(steepness)):.3g}°: {last} is {stack.drift_mm:.4g} mm off the normal "
-        f"through {name_slice(stack.slices, 0)}"
-    )
-    fault = make_fault("D005", "", subject, text)
-    return _repaired(fault, "resampled upright") if repair and steepness <= _STEEPEST_REPAIRED else fault
-
-
-def _repaired(fault: Fault, how: str) -> Fault:
-    return replace(
-        fault,
-        severity="warning",
-        measured=f"{fault.measured}; repaired: {how}",
-        hint="No action is needed if resampled voxels are acceptable.",
-    )
+    text = "at one height: " + "; ".join(named[:NAMED_AT_MOST]) + more(len(named))
+    stack = Stack(tuple(slices))
+    if float(np.ptp(stack.heights_mm)) <= 2 * stack.unit_mm * (len(slices) - 1):
+        text += f"; positions are written to {stack.unit_mm:g} mm, which may move slices to one height"
+    return text

@@ -7,31 +7,89 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-from medunet.dataset.dicom.stacks import JITTER, Stack, group_by_height
+from medunet.dataset.dicom.heights import group_by_height
+from medunet.dataset.dicom.rounding import cosine_unit
+from medunet.dataset.dicom.stacks import Stack
 from medunet.imaging.dicom import Slice
 
 _IN_ORDER = ("echo time", "b-value", "time point", "trigger time", "inversion time")
 _IN_ORDER_AT_LAST = ("acquisition number", "echo number")
 _FEWEST_OF_AN_ACQUISITION = 3  # fewest slices from which a slice spacing can be determined
 _TIMES = ("acquisition time", "content time")
+_CORNER_MM = 0.1  # corners that differ by no more are at the same place
+_ROUNDINGS = 2.5  # units by which rounded directions may differ from the middle one
 _Key = tuple[float | str | None, ...]
+Vector = NDArray[np.float64]
 
 
 def split_orientations(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Group slices by orientation, the largest group first; differences up to 1e-4 are ignored."""
+    """Group slices by orientation, the largest group first.
+
+    Differences are ignored if they move the corner opposite the first voxel by no more than one pixel or 0.1 mm,
+    or if they can be due to rounding of the directions.
+    """
+    directions = np.array([one.frame.orientation for one in slices])
+    extent_mm = max(_extent_mm(one) for one in slices)
+    tolerance_mm, unit = _tolerance_mm(slices), cosine_unit(directions)
+
+    def is_like(other: Vector, among: NDArray[np.intp]) -> NDArray[np.bool_]:
+        is_near = corner_shifts_mm(directions[among], other, extent_mm) <= tolerance_mm
+        return is_near | (np.abs(directions[among] - other).max(axis=1) <= _ROUNDINGS * unit)
+
     groups: list[list[Slice]] = []
-    firsts: list[np.ndarray] = []
+    left = np.arange(len(slices))
+    while left.size:
+        together = is_like(np.median(directions[left], axis=0), left)
+        if 2 * np.count_nonzero(together) < left.size:
+            together = is_like(directions[left[0]], left)
+        groups.append([slices[index] for index in left[together]])
+        left = left[~together]
+    return sorted(groups, key=len, reverse=True)
+
+
+def corner_shifts_mm(directions: Vector, other: Vector, extent_mm: tuple[float, float]) -> Vector:
+    """Return how far the corner opposite the first voxel moves from directions `(K, 6)` to `other`, (6,)."""
+    off = directions - other
+    return np.linalg.norm(off[:, :3] * extent_mm[0] + off[:, 3:] * extent_mm[1], axis=1)
+
+
+def corner_shift_mm(one: Slice, other: Slice) -> float:
+    """Return how far the corner opposite the first voxel moves from one slice's directions to another's."""
+    directions = np.array([one.frame.orientation])
+    return float(corner_shifts_mm(directions, np.array(other.frame.orientation), _extent_mm(one))[0])
+
+
+def split_spacings(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Group slices by matrix and pixel spacing, the largest group first; all must have a spacing.
+
+    Differences of spacing are ignored if they move the corner opposite the first voxel by no more than one pixel
+    or 0.1 mm.
+    """
+    groups: list[list[Slice]] = []
     for one in slices:
-        directions = np.array(one.frame.orientation)
-        for group, first in zip(groups, firsts, strict=True):
-            if np.abs(directions - first).max() <= JITTER:
+        for group in groups:
+            first = group[0]
+            off_mm = np.linalg.norm(np.subtract(_extent_mm(one), _extent_mm(first)))
+            if one.file.shape == first.file.shape and off_mm <= _tolerance_mm([one, first]):
                 group.append(one)
                 break
         else:
             groups.append([one])
-            firsts.append(directions)
     return sorted(groups, key=len, reverse=True)
+
+
+def _extent_mm(one: Slice) -> tuple[float, float]:
+    """Return the distance of the first voxel to the last along a row and along a column."""
+    rows, columns = one.file.shape
+    between_rows, between_columns = one.frame.spacing_mm or (0.0, 0.0)
+    return (columns - 1) * between_columns, (rows - 1) * between_rows
+
+
+def _tolerance_mm(slices: Sequence[Slice]) -> float:
+    smallest = min(min(one.frame.spacing_mm or (0.0,)) for one in slices)
+    return max(_CORNER_MM, smallest)
 
 
 def split_repeats(slices: Sequence[Slice]) -> tuple[list[list[Slice]], str]:
@@ -115,13 +173,14 @@ def _split_overlaps(slices: Sequence[Slice], places: list[list[int]]) -> list[li
     fewest = min(len(places), *(len(group) for group in groups))
     if len(groups) == 1 or fewest < _FEWEST_OF_AN_ACQUISITION:
         return []
+    if any(len(group_by_height(group)) < len(group) for group in groups):
+        return []
     together = Stack(tuple(slices[place[0]] for place in places))
     stacks = [Stack(tuple(group)) for group in groups]
     if any(stack.gaps() or stack.uneven_slices() for stack in stacks):
         return []
-    if any(
-        abs(stack.slice_spacing_mm - together.slice_spacing_mm) > together.tolerance_mm for stack in stacks
-    ):
+    usual_mm = float(np.median(together.distances_mm))
+    if any(abs(stack.slice_spacing_mm - usual_mm) > stack.tolerance_mm for stack in stacks):
         return []
     stacks.sort(key=lambda stack: stack.heights_mm[0])
     if any(upper.heights_mm[0] > lower.heights_mm[-1] for lower, upper in pairwise(stacks)):

@@ -1,29 +1,44 @@
-"""Stacks of DICOM slices along the normal of their plane: distances, in-plane drift (tilt), and the resulting grid.
+"""Stacks of DICOM slices along the normal of their plane: the line and plane fitted to all slices, and their grid.
 
-Positions are LPS+ mm as in DICOM; only the affine is RAS+.
+Distances and directions are judged by how precisely the headers are written (rounding.py). Positions are LPS+ mm as
+in DICOM; only the affine is RAS+.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medunet.dataset.dicom.heights import (
+    count_steps,
+    distance_tolerance_mm,
+    fit_orientation,
+    fit_spacing,
+    nearest_pair,
+    normal_of,
+    off_fit,
+)
+from medunet.dataset.dicom.rounding import (
+    FINEST,
+    angle_error,
+    cosine_unit,
+    fit_line,
+    line_is_surer,
+    slope_error_mm,
+    written_unit,
+)
 from medunet.imaging.dicom import Slice
-from medunet.imaging.geometry import Affine
+from medunet.imaging.geometry import LPS_TO_RAS, Affine
 
 Vector = NDArray[np.float64]
 
-JITTER = 1e-4  # largest difference between orientations that count as the same
-
-_SAME_HEIGHT = 0.01  # largest distance of slices at the same height, as a fraction of the median distance
-_SMALLEST_DISTANCE_MM = 1e-4
-_GAP_SHARE, _GAP_MM = 0.01, 0.1  # tolerance of distances: the larger of this fraction and this length
-_GAP_MOST_SHARE = 0.4  # upper limit of the tolerance, for distances below a millimetre
-_SHIFT_MM = 0.1  # tolerance of in-plane positions
-_TILT_MM_PER_MM = 2e-4  # the largest tilt that rounding of direction cosines can cause
+_SHIFT_MM = 0.1  # tolerance of exact in-plane positions
+_TILT_MM_PER_MM = 2e-4  # smaller tilts are written to the volume as they are
+_LIKE_EXACT = 0.02  # residuals below this fraction of the written unit show that nothing was rounded
+_FEWEST_LIKE_EXACT = 4
+_EXACT_MM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -33,9 +48,14 @@ class Stack:
     slices: tuple[Slice, ...]
 
     @cached_property
+    def orientations(self) -> Vector:
+        """Directions as the headers have them, (K, 6)."""
+        return np.array([one.frame.orientation for one in self.slices])
+
+    @cached_property
     def orientation(self) -> Vector:
-        """Mean direction along a row and along a column, (2, 3)."""
-        return np.array([one.frame.orientation for one in self.slices]).mean(axis=0).reshape(2, 3)
+        """Perpendicular unit vectors along a row and along a column, (2, 3), nearest to all slices' directions."""
+        return fit_orientation(self.orientations)
 
     @cached_property
     def normal(self) -> Vector:
@@ -48,6 +68,11 @@ class Stack:
         return np.array([one.frame.position_mm for one in self.slices])
 
     @cached_property
+    def unit_mm(self) -> float:
+        """Unit in which positions are written, such as 0.1 mm."""
+        return written_unit(self.positions_mm)
+
+    @cached_property
     def heights_mm(self) -> Vector:
         """Height of each slice along the normal, (K,), increasing."""
         return self.positions_mm @ self.normal
@@ -57,39 +82,92 @@ class Stack:
         """Distance from each slice to the next along the normal, (K-1,)."""
         return np.diff(self.heights_mm)
 
-    @property
+    @cached_property
     def slice_spacing_mm(self) -> float:
-        """Median distance between neighbouring slices."""
-        return float(np.median(self.distances_mm))
+        """Smallest usual distance between neighbouring slices, fitted to all slices."""
+        return fit_spacing(self.heights_mm, self._height_error_mm)
 
     @property
     def tolerance_mm(self) -> float:
         """Largest deviation of a distance from the slice spacing that is not a gap."""
-        spacing = self.slice_spacing_mm
-        return min(max(_GAP_SHARE * spacing, _GAP_MM), _GAP_MOST_SHARE * spacing) + 1e-6
+        return distance_tolerance_mm(self.slice_spacing_mm, self._height_error_mm)
+
+    @cached_property
+    def places(self) -> Vector:
+        """Place of each slice on a grid of the slice spacing, (K,), from 0; whole numbers for slices on it.
+
+        If slices are not on it, the grid is stretched so that the last slice is.
+        """
+        step = self.slice_spacing_mm
+        counts = count_steps(self.distances_mm, step)
+        whole = np.concatenate([[0.0], np.cumsum(counts)])
+        even = np.abs(self.off_line_mm) <= self._height_tolerance_mm
+        if even.all() and (np.abs(self.distances_mm - counts * step) <= self.tolerance_mm).all():
+            return whole
+        above_mm = self.heights_mm - self.heights_mm[0]
+        return above_mm / above_mm[-1] * max(1, round(float(above_mm[-1]) / step))
+
+    @cached_property
+    def line(self) -> tuple[Vector, Vector]:
+        """Position of the grid's first voxel, and the step from each slice of the grid to the next, LPS+ mm."""
+        return fit_line(self.places, self.positions_mm, self._shift_tolerance_mm)
 
     @cached_property
     def drift(self) -> Vector:
         """In-plane displacement of the slices per mm of height, (3,); 0 without a tilt."""
-        steps = np.diff(self.positions_mm, axis=0) - self.distances_mm[:, None] * self.normal
-        return np.median(steps / self.distances_mm[:, None], axis=0)
+        step = self.line[1]
+        height = step @ self.normal
+        return (step - height * self.normal) / height
 
     @property
     def drift_mm(self) -> float:
         """Distance of the last slice from the normal through the first, in mm."""
-        return float(np.linalg.norm(self.drift) * (self.heights_mm[-1] - self.heights_mm[0]))
+        return self.steepness * float(self.heights_mm[-1] - self.heights_mm[0])
+
+    @property
+    def steepness(self) -> float:
+        """Tangent of the tilt."""
+        return float(np.linalg.norm(self.drift))
 
     @property
     def is_tilted(self) -> bool:
         """Whether the slices drift by more than the rounding of headers explains."""
-        return self.drift_mm > _SHIFT_MM and float(np.linalg.norm(self.drift)) > _TILT_MM_PER_MM
+        length_mm = float(self.heights_mm[-1] - self.heights_mm[0])
+        explained_mm = length_mm * angle_error(self.direction_unit, self.orientations) + self._line_error_mm
+        return self.drift_mm > max(_SHIFT_MM, explained_mm) and self.steepness > _TILT_MM_PER_MM
 
     @property
+    def is_too_coarse(self) -> bool:
+        """Whether positions are rounded so coarsely that a missing slice could not be told from rounding."""
+        mean_mm = float(self.heights_mm[-1] - self.heights_mm[0]) / (len(self.slices) - 1)
+        exact_mm = min(_SHIFT_MM, self.unit_mm / 4)
+        others = self.distances_mm[np.abs(self.distances_mm - self.slice_spacing_mm) > _EXACT_MM]
+        is_rounded = len(others) > 1 and exact_mm < self.off_even_mm <= 1.3 * self._height_error_mm + exact_mm
+        return is_rounded and mean_mm <= 2 * self.unit_mm
+
+    @property
+    def residual_mm(self) -> float:
+        """Largest distance of a slice's corner from where the grid without tilt or gaps has it."""
+        columns, rows, _ = self.shape
+        origin, step, along_rows, along_columns = self._grid()
+        worst = 0.0
+        for one, place, position in zip(self.slices, self.places, self.positions_mm, strict=True):
+            own = np.reshape(one.frame.orientation or (), (2, 3))
+            own = own / np.linalg.norm(own, axis=1, keepdims=True)
+            between_rows, between_columns = one.frame.spacing_mm or self.pixel_spacing_mm
+            off = position - origin - place * step
+            for column in (0, columns - 1):
+                for row in (0, rows - 1):
+                    moved = column * (own[0] * between_columns - along_rows)
+                    moved = moved + row * (own[1] * between_rows - along_columns)
+                    worst = max(worst, float(np.linalg.norm(off + moved)))
+        return worst
+
+    @cached_property
     def pixel_spacing_mm(self) -> tuple[float, float]:
-        """Distance between rows and distance between columns."""
-        spacing = self.slices[0].frame.spacing_mm
-        assert spacing is not None, "slices without spacing were refused before"
-        return spacing[0], spacing[1]
+        """Distance between rows and distance between columns: the slices' median."""
+        rows, columns = np.median([one.frame.spacing_mm or (0.0, 0.0) for one in self.slices], axis=0)
+        return float(rows), float(columns)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -109,77 +187,104 @@ class Stack:
         return (
             columns + math.ceil(along_rows / between_columns),
             rows + math.ceil(along_columns / between_rows),
-            1 + round(height / self.slice_spacing_mm),
+            1 + round(float(self.places[-1])),
         )
 
     def gaps(self) -> list[int]:
         """Return the indices of the slices whose distance to the next one is not the slice spacing."""
-        return [
-            int(place)
-            for place in np.flatnonzero(np.abs(self.distances_mm - self.slice_spacing_mm) > self.tolerance_mm)
-        ]
+        off_mm = np.abs(self.distances_mm - self.slice_spacing_mm)
+        return [int(place) for place in np.flatnonzero(off_mm > self.tolerance_mm)]
 
     def uneven_slices(self) -> list[int]:
-        """Return the indices of the slices that are not at evenly spaced heights between the first and the last."""
-        even = np.linspace(self.heights_mm[0], self.heights_mm[-1], len(self.slices))
-        return [int(place) for place in np.flatnonzero(np.abs(self.heights_mm - even) > self.tolerance_mm)]
+        """Return the indices of the slices that are not at evenly spaced heights."""
+        off_mm = np.abs(self.off_line_mm)
+        return [int(place) for place in np.flatnonzero(off_mm > self._height_tolerance_mm)]
 
     def in_plane_shifts(self) -> dict[int, float]:
         """Return the slices that are shifted in their plane relative to the others: index -> shift in mm."""
-        in_plane = self.positions_mm - self.heights_mm[:, None] * (self.normal + self.drift)
-        off_mm = np.linalg.norm(in_plane - np.median(in_plane, axis=0), axis=1)
-        return {int(place): float(off_mm[place]) for place in np.flatnonzero(off_mm > _SHIFT_MM)}
+        origin, step = self.line
+        off = self.positions_mm - origin - self.places[:, None] * step
+        off_mm = np.linalg.norm(off - (off @ self.normal)[:, None] * self.normal, axis=1)
+        return {
+            int(place): float(off_mm[place]) for place in np.flatnonzero(off_mm > self._shift_tolerance_mm)
+        }
 
     def affine(self) -> Affine:
-        """Return the affine from voxel index to RAS+ mm for evenly spaced slices; exact for the first and last."""
-        step = (self.positions_mm[-1] - self.positions_mm[0]) / (len(self.slices) - 1)
-        return self.affine_of(self.positions_mm[0], step)
+        """Return the affine from voxel index to RAS+ mm of the grid, whose axes header rounding does not shear."""
+        return _affine(*self._grid())
 
     def affine_of(self, origin_mm: Vector, step_mm: Vector) -> Affine:
         """Return the affine to RAS+ mm of a grid parallel to the slices, from its origin and slice step in LPS+."""
         between_rows, between_columns = self.pixel_spacing_mm
-        affine = np.eye(4)
-        affine[:3, 0] = self.orientation[0] * between_columns
-        affine[:3, 1] = self.orientation[1] * between_rows
-        affine[:3, 2] = step_mm
-        affine[:3, 3] = origin_mm
-        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+        directions = self.orientation
+        return _affine(origin_mm, step_mm, directions[0] * between_columns, directions[1] * between_rows)
+
+    def _grid(self) -> tuple[Vector, Vector, Vector, Vector]:
+        """Return the origin of the grid and its steps between slices, along a row and along a column, LPS+ mm.
+
+        Where the line of the positions is not along the normal, but rounding explains it, the less precise of both
+        follows the other.
+        """
+        origin, step = self.line
+        directions = self.orientation
+        if self.steepness > _TILT_MM_PER_MM and not self.is_tilted:
+            length_mm = float(self.heights_mm[-1] - self.heights_mm[0])
+            if line_is_surer(self.unit_mm, self.places, length_mm, self.direction_unit):
+                upright = step / np.linalg.norm(step)
+                directions = nearest_pair(directions - (directions @ upright)[:, None] * upright)
+            else:
+                step = (step @ self.normal) * self.normal
+        between_rows, between_columns = self.pixel_spacing_mm
+        return origin, step, directions[0] * between_columns, directions[1] * between_rows
+
+    def is_on_grid(self) -> NDArray[np.bool_]:
+        """Return for each slice whether it is at a height of the grid of the slice spacing, (K,)."""
+        off_mm = np.abs(self.places - np.rint(self.places)) * self.slice_spacing_mm
+        return off_mm <= self.tolerance_mm
+
+    @cached_property
+    def off_line_mm(self) -> Vector:
+        """How far each slice is above or below its even height, (K,), next to gaps of whole slices."""
+        counts = count_steps(self.distances_mm, self.slice_spacing_mm)
+        return off_fit(np.concatenate([[0.0], np.cumsum(counts)]), self.heights_mm)
+
+    @property
+    def most_uneven_mm(self) -> float:
+        """Largest of `off_line_mm`."""
+        return float(np.abs(self.off_line_mm).max())
+
+    @cached_property
+    def off_even_mm(self) -> float:
+        """How far slices are from evenly spaced heights, if none is missing."""
+        return float(np.abs(off_fit(np.arange(float(len(self.slices))), self.heights_mm)).max())
+
+    @property
+    def _height_error_mm(self) -> float:
+        return float(np.abs(self.normal).sum()) * self.unit_mm / 2
+
+    @property
+    def _height_tolerance_mm(self) -> float:
+        return max(distance_tolerance_mm(self.slice_spacing_mm), 2 * self._height_error_mm)
+
+    @property
+    def _shift_tolerance_mm(self) -> float:
+        return max(_SHIFT_MM, float(np.sqrt(3)) * self.unit_mm)
+
+    @cached_property
+    def direction_unit(self) -> float:
+        """Unit in which directions are written, such as 0.001."""
+        return cosine_unit(self.orientations)
+
+    @cached_property
+    def _line_error_mm(self) -> float:
+        """Largest drift from first to last slice that rounding of positions explains."""
+        origin, step = self.line
+        off_mm = np.linalg.norm(self.positions_mm - origin - self.places[:, None] * step, axis=1)
+        is_exact = len(self.slices) >= _FEWEST_LIKE_EXACT and off_mm.max() <= _LIKE_EXACT * self.unit_mm
+        return slope_error_mm(FINEST if is_exact else self.unit_mm, self.places)
 
 
-def normal_of(orientation: Vector) -> Vector:
-    """Return the unit vector perpendicular to a row and a column direction, (2, 3)."""
-    normal = np.cross(orientation[0], orientation[1])
-    return normal / np.linalg.norm(normal)
-
-
-def sort_slices(slices: Sequence[Slice]) -> list[Slice]:
-    """Sort slices by height along the normal, and slices at one height by InstanceNumber.
-
-    If the slices have different orientations, the normal of the first one is used.
-    """
-    heights = _heights(slices)
-
-    def rank(index: int) -> tuple[float, int, str]:
-        return heights[index], slices[index].frame.number or 0, slices[index].file.instance_uid
-
-    return [slices[index] for index in sorted(range(len(slices)), key=rank)]
-
-
-def group_by_height(slices: Sequence[Slice]) -> list[list[int]]:
-    """Group sorted slices by height; return the indices of the slices at each height."""
-    distances = np.diff(_heights(slices))
-    apart = distances[distances > _SMALLEST_DISTANCE_MM]
-    same_mm = max(_SMALLEST_DISTANCE_MM, _SAME_HEIGHT * float(np.median(apart))) if apart.size else np.inf
-    groups = [[0]]
-    for index, distance in enumerate(distances, start=1):
-        if distance > same_mm:
-            groups.append([])
-        groups[-1].append(index)
-    return groups
-
-
-def _heights(slices: Sequence[Slice]) -> Vector:
-    orientations = np.array([one.frame.orientation for one in slices])
-    differ = np.abs(orientations - orientations[0]).max() > 2 * JITTER
-    orientation = orientations[0] if differ else orientations.mean(axis=0)
-    return np.array([one.frame.position_mm for one in slices]) @ normal_of(orientation.reshape(2, 3))
+def _affine(origin_mm: Vector, step_mm: Vector, along_rows: Vector, along_columns: Vector) -> Affine:
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([along_rows, along_columns, step_mm, origin_mm])
+    return LPS_TO_RAS @ affine

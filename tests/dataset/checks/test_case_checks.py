@@ -114,6 +114,7 @@ def test_every_code_but_those_of_dicom_is_provoked() -> None:
         "S009",
         "S010",
     }  # in test_set_checks.py and test_manifest_checks.py
+    of_classes = {"S015", "S016", "S017", "S018"}  # in test_absent_classes.py
     of_pictures = {"N014", "S008"}  # in test_png_layout.py
     accepted = {"S011"}  # in test_parallel_check.py
     elsewhere = alone | of_classes | of_intensities | of_labels | of_sets | of_pictures | accepted

@@ -122,6 +122,25 @@ def test_an_import_that_is_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert imported == fresh
 
 
+def test_a_kill_between_a_new_volume_and_its_row_leaves_no_old_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    paths = write_series(tree, 8)
+    import_tree(tree, out)
+    paths[-1].unlink()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importer.Journal, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            import_tree(tree, out, workers=1)
+    assert (out / "images/p0001_s01.nii.gz").exists()
+    assert import_tree(tree, out).rows[0].shape == (12, 10, 7)
+
+
 def test_a_file_changed_without_another_size_is_read_again(tmp_path: Path) -> None:
     tree, out = tmp_path / "tree", tmp_path / "out"
     paths = write_series(tree, 5)

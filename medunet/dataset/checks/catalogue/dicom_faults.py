@@ -6,24 +6,25 @@ DICOM_FAULTS: dict[str, FaultKind] = {
     "D001": FaultKind(
         "not part of a volume",
         "note",
-        "The image has no position, orientation or pixels, or is a localizer, report, segmentation or colour image. "
-        "A warning if the rest of its series is a volume, from which it may be missing.",
+        "The image has no position, orientation or pixels, or is a localizer, report, segmentation or colour image, "
+        "or it has another matrix, pixel spacing or orientation than slices that are complete without it. A warning "
+        "if the rest of its series is a volume, from which it may be missing.",
         "an image with position and orientation",
         "None needed: it is left out.",
     ),
     "D002": FaultKind(
         "missing slice",
         "error",
-        "Distances between slices along their normal that differ from the median by more than 1% and 0.1 mm, or "
-        "slice positions that differ from evenly spaced ones.",
+        "Distances between slices along their normal that differ from the smallest usual one by more than 1% and "
+        "0.1 mm and by more than rounding of the positions explains, or slices off evenly spaced heights.",
         "evenly spaced slices",
         "Get the series again, or import with `--repair`, which interpolates the gap.",
     ),
     "D003": FaultKind(
         "duplicate slice",
         "error",
-        "Two slices at the same position along the normal, within 1% of the usual distance, that do not differ in "
-        "echo time, b-value or similar.",
+        "Two slices at the same position along the normal, within 1% of the usual distance or the rounding of "
+        "positions, that differ in their values but not in echo time, b-value or similar.",
         "one slice at each position",
         "Get the series again, or remove the duplicate.",
     ),
@@ -31,24 +32,26 @@ DICOM_FAULTS: dict[str, FaultKind] = {
         "mixed slices",
         "error",
         "Slices of one series differ in patient, study, modality, matrix or frame of reference; fewer than three "
-        "have an orientation different from the others; or some are shifted in their plane by more than 0.1 mm.",
+        "have an orientation different from the others; orientations alternate within a stack; or some slices are "
+        "shifted in their plane by more than 0.1 mm and more than rounding of the positions explains.",
         "one grid per series",
         "Export the parts again as separate series, and import these.",
     ),
     "D005": FaultKind(
         "gantry tilt",
         "error",
-        "Shift of the slices' positions from the normal of their plane by more than 0.1 mm from first to last and "
-        "more than 0.01°.",
+        "The line through all slices' positions against the normal of their plane: more than 0.1 mm from first to "
+        "last, more than 0.01°, and more than rounding of positions and directions explains.",
         "slices stacked along their normal",
         "Import with `--repair`, which resamples to a grid without tilt.",
     ),
     "D006": FaultKind(
         "slightly varying orientation",
         "note",
-        "Differences of ImageOrientationPatient between slices, below 1e-4.",
+        "Differences of ImageOrientationPatient between slices that move no corner by more than one pixel or "
+        "0.1 mm, or that rounding explains; or directions whose length is not 1.",
         "one orientation",
-        "None needed: the mean is used.",
+        "None needed: the mean is used, as perpendicular unit vectors.",
     ),
     "D007": FaultKind(
         "secondary or derived images",
@@ -129,5 +132,36 @@ DICOM_FAULTS: dict[str, FaultKind] = {
         "PatientID is empty: each study or, without a study UID, each folder is taken as one patient.",
         "a PatientID",
         "Make sure that studies of the same patient are in the same fold.",
+    ),
+    "D018": FaultKind(
+        "header values are rounded",
+        "note",
+        "The largest distance of a slice's corner, as its own header has it, from the volume's grid, which is fitted "
+        "to all slices. A warning if it is larger than a voxel.",
+        "slices on an even grid",
+        "None needed: the fitted grid is used.",
+    ),
+    "D019": FaultKind(
+        "positions rounded too coarsely",
+        "error",
+        "Slices are off evenly spaced heights, rounding of their positions could explain it, and the distance "
+        "between slices is at most twice the unit of the rounding.",
+        "more than twice the rounding between slices",
+        "Get the series again with exact positions.",
+    ),
+    "D020": FaultKind(
+        "copies of slices",
+        "note",
+        "Images of a series with the same position and the same values, under one SOPInstanceUID or several.",
+        "every image once",
+        "None needed: copies are left out.",
+    ),
+    "D021": FaultKind(
+        "different images with one SOPInstanceUID",
+        "error",
+        "Images of a series with the same SOPInstanceUID, but other values or another position. A warning if the "
+        "position differs: all of them are used.",
+        "one SOPInstanceUID per image",
+        "Get the series again from its source, and import only one version of it.",
     ),
 }
