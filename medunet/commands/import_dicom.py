@@ -15,7 +15,6 @@ from medunet.dataset.dicom.tables import SeriesRow
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
-_NAMED_AT_MOST = 5
 _STYLES = {"refused": "bold red", "left out": "dim", "imported": ""}
 
 
@@ -35,22 +34,17 @@ def import_and_show(
         if count
         else ""
     )
-    print_stage("Import", f"{len(imported.rows)} series: {numbers}{others}", out / "series.csv")
-    if imported.left_out:
-        console.print(Text(f"Left out: {_list_folders(imported.left_out)}"))
     if imported.num_again:
-        console.print(Text(f"Read once: {imported.num_again} further links to files that are read anyway"))
+        others += (
+            f"; {imported.num_again} further link{'s' * (imported.num_again != 1)} to files read already"
+        )
+    print_stage("Import", f"{len(imported.rows)} series: {numbers}{others}", out / "series.csv")
     for name, manifest in imported.manifests.items():
         count = len(manifest.cases)
         print_stage(
             "Manifest", f"{count} case{'s' * (count != 1)} of {manifest.description.name}", out / name
         )
     return [fault for fault in imported.faults if fault.severity == "error"]
-
-
-def _list_folders(folders: Sequence[str]) -> str:
-    more = len(folders) - _NAMED_AT_MOST
-    return ", ".join(folders[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
 def series_table(rows: Sequence[SeriesRow]) -> Table:

@@ -47,7 +47,6 @@ class Imported:
     faults: tuple[Fault, ...]
     manifests: dict[str, Manifest]  # by file name
     num_others: int  # files of this tree that are not DICOM images
-    left_out: tuple[str, ...] = ()  # folders of this tree that are not read, with the reason
     num_again: int = 0  # further links to files of this tree
 
 
@@ -88,9 +87,9 @@ def import_tree(
     if not found.series and not found.unreadable:
         raise InputError(
             f"no DICOM image among its {found.num_others} files"
-            + (f"; left out: {', '.join(found.left_out[:3])}" if found.left_out else ""),
+            + (f", without {len(found.left_out)} folders that are not read" if found.left_out else ""),
             where=str(tree),
-            hint="Check the path.",
+            hint="Check the path. Hidden folders are read only if they are given as the path themselves.",
         )
     _remove_leftovers(out)
     jobs, changed = _name_jobs(found, names, tree, out, repair)
@@ -114,7 +113,6 @@ def import_tree(
         faults=tuple(sorted(faults, key=_sort_key)),
         manifests=make_manifests((rows[case] for case in sorted(rows)), description),
         num_others=found.num_others,
-        left_out=found.left_out,
         num_again=found.num_again,
     )
     write_manifests(imported.manifests, out)
@@ -170,11 +168,13 @@ def _name_jobs(
 
 
 def _unreadable_faults(found: Tree, names: Pseudonyms, tree: Path) -> list[Fault]:
-    """Give pseudonyms to the files that cannot be read, and return a fault for each."""
+    """Give pseudonyms to the files and folders that are not read, and return a fault for each."""
     faults = []
-    for file in found.unreadable:
+    not_read = [("D009", "file", file) for file in found.unreadable]
+    not_read += [("D024", "folder", folder) for folder in found.left_out]
+    for code, subject, file in not_read:
         entry = names.name_file(file.path.relative_to(tree).as_posix())
-        faults.append(make_fault("D009", entry.case, "file", f"{file.why} (named in originals.csv)"))
+        faults.append(make_fault(code, entry.case, subject, f"{file.why} (named in originals.csv)"))
     return faults
 
 

@@ -43,7 +43,7 @@ class Tree:
     series: tuple[Series, ...]  # ordered by patient, study date, series number and key
     unreadable: tuple[UnreadableFile, ...]
     num_others: int  # files that are not DICOM images, and DICOMDIRs
-    left_out: tuple[str, ...] = ()  # folders, relative to the tree, with the reason
+    left_out: tuple[UnreadableFile, ...] = ()  # folders that are not read
     num_again: int = 0  # further links to files that are read
 
 

@@ -85,7 +85,7 @@ def check_series(series: Series, *, repair: bool = False) -> list[Part]:
         return [Part(series, 1, None, (*common, *found))]
     slices, strays = split_strays(slices)
     for difference, group in strays:
-        text = f"{_count(len(group))}: another {difference}; the other slices are complete without"
+        text = f"{_count(len(group))}: another {difference}; the other slices are complete without them"
         common.append(make_fault("D001", "", subject, text, severity="warning"))
     if found := _mixed_faults(slices, subject):
         return [Part(series, 1, None, (*common, *found))]

@@ -11,7 +11,7 @@ _FETCH = "get it with `git annex get` or `git lfs pull`, or from where it is"
 
 @dataclass(frozen=True)
 class UnreadableFile:
-    """A DICOM file that cannot be read, or a folder that cannot be opened, with the reason."""
+    """A DICOM file that cannot be read, or a folder that cannot or should not be opened, with the reason."""
 
     path: Path
     why: str
@@ -23,7 +23,7 @@ class TreeFiles:
 
     paths: list[Path] = field(default_factory=list)
     unreadable: list[UnreadableFile] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)  # folders, relative to the root, with the reason
+    left_out: list[UnreadableFile] = field(default_factory=list)  # folders
     num_again: int = 0  # further links to files that are read
 
 
@@ -48,7 +48,7 @@ def find_files(root: Path, leave_out: Path | None = None) -> TreeFiles:
             for name in sorted(folders):
                 path = Path(folder) / name
                 if name.startswith("."):
-                    found.left_out.append(f"{_relative(path, root)} (hidden)")
+                    found.left_out.append(UnreadableFile(path, "a hidden folder"))
                 elif path.is_symlink():
                     links.append(path)
                 elif (real := path.resolve()) != avoided and real not in visited:
@@ -74,9 +74,9 @@ def points_elsewhere(path: Path) -> str:
 def _may_follow(link: Path, root: Path, visited: set[Path], found: TreeFiles) -> bool:
     real = link.resolve()
     if root.resolve().is_relative_to(real):
-        found.left_out.append(f"{_relative(link, root)} (a link to a folder around it)")
+        found.left_out.append(UnreadableFile(link, "a link to a folder around it"))
     elif real in visited:
-        found.left_out.append(f"{_relative(link, root)} (a link to a folder that is read anyway)")
+        found.left_out.append(UnreadableFile(link, "a link to a folder that is read anyway"))
     else:
         visited.add(real)
         return True
@@ -105,7 +105,3 @@ def _add_files(files: list[Path], found: TreeFiles) -> None:
 
 def _keep(error: OSError, found: TreeFiles) -> None:
     found.unreadable.append(UnreadableFile(Path(error.filename), error.strerror or "cannot be opened"))
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()

@@ -179,4 +179,12 @@ DICOM_FAULTS: dict[str, FaultKind] = {
         "one PatientID per patient",
         "If they are one patient, make sure that the cases are in the same fold.",
     ),
+    "D024": FaultKind(
+        "folder not read",
+        "note",
+        "Hidden folders, such as `.git`, and links to folders that are read anyway or that contain the tree. Their "
+        "names are in originals.csv.",
+        "folders of scans",
+        "None needed. To import a hidden folder, give it as the path.",
+    ),
 }
