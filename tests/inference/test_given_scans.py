@@ -198,6 +198,25 @@ def test_endings_of_a_table_are_learnt_in_training(tmp_path, tiny_plan: Plan):
     assert learn_endings([case("a", CT="a.nii"), case("b", CT="b.nii")], one) == {}
 
 
+def test_a_picture_has_all_channels_and_no_number(tmp_path, tiny_plan: Plan):
+    description = describe("png", dict.fromkeys(("red", "green", "blue"), ()))
+    images = [dict.fromkeys(("red", "green", "blue"), f"imagesTr/{name}_0000.png") for name in ("a", "b")]
+    cases = [Case(id=name, patient=name, images=each) for name, each in zip(("a", "b"), images, strict=True)]
+    endings = learn_endings(cases, description)
+    assert endings == dict.fromkeys(("red", "green", "blue"), ("_0000",))
+    touch(tmp_path, "x_0000.png", "y.JPG", "z.nii.gz")
+    found = find_scans([tmp_path], card_of(tiny_plan, description, **endings))
+    assert shown(found) == {"x": ["x_0000.png"] * 3, "y": ["y.JPG"] * 3}
+    assert found.left_out == {"a volume, but the model was trained on 2D pictures": ["z.nii.gz"]}
+
+
+def test_a_word_behind_a_case_names_another_channel(tmp_path, tiny_plan: Plan):
+    touch(tmp_path, "sub-1_T1w.nii.gz", "sub-1_T2w.nii.gz", "sub-2.nii.gz", "sub-2_big.nii.gz")
+    found = find_scans([tmp_path], card_of(tiny_plan, describe("pairs", {"T1w": ("_T1w",)})))
+    assert list(shown(found)) == ["sub-1", "sub-2", "sub-2_big"]
+    assert left_out(found) == ["sub-1_T2w.nii.gz"]
+
+
 def test_frames_of_one_file_are_channels(tmp_path, tiny_plan: Plan):
     card = card_of(tiny_plan, "msd_task01_brain_tumour")
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6, 4), np.int16), np.eye(4)), tmp_path / "BRATS_1.nii.gz")

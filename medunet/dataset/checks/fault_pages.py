@@ -16,8 +16,8 @@ _HEAD = """\
 # Faults reported by `medunet check`, `medunet predict` and `medunet import-dicom`
 
 Each fault has a stable code, the case, the measured value and the expected value. An **error** prevents training, and
-the prediction of a new scan; a **warning** should be looked at, a **note** needs no action. Some codes with severity "error" are warnings under the
-conditions given in their section.
+the prediction of a new scan; a **warning** should be looked at, a **note** needs no action. Some codes with severity
+"error" are warnings under the conditions given in their section.
 
 To resolve an error, correct the file and check again; exclude the case with
 `medunet check RUN --exclude CASE=REASON`; or, if the fault is known and harmless, accept it with
