@@ -16,10 +16,10 @@ import torch
 from medunet.base.files import read_json, write_json
 from medunet.base.lock import LockedError, hold
 from medunet.inference import mask_index
-from medunet.inference.model import Model
-from medunet.inference.predict import Scan, predict_scans, scans_from_files
+from medunet.inference.given_scans import find_scans
+from medunet.inference.model import Model, read_card
+from medunet.inference.predict import Scan, predict_scans
 from medunet.records.config import InferenceConfig
-from medunet.records.description import load_description
 from medunet.runs.run import Run
 
 CPU = torch.device("cpu")
@@ -33,7 +33,8 @@ def model(own_run: Run) -> Model:
 
 @pytest.fixture
 def scans(own_run: Run) -> list[Scan]:
-    return scans_from_files([own_run.data_root / "imagesTr"], load_description("phantoms"))[:2]
+    card = read_card(own_run.folder.model(0))
+    return list(find_scans([own_run.data_root / "imagesTr"], card).scans)[:2]
 
 
 def made(out: Path) -> list[int]:
@@ -165,7 +166,8 @@ KILLED = """
 import os, sys, time
 from medunet.inference.predict import *
 import torch
-from medunet.inference.model import Model
+from medunet.inference.given_scans import find_scans
+from medunet.inference.model import Model, read_card
 model = Model.load({folder!r}, device=torch.device("cpu"), precision="fp32")
 fsync = os.fsync
 def stop(handle):
