@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from corruptions import describe, write_good_set
 from tiny_cohort import write_tiny_cohort
 
 from medunet.base.processor import read_processor
+from medunet.cli import app as cli
 from medunet.commands.run import run_all
 from medunet.compute import choosing
 from medunet.compute.choice_cache import SETTINGS, change_settings
@@ -69,6 +71,26 @@ def shared_data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Return a function that runs `medunet ...` and gives exit code and all output with line breaks removed."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["medunet", *(str(argument) for argument in arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        output = capsys.readouterr()
+        text = " ".join((output.out + output.err).split())
+        assert "Traceback" not in text
+        return code, text
+
+    return run
 
 
 @pytest.fixture

@@ -36,16 +36,19 @@ class LockedError(InputError):
 
 @contextmanager
 def hold(
-    folder: Path, stage: str, parts: Collection[str] | None = None, *, command: str = ""
-) -> Iterator[None]:
+    folder: Path, stage: str, parts: Collection[str] | None = None, *, command: str = "", partly: bool = False
+) -> Iterator[frozenset[str]]:
     """Hold the lock of a stage of a folder, or of some parts of it, such as a fold or the cases of a prediction.
 
     The folder is created if it is missing, and removed again if it is empty at the end. Parts that are disjoint do
     not exclude one another; None means all parts. `command` is what others are told, by default `medunet <stage>`. On
     a file system without locks a warning is logged and nothing is locked.
 
+    Yields the parts that are held: those given or, with `partly`, those of them that no other process holds.
+
     Raises:
-        LockedError: another process holds the lock; the message says which, since when and what to do.
+        LockedError: another process holds the lock (with `partly`: all of it); the message says which, since when and
+            what to do.
         InputError: it is not a folder, or it cannot be written.
     """
     absent = _make(folder)
@@ -54,11 +57,11 @@ def hold(
     try:
         with wait_for(folder, "locks") as is_locked:
             if is_locked:
-                _refuse_if_held(folder, stage, parts)
+                parts = _free_parts(folder, stage, parts, partly=partly)
                 handle = _open(path)
                 _try_lock(handle)
                 _write_holder(handle, command or f"medunet {stage}", parts)
-        yield
+        yield frozenset(parts or ())
     finally:
         if handle is not None:
             path.unlink(missing_ok=True)
@@ -130,8 +133,25 @@ def _wait(path: Path) -> int:
         time.sleep(min(0.5, 0.01 + waited_s / 10))
 
 
-def _refuse_if_held(folder: Path, stage: str, parts: Collection[str] | None) -> None:
-    """Refuse if a running process holds the stage or one of the parts; remove the files of killed ones."""
+def _free_parts(
+    folder: Path, stage: str, parts: Collection[str] | None, *, partly: bool
+) -> Collection[str] | None:
+    """Return the parts that no other process holds; refuse if one holds all or, unless `partly`, any of them."""
+    free = parts
+    for holder in _read_holders(folder, stage):
+        theirs = holder.get("parts")
+        if parts is None or theirs is None:
+            raise _locked(folder, holder, sorted(parts or theirs or ()))
+        if shared := sorted({*parts} & {*theirs}):
+            free = {*(free or ())} - {*theirs}
+            if not partly or not free:
+                raise _locked(folder, holder, shared)
+    return free
+
+
+def _read_holders(folder: Path, stage: str) -> list[dict[str, Any]]:
+    """Return who holds a stage or parts of it; the files of killed processes are removed."""
+    holders = []
     for path in sorted(folder.glob(f".medunet.{stage}.*.lock")):
         try:
             handle = _open(path, create=False)
@@ -140,28 +160,24 @@ def _refuse_if_held(folder: Path, stage: str, parts: Collection[str] | None) -> 
         try:
             if _try_lock(handle):
                 path.unlink(missing_ok=True)
-                continue
-            holder = _read_holder(handle)
+            else:
+                holders.append(_read_holder(handle))
         finally:
             _close(handle)
-        shared = _shared(parts, holder.get("parts"))
-        if shared is None:
-            continue
-        more = f" and {len(shared) - _NUM_NAMED} more" if len(shared) > _NUM_NAMED else ""
-        named = f" for {', '.join(shared[:_NUM_NAMED])}{more}" if shared else ""
-        how = f" with `kill {holder['pid']}` on {holder['host']}" if "pid" in holder else ""
-        raise LockedError(
-            f"`{holder.get('command', 'medunet')}`{named} is already running in this folder: {_describe(holder)}",
-            where=str(folder),
-            hint=f"Wait until it has finished, or stop it{how}.",
-        ) from BlockingIOError(errno.EWOULDBLOCK, "locked")
+    return holders
 
 
-def _shared(ours: Collection[str] | None, theirs: Collection[str] | None) -> list[str] | None:
-    """Return the parts that two holders would share, sorted; empty if both hold the whole stage, None if none."""
-    if ours is None or theirs is None:
-        return sorted(ours or theirs or ())
-    return sorted({*ours} & {*theirs}) or None
+def _locked(folder: Path, holder: dict[str, Any], shared: list[str]) -> LockedError:
+    more = f" and {len(shared) - _NUM_NAMED} more" if len(shared) > _NUM_NAMED else ""
+    named = f" for {', '.join(shared[:_NUM_NAMED])}{more}" if shared else ""
+    how = f" with `kill {holder['pid']}` on {holder['host']}" if "pid" in holder else ""
+    error = LockedError(
+        f"`{holder.get('command', 'medunet')}`{named} is already running in this folder: {_describe(holder)}",
+        where=str(folder),
+        hint=f"Wait until it has finished, or stop it{how}.",
+    )
+    error.__cause__ = BlockingIOError(errno.EWOULDBLOCK, "locked")  # it is no fault of the settings
+    return error
 
 
 def _write_holder(handle: int, command: str, parts: Collection[str] | None) -> None:

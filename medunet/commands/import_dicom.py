@@ -36,6 +36,10 @@ def import_and_show(
         if count
         else ""
     )
+    if imported.num_again:
+        others += (
+            f"; {imported.num_again} further link{'s' * (imported.num_again != 1)} to files read already"
+        )
     print_stage("Import", f"{len(imported.rows)} series: {numbers}{others}", out / "series.csv")
     for name, manifest in imported.manifests.items():
         count = len(manifest.cases)

@@ -65,7 +65,7 @@ def run_train(run: Run) -> list[ModelCard]:
     return cards
 
 
-def _alone(run: Run, processes: Any) -> AbstractContextManager[None]:
+def _alone(run: Run, processes: Any) -> AbstractContextManager[object]:
     """Hold the lock of a fold; of several processes that train it together the first one, which writes, holds it."""
     if not processes.is_first:
         return nullcontext()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
@@ -16,6 +17,8 @@ from medunet.dataset.structure_masks import MERGE_FIRST, describe_structures
 from medunet.records.data_root import case_paths
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Excluded, Manifest
+
+_NAMED_AT_MOST = 5
 
 
 def make_manifest(
@@ -49,8 +52,9 @@ def make_manifest(
         exclude: case id to reason; these cases are listed but get no fold.
 
     Raises:
-        InputError: there are no cases, names do not exist, paths are outside the data root, options of the split
-            contradict each other, or labels needed for stratification cannot be read.
+        InputError: there are no cases, names do not exist or differ only in letter case or Unicode form, paths are
+            outside the data root, options of the split contradict each other, or labels needed for stratification
+            cannot be read.
     """
     if not data_root.is_dir():
         raise InputError("no such folder", where=str(data_root), hint="Check --data-root.")
@@ -71,6 +75,7 @@ def make_manifest(
         if name not in known and not any(stem(item.path).startswith(name) for item in listing.unmatched)
     ):
         raise InputError(f"excluded cases do not exist: {', '.join(unknown)}", where=description.name)
+    _require_distinct_names([name for name in sorted(known) if name not in exclude], description.name)
     check_split_options(
         listing.cases,
         folds=folds,
@@ -140,6 +145,26 @@ def list_cases(description: Description, data_root: Path, datalist: Path | None 
                 scan_folder(description, data_root), dataset_json, description, data_root
             )
     return scan_folder(description, data_root)
+
+
+def _require_distinct_names(names: Sequence[str], where: str) -> None:
+    """Check that case ids differ in more than letter case and Unicode form, which some disks do not tell apart."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(normalize("NFC", normalize("NFC", name).casefold()), []).append(name)
+    groups = [group for group in alike.values() if len(group) > 1]
+    if groups:
+        named = "; ".join(" and ".join(map(_tell_form, group)) for group in groups[:_NAMED_AT_MOST])
+        more = f" and {len(groups) - _NAMED_AT_MOST} more groups" if len(groups) > _NAMED_AT_MOST else ""
+        raise InputError(
+            f"cases whose ids differ only in letter case or Unicode form: {named}{more}",
+            where=where,
+            hint="Their masks would be one file on some disks: rename all but one, or leave them out with --exclude.",
+        )
+
+
+def _tell_form(name: str) -> str:
+    return name if name == normalize("NFC", name) else f"{name} (decomposed letters)"
 
 
 def _require_folds_from_0(cases: Sequence[Case]) -> None:

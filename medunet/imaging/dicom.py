@@ -6,6 +6,7 @@ and legacy converted CT and MR, whose frames are described by functional groups)
 
 import re
 import struct
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from medunet.imaging.dicom_tags import (
 _PREAMBLE = 128
 _SKIPPED_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.66.4": "segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.7": "segmentation",  # label map
     "1.2.840.10008.5.1.4.1.1.481.2": "radiation dose",
 }
 _SCANS = tuple(
@@ -53,6 +55,7 @@ _ACQUISITION_TAGS = {
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
     *("PatientID", "PatientName", "StudyDate", "SeriesNumber", "InstanceNumber", "Modality", "ImageType"),
+    "SeriesDescription",
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
     *("PixelSpacing", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType"),
@@ -93,6 +96,7 @@ class DicomFile:
     study_uid: str
     series_uid: str
     series_number: str
+    series_description: str
     instance_uid: str
     frame_of_reference: str
     modality: str
@@ -194,12 +198,13 @@ def _describe(path: Path, dataset: Dataset, sop_class: str) -> DicomFile:
         path=path,
         size=stored.st_size,
         modified_ns=stored.st_mtime_ns,
-        patient_id=read_text(dataset, "PatientID"),
+        patient_id=unicodedata.normalize("NFC", read_text(dataset, "PatientID")),
         patient_name=read_text(dataset, "PatientName"),
         study_date=read_text(dataset, "StudyDate"),
         study_uid=read_text(dataset, "StudyInstanceUID"),
         series_uid=read_text(dataset, "SeriesInstanceUID"),
         series_number=read_text(dataset, "SeriesNumber"),
+        series_description=read_text(dataset, "SeriesDescription"),
         instance_uid=read_text(dataset, "SOPInstanceUID") or read_text(meta, "MediaStorageSOPInstanceUID"),
         frame_of_reference=read_text(dataset, "FrameOfReferenceUID"),
         modality=read_text(dataset, "Modality").upper(),

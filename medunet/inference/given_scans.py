@@ -6,14 +6,13 @@ No file is dropped without a word: what is not predicted is left out with a reas
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from medunet.base.errors import DataError, InputError
-from medunet.base.files import read_json
 from medunet.dataset.layouts.channel_names import (
     are_channel_numbers,
     known_endings,
@@ -22,29 +21,18 @@ from medunet.dataset.layouts.channel_names import (
 )
 from medunet.dataset.layouts.dataset_json import modality_of
 from medunet.dataset.layouts.folder_pairs import LABEL_SUFFIX
-from medunet.dataset.layouts.patterns import IMPORT_FIRST, FilePattern, file_patterns, stem, walk_files
-from medunet.imaging.formats import FORMATS, PICTURES, SCANS, VOLUMES, endings_of, format_of
+from medunet.dataset.layouts.patterns import FilePattern, file_patterns
 from medunet.imaging.volumes import read_header
+from medunet.inference.given_files import list_files, stem_of
 from medunet.inference.predict import Scan
 from medunet.records.description import Modality
 from medunet.records.model_card import ModelCard
 
 _MASK = re.compile(rf".+{LABEL_SUFFIX}")
-_PAIR = re.compile(r"(?i)\.(hdr|img)(\.gz)?$")  # NIfTI in two files
-_DATA_ENDINGS = tuple(ending for each in FORMATS for ending in each.data_endings)
 _MOST_CHANNELS = 6  # of a single case that nnU-Net's numbers are believed for
-_MASKS = "medunet.predictions/1"
-
 _LABEL = "a mask or label by its name"
 _UNUSED = "a channel that the model does not use"
 _NESTED = "in a subfolder: give that folder, or the files, to predict them"
-_NO_SCAN = {
-    ".seg.nrrd": "a segmentation of 3D Slicer, no scan",
-    ".mgz": "FreeSurfer's format, which is not read: convert it to .nii.gz, as with mri_convert",
-    ".mgh": "FreeSurfer's format, which is not read: convert it to .nii.gz, as with mri_convert",
-    ".nhdr": "NRRD with separate data, which is not read: save it as one .nrrd file",
-    ".dcm": f"DICOM. {IMPORT_FIRST}",
-}
 
 
 @dataclass(frozen=True)
@@ -95,21 +83,24 @@ def find_scans(given: Sequence[Path], card: ModelCard) -> GivenScans:
     description = card.description
     groups = _Groups()
     channel_of = known_endings(description, card.endings)
+
+    def channels_of(channel: str) -> list[str]:
+        return [channel] if channel else list(description.channels)
+
     try:
         patterns = file_patterns(description)
     except InputError:  # a layout without patterns: the files were listed in a table
         patterns = ()
-    wants_pictures = description.layout == "png"
-    entries = [entry for entry in _walk(given, groups) if not _is_unusable(*entry, wants_pictures, groups)]
-    are_all_masks = all(_MASK.fullmatch(stem_of(path)) for path, _ in entries)  # then it is no mask's name
-    for path, nested in entries:
+    files = list_files(given, groups.left_out, groups.faults, pictures=description.layout == "png")
+    are_all_masks = all(_MASK.fullmatch(stem_of(path)) for path, _ in files)  # then it is no mask's name
+    for path, nested in files:
         name = stem_of(path)
         match = _match(path, patterns)
         if match and match[0] == "label":
             groups.left_out[_LABEL].append(path.name)
         elif match and match[2]:
             if match[2] in channel_of:
-                groups.add(match[1] or path.parent.name, [channel_of[match[2]]], path)
+                groups.add(match[1] or path.parent.name, channels_of(channel_of[match[2]]), path)
             else:
                 groups.left_out[_UNUSED].append(path.name)
         elif (
@@ -118,7 +109,7 @@ def find_scans(given: Sequence[Path], card: ModelCard) -> GivenScans:
             if nested and not match and name not in channel_of:
                 groups.left_out[_NESTED].append(path.name)
             else:
-                groups.add(split[0], [split[1]], path)
+                groups.add(split[0], channels_of(split[1]), path)
         elif nested and not match:
             groups.left_out[_NESTED].append(path.name)
         elif _MASK.fullmatch(name) and not are_all_masks:
@@ -130,86 +121,6 @@ def find_scans(given: Sequence[Path], card: ModelCard) -> GivenScans:
         _leave_out_modalities(groups, *modalities)
     _group_plain(groups, list(description.channels), channel_of)
     return _finish(groups, list(description.channels), channel_of)
-
-
-def stem_of(path: Path) -> str:
-    """Return a file's name without the ending of its format."""
-    return _PAIR.sub("", stem(path.name))
-
-
-def _walk(given: Sequence[Path], groups: _Groups) -> Iterator[tuple[Path, bool]]:
-    """Yield each given file and each file of a given folder once, and whether it lies in a subfolder."""
-    seen: set[Path] = set()
-    own: dict[Path, set[str]] = {}
-    for path in given:
-        if path.is_dir():
-            names = sorted(walk_files(path))
-        elif path.is_file():
-            names = [""]
-        else:
-            groups.faults.append(f"{path}: no such file")
-            continue
-        for name in names:
-            file = path / name if name else path
-            if file.absolute() in seen:
-                continue
-            seen.add(file.absolute())
-            folder = file.parent
-            if folder not in own:
-                own[folder] = _own_masks(folder)
-            if file.name in own[folder]:
-                groups.left_out["a mask that medunet predicted"].append(file.name)
-            elif file.name != "index.json" or not own[folder]:
-                yield file, "/" in name
-
-
-def _own_masks(folder: Path) -> set[str]:
-    """Return the names of the masks that medunet wrote into a folder, by its index."""
-    try:
-        index = read_json(folder / "index.json")
-    except InputError:
-        return set()
-    if not isinstance(index, dict) or index.get("schema") != _MASKS:
-        return set()
-    return {f"{case}{ending}" for case in index.get("cases", {}) for ending in (".nii.gz", ".png")}
-
-
-def _is_unusable(path: Path, nested: bool, wants_pictures: bool, groups: _Groups) -> bool:
-    """Return whether a file cannot be a scan of the model; then it is left out, or its case fails."""
-    name = path.name.lower()
-    is_picture = name.endswith(endings_of(PICTURES))
-    is_volume = format_of(path) in SCANS and name.endswith(endings_of(VOLUMES))
-    pair = _PAIR.search(path.name)
-    if pair and pair[1].lower() == "img" and _has_sibling(path, "hdr"):
-        return True  # the voxels of the pair, which is read by its header
-    if name.endswith(_DATA_ENDINGS) and _has_sibling(path, "mhd"):
-        return True  # the voxels of a .mhd
-    if (is_picture and wants_pictures) or ((is_volume or pair) and not wants_pictures):
-        return False
-    reason = next((text for ending, text in _NO_SCAN.items() if name.endswith(ending)), "")
-    if is_picture or is_volume or pair:
-        kinds = ("a volume", "2D pictures") if wants_pictures else ("a 2D picture", "volumes")
-        reason = f"{kinds[0]}, but the model was trained on {kinds[1]}"
-    elif not reason:
-        kind = path.suffix.lower() or "without ending"
-        reason = f"DICOM. {IMPORT_FIRST}" if _is_dicom(path) else f"of type {kind}, which is no scan"
-    groups.left_out[f"in a subfolder, and {reason}" if nested else reason].append(path.name)
-    return True
-
-
-def _has_sibling(path: Path, ending: str) -> bool:
-    """Return whether there is a file of the same name with another ending, in upper or lower case."""
-    base = re.sub(r"\.\w+(\.(?i:gz))?$", "", path.name)
-    tail = path.name[-3:] if path.name.lower().endswith(".gz") else ""
-    return any(path.with_name(f"{base}.{each}{tail}").is_file() for each in (ending, ending.upper()))
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _match(path: Path, patterns: Sequence[FilePattern]) -> tuple[str, str, str] | None:
@@ -244,12 +155,13 @@ def _group_plain(groups: _Groups, channels: Sequence[str], channel_of: Mapping[s
         if split := split_number(name):
             numbers[split[0]].setdefault(split[1], path)
     numbered = len(numbers) > 0 and _are_channels(numbers, groups, len(channels), channel_of)
+    known = list(groups.images) if channel_of else []
     for name, path in groups.plain:
         split = split_number(name) if numbered else None
-        sibling = next((case for case in groups.images if _is_sibling(name, case)), "")
+        sibling = next((case for case in known if _is_sibling(name, case)), "")
         if split and split[1] < len(channels) and not channel_of:
             groups.add(split[0], [channels[split[1]]], path)
-        elif split or (sibling and channel_of and not _has_all(path, len(channels))):
+        elif split or (sibling and (len(channels) == 1 or not _has_all(path, len(channels)))):
             case = split[0] if split else sibling
             if case in numbers and 0 not in numbers[case] and case not in groups.images:
                 groups.troubles[case] = (path, f"no image for {channels[0]} ({case}_0000): only {path.name}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from medunet.base.errors import DataError, InputError, MedunetError, is_out_of_memory
 from medunet.base.files import remove_unfinished
-from medunet.base.lock import hold
+from medunet.base.lock import LockedError, hold
 from medunet.base.progress import track
 from medunet.imaging.volumes import mask_ending
 from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, hash_images, why_again
@@ -19,6 +19,7 @@ from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted
 
 _log = logging.getLogger(__name__)
+_WAIT_S = 1.0  # for another process, before its cases are tried again
 
 
 @dataclass(frozen=True)
@@ -50,42 +51,67 @@ def predict_scans(
     once.
 
     Raises:
-        InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels,
-            another process predicts one of the cases into the folder, or it cannot be written.
+        InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels, or
+            it cannot be written.
+        LockedError: other processes predict all of the cases into the folder. If they predict some, such as the test
+            cases that several folds hold out, these wait until the others are done.
     """
     failed: dict[str, str] = {}
-    with hold(folder, "predict", [scan.case for scan in scans]):
-        index = MaskIndex(folder, model.card.description)
-        done = index.read_cases()
-        _refuse_other_files(scans, folder, done, overwrite=overwrite)
-        remove_unfinished(folder / scan.mask_name for scan in scans)
-        remaining, unchecked = (scans, set()) if overwrite else _remaining(model, scans, folder, config, done)
-        for scan in track(remaining, "Predict"):
-            path = folder / scan.mask_name
-            try:
-                if scan.trouble:
-                    raise DataError(scan.trouble)
-                checked = model.check(scan.case, scan.images, accepted=scan.accepted, resample=scan.resample)
-                if scan.case in unchecked:
-                    checked.read()
-                    index.change({scan.case: {**done[scan.case], "faults": _fault_rows(checked.faults)}})
-                    continue
-                making = describe_making(model, config, resample=scan.resample)
-                entry = {"image_sha256": hash_images(scan.images), **making}
-                done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
-                index.change({scan.case: done[scan.case]}, drop=[scan.case])
-                start = time.monotonic()
-                model.predict_file(scan.images, config, path, read=checked.read)
-                entry["seconds"] = round(time.monotonic() - start, 2)
-                index.change({scan.case: {**entry, "faults": _fault_rows(checked.faults)}})
-            except InputError:  # not specific to the case: a full disk, or unusable options
+    waiting, is_told = list(scans), False
+    while True:
+        try:
+            with hold(folder, "predict", [scan.case for scan in waiting], partly=True) as held:
+                mine = [scan for scan in waiting if scan.case in held]
+                failed |= _predict_alone(model, mine, folder, config, overwrite=overwrite)
+        except LockedError as error:
+            if len(waiting) == len(scans):
                 raise
-            except Exception as error:  # continue with the other cases
-                failed[scan.case] = _reason(error, model)
-                if scan.case in done:
-                    path.unlink(missing_ok=True)  # an old mask must not be mistaken for this scan's
-                index.change(failed={scan.case: failed[scan.case]}, drop=[scan.case])
-        index.change(failed=failed, drop=failed)  # also where nothing was left to predict
+            if not is_told:
+                _log.info(f"Waiting for cases that two commands were given: {error.what}.")
+            is_told = True
+            time.sleep(_WAIT_S)
+            continue
+        waiting = [scan for scan in waiting if scan.case not in held]
+        if not waiting:
+            return failed
+
+
+def _predict_alone(
+    model: Model, scans: Sequence[Scan], folder: Path, config: InferenceConfig, *, overwrite: bool
+) -> dict[str, str]:
+    """Predict scans that no other process predicts into the folder; return the failed cases with their reasons."""
+    failed: dict[str, str] = {}
+    index = MaskIndex(folder, model.card.description)
+    done = index.read_cases()
+    _refuse_other_files(scans, folder, done, overwrite=overwrite)
+    remove_unfinished(folder / scan.mask_name for scan in scans)
+    remaining, unchecked = (scans, set()) if overwrite else _remaining(model, scans, folder, config, done)
+    for scan in track(remaining, "Predict"):
+        path = folder / scan.mask_name
+        try:
+            if scan.trouble:
+                raise DataError(scan.trouble)
+            checked = model.check(scan.case, scan.images, accepted=scan.accepted, resample=scan.resample)
+            if scan.case in unchecked:
+                checked.read()
+                index.change({scan.case: {**done[scan.case], "faults": _fault_rows(checked.faults)}})
+                continue
+            making = describe_making(model, config, resample=scan.resample)
+            entry = {"image_sha256": hash_images(scan.images), **making}
+            done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
+            index.change({scan.case: done[scan.case]}, drop=[scan.case])
+            start = time.monotonic()
+            model.predict_file(scan.images, config, path, read=checked.read)
+            entry["seconds"] = round(time.monotonic() - start, 2)
+            index.change({scan.case: {**entry, "faults": _fault_rows(checked.faults)}})
+        except InputError:  # not specific to the case: a full disk, or unusable options
+            raise
+        except Exception as error:  # continue with the other cases
+            failed[scan.case] = _reason(error, model)
+            if scan.case in done:
+                path.unlink(missing_ok=True)  # an old mask must not be mistaken for this scan's
+            index.change(failed={scan.case: failed[scan.case]}, drop=[scan.case])
+    index.change()  # also where nothing was left to predict
     return failed
 
 

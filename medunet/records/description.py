@@ -17,10 +17,10 @@ from medunet.base.package_data import package_data_path
 from medunet.base.record import Record
 
 Modality = Literal["CT", "MR", "PET", "other"]
-# The plausible voxel sizes in mm: below them lie lengths in metres that are said to be in mm. Micro-CT has 2 µm or
+# The plausible voxel sizes in mm: below them lie lengths in metres that are said to be in mm. Micro-CT has 5 µm or
 # more, MR microscopy 10 µm, small-animal PET 0.1 mm; "other" includes microscopy and OCT.
 SPACING_MM: dict[Modality, tuple[float, float]] = {
-    "CT": (0.002, 12.0),
+    "CT": (0.005, 12.0),
     "MR": (0.005, 12.0),
     "PET": (0.05, 12.0),
     "other": (0.0001, 12.0),

@@ -11,7 +11,6 @@ from conftest import TINY
 from medunet import __version__
 from medunet.base import processor
 from medunet.base.files import read_json
-from medunet.cli import app as cli
 from medunet.cli import review
 from medunet.commands.manifest import run_manifest
 from medunet.commands.predict import run_predict
@@ -24,26 +23,6 @@ from medunet.runs.run import Run, open_run
 from medunet.scoring.tables import read_lesions, read_scores
 
 LESIONS = "scoring.lesions={tumour: lits}"
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Return a function that runs `medunet ...` and gives exit code and all output with line breaks removed."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["medunet", *(str(argument) for argument in arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        output = capsys.readouterr()
-        text = " ".join((output.out + output.err).split())
-        assert "Traceback" not in text
-        return code, text
-
-    return run
 
 
 def test_all_commands_in_turn(call, finished_run: Run, tmp_path):

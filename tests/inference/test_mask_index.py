@@ -121,7 +121,7 @@ def test_processes_share_a_folder_and_no_case(
         broken = Scan("broken", [tmp_path / "none.nii.gz"])
         assert list(predict_scans(model, [scans[1], broken], tmp_path / "out", OPTIONS)) == ["broken"]
         with pytest.raises(LockedError, match=f"`medunet predict` for {scans[0].case} is already running"):
-            predict_scans(model, scans, tmp_path / "out", OPTIONS)
+            predict_scans(model, scans[:1], tmp_path / "out", OPTIONS)
         predict_file(self, *args, **kwargs)
 
     monkeypatch.setattr(Model, "predict_file", predict_meanwhile)
@@ -132,6 +132,33 @@ def test_processes_share_a_folder_and_no_case(
     )
     assert index["failed"] == {"broken": "none.nii.gz: no such file"}
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_cases_that_two_folds_hold_out_wait_until_the_other_is_done(
+    model: Model,
+    scans: list[Scan],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a test set does in folds that are predicted in parallel."""
+    caplog.set_level(logging.INFO)
+    other, waits = hold(tmp_path, "predict", [scans[1].case]), []
+
+    def end_the_other(seconds: float) -> None:
+        waits.append(seconds)
+        assert [path.name for path in tmp_path.glob("[!.]*.gz")] == [scans[0].mask_name]
+        other.__exit__(None, None, None)
+
+    monkeypatch.setattr("medunet.inference.predict.time.sleep", end_the_other)
+    other.__enter__()
+    assert predict_scans(model, scans, tmp_path, OPTIONS) == {}
+    assert len(waits) == 1
+    assert (
+        f"Waiting for cases that two commands were given: `medunet predict` for {scans[1].case}"
+        in caplog.text
+    )
+    assert {path.name for path in tmp_path.glob("*.*")} == {*(scan.mask_name for scan in scans), "index.json"}
 
 
 KILLED = """
@@ -177,6 +204,6 @@ def test_killed_while_a_mask_is_written_nothing_half_is_left(
 def test_a_lock_leaves_the_folder_of_a_refused_prediction_away(
     model: Model, scans: list[Scan], tmp_path: Path
 ) -> None:
-    with hold(tmp_path / "out", "predict", [scans[0].case]), pytest.raises(LockedError):
+    with hold(tmp_path / "out", "predict", [scan.case for scan in scans]), pytest.raises(LockedError):
         predict_scans(model, scans, tmp_path / "out", OPTIONS)
     assert not (tmp_path / "out").exists()

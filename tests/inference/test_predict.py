@@ -178,7 +178,7 @@ def test_a_full_disk_stops_prediction_and_is_no_fault_of_the_case(own_run: Run, 
         (
             np.eye(8)[None].repeat(8, 0),
             np.diag([60.0, 60, 60, 1]),
-            "N007 implausible spacing: CT: 60 × 60 × 60 mm (expected: 0.002 to 12 mm along each axis)",
+            "N007 implausible spacing: CT: 60 × 60 × 60 mm (expected: 0.005 to 12 mm along each axis)",
         ),
         (np.eye(8)[None].repeat(8, 0), np.diag([1.0, 1, 0, 1]), "N009"),
     ],

@@ -16,7 +16,6 @@ from medunet.records.run_folder import RunFolder
 from medunet.reporting.report import report_run
 from medunet.reporting.scores import measures
 from medunet.reporting.summaries import CohortSummary, SummaryRow, summarise_cohort, summary_rows
-from medunet.scoring.intervals import bootstrap_interval
 from medunet.scoring.tables import read_scores
 
 
@@ -43,10 +42,14 @@ def test_summaries_count_everything_and_average_nothing_infinite(tmp_path: Path)
     # A missing and a failed case count as 0 in Dice: (0.9 + 0.95 + 0.5 + 0 + 0) / 5.
     liver = rows["liver", "dice"].metric
     assert (liver.mean, liver.median) == (pytest.approx(0.47), pytest.approx(0.5))
-    assert (liver.mean_low, liver.mean_high) == bootstrap_interval([0.9, 0.95, 0.5, 0.0, 0.0])
-    by_case = [0.25, 0.0, 0.0, 0.9, 0.475]
-    assert (summary.mean_dice, summary.num_averaged) == (pytest.approx(0.325), 5)
-    assert (summary.low, summary.high) == pytest.approx(bootstrap_interval(by_case))
+    assert math.isnan(liver.mean_low)  # five cases have no interval
+    assert (summary.dice.mean, summary.dice.num_cases) == (pytest.approx(0.325), 5)
+    assert summary.dice.no_interval == "5 cases, fewer than 10"
+    many = pd.concat([SCORES.assign(case=SCORES["case"] + str(number)) for number in range(3)])
+    by_case = [0.25, 0.0, 0.0, 0.9, 0.475] * 3
+    dice = summarise_cohort(many, tmp_path / "scores.json").dice
+    assert dice.low < dice.mean < dice.high
+    assert dice.mean == pytest.approx(sum(by_case) / 15)
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def test_means_are_those_of_scores_json(run: RunFolder) -> None:
     stored["summary"][0]["metrics"]["dice"]["mean"] = 0.125
     change_stored(run, summary=stored["summary"], mean_dice=0.25, about={"seed": 1})
     summary = summarise(run)
-    assert (summary.mean_dice, summary.remark, summary.about) == (0.25, "", {"seed": 1})
+    assert (summary.dice.mean, summary.remark, summary.about) == (0.25, "", {"seed": 1})
     assert summary.targets["liver"].metrics["dice"].mean == 0.125
     penalised = {column for (label, column), row in rows_of(summary, SCORES).items() if row.is_penalised}
     assert penalised == {"hd_mm"}
@@ -78,7 +81,7 @@ def test_means_are_those_of_scores_json(run: RunFolder) -> None:
 def test_computed_and_stored_are_the_same_but_for_penalties(run: RunFolder) -> None:
     scores = read_scores(run.scores)
     stored, computed = summarise(run), summarise_cohort(scores, run.root / "none.json")
-    assert computed.mean_dice == pytest.approx(stored.mean_dice)
+    assert computed.dice.mean == pytest.approx(stored.dice.mean)
     for label, own in stored.targets.items():
         for measure in measures(scores):
             metric, other = own.metrics[measure.column], computed.targets[label].metrics[measure.column]

@@ -71,6 +71,7 @@ def test_ignored_voxels_are_neither_right_nor_wrong(labels: np.ndarray, tmp_path
         write_volume(tmp_path / f"{name}.nii.gz", array, AFFINE)
     pair = Pair("a", tmp_path / "r.nii.gz", tmp_path / "p.nii.gz")
     scores = score_pairs([pair], TARGETS, TARGETS, ignore_value=255)
+    scores = [replace(score, reference_sha256="", prediction_sha256="") for score in scores]
     assert list(map(repr, scores)) == [repr(liver), repr(tumour)]  # a score that was not computed is NaN
     assert score_pairs([pair], TARGETS, TARGETS)[1].fp == 1
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from medunet.records.scores import CaseScore, Note
@@ -54,7 +55,5 @@ def test_a_table_gives_reasons_and_notes_back(tmp_path: Path) -> None:
     assert table["reason"].tolist() == [score.reason for score in scores]
     assert table["notes"].tolist() == [score.notes for score in scores]
     path = tmp_path / "scores.csv"
-    path.write_text(
-        "\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines() if "b," not in line)
-    )
+    pd.read_csv(path, dtype=str).iloc[[0, 2]].drop(columns="reason").to_csv(path, index=False)
     assert read_scores(path)["notes"].tolist() == [(), ()]

@@ -1,86 +1,19 @@
-"""Intervals, tests and rankings: answers worked out by hand, and the degenerate samples."""
+"""Tests and rankings: answers worked out by hand, several cases of a patient, and the degenerate samples."""
 
 import itertools
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, kendalltau, rankdata, wilcoxon
+from scipy.stats import kendalltau, rankdata, wilcoxon
 
-from medunet.scoring import statistics
 from medunet.scoring.statistics import (
     _kendall_tau,
     adjust_holm,
-    bootstrap_interval,
-    bootstrap_intervals,
+    average_by_unit,
     rank_stability,
     signed_rank_p,
 )
-
-
-@pytest.mark.parametrize("values", [[], [0.7]])
-def test_fewer_than_two_values_have_no_interval(values: list[float]) -> None:
-    intervals = bootstrap_intervals(values)
-    assert all(math.isnan(bound) for bound in (*intervals.mean, *intervals.median))
-
-
-def test_a_constant_sample_has_an_interval_of_no_width() -> None:
-    assert bootstrap_interval([0.5] * 4) == (0.5, 0.5)
-    assert bootstrap_interval([0.0, 0.0]) == (0.0, 0.0)
-    rounded = bootstrap_interval([0.1 + 0.2, 0.3])  # equal but for rounding
-    assert rounded == (pytest.approx(0.3), pytest.approx(0.3))
-    assert bootstrap_intervals([0.5] * 4).median == (0.5, 0.5)
-
-
-def test_the_mean_of_a_normal_sample_has_the_interval_of_theory() -> None:
-    values = np.random.default_rng(1).normal(10.0, 2.0, 200)
-    half = 1.96 * values.std(ddof=1) / math.sqrt(200)
-    low, high = bootstrap_interval(values)
-    assert low == pytest.approx(values.mean() - half, abs=0.15 * half)
-    assert high == pytest.approx(values.mean() + half, abs=0.15 * half)
-
-
-def test_the_interval_is_seeded_and_follows_a_skewed_sample() -> None:
-    values = [1.0] * 19 + [0.0]  # mean 0.95: far below is likelier than far above
-    low, high = bootstrap_interval(values)
-    assert (low, high) == bootstrap_interval(values)
-    assert low < 0.95 < high <= 1
-    assert 0.95 - low > high - 0.95
-
-
-@pytest.mark.parametrize("size", [2, 7, 40, 301])
-def test_intervals_are_scipys(size: int) -> None:
-    values = np.random.default_rng(size).lognormal(0.0, 1.5, size)
-    intervals = bootstrap_intervals(values)
-    for statistic, method, ours in (
-        (np.mean, "BCa", intervals.mean),
-        (np.median, "percentile", intervals.median),
-    ):
-        theirs = bootstrap(
-            (values,),
-            statistic,
-            n_resamples=2000,
-            vectorized=True,
-            method=method,
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        assert ours == pytest.approx((theirs.low, theirs.high), rel=1e-9)
-
-
-def test_resamples_drawn_in_batches_are_as_many(monkeypatch) -> None:
-    values = np.random.default_rng(2).normal(10.0, 2.0, 90)
-    whole = bootstrap_intervals(values)
-    monkeypatch.setattr(statistics, "_BATCH", 90 * 300)  # the last batch is of 200
-    batched = bootstrap_intervals(values)
-    assert batched.mean == pytest.approx(whole.mean, abs=0.05)
-    assert batched.median == pytest.approx(whole.median, abs=0.1)
-
-
-def test_the_interval_of_a_median_ignores_a_tail() -> None:
-    values = [*np.linspace(1.0, 2.0, 30), 1000.0]
-    intervals = bootstrap_intervals(values)
-    assert 1 < intervals.median[0] < 1.5 < intervals.median[1] < 2
-    assert intervals.mean[1] > 50
 
 
 def test_signed_ranks_by_hand() -> None:
@@ -118,6 +51,46 @@ def test_differences_that_prove_nothing() -> None:
     assert signed_rank_p([1e-12, -1e-13, 0.0, 0.0, 0.0, 0.0]) == 1.0  # rounding is no difference
 
 
+def test_a_patients_cases_are_one_difference() -> None:
+    differences = [0.1, 0.3, -0.2, math.inf, 1.0, math.inf, -math.inf, 0.5]
+    patients = ["a", "a", "b", "c", "c", "d", "d", "d"]
+    assert average_by_unit(differences, patients) == pytest.approx([0.2, -0.2, math.inf, 0.5])
+
+
+@pytest.mark.parametrize("size", [12, 60])
+def test_the_test_by_patient_is_scipys_on_their_means(size: int) -> None:
+    by_patient = np.random.default_rng(size).normal(0.2, 1.0, (size, 3))
+    patients = np.repeat(np.arange(size), 3).tolist()
+    ours = signed_rank_p(average_by_unit(by_patient.ravel(), patients))
+    assert ours == pytest.approx(wilcoxon(by_patient.mean(axis=1)).pvalue)
+    alone = by_patient[:, 0]  # one case of each patient: nothing changes
+    assert signed_rank_p(average_by_unit(alone, range(size))) == pytest.approx(wilcoxon(alone).pvalue)
+
+
+def test_scans_of_a_patient_that_are_alike_prove_no_more_than_one() -> None:
+    generator = np.random.default_rng(0)
+    rejected = {"cases": 0, "patients": 0}
+    for _ in range(300):
+        differences = np.repeat(generator.normal(0.0, 1.0, 12), 3) + generator.normal(0.0, 0.1, 36)
+        patients = np.repeat(np.arange(12), 3).tolist()
+        rejected["cases"] += signed_rank_p(differences) < 0.05
+        rejected["patients"] += signed_rank_p(average_by_unit(differences, patients)) < 0.05
+    assert rejected["cases"] > 0.15 * 300  # three times as often as it should, without any difference
+    assert rejected["patients"] < 0.08 * 300
+
+
+def test_rankings_resample_whole_patients() -> None:
+    # The second method wins both scans of 5 of 12 patients by as much as it loses those of the others.
+    patient_values = np.array([[0.5, 0.6]] * 5 + [[0.5, 0.4]] * 7)
+    alone = rank_stability(patient_values, "mean_then_rank", higher_is_better=True)
+    twice = np.repeat(patient_values, 2, axis=0)
+    patients = np.repeat(np.arange(12), 2).tolist()
+    together = rank_stability(twice, "mean_then_rank", higher_is_better=True, units=patients)
+    assert together.shares == alone.shares
+    as_cases = rank_stability(twice, "mean_then_rank", higher_is_better=True)
+    assert as_cases.shares[0][0] > together.shares[0][0] + 0.02  # too sure
+
+
 def test_holm_by_hand() -> None:
     # 0.01·3, 0.03·2 and 0.04·1, which may not fall below 0.06 again; NaN is no fourth one.
     adjusted = adjust_holm([0.01, 0.04, math.nan, 0.03])
@@ -132,7 +105,7 @@ def test_a_method_that_always_wins_is_always_first() -> None:
     assert stability.scores == pytest.approx((0.8, 0.5))
     assert stability.ranks == (1, 2)
     assert stability.shares == ((1.0, 0.0), (0.0, 1.0))
-    assert (stability.tau_mean, stability.tau_low) == (1.0, 1.0)
+    assert stability.tau_mean == 1.0
     turned = rank_stability(values, "rank_then_mean", higher_is_better=False)
     assert turned.ranks == (2, 1)
     assert turned.scores == (2.0, 1.0)
@@ -155,7 +128,9 @@ def test_shares_and_tau_of_an_unstable_ranking() -> None:
     assert stability.shares[0][0] == pytest.approx(0.25, abs=0.05)
     assert sum(stability.shares[0]) == pytest.approx(1)
     assert stability.tau_mean == pytest.approx(0.5, abs=0.1)
-    assert stability.tau_low == -1.0
+    assert math.isnan(stability.tau_low)  # two cases are too few for an end of an interval
+    ten = rank_stability(np.array([[0.5, 0.7], [0.5, 0.4]] * 5), "mean_then_rank", higher_is_better=True)
+    assert ten.tau_low == -1.0
 
 
 def test_infinite_distances_rank_behind_finite_ones() -> None:

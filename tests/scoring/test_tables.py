@@ -20,7 +20,8 @@ TARGETS = {"liver": (1, 2), "tumour": (2,)}
 COLUMNS = (
     "case,label,status,surface,dice,iou,precision,recall,f1,specificity,accuracy,"
     "hd_mm,hd95_mm,assd_mm,masd_mm,nsd_1mm,nsd_2mm,reference_ml,predicted_ml,"
-    "f2,balanced_accuracy,mcc,kappa,difference_ml,relative_difference,reason"
+    "f2,balanced_accuracy,mcc,kappa,difference_ml,relative_difference,reason,"
+    "patient,reference_sha256,prediction_sha256"
 )
 
 
@@ -136,7 +137,12 @@ def test_json_has_null_and_status(scores: list[CaseScore], tmp_path: Path) -> No
     write_scores(scores, tmp_path, about={"medunet_version": "1"}, targets=TARGETS)
     content = json.loads((tmp_path / "scores.json").read_text())
     of_view = ["specificity", "accuracy", "balanced_accuracy", "mcc", "kappa"]
-    assert content["about"] == {"medunet_version": "1", "depend_on_field_of_view": of_view}
+    intervals = content["about"].pop("intervals")
+    assert "bootstrap over patients" in intervals
+    assert content["about"] == {"medunet_version": "1", "by": [], "depend_on_field_of_view": of_view}
+    assert content["mean_dice_interval"]["low"] is None
+    assert content["mean_dice_interval"]["no_interval"] == "7 cases, fewer than 10"
+    assert content["summary"][0]["metrics"]["dice"]["no_interval"] == "7 cases, fewer than 10"
     assert content["mean_dice"] == pytest.approx(mean_dice(scores))
     missed = next(row for row in content["scores"] if row["status"] == "missed")
     assert missed["hd95_mm"] is None

@@ -13,16 +13,18 @@ _CHAPTERS = {
     "S": "The dataset and its split",
 }
 _HEAD = """\
-# Faults reported by `medunet check` and `medunet import-dicom`
+# Faults reported by `medunet check`, `medunet predict` and `medunet import-dicom`
 
-Each fault has a stable code, the case, the measured value and the expected value. An **error** prevents training, a
-**warning** should be looked at, a **note** needs no action. Some codes with severity "error" are warnings under the
-conditions given in their section.
+Each fault has a stable code, the case, the measured value and the expected value. An **error** prevents training, and
+the prediction of a new scan; a **warning** should be looked at, a **note** needs no action. Some codes with severity
+"error" are warnings under the conditions given in their section.
 
 To resolve an error, correct the file and check again; exclude the case with
 `medunet check RUN --exclude CASE=REASON`; or, if the fault is known and harmless, accept it with
-`medunet check RUN --accept CODE:CASE=REASON`. Accepted faults are still shown in tables and on pages, with the
-reason. A fault of the whole dataset has no case: `--accept S010:='a rare label'`.
+`medunet check RUN --accept CODE:CASE=REASON`, or `--accept CODE` for all cases. Accepted faults are still shown in
+tables and on pages, with the reason. A fault of the whole dataset has no case: `--accept S010:='a rare label'`.
+Faults with which a file cannot be used, such as truncated voxels, cannot be accepted. `medunet predict` takes
+`--accept CODE` and `--accept CODE:CASE` for new scans.
 
 This page is generated from the catalogue in `medunet/dataset/checks/fault_catalogue.py`.
 """

@@ -19,8 +19,9 @@ from medunet.base.progress import track
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.manifest_checks import read_faults, write_faults
 from medunet.dataset.dicom.conversion import Job, Outcome, convert, fail_unexpectedly, keep
+from medunet.dataset.dicom.joining import join_single_slices
 from medunet.dataset.dicom.pseudonyms import ORIGINALS, Pseudonyms
-from medunet.dataset.dicom.series import Tree, fingerprint_files, read_tree
+from medunet.dataset.dicom.series import Tree, fingerprint_files, read_tree, sort_series
 from medunet.dataset.dicom.series_checks import check_series
 from medunet.dataset.dicom.tables import (
     Journal,
@@ -34,7 +35,7 @@ from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
 
-_VERSION = 1  # of the imported volumes; increment it when they change, so that all are imported again
+_VERSION = 2  # of the imported volumes; increment it when they change, so that all are imported again
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -46,6 +47,7 @@ class Imported:
     faults: tuple[Fault, ...]
     manifests: dict[str, Manifest]  # by file name
     num_others: int  # files of this tree that are not DICOM images
+    num_again: int = 0  # further links to files of this tree
 
 
 def import_tree(
@@ -81,13 +83,17 @@ def import_tree(
     journal = Journal(out)
     earlier = read_faults(out / "checks.json") if (out / "checks.json").exists() else []
     found = read_tree(tree, leave_out=out, workers=workers)
+    found = replace(found, series=tuple(sort_series(join_single_slices(found.series))))
     if not found.series and not found.unreadable:
         raise InputError(
-            f"no DICOM image among its {found.num_others} files", where=str(tree), hint="Check the path."
+            f"no DICOM image among its {found.num_others} files"
+            + (f", without {len(found.left_out)} folders that are not read" if found.left_out else ""),
+            where=str(tree),
+            hint="Check the path. Hidden folders are read only if they are given as the path themselves.",
         )
     _remove_leftovers(out)
     jobs, changed = _name_jobs(found, names, tree, out, repair)
-    faults = _unreadable_faults(found, names, tree)
+    faults = [*_unreadable_faults(found, names, tree), *_alike_faults(jobs, names)]
     for case in changed:  # before names.write, so that a kill leaves no stale volume
         _image(out, case).unlink(missing_ok=True)
         journal.drop(case)  # its row in series.json, too, if this import is killed
@@ -107,6 +113,7 @@ def import_tree(
         faults=tuple(sorted(faults, key=_sort_key)),
         manifests=make_manifests((rows[case] for case in sorted(rows)), description),
         num_others=found.num_others,
+        num_again=found.num_again,
     )
     write_manifests(imported.manifests, out)
     write_faults(imported.faults, out)
@@ -161,11 +168,27 @@ def _name_jobs(
 
 
 def _unreadable_faults(found: Tree, names: Pseudonyms, tree: Path) -> list[Fault]:
-    """Give pseudonyms to the files that cannot be read, and return a fault for each."""
+    """Give pseudonyms to the files and folders that are not read, and return a fault for each."""
     faults = []
-    for file in found.unreadable:
+    not_read = [("D009", "file", file) for file in found.unreadable]
+    not_read += [("D024", "folder", folder) for folder in found.left_out]
+    for code, subject, file in not_read:
         entry = names.name_file(file.path.relative_to(tree).as_posix())
-        faults.append(make_fault("D009", entry.case, "file", f"{file.why} (named in originals.csv)"))
+        faults.append(make_fault(code, entry.case, subject, f"{file.why} (named in originals.csv)"))
+    return faults
+
+
+def _alike_faults(jobs: Sequence[Job], names: Pseudonyms) -> list[Fault]:
+    """Return a fault for each patient of the jobs whose ID differs from another one's only in letter case."""
+    first_of: dict[str, Job] = {}
+    for job in jobs:
+        first_of.setdefault(job.patient, job)
+    faults = []
+    for group in names.alike_patients():
+        for patient in group[1:]:
+            if (first := first_of.get(patient)) is not None:
+                text = f"the PatientIDs of {' and '.join(group)} differ only in letter case"
+                faults.append(make_fault("D023", first.case, first.part.modality, text))
     return faults
 
 

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,7 +17,7 @@ from medunet.base.errors import InputError
 
 ORIGINALS = "originals.csv"
 
-_PATIENT = r"p(\d+)"
+_NUMBERED = r"(p\d+_s|p|f)(\d+)"
 _BYTES = "surrogateescape"  # keeps folder names that are not valid UTF-8
 _FORMULA = (
     "=",
@@ -48,10 +49,12 @@ class Pseudonyms:
     """The pseudonyms in one output folder, each with its original."""
 
     def __init__(self, originals: Iterable[Original] = ()) -> None:
-        self._originals = {(entry.series_key, entry.part): entry for entry in originals}
-        self._patients = {
-            entry.patient_key: entry.patient for entry in self._originals.values() if entry.patient
-        }
+        self._originals: dict[tuple[str, int], Original] = {}
+        self._parts: dict[str, set[int]] = {}  # of each series
+        self._patients: dict[str, str] = {}  # pseudonym of each patient key
+        self._highest: dict[str, int] = {}  # number of patients, of each patient's volumes, and of files
+        for entry in originals:
+            self.put(entry)
 
     @classmethod
     def read(cls, folder: Path) -> "Pseudonyms":
@@ -77,14 +80,12 @@ class Pseudonyms:
 
     def name_volume(self, patient_key: str, series_key: str, part: int) -> Original:
         """Return the pseudonym of a volume, such as `p0001_s01`: its existing one, or the patient's next."""
-        if (found := self.find(series_key, part)) and found.patient_key == patient_key:
+        if (found := self.find(series_key, part)) and _one_form(found.patient_key) == _one_form(patient_key):
             return found
-        patient = self._patients.get(patient_key)
+        patient = self._patients.get(_one_form(patient_key))
         if patient is None:
-            patient = f"p{1 + _highest(self._patients.values(), _PATIENT):04}"
-            self._patients[patient_key] = patient
-        cases = (entry.case for entry in self._originals.values())
-        number = 1 + _highest(cases, rf"{patient}_s(\d+)")
+            patient = f"p{1 + self._highest.get('p', 0):04}"
+        number = 1 + self._highest.get(f"{patient}_s", 0)
         return self.put(Original(f"{patient}_s{number:02}", patient, patient_key, series_key, part))
 
     def name_file(self, path: str) -> Original:
@@ -92,8 +93,15 @@ class Pseudonyms:
         key = f"file {path}"
         if found := self._originals.get((key, 1)):
             return found
-        number = 1 + _highest((entry.case for entry in self._originals.values()), r"f(\d+)")
+        number = 1 + self._highest.get("f", 0)
         return self.put(Original(f"f{number:04}", "", "", key, 1, folder=path))
+
+    def alike_patients(self) -> list[list[str]]:
+        """Return groups of pseudonyms of patients whose keys differ only in letter case."""
+        groups: dict[str, list[str]] = {}
+        for key, patient in self._patients.items():
+            groups.setdefault(key.casefold(), []).append(patient)
+        return [sorted(group) for group in groups.values() if len(group) > 1]
 
     @property
     def entries(self) -> tuple[Original, ...]:
@@ -106,15 +114,18 @@ class Pseudonyms:
 
     def removed_volumes(self, series_key: str, num_parts: int) -> list[Original]:
         """Return the entries of volumes that a series no longer has, now that it has `num_parts` volumes."""
-        return [
-            entry
-            for entry in self._originals.values()
-            if entry.series_key == series_key and entry.part > num_parts
-        ]
+        parts = sorted(part for part in self._parts.get(series_key, ()) if part > num_parts)
+        return [self._originals[series_key, part] for part in parts]
 
     def put(self, entry: Original) -> Original:
         """Add an entry, or replace the one of the same volume, and return it."""
         self._originals[entry.series_key, entry.part] = entry
+        self._parts.setdefault(entry.series_key, set()).add(entry.part)
+        if entry.patient:
+            self._patients.setdefault(_one_form(entry.patient_key), entry.patient)
+        for name in (entry.case, entry.patient):
+            if match := re.fullmatch(_NUMBERED, name):
+                self._highest[match[1]] = max(self._highest.get(match[1], 0), int(match[2]))
         return entry
 
     def write(self, folder: Path) -> None:
@@ -151,9 +162,9 @@ class Pseudonyms:
             ) from error
 
 
-def _highest(names: Iterable[str], pattern: str) -> int:
-    matches = (re.fullmatch(pattern, name) for name in names)
-    return max((int(match.group(1)) for match in matches if match), default=0)
+def _one_form(key: str) -> str:
+    """Return a text in Unicode's composed form, since some systems write the same letters in two ways."""
+    return unicodedata.normalize("NFC", key)
 
 
 def _is_whole(row: dict[str, str]) -> bool:

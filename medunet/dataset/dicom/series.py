@@ -1,11 +1,10 @@
 """DICOM files of a folder tree, recognised by content and grouped into series.
 
 The files of a series have the same SeriesInstanceUID. If an archive has removed it, they have the same patient,
-study, frame of reference, series number and folder.
+study, frame of reference, series number and folder. Files that are linked several times are read once.
 """
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,11 @@ from medunet.base.files import hash_value
 from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.processor import usable_cores
 from medunet.base.progress import track
+from medunet.dataset.dicom.tree_files import UnreadableFile, find_files, points_elsewhere
 from medunet.imaging.dicom import DicomFile, is_dicom, read_file
 
 _FILES_AT_ONCE = 256
 _LIKE_VOXELS = 2_000_000  # equivalent cost of reading so many headers, for `choose_workers`
-
-
-@dataclass(frozen=True)
-class UnreadableFile:
-    """A DICOM file that cannot be read, or a folder that cannot be opened, with the reason."""
-
-    path: Path
-    why: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +28,7 @@ class Series:
     key: str
     patient_key: str
     files: tuple[DicomFile, ...]
+    num_joined: int = 0  # series of one slice that were joined to this one
 
     @property
     def patient_is_named(self) -> bool:
@@ -50,12 +43,14 @@ class Tree:
     series: tuple[Series, ...]  # ordered by patient, study date, series number and key
     unreadable: tuple[UnreadableFile, ...]
     num_others: int  # files that are not DICOM images, and DICOMDIRs
+    left_out: tuple[UnreadableFile, ...] = ()  # folders that are not read
+    num_again: int = 0  # further links to files that are read
 
 
 def read_tree(root: Path, *, leave_out: Path | None = None, workers: int | None = None) -> Tree:
     """Read the headers of all files below `root`, except those below `leave_out`, with a progress bar on stderr."""
-    unreadable: list[UnreadableFile] = []
-    paths = sorted(_regular_files(root, leave_out, unreadable))
+    tree = find_files(root, leave_out)
+    paths, unreadable = tree.paths, list(tree.unreadable)
     chunks = [paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
     num_workers = min(workers or usable_cores(), choose_workers(len(chunks), _LIKE_VOXELS))
     files: list[DicomFile] = []
@@ -72,6 +67,8 @@ def read_tree(root: Path, *, leave_out: Path | None = None, workers: int | None 
         series=tuple(gather_series(files, root)),
         unreadable=tuple(sorted(unreadable, key=lambda file: file.path)),
         num_others=num_others,
+        left_out=tuple(tree.left_out),
+        num_again=tree.num_again,
     )
 
 
@@ -86,6 +83,8 @@ def read_headers(paths: Sequence[Path]) -> list[DicomFile | UnreadableFile]:
             continue
         if file is not None:
             found.append(file)
+        elif why := points_elsewhere(path):
+            found.append(UnreadableFile(path, why))
     return found
 
 
@@ -98,29 +97,17 @@ def gather_series(files: Iterable[DicomFile], root: Path) -> list[Series]:
         Series(key, _patient_key(group[0], root), tuple(sorted(group, key=lambda file: file.path)))
         for key, group in groups.items()
     ]
+    return sort_series(series)
+
+
+def sort_series(series: Iterable[Series]) -> list[Series]:
+    """Sort series by patient, study date, series number and key."""
     return sorted(series, key=_sort_key)
 
 
 def fingerprint_files(files: Iterable[DicomFile], how: object) -> str:
     """Return a hash of the UIDs, sizes and modification times of files, and of the import settings `how`."""
     return hash_value([sorted([file.instance_uid, file.size, file.modified_ns] for file in files), how])
-
-
-def _regular_files(root: Path, leave_out: Path | None, unreadable: list[UnreadableFile]) -> Iterator[Path]:
-    """Yield the files below `root`; folders and files that cannot be accessed are appended to `unreadable`."""
-
-    def keep(error: OSError) -> None:
-        unreadable.append(UnreadableFile(Path(error.filename), error.strerror or "cannot be opened"))
-
-    avoided = leave_out.resolve() if leave_out else None
-    for folder, folders, names in os.walk(root, onerror=keep):
-        folders[:] = [name for name in folders if (Path(folder) / name).resolve() != avoided]
-        for path in (Path(folder) / name for name in names):
-            try:
-                if path.is_file():
-                    yield path
-            except OSError as error:
-                keep(error)
 
 
 def _series_key(file: DicomFile, root: Path) -> str:

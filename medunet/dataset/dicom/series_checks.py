@@ -70,6 +70,9 @@ def check_series(series: Series, *, repair: bool = False) -> list[Part]:
     slices, common = _usable_slices(series, subject)
     if not series.patient_is_named:
         common.append(make_fault("D017", "", subject, "PatientID is empty"))
+    if series.num_joined:
+        text = f"{series.num_joined} series of one slice each"
+        common.append(make_fault("D022", "", subject, text))
     if not slices:
         return [Part(series, 1, None, tuple(common))]
     slices, found = _without_copies(slices, subject)
@@ -82,7 +85,7 @@ def check_series(series: Series, *, repair: bool = False) -> list[Part]:
         return [Part(series, 1, None, (*common, *found))]
     slices, strays = split_strays(slices)
     for difference, group in strays:
-        text = f"{_count(len(group))}: another {difference}; the other slices are complete without"
+        text = f"{_count(len(group))}: another {difference}; the other slices are complete without them"
         common.append(make_fault("D001", "", subject, text, severity="warning"))
     if found := _mixed_faults(slices, subject):
         return [Part(series, 1, None, (*common, *found))]

@@ -147,10 +147,10 @@ class Stack:
 
     @property
     def residual_mm(self) -> float:
-        """Largest distance of a slice's corner from where the grid without tilt or gaps has it."""
+        """Largest distance of a slice's corner from the grid, or of the last slice from the normal, in mm."""
         columns, rows, _ = self.shape
         origin, step, along_rows, along_columns = self._grid()
-        worst = 0.0
+        worst = self.drift_mm
         for one, place, position in zip(self.slices, self.places, self.positions_mm, strict=True):
             own = np.reshape(one.frame.orientation or (), (2, 3))
             own = own / np.linalg.norm(own, axis=1, keepdims=True)

@@ -40,10 +40,13 @@ def learn_endings(cases: Iterable[Case], description: Description) -> dict[str, 
     known = len(found) == len(description.channels) and all(
         len(endings) <= _MOST_ENDINGS and "" not in endings for endings in found.values()
     )
-    distinct = sum(map(len, found.values())) == len(
-        {ending for endings in found.values() for ending in endings}
+    distinct = sum(map(len, found.values())) == len(set().union(*found.values()))
+    shared = len({frozenset(endings) for endings in found.values()}) == 1  # one file holds all channels
+    return (
+        {name: tuple(sorted(endings)) for name, endings in found.items()}
+        if known and (distinct or shared)
+        else {}
     )
-    return {name: tuple(sorted(endings)) for name, endings in found.items()} if known and distinct else {}
 
 
 def _common_start(first: str, last: str) -> str:
@@ -55,10 +58,17 @@ def _common_start(first: str, last: str) -> str:
 
 
 def known_endings(description: Description, learnt: Endings) -> dict[str, str]:
-    """Return the channel of each known ending: those of the description or, if it has none, those learnt."""
-    return channel_endings(description) or {
-        ending: channel for channel, endings in learnt.items() for ending in endings
-    }
+    """Return the channel of each known ending: those of the description or, if it has none, those learnt.
+
+    The channel is "" if a file with this ending holds all channels, such as the colours of a picture.
+    """
+    if described := channel_endings(description):
+        return described
+    channels: dict[str, list[str]] = defaultdict(list)
+    for channel, endings in learnt.items():
+        for ending in endings:
+            channels[ending].append(channel)
+    return {ending: names[0] if len(names) == 1 else "" for ending, names in channels.items()}
 
 
 def split_ending(name: str, folder: str, channel_of: Mapping[str, str]) -> tuple[str, str] | None:

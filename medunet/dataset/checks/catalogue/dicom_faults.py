@@ -164,4 +164,27 @@ DICOM_FAULTS: dict[str, FaultKind] = {
         "one SOPInstanceUID per image",
         "Get the series again from its source, and import only one version of it.",
     ),
+    "D022": FaultKind(
+        "series of single slices joined",
+        "warning",
+        "Three or more series of one slice each that have patient, study, frame of reference, description, "
+        "orientation and matrix in common, most of them at the same distance.",
+        "one series per scan",
+        "Check that the slices are of one scan.",
+    ),
+    "D023": FaultKind(
+        "patient IDs that differ only in letter case",
+        "warning",
+        "The PatientIDs of all imported patients.",
+        "one PatientID per patient",
+        "If they are one patient, make sure that the cases are in the same fold.",
+    ),
+    "D024": FaultKind(
+        "folder not read",
+        "note",
+        "Hidden folders, such as `.git`, and links to folders that are read anyway or that contain the tree. Their "
+        "names are in originals.csv.",
+        "folders of scans",
+        "None needed. To import a hidden folder, give it as the path.",
+    ),
 }

@@ -54,7 +54,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
     "N007": FaultKind(
         "implausible spacing",
         "error",
-        "The lengths of the affine's columns, in mm, against what scans of the channel's modality can have: CT 0.002 "
+        "The lengths of the affine's columns, in mm, against what scans of the channel's modality can have: CT 0.005 "
         "to 12 mm, MR 0.005 to 12, PET 0.05 to 12, other 0.0001 to 12.",
         "",
         "Convert the scan again from its source, or set a correct header. Correct the channel's modality in the "

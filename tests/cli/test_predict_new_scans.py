@@ -1,0 +1,134 @@
+"""`medunet predict` on new scans: exit codes, and what the console says of each file and case."""
+
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medunet.dataset.checks.acceptance import accept_faults
+from medunet.imaging.nifti import write_volume
+from medunet.runs.run import Run, open_run
+
+
+@pytest.fixture
+def scans(finished_run: Run, tmp_path: Path) -> Path:
+    """Two good scans, one whose sform was moved by 18 mm, one stored without its intercept, and other files."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name, number in (("good", 0), ("moved", 1), ("offset", 4)):
+        image = nib.load(finished_run.data_root / f"imagesTr/case_{number:02d}.nii.gz")
+        array, affine = np.asarray(image.dataobj), image.affine.copy()
+        if name == "offset":
+            array = array + np.int16(1024)
+        saved = nib.Nifti1Image(array, None)
+        saved.header.set_xyzt_units("mm")
+        saved.set_qform(affine, 1)
+        affine[2, 3] += 18 * (name == "moved")
+        saved.set_sform(affine, 2)
+        nib.save(saved, folder / f"{name}_0000.nii.gz")
+    write_volume(folder / "good_0001.nii.gz", np.zeros((4, 4, 4), np.int16), np.eye(4))
+    (folder / "notes.txt").write_text("x")
+    (folder / "brain.mgz").write_bytes(b"")
+    return folder
+
+
+def test_each_file_and_case_is_told(call, finished_run: Run, scans: Path, tmp_path: Path):
+    model, out = finished_run.folder.model(0), tmp_path / "out"
+    code, text = call("predict", model, scans, "--out", out)
+    assert code == 1
+    assert "left out good_0001.nii.gz: a channel that the model does not use" in text
+    assert "left out notes.txt: of type .txt, which is no scan" in text
+    assert "left out brain.mgz: FreeSurfer's format" in text
+    assert "failed moved: N008 sform and qform disagree: CT: their corners differ by up to 18 mm" in text
+    assert "warning N027 intensities unlike the training scans': offset" in text
+    assert "2 of 3 cases" in text
+    assert sorted(path.name for path in out.glob("*.nii.gz")) == ["good.nii.gz", "offset.nii.gz"]
+    code, text = call("predict", model, scans, "--out", out, "--accept", "N008")
+    assert code == 0
+    assert "accepted N008 sform and qform disagree: moved (their corners" in text
+    assert "warning N027" in text, "a case that is done keeps its warning"
+    assert (out / "moved.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("N008:nobody", "there is no case 'nobody'"),
+        ("X999", "there is no code X999"),
+        ("N003", "a file with N003 (truncated or corrupt voxels) cannot be used"),
+    ],
+)
+def test_what_cannot_be_accepted_is_refused(call, finished_run: Run, scans: Path, tmp_path, entry, message):
+    code, text = call(
+        "predict", finished_run.folder.model(0), scans, "--out", tmp_path / "out", "--accept", entry
+    )
+    assert code == 2
+    assert message in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_case_is_accepted(call, finished_run: Run, scans: Path, tmp_path: Path):
+    shutil.copy(scans / "moved_0000.nii.gz", scans / "other_0000.nii.gz")
+    options = ("--out", tmp_path / "out", "--accept", "N008:moved=the sform is right", "--accept", "N010")
+    code, text = call("predict", finished_run.folder.model(0), scans, *options)
+    assert code == 1
+    assert "failed other: N008" in text
+    assert "accepted N008 sform and qform disagree: moved" in text
+    assert "accepted N010, but no predicted scan has it" in text
+
+
+def test_a_manifest_brings_the_faults_it_accepts(call, finished_run: Run, scans: Path, tmp_path: Path):
+    manifest = finished_run.read_manifest()
+    cases = tuple(
+        case.model_copy(
+            update={"images": {"CT": f"{name}_0000.nii.gz"}, "label": None, "split": "unlabelled"}
+        )
+        for case, name in zip(
+            [case.model_copy(update={"fold": None}) for case in manifest.cases],
+            ("good", "moved"),
+            strict=False,
+        )
+    )
+    listed = manifest.model_copy(update={"cases": cases})
+    listed.write(tmp_path / "manifest.json")
+    arguments = ("predict", finished_run.folder.model(0), tmp_path / "manifest.json", "--data-root", scans)
+    code, text = call(*arguments, "--out", tmp_path / "out")
+    assert code == 1
+    assert f"failed {cases[1].id}: N008" in text
+    accept_faults(listed, [f"N008:{cases[1].id}=the sform is right"]).write(tmp_path / "manifest.json")
+    assert call(*arguments, "--out", tmp_path / "out")[0] == 0
+
+
+def test_held_out_cases_take_the_runs_acceptances(call, own_run: Run):
+    arguments = ("predict", own_run.folder.root, "--data-root", own_run.data_root)
+    code, text = call(*arguments, "--accept", "N008")
+    assert code == 2
+    assert "accepted by `medunet check`" in text
+
+
+def test_the_check_accepts_a_code_in_every_case(call, own_run: Run):
+    for number in (1, 2):
+        path = own_run.data_root / f"imagesTr/case_{number:02d}.nii.gz"
+        image = nib.load(path)
+        affine = image.affine.copy()
+        affine[:3, 3] += 18
+        image.set_sform(affine, 2)
+        nib.save(image, path)
+        label = nib.load(own_run.data_root / f"labelsTr/case_{number:02d}.nii.gz")
+        label.set_sform(affine, 2)
+        nib.save(label, own_run.data_root / f"labelsTr/case_{number:02d}.nii.gz")
+    arguments = ("check", own_run.folder.root, "--data-root", own_run.data_root)
+    assert call(*arguments)[0] == 1
+    code, text = call(*arguments, "--accept", "N008")
+    assert code == 0
+    assert "accepted N008 in 4 place(s)" in text
+    run = open_run(own_run.folder.root, own_run.data_root)
+    assert {(each.code, each.case) for each in run.read_manifest().accepted} == {
+        ("N008", "case_01"),
+        ("N008", "case_02"),
+    }
+    assert call(*arguments)[0] == 0
+    code, text = call("predict", own_run.folder.root, "--data-root", own_run.data_root)
+    assert code == 0, text
