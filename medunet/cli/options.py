@@ -69,7 +69,8 @@ def open_run(
     opened = runs.open_run(run, data_root, config_file=config_file, dataset=dataset, changes=all_changes)
     reasons = dict(opened.config.exclude)
     for entry in exclude or ():
-        case, equals, reason = entry.partition("=")
+        rest, equals, reason = entry[1:].partition("=")  # a case's name may begin with the sign
+        case = entry[:1] + rest
         if not equals or not reason:
             raise InputError(f"'{entry}' has no reason", where="--exclude", hint="Write CASE=REASON.")
         reasons[case] = reason

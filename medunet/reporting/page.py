@@ -55,16 +55,20 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
+_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|(com|lpt)\d)(\.|$)")  # no name of a file on Windows
+
+
 def page_names(case_ids: Iterable[str]) -> dict[str, str]:
     """Return a unique file name for each case id that is safe on every file system.
 
-    An id of letters, digits, `-`, `_` and `.` keeps its name; other names get a part of the id's hash.
+    An id of letters, digits, `-`, `_` and `.` keeps its name; others get a part of the id's hash, as do those that
+    Windows reserves for devices, such as CON.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
     for case_id in sorted(set(case_ids)):
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", case_id).strip(".")[:80]
-        if not name or name != case_id or name.casefold() in taken:
+        if not name or name != case_id or name.casefold() in taken or _DEVICE.match(name):
             name = f"{name or 'case'}-{hashlib.sha256(case_id.encode()).hexdigest()[:10]}"
         taken.add(name.casefold())
         names[case_id] = f"{name}.html"
