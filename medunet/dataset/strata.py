@@ -13,6 +13,7 @@ from medunet.base.progress import track
 from medunet.imaging.volumes import read_header, read_label
 from medunet.records.description import Description
 
+_FEW = 3  # cases with a label are one stratum: thirds would be single cases, which may come to lie in one fold
 _SIZES = ("small", "medium", "large")  # thirds of the cases that have a label
 
 
@@ -69,8 +70,9 @@ def make_strata(
 ) -> dict[str, frozenset[str]]:
     """Return the strata of each case: for every label its absence or its third by volume; and the site if known.
 
-    Thirds are among the cases that have the label; equal volumes are in the same third. The order of the cases does
-    not matter.
+    Thirds are among the cases that have the label; equal volumes are in the same third. A label that only a few cases
+    have is one stratum, so that they are spread over the folds and each fold trains on some of them. The order of the
+    cases does not matter.
 
     Args:
         volumes: case id to label to volume, 0 where absent.
@@ -82,7 +84,8 @@ def make_strata(
         bounds = np.quantile(present, (1 / 3, 2 / 3)) if present else np.zeros(2)
         for case_id, sizes in volumes.items():
             third = _SIZES[int(np.searchsorted(bounds, sizes[label]))]
-            strata[case_id].add(f"{label} {third if sizes[label] > 0 else 'absent'}")
+            kind = third if len(present) > _FEW else _SIZES[0]
+            strata[case_id].add(f"{label} {kind if sizes[label] > 0 else 'absent'}")
     if any(site is not None for site in sites.values()):
         for case_id, site in sites.items():
             strata[case_id].add(f"site {site or 'unknown'}")

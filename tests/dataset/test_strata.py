@@ -9,9 +9,11 @@ import pytest
 
 from medunet.base.errors import InputError
 from medunet.dataset.manifest import make_manifest
+from medunet.dataset.splits import make_folds, stratify_folds
 from medunet.dataset.strata import make_strata, measure_labels
 from medunet.imaging.nifti import write_volume
 from medunet.records.description import Description
+from medunet.records.manifest import Case
 
 LIVER = Description.model_validate(
     {
@@ -125,3 +127,14 @@ def test_leaving_a_case_out_changes_no_other_ones_split(root: Path) -> None:
                 LIVER, root, stratify=stratify, test_share=0.25, exclude={left_out: "motion"}
             )
             assert [case.split for case in after.cases] == [case.split for case in before.cases]
+
+
+@pytest.mark.parametrize("volumes_ml", [(1, 50), (1, 7, 50)])
+def test_the_few_cases_with_a_label_are_spread_so_that_every_fold_trains_on_it(volumes_ml) -> None:
+    sizes = {f"c{number}": {"tumour": 0.0} for number in range(10)}
+    sizes |= {f"t{number}": {"tumour": float(ml)} for number, ml in enumerate(volumes_ml)}
+    cases = [Case(id=name, patient=name, images={"CT": f"{name}.nii"}) for name in sizes]
+    strata = make_strata(sizes, dict.fromkeys(sizes))
+    for seed in range(20):
+        folds = stratify_folds(cases, make_folds(cases, 5, seed), strata, seed)
+        assert len({folds[name] for name in sizes if name[0] == "t"}) == len(volumes_ml)
