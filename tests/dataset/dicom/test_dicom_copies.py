@@ -140,6 +140,15 @@ def test_slices_with_a_series_each_are_joined(tmp_path: Path) -> None:
         ]
 
 
+def test_slices_with_a_series_each_may_be_there_twice(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", 5, lambda one, index: setattr(one, "SeriesInstanceUID", f"1.2.3.{index}"))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    imported = import_tree(tmp_path, tmp_path / "out")
+    assert [(row.status, row.shape, row.faults) for row in imported.rows] == [
+        ("imported", (12, 10, 5), ("D022", "D020"))
+    ]
+
+
 def test_single_slices_at_any_distance_are_not_joined(tmp_path: Path) -> None:
     slices = [make_slice(place) for place in (0, 1, 7, 20)]
     for place, one in enumerate(slices):
