@@ -171,3 +171,16 @@ def test_a_case_to_train_on_must_be_left(
 def test_paths_that_no_disk_can_hold(root: Path) -> None:
     with pytest.raises(InputError, match="is outside the data root"):
         file_path(f"{'x' * 300}.nii", root, "case a")
+
+
+def test_ids_that_some_disks_do_not_tell_apart_are_refused_by_name(root: Path, liver: Description) -> None:
+    for name in ("Liver_3", "m\u00fcller", "mu\u0308ller"):
+        (root / f"imagesTr/{name}.nii.gz").touch()
+        (root / f"labelsTr/{name}.nii.gz").touch()
+    with pytest.raises(
+        InputError, match="only in letter case or Unicode form: Liver_3 and liver_3; "
+    ) as caught:
+        make_manifest(liver, root)
+    assert "(decomposed letters)" in caught.value.what
+    exclude = {"Liver_3": "twice", "mu\u0308ller": "twice"}
+    assert len(make_manifest(liver, root, exclude=exclude).used) == 14

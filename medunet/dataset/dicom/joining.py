@@ -35,9 +35,10 @@ def join_single_slices(series: Iterable[Series]) -> list[Series]:
 
 
 def _is_single(series: Series) -> bool:
-    if len(series.files) != 1 or len(series.files[0].frames) != 1:
+    images = {file.instance_uid for file in series.files}
+    if len(images) > 1 or any(len(file.frames) != 1 for file in series.files):
         return False
-    (frame,) = series.files[0].frames
+    frame = series.files[0].frames[0]
     has_place = frame.position_mm is not None and frame.orientation is not None and any(frame.orientation)
     has_grid = bool(frame.spacing_mm) and min(frame.spacing_mm or (0.0,)) > 0
     return has_place and has_grid and "LOCALIZER" not in frame.image_type
@@ -58,8 +59,8 @@ def _join(key: tuple[str, ...], members: Sequence[Series]) -> list[Series]:
                 continue
             number += 1
             name = " ".join(("joined", *key, str(number)))
-            files = tuple(sorted((one.file for one in group), key=lambda file: file.path))
-            result.append(replace(singles[0], key=name, files=files, num_joined=len(files)))
+            files = tuple(sorted((file for one in singles for file in one.files), key=lambda file: file.path))
+            result.append(replace(singles[0], key=name, files=files, num_joined=len(singles)))
     return result
 
 

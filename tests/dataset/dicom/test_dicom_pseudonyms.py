@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from medunet.base.errors import InputError
 from medunet.cli.app import app
 from medunet.dataset.dicom.importer import import_tree
-from medunet.dataset.dicom.pseudonyms import Pseudonyms
+from medunet.dataset.dicom.pseudonyms import Original, Pseudonyms
 
 
 def test_nothing_but_the_private_map_knows_the_patient(
@@ -155,3 +155,28 @@ def test_a_spoilt_map_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "originals.csv").write_text("case,patient\np0001_s01,p0001\n")
     with pytest.raises(InputError, match="not a valid list of originals"):
         import_tree(tmp_path / "tree", tmp_path / "out")
+
+
+def test_naming_takes_no_longer_the_more_are_named() -> None:
+    class Counted(dict[tuple[str, int], Original]):
+        def values(self) -> Any:
+            raise AssertionError("a name must not look at all others")
+
+    names = Pseudonyms()
+    names._originals = Counted()
+    for number in range(5000):
+        entry = names.name_volume(f"id {number // 50}", f"uid {number}", 1)
+        assert entry.case == f"p{number // 50 + 1:04}_s{number % 50 + 1:02}"
+        assert names.name_file(f"file {number}").case == f"f{number + 1:04}"
+        assert names.removed_volumes(f"uid {number}", 1) == []
+
+
+def test_patients_keep_their_names_whatever_the_form_of_their_letters(tmp_path: Path) -> None:
+    names = Pseudonyms()
+    names.name_volume("id Mu\u0308ller", "uid 1", 1)
+    names.write(tmp_path)
+    again = Pseudonyms.read(tmp_path)
+    assert again.name_volume("id M\u00fcller", "uid 1", 1).case == "p0001_s01"
+    assert again.name_volume("id M\u00fcller", "uid 2", 1).case == "p0001_s02"
+    assert again.name_volume("id m\u00fcller", "uid 3", 1).case == "p0002_s01"
+    assert again.alike_patients() == [["p0001", "p0002"]]

@@ -73,3 +73,38 @@ def test_without_repair_nothing_is_resampled(tmp_path: Path) -> None:
     write_slices(slices[:3] + slices[4:], tmp_path / "tree")
     (row,) = import_tree(tmp_path / "tree", tmp_path / "out").rows
     assert (row.status, row.repaired) == ("refused", "")
+
+
+@pytest.mark.parametrize("upside_down", [False, True])
+@pytest.mark.parametrize("decimals", [5, 1])
+def test_the_smaller_of_two_distances_is_the_grid_and_no_measured_slice_is_lost(
+    tmp_path: Path, decimals: int, upside_down: bool
+) -> None:
+    heights = np.concatenate([np.arange(11) * 2.5, 25 + np.arange(1, 18) * 5.0])
+    heights = heights[-1] - heights[::-1] if upside_down else heights
+    slices = make_series(28, orientation=OBLIQUE)
+    normal = np.cross(OBLIQUE[:3], OBLIQUE[3:])
+    for one, height in zip(slices, heights, strict=True):
+        one.ImagePositionPatient = [f"{mm:.{decimals}f}" for mm in np.array([-20, 15, 40]) + height * normal]
+    write_slices(slices, tmp_path / "tree")
+    assert import_tree(tmp_path / "tree", tmp_path / "plain").rows[0].status == "refused"
+    imported = import_tree(tmp_path / "tree", tmp_path / "out", repair=True)
+    (row,) = imported.rows
+    assert (row.status, row.num_slices, row.shape) == ("imported", 28, (12, 10, 45))
+    assert imported.faults[0].measured == (
+        "distances of 5 mm (17×), 2.5 mm (10×); repaired: interpolated at even heights, 28 → 45 slices"
+    )
+    array, _ = load_volume(tmp_path / "out", row.case)
+    for one, height in zip(slices, heights, strict=True):
+        stored = np.frombuffer(one.PixelData, np.int16).reshape(10, 12).T - 1024
+        assert np.array_equal(array[:, :, round(height / 2.5)], stored)
+
+
+def test_measured_slices_between_the_grids_heights_are_named(tmp_path: Path) -> None:
+    heights = [0, 2.5, 5, 7.5, 10, 14, 18, 22, 26]
+    slices = make_series(9)
+    for one, height in zip(slices, heights, strict=True):
+        one.ImagePositionPatient = [-20, 15, 40 + height]
+    write_slices(slices, tmp_path / "tree")
+    imported = import_tree(tmp_path / "tree", tmp_path / "out", repair=True)
+    assert "9 → 11 slices, none of them at the height of slice" in imported.faults[0].measured

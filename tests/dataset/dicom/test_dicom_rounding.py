@@ -74,7 +74,7 @@ def farthest_mm(part: Part, distance_mm: float) -> float:
     ("changes", "off_mm"),
     [
         ({"decimals": 3}, 0.001),
-        ({"decimals": 1}, 0.1),
+        ({"decimals": 1}, 0.12),
         ({"decimals": 0}, 1.1),
         ({"cosines": 4}, 0.05),
         ({"cosines": 3}, 0.3),
@@ -100,7 +100,8 @@ def test_rounded_tags_are_one_volume_within_its_residual(
     residual_mm = part.stack.residual_mm
     assert residual_mm <= off_mm
     assert f"up to {residual_mm:.2g} mm" in fault.measured
-    assert farthest_mm(part, distance_mm) <= 1.3 * residual_mm
+    rotation_mm = 0.5 * part.stack.direction_unit * (128 + 205)  # within its plane, which no position tells
+    assert farthest_mm(part, distance_mm) <= 1.1 * residual_mm + rotation_mm
     assert shear_degrees(part.stack.affine()) < 0.02
 
 
