@@ -19,7 +19,9 @@ from medunet.records.data_files import outside_data_file
 _SEPARATE = (
     "In 3D Slicer, export the segments to several label maps, so that those in one file do not overlap."
 )
-_TOGETHER = "Put the data file beside its header and name it there without a folder, or save both as one file."
+_TOGETHER = (
+    "Put the data file beside its header and name it there without a folder, or save both as one file."
+)
 
 
 @dataclass(frozen=True)

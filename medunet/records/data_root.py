@@ -71,7 +71,9 @@ def file_path(relative: str, data_root: Path, where: str) -> Path:
         InputError: The path is outside the data root, also through a link; or its header names a data file that is.
     """
     path = data_root / relative
-    shown = Path(relative).name if Path(relative).is_absolute() else relative  # reports must not hold local paths
+    shown = (
+        Path(relative).name if Path(relative).is_absolute() else relative
+    )  # reports must not hold local paths
     if Path(relative).is_absolute() or path_in_data_root(path, data_root) is None:
         raise InputError(
             f"the path {shown} is outside the data root",

@@ -49,7 +49,9 @@ class Description(Record):
     table: str = ""  # CSV of cases, relative to the data root, for layouts "csv" and "png"
     channels: dict[str, Channel] = Field(min_length=1)
     labels: dict[str, int]
-    stored_values: dict[str, int | tuple[int, ...]] = {}  # of labels whose value in the label files is another
+    stored_values: dict[
+        str, int | tuple[int, ...]
+    ] = {}  # of labels whose value in the label files is another
     regions: dict[str, tuple[str, ...]] = {}
     region_order: tuple[str, ...] = ()
     instances: bool = False  # label files number the objects: every value above 0 is the one foreground label

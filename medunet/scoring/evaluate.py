@@ -118,8 +118,8 @@ def score_pairs(
     finished = None
     if journal is not None:
         targets = [list(targets_reference.items()), list(targets_prediction.items())]
-        rules = [reference_instances_as, prediction_instances_as, ignore_value, resample]
-        rules += [reference_renumber, prediction_renumber]
+        numbers = [reference_renumber, prediction_renumber]
+        rules = [reference_instances_as, prediction_instances_as, ignore_value, resample, *numbers]
         finished = Journal(journal, [asdict(options), targets, rules])
         found = {index: finished.find(pair) for index, pair in enumerate(expected)}
         done = {index: scores for index, scores in found.items() if scores is not None}

@@ -99,7 +99,9 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
             "give FILE.yaml instead of the folder"
         )
     if description.stored_values:
-        notes.append(f"labels are renumbered, since values must be in 0..255: {_renumbering_text(description)}")
+        notes.append(
+            f"labels are renumbered, since values must be in 0..255: {_renumbering_text(description)}"
+        )
     listing = list_cases(description, data_root)
     notes += _suggest_shipped(description, listing, shipped)
     return Recognised(
@@ -113,9 +115,15 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
 
 def _renumbering_text(description: Description) -> str:
     """Return the renumbering as "liver 1000 → 1, tumour 2500 → 2"."""
-    pairs = [(name, value, stored) for name, value in description.labels.items() for stored in description.stored_as(name)]
+    pairs = [
+        (name, value, stored)
+        for name, value in description.labels.items()
+        for stored in description.stored_as(name)
+    ]
     shown = [f"{name} {stored} → {value}" for name, value, stored in pairs if stored != value]
-    return ", ".join(shown[:_MAX_SHOWN]) + (f" and {len(shown) - _MAX_SHOWN} more" if len(shown) > _MAX_SHOWN else "")
+    return ", ".join(shown[:_MAX_SHOWN]) + (
+        f" and {len(shown) - _MAX_SHOWN} more" if len(shown) > _MAX_SHOWN else ""
+    )
 
 
 def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> dict[str, Any]:
