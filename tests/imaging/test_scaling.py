@@ -1,4 +1,4 @@
-"""Scale factors of NIfTI that are 0 or not finite: read as NiBabel and SimpleITK read them, refused where they differ."""
+"""Scale factors of NIfTI that are 0 or not finite: read as NiBabel and SimpleITK do, refused where they differ."""
 
 import itertools
 import math

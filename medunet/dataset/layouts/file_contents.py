@@ -87,7 +87,7 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     numbered = all(each == frozenset(range(1, len(each) + 1)) for each in found)
     varied = len(found) == 1 or len({len(each) for each in found}) > 1
     is_large = values[-1] > 255
-    is_dense = 1 < len(values) and values[-1] - values[0] < 2 * len(values)
+    is_dense = len(values) > 1 and values[-1] - values[0] < 2 * len(values)
     instances = pictures and (
         (is_large and (is_dense or most >= _MANY_OBJECTS)) or (numbered and varied and most >= _MANY_OBJECTS)
     )

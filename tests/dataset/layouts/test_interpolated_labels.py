@@ -1,8 +1,10 @@
-"""Folders of masks that were interpolated or compressed: no classes are guessed from them, and the check refuses them."""
+"""Masks that were interpolated or compressed: no classes are guessed from them, and the check refuses them."""
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +85,7 @@ def test_an_earlier_guess_is_no_yardstick(tmp_path: Path) -> None:
     errors = [fault for fault in faults if fault.severity == "error"]
     assert {fault.code for fault in errors} == {"L005"}
     assert {fault.case for fault in errors} == {"p0", "p1", "p2", "p3"}
-    assert "from half of the largest on to 1" in errors[0].mend
+    assert "from half of the largest on to 1" in errors[0].hint
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
@@ -104,8 +106,9 @@ def test_volumes_that_were_resampled(tmp_path: Path, ending: str, dtype: type) -
                 sitk.WriteImage(sitk.GetImageFromArray(array.T), str(path))
     with pytest.raises(InputError, match="nearest"):
         ask(tmp_path)
-    plain = {
-        "name": "known", "layout": "pairs", "channels": {"MR": {"modality": "MR"}}, "labels": {"background": 0, "a": 200}
-    }  # fmt: skip
+    pattern = rf"{{}}/(?P<id>.+){re.escape(ending)}"
+    plain: dict[str, Any] = {"name": "known", "layout": "pairs", "labels": {"background": 0, "a": 200}}
+    plain["channels"] = {"MR": {"modality": "MR"}}
+    plain["files"] = {"image": pattern.format("images"), "label": pattern.format("labels")}
     faults = check_manifest(make_manifest(Description.parse(plain, "known"), tmp_path), tmp_path)
     assert {fault.code for fault in faults if fault.severity == "error"} == {"L005"}
