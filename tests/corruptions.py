@@ -128,6 +128,14 @@ def interpolated(root: Path) -> None:
     save(root / SEG, label)
 
 
+def interpolated_as_integers(root: Path) -> None:
+    """Do the same with a mask of 0 and 240, which leaves whole numbers."""
+    label = (ball_label(root) > 0) * np.float32(240)
+    for axis in (0, 1):
+        label = (label + np.roll(label, 1, axis)) / 2
+    save(root / SEG, label.astype(np.uint8))
+
+
 def change_header(name: str, **fields: Any) -> Callable[[Path], object]:
     """Set fields of a file's header and nothing else."""
 
@@ -214,9 +222,9 @@ ERRORS: list[tuple[str, str, Callable[[Path], object]]] = [
     ("N017", "larger header", change_header(T1, dim=[3, 9, 7, 60, 1, 1, 1, 1])),
     ("N017", "far more than promised", change_unpacked(T1, lambda data: data + bytes(3 << 20))),
     ("N018", "huge header", change_header(T1, dim=[3, 30000, 30000, 30000, 1, 1, 1, 1])),
-    ("N022", "slope", change_header(T1, scl_slope=np.inf)),
+    ("N022", "slope", change_header(T1, scl_slope=np.inf, scl_inter=5.0)),
     ("N022", "intercept", change_header(T1, scl_slope=1.0, scl_inter=np.nan)),
-    ("N022", "label", change_header(SEG, scl_slope=np.nan)),
+    ("N022", "label", change_header(SEG, scl_slope=0.0, scl_inter=1.0)),
     ("N023", "complex", save_type(np.complex64)),
     ("N023", "colours", save_type([("R", "u1"), ("G", "u1"), ("B", "u1")])),
     ("L001", "foreign", change_array(SEG, (2, 2, 2), 4, np.uint8)),
@@ -225,6 +233,7 @@ ERRORS: list[tuple[str, str, Callable[[Path], object]]] = [
     ("L002", "almost", change_array(SEG, (2, 2, 2), 1.0001, np.float32)),
     ("L002", "huge", change_array(SEG, (2, 2, 2), 1e30, np.float32)),
     ("L005", "interpolated", interpolated),
+    ("L005", "interpolated, whole numbers", interpolated_as_integers),
     ("P001", "shape", lambda root: save(root / SEG, load(root / SEG)[:, :, 1:])),
     ("P001", "axes", lambda root: save(root / SEG, load(root / SEG).transpose(1, 0, 2))),
     ("P002", "shifted", change_affine(SEG, shifted(0, 0.5, 0))),
@@ -236,6 +245,12 @@ ERRORS: list[tuple[str, str, Callable[[Path], object]]] = [
     ("S001", "two folds", copy("c_t1.nii.gz", "b_t1.nii.gz")),
     ("S002", "labels", copy("a_seg.nii.gz", "b_seg.nii.gz")),
 ]
+
+
+def scaled_label(root: Path) -> None:
+    """Save a label of floats with the header of an integer scan, for which NiBabel chooses a slope."""
+    header = nib.load(root / T1).header
+    nib.save(nib.Nifti1Image(load(root / SEG).astype(float), AFFINE, header), root / SEG)
 
 
 def thin(root: Path) -> None:
@@ -260,10 +275,13 @@ WARNINGS: list[tuple[str, str, Callable[[Path], object]]] = [
     ("N015", "warning", change_headers(sform_code=0, qform_code=0)),
     ("N016", "warning", in_metres),
     ("N016", "warning", change_headers(xyzt_units=5)),
+    ("N024", "warning", change_header(T1, scl_slope=np.inf)),
+    ("N024", "warning", change_header(SEG, scl_slope=np.nan, scl_inter=np.nan)),
     ("N017", "warning", change_unpacked(T1, lambda data: data + b"more")),
     ("L003", "warning", lambda root: save(root / SEG, np.zeros(SHAPE, np.uint8))),
     ("L004", "note", lambda root: save(root / SEG, load(root / SEG).astype(np.float32))),
     ("L009", "warning", lambda root: save(root / SEG, np.maximum(load(root / SEG), 1))),
+    ("L010", "note", scaled_label),
     ("P003", "note", change_affine(SEG, shifted(0.01, 0, 0))),
     ("P006", "note", change_affine(T2, shifted(0.01, 0, 0))),
     ("S001", "warning", copy("a_t1.nii.gz", "b_t1.nii.gz")),

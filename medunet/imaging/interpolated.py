@@ -1,8 +1,8 @@
 """Recognise label maps of whole numbers that were interpolated or compressed: by ramps and noise where labels end.
 
 Nearest-neighbour labels change from one value to the next in one step, and fill areas. Linear or cubic resampling,
-rotation of a picture and smoothed outlines leave voxels in between, whose values lie between those of their neighbours;
-JPEG leaves values close to those of the labels. A mask of 0 and 255 then seems to have up to 254 classes.
+rotation of a picture and smoothed outlines leave voxels whose values lie between those of their neighbours; JPEG
+leaves values close to those of the labels. A mask of 0 and 255 then seems to have up to 254 classes.
 """
 
 from collections.abc import Collection
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 _FEWEST_VALUES = 3  # in between: a map with fewer may well have a thin layer between two others
 _FEWEST_VOXELS = 10
-_RAMP_SHARE = 0.6  # of the changes of value along an axis
-_BETWEEN_SHARE, _CLOSE_SHARE = 0.8, 0.7  # of the voxels whose values fill no area
+_RAMP_SHARE = 0.5  # of the changes of value along an axis
+_FEW_NUMBERS, _SURE_RAMP_SHARE = (
+    8,
+    0.8,
+)  # fewer successive numbers may be those of shells, unless nearly all are ramps
 _FILLED_SHARE = 0.05  # of a value's voxels: with fewer that have equal neighbours it fills no area
-_CLOSE, _FEWEST_LEVELS = 0.05, 64  # of the range of values; of a range in which that means something
-_LAYERS = (
-    2  # as many values in between as this times the length of a ramp: otherwise they are numbered layers
-)
+_EXPLAINED_SHARE = 0.75  # of the voxels whose values fill no area
+_CLOSE, _FEWEST_LEVELS = 0.05, 64  # of the range of values; levels of a range in which that means something
 _LOSSY = 0.03  # of the range: two values of a JPEG that are closer were one
 _MAX_PLANES = 48  # of a volume that are looked at
 
@@ -30,11 +31,11 @@ def describe_interpolation(
 
     At least three values must occur that true labels do not explain, in one of two ways:
 
-    - Ramps: along some axis 60% of all change, by size, is in voxels strictly between their two neighbours, and not in
+    - Ramps: along some axis half of all change, by size, is in voxels strictly between their two neighbours, not in
       steps between areas or in single peaks. Thin layers that are numbered in their order are no ramps.
-    - Values that fill no area, at most 5% of their voxels having equal neighbours on all sides in the plane: of these
-      voxels 80% are strictly between two opposite neighbours, or 70% differ from a neighbour by less than 5% of the
-      range, as after JPEG.
+    - Values that fill no area, at most 5% of their voxels having equal neighbours on all sides in the plane: 75% of
+      these voxels are strictly between two opposite neighbours, or differ from one by less than 5% of the range, as
+      after JPEG.
 
     Args:
         labels: the map, or the part of it that holds all values other than 0.
@@ -56,8 +57,8 @@ def describe_interpolation(
     return _find_noise(np.moveaxis(_planes(labels, (thin + 1) % 3, fixed=thin), thin, 0))
 
 
-def _planes(labels: NDArray[np.integer], axis: int, fixed: int | None = None) -> NDArray[np.integer]:
-    """Return evenly spaced planes of a volume that contain an axis, stacked along the longest other axis or `fixed`."""
+def _planes(labels: NDArray[np.integer], axis: int, fixed: int | None = None) -> NDArray[np.int64]:
+    """Return evenly spaced planes that contain an axis, stacked along the longest other axis or the `fixed` one."""
     others = [other for other in range(3) if other != axis]
     across = fixed if fixed is not None else max(others, key=lambda other: labels.shape[other])
     step = 1 + (labels.shape[across] - 1) // _MAX_PLANES
@@ -80,10 +81,14 @@ def _find_ramps(labels: NDArray[np.int64], axis: int) -> str:
     in_ramps = float(np.abs(before + after)[is_ramp].sum())
     others = float(np.abs(before - after)[is_peak].sum() + np.abs(change[1:-1])[is_step].sum())
     share = in_ramps / (in_ramps + others)
-    starts = is_ramp.copy()
-    starts[1:] &= ~is_ramp[:-1]
-    if share < _RAMP_SHARE or _are_layers(values, num_voxels / int(starts.sum())):
+    if share < _RAMP_SHARE:
         return ""
+    if _are_successive(values):
+        starts = is_ramp.copy()
+        starts[1:] &= ~is_ramp[:-1]
+        length = num_voxels / int(starts.sum())  # of a ramp: layers have as many values as that
+        if values.size < 2 * length or (values.size < _FEW_NUMBERS and share < _SURE_RAMP_SHARE):
+            return ""
     return f"{_text(values)} between their neighbours' values; {share:.0%} of all change is in such ramps"
 
 
@@ -98,29 +103,31 @@ def _find_noise(planes: NDArray[np.int64]) -> str:
     is_inside = np.logical_and.reduce([side == planes for side in sides])
     counts = np.bincount(index.ravel(), minlength=values.size)
     filled = np.bincount(index[is_inside], minlength=values.size)
-    is_thin = (filled <= _FILLED_SHARE * counts)[index]
-    thin = values[filled <= _FILLED_SHARE * counts]
-    num_voxels = int(is_thin.sum())
+    is_thin = filled <= _FILLED_SHARE * counts
+    thin, where = values[is_thin], is_thin[index]
+    num_voxels, levels = int(where.sum()), int(values[-1] - values[0])
     if num_voxels < _FEWEST_VOXELS or thin.size < _FEWEST_VALUES:
         return ""
-    own = planes[is_thin]
-    close = max(1.0, _CLOSE * float(values[-1] - values[0]))
-    distances = [np.abs(side[is_thin] - own) for side in sides]
-    is_close = np.logical_or.reduce([(distance > 0) & (distance <= close) for distance in distances])
-    is_between = np.zeros(own.size, bool)
+    if levels < _FEWEST_LEVELS and _are_successive(thin):
+        return ""
+    own = planes[where]
+    is_explained = np.zeros(own.size, bool)
+    if levels >= _FEWEST_LEVELS:
+        for side in sides:
+            distance = np.abs(side[where] - own)
+            is_explained |= (distance > 0) & (distance <= _CLOSE * levels)
     for one, other in ((sides[0], sides[1]), (sides[2], sides[3])):
-        low, high = np.minimum(one, other)[is_thin], np.maximum(one, other)[is_thin]
-        is_between |= (low < own) & (own < high)
-    if values[-1] - values[0] >= _FEWEST_LEVELS and is_close.mean() >= _CLOSE_SHARE:
-        return f"{_text(thin)} scattered in {num_voxels} voxels next to almost equal values, as after JPEG"
-    if is_between.mean() >= _BETWEEN_SHARE and not _are_layers(thin, thin.size):
-        return f"{_text(thin)} in {num_voxels} voxels, {is_between.mean():.0%} of them between their neighbours' values"
-    return ""
+        low, high = np.minimum(one, other)[where], np.maximum(one, other)[where]
+        is_explained |= (low < own) & (own < high)
+    share = float(is_explained.mean())
+    if share < _EXPLAINED_SHARE:
+        return ""
+    return f"{_text(thin)} scattered in {num_voxels} voxels, {share:.0%} of them next to or between similar values"
 
 
-def _are_layers(values: NDArray[np.int64], length: float) -> bool:
-    """Return whether values in between, in ramps of this mean length, may be layers that are numbered in order."""
-    return bool(values.size < _LAYERS * length and np.diff(values).mean() < 2)
+def _are_successive(values: NDArray[np.int64]) -> bool:
+    """Return whether values follow one another, as numbers that are given to layers in their order."""
+    return bool(np.diff(values).mean() < 2)
 
 
 def _text(values: NDArray[np.int64]) -> str:

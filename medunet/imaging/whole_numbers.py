@@ -120,7 +120,7 @@ def renumber_labels(labels: NDArray[np.integer], renumber: Mapping[int, int]) ->
 
 def stored_names(names: Mapping[str, int], renumber: Mapping[int, int] | None) -> Mapping[str, int]:
     """Return for each label name a value that `renumber` replaces by that label's value."""
-    stored_as = {value: stored for stored, value in reversed((renumber or {}).items())}
+    stored_as = {value: stored for stored, value in list((renumber or {}).items())[::-1]}
     return {name: stored_as.get(value, value) for name, value in names.items()}
 
 

@@ -1,4 +1,4 @@
-"""Separate files that hold the voxels of a header file (MetaImage, NRRD, pairs of .hdr and .img), and where they may lie.
+"""Separate files that hold the voxels of a header file (MetaImage, NRRD, .hdr and .img), and where they may lie.
 
 A header is text from outside: it may name any file of the computer. Only files in the header's own folder or below it
 are read.
@@ -74,7 +74,8 @@ def _listed(value: str, following: list[str], path: Path) -> list[str]:
         return []
     if re.match(r"LIST\b", value):
         return [line.strip() for line in following if line.strip()]
-    if not _NUMBER.search(value):
+    number_format = _NUMBER.search(value)
+    if number_format is None:
         return [value]
     pattern, *numbers = value.split()
     try:
@@ -82,7 +83,7 @@ def _listed(value: str, following: list[str], path: Path) -> list[str]:
         chosen = range(first, last + 1, others[0] if others else 1)[:100_000]
     except ValueError:
         return [pattern]
-    names = [_NUMBER.sub(lambda match: match[0] % number, pattern) for number in chosen]
+    names = [_NUMBER.sub(number_format[0] % number, pattern) for number in chosen]
     return [name for name in names if (path.parent / name).exists()] or [pattern]
 
 

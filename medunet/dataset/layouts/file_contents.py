@@ -14,6 +14,7 @@ from medunet.imaging.volumes import read_header, read_label, read_volume
 from medunet.records.description import Modality
 
 _MAX_LABELS, _MAX_IMAGES = 20, 3
+_MAX_SHOWN = 8
 _MANY_OBJECTS = 8  # a picture with fewer values may as well have classes
 _AIR_HU = -500  # no MR image has such values, and every CT has air
 
@@ -38,12 +39,12 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     """Read the values of up to 20 label files, evenly spaced in the list.
 
     Values of pictures are taken as numbers of objects if each file has the values 1 to n, with a large n in at least
-    one file and different n between files; or if a file has many values, some above 255. The values of interpolated
-    files (see `describe_interpolation`) are not taken for labels.
+    one file and different n between files; or if some exceed 255 and they are many or nearly successive. The values of
+    interpolated files (see `describe_interpolation`) are not taken for labels.
 
     Raises:
-        InputError: none of the files can be read, all are interpolated, none has a value above 0, or there are more
-            than 255 classes.
+        InputError: none of the files can be read, all are interpolated, none has a value above 0, or there are several
+            values of which some exceed 255, so that they may be classes or numbers of objects.
     """
     found: list[frozenset[int]] = []
     unreadable, interpolated, trouble, evidence = [], [], "", ""
@@ -85,13 +86,20 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     most = max(len(each) for each in found)
     numbered = all(each == frozenset(range(1, len(each) + 1)) for each in found)
     varied = len(found) == 1 or len({len(each) for each in found}) > 1
-    is_numbering = numbered and (varied or values[-1] > 255)
-    instances = pictures and most >= _MANY_OBJECTS and (is_numbering or values[-1] > 255)
-    if len(values) > 255 and not instances:
+    is_large = values[-1] > 255
+    is_dense = len(values) > 1 and values[-1] - values[0] < 2 * len(values)
+    instances = pictures and (
+        (is_large and (is_dense or most >= _MANY_OBJECTS)) or (numbered and varied and most >= _MANY_OBJECTS)
+    )
+    if is_large and len(values) > 1 and not instances:
+        shown = values[:_MAX_SHOWN]
+        more = ", …" if len(values) > _MAX_SHOWN else ""
+        labels = ", ".join(f"label_{value}: {number}" for number, value in enumerate(shown, start=1))
+        stored = ", ".join(f"label_{value}: {value}" for value in shown)
         raise InputError(
-            f"{len(values)} label values up to {values[-1]}, but at most 255 classes are possible",
-            hint="If they number objects, describe the dataset in a YAML file with `instances: true`; if not, in one "
-            "whose `stored_values` list several values for a label.",
+            f"label values up to {values[-1]}, but a label map's classes must be in 0..255",
+            hint="Describe the dataset in a YAML file: if the values number objects, with `instances: true`; if they "
+            f"are classes, with `labels: {{background: 0, {labels}{more}}}` and `stored_values: {{{stored}{more}}}`.",
         )
     return LabelValues(values, len(found), len(paths), instances, tuple(unreadable), tuple(interpolated))
 

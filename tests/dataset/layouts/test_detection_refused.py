@@ -54,6 +54,8 @@ def test_nothing_recognised_says_what_there_is(tmp_path: Path) -> None:
 def test_label_values_that_are_no_classes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"label values up to 700.*`instances: true`"):
         ask(put(tmp_path / "many", "images/a.nii", "labels/a.nii", values=(1, 700)))
+    with pytest.raises(InputError, match=r"`stored_values: \{label_1: 1, label_700: 700\}`"):
+        ask(tmp_path / "many")
     with pytest.raises(InputError, match="no label value above 0 in 1 label files"):
         ask(put(tmp_path / "empty", "images/a.nii", "labels/a.nii", values=()))
 

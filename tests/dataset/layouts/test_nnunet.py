@@ -63,6 +63,21 @@ def test_regions_are_written_as_nnunet_writes_them() -> None:
     assert description.written_values == {"whole tumor": 1, "tumor core": 2, "enhancing tumor": 3}
 
 
+def test_values_that_no_label_may_have_are_renumbered() -> None:
+    description = describe(labels={"background": 0, "liver": 1000, "tumour": -1, "vessel": 7})
+    assert description.labels == {"background": 0, "liver": 1, "tumour": 2, "vessel": 3}
+    assert description.renumber == {0: 0, 1000: 1, -1: 2, 7: 3}
+    assert describe(labels={"background": 0, "liver": 200, "tumour": 210}).renumber is None
+    by_value = describe_json({**CT, "labels": {"0": "Background", "1000": "a", "-2": "b"}}, "x", "msd")
+    assert by_value.renumber == {0: 0, 1000: 1, -2: 2}
+    regions = {"background": 0, "whole": [1000, 2500], "core": 2500}
+    description = describe(labels=regions, regions_class_order=[1000, 2500])
+    assert description.targets == {"whole": (1, 2), "core": (2,)}
+    assert description.renumber == {0: 0, 1000: 1, 2500: 2}
+    with pytest.raises(InputError, match=r"regions_class_order \[1, 2\].*Write \[1000, 2500\]"):
+        describe(labels=regions, regions_class_order=[1, 2])
+
+
 def test_regions_of_kits_with_an_ignored_value() -> None:
     labels = {"background": 0, "kidney": [1, 2, 3], "masses": [2, 3], "tumor": 2, "ignore": 4}
     description = describe(labels=labels, regions_class_order=[1, 3, 2])
@@ -78,7 +93,6 @@ def test_regions_of_kits_with_an_ignored_value() -> None:
         ({"labels": {"a": [1, 2], "b": [2, 3]}, "regions_class_order": [1, 2]}, "exactly one label"),
         ({"labels": {"liver": "much"}, "channel_names": {}}, r"labels\.liver: 'much'.*channel_names: write"),
         ({"labels": {}}, "labels: write"),
-        ({"labels": {"a": 300}}, r"values must be in 0\.\.255"),
         ({"channel_names": {"0": "CT", "2": "PET"}}, "channel_names: write"),
     ],
 )

@@ -8,16 +8,16 @@ LABEL_FAULTS: dict[str, FaultKind] = {
         "error",
         "Every voxel's value against the labels that the description declares.",
         "",
-        "Correct the label, or declare its values in the description: under `labels`, under `stored_values` if they "
-        "are above 255 or negative (`stored_values: {tumour: 2500}`), or by `instances: true` for numbered objects.",
+        "Correct the label, or declare its values in the description: under `labels`, under `stored_values` if they are "
+        "above 255 or negative (`stored_values: {tumour: 2500}`), or by `instances: true` for numbered objects.",
     ),
     "L002": FaultKind(
         "non-integer label values",
         "error",
         "Every voxel's value against the nearest whole number, if neither L005 nor L010 applies.",
         "whole numbers",
-        "If each value stands near the number that is meant, round the map and save it as integers; otherwise resample "
-        "the original label by nearest neighbour.",
+        "If each value stands near the number that is meant, round the map and save it as integers; otherwise "
+        "resample the original label by nearest neighbour.",
     ),
     "L003": FaultKind(
         "empty label",
@@ -37,13 +37,13 @@ LABEL_FAULTS: dict[str, FaultKind] = {
         "interpolated label",
         "error",
         "Ten or more voxels are not whole numbers, and at least 90% of them are between a smaller and a larger "
-        "neighbour, as after resampling by linear or cubic interpolation. Or whole numbers have traces of it, whether "
-        "they are declared or not: ramps of three or more values where one label should end and the next begin, which "
-        "make up 60% of all change along an axis; or three or more values that fill no area, and lie between their "
+        "neighbour, as after resampling by linear or cubic interpolation. Or whole numbers have traces of it, "
+        "declared or not: ramps of three or more values where one label should end and the next begin, which "
+        "make up half of all change along an axis; or three or more values that fill no area, and lie between their "
         "neighbours' values or next to almost equal ones, as after JPEG.",
         "the values of the labels only",
-        "Resample or export the original label by nearest neighbour, as PNG, TIFF or NIfTI. If only this one is left "
-        "and it has one label, set its values from half of the largest on to 1, and the others to 0.",
+        "Resample or export the original label by nearest neighbour, as PNG, TIFF or NIfTI. If only this one is "
+        "left and it has one label, set its values from half of the largest on to 1, and the others to 0.",
     ),
     "L006": FaultKind(
         "small isolated pieces of a label",
@@ -80,8 +80,8 @@ LABEL_FAULTS: dict[str, FaultKind] = {
     "L010": FaultKind(
         "label values rounded",
         "note",
-        "The largest difference from a whole number that is a rounding error: 1e-5 of the value (1e-5 below 1), or of "
-        "integers stored with a slope of up to 0.5, half the slope. All stages round such values alike.",
+        "The largest difference from a whole number that is a rounding error: 1e-5 of the value (1e-5 below 1), or "
+        "half the slope for integers stored with one of up to 0.5. All stages round such values alike.",
         "whole numbers",
         "None needed; saving the label as uint8 without a slope would avoid it.",
     ),
