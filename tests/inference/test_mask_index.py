@@ -16,10 +16,10 @@ import torch
 from medunet.base.files import read_json, write_json
 from medunet.base.lock import LockedError, hold
 from medunet.inference import mask_index
+from medunet.inference.given_scans import find_scans
 from medunet.inference.model import Model
-from medunet.inference.predict import Scan, predict_scans, scans_from_files
+from medunet.inference.predict import Scan, predict_scans
 from medunet.records.config import InferenceConfig
-from medunet.records.description import load_description
 from medunet.runs.run import Run
 
 CPU = torch.device("cpu")
@@ -32,8 +32,8 @@ def model(own_run: Run) -> Model:
 
 
 @pytest.fixture
-def scans(own_run: Run) -> list[Scan]:
-    return scans_from_files([own_run.data_root / "imagesTr"], load_description("phantoms"))[:2]
+def scans(own_run: Run, model: Model) -> list[Scan]:
+    return list(find_scans([own_run.data_root / "imagesTr"], model.card).scans[:2])
 
 
 def made(out: Path) -> list[int]:
@@ -108,6 +108,15 @@ def test_voxels_beside_a_header_belong_to_the_scan(tmp_path: Path) -> None:
     before = mask_index.hash_images([tmp_path / "scan.mhd"])
     (tmp_path / "scan.raw").write_bytes(b"2")
     assert mask_index.hash_images([tmp_path / "scan.mhd"]) != before
+    (tmp_path / "scan.mhd").write_text("ElementDataFile = other.raw")
+    (tmp_path / "other.raw").write_bytes(b"1")
+    before = mask_index.hash_images([tmp_path / "scan.mhd"])
+    (tmp_path / "other.raw").write_bytes(b"2")
+    assert mask_index.hash_images([tmp_path / "scan.mhd"]) != before
+    (tmp_path / "scan.mhd").write_text(
+        "ElementDataFile = /dev/zero"
+    )  # refused by the reader, never read here
+    assert mask_index.hash_images([tmp_path / "scan.mhd"])
 
 
 def test_processes_share_a_folder_and_no_case(
