@@ -5,10 +5,12 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.structure_masks import DESCRIPTION, merge_structures
 
 
+@alone("merge-masks")
 def run_merge_masks(
     folder: Path, out: Path, names: Sequence[str], *, workers: int | None = None
 ) -> dict[str, str]:

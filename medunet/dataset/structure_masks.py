@@ -127,7 +127,7 @@ def merge_structures(
             f"{len(chosen)} structures, but a label map holds {_MOST_LABELS}",
             hint="Choose some with --labels.",
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(path.name[0] != "." for path in out.iterdir())):
         raise InputError("is not empty", where=str(out), hint="Give a new folder.")
     if out.absolute().resolve().is_relative_to(folder.resolve()):
         raise InputError("is within the folder of the masks", where=str(out), hint="Give another folder.")

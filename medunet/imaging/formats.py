@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medunet.imaging import dicom_seg, nifti, pictures
 from medunet.imaging.itk_images import ItkReader
 from medunet.imaging.volume import Header, StoredVoxels
+from medunet.records.data_files import data_files, outside_data_file
 
 
 class Reader(Protocol):
@@ -114,11 +115,15 @@ def strip_ending(name: str) -> str:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return a file and, if it is only a header, the existing files beside it that may hold its voxels."""
+    """Return a file and the other files that may hold its voxels: named by its header, or beside it.
+
+    Only existing files that may be read are returned, see `outside_data_file`.
+    """
     base, gz_ending = strip_ending(path.name), path.suffix if path.suffix.lower() == ".gz" else ""
     endings = (each for ending in format_of(path).data_endings for each in (ending, ending.upper()))
     data = (path.with_name(f"{base}{ending}{gz_ending}") for ending in endings)
-    return [path, *(each for each in data if each.exists())]
+    named = () if outside_data_file(path) else data_files(path)
+    return [path, *dict.fromkeys(each for each in (*named, *data) if each.is_file() and each != path)]
 
 
 def header_of_pair(name: str) -> str:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from medunet.base.files import hash_file
-from medunet.imaging.formats import format_of
+from medunet.imaging.formats import files_of
 
 NUM_DIGITS = 16  # of the 64; enough to tell files apart
 
@@ -17,8 +17,7 @@ def hash_mask(path: Path | None) -> str:
     """
     if path is None:
         return ""
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    files += [path.with_suffix(ending) for ending in format_of(path).data_endings]
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else files_of(path)
     hashes = []
     for each in files:
         with suppress(OSError):  # it does not exist or is not accessible

@@ -17,7 +17,7 @@ from medunet.base.files import read_json, write_json
 from medunet.base.lock import LockedError, hold
 from medunet.inference import mask_index
 from medunet.inference.given_scans import find_scans
-from medunet.inference.model import Model, read_card
+from medunet.inference.model import Model
 from medunet.inference.predict import Scan, predict_scans
 from medunet.records.config import InferenceConfig
 from medunet.runs.run import Run
@@ -32,9 +32,8 @@ def model(own_run: Run) -> Model:
 
 
 @pytest.fixture
-def scans(own_run: Run) -> list[Scan]:
-    card = read_card(own_run.folder.model(0))
-    return list(find_scans([own_run.data_root / "imagesTr"], card).scans)[:2]
+def scans(own_run: Run, model: Model) -> list[Scan]:
+    return list(find_scans([own_run.data_root / "imagesTr"], model.card).scans[:2])
 
 
 def made(out: Path) -> list[int]:
@@ -109,6 +108,15 @@ def test_voxels_beside_a_header_belong_to_the_scan(tmp_path: Path) -> None:
     before = mask_index.hash_images([tmp_path / "scan.mhd"])
     (tmp_path / "scan.raw").write_bytes(b"2")
     assert mask_index.hash_images([tmp_path / "scan.mhd"]) != before
+    (tmp_path / "scan.mhd").write_text("ElementDataFile = other.raw")
+    (tmp_path / "other.raw").write_bytes(b"1")
+    before = mask_index.hash_images([tmp_path / "scan.mhd"])
+    (tmp_path / "other.raw").write_bytes(b"2")
+    assert mask_index.hash_images([tmp_path / "scan.mhd"]) != before
+    (tmp_path / "scan.mhd").write_text(
+        "ElementDataFile = /dev/zero"
+    )  # refused by the reader, never read here
+    assert mask_index.hash_images([tmp_path / "scan.mhd"])
 
 
 def test_processes_share_a_folder_and_no_case(
