@@ -150,7 +150,7 @@ def fault_text(fault: Fault) -> str:
     kind = FAULT_KINDS[fault.code]
     usual = f" (expected: {fault.expected})" if fault.expected else ""
     text = f"{fault.code} {kind.title}: {fault.subject}: {fault.measured}{usual}. {fault.hint}"
-    if fault.severity == "error" and kind.usable:
+    if fault.severity == "error" and kind.usable and fault.code not in GRID_CODES:
         text += f" Or accept it: --accept {fault.code}."
     return text
 
