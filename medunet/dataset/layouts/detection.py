@@ -79,7 +79,8 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
             )
         found = read_label_values(labels)
         notes += [f"{name} cannot be read: see `medunet check`" for name in found.unreadable]
-        known = {"background": 0} | {f"label_{value}": value for value in found.values}
+        values = found.names or {f"label_{value}": value for value in found.values}
+        known = {"background": 0} | {name: value for name, value in values.items() if value}
         note = f"labels by {found}"
         if found.instances:
             known, note = {"background": 0, "object": 1}, f"values number the objects of one label: {found}"

@@ -1,7 +1,7 @@
 """Infer label values, instances, channels and modality from the contents of a sample of files."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from medunet.base.errors import DataError, InputError
 from medunet.base.progress import track
 from medunet.dataset.layouts.dataset_json import Modality
 from medunet.imaging.formats import is_picture
+from medunet.imaging.segment_names import common_names, own_names
 from medunet.imaging.volumes import read_header, read_label, read_volume
 
 _MAX_LABELS, _MAX_IMAGES = 20, 3
@@ -26,8 +27,11 @@ class LabelValues:
     num_files: int
     instances: bool  # values are numbers of objects
     unreadable: tuple[str, ...]  # file names
+    names: Mapping[str, int] = field(default_factory=dict)  # values by name, if the files name their segments
 
     def __str__(self) -> str:
+        if self.names:
+            return f"names in {self.num_read} of {self.num_files} label files: {', '.join(self.names)}"
         shown = ", ".join(map(str, self.values[:8])) + (", …" if len(self.values) > 8 else "")
         return f"values {shown} in {self.num_read} of {self.num_files} label files"
 
@@ -36,19 +40,33 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     """Read the values of up to 20 label files, evenly spaced in the list.
 
     Values of pictures are taken as numbers of objects if each file has the values 1 to n, with a large n in at least
-    one file and different n between files; or if values exceed 255.
+    one file and different n between files; or if values exceed 255. Files that name their segments, such as those of
+    3D Slicer, give the names of the labels.
 
     Raises:
         InputError: none of the files can be read, none has a value above 0, or values of volumes exceed 255.
     """
     found: list[frozenset[int]] = []
+    names: list[Mapping[str, int]] = []
     unreadable, trouble = [], ""
     for path in track(_sample(paths, _MAX_LABELS), "Read labels"):
         try:
+            if own := own_names(read_header(path, label=True)):
+                names.append(own)
+                continue
             found.append(frozenset(int(value) for value in np.unique(read_label(path).array) if value > 0))
         except DataError as error:
             unreadable.append(path.name)
             trouble = str(error)
+    if names and not found:
+        named = common_names(names)
+        numbers, num_files = tuple(named.values()), len(paths)
+        return LabelValues(numbers, len(names), num_files, False, tuple(unreadable), names=named)
+    if names:
+        raise InputError(
+            f"{len(names)} label files name their segments, and {len(found)} do not",
+            hint="Describe the dataset in a YAML file that names its labels, with the values of the files without.",
+        )
     if not found:
         raise InputError(
             f"none of {len(unreadable)} label files can be read: {trouble}",
