@@ -142,6 +142,7 @@ def score_mask_files(
         config,
         out,
         about,
+        reasons=read_failures(prediction_folder),
         resample=resample,
         workers=workers,
         keep_journal=keep_journal,
