@@ -15,6 +15,7 @@ from medunet.base.files import write_json
 from medunet.commands.alone import alone
 from medunet.commands.compare import number_text
 from medunet.commands.terminal import console, print_stage
+from medunet.imaging.segment_names import describe_joining
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records.description import Description, load_description
@@ -111,7 +112,11 @@ def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
     for reader, path in files.items():
         try:
             volumes[reader] = read_label(
-                path, instances_as=description.instances_as, renumber=description.renumber
+                path,
+                instances_as=description.instances_as,
+                renumber=description.renumber,
+                names=description.labels,
+                others="surplus",
             )
         except MedunetError as error:
             faults.append(f"{reader}: {error.what}")
@@ -123,6 +128,10 @@ def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
         raise DataError("; ".join(faults), where=folder.name, hint="Resample the label maps to one grid.")
     declared = {0, *description.labels.values()}
     for reader, volume in volumes.items():
+        if text := describe_joining(volume.header.segments, description.labels):
+            console.print(
+                f"  [yellow]names[/] {escape(f'{reader}: {text}')}", highlight=False, soft_wrap=True
+            )
         if unknown := sorted({int(value) for value in np.unique(volume.array)} - declared):
             text = f"{reader} has label values {unknown} that {description.name} does not declare"
             console.print(f"  [yellow]undeclared[/] {escape(text)}", highlight=False, soft_wrap=True)

@@ -170,6 +170,7 @@ def score_mask_files(
         columns=columns,
         by=by,
         join=join,
+        reasons=read_failures(prediction_folder),
         resample=resample,
         workers=workers,
         keep_journal=keep_journal,

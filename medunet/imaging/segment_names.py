@@ -62,6 +62,31 @@ def join_names(header: Header, labels: Mapping[str, int], *, others: Others = "r
     return replace(header, segments=tuple(joined))
 
 
+def own_names(header: Header) -> dict[str, int]:
+    """Return the number in the file of each segment by its name; empty unless every segment has a name of its own."""
+    if any(_is_nameless(segment.name) for segment in header.segments):
+        return {}
+    named = {segment.name: segment.stored for segment in header.segments}
+    return {name: number for name, number in named.items() if _plain(name) != "background"}
+
+
+def common_names(files: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Return a value for each name in several files: its number where all agree, otherwise counted from 1.
+
+    Names that differ in writing alone are one; the first is returned.
+    """
+    numbers: dict[str, set[int]] = {}
+    names: dict[str, str] = {}
+    for each in files:
+        for name, number in each.items():
+            names.setdefault(_plain(name), name)
+            numbers.setdefault(_plain(name), set()).add(number)
+    agreed = [min(found) for found in numbers.values() if len(found) == 1]
+    if len(set(agreed)) == len(numbers):
+        return {names[key]: min(found) for key, found in numbers.items()}
+    return {name: value for value, name in enumerate(names.values(), start=1)}
+
+
 def describe_joining(segments: Sequence[Segment], labels: Mapping[str, int]) -> str:
     """Describe where numbers of named segments contradict those of the labels, and which segments are left out.
 

@@ -107,7 +107,7 @@ def case_html(
         ],
         lesions=tables,
         lesion_rules=[
-            describe_rules(rules, description.unit)
+            describe_rules(rules, description.unit, instances=description.instances)
             for rules in dict.fromkeys(table.rules for table in tables)
         ],
         unit=description.unit,

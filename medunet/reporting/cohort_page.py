@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from medunet.drawing.figures import figure_png
+from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
 from medunet.records.scores import UNSCORED
@@ -100,7 +101,7 @@ def cohort_html(
             )
         ),
         has_penalised=any(row.is_penalised for rows in summaries.values() for row in rows),
-        **_lesion_values(lesions, summary.targets, description.unit),
+        **_lesion_values(lesions, summary.targets, description),
         dice_plot=_uri(draw_dice(scores)),
         volume_plot=_uri(draw_volumes(scores, description.unit)),
         most_plotted=MAX_TARGETS,
@@ -137,9 +138,10 @@ def _entry(
 
 
 def _lesion_values(
-    lesions: pd.DataFrame | None, targets: Mapping[str, LabelSummary], unit: Unit
+    lesions: pd.DataFrame | None, targets: Mapping[str, LabelSummary], description: Description
 ) -> dict[str, Any]:
     """Return the template values for lesions; empty ones if none were scored or there are none."""
+    unit = description.unit
     found = [] if lesions is None else summarise_lesions(lesions, targets, unit)
     if lesions is None or not found:
         return {"lesions": [], "lesion_measures": [], "lesion_rules": [], "sized": []}
@@ -147,7 +149,8 @@ def _lesion_values(
         "lesions": found,
         "lesion_measures": cohort_measures(lesions, found, unit),
         "lesion_rules": [
-            describe_rules(name, unit) for name in dict.fromkeys(summary.rules for summary in found)
+            describe_rules(name, unit, instances=description.instances)
+            for name in dict.fromkeys(summary.rules for summary in found)
         ],
         "sized": [summary for summary in found if any(size.num_lesions for size in summary.sizes)],
     }

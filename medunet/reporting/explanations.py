@@ -96,7 +96,7 @@ def _remark(note: Note) -> Remark:
         return Remark(
             "warning", "Different grid", f"the prediction was {note.text} to the reference's grid for scoring"
         )
-    return Remark("warning", "Scores", note.text)
+    return Remark("warning", "Labels by name" if note.kind == "names" else "Scores", note.text)
 
 
 def _describe_percentile(column: str) -> str:

@@ -171,14 +171,22 @@ def lesion_measures(rules: Sequence[str], distance: Measure) -> list[Measure]:
     return [*shown, Measure("sq", "SQ", 3), Measure("pq", "PQ", 3)] if "panoptic" in rules else shown
 
 
-def describe_rules(name: str, unit: Unit) -> str:
-    """Return the name of lesion rules with a description: connectivity, matching, lesions left out, averaging."""
+def describe_rules(name: str, unit: Unit, *, instances: bool = False) -> str:
+    """Return the name of lesion rules with a description: connectivity, matching, lesions left out, averaging.
+
+    With `instances`, the label files number their objects, which are the lesions.
+    """
     rules = next((rules for preset, rules in PRESETS.items() if preset == name), None)
     if rules is None:
         return f"“{name}”"
     connectivity = rules.connectivity if unit == "mm" else 4 if rules.connectivity == 6 else 8  # in 2D
-    parts = [f"{connectivity}-connected", _MATCHING[rules.matching].format(min_iou=rules.min_iou)]
-    if rules.num_dilations:
+    own = f"{connectivity}-connected"
+    if instances:
+        own = f"objects by their numbers (in a prediction without numbers, {own} components)"
+    parts = [own, _MATCHING[rules.matching].format(min_iou=rules.min_iou)]
+    if rules.num_dilations and instances:
+        parts.append("each object is dilated on its own")
+    elif rules.num_dilations:
         plural = "" if rules.num_dilations == 1 else "s"
         parts.append(f"components joined by {rules.num_dilations} dilation{plural} are one lesion")
     if rules.ignored_mm3:

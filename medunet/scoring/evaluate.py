@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from medunet.base.errors import MedunetError
 from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.imaging.volumes import read_header
@@ -59,8 +60,8 @@ def _score_pair(
             numbers_prediction=labels.numbers_prediction,
         )
     except Exception as error:  # the text of a library's error may contain paths: give its type only
-        what = getattr(error, "what", f"scoring stopped with {type(error).__name__}")
-        return unscored("failed", what)
+        stopped = f"scoring stopped with {type(error).__name__}"
+        return unscored("failed", error.what if isinstance(error, MedunetError) else stopped)
     return [replace(score, notes=(*score.notes, *labels.notes)) for score in scores]
 
 

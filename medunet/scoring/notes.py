@@ -52,8 +52,8 @@ def read_reason(cell: str, status: str) -> tuple[str, tuple[Note, ...]]:
 def _kind_of(text: str) -> NoteKind:
     if text.startswith(_BORDER_START):
         return "border"
-    if _SWAPPED_WORDS in text:
-        return "swapped"
     if text.startswith(_NAMES_START):
         return "names"
+    if _SWAPPED_WORDS in text:
+        return "swapped"
     return "resampled" if text.startswith(_RESAMPLED_START) else "other"

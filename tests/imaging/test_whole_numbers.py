@@ -108,7 +108,9 @@ def test_only_rounding_errors_are_forgiven() -> None:
     assert as_integers(almost) is None
     whole = np.array([0.0, 1.0, 2.0]).reshape(3, 1, 1)
     assert label_values(StoredVoxels(whole)).array is whole  # and no copy is made
-    odd = label_values(StoredVoxels(np.array([np.nan, np.inf, 20.0]).reshape(3, 1, 1), slope=0.1 + 1e-9)).array
+    odd = label_values(
+        StoredVoxels(np.array([np.nan, np.inf, 20.0]).reshape(3, 1, 1), slope=0.1 + 1e-9)
+    ).array
     assert np.array_equal(odd.ravel(), [np.nan, np.inf, 2.0], equal_nan=True)
     coarse = label_values(StoredVoxels(np.array([0, 1, 2]).reshape(3, 1, 1), slope=0.9)).array
     assert np.array_equal(coarse.ravel(), [0, 0.9, 1.8])  # half of that step would round any value

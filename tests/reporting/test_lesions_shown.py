@@ -186,6 +186,10 @@ def test_rules_say_what_counts() -> None:
         "components joined by 1 dilation are one lesion; lesions up to 2 mm³ do not count; "
         "each miss and false positive counts as Dice 0 and 374 mm in the means"
     )
+    assert describe_rules("panoptic", "px", instances=True).startswith(
+        "“panoptic”: objects by their numbers (in a prediction without numbers, 8-connected components); matched"
+    )
+    assert "; each object is dilated on its own; " in describe_rules("brats2023", "mm", instances=True)
     assert describe_rules("of_a_later_version", "mm") == "“of_a_later_version”"
 
 

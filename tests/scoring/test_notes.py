@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from medunet.records.scores import CaseScore, Note
-from medunet.scoring.notes import BORDER, note_resampling, note_swap, read_reason, reason_cell
+from medunet.scoring.notes import BORDER, note_names, note_resampling, note_swap, read_reason, reason_cell
 from medunet.scoring.tables import read_scores, write_scores
 
 SWAPPED = note_swap("left", "right", (0.75, 1.0), (0.0, 0.0))
@@ -37,6 +37,11 @@ def test_what_a_person_wrote_is_a_note_too() -> None:
     _, notes = read_reason("touches the border of the scan; seen by JS;fine; ", "missed")
     assert notes == (BORDER, Note("other", "seen by JS;fine"))
     assert read_reason("", "ok") == ("", ())
+
+
+def test_a_note_on_names_is_known_again() -> None:
+    note = note_names("prediction", "tumour is 1 in the file; these look swapped")
+    assert read_reason(cell_of(note, SWAPPED), "ok") == ("", (note, SWAPPED))
 
 
 @pytest.mark.parametrize("status", ["missing", "failed"])

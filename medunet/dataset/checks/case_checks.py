@@ -143,7 +143,8 @@ def read_file(
     try:
         stored = read_stored(header, label=label)
     except UndeclaredError as error:
-        return stop("L001", error.what)
+        declared = f"segments named {', '.join(name for name, value in (names or {}).items() if value)}"
+        return [*faults, make_fault("L001", case_id, subject, error.what, expected=declared)], None
     except SizeError as error:
         return stop("N017", error.what)
     except ColourError as error:

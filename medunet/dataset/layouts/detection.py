@@ -113,7 +113,8 @@ def _read_labels(labels: Sequence[Path], notes: list[str]) -> dict[str, Any]:
     found = read_label_values(labels)
     notes += [f"{name} cannot be read: see `medunet check`" for name in found.unreadable]
     notes += [f"{name} was interpolated: see `medunet check`" for name in found.interpolated]
-    named = number_labels({"background": 0} | {f"label_{value}": value for value in found.values})
+    values = found.names or {f"label_{value}": value for value in found.values}
+    named = number_labels({"background": 0} | {name: value for name, value in values.items() if value})
     note = f"labels by {found}"
     if found.instances:
         named = {"labels": {"background": 0, "object": 1}}

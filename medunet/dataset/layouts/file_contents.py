@@ -1,7 +1,7 @@
 """Infer label values, instances, channels and modality from the contents of a sample of files."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from medunet.base.errors import DataError, InputError
 from medunet.base.progress import track
 from medunet.imaging.formats import format_of, is_picture
 from medunet.imaging.interpolated import describe_interpolation
+from medunet.imaging.segment_names import common_names, own_names
 from medunet.imaging.volumes import read_header, read_label, read_volume
 from medunet.records.description import Modality
 
@@ -29,8 +30,11 @@ class LabelValues:
     instances: bool  # values are numbers of objects
     unreadable: tuple[str, ...]  # file names
     interpolated: tuple[str, ...] = ()  # file names; their values do not count
+    names: Mapping[str, int] = field(default_factory=dict)  # values by name, if the files name their segments
 
     def __str__(self) -> str:
+        if self.names:
+            return f"names in {self.num_read} of {self.num_files} label files: {', '.join(self.names)}"
         shown = ", ".join(map(str, self.values[:8])) + (", …" if len(self.values) > 8 else "")
         return f"values {shown} in {self.num_read} of {self.num_files} label files"
 
@@ -40,16 +44,21 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
 
     Values of pictures are taken as numbers of objects if each file has the values 1 to n, with a large n in at least
     one file and different n between files; or if some exceed 255 and they are many or nearly successive. The values of
-    interpolated files (see `describe_interpolation`) are not taken for labels.
+    interpolated files (see `describe_interpolation`) are not taken for labels. Files that name their segments, such as
+    those of 3D Slicer, give the names of the labels.
 
     Raises:
         InputError: none of the files can be read, all are interpolated, none has a value above 0, or there are several
             values of which some exceed 255, so that they may be classes or numbers of objects.
     """
     found: list[frozenset[int]] = []
+    names: list[Mapping[str, int]] = []
     unreadable, interpolated, trouble, evidence = [], [], "", ""
     for path in track(_sample(paths, _MAX_LABELS), "Read labels"):
         try:
+            if own := own_names(read_header(path, label=True)):
+                names.append(own)
+                continue
             label = read_label(path).array
         except DataError as error:
             unreadable.append(path.name)
@@ -61,6 +70,15 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
             evidence = evidence or f"{path.name}: {text}"
         else:
             found.append(values_here - {0})
+    if names and not found and not interpolated:
+        named = common_names(names)
+        numbers, num_files = tuple(named.values()), len(paths)
+        return LabelValues(numbers, len(names), num_files, False, tuple(unreadable), names=named)
+    if names:
+        raise InputError(
+            f"{len(names)} label files name their segments, and {len(found) + len(interpolated)} do not",
+            hint="Describe the dataset in a YAML file that names its labels, with the values of the files without.",
+        )
     if interpolated and not found:
         raise InputError(
             f"{len(interpolated)} label files were interpolated or compressed, so that their values are no classes: "

@@ -5,12 +5,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from tiny_layouts import AFFINE, SHAPE, ask, cases, put
 
 from medunet.base.errors import InputError
 from medunet.dataset.checks.manifest_checks import check_manifest
 from medunet.dataset.layouts.detection import recognise
 from medunet.dataset.manifest import make_manifest
+from medunet.dataset.strata import measure_labels
 from medunet.imaging.nifti import write_volume
 from medunet.records.description import Description, load_description
 
@@ -215,3 +217,42 @@ def test_imported_series_of_one_patient_stay_together(tmp_path: Path) -> None:
     patients = [found.description.patient_of(name) for name in ("p0001_s01", "p0001_s02", "p0002_s01")]
     assert patients == ["p0001", "p0001", "p0002"]
     assert any("the part before _s is the patient" in note for note in found.notes)
+
+
+def save_segments(path: Path, array: np.ndarray, *names: str) -> None:
+    """Write a map whose values 1, 2, ... have these names, as 3D Slicer does."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    for number, name in enumerate(names):
+        image.SetMetaData(f"Segment{number}_Name", name)
+        image.SetMetaData(f"Segment{number}_LabelValue", str(number + 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/{}.nrrd", "labels/{}.seg.nrrd"),
+        ("{}.nrrd", "{}.seg.nrrd"),
+        ("{}/image.nrrd", "{}/segmentation.seg.nrrd"),
+        ("imagesTr/{}_0000.nrrd", "labelsTr/{}.seg.nrrd"),
+    ],
+)
+def test_segmentations_of_slicer_name_their_labels(tmp_path: Path, image: str, label: str) -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:3, 1:3, 1], labels[3, 3, 2] = 1, 2
+    for number, names in enumerate((("liver", "tumour"), ("Tumour", "liver"), ("liver", "tumour"))):
+        put(tmp_path, image.format(f"a{number}"))
+        save_segments(tmp_path / label.format(f"a{number}"), labels, *names)
+    found = ask(tmp_path)
+    assert found.description.labels == {"background": 0, "liver": 1, "tumour": 2}
+    assert {case: files[1] for case, files in cases(found, tmp_path).items()} == {
+        f"a{number}": label.format(f"a{number}") for number in range(3)
+    }
+    listed = make_manifest(found.description, tmp_path).cases
+    sizes = measure_labels({c.id: tmp_path / str(c.label) for c in listed}, found.description)
+    assert sizes["a0"]["liver"] == sizes["a1"]["tumour"] == sizes["a2"]["liver"]
+    assert sizes["a0"]["tumour"] == sizes["a1"]["liver"] < sizes["a0"]["liver"]
+    save_segments(tmp_path / label.format("a1"), labels)
+    with pytest.raises(InputError, match="2 label files name their segments, and 1 do not"):
+        ask(tmp_path)
