@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,15 +109,10 @@ def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
         )
     volumes: dict[str, Volume] = {}
     faults = []
+    rules = replace(description.label_rules, others="surplus")
     for reader, path in files.items():
         try:
-            volumes[reader] = read_label(
-                path,
-                instances_as=description.instances_as,
-                renumber=description.renumber,
-                names=description.labels,
-                others="surplus",
-            )
+            volumes[reader] = read_label(path, rules)
         except MedunetError as error:
             faults.append(f"{reader}: {error.what}")
     if volumes:

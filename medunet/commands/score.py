@@ -212,7 +212,6 @@ def score_and_show(
     from medunet.scoring.columns import robust_column
     from medunet.scoring.evaluate import score_pairs
     from medunet.scoring.labels import ScoreOptions
-    from medunet.scoring.reading import Reading
     from medunet.scoring.strata import choose_strata, name_columns, summarise_strata
     from medunet.scoring.tables import write_scores
 
@@ -240,8 +239,8 @@ def score_and_show(
         wanted,
         predicted.targets,
         ScoreOptions(**options),
-        reading_reference=Reading.by(description),
-        reading_prediction=predicted.reading,
+        rules_reference=description.label_rules,
+        rules_prediction=predicted.rules,
         ignore_value=description.ignore_value,
         resample=resample,
         workers=workers,

@@ -12,6 +12,7 @@ from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.imaging.volumes import read_header, read_label
 from medunet.records.description import Description
+from medunet.records.label_rules import LabelRules
 
 _FEW = (
     3  # cases with a label are one stratum: thirds would be single cases, which may come to lie in one fold
@@ -24,10 +25,8 @@ class _LabelFile:
     """One label map to measure, with the values of its labels."""
 
     path: Path
-    values: dict[str, int]  # of the labels to measure
-    labels: dict[str, int]  # of all labels
-    instances_as: int | None
-    renumber: dict[int, int] | None
+    values: dict[str, int]
+    rules: LabelRules
 
 
 def measure_labels(
@@ -44,8 +43,7 @@ def measure_labels(
     """
     values = {name: description.labels[name] for name in description.foreground}
     ids = sorted(labels)
-    rules = description.labels, description.instances_as, description.renumber
-    files = [_LabelFile(labels[case_id], values, *rules) for case_id in ids]
+    files = [_LabelFile(labels[case_id], values, description.label_rules) for case_id in ids]
     num_voxels = max((_count_voxels(file.path) for file in files), default=0)
     work = run_parallel(_measure, files, choose_workers(len(files), num_voxels))
     volumes, faults = {}, []
@@ -105,9 +103,7 @@ def _count_voxels(path: Path) -> int:
 def _measure(file: _LabelFile) -> dict[str, float] | str:
     """Return the volume of each label in ml, or the reason why the file cannot be read."""
     try:
-        label = read_label(
-            file.path, instances_as=file.instances_as, renumber=file.renumber, names=file.labels
-        )
+        label = read_label(file.path, file.rules)
     except DataError as error:
         return error.what
     counts = np.zeros(256, dtype=np.int64)

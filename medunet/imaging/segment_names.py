@@ -9,15 +9,15 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
 from medunet.imaging.volume import Header, Segment
-
-Others = Literal["refused", "surplus", "left out"]
+from medunet.imaging.whole_numbers import stored_names
+from medunet.records.label_rules import LabelRules
 
 _NAMELESS = re.compile(r"(segments?|segmentation|labels?|class|structure|region|object|roi|unnamed)?\d*")
 _MAX_NAMED = 5
@@ -27,19 +27,20 @@ class UndeclaredError(DataError):
     """A segment that the description does not declare has voxels."""
 
 
-def join_names(header: Header, labels: Mapping[str, int], *, others: Others = "refused") -> Header:
+def join_names(header: Header, rules: LabelRules) -> Header:
     """Return the header with the value of the label of the same name for each segment that its file names.
 
     Names may differ in case, blanks, underscores and hyphens. A segment without a name of its own, such as
     "Segment_1", is known by its coded meaning if only one segment has that. Without this it keeps its number, unless
     another segment has it by name; so does a segment whose number has no name in the description ("label_1").
 
-    A segment whose name is not declared gets no value with `others` "refused": reading the voxels then raises an
+    A segment whose name is not declared gets no value if the rules' `others` are "refused": reading the voxels then raises an
     UndeclaredError if it has any. It is read as background with "left out", if another segment is declared, and with
     "surplus", if every label is found in the file.
     """
-    if not header.segments:
+    if not header.segments or rules.labels is None or rules.instances_as is not None:
         return header
+    labels = stored_names(rules.labels, rules.renumber)
     by_name = [_find(segment.name, labels) for segment in header.segments]
     meanings = [_plain(segment.meaning) for segment in header.segments]
     joined: list[Segment] = []
@@ -56,8 +57,8 @@ def join_names(header: Header, labels: Mapping[str, int], *, others: Others = "r
             joined[index] = replace(segment, value=segment.stored)
     found = {segment.value for segment in joined}
     foreground = {value for name, value in labels.items() if value and name != "ignore"}
-    may_leave_out = foreground <= found if others == "surplus" else bool(foreground & found)
-    if others != "refused" and may_leave_out:
+    may_leave_out = foreground <= found if rules.others == "surplus" else bool(foreground & found)
+    if rules.others != "refused" and may_leave_out:
         joined = [replace(segment, value=segment.value or 0) for segment in joined]
     return replace(header, segments=tuple(joined))
 

@@ -4,7 +4,7 @@ Arrays are `(I, J, K)` in the file's axis order, with an affine to RAS+ mm. A 2D
 measured in pixels (see pictures.py). The reader and writer of a file are chosen by its ending (see formats.py).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -15,9 +15,10 @@ from medunet.base.errors import DataError
 from medunet.imaging.formats import format_of, is_picture
 from medunet.imaging.geometry import GRID_TOLERANCE_VOXELS, corner_displacement_mm
 from medunet.imaging.resample import resample_image
-from medunet.imaging.segment_names import Others, join_names
+from medunet.imaging.segment_names import join_names
 from medunet.imaging.volume import Header, StoredVoxels, Volume
-from medunet.imaging.whole_numbers import as_integers, label_values, renumber_labels, stored_names
+from medunet.imaging.whole_numbers import as_integers, label_values, renumber_labels
+from medunet.records.label_rules import LabelRules
 
 
 def read_header(path: Path, *, label: bool = False) -> Header:
@@ -50,28 +51,20 @@ def read_volume(path: Path) -> Volume:
     return Volume(read_stored(header).values(), header)
 
 
-def read_label(
-    path: Path,
-    *,
-    instances_as: int | None = None,
-    renumber: Mapping[int, int] | None = None,
-    names: Mapping[str, int] | None = None,
-    others: Others = "refused",
-) -> Volume:
+def read_label(path: Path, rules: LabelRules | None = None) -> Volume:
     """Read a label map as uint8 or, if its values do not fit, as a wider integer type.
 
-    Rounding errors are removed (see `label_values`), as in the dataset check. With `instances_as` (see
-    `Description.instances_as`) every value above 0 is replaced by that one, and with `renumber` (see
-    `Description.renumber`) stored values are replaced by label values (see `renumber_labels`). `names` are the
-    values of the labels by name: segments that the file itself names get these (see `join_names`, also for `others`).
+    Rounding errors are removed (see `label_values`), as in the dataset check. By the rules, segments that the file
+    itself names get the values of the labels with these names (see `join_names`), stored values are replaced by label
+    values (see `renumber_labels`), and with `instances_as` every value above 0 by that one. Without rules the values
+    are those in the file.
 
     Raises:
         DataError: as `read_volume`; or values are not whole numbers or negative, or cannot be renumbered; or segments
             are not declared.
     """
-    header = read_header(path, label=True)
-    if names is not None and instances_as is None:
-        header = join_names(header, stored_names(names, renumber), others=others)
+    rules = rules or LabelRules()
+    header = join_names(read_header(path, label=True), rules)
     values = label_values(read_stored(header, label=True)).array
     if values.dtype.kind not in "biuf":
         raise DataError(
@@ -89,9 +82,9 @@ def read_label(
             where=path.name,
             hint="Resample labels with nearest-neighbour interpolation.",
         )
-    if renumber:
+    if rules.renumber:
         try:
-            labels = renumber_labels(labels, renumber)
+            labels = renumber_labels(labels, rules.renumber)
         except DataError as error:
             raise DataError(error.what, where=path.name, hint=error.hint) from None
     if labels.size and (lowest := int(labels.min())) < 0:
@@ -101,8 +94,8 @@ def read_label(
             hint="Say which label a negative value is by `stored_values` in the description, such as "
             f"`stored_values: {{tumour: {lowest}}}`.",
         )
-    if instances_as is not None:
-        labels = np.where(labels > 0, np.uint8(instances_as), np.uint8(0))
+    if rules.instances_as is not None:
+        labels = np.where(labels > 0, np.uint8(rules.instances_as), np.uint8(0))
     return Volume(labels, header)
 
 

@@ -49,12 +49,7 @@ def compute_fingerprint(
         image_paths, label_path = case_paths(case, description, data_root)
         image = read_channels(image_paths, resample=case.resample)
         assert label_path is not None
-        label = read_label(
-            label_path,
-            instances_as=description.instances_as,
-            renumber=description.renumber,
-            names=description.labels,
-        ).array
+        label = read_label(label_path, description.label_rules).array
         array, affine = to_ras(image.array, image.affine)
         box = nonzero_box(array)
         shape = tuple(part.stop - part.start for part in box)

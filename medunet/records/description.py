@@ -15,6 +15,7 @@ from pydantic import (
 from medunet.base.errors import InputError
 from medunet.base.package_data import package_data_path
 from medunet.base.record import Record
+from medunet.records.label_rules import LabelRules
 
 Modality = Literal["CT", "MR", "PET", "other"]
 # The plausible voxel sizes in mm: below them lie lengths in metres that are said to be in mm. Micro-CT has 5 µm or
@@ -203,6 +204,11 @@ class Description(Record):
     def instances_as(self) -> int | None:
         """Label value that replaces the object numbers (values above 0) in label files; None without instances."""
         return self.labels[self.foreground[0]] if self.instances else None
+
+    @property
+    def label_rules(self) -> LabelRules:
+        """The rules by which the dataset's label files are read."""
+        return LabelRules(self.labels, self.instances_as, self.renumber)
 
     @property
     def unit(self) -> Literal["mm", "px"]:

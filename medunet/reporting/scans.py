@@ -15,9 +15,10 @@ from medunet.imaging.volume import Header, Volume
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
+from medunet.records.label_rules import LabelRules
 from medunet.records.manifest import Case
 from medunet.reporting.scores import Unit
-from medunet.scoring.reading import Reading, read_pair
+from medunet.scoring.reading import read_pair
 
 
 @dataclass(frozen=True)
@@ -124,20 +125,13 @@ def _read_masks(
     prediction = prediction if prediction is not None and prediction.exists() else None
     if resample and label is not None and prediction is not None:
         pair = read_pair(
-            label, prediction, Reading.by(description), Reading(renumber=renumber), resample=True
+            label, prediction, description.label_rules, LabelRules(renumber=renumber), resample=True
         )
         is_resampled = any(note.kind == "resampled" for note in pair.notes)
         return pair.reference, Volume(pair.prediction, pair.reference.header), is_resampled
     return (
-        None
-        if label is None
-        else read_label(
-            label,
-            instances_as=description.instances_as,
-            renumber=description.renumber,
-            names=description.labels,
-        ),
-        None if prediction is None else read_label(prediction, renumber=renumber),
+        None if label is None else read_label(label, description.label_rules),
+        None if prediction is None else read_label(prediction, LabelRules(renumber=renumber)),
         False,
     )
 

@@ -12,6 +12,7 @@ from medunet.base.errors import MedunetError
 from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.imaging.volumes import read_header
+from medunet.records.label_rules import LabelRules
 from medunet.records.scores import CaseScore, Status
 from medunet.scoring.journal import Journal
 from medunet.scoring.labels import (
@@ -24,7 +25,7 @@ from medunet.scoring.labels import (
 )
 from medunet.scoring.mask_hashes import hash_mask
 from medunet.scoring.pairs import Pair
-from medunet.scoring.reading import Reading, find_slice_axis, read_pair
+from medunet.scoring.reading import find_slice_axis, read_pair
 
 
 def _score_pair(
@@ -33,8 +34,8 @@ def _score_pair(
     targets_reference: Targets,
     targets_prediction: Targets,
     options: ScoreOptions,
-    reading_reference: Reading,
-    reading_prediction: Reading,
+    rules_reference: LabelRules,
+    rules_prediction: LabelRules,
     ignore_value: int | None,
     resample: bool,
 ) -> list[CaseScore]:
@@ -44,7 +45,7 @@ def _score_pair(
         if pair.prediction is None or not pair.prediction.exists():
             return unscored("missing", "there is no prediction file")
         labels = read_pair(
-            pair.reference, pair.prediction, reading_reference, reading_prediction, resample=resample
+            pair.reference, pair.prediction, rules_reference, rules_prediction, resample=resample
         )
         scores = score_labels(
             labels.reference.array,
@@ -80,8 +81,8 @@ def score_pairs(
     targets_prediction: Targets,
     options: ScoreOptions | None = None,
     *,
-    reading_reference: Reading | None = None,
-    reading_prediction: Reading | None = None,
+    rules_reference: LabelRules | None = None,
+    rules_prediction: LabelRules | None = None,
     ignore_value: int | None = None,
     resample: bool = False,
     workers: int | None = None,
@@ -105,14 +106,14 @@ def score_pairs(
     options = options or ScoreOptions()
     names = find_common_targets(targets_reference, targets_prediction)
     check_names(options, names)  # checked once, so that not every case fails
-    readings = reading_reference or Reading(), reading_prediction or Reading()
+    sides = rules_reference or LabelRules(), rules_prediction or LabelRules()
     score_one = partial(
         _score_hashed_pair,
         targets_reference=dict(targets_reference),
         targets_prediction=dict(targets_prediction),
         options=options,
-        reading_reference=readings[0],
-        reading_prediction=readings[1],
+        rules_reference=sides[0],
+        rules_prediction=sides[1],
         ignore_value=ignore_value,
         resample=resample,
     )
@@ -121,7 +122,7 @@ def score_pairs(
     finished = None
     if journal is not None:
         targets = [list(targets_reference.items()), list(targets_prediction.items())]
-        rules = [*map(asdict, readings), ignore_value, resample]
+        rules = [*map(asdict, sides), ignore_value, resample]
         finished = Journal(journal, [asdict(options), targets, rules])
         found = {index: finished.find(pair) for index, pair in enumerate(expected)}
         done = {index: scores for index, scores in found.items() if scores is not None}

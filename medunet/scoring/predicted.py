@@ -1,39 +1,28 @@
 """What predicted masks hold, by their own description, the index.json beside them, or the reference's description."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json_object
-from medunet.imaging.segment_names import Others
 from medunet.records.description import Description
-from medunet.scoring.reading import Reading
+from medunet.records.label_rules import LabelRules, Others
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """The values of targets and labels by name in predicted masks."""
+    """The values of the targets in predicted masks, and the rules by which the masks are read."""
 
     targets: Mapping[str, tuple[int, ...]]
-    labels: Mapping[str, int]
-    instances_as: int | None = None
-    renumber: Mapping[int, int] | None = None  # see `Description.renumber`
-    is_own: bool = True  # False: by the reference's description
+    rules: LabelRules
 
     @classmethod
     def by(cls, description: Description, *, is_own: bool) -> Self:
         """Return what masks with a description hold; `is_own` is false if it is the reference's."""
-        return cls(
-            description.targets, description.labels, description.instances_as, description.renumber, is_own
-        )
-
-    @property
-    def reading(self) -> Reading:
-        """How the masks are read."""
-        others: Others = "left out" if self.is_own else "surplus"
-        return Reading(self.labels, self.instances_as, self.renumber, others)
+        others: Others = "left out" if is_own else "surplus"
+        return cls(description.targets, replace(description.label_rules, others=others))
 
 
 def read_predicted(folder: Path) -> Predicted | None:
@@ -43,7 +32,7 @@ def read_predicted(folder: Path) -> Predicted | None:
         return None
     targets = {name: tuple(values) for name, values in plain["targets"].items()}
     parts = {f"{name} {value}": value for name, values in targets.items() for value in values}
-    return Predicted(targets, plain.get("labels") or parts)
+    return Predicted(targets, LabelRules(plain.get("labels") or parts, others="left out"))
 
 
 def read_failures(folder: Path) -> dict[str, str]:

@@ -1,9 +1,7 @@
 """Read a reference and its prediction on the grid of the reference."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +9,10 @@ from numpy.typing import NDArray
 from medunet.base.errors import DataError
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.resample import resample_labels
-from medunet.imaging.segment_names import Others, describe_joining
+from medunet.imaging.segment_names import describe_joining
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
-from medunet.records.description import Description
+from medunet.records.label_rules import LabelRules, Others
 from medunet.records.scores import Note
 from medunet.scoring.notes import note_names, note_resampling
 
@@ -24,29 +22,6 @@ _GRID_TOLERANCE = (
     0.1  # largest distance between corresponding corners of two grids, in units of the smallest spacing
 )
 _MAX_NAMED = 5  # undeclared values listed in a message
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the label files of one side are read.
-
-    `others` says what undeclared values are. "refused": an error, in a reference. "surplus": an error too, in a
-    prediction that is read with the reference's description; but segments that its file names are left out if every
-    label is among them. "left out": no error in a prediction with a description of its own, unless no declared label
-    has any voxel.
-    """
-
-    labels: Mapping[str, int] | None = None  # every declared label's value; None: any value is allowed
-    instances_as: int | None = None  # values above 0 number objects of this label value
-    renumber: Mapping[int, int] | None = (
-        None  # label value of each value in the files, see `Description.renumber`
-    )
-    others: Others = "refused"
-
-    @classmethod
-    def by(cls, description: Description) -> Self:
-        """Return how references with a description are read."""
-        return cls(description.labels, description.instances_as, description.renumber)
 
 
 @dataclass(frozen=True)
@@ -63,8 +38,8 @@ class LabelPair:
 def read_pair(
     reference: Path,
     prediction: Path,
-    reading_reference: Reading | None = None,
-    reading_prediction: Reading | None = None,
+    rules_reference: LabelRules | None = None,
+    rules_prediction: LabelRules | None = None,
     *,
     resample: bool = False,
 ) -> LabelPair:
@@ -74,16 +49,16 @@ def read_pair(
     Pictures have no position in space and are never resampled.
 
     Raises:
-        DataError: a file cannot be read or holds undeclared values (see `Reading`), or the grids differ and the
+        DataError: a file cannot be read or holds undeclared values (see `LabelRules`), or the grids differ and the
             prediction may not or cannot be resampled. The message contains no file name, since that may name the
             patient.
     """
-    readings = reading_reference or Reading(), reading_prediction or Reading()
-    wanted, given = _read(reference, "reference", readings[0]), _read(prediction, "prediction", readings[1])
+    rules = rules_reference or LabelRules(), rules_prediction or LabelRules()
+    wanted, given = _read(reference, "reference", rules[0]), _read(prediction, "prediction", rules[1])
     notes = [
         note_names(role, text)
-        for role, volume, reading in zip(("reference", "prediction"), (wanted, given), readings, strict=True)
-        if (text := describe_joining(volume.header.segments, reading.labels or {}))
+        for role, volume, own in zip(("reference", "prediction"), (wanted, given), rules, strict=True)
+        if (text := describe_joining(volume.header.segments, own.labels or {}))
     ]
     labels: Labels = given.array
     if difference := grid_difference(wanted, given):
@@ -91,10 +66,7 @@ def read_pair(
             raise DataError(f"the prediction's {difference}")
         labels = resample_labels(given.array, given.affine, wanted.array.shape, wanted.affine)
         notes.append(note_resampling(given.spacing_mm))
-    merged = [
-        _merge_objects(array, reading)
-        for array, reading in zip((wanted.array, labels), readings, strict=True)
-    ]
+    merged = [_merge_objects(array, own) for array, own in zip((wanted.array, labels), rules, strict=True)]
     return LabelPair(
         Volume(merged[0][0], wanted.header), merged[1][0], merged[0][1], merged[1][1], tuple(notes)
     )
@@ -105,15 +77,15 @@ def find_slice_axis(affine: Affine) -> int:
     return next((axis for axis, code in enumerate(axis_codes(affine)) if code in "SI"), 2)
 
 
-def _read(path: Path, role: str, reading: Reading) -> Volume:
+def _read(path: Path, role: str, rules: LabelRules) -> Volume:
     """Read a label map, or a map of object numbers."""
-    names = reading.labels if reading.instances_as is None else None
+    names = rules.labels if rules.instances_as is None else None  # numbers of objects have no names
     try:
-        volume = read_label(path, renumber=reading.renumber, names=names, others=reading.others)
+        volume = read_label(path, replace(rules, instances_as=None, labels=names))
         if volume.array.ndim != 3:
             raise DataError(f"shape {volume.array.shape} does not have three axes")
         if names is not None:
-            _check_declared(volume.array, set(names.values()), reading.others)
+            _check_declared(volume.array, set(names.values()), rules.others)
     except DataError as error:
         raise DataError(f"{role}: {error.what}".replace(path.name, "the file")) from error
     return volume
@@ -144,15 +116,15 @@ def _count_values(labels: Labels) -> dict[int, int]:
     return {int(value): int(total[value]) for value in np.flatnonzero(total) if value}
 
 
-def _merge_objects(array: Labels, reading: Reading) -> tuple[Labels, Labels | None]:
+def _merge_objects(array: Labels, rules: LabelRules) -> tuple[Labels, Labels | None]:
     """Return the label map of an array, and the array itself if it numbers objects.
 
     A prediction that is read with the reference's description may as well be a mask: its one value is no number.
     """
-    if reading.instances_as is None:
+    if rules.instances_as is None:
         return array, None
-    merged = np.where(array > 0, np.uint8(reading.instances_as), np.uint8(0))
-    is_mask = reading.others == "surplus" and len(_count_values(array)) <= 1
+    merged = np.where(array > 0, np.uint8(rules.instances_as), np.uint8(0))
+    is_mask = rules.others == "surplus" and len(_count_values(array)) <= 1
     return merged, None if is_mask else array
 
 

@@ -146,13 +146,7 @@ def _write_case(
         torch.set_num_threads(num_threads)
     case = job.case
     try:
-        chain = preprocess_chain(
-            plan,
-            with_label=True,
-            instances_as=description.instances_as,
-            renumber=description.renumber,
-            names=description.labels,
-        )
+        chain = preprocess_chain(plan, with_label=True, rules=description.label_rules)
         result = run_chain(chain, job.images, job.label, resample=case.resample)
         labels = result["label"].as_tensor()[0].numpy().astype(np.uint8)
         locations = find_locations(labels, description.targets, (seed, *case.id.encode()))

@@ -21,6 +21,7 @@ from monai.transforms.utility.dictionary import EnsureTyped
 from medunet.base.errors import DataError, MedunetError
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_channels, read_label
+from medunet.records.label_rules import LabelRules
 from medunet.records.plan import Intensity, Plan
 from medunet.transforms.resampling import ResampleToPland
 
@@ -29,18 +30,11 @@ class LoadCased(MapTransform):
     """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines.
 
     A function "read" reads the image instead. It is called here, so that nothing else keeps the array it returns.
-    `instances_as`, `renumber` and `names` are those of `read_label`.
     """
 
-    def __init__(
-        self,
-        keys: list[str],
-        instances_as: int | None = None,
-        renumber: Mapping[int, int] | None = None,
-        names: Mapping[str, int] | None = None,
-    ) -> None:
+    def __init__(self, keys: list[str], rules: LabelRules | None = None) -> None:
         super().__init__(keys)
-        self.instances_as, self.renumber, self.names = instances_as, renumber, names
+        self.rules = rules
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
@@ -56,9 +50,7 @@ class LoadCased(MapTransform):
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
             name = case["label"].name
-            label = read_label(
-                case["label"], instances_as=self.instances_as, renumber=self.renumber, names=self.names
-            )
+            label = read_label(case["label"], self.rules)
             if label.array.dtype != np.uint8:
                 raise DataError("label values above 255", where=name, hint="Run the check again.")
             array = torch.from_numpy(np.ascontiguousarray(label.array))[None]
@@ -144,19 +136,17 @@ def preprocess_chain(
     plan: Plan,
     *,
     with_label: bool,
-    instances_as: int | None = None,
-    names: Mapping[str, int] | None = None,
-    renumber: Mapping[int, int] | None = None,
+    rules: LabelRules | None = None,
 ) -> Compose:
     """Return the preprocessing chain: load, orient, crop to nonzero, normalise, resample to the plan's grid.
 
     The result holds "image" float32 `(C, I, J, K)` and, with `with_label`, "label" `(1, I, J, K)` with values of the
-    label's file only; for `instances_as` and `names`, see `LoadCased`. See `ResampleToPland` for the resampling;
+    label's file only, which is read by `rules`. See `ResampleToPland` for the resampling;
     plans up to 0.4.0 have the grid "first_voxel" and are resampled as in that version.
     """
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
-        LoadCased(keys, instances_as, renumber, names),
+        LoadCased(keys, rules),
         Orientationd(keys, axcodes=plan.orientation, labels=None),
     ]
     if plan.crop_nonzero:

@@ -10,6 +10,7 @@ import pytest
 from corruptions import AFFINE, SHAPE, describe, save
 from tiny_case import check
 
+from medunet.records.label_rules import LabelRules
 from medunet.base.errors import DataError, InputError
 from medunet.dataset.layouts.detection import recognise
 from medunet.dataset.strata import measure_labels
@@ -50,10 +51,10 @@ def test_every_stage_reads_the_label_values(tmp_path: Path, labels: np.ndarray, 
     faults = check(tmp_path, image, stored, description)
     assert [fault.code for fault in faults if fault.severity == "error"] == []
     path = tmp_path / "x_label.nii"
-    assert np.array_equal(read_label(path, renumber=description.renumber).array, labels)
+    assert np.array_equal(read_label(path, description.label_rules).array, labels)
     case = Case(id="x", patient="x", images={"T1": "x_image.nii"}, label="x_label.nii", fold=0)
 
-    trained = LoadCased(["image", "label"], renumber=description.renumber)(
+    trained = LoadCased(["image", "label"], description.label_rules)(
         {"image": [tmp_path / "x_image.nii"], "label": path, "resample": False}
     )
     assert np.array_equal(trained["label"].numpy()[0], labels)
@@ -77,8 +78,8 @@ def test_every_stage_reads_the_label_values(tmp_path: Path, labels: np.ndarray, 
             [Pair("x", path, tmp_path / prediction)],
             description.targets,
             description.targets,
-            reference_renumber=description.renumber,
-            prediction_renumber=renumber,
+            rules_reference=description.label_rules,
+            rules_prediction=LabelRules(description.labels, renumber=renumber),
             ignore_value=description.ignore_value,
             workers=1,
         )
@@ -96,7 +97,7 @@ def test_undeclared_values_are_refused_by_the_check_and_the_reader(
         assert (fault.code, fault.measured) == ("L001", f"{value} in 1 voxels")
         assert fault.expected == "values -7, 0, 300, 1000, 2500"
     with pytest.raises(DataError, match="label values above 255"):
-        LoadCased(["image", "label"], renumber=describe_stored().renumber)(
+        LoadCased(["image", "label"], describe_stored().label_rules)(
             {"image": [tmp_path / "x_image.nii"], "label": tmp_path / "x_label.nii", "resample": False}
         )
     stored[0, 0, 0] = 1
@@ -104,7 +105,7 @@ def test_undeclared_values_are_refused_by_the_check_and_the_reader(
     with pytest.raises(
         DataError, match=r"x_label\.nii: has the values \[1\], which `stored_values` does not"
     ):
-        read_label(tmp_path / "x_label.nii", renumber=describe_stored().renumber)
+        read_label(tmp_path / "x_label.nii", describe_stored().label_rules)
     with pytest.raises(DataError, match=r"the smallest is -7.*`stored_values: \{tumour: -7\}`"):
         read_label(tmp_path / "x_label.nii")
 

@@ -10,6 +10,7 @@ import pytest
 from medunet.base.errors import DataError
 from medunet.imaging.segment_names import UndeclaredError
 from medunet.imaging.volumes import read_header, read_label
+from medunet.records.label_rules import LabelRules
 
 ORIGIN_LPS = (12.5, -30.0, 7.25)
 DIRECTION_LPS = np.array([[0.8, 0.0, -0.6], [0.0, 1.0, 0.0], [0.6, 0.0, 0.8]])  # tilted by 37 degrees
@@ -158,14 +159,14 @@ def test_dicom_segments_are_joined_by_name(
     masks = np.zeros((6, 10, 12, 2), np.uint8)
     masks[1:4, 2:5, 3:9, 0], masks[1:5, 6:8, 3:7, 1] = 1, 1
     path = save_segments(tmp_path / "a.dcm", make_series(np.eye(3)), masks, labels, meanings, kind)
-    read = read_label(path, names={"background": 0, "liver": 1, "spleen": 2})
+    read = read_label(path, LabelRules({"background": 0, "liver": 1, "spleen": 2}))
     own = read_label(path)
     assert np.array_equal(np.unique(own.array), [0, 1, 2])
     assert np.array_equal(read.array, np.array([0, 2, 1])[own.array])
     assert (read.array == 2).sum() == masks[..., 0].sum()
     with pytest.raises(UndeclaredError, match=r"'(Liver|LIVER|Segment_2)' \(32 voxels\)"):
-        read_label(path, names={"background": 0, "spleen": 2})
-    left = read_label(path, names={"background": 0, "spleen": 2}, others="left out")
+        read_label(path, LabelRules({"background": 0, "spleen": 2}))
+    left = read_label(path, LabelRules({"background": 0, "spleen": 2}, others="left out"))
     assert np.array_equal(left.array, read.array * (read.array == 2))
 
 
@@ -175,7 +176,7 @@ def test_dicom_segments_may_overlap_what_is_left_out(tmp_path: Path) -> None:
     masks[1:4, 2:5, 3:9, 0], masks[3:5, 4:7, 3:9, 1] = 1, 1
     path = save_segments(tmp_path / "a.dcm", make_series(np.eye(3)), masks, ("body", "spleen"))
     names = {"background": 0, "spleen": 5}
-    read = read_label(path, names=names, others="left out")
+    read = read_label(path, LabelRules(names, others="left out"))
     assert (read.array == 5).sum() == masks[..., 1].sum()
     with pytest.raises(DataError, match="has segments that overlap"):
-        read_label(path, names=names)
+        read_label(path, LabelRules(names))

@@ -21,6 +21,7 @@ from medunet.imaging.volumes import (
     read_volume,
     write_mask,
 )
+from medunet.records.label_rules import LabelRules
 
 ROWS, COLUMNS = 5, 9
 COLOURS = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS, 3)).astype(np.uint8)
@@ -110,7 +111,7 @@ def test_labels_of_many_kinds(tmp_path: Path) -> None:
 def test_instances_become_one_label(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", DEEP)
     assert read_label(path).array.max() == DEEP.max()
-    label = read_label(path, instances_as=255)
+    label = read_label(path, LabelRules(instances_as=255))
     assert label.array.dtype == np.uint8
     assert np.array_equal(label.array[:, :, 0].T, np.where(DEEP > 0, 255, 0))
 

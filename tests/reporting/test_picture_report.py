@@ -9,12 +9,12 @@ from PIL import Image
 from tiny_pictures import describe_pictures, draw_discs, write_pictures
 
 from medunet.dataset.manifest import make_manifest
+from medunet.records.label_rules import LabelRules
 from medunet.records.run_folder import RunFolder
 from medunet.reporting.report import report_run
 from medunet.reporting.scans import load_scan
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair
-from medunet.scoring.reading import Reading
 from medunet.scoring.tables import read_scores, write_scores
 
 
@@ -32,8 +32,8 @@ def run(tmp_path: Path) -> RunFolder:
         Image.fromarray(mask).save(path)
         pairs.append(Pair(path.stem, data / f"labels/{path.name}", path))
     targets = description.targets
-    objects = Reading(description.labels, description.instances_as)
-    scores = score_pairs(pairs, targets, targets, reading_reference=objects)
+    objects = LabelRules(description.labels, description.instances_as)
+    scores = score_pairs(pairs, targets, targets, rules_reference=objects)
     write_scores(scores, run.root, about={}, targets=targets, mask_ending=".png")
     return run
 

@@ -9,9 +9,9 @@ from PIL import Image
 from scipy import ndimage
 
 from medunet.base.errors import InputError
+from medunet.records.label_rules import LabelRules
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair, find_pairs
-from medunet.scoring.reading import Reading
 from medunet.scoring.tables import write_scores
 
 TARGETS = {"nucleus": (1,)}
@@ -28,8 +28,8 @@ def test_numbered_objects_are_scored_in_the_plane(tmp_path: Path) -> None:
     reference[4:14, 5:17], reference[18:24, 20:40] = 7, 312
     prediction = np.roll(reference > 0, 3, axis=1).astype(np.uint8)
     pair = Pair("a", save(tmp_path / "r.png", reference), save(tmp_path / "p.png", prediction))
-    objects = Reading({"background": 0, "nucleus": 1}, instances_as=1)
-    (score,) = score_pairs([pair], TARGETS, TARGETS, reading_reference=objects)
+    objects = LabelRules({"background": 0, "nucleus": 1}, instances_as=1)
+    (score,) = score_pairs([pair], TARGETS, TARGETS, rules_reference=objects)
     edges = [mask & ~ndimage.binary_erosion(mask) for mask in (reference > 0, prediction > 0)]
     farthest = max(ndimage.distance_transform_edt(~edges[1 - side])[edges[side]].max() for side in (0, 1))
     overlap = np.count_nonzero((reference > 0) & (prediction > 0))
@@ -37,7 +37,7 @@ def test_numbered_objects_are_scored_in_the_plane(tmp_path: Path) -> None:
     assert score.dice == pytest.approx(2 * overlap / (np.count_nonzero(reference) + prediction.sum()))
     assert score.reference_ml * 1000 == pytest.approx(np.count_nonzero(reference))
     numbered = Pair("a", pair.reference, save(tmp_path / "n.tif", prediction.astype(np.uint16) * 900))
-    (same,) = score_pairs([numbered], TARGETS, TARGETS, reading_reference=objects, reading_prediction=objects)
+    (same,) = score_pairs([numbered], TARGETS, TARGETS, rules_reference=objects, rules_prediction=objects)
     assert same.prediction_sha256 != score.prediction_sha256
     same = replace(same, prediction_sha256=score.prediction_sha256)
     assert repr(same) == repr(score)  # a score that was not computed is NaN

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from medunet.base.errors import DataError
 from medunet.imaging.nifti import write_volume
+from medunet.records.label_rules import LabelRules
 from medunet.records.plan import Intensity, Plan
 from medunet.transforms.chain import (
     check_label_values,
@@ -141,7 +142,7 @@ def test_numbered_objects_become_the_one_label(plan: Plan, tmp_path):
     write_volume(tmp_path / "scan.nii.gz", numbers + np.float32(1), AFFINE)
     write_volume(tmp_path / "label.nii.gz", numbers, AFFINE)
     paths = [tmp_path / "scan.nii.gz"], tmp_path / "label.nii.gz"
-    case = run_chain(preprocess_chain(plan, with_label=True, instances_as=255), *paths)
+    case = run_chain(preprocess_chain(plan, with_label=True, rules=LabelRules(instances_as=255)), *paths)
     assert set(case["label"].unique().tolist()) == {0.0, 255.0}
     with pytest.raises(DataError, match="label values above 255"):
         run_chain(preprocess_chain(plan, with_label=True), *paths)

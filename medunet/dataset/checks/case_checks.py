@@ -138,12 +138,12 @@ def read_file(
     if any(fault.severity == "error" for fault in broken):
         return broken, None
     faults = broken + check_grid(case_id, subject, header, description.spacing_range_mm(channels))
-    if label and not description.instances:
-        header = join_names(header, description.labels)
+    if label:
+        header = join_names(header, description.label_rules)
     try:
         stored = read_stored(header, label=label)
     except UndeclaredError as error:
-        declared = f"segments named {', '.join(name for name, value in (names or {}).items() if value)}"
+        declared = f"segments named {', '.join(name for name, value in description.labels.items() if value)}"
         return [*faults, make_fault("L001", case_id, subject, error.what, expected=declared)], None
     except SizeError as error:
         return stop("N017", error.what)

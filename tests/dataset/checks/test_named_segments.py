@@ -11,6 +11,7 @@ from medunet.dataset.strata import measure_labels
 from medunet.imaging.volumes import read_label
 from medunet.planning.fingerprint import compute_fingerprint
 from medunet.records.description import Description
+from medunet.records.label_rules import LabelRules
 from medunet.records.manifest import Case
 from medunet.transforms.chain import LoadCased
 
@@ -45,7 +46,7 @@ def test_check_and_stages_read_by_name(tmp_path: Path) -> None:
     assert facts.label is not None
     assert facts.label.volumes_ml == {2: 0.012, 1: 0.006}
     path = tmp_path / "label.seg.nrrd"
-    assert np.array_equal(read_label(path, names=description.labels).array, expected)
+    assert np.array_equal(read_label(path, LabelRules(description.labels)).array, expected)
     loaded = LoadCased(["image", "label"], names=description.labels)(
         {"image": [tmp_path / "image.nrrd"], "label": path, "resample": False}
     )
