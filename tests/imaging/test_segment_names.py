@@ -67,7 +67,7 @@ def test_names_may_differ_in_writing(tmp_path: Path, name: str) -> None:
     assert np.array_equal(read_label(path, LabelRules(LABELS)).array, draw(2, 1))
     other = {"background": 0, "liver-tumour": 1, "liver tumour": 2}  # which of these is meant is unclear
     with pytest.raises(UndeclaredError, match=r"segments named 'Livertumour' \(6 voxels\) are not declared"):
-        read_label(save(tmp_path / "b.nrrd", draw(5), **notes_of(("Livertumour", 5))), names=other)
+        read_label(save(tmp_path / "b.nrrd", draw(5), **notes_of(("Livertumour", 5))), LabelRules(other))
 
 
 @pytest.mark.parametrize("axis", [False, True], ids=["vector", "4D"])

@@ -73,7 +73,7 @@ def test_undeclared_values_in_a_prediction_read_as_the_reference(tmp_path: Path,
 def test_a_prediction_with_a_description_of_its_own_may_hold_more(tmp_path: Path) -> None:
     labels = draw_labels()
     many = np.where(labels == 1, 5, labels * 50)  # a mask of 104 structures, of which the liver is 5
-    own = LabelRules({"background": 0, "liver": 5}, None, "left out")
+    own = LabelRules({"background": 0, "liver": 5}, others="left out")
     assert score(tmp_path, labels, many, own).dice == 1
     other = np.where(many == 5, 90, many)
     found = score(tmp_path, labels, other, own)
@@ -88,7 +88,7 @@ def test_values_of_labels_that_are_not_scored_are_declared(tmp_path: Path) -> No
     labels = draw_labels()
     labels[7] = 9
     ignoring = LabelRules({**LABELS, "ignore": 9})
-    same = LabelRules({**LABELS, "ignore": 9}, None, "surplus")
+    same = LabelRules({**LABELS, "ignore": 9}, others="surplus")
     assert score(tmp_path, labels, labels, same, ignoring, {"liver": (1,)}).dice == 1
     regions = LabelRules({"background": 0, "oedema": 1, "core": 2})
     pair = Pair("a", tmp_path / "r.nii.gz", tmp_path / "p.nii.gz")
@@ -157,7 +157,7 @@ def test_numbers_of_objects(tmp_path: Path) -> None:
     numbers[1:3], numbers[3:5], numbers[7, :2] = 4, 900, 4  # two that touch, one of them in two parts
     write_volume(tmp_path / "r.nii.gz", numbers, AFFINE)
     write_volume(tmp_path / "p.nii.gz", (numbers > 0).astype(np.uint8), AFFINE)
-    objects, mask = LabelRules({"cell": 1}, 1), LabelRules({"cell": 1}, None, "left out")
+    objects, mask = LabelRules({"cell": 1}, 1), LabelRules({"cell": 1}, others="left out")
     pair = read_pair(tmp_path / "r.nii.gz", tmp_path / "p.nii.gz", objects, mask)
     assert np.array_equal(pair.reference.array, numbers > 0)
     assert np.array_equal(pair.prediction, numbers > 0)
@@ -165,11 +165,11 @@ def test_numbers_of_objects(tmp_path: Path) -> None:
     assert np.array_equal(pair.numbers_reference, numbers)
     assert pair.numbers_prediction is None
     # Read with the reference's description, a file of one value is a mask, and one of several numbers objects.
-    same = LabelRules({"cell": 1}, 1, "surplus")
+    same = LabelRules({"cell": 1}, 1, others="surplus")
     assert read_pair(tmp_path / "r.nii.gz", tmp_path / "p.nii.gz", objects, same).numbers_prediction is None
     both = read_pair(tmp_path / "r.nii.gz", tmp_path / "r.nii.gz", objects, same)
     assert both.numbers_prediction is not None
-    own = LabelRules({"cell": 1}, 1, "left out")
+    own = LabelRules({"cell": 1}, 1, others="left out")
     assert (
         read_pair(tmp_path / "r.nii.gz", tmp_path / "p.nii.gz", objects, own).numbers_prediction is not None
     )

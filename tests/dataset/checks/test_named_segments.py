@@ -47,7 +47,7 @@ def test_check_and_stages_read_by_name(tmp_path: Path) -> None:
     assert facts.label.volumes_ml == {2: 0.012, 1: 0.006}
     path = tmp_path / "label.seg.nrrd"
     assert np.array_equal(read_label(path, LabelRules(description.labels)).array, expected)
-    loaded = LoadCased(["image", "label"], names=description.labels)(
+    loaded = LoadCased(["image", "label"], LabelRules(description.labels))(
         {"image": [tmp_path / "image.nrrd"], "label": path, "resample": False}
     )
     assert np.array_equal(loaded["label"].numpy()[0], expected)
