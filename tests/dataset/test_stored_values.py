@@ -21,6 +21,7 @@ from medunet.records.manifest import Case
 from medunet.reporting.scans import load_scan
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair
+from medunet.scoring.reading import Reading
 from medunet.transforms.chain import LoadCased
 
 LABELS = {"background": 0, "liver": 1, "tumour": 2, "ignore": 3}
@@ -77,8 +78,8 @@ def test_every_stage_reads_the_label_values(tmp_path: Path, labels: np.ndarray, 
             [Pair("x", path, tmp_path / prediction)],
             description.targets,
             description.targets,
-            reference_renumber=description.renumber,
-            prediction_renumber=renumber,
+            reading_reference=Reading.by(description),
+            reading_prediction=Reading(description.labels, renumber=renumber),
             ignore_value=description.ignore_value,
             workers=1,
         )

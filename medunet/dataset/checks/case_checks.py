@@ -23,6 +23,7 @@ from medunet.imaging.pictures import ColourError
 from medunet.imaging.segment_names import UndeclaredError, join_names
 from medunet.imaging.volume import Header, StoredVoxels
 from medunet.imaging.volumes import read_header, read_stored
+from medunet.imaging.whole_numbers import stored_names
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
 from medunet.records.fault import Fault
@@ -139,11 +140,11 @@ def read_file(
         return broken, None
     faults = broken + check_grid(case_id, subject, header, description.spacing_range_mm(channels))
     if label and not description.instances:
-        header = join_names(header, description.labels)
+        header = join_names(header, stored_names(description.labels, description.renumber))
     try:
         stored = read_stored(header, label=label)
     except UndeclaredError as error:
-        declared = f"segments named {', '.join(name for name, value in (names or {}).items() if value)}"
+        declared = f"segments named {', '.join(name for name, value in description.labels.items() if value)}"
         return [*faults, make_fault("L001", case_id, subject, error.what, expected=declared)], None
     except SizeError as error:
         return stop("N017", error.what)
