@@ -10,7 +10,6 @@ import pytest
 from corruptions import AFFINE, SHAPE, describe, save
 from tiny_case import check
 
-from medunet.records.label_rules import LabelRules
 from medunet.base.errors import DataError, InputError
 from medunet.dataset.layouts.detection import recognise
 from medunet.dataset.strata import measure_labels
@@ -18,6 +17,7 @@ from medunet.imaging.volumes import read_label
 from medunet.imaging.whole_numbers import renumber_labels, stored_names
 from medunet.planning.fingerprint import compute_fingerprint
 from medunet.records.description import Description
+from medunet.records.label_rules import LabelRules
 from medunet.records.manifest import Case
 from medunet.reporting.scans import load_scan
 from medunet.scoring.evaluate import score_pairs

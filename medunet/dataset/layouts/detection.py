@@ -109,7 +109,7 @@ def _complete(candidate: Candidate, data_root: Path, shipped: Sequence[Descripti
 
 
 def _read_labels(labels: Sequence[Path], notes: list[str]) -> dict[str, Any]:
-    """Return the labels named after the values in the files, and whether these number objects."""
+    """Return the labels, named by the files or after the values in them, and whether these number objects."""
     found = read_label_values(labels)
     notes += [f"{name} cannot be read: see `medunet check`" for name in found.unreadable]
     notes += [f"{name} was interpolated: see `medunet check`" for name in found.interpolated]

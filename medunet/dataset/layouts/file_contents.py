@@ -43,13 +43,13 @@ def read_label_values(paths: Sequence[Path]) -> LabelValues:
     """Read the values of up to 20 label files, evenly spaced in the list.
 
     Values of pictures are taken as numbers of objects if each file has the values 1 to n, with a large n in at least
-    one file and different n between files; or if some exceed 255 and they are many or nearly successive. The values of
-    interpolated files (see `describe_interpolation`) are not taken for labels. Files that name their segments, such as
-    those of 3D Slicer, give the names of the labels.
+    one file and different n between files; or if some exceed 255 and they are many or nearly successive. The values
+    of interpolated files (see `describe_interpolation`) are not taken for labels. Files that name their segments, as
+    those of 3D Slicer do, give the names of the labels.
 
     Raises:
-        InputError: none of the files can be read, all are interpolated, none has a value above 0, or there are several
-            values of which some exceed 255, so that they may be classes or numbers of objects.
+        InputError: none of the files can be read, all are interpolated, none has a value above 0, or there are
+            several values of which some exceed 255, so that they may be classes or numbers of objects.
     """
     found: list[frozenset[int]] = []
     names: list[Mapping[str, int]] = []

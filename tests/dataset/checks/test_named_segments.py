@@ -55,6 +55,17 @@ def test_check_and_stages_read_by_name(tmp_path: Path) -> None:
     assert compute_fingerprint([CASE], description, tmp_path, seed=0).num_cases == 1
 
 
+def test_names_are_joined_where_values_are_renumbered(tmp_path: Path) -> None:
+    label = write(tmp_path, "Oedema", "core")
+    description = describe({"core": 1, "oedema": 2}).model_copy(update={"stored_values": {"core": 1000}})
+    faults, facts = check_case(CASE, description, tmp_path)
+    assert [fault.code for fault in faults if fault.severity == "error"] == []
+    assert facts.label is not None
+    assert facts.label.volumes_ml == {2: 0.012, 1: 0.006}
+    read = read_label(tmp_path / "label.seg.nrrd", renumber=description.renumber, names=description.labels)
+    assert np.array_equal(read.array, np.array([0, 2, 1])[label])
+
+
 def test_a_segment_that_is_not_declared_is_found_by_the_check(tmp_path: Path) -> None:
     write(tmp_path, "core", "vessel", "nerve")
     faults, _ = check_case(CASE, describe({"core": 1, "oedema": 2}), tmp_path)

@@ -8,8 +8,8 @@ LABEL_FAULTS: dict[str, FaultKind] = {
         "error",
         "Every voxel's value against the labels that the description declares.",
         "",
-        "Correct the label, or declare its values in the description: under `labels`, under `stored_values` if they are "
-        "above 255 or negative (`stored_values: {tumour: 2500}`), or by `instances: true` for numbered objects.",
+        "Correct the label, or declare its values in the description: under `labels`, under `stored_values` if they "
+        "are above 255 or negative (`stored_values: {tumour: 2500}`), or by `instances: true` for numbered objects.",
     ),
     "L002": FaultKind(
         "non-integer label values",
