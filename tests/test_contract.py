@@ -1,12 +1,12 @@
 """What the check passes, every stage can use, and all see the voxels that other libraries see.
 
-For each format, oddity and corruption: if the check names no error, readers, plan, training and scores succeed; and if
-a reader fails, the check has named an error of that case.
+For each format, oddity and corruption: if the check names no error, readers, plan, training and scores succeed; and
+if a reader fails, the check has named an error of that case.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -30,7 +30,7 @@ from PIL import Image
 from medunet.base.errors import MedunetError
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left
 from medunet.imaging.formats import is_picture
-from medunet.imaging.volumes import mask_ending, read_channels, read_header, read_label
+from medunet.imaging.volumes import read_channels, read_header, read_label
 from medunet.planning.fingerprint import compute_fingerprint
 from medunet.planning.planner import make_plan
 from medunet.records.config import PlanningConfig, TrainingConfig
@@ -44,7 +44,9 @@ from medunet.training.data import PatchDataset
 
 VOLUMES = describe(channels={"T1": {"modality": "MR"}}, labels={"background": 0, "organ": 1, "core": 2})
 GREY = VOLUMES.model_copy(update={"layout": "png"})
-COLOURS = GREY.model_copy(update={"channels": {name: VOLUMES.channels["T1"] for name in ("red", "green", "blue")}})
+COLOURS = GREY.model_copy(
+    update={"channels": dict.fromkeys(("red", "green", "blue"), VOLUMES.channels["T1"])}
+)
 
 
 def of_library(path: Path, *, is_label: bool = False) -> NDArray[Any]:
@@ -84,7 +86,9 @@ def use(manifest: Manifest, root: Path, cache: Path) -> None:
         channels = read_channels(images, resample=case.resample).array
         if not case.resample:
             seen = [of_library(path) for path in dict.fromkeys(images)]
-            frames = [each[..., n] for each in seen for n in range(each.shape[3])] if seen[0].ndim == 4 else seen
+            frames = (
+                [each[..., n] for each in seen for n in range(each.shape[3])] if seen[0].ndim == 4 else seen
+            )
             frames *= len(images) // len(frames)
             assert np.array_equal(channels, np.stack(frames).astype(np.float32))
         assert np.array_equal(values, np.rint(of_library(label_path, is_label=True)))
@@ -92,11 +96,16 @@ def use(manifest: Manifest, root: Path, cache: Path) -> None:
         pairs.append(Pair(case.id, label_path, label_path))
     fingerprint = compute_fingerprint(manifest.used, description, root, seed=0)
     is_flat = max(min(shape) for shape in fingerprint.shapes) == 1
-    planning = PlanningConfig(base_features=4, batch_size=2, dimensions=2 if is_flat else 3)
+    dimensions: Literal[2, 3] = 2 if is_flat else 3
+    planning = PlanningConfig(
+        base_features=4, batch_size=2, dimensions=dimensions, patch_size=(8,) * dimensions
+    )
     plan = make_plan(fingerprint, description, planning, memory_gb=1.0, memory_why="given")
     cases = prepare_cases(manifest.used, description, plan, root, cache, seed=0)
     for case in cases:
-        assert np.array_equal(np.bincount(case.label[:].ravel(), minlength=3), counts[case.id]), "label changed"
+        assert np.array_equal(np.bincount(case.label[:].ravel(), minlength=3), counts[case.id]), (
+            "label changed"
+        )
         assert np.isfinite(case.image[:]).all()
     patches = PatchDataset(cases, plan, TrainingConfig(), seed=0)
     for index in range(4):
@@ -193,7 +202,26 @@ def test_labels(tmp_path: Path, kind: Kind) -> None:
 
 @pytest.mark.parametrize(("code", "name", "corrupt"), ERRORS, ids=lambda value: str(value)[:30])
 def test_whatever_a_reader_refuses_is_an_error(
-    good_set: Path, good_manifest: Manifest, code: str, name: str, corrupt: Callable[[Path], object], tmp_path: Path
+    good_set: Path,
+    good_manifest: Manifest,
+    code: str,
+    name: str,
+    corrupt: Callable[[Path], object],
+    tmp_path: Path,
 ) -> None:
     corrupt(good_set)
     assert not check_contract(good_manifest, good_set, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("code", "severity", "corrupt"), WARNINGS, ids=lambda value: str(value)[:30])
+def test_whatever_is_only_warned_of_can_be_used(
+    good_set: Path,
+    good_manifest: Manifest,
+    code: str,
+    severity: str,
+    corrupt: Callable[[Path], object],
+    tmp_path: Path,
+) -> None:
+    corrupt(good_set)
+    unlabelled = {"S005"} & {code}  # for a case of the training set, N001 is an error
+    assert check_contract(good_manifest, good_set, tmp_path / "cache") != bool(unlabelled)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from conftest import TINY
 from planned_run import begin_run
+from tiny_cohort import write_tiny_cohort
 from typer.testing import CliRunner
 
 from medunet.base.errors import FaultsError, InputError
@@ -19,7 +20,6 @@ from medunet.commands.train import run_train
 from medunet.imaging.volumes import read_label, write_mask
 from medunet.records.scores import UNSCORED
 from medunet.runs.run import Run, open_run
-from tiny_cohort import write_tiny_cohort
 
 QUICK = ("training.epochs=1", "training.steps_per_epoch=2", "training.validation_cases=1")
 FOLDS = [["case_00"], ["case_01"], ["case_02"]]

@@ -13,7 +13,9 @@ from medunet.base.progress import track
 from medunet.imaging.volumes import read_header, read_label
 from medunet.records.description import Description
 
-_FEW = 3  # cases with a label are one stratum: thirds would be single cases, which may come to lie in one fold
+_FEW = (
+    3  # cases with a label are one stratum: thirds would be single cases, which may come to lie in one fold
+)
 _SIZES = ("small", "medium", "large")  # thirds of the cases that have a label
 
 

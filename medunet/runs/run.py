@@ -154,7 +154,9 @@ def trained_cards(run: Run) -> dict[int | str, ModelCard]:
     """Return the model cards of the trained folds by fold; fold "all" only if no numbered fold is trained."""
     cards = [ModelCard.read(path) for path in run.folder.root.glob("folds/*/model/model.json")]
     numbered = {card.fold: card for card in cards if card.fold != "all"}
-    return dict(sorted(numbered.items(), key=lambda item: int(item[0]))) or {card.fold: card for card in cards}
+    return dict(sorted(numbered.items(), key=lambda item: int(item[0]))) or {
+        card.fold: card for card in cards
+    }
 
 
 def describe_untrained(run: Run, folds: Collection[int | str], what: str) -> str:

@@ -165,7 +165,9 @@ def _prepare_data(
         )
         trained = {case.id for case in training}
         if text := describe_absent(
-            [case for case in prepared if case.id in trained], manifest.description.targets, config.training.fold
+            [case for case in prepared if case.id in trained],
+            manifest.description.targets,
+            config.training.fold,
         ):
             _log.warning(text)
         shared = num_workers > 0 or processes.count > 1

@@ -88,4 +88,6 @@ def _values(facts: CaseFacts) -> frozenset[int]:
 
 def _holders(name: str, facts: Sequence[CaseFacts], description: Description) -> str:
     ids = [each.case.id for each in facts if name in _present([each], description)]
-    return ", ".join(ids[:_MAX_NAMES]) + (f" and {len(ids) - _MAX_NAMES} more" if len(ids) > _MAX_NAMES else "")
+    return ", ".join(ids[:_MAX_NAMES]) + (
+        f" and {len(ids) - _MAX_NAMES} more" if len(ids) > _MAX_NAMES else ""
+    )
