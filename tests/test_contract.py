@@ -1,12 +1,12 @@
 """What the check passes, every stage can use, and all see the voxels that other libraries see.
 
-For each format, oddity and corruption: if the check names no error, readers, plan, training and scores succeed; and if
-a reader fails, the check has named an error of that case.
+For each format, oddity and corruption: if the check names no error, readers, plan, training and scores succeed; and
+if a reader fails, the check has named an error of that case.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -96,7 +96,10 @@ def use(manifest: Manifest, root: Path, cache: Path) -> None:
         pairs.append(Pair(case.id, label_path, label_path))
     fingerprint = compute_fingerprint(manifest.used, description, root, seed=0)
     is_flat = max(min(shape) for shape in fingerprint.shapes) == 1
-    planning = PlanningConfig(base_features=4, batch_size=2, dimensions=2 if is_flat else 3)
+    dimensions: Literal[2, 3] = 2 if is_flat else 3
+    planning = PlanningConfig(
+        base_features=4, batch_size=2, dimensions=dimensions, patch_size=(8,) * dimensions
+    )
     plan = make_plan(fingerprint, description, planning, memory_gb=1.0, memory_why="given")
     cases = prepare_cases(manifest.used, description, plan, root, cache, seed=0)
     for case in cases:
@@ -208,3 +211,17 @@ def test_whatever_a_reader_refuses_is_an_error(
 ) -> None:
     corrupt(good_set)
     assert not check_contract(good_manifest, good_set, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("code", "severity", "corrupt"), WARNINGS, ids=lambda value: str(value)[:30])
+def test_whatever_is_only_warned_of_can_be_used(
+    good_set: Path,
+    good_manifest: Manifest,
+    code: str,
+    severity: str,
+    corrupt: Callable[[Path], object],
+    tmp_path: Path,
+) -> None:
+    corrupt(good_set)
+    unlabelled = {"S005"} & {code}  # for a case of the training set, N001 is an error
+    assert check_contract(good_manifest, good_set, tmp_path / "cache") != bool(unlabelled)

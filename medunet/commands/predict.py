@@ -63,7 +63,7 @@ def _predict_cases(
     with_tests: bool = True,
     overwrite: bool = False,
 ) -> dict[str, str]:
-    """Predict the cases that a fold holds out, without the test cases unless `with_tests`; with `model`, all cases."""
+    """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases."""
     require_one_process()
     from medunet.compute.devices import choose_device
     from medunet.inference.model import Model, read_card

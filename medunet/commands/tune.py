@@ -89,7 +89,7 @@ def _search(run: Run, storage_url: str | None) -> Any:
             )
         if (dice := card.validation_dice["dice"]) is None:
             raise InputError(
-                f"no validation Dice: none of the {len(card.validation_cases)} validation cases has foreground to find",
+                f"none of the {len(card.validation_cases)} validation cases has foreground to find",
                 where=f"fold {config.training.fold}",
                 hint="Search on another fold.",
             )

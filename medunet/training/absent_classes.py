@@ -15,6 +15,6 @@ def describe_absent(training: Sequence[PreparedCase], targets: Collection[str], 
         return ""
     more = f" and {len(absent) - _MAX_NAMES} more" if len(absent) > _MAX_NAMES else ""
     return (
-        f"Fold {fold} trains without {', '.join(absent[:_MAX_NAMES])}{more}: none of its {len(training)} preprocessed "
-        "training cases has a voxel of it, so that the model cannot find it."
+        f"Fold {fold} trains without {', '.join(absent[:_MAX_NAMES])}{more}: none of its {len(training)} training "
+        "cases has a voxel of it after preprocessing, so that the model cannot find it."
     )

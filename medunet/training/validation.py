@@ -252,8 +252,8 @@ def describe_unjudged(cases: Sequence[CaseResult]) -> str:
         return ""
     more = f" and {len(unjudged) - _MAX_NAMES} more" if len(unjudged) > _MAX_NAMES else ""
     return (
-        f"{len(unjudged)} of {len(cases)} validation cases have no voxel to judge, since all are `ignore`, and do not "
-        f"count in the validation: {', '.join(unjudged[:_MAX_NAMES])}{more}."
+        f"{len(unjudged)} of {len(cases)} validation cases have no voxel to judge, since all are `ignore`, and do "
+        f"not count in the validation: {', '.join(unjudged[:_MAX_NAMES])}{more}."
     )
 
 

@@ -22,7 +22,7 @@ class Trained(SegmentationModule):
 
     def __init__(self, history: list[dict[str, float]]) -> None:
         L.LightningModule.__init__(self)
-        self.history, self.elapsed_s, self.done = history, 570.0, 0.0
+        self.history, self.elapsed_s, self.done, self.cases = history, 570.0, 0.0, []
 
     def progress(self, *, now: bool = False) -> float:
         return self.done
