@@ -51,7 +51,9 @@ def put_nifti(path: Path, array: Array, dtype: str, *, kind: Any = nib.Nifti1Ima
     """Write voxels in a type such as "<i2", with fields of the header changed."""
     forms = changes.pop("forms", (1, 1))
     affine = changes.pop("affine", AFFINE)
-    image = kind(array.astype(np.dtype(dtype).newbyteorder("=")), affine, dtype=np.dtype(dtype).newbyteorder("="))
+    image = kind(
+        array.astype(np.dtype(dtype).newbyteorder("=")), affine, dtype=np.dtype(dtype).newbyteorder("=")
+    )
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, forms[0])
     image.set_qform(affine, forms[1])
@@ -226,12 +228,20 @@ def picture_kinds(values: Array, *, is_label: bool) -> Iterator[Kind]:
     yield kind("tiff float", ".tif", Image.fromarray(values.astype("f4")))
     for compression in ("tiff_lzw", "tiff_deflate", "packbits"):
         yield kind(compression, ".tif", Image.fromarray(grey), compression=compression)
-    yield "tiff of two pages", ".tif", lambda path: Image.fromarray(grey).save(
-        path, save_all=True, append_images=[Image.fromarray(grey)]
+    yield (
+        "tiff of two pages",
+        ".tif",
+        lambda path: Image.fromarray(grey).save(path, save_all=True, append_images=[Image.fromarray(grey)]),
     )
-    yield "tiff by ITK", ".tif", lambda path: sitk.WriteImage(sitk.GetImageFromArray(values.astype("u2")), str(path))
-    yield "tiff float by ITK", ".tif", lambda path: sitk.WriteImage(
-        sitk.GetImageFromArray(values.astype("f4")), str(path)
+    yield (
+        "tiff by ITK",
+        ".tif",
+        lambda path: sitk.WriteImage(sitk.GetImageFromArray(values.astype("u2")), str(path)),
+    )
+    yield (
+        "tiff float by ITK",
+        ".tif",
+        lambda path: sitk.WriteImage(sitk.GetImageFromArray(values.astype("f4")), str(path)),
     )
     deep = sitk.GetImageFromArray(colours.astype("u2") * 257, isVector=True)
     for ending in (".png", ".tif"):

@@ -44,7 +44,9 @@ from medunet.training.data import PatchDataset
 
 VOLUMES = describe(channels={"T1": {"modality": "MR"}}, labels={"background": 0, "organ": 1, "core": 2})
 GREY = VOLUMES.model_copy(update={"layout": "png"})
-COLOURS = GREY.model_copy(update={"channels": {name: VOLUMES.channels["T1"] for name in ("red", "green", "blue")}})
+COLOURS = GREY.model_copy(
+    update={"channels": {name: VOLUMES.channels["T1"] for name in ("red", "green", "blue")}}
+)
 
 
 def of_library(path: Path, *, is_label: bool = False) -> NDArray[Any]:
@@ -84,7 +86,9 @@ def use(manifest: Manifest, root: Path, cache: Path) -> None:
         channels = read_channels(images, resample=case.resample).array
         if not case.resample:
             seen = [of_library(path) for path in dict.fromkeys(images)]
-            frames = [each[..., n] for each in seen for n in range(each.shape[3])] if seen[0].ndim == 4 else seen
+            frames = (
+                [each[..., n] for each in seen for n in range(each.shape[3])] if seen[0].ndim == 4 else seen
+            )
             frames *= len(images) // len(frames)
             assert np.array_equal(channels, np.stack(frames).astype(np.float32))
         assert np.array_equal(values, np.rint(of_library(label_path, is_label=True)))
@@ -96,7 +100,9 @@ def use(manifest: Manifest, root: Path, cache: Path) -> None:
     plan = make_plan(fingerprint, description, planning, memory_gb=1.0, memory_why="given")
     cases = prepare_cases(manifest.used, description, plan, root, cache, seed=0)
     for case in cases:
-        assert np.array_equal(np.bincount(case.label[:].ravel(), minlength=3), counts[case.id]), "label changed"
+        assert np.array_equal(np.bincount(case.label[:].ravel(), minlength=3), counts[case.id]), (
+            "label changed"
+        )
         assert np.isfinite(case.image[:]).all()
     patches = PatchDataset(cases, plan, TrainingConfig(), seed=0)
     for index in range(4):
@@ -193,7 +199,12 @@ def test_labels(tmp_path: Path, kind: Kind) -> None:
 
 @pytest.mark.parametrize(("code", "name", "corrupt"), ERRORS, ids=lambda value: str(value)[:30])
 def test_whatever_a_reader_refuses_is_an_error(
-    good_set: Path, good_manifest: Manifest, code: str, name: str, corrupt: Callable[[Path], object], tmp_path: Path
+    good_set: Path,
+    good_manifest: Manifest,
+    code: str,
+    name: str,
+    corrupt: Callable[[Path], object],
+    tmp_path: Path,
 ) -> None:
     corrupt(good_set)
     assert not check_contract(good_manifest, good_set, tmp_path / "cache")

@@ -133,7 +133,9 @@ def test_names_that_are_not_declared_are_named(tmp_path: Path) -> None:
     file = save_segments(tmp_path / "p.seg.nrrd", labels, "liver", "tumour", "aorta")
     write_volume(tmp_path / "r.nii.gz", draw_labels(), AFFINE)
     nifti = tmp_path / "r.nii.gz"
-    with pytest.raises(DataError, match=r"^reference: its segments named 'aorta' \(7 voxels\) are not declared"):
+    with pytest.raises(
+        DataError, match=r"^reference: its segments named 'aorta' \(7 voxels\) are not declared"
+    ):
         read_pair(file, nifti, REFERENCE, SAME)
     for reading in (SAME, OWN):
         pair = Pair("a", nifti, file)
@@ -163,4 +165,6 @@ def test_numbers_of_objects(tmp_path: Path) -> None:
     both = read_pair(tmp_path / "r.nii.gz", tmp_path / "r.nii.gz", objects, same)
     assert both.numbers_prediction is not None
     own = Reading({"cell": 1}, 1, "left out")
-    assert read_pair(tmp_path / "r.nii.gz", tmp_path / "p.nii.gz", objects, own).numbers_prediction is not None
+    assert (
+        read_pair(tmp_path / "r.nii.gz", tmp_path / "p.nii.gz", objects, own).numbers_prediction is not None
+    )

@@ -11,9 +11,7 @@ from medunet.records.fault import Fault
 from medunet.records.manifest import Case
 
 IGNORE = describe(labels={"background": 0, "oedema": 1, "core": 2, "ignore": 9})
-REGIONS = describe(
-    regions={"whole": ["oedema", "core"], "inner": ["core"]}, region_order=["whole", "inner"]
-)
+REGIONS = describe(regions={"whole": ["oedema", "core"], "inner": ["core"]}, region_order=["whole", "inner"])
 
 
 def facts(name: str, fold: int | None, *values: int, split: str = "train") -> CaseFacts:
