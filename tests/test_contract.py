@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from corruptions import ERRORS, WARNINGS, describe
+from corruptions import ERRORS, describe
 from numpy.typing import NDArray
 from odd_files import (
     Kind,
@@ -30,7 +30,7 @@ from PIL import Image
 from medunet.base.errors import MedunetError
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left
 from medunet.imaging.formats import is_picture
-from medunet.imaging.volumes import mask_ending, read_channels, read_header, read_label
+from medunet.imaging.volumes import read_channels, read_header, read_label
 from medunet.planning.fingerprint import compute_fingerprint
 from medunet.planning.planner import make_plan
 from medunet.records.config import PlanningConfig, TrainingConfig
@@ -45,7 +45,7 @@ from medunet.training.data import PatchDataset
 VOLUMES = describe(channels={"T1": {"modality": "MR"}}, labels={"background": 0, "organ": 1, "core": 2})
 GREY = VOLUMES.model_copy(update={"layout": "png"})
 COLOURS = GREY.model_copy(
-    update={"channels": {name: VOLUMES.channels["T1"] for name in ("red", "green", "blue")}}
+    update={"channels": dict.fromkeys(("red", "green", "blue"), VOLUMES.channels["T1"])}
 )
 
 
@@ -82,7 +82,7 @@ def use(manifest: Manifest, root: Path, cache: Path) -> None:
     for case in manifest.used:
         images, label_path = case_paths(case, description, root)
         assert label_path is not None
-        values = read_label(label_path, instances_as=description.instances_as).array
+        values = read_label(label_path, description.label_rules).array
         channels = read_channels(images, resample=case.resample).array
         if not case.resample:
             seen = [of_library(path) for path in dict.fromkeys(images)]
@@ -120,7 +120,7 @@ def fail_reading(case: Case, description: Description, root: Path) -> str:
         images, label_path = case_paths(case, description, root)
         read_channels(images, resample=case.resample)
         if label_path is not None:
-            read_label(label_path, instances_as=description.instances_as)
+            read_label(label_path, description.label_rules)
     except MedunetError as error:
         return str(error)
     return ""

@@ -9,22 +9,27 @@ from tiny_labels import AFFINE, draw_labels
 
 from medunet.base.errors import DataError
 from medunet.imaging.nifti import write_volume
+from medunet.records.label_rules import LabelRules
 from medunet.records.scores import CaseScore
 from medunet.scoring.evaluate import score_pairs
 from medunet.scoring.pairs import Pair
-from medunet.scoring.reading import Reading, read_pair
+from medunet.scoring.reading import read_pair
 
 LABELS = {"background": 0, "liver": 1, "tumour": 2}
 TARGETS = {"liver": (1,), "tumour": (2,)}
-REFERENCE, SAME, OWN = Reading(LABELS), Reading(LABELS, None, "surplus"), Reading(LABELS, None, "left out")
+REFERENCE, SAME, OWN = (
+    LabelRules(LABELS),
+    LabelRules(LABELS, others="surplus"),
+    LabelRules(LABELS, others="left out"),
+)
 
 
 def score(
     folder: Path,
     reference: np.ndarray,
     prediction: np.ndarray,
-    reading: Reading = SAME,
-    wanted: Reading = REFERENCE,
+    reading: LabelRules = SAME,
+    wanted: LabelRules = REFERENCE,
     targets: dict[str, tuple[int, ...]] | None = None,
 ) -> CaseScore:
     """Return the score of the first target."""
@@ -35,7 +40,7 @@ def score(
         name: (value,) for name, value in (reading.labels or {}).items() if name in ("liver", "tumour")
     }
     return score_pairs(
-        [pair], targets or TARGETS, predicted, reading_reference=wanted, reading_prediction=reading
+        [pair], targets or TARGETS, predicted, rules_reference=wanted, rules_prediction=reading
     )[0]
 
 
@@ -68,7 +73,7 @@ def test_undeclared_values_in_a_prediction_read_as_the_reference(tmp_path: Path,
 def test_a_prediction_with_a_description_of_its_own_may_hold_more(tmp_path: Path) -> None:
     labels = draw_labels()
     many = np.where(labels == 1, 5, labels * 50)  # a mask of 104 structures, of which the liver is 5
-    own = Reading({"background": 0, "liver": 5}, None, "left out")
+    own = LabelRules({"background": 0, "liver": 5}, None, "left out")
     assert score(tmp_path, labels, many, own).dice == 1
     other = np.where(many == 5, 90, many)
     found = score(tmp_path, labels, other, own)
@@ -82,14 +87,14 @@ def test_a_prediction_with_a_description_of_its_own_may_hold_more(tmp_path: Path
 def test_values_of_labels_that_are_not_scored_are_declared(tmp_path: Path) -> None:
     labels = draw_labels()
     labels[7] = 9
-    ignoring = Reading({**LABELS, "ignore": 9})
-    same = Reading({**LABELS, "ignore": 9}, None, "surplus")
+    ignoring = LabelRules({**LABELS, "ignore": 9})
+    same = LabelRules({**LABELS, "ignore": 9}, None, "surplus")
     assert score(tmp_path, labels, labels, same, ignoring, {"liver": (1,)}).dice == 1
-    regions = Reading({"background": 0, "oedema": 1, "core": 2})
+    regions = LabelRules({"background": 0, "oedema": 1, "core": 2})
     pair = Pair("a", tmp_path / "r.nii.gz", tmp_path / "p.nii.gz")
     whole = {"whole": (1, 2)}
     (failed,) = score_pairs(
-        [pair], whole, whole, reading_reference=regions, reading_prediction=regions, ignore_value=None
+        [pair], whole, whole, rules_reference=regions, rules_prediction=regions, ignore_value=None
     )
     assert "9 in 63 voxels" in failed.reason
 
@@ -115,7 +120,7 @@ def test_names_join_on_both_sides(tmp_path: Path) -> None:
     ]
     for one, other, role in ((0, 1, "prediction"), (1, 0, "reference")):
         pair = Pair("a", files[one], files[other])
-        scores = score_pairs([pair], TARGETS, TARGETS, reading_reference=REFERENCE, reading_prediction=SAME)
+        scores = score_pairs([pair], TARGETS, TARGETS, rules_reference=REFERENCE, rules_prediction=SAME)
         assert [found.dice for found in scores] == [1, 1]
         (note,) = [note for note in scores[0].notes if note.kind == "names"]
         assert note.text == (
@@ -123,7 +128,7 @@ def test_names_join_on_both_sides(tmp_path: Path) -> None:
             "liver is 2 in the file and 1 in the description"
         )
     pair = Pair("a", files[0], files[0])
-    (quiet, _) = score_pairs([pair], TARGETS, TARGETS, reading_reference=REFERENCE, reading_prediction=SAME)
+    (quiet, _) = score_pairs([pair], TARGETS, TARGETS, rules_reference=REFERENCE, rules_prediction=SAME)
     assert not any(note.kind == "names" for note in quiet.notes)
 
 
@@ -139,7 +144,7 @@ def test_names_that_are_not_declared_are_named(tmp_path: Path) -> None:
         read_pair(file, nifti, REFERENCE, SAME)
     for reading in (SAME, OWN):
         pair = Pair("a", nifti, file)
-        found = score_pairs([pair], TARGETS, TARGETS, reading_reference=REFERENCE, reading_prediction=reading)
+        found = score_pairs([pair], TARGETS, TARGETS, rules_reference=REFERENCE, rules_prediction=reading)
         assert [each.dice for each in found] == [1, 1]
         assert "names in the prediction: not declared, left out: aorta" in [n.text for n in found[0].notes]
     misspelt = save_segments(tmp_path / "m.seg.nrrd", draw_labels(), "liver", "tumor")
@@ -152,7 +157,7 @@ def test_numbers_of_objects(tmp_path: Path) -> None:
     numbers[1:3], numbers[3:5], numbers[7, :2] = 4, 900, 4  # two that touch, one of them in two parts
     write_volume(tmp_path / "r.nii.gz", numbers, AFFINE)
     write_volume(tmp_path / "p.nii.gz", (numbers > 0).astype(np.uint8), AFFINE)
-    objects, mask = Reading({"cell": 1}, 1), Reading({"cell": 1}, None, "left out")
+    objects, mask = LabelRules({"cell": 1}, 1), LabelRules({"cell": 1}, None, "left out")
     pair = read_pair(tmp_path / "r.nii.gz", tmp_path / "p.nii.gz", objects, mask)
     assert np.array_equal(pair.reference.array, numbers > 0)
     assert np.array_equal(pair.prediction, numbers > 0)
@@ -160,11 +165,11 @@ def test_numbers_of_objects(tmp_path: Path) -> None:
     assert np.array_equal(pair.numbers_reference, numbers)
     assert pair.numbers_prediction is None
     # Read with the reference's description, a file of one value is a mask, and one of several numbers objects.
-    same = Reading({"cell": 1}, 1, "surplus")
+    same = LabelRules({"cell": 1}, 1, "surplus")
     assert read_pair(tmp_path / "r.nii.gz", tmp_path / "p.nii.gz", objects, same).numbers_prediction is None
     both = read_pair(tmp_path / "r.nii.gz", tmp_path / "r.nii.gz", objects, same)
     assert both.numbers_prediction is not None
-    own = Reading({"cell": 1}, 1, "left out")
+    own = LabelRules({"cell": 1}, 1, "left out")
     assert (
         read_pair(tmp_path / "r.nii.gz", tmp_path / "p.nii.gz", objects, own).numbers_prediction is not None
     )
