@@ -140,10 +140,23 @@ def volume_files(description: Description, data_root: Path) -> list[str]:
 
     Pictures are included only if the layout is of pictures; next to volumes they are previews and the like. Of a
     volume in two files, x.hdr and x.img, only the header is included.
+
+    Raises:
+        InputError: a folder cannot be listed, or names of volumes are not in UTF-8.
     """
     endings = endings_of((*VOLUMES, *PICTURES) if description.layout == "png" else VOLUMES)
     found = {path for path in walk_files(data_root) if path.lower().endswith(endings)}
+    if foreign := sorted(ascii(path) for path in found if not path.isascii() and not _is_unicode(path)):
+        raise InputError(
+            f"names of files are not in UTF-8: {', '.join(foreign[:4])}{', ...' * (len(foreign) > 4)}",
+            where=data_root.absolute().name,
+            hint="Rename these files.",
+        )
     return sorted(path for path in found if (header := header_of_pair(path)) == path or header not in found)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)  # bytes that Python could not decode
 
 
 def walk_files(data_root: Path) -> Iterator[str]:

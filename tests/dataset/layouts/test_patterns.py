@@ -305,3 +305,10 @@ def test_voxels_without_their_header_are_named(tmp_path: Path) -> None:
     listing = scan_folder(describe("pairs"), tmp_path)
     assert summary(listing) == {"a": ("images/a.hdr", "labels/a.hdr", "train")}
     assert reasons(listing) == {"images/b.img": "voxels without their header, .hdr"}
+
+
+def test_names_that_are_not_unicode_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.nii", "labels/a.nii")
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/images/\xff.nii"))).touch()
+    with pytest.raises(InputError, match=r"names of files are not in UTF-8: 'images/\\udcff.nii'. Rename"):
+        scan_folder(describe("pairs"), tmp_path)
