@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by the file system
 _TELL_AFTER_S = 2.0
 _NUM_NAMED = 3
-_warned: set[Path] = set()
+_warned: set[int] = set()  # file systems
 _handles: set[int] = set()  # of the locks that this process holds
 
 
@@ -235,7 +235,7 @@ def _try_lock(handle: int) -> bool:
     """Lock a file, or return False if another process holds it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # the latter on Windows shares
         return False
     return True
 
@@ -253,8 +253,8 @@ def _is_file(handle: int, path: Path) -> bool:
 
 
 def _warn(folder: Path) -> None:
-    if folder not in _warned:
-        _warned.add(folder)
+    if (file_system := folder.stat().st_dev) not in _warned:
+        _warned.add(file_system)
         _log.warning(
             f"{folder}: this file system has no locks. Run only one command at a time in this folder: two would "
             "overwrite each other's files."

@@ -156,8 +156,9 @@ def test_a_file_system_without_locks_gets_one_warning(
         raise OSError(number, "no locks")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    for _ in range(2):
-        with hold(tmp_path, "plan"), wait_for(tmp_path, "index") as is_locked:
+    monkeypatch.setattr("medunet.base.lock._warned", set())
+    for folder in (tmp_path / "run", tmp_path / "run/predictions"):
+        with hold(folder, "plan"), wait_for(folder, "index") as is_locked:
             assert not is_locked
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "no locks" in caplog.text
