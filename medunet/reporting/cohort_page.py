@@ -144,7 +144,13 @@ def _lesion_values(
     unit = description.unit
     found = [] if lesions is None else summarise_lesions(lesions, targets, unit)
     if lesions is None or not found:
-        return {"lesions": [], "lesion_measures": [], "lesion_rules": [], "sized": []}
+        return {
+            "lesions": [],
+            "lesion_measures": [],
+            "lesion_rules": [],
+            "lesion_reasons": [],
+            "sized": [],
+        }
     return {
         "lesions": found,
         "lesion_measures": cohort_measures(lesions, found, unit),
@@ -152,6 +158,14 @@ def _lesion_values(
             describe_rules(name, unit, instances=description.instances)
             for name in dict.fromkeys(summary.rules for summary in found)
         ],
+        "lesion_reasons": list(
+            dict.fromkeys(
+                metric.no_interval
+                for summary in found
+                for metric in summary.means.values()
+                if metric.no_interval
+            )
+        ),
         "sized": [summary for summary in found if any(size.num_lesions for size in summary.sizes)],
     }
 

@@ -53,6 +53,8 @@ def draw_comparison(comparison: Comparison) -> Figure | None:
     names = "; ".join(f"{letter} = {method}" for method, letter in letters.items())
     title = textwrap.fill(names, int(width / 0.09))
     title += "" if is_whole else "\nOnly the first rows: comparison.csv has all."
+    if reasons := dict.fromkeys(pair.no_interval for pairs in panels for pair in pairs if pair.no_interval):
+        title += "\n" + textwrap.fill(f"Without a 95% interval: {'; '.join(reasons)}.", int(width / 0.09))
     height = 1.9 + 0.34 * num_rows + 0.2 * title.count("\n")
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=10, color=INK)
@@ -127,7 +129,8 @@ def _draw_differences(axes: Axes, pairs: Sequence[PairDifference], letters: dict
     side = "right" if higher_is_better(pairs[0].metric) else "left"
     axes.set_xlabel(f"{_heading(pairs[0].metric)}, difference by case\n{side} of 0: the first is better")
     mean = Line2D([], [], color=INK, linewidth=2, marker="D", markerfacecolor="white")
-    mean.set_label("mean, 95% interval")
+    has_interval = any(not math.isnan(pair.low) for pair in pairs)
+    mean.set_label("mean, 95% interval over patients" if has_interval else "mean")
     handles = [mean]
     if has_infinite:
         infinite = Line2D([], [], color=FALSE_POSITIVE, marker=">", linestyle="none")

@@ -26,7 +26,7 @@ class StaleScores:
         return [
             f"{what}: {', '.join(cases[:_MAX_NAMED])}"
             + (f" and {len(cases) - _MAX_NAMED} more" if len(cases) > _MAX_NAMED else "")
-            + ". These scores are old: run `medunet score` again."
+            + ". These scores are old: score again."
             for what, cases in self.cases.items()
         ]
 

@@ -57,7 +57,7 @@ def test_every_kind_of_change_is_named(made: tuple[RunFolder, Path]) -> None:
     (run.predictions / "lps_poor.nii.gz").unlink()
     label = next(case["label"] for case in manifest["cases"] if case["id"] == "ras_good")
     (data_root / label).write_bytes((data_root / label).read_bytes() + b"0")
-    assert sorted(text.partition(".")[0] for text in warnings_of(run, data_root)) == [
+    assert sorted(text.partition(". These")[0] for text in warnings_of(run, data_root)) == [
         "A predicted mask was added since scoring: no_prediction",
         "Excluded from the manifest since scoring: ras_good",
         "No longer in the manifest: oblique_healthy",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, t
 
 from medunet.scoring import intervals
 from medunet.scoring.columns import bounds_of
@@ -61,9 +61,11 @@ def test_the_interval_is_seeded_bounded_and_follows_a_skewed_sample() -> None:
 def test_the_median_is_scipys_and_the_mean_the_bootstrap_t_of_the_book(size: int) -> None:
     values = np.random.default_rng(size).lognormal(0.0, 0.5, size)
     found = bootstrap_intervals(values)
+    tail = norm.cdf(math.sqrt(size / (size - 1)) * t.ppf(0.025, size - 1))
     theirs = bootstrap(
         *((values,), np.median),
         **{"n_resamples": 2000, "vectorized": True, "method": "percentile"},
+        confidence_level=1 - 2 * tail,
         rng=np.random.default_rng(0),
     ).confidence_interval
     assert found.median == pytest.approx((theirs.low, theirs.high), rel=1e-9)
