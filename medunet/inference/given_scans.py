@@ -186,8 +186,9 @@ def _are_channels(
     if not are_channel_numbers({case: set(found) for case, found in numbers.items()}):
         return False
     if len(numbers) == 1:
-        files = list(next(iter(numbers.values())).values())
-        if len(files) > _MOST_CHANNELS or not _share_grid(files):
+        ((case, found),) = numbers.items()
+        names_a_case = re.search(r"\d", case) is not None  # such as p_7, unlike patient
+        if len(found) > _MOST_CHANNELS or not (names_a_case or _share_grid(list(found.values()))):
             return False
     if num_channels > 1 and any(len(found) < num_channels for found in numbers.values()):
         return False

@@ -115,6 +115,10 @@ def test_a_layout_without_numbers_reads_nnunets_where_they_are_channels(tmp_path
     found = find_scans([tmp_path / "cases"], card)
     assert list(shown(found)) == ["patient_0000", "patient_0001"]
     assert not found.notes
+    for number in range(2):  # a PET on a grid of its own
+        scan(tmp_path / f"one/p_7_{number:04d}.nii.gz", (4, 5, 6 + number))
+    found = find_scans([tmp_path / "one"], card)
+    assert (list(shown(found)), left_out(found)) == (["p_7"], ["p_7_0001.nii.gz"])
     touch(tmp_path / "later", "s_0001.nii.gz", "s_0002.nii.gz")
     assert list(shown(find_scans([tmp_path / "later"], card))) == ["s_0001", "s_0002"]
 
