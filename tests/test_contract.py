@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from corruptions import ERRORS, describe
+from corruptions import ERRORS, WARNINGS, describe
 from numpy.typing import NDArray
 from odd_files import (
     Kind,

@@ -34,9 +34,9 @@ def join_names(header: Header, rules: LabelRules) -> Header:
     "Segment_1", is known by its coded meaning if only one segment has that. Without this it keeps its number, unless
     another segment has it by name; so does a segment whose number has no name in the description ("label_1").
 
-    A segment whose name is not declared gets no value if the rules' `others` are "refused": reading the voxels then raises an
-    UndeclaredError if it has any. It is read as background with "left out", if another segment is declared, and with
-    "surplus", if every label is found in the file.
+    A segment whose name is not declared gets no value if the rules' `others` are "refused": reading the voxels then
+    raises an UndeclaredError if it has any. It is read as background with "left out", if another segment is declared,
+    and with "surplus", if every label is found in the file.
     """
     if not header.segments or rules.labels is None or rules.instances_as is not None:
         return header
