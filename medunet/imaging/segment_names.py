@@ -162,8 +162,14 @@ def merge_segments(
             if is_same:
                 continue
             values = table[plane.astype(np.intp, copy=False)]
-            if ((target != 0) & (values != 0) & (target != values)).any():
-                raise DataError("has segments that overlap", where=path.name, hint=hint)
+            twice = (target != 0) & (values != 0) & (target != values)
+            if twice.any():
+                pair = int(target[twice][0]), int(values[twice][0])
+                names = [
+                    _shorten([each.name or "?" for each in segments if each.value == one]) for one in pair
+                ]
+                what = f"has segments that overlap: {' and '.join(names)}"
+                raise DataError(what, where=path.name, hint=hint)
             np.copyto(target, values, where=values != 0)
     if undeclared:
         named = _shorten([f"'{name}' ({count} voxels)" for name, count in undeclared.items()])

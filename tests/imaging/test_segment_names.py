@@ -80,7 +80,7 @@ def test_layers_share_numbers_as_slicer_writes_them(tmp_path: Path, axis: bool) 
     with pytest.raises(DataError, match=r"several segments with the label values \[1\]"):
         read_label(path)
     both = save(tmp_path / "b.seg.nrrd", draw(1, 1), draw(0, 1, 1, 2), axis=axis, **notes)
-    with pytest.raises(DataError, match="has segments that overlap"):
+    with pytest.raises(DataError, match="has segments that overlap: spleen and liver_tumour"):
         read_label(both, LabelRules(LABELS))
     old = {"Segment0_Name": "liver", "Segment1_Name": "spleen"}  # Slicer 4.8: no values, a layer for each
     path = save(tmp_path / "c.seg.nrrd", draw(1), draw(0, 1), axis=axis, **old)
