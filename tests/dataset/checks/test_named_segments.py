@@ -62,7 +62,7 @@ def test_names_are_joined_where_values_are_renumbered(tmp_path: Path) -> None:
     assert [fault.code for fault in faults if fault.severity == "error"] == []
     assert facts.label is not None
     assert facts.label.volumes_ml == {2: 0.012, 1: 0.006}
-    read = read_label(tmp_path / "label.seg.nrrd", renumber=description.renumber, names=description.labels)
+    read = read_label(tmp_path / "label.seg.nrrd", description.label_rules)
     assert np.array_equal(read.array, np.array([0, 2, 1])[label])
 
 
