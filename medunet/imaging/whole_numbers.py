@@ -106,7 +106,8 @@ def renumber_labels(labels: NDArray[np.integer], renumber: Mapping[int, int]) ->
     if clashes := [value for value in given if value not in renumber and value in meant]:
         raise DataError(
             f"has the values {clashes}, which `stored_values` does not declare as stored in the files",
-            hint="Declare them in the description, or give files with the values that it declares.",
+            hint="Declare them in the description, or give files with the values that it declares; masks of medunet "
+            "hold the values of `labels`, and need their index.json beside them.",
         )
     table = np.zeros(occurring.size, np.int64)
     table[present] = [renumber.get(value, value) for value in given]

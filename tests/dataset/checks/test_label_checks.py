@@ -6,12 +6,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from corruptions import SHAPE, describe
 from tiny_case import CT, MR, check
 
+from medunet.dataset.checks.case_checks import check_case
 from medunet.dataset.manifest import make_manifest
 from medunet.phantoms.phantom import make_phantom
 from medunet.records.description import load_description
+from medunet.records.manifest import Case
 
 
 @pytest.mark.parametrize(("declared", "found"), [(4, 3), (3, 4)])
@@ -25,6 +28,19 @@ def test_labels_of_another_edition(tmp_path: Path, declared: int, found: int) ->
     label[0, 0, 0] = 7  # then it is no edition's
     (fault,) = check(tmp_path, image, label, describe(channels={"T1": {"modality": "MR"}}, labels=labels))
     assert fault.code == "L001"
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".seg.nrrd", ".mha", ".mhd"])
+@pytest.mark.parametrize(("dtype", "codes"), [(np.uint8, []), (np.int16, []), (np.float32, ["L004"])])
+def test_a_label_of_floats_in_any_format(tmp_path: Path, ending: str, dtype: type, codes: list[str]) -> None:
+    label = ball(SHAPE, (4, 3, 3), 2.5).astype(dtype)
+    image = np.random.default_rng(2).normal(500, 80, SHAPE).astype(np.int16)
+    for name, array in ((f"image{ending.replace('.seg', '')}", image), (f"label{ending}", label)):
+        sitk.WriteImage(sitk.GetImageFromArray(array.T), str(tmp_path / name))
+    images = {"T1": f"image{ending.replace('.seg', '')}"}
+    case = Case(id="x", patient="x", images=images, label=f"label{ending}", split="train")
+    faults, _ = check_case(case, describe(channels={"T1": {"modality": "MR"}}), tmp_path)
+    assert [fault.code for fault in faults] == codes
 
 
 def ball(shape: tuple[int, ...], centre: tuple[int, ...], radius: float) -> np.ndarray:
