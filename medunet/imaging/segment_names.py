@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -123,17 +124,10 @@ def merge_segments(
         UndeclaredError: a segment without a value has voxels.
     """
     shared = {
-        one.value
-        for one in segments
-        for other in segments
-        if one is not other
-        and one.value
-        and one.value == other.value
-        and (
-            not one.label
-            or one.label != other.label
-            or (one.layer, one.stored) == (other.layer, other.stored)
-        )
+        one.stored
+        for one, other in combinations(segments, 2)
+        if (one.layer, one.stored) == (other.layer, other.stored)
+        or (one.value and one.value == other.value and not one.label == other.label != "")
     }
     if shared:
         raise DataError(
@@ -146,9 +140,9 @@ def merge_segments(
     for number, layer in enumerate(layers):
         own = [segment for segment in segments if segment.layer == number]
         stored = [segment.stored for segment in own]
-        table = np.zeros(max(stored, default=0) + 1, dtype)
-        for segment in own:
-            table[segment.stored] = segment.value or 0
+        value_of = {0: 0} | {segment.stored: segment.value or 0 for segment in own}
+        keys = np.array(sorted(value_of))
+        table = np.array([value_of[key] for key in sorted(value_of)], dtype)
         for plane, target in zip(layer.T, merged.T, strict=True):  # a plane at a time, since NumPy widens it
             if not np.isin(plane, [0, *stored]).all():
                 raise DataError(
@@ -161,7 +155,7 @@ def merge_segments(
                     undeclared[segment.name] = undeclared.get(segment.name, 0) + int(count)
             if is_same:
                 continue
-            values = table[plane.astype(np.intp, copy=False)]
+            values = table[np.searchsorted(keys, plane)]
             twice = (target != 0) & (values != 0) & (target != values)
             if twice.any():
                 pair = int(target[twice][0]), int(values[twice][0])
