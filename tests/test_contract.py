@@ -200,7 +200,9 @@ def test_labels(tmp_path: Path, kind: Kind) -> None:
     check_contract(case_of(tmp_path, kind, is_label=True), tmp_path, tmp_path / "cache")
 
 
-@pytest.mark.parametrize(("code", "name", "corrupt"), ERRORS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("code", "name", "corrupt"), ERRORS, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_whatever_a_reader_refuses_is_an_error(
     good_set: Path,
     good_manifest: Manifest,
@@ -213,7 +215,9 @@ def test_whatever_a_reader_refuses_is_an_error(
     assert not check_contract(good_manifest, good_set, tmp_path / "cache")
 
 
-@pytest.mark.parametrize(("code", "severity", "corrupt"), WARNINGS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("code", "severity", "corrupt"), WARNINGS, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_whatever_is_only_warned_of_can_be_used(
     good_set: Path,
     good_manifest: Manifest,
