@@ -99,9 +99,9 @@ def test_an_overlap_with_what_is_left_out_is_none(tmp_path: Path) -> None:
 def test_two_names_of_one_number_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.seg.nrrd", draw(1), **notes_of(("liver", 1), ("spleen", 1)))
     with pytest.raises(DataError, match=r"several segments with the label values \[1\]"):
-        read_label(path, names=LABELS)
+        read_label(path, LabelRules(LABELS))
     large = save(tmp_path / "b.seg.nrrd", draw(1), **notes_of(("liver", 1), ("spleen", 4_000_000_000)))
-    assert np.array_equal(read_label(large, names=LABELS).array, draw(1))
+    assert np.array_equal(read_label(large, LabelRules(LABELS)).array, draw(1))
 
 
 def test_two_segments_of_one_name_are_one_label(tmp_path: Path) -> None:
