@@ -21,7 +21,7 @@ def check_absent_classes(description: Description, facts: Sequence[CaseFacts]) -
     for each in facts:
         if _values(each) and not _is_judged(each, description):
             yield make_fault("S017", each.case.id, "label", "every voxel is `ignore`")
-    if train and all(_values(each) for each in train) and not _present(train, description):
+    if train and all(_values(each) and not _has_foreground(each, description) for each in train):
         yield make_fault("S016", "", "label", f"no foreground in any of {len(train)} training labels")
         return
     elsewhere = [each for each in facts if each.case.split == "test"]
@@ -79,6 +79,11 @@ def _present(facts: Sequence[CaseFacts], description: Description) -> set[str]:
 
 def _is_judged(facts: CaseFacts, description: Description) -> bool:
     return bool(_values(facts) - {description.ignore_value})
+
+
+def _has_foreground(facts: CaseFacts, description: Description) -> bool:
+    """Return whether a label has any value, declared or not, beside background and `ignore`."""
+    return bool(_values(facts) - {0, description.ignore_value})
 
 
 def _values(facts: CaseFacts) -> frozenset[int]:

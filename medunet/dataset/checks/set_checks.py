@@ -96,7 +96,9 @@ def _check_labels(description: Description, facts: Sequence[CaseFacts]) -> Itera
     trained = [each.label for each in facts if each.case.split == "train" and each.label]
     seen = {value for label in trained for value in label.values}
     absent = [name for name in description.foreground if description.labels[name] not in seen]
-    if trained and absent:
+    is_known = all(label.values for label in trained)  # otherwise a fault of these labels
+    is_empty = not seen - {0, description.ignore_value}  # S016
+    if trained and absent and is_known and not is_empty:
         measured = f"in none of {len(trained)} labels: {_list(absent)}"
         yield make_fault("S006", "", "label", measured)
     for each in facts:
