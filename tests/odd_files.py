@@ -100,6 +100,7 @@ def nifti_kinds(values: Array) -> Iterator[Kind]:
     yield kind("sform alone", ".nii.gz", "<i2", forms=(2, 0))
     yield kind("qform alone", ".nii.gz", "<i2", forms=(0, 1))
     yield kind("cal_max and intent", ".nii.gz", "<i2", cal_max=50.0, intent_code=1002)
+    yield kind("alike in float32", ".nii", "<i8", array=values + (1 << 40))
     yield kind("voxels later", ".nii", "<i2", kind=_Late)
 
     def two_members(path: Path) -> None:

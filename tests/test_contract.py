@@ -27,10 +27,10 @@ from odd_files import (
 )
 from PIL import Image
 
-from medunet.base.errors import MedunetError
+from medunet.base.errors import DataError, MedunetError
 from medunet.dataset.checks.manifest_checks import check_manifest, errors_left
 from medunet.imaging.formats import is_picture
-from medunet.imaging.volumes import read_channels, read_header, read_label
+from medunet.imaging.volumes import read_channels, read_header, read_label, read_volume
 from medunet.planning.fingerprint import compute_fingerprint
 from medunet.planning.planner import make_plan
 from medunet.records.config import PlanningConfig, TrainingConfig
@@ -203,6 +203,27 @@ def test_scans(tmp_path: Path, kind: Kind) -> None:
 @pytest.mark.parametrize("kind", LABELS, ids=lambda kind: kind[0])
 def test_labels(tmp_path: Path, kind: Kind) -> None:
     check_contract(case_of(tmp_path, kind, is_label=True), tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("ending", [".tif", ".png", ".jpg"])
+def test_a_damaged_picture_is_read_or_named(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"x{ending}"
+    Image.fromarray(picture(is_label=True).astype("u1")).save(path)
+    whole, rng = path.read_bytes(), np.random.default_rng(4)
+    for number in range(300):
+        damaged = bytearray(whole)
+        if ending == ".tif":  # a second page that is none
+            first = int.from_bytes(whole[4:8], "little")
+            at = first + 2 + 12 * whole[first]
+            damaged[at : at + 4] = (number * 2).to_bytes(4, "little")
+        else:
+            damaged[rng.integers(len(whole))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_volume(path)
+            read_label(path)
+        except DataError:
+            continue
 
 
 @pytest.mark.parametrize(
