@@ -248,7 +248,8 @@ def test_fold_all_leaves_the_held_out_scores_alone(own_run: Run):
     )
     assert run_train(whole)[0].train_is_validation
     with pytest.raises(InputError, match="holds out no cases"):
-        run_predict(whole)
+        run_predict(whole, fold="all")
+    assert run_predict(whole) == {}  # by the numbered folds
     run_score(own_run)
     assert own_run.folder.scores.read_text() == before
 
