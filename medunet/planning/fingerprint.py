@@ -1,5 +1,6 @@
 """Fingerprint of the training cases: sizes, spacings and foreground intensities, the basis of the plan."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from medunet.records.description import Description
 from medunet.records.manifest import Case
 from medunet.records.plan import Fingerprint
 
+_log = logging.getLogger(__name__)
 _SAMPLES_PER_CASE = 10_000  # as nnU-Net: enough for stable percentiles with limited memory
+_MAX_NAMED = 5
 
 
 def nonzero_box(array: NDArray[np.float32]) -> tuple[slice, slice, slice]:
@@ -45,6 +48,7 @@ def compute_fingerprint(
     ignored = description.ignore_value
     shapes, spacings, fractions = [], [], []
     samples: list[NDArray[np.float32]] = []
+    lost: list[str] = []
     for index, case in enumerate(track(labelled, "Fingerprint")):
         image_paths, label_path = case_paths(case, description, data_root)
         image = read_channels(image_paths, resample=case.resample)
@@ -56,11 +60,22 @@ def compute_fingerprint(
         shapes.append(shape)
         spacings.append(spacing_of(affine))
         fractions.append(np.prod(shape) / np.prod(array.shape[1:]))
-        foreground = np.flatnonzero((label > 0) & (label != ignored) if ignored is not None else label)
+        is_foreground = (label > 0) & (label != ignored) if ignored is not None else label > 0
+        foreground = np.flatnonzero(is_foreground)
+        if outside := foreground.size - np.count_nonzero(
+            to_ras(is_foreground[None], image.affine)[0][0][box]
+        ):
+            lost.append(f"{case.id} ({outside} voxels)")
         if foreground.size:
             rng = np.random.default_rng([seed, index])
             chosen = rng.choice(foreground, min(_SAMPLES_PER_CASE, foreground.size), replace=False)
             samples.append(image.array.reshape(len(image.array), -1)[:, chosen])
+    if lost:
+        more = f" and {len(lost) - _MAX_NAMED} more cases" if len(lost) > _MAX_NAMED else ""
+        _log.warning(
+            "Labels lie beyond the box of the voxels that are not 0, which scans are cropped to if many are mostly 0: "
+            f"{', '.join(lost[:_MAX_NAMED])}{more}."
+        )
     if not samples:
         raise InputError("every label is empty", where="manifest.json", hint="Check the label files.")
     values = np.concatenate(samples, axis=1)

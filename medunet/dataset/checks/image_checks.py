@@ -58,10 +58,10 @@ def check_image(
 
 
 def _is_constant(frame: NDArray[Any], stored: StoredVoxels) -> bool:
-    """Return whether all values are equal in float32, in which scans are used."""
+    """Return whether all values are equal in float32, in which scans are used, and fit it (else N004)."""
     ends = np.array([frame.min(), frame.max()], np.float64) * stored.slope + stored.intercept
     low, high = ends.astype(np.float32)
-    return bool(low == high)
+    return bool(low == high and np.isfinite(low))
 
 
 def sample_voxels(frame: NDArray[Any]) -> NDArray[Any]:
