@@ -73,7 +73,7 @@ def compute_fingerprint(
     if lost:
         more = f" and {len(lost) - _MAX_NAMED} more cases" if len(lost) > _MAX_NAMED else ""
         _log.warning(
-            "Labels lie beyond the box of the voxels that are not 0, which scans are cropped to if many are mostly 0: "
+            "Labels lie beyond the box of the nonzero voxels, to which scans are cropped if many are mostly 0: "
             f"{', '.join(lost[:_MAX_NAMED])}{more}."
         )
     if not samples:
