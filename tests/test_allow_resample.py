@@ -94,7 +94,7 @@ def test_refused_until_allowed_and_then_on_one_grid(run: Run, tmp_path: Path) ->
     plan = run_plan(run)
     case = run.read_manifest().cases[1]
     images, _ = case_paths(case, run.read_manifest().description, run.data_root)
-    with pytest.raises(DataError, match=r"shape \(28, 26, 22\) differs .* --allow-resample"):
+    with pytest.raises(DataError, match=r"shape \(28, 26, 22\) differs .* `--allow-resample`"):
         read_channels(images)
     volume = read_channels(images, resample=True)
     assert volume.array.shape == (2, 30, 32, 18)

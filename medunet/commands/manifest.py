@@ -81,6 +81,12 @@ def _list_doubts(manifest: Manifest) -> Iterator[str]:
             f"the pattern of patients, {description.patient!r}, does not fit {len(unknown)} case ids, whose patients "
             f"are named as the case: {_shorten(unknown)}"
         )
+    lone = [case.id for case in cases if case.patient == case.id]
+    if not description.patient and 0 < len(lone) < len(cases):
+        yield (
+            f"{len(lone)} cases have no patient in the list, or one of their name, and are patients of their own: "
+            f"{_shorten(lone)}"
+        )
     if likely := find_likely_patients(cases, description):
         spread = sum(len({part_of(case) for case in group}) > 1 for group in likely.groups)
         folds = f"{spread} of these are in several folds" if spread else "none of these is in several folds"

@@ -153,7 +153,7 @@ def predict_images(
         given = find_scans(images, card)
         scans = given.scans
         print_left_out(given.left_out, given.notes)
-    accepted = parse_accepted(accept, [scan.case for scan in scans], reasons=False)
+    accepted = parse_accepted(accept, [scan.case for scan in scans], new_scans=True)
     scans = [_with_accepted(scan, accepted, allow_resample=allow_resample) for scan in scans]
     device = choose_device(device_name)
     set_up_cpu(device)

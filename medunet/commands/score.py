@@ -37,8 +37,8 @@ def run_score(
 
     Folds that are not trained are named on the console. Fold "all" is used only if no numbered fold is trained. In a
     run without its own model (`external_run`), all labelled cases are scored. Targets are matched by name with those
-    of the model; `targets` selects some of them. For `resample` and `workers`, see `score_pairs`; for `by` and `join`,
-    `score_and_show`.
+    of the model; `targets` selects some of them. For `resample` and `workers`, see `score_pairs`; for `by` and
+    `join`, see `score_and_show`.
 
     Raises:
         InputError: Masks were predicted by an earlier model, or there is nothing to score.

@@ -133,7 +133,9 @@ def merge_structures(
         raise InputError("is within the folder of the masks", where=str(out), hint="Give another folder.")
     description = _describe(folder, cases, chosen)
     values = {name: description.labels[name] for name in chosen}
-    merge = partial(_merge_case, folder=folder, out=out, values=values, ordered=bool(names))
+    unfinished = out / ".unfinished"  # so that a killed call leaves nothing that seems to be a dataset
+    shutil.rmtree(unfinished, ignore_errors=True)
+    merge = partial(_merge_case, folder=folder, out=unfinished, values=values, ordered=bool(names))
     first = read_header(folder / cases[0].image)
     num_workers = workers or choose_workers(len(cases), int(np.prod(first.shape)))
     failed: dict[str, str] = {}
@@ -148,7 +150,10 @@ def merge_structures(
     if len(failed) < len(cases):
         plain = description.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         text = yaml.safe_dump({"schema": description.schema_, **plain}, sort_keys=False, allow_unicode=True)
+        for name in ("images", "labels"):
+            (unfinished / name).replace(out / name)
         write_text(out / DESCRIPTION, text)
+    shutil.rmtree(unfinished, ignore_errors=True)
     used = {path for case in cases for path in (case.image, *case.masks.values())}
     left_out = tuple(path for path in volumes if path not in used)
     return Merged(description, len(cases) - len(failed), dict(sorted(failed.items())), overlaps, left_out)

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def join_names(header: Header, rules: LabelRules) -> Header:
     "Segment_1", is known by its coded meaning if only one segment has that. Without this it keeps its number, unless
     another segment has it by name; so does a segment whose number has no name in the description ("label_1").
 
-    A segment whose name is not declared gets no value if the rules' `others` are "refused": reading the voxels then raises an
-    UndeclaredError if it has any. It is read as background with "left out", if another segment is declared, and with
-    "surplus", if every label is found in the file.
+    A segment whose name is not declared gets no value if the rules' `others` are "refused": reading the voxels then
+    raises an UndeclaredError if it has any. It is read as background with "left out", if another segment is declared,
+    and with "surplus", if every label is found in the file.
     """
     if not header.segments or rules.labels is None or rules.instances_as is not None:
         return header
@@ -123,17 +124,10 @@ def merge_segments(
         UndeclaredError: a segment without a value has voxels.
     """
     shared = {
-        one.value
-        for one in segments
-        for other in segments
-        if one is not other
-        and one.value
-        and one.value == other.value
-        and (
-            not one.label
-            or one.label != other.label
-            or (one.layer, one.stored) == (other.layer, other.stored)
-        )
+        one.stored
+        for one, other in combinations(segments, 2)
+        if (one.layer, one.stored) == (other.layer, other.stored)
+        or (one.value and one.value == other.value and not one.label == other.label != "")
     }
     if shared:
         raise DataError(
@@ -146,9 +140,9 @@ def merge_segments(
     for number, layer in enumerate(layers):
         own = [segment for segment in segments if segment.layer == number]
         stored = [segment.stored for segment in own]
-        table = np.zeros(max(stored, default=0) + 1, dtype)
-        for segment in own:
-            table[segment.stored] = segment.value or 0
+        value_of = {0: 0} | {segment.stored: segment.value or 0 for segment in own}
+        keys = np.array(sorted(value_of))
+        table = np.array([value_of[key] for key in sorted(value_of)], dtype)
         for plane, target in zip(layer.T, merged.T, strict=True):  # a plane at a time, since NumPy widens it
             if not np.isin(plane, [0, *stored]).all():
                 raise DataError(
@@ -161,9 +155,15 @@ def merge_segments(
                     undeclared[segment.name] = undeclared.get(segment.name, 0) + int(count)
             if is_same:
                 continue
-            values = table[plane.astype(np.intp, copy=False)]
-            if ((target != 0) & (values != 0) & (target != values)).any():
-                raise DataError("has segments that overlap", where=path.name, hint=hint)
+            values = table[np.searchsorted(keys, plane)]
+            twice = (target != 0) & (values != 0) & (target != values)
+            if twice.any():
+                pair = int(target[twice][0]), int(values[twice][0])
+                names = [
+                    _shorten([each.name or "?" for each in segments if each.value == one]) for one in pair
+                ]
+                what = f"has segments that overlap: {' and '.join(names)}"
+                raise DataError(what, where=path.name, hint=hint)
             np.copyto(target, values, where=values != 0)
     if undeclared:
         named = _shorten([f"'{name}' ({count} voxels)" for name, count in undeclared.items()])

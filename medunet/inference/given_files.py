@@ -1,21 +1,20 @@
 """List the files given to `medunet predict`, without those that cannot be scans, which are named with the reason."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
-from medunet.dataset.layouts.patterns import IMPORT_FIRST, stem, walk_files
-from medunet.imaging.formats import FORMATS, PICTURES, SCANS, VOLUMES, endings_of, format_of
+from medunet.dataset.layouts.patterns import IMPORT_FIRST, walk_files
+from medunet.imaging.formats import PICTURES, SCANS, endings_of, files_of, format_of, header_of_pair
 
 LeftOut = dict[str, list[str]]  # names of files by the reason why they are left out
 
-_PAIR = re.compile(r"(?i)\.(hdr|img)(\.gz)?$")  # NIfTI in two files
-_DATA_ENDINGS = tuple(ending for each in FORMATS for ending in each.data_endings)
 _MASKS = "medunet.predictions/1"
 _FREESURFER = "FreeSurfer's format, which is not read: convert it to .nii.gz, as with mri_convert"
 _NO_SCAN = {
+    ".img": "the voxels of a volume whose header, .hdr, is missing",
+    ".img.gz": "the voxels of a volume whose header, .hdr, is missing",
     ".seg.nrrd": "a segmentation of 3D Slicer, no scan",
     ".mgz": _FREESURFER,
     ".mgh": _FREESURFER,
@@ -30,7 +29,7 @@ def list_files(
     """Return each given file, and each file of a given folder, once, and whether it lies in a subfolder.
 
     Files that cannot be scans are added to `left_out`, paths that do not exist to `faults`. A pair of .hdr and .img
-    is one file, a .mhd with its data as well.
+    is one file, and a header with data of its own as well.
 
     Args:
         pictures: whether 2D pictures are wanted, rather than volumes.
@@ -38,20 +37,17 @@ def list_files(
     Raises:
         InputError: a folder cannot be listed.
     """
-    files = []
-    for path, nested in _walk(given, left_out, faults):
-        if _is_data(path):
+    found, files = list(_walk(given, left_out, faults)), []
+    headers = [path for path, _ in found if format_of(path).may_be_image and format_of(path).data_endings]
+    data = {each.absolute() for path in headers for each in files_of(path)[1:]}
+    for path, nested in found:
+        if path.absolute() in data:
             continue
         if reason := _no_scan(path, pictures=pictures):
             left_out.setdefault(f"in a subfolder, and {reason}" if nested else reason, []).append(path.name)
         else:
             files.append((path, nested))
     return files
-
-
-def stem_of(path: Path) -> str:
-    """Return a file's name without the ending of its format."""
-    return _PAIR.sub("", stem(path.name))
 
 
 def _walk(given: Sequence[Path], left_out: LeftOut, faults: list[str]) -> Iterator[tuple[Path, bool]]:
@@ -68,6 +64,8 @@ def _walk(given: Sequence[Path], left_out: LeftOut, faults: list[str]) -> Iterat
             continue
         for name in names:
             file = path / name if name else path
+            if (header := file.with_name(header_of_pair(file.name))).is_file():
+                file = header  # x.hdr of x.img
             if file.absolute() in seen:
                 continue
             seen.add(file.absolute())
@@ -90,20 +88,11 @@ def _own_masks(folder: Path) -> set[str]:
     return {f"{case}{ending}" for case in index.get("cases", {}) for ending in (".nii.gz", ".png")}
 
 
-def _is_data(path: Path) -> bool:
-    """Return whether a file has the voxels of another one, which is read by its header."""
-    pair = _PAIR.search(path.name)
-    if pair and pair[1].lower() == "img":
-        return _has_sibling(path, "hdr")
-    return path.name.lower().endswith(_DATA_ENDINGS) and _has_sibling(path, "mhd")
-
-
 def _no_scan(path: Path, *, pictures: bool) -> str:
     """Return why a file is no scan of the kind that is wanted; "" if it may be one."""
     name = path.name.lower()
     is_picture = name.endswith(endings_of(PICTURES))
-    is_pair = _PAIR.search(path.name) is not None
-    is_volume = is_pair or (format_of(path) in SCANS and name.endswith(endings_of(VOLUMES)))
+    is_volume = format_of(path) in SCANS and name.endswith(endings_of(SCANS))
     if (is_picture and pictures) or (is_volume and not pictures):
         return ""
     if is_picture or is_volume:
@@ -115,13 +104,6 @@ def _no_scan(path: Path, *, pictures: bool) -> str:
         return _NO_SCAN[".dcm"]
     kind = f"of type {path.suffix.lower()}" if path.suffix else "a file without an ending"
     return f"{kind}, which is no scan"
-
-
-def _has_sibling(path: Path, ending: str) -> bool:
-    """Return whether there is a file of the same name with another ending, in upper or lower case."""
-    base = re.sub(r"\.\w+(\.(?i:gz))?$", "", path.name)
-    tail = path.name[-3:] if path.name.lower().endswith(".gz") else ""
-    return any(path.with_name(f"{base}.{each}{tail}").is_file() for each in (ending, ending.upper()))
 
 
 def _is_dicom(path: Path) -> bool:

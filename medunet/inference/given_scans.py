@@ -21,9 +21,9 @@ from medunet.dataset.layouts.channel_names import (
 )
 from medunet.dataset.layouts.dataset_json import modality_of
 from medunet.dataset.layouts.folder_pairs import LABEL_SUFFIX
-from medunet.dataset.layouts.patterns import FilePattern, file_patterns
+from medunet.dataset.layouts.patterns import FilePattern, file_patterns, stem
 from medunet.imaging.volumes import read_header
-from medunet.inference.given_files import list_files, stem_of
+from medunet.inference.given_files import list_files
 from medunet.inference.predict import Scan
 from medunet.records.description import Modality
 from medunet.records.model_card import ModelCard
@@ -92,9 +92,9 @@ def find_scans(given: Sequence[Path], card: ModelCard) -> GivenScans:
     except InputError:  # a layout without patterns: the files were listed in a table
         patterns = ()
     files = list_files(given, groups.left_out, groups.faults, pictures=description.layout == "png")
-    are_all_masks = all(_MASK.fullmatch(stem_of(path)) for path, _ in files)  # then it is no mask's name
+    are_all_masks = all(_MASK.fullmatch(stem(path.name)) for path, _ in files)  # then it is no mask's name
     for path, nested in files:
-        name = stem_of(path)
+        name = stem(path.name)
         match = _match(path, patterns)
         if match and match[0] == "label":
             groups.left_out[_LABEL].append(path.name)

@@ -175,3 +175,8 @@ def test_unlabelled_cases_beside_labelled_ones_are_said(tmp_path: Path) -> None:
     (root / "cases.csv").write_text("\n".join(["case,image,label", *rows]))
     result = call("manifest", root, "--run", tmp_path / "run")
     assert "1 cases without a label are not trained on: case_02" in result.output
+    assert "patients of their own" not in result.output
+    rows = [f"{row},{patient}" for row, patient in zip(rows, ("p1", "p1", "NA"), strict=True)]
+    (root / "cases.csv").write_text("\n".join(["case,image,label,patient", *rows]))
+    result = call("manifest", root, "--run", tmp_path / "run")
+    assert "1 cases have no patient in the list, or one of their name" in result.output

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from medunet.base.errors import InputError
 from medunet.cli.app import app
+from medunet.dataset import structure_masks
 from medunet.dataset.checks.manifest_checks import check_manifest
 from medunet.dataset.manifest import make_manifest
 from medunet.dataset.structure_masks import find_structure_cases, merge_structures
@@ -135,3 +136,23 @@ def test_other_folders_hold_no_structures(tmp_path: Path) -> None:
         merge_structures(tmp_path, tmp_path / "out")
     with pytest.raises(InputError, match="no case has a mask of lung"):
         merge_structures(write(tmp_path / "data"), tmp_path / "out", ["lung"])
+
+
+def test_a_call_that_is_killed_leaves_no_half_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = write(tmp_path / "data"), tmp_path / "out"
+    link = structure_masks._link
+
+    def stop_at_the_second(source: Path, target: Path) -> None:
+        if target.name == "s1.nii.gz":
+            raise KeyboardInterrupt
+        link(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(structure_masks, "_link", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            merge_structures(root, out, workers=1)
+    assert not list(out.glob("[!.]*"))
+    assert merge_structures(root, out, workers=1).num_written == 3
+    assert {path.name for path in out.iterdir()} == {"images", "labels", "dataset.yaml"}

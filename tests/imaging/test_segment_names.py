@@ -80,7 +80,7 @@ def test_layers_share_numbers_as_slicer_writes_them(tmp_path: Path, axis: bool) 
     with pytest.raises(DataError, match=r"several segments with the label values \[1\]"):
         read_label(path)
     both = save(tmp_path / "b.seg.nrrd", draw(1, 1), draw(0, 1, 1, 2), axis=axis, **notes)
-    with pytest.raises(DataError, match="has segments that overlap"):
+    with pytest.raises(DataError, match="has segments that overlap: spleen and liver_tumour"):
         read_label(both, LabelRules(LABELS))
     old = {"Segment0_Name": "liver", "Segment1_Name": "spleen"}  # Slicer 4.8: no values, a layer for each
     path = save(tmp_path / "c.seg.nrrd", draw(1), draw(0, 1), axis=axis, **old)
@@ -94,6 +94,14 @@ def test_an_overlap_with_what_is_left_out_is_none(tmp_path: Path) -> None:
     assert remark(path, others="left out") == "not declared, left out: couinaud"
     with pytest.raises(UndeclaredError, match=r"'couinaud' \(6 voxels\)"):
         read_label(path, LabelRules(LABELS))
+
+
+def test_two_names_of_one_number_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.seg.nrrd", draw(1), **notes_of(("liver", 1), ("spleen", 1)))
+    with pytest.raises(DataError, match=r"several segments with the label values \[1\]"):
+        read_label(path, LabelRules(LABELS))
+    large = save(tmp_path / "b.seg.nrrd", draw(1), **notes_of(("liver", 1), ("spleen", 4_000_000_000)))
+    assert np.array_equal(read_label(large, LabelRules(LABELS)).array, draw(1))
 
 
 def test_two_segments_of_one_name_are_one_label(tmp_path: Path) -> None:

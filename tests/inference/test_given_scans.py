@@ -242,15 +242,21 @@ def test_every_format_of_scans_is_taken_and_the_others_are_named(tmp_path, tiny_
     scan(tmp_path / "f.NII.GZ".lower())
     (tmp_path / "f.nii.gz").rename(tmp_path / "F.NII.GZ")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "page.png")
-    touch(tmp_path, "brain.mgz", "notes.txt", "x.seg.nrrd", "1.dcm", "below/g.nii.gz", "h_mask.nii.gz")
+    touch(
+        tmp_path, "brain.mgz", "notes.txt", "x.seg.nrrd", "1.dcm", "below/g.nii.gz", "h_mask.nii.gz", "k.img"
+    )
+    detached = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 5 6\nencoding: raw\ndata file: l_voxels.raw\n"
+    (tmp_path / "l.nrrd").write_text(detached)
+    (tmp_path / "l_voxels.raw").write_bytes(bytes(240))
     (tmp_path / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
     found = find_scans([tmp_path], card_of(tiny_plan, "phantoms"))
-    assert sorted(shown(found)) == ["D", "F", "a", "b", "c", "e"]
+    assert sorted(shown(found)) == ["D", "F", "a", "b", "c", "e", "l"]
     reasons = {name: reason for reason, names in found.left_out.items() for name in names}
     for name, reason in {
         "brain.mgz": "FreeSurfer",
         "page.png": "a 2D picture, but the model was trained on volumes",
         "notes.txt": "no scan",
+        "k.img": "header, .hdr, is missing",
         "x.seg.nrrd": "a segmentation",
         "1.dcm": "import-dicom",
         "IM0001": "import-dicom",

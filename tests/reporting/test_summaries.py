@@ -90,6 +90,19 @@ def test_computed_and_stored_are_the_same_but_for_penalties(run: RunFolder) -> N
                 assert getattr(other, name) == wanted, (label, measure, name)
 
 
+def test_intervals_of_a_file_before_07_are_made_anew(run: RunFolder) -> None:
+    stored = read_json(run.root / "scores.json")
+    for label in stored["summary"]:
+        for metric in label["metrics"].values():
+            del metric["num_patients"], metric["no_interval"]
+            metric["mean_low"], metric["mean_high"] = 0.1, 0.2  # of five cases
+    change_stored(run, summary=stored["summary"])
+    metric = summarise(run).targets["liver"].metrics["hd_mm"]
+    assert math.isnan(metric.mean_low)
+    assert metric.no_interval == "4 cases, fewer than 10"
+    assert not math.isnan(metric.mean_penalised)  # kept, since scores.csv has no penalties
+
+
 def edit(run: RunFolder, row: int, column: str, value: Any) -> None:
     table = pd.read_csv(run.scores, keep_default_na=False, dtype=str)
     table.loc[row, column] = value

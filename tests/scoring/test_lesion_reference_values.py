@@ -53,3 +53,28 @@ def test_five_readers(shared_data: Path, library: str, preset: LesionPreset, fie
             masks = [np.isin(volume.array, REGIONS[row["region"]]) for volume in (reference, prediction)]
             scored[key] = score_lesions(masks[0], masks[1], reference.spacing_mm, preset)
         assert getattr(scored[key], fields[row["metric"]]) == pytest.approx(row["value"], abs=1e-6), row
+
+
+@pytest.mark.real_data
+def test_numbered_vertebrae(shared_data: Path) -> None:
+    pair = "spine_instances/matched_instance/pred.nii.gz against ref.nii.gz"
+    rows = json.loads((shared_data.parent / "metrics" / "reference_values.json").read_text())["rows"]
+    wanted = [
+        row
+        for row in rows
+        if (row["library"], row["pair"], row["region"]) == ("panoptica", pair, "all_foreground")
+        and row["metric"] in PANOPTICA
+    ]
+    assert len(wanted) == len(PANOPTICA)
+    folder = shared_data / "spine_instances/matched_instance"
+    reference, prediction = (read_label(folder / name) for name in ("ref.nii.gz", "pred.nii.gz"))
+    found = score_lesions(
+        reference.array > 0,
+        prediction.array > 0,
+        reference.spacing_mm,
+        "panoptic",
+        numbers_reference=reference.array,
+        numbers_prediction=prediction.array,
+    )
+    for row in wanted:
+        assert getattr(found, PANOPTICA[row["metric"]]) == pytest.approx(row["value"], abs=1e-6), row

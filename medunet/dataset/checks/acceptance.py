@@ -15,18 +15,21 @@ _RESAMPLED = "resampled to the grid of the first modality on reading"
 _FOR_ALL = "accepted for all cases"
 
 
-def parse_accepted(entries: Iterable[str], cases: Iterable[str], *, reasons: bool = True) -> list[Accepted]:
+def parse_accepted(
+    entries: Iterable[str], cases: Iterable[str], *, new_scans: bool = False
+) -> list[Accepted]:
     """Return the faults accepted by the texts 'CODE:CASE=REASON', 'CODE=REASON' or 'CODE', in order.
 
     The last two have the case `EVERY_CASE`. CASE is empty for a fault of the whole dataset.
 
     Args:
         cases: the ids of the cases; an id may hold "=" itself.
-        reasons: whether an entry with a case needs a reason.
+        new_scans: whether scans are to be predicted: an entry with a case then needs no reason, and the fault of a
+            file that cannot be used is not accepted.
 
     Raises:
-        InputError: entries have no reason, an unknown code or case, or the code of a fault with which a file cannot
-            be used; the message lists all of them.
+        InputError: entries have no reason, an unknown code or case, or a code that cannot be accepted; the message
+            lists all of them.
     """
     known, accepted, troubles = {*cases, ""}, [], []
     for entry in entries:
@@ -37,14 +40,14 @@ def parse_accepted(entries: Iterable[str], cases: Iterable[str], *, reasons: boo
             named = [each for each in known if rest == each or rest.startswith(f"{each}=")]
             case = max(named, key=len) if named else rest.partition("=")[0]
             why = rest[len(case) + 1 :]
-            if reasons and not why.strip():
+            if not new_scans and not why.strip():
                 troubles.append(f"'{entry}' is not CODE:CASE=REASON")
                 continue
             if case not in known:
                 troubles.append(f"'{entry}': there is no case '{case}'")
         if code not in FAULT_KINDS:
             troubles.append(f"'{entry}': there is no code {code}")
-        elif not FAULT_KINDS[code].usable:
+        elif new_scans and not FAULT_KINDS[code].usable:
             troubles.append(f"'{entry}': a file with {code} ({FAULT_KINDS[code].title}) cannot be used")
         accepted.append(Accepted(code=code, case=case, reason=why.strip() or _FOR_ALL))
     if troubles:

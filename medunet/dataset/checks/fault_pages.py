@@ -23,8 +23,8 @@ To resolve an error, correct the file and check again; exclude the case with
 `medunet check RUN --exclude CASE=REASON`; or, if the fault is known and harmless, accept it with
 `medunet check RUN --accept CODE:CASE=REASON`, or `--accept CODE` for all cases. Accepted faults are still shown in
 tables and on pages, with the reason. A fault of the whole dataset has no case: `--accept S010:='a rare label'`.
-Faults with which a file cannot be used, such as truncated voxels, cannot be accepted. `medunet predict` takes
-`--accept CODE` and `--accept CODE:CASE` for new scans.
+`medunet predict` takes `--accept CODE` and `--accept CODE:CASE` for new scans, but not for files that cannot be used,
+such as truncated ones.
 
 This page is generated from the catalogue in `medunet/dataset/checks/fault_catalogue.py`.
 """

@@ -39,11 +39,11 @@ def check_image(
     faults: list[Fault] = []
     array = stored.array
     grey = array.ndim == 3  # used for each colour of a picture
-    stained = header.is_picture and array.min() < array.max()  # a stain may leave one colour constant
+    stained = header.is_picture and not _is_constant(array, stored)  # a stain may leave one colour constant
     bright = {}
     for index, name in enumerate(channels):
         frame = array if grey else array[..., index]
-        if not stained and frame.min() == frame.max():
+        if not stained and _is_constant(frame, stored):
             value = frame.flat[0] * stored.slope + stored.intercept
             faults.append(make_fault("N011", case_id, name, f"every voxel is {value:g}"))
             bright[name] = float(value)
@@ -55,6 +55,13 @@ def check_image(
             faults += check_hounsfield(case_id, name, sample)
     content = hash_content(stored.values() if stored.is_scaled else array) if hashed else ""
     return faults, VolumeFacts("+".join(channels), relative, header.shape[:3], header.affine, content, bright)
+
+
+def _is_constant(frame: NDArray[Any], stored: StoredVoxels) -> bool:
+    """Return whether all values are equal in float32, in which scans are used."""
+    ends = np.array([frame.min(), frame.max()], np.float64) * stored.slope + stored.intercept
+    low, high = ends.astype(np.float32)
+    return bool(low == high)
 
 
 def sample_voxels(frame: NDArray[Any]) -> NDArray[Any]:

@@ -17,6 +17,9 @@ _SAME_HEIGHT = 0.01  # largest distance of slices at the same height, as a fract
 _SMALLEST_DISTANCE_MM = 1e-4
 _GAP_SHARE, _GAP_MM = 0.01, 0.1  # tolerance of exact distances: the larger of this fraction and this length
 _SAME_NORMAL = math.radians(2)
+_MOST_OF_ONE_STEP = 0.7  # largest deviation of a distance that rounding may explain, as a fraction of it
+_FIT_ERRORS = 1.4  # rounding errors by which a slice may be off a line fitted to rounded heights
+_EXACT_MM = 1e-3
 _USUAL_SHARE = 0.1  # fewest distances, as a fraction, that make a slice spacing
 
 
@@ -110,30 +113,55 @@ def usual_distance(distances_mm: Vector, error_mm: float) -> float:
     return float(ordered[(len(ordered) - 1) // 2])
 
 
-def fit_spacing(heights_mm: Vector, error_mm: float) -> float:
+def fit_steps(heights_mm: Vector, error_mm: float) -> tuple[float, Vector, bool]:
     """Return the slice spacing of increasing heights `(K,)`, of which rounding may move each by `error_mm`.
 
-    It is the mean distance if no slice is missing, otherwise the usual distance, fitted to all slices if all are on
-    its grid.
+    Also returns how many steps each distance is, (K-1,), and whether all slices are on the grid of these steps. No
+    slice is missing if rounding alone explains the distances, except where a single gap explains them exactly;
+    otherwise the spacing is the usual distance.
     """
     distances_mm = np.diff(heights_mm)
-    mean_mm = float(distances_mm.mean())
     usual_mm = usual_distance(distances_mm, error_mm)
-    for step in (mean_mm, usual_mm, float(np.median(distances_mm))):
-        counts = np.ones_like(distances_mm) if step == mean_mm else count_steps(distances_mm, step)
+    counts = count_steps(distances_mm, usual_mm)
+    if np.count_nonzero(counts > 1) == 1 and np.allclose(
+        distances_mm, counts * usual_mm, rtol=0, atol=_EXACT_MM
+    ):
+        return usual_mm, counts, True
+    one_each = np.ones_like(distances_mm)
+    step = float(np.polyfit(places_of(one_each), heights_mm, 1)[0])
+    rounded_mm = min(2 * error_mm, _MOST_OF_ONE_STEP * step)
+    tolerance_mm = max(distance_tolerance_mm(step), rounded_mm)
+    if _is_even(heights_mm, one_each, step, tolerance_mm, error_mm):
+        return step, one_each, True
+    for step in (usual_mm, float(np.median(distances_mm))):
         for _ in range(3):
-            places = np.concatenate([[0.0], np.cumsum(counts)])
-            step = float(np.polyfit(places, heights_mm, 1)[0])
-            if step <= 0 or counts.max() == 1:
-                break
             counts = count_steps(distances_mm, step)
-        tolerance_mm = distance_tolerance_mm(step, error_mm)
-        is_regular = (np.abs(distances_mm - counts * step) <= tolerance_mm).all()
-        if step > 0 and is_regular and np.abs(off_fit(places, heights_mm)).max() <= tolerance_mm:
-            return step
-    on_grid = np.abs(distances_mm - (counts := count_steps(distances_mm, usual_mm)) * usual_mm)
-    regular = on_grid <= distance_tolerance_mm(usual_mm, error_mm)
-    return float(distances_mm[regular].sum() / counts[regular].sum()) if regular.any() else usual_mm
+            step = float(np.polyfit(places_of(counts), heights_mm, 1)[0])
+            if step <= 0:
+                break
+        if _is_even(heights_mm, counts, step, distance_tolerance_mm(step, error_mm), error_mm):
+            return step, counts, True
+    counts = count_steps(distances_mm, usual_mm)
+    regular = np.abs(distances_mm - counts * usual_mm) <= distance_tolerance_mm(usual_mm, error_mm)
+    step = float(distances_mm[regular].sum() / counts[regular].sum()) if regular.any() else usual_mm
+    return step, counts, False
+
+
+def places_of(counts: Vector) -> Vector:
+    """Return the place of each slice on a grid, (K,), from 0, given the steps from each slice to the next, (K-1,)."""
+    return np.concatenate([[0.0], np.cumsum(counts)])
+
+
+def height_tolerance_mm(step_mm: float, error_mm: float) -> float:
+    """Return how far a height may be off the line fitted to all heights."""
+    return max(distance_tolerance_mm(step_mm), _FIT_ERRORS * error_mm)
+
+
+def _is_even(heights_mm: Vector, counts: Vector, step: float, tolerance_mm: float, error_mm: float) -> bool:
+    if step <= 0 or (np.abs(np.diff(heights_mm) - counts * step) > tolerance_mm).any():
+        return False
+    off_mm = np.abs(off_fit(places_of(counts), heights_mm))
+    return bool(off_mm.max() <= height_tolerance_mm(step, error_mm))
 
 
 def off_fit(places: Vector, heights_mm: Vector) -> Vector:

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.dataset.dicom.heights import (
-    count_steps,
     distance_tolerance_mm,
     fit_orientation,
-    fit_spacing,
+    fit_steps,
+    height_tolerance_mm,
     nearest_pair,
     normal_of,
     off_fit,
+    places_of,
 )
 from medunet.dataset.dicom.rounding import (
     FINEST,
@@ -37,8 +38,8 @@ Vector = NDArray[np.float64]
 _SHIFT_MM = 0.1  # tolerance of exact in-plane positions
 _TILT_MM_PER_MM = 2e-4  # smaller tilts are written to the volume as they are
 _LIKE_EXACT = 0.02  # residuals below this fraction of the written unit show that nothing was rounded
-_FEWEST_LIKE_EXACT = 4
-_EXACT_MM = 1e-3
+_FEWEST_LIKE_EXACT = 8
+_COARSE = 2.01  # units of rounding between slices from which a missing slice can be told
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ class Stack:
         """Distance from each slice to the next along the normal, (K-1,)."""
         return np.diff(self.heights_mm)
 
-    @cached_property
+    @property
     def slice_spacing_mm(self) -> float:
         """Smallest usual distance between neighbouring slices, fitted to all slices."""
-        return fit_spacing(self.heights_mm, self._height_error_mm)
+        return self._steps[0]
 
     @property
     def tolerance_mm(self) -> float:
@@ -98,12 +99,9 @@ class Stack:
 
         If slices are not on it, the grid is stretched so that the last slice is.
         """
-        step = self.slice_spacing_mm
-        counts = count_steps(self.distances_mm, step)
-        whole = np.concatenate([[0.0], np.cumsum(counts)])
-        even = np.abs(self.off_line_mm) <= self._height_tolerance_mm
-        if even.all() and (np.abs(self.distances_mm - counts * step) <= self.tolerance_mm).all():
-            return whole
+        step, counts, is_even = self._steps
+        if is_even:
+            return places_of(counts)
         above_mm = self.heights_mm - self.heights_mm[0]
         return above_mm / above_mm[-1] * max(1, round(float(above_mm[-1]) / step))
 
@@ -141,9 +139,9 @@ class Stack:
         """Whether positions are rounded so coarsely that a missing slice could not be told from rounding."""
         mean_mm = float(self.heights_mm[-1] - self.heights_mm[0]) / (len(self.slices) - 1)
         exact_mm = min(_SHIFT_MM, self.unit_mm / 4)
-        others = self.distances_mm[np.abs(self.distances_mm - self.slice_spacing_mm) > _EXACT_MM]
-        is_rounded = len(others) > 1 and exact_mm < self.off_even_mm <= 1.3 * self._height_error_mm + exact_mm
-        return is_rounded and mean_mm <= 2 * self.unit_mm
+        has_one_gap = len(self.gaps()) == 1 and self._steps[2]
+        is_rounded = exact_mm < self.off_even_mm <= 1.3 * self._height_error_mm + exact_mm
+        return is_rounded and not has_one_gap and mean_mm <= _COARSE * self.unit_mm
 
     @property
     def residual_mm(self) -> float:
@@ -192,13 +190,16 @@ class Stack:
 
     def gaps(self) -> list[int]:
         """Return the indices of the slices whose distance to the next one is not the slice spacing."""
-        off_mm = np.abs(self.distances_mm - self.slice_spacing_mm)
-        return [int(place) for place in np.flatnonzero(off_mm > self.tolerance_mm)]
+        step, counts, is_even = self._steps
+        off = counts > 1 if is_even else np.abs(self.distances_mm - step) > self.tolerance_mm
+        return [int(place) for place in np.flatnonzero(off)]
 
     def uneven_slices(self) -> list[int]:
         """Return the indices of the slices that are not at evenly spaced heights."""
-        off_mm = np.abs(self.off_line_mm)
-        return [int(place) for place in np.flatnonzero(off_mm > self._height_tolerance_mm)]
+        if self._steps[2]:
+            return []
+        most_mm = height_tolerance_mm(self.slice_spacing_mm, self._height_error_mm)
+        return [int(place) for place in np.flatnonzero(np.abs(self.off_line_mm) > most_mm)]
 
     def in_plane_shifts(self) -> dict[int, float]:
         """Return the slices that are shifted in their plane relative to the others: index -> shift in mm."""
@@ -245,8 +246,7 @@ class Stack:
     @cached_property
     def off_line_mm(self) -> Vector:
         """How far each slice is above or below its even height, (K,), next to gaps of whole slices."""
-        counts = count_steps(self.distances_mm, self.slice_spacing_mm)
-        return off_fit(np.concatenate([[0.0], np.cumsum(counts)]), self.heights_mm)
+        return off_fit(places_of(self._steps[1]), self.heights_mm)
 
     @property
     def most_uneven_mm(self) -> float:
@@ -262,9 +262,9 @@ class Stack:
     def _height_error_mm(self) -> float:
         return float(np.abs(self.normal).sum()) * self.unit_mm / 2
 
-    @property
-    def _height_tolerance_mm(self) -> float:
-        return max(distance_tolerance_mm(self.slice_spacing_mm), 2 * self._height_error_mm)
+    @cached_property
+    def _steps(self) -> tuple[float, Vector, bool]:
+        return fit_steps(self.heights_mm, self._height_error_mm)
 
     @property
     def _shift_tolerance_mm(self) -> float:

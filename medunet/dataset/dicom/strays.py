@@ -7,19 +7,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medunet.dataset.dicom.heights import sort_slices
+from medunet.dataset.dicom.heights import group_by_height, sort_slices
 from medunet.dataset.dicom.splitting import split_orientations, split_repeats, split_spacings
 from medunet.dataset.dicom.stacks import Stack
 from medunet.imaging.dicom import Slice
 
 _FEWEST_OF_A_STACK = 3
+_SAME_PLACE = 0.2  # of the distance between slices
 
 
 def split_strays(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[str, list[Slice]]]]:
     """Separate images of another matrix, pixel spacing or orientation from slices that are complete without them.
 
     Returns the slices of the volume, and groups of images to leave out with what is different about each. If the
-    rest is not complete, or the images are of another patient or study, all slices are kept.
+    rest is not complete, or the images are of another patient or study or at the place of a further slice, all
+    slices are kept.
     """
     same, *others = split_spacings(slices)
     groups = split_orientations(same)
@@ -36,6 +38,8 @@ def split_strays(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[str, 
     if any(_source(one) != _source(groups[0][0]) for _, group in strays for one in group):
         return list(slices), []
     if not all(_is_complete(group) for group in kept):
+        return list(slices), []
+    if any(_continues(one, groups[0]) for _, group in strays for one in group):
         return list(slices), []
     foreign = {id(one) for _, group in strays for one in group}
     return [one for one in slices if id(one) not in foreign], strays
@@ -62,6 +66,16 @@ def degrees_between(one: Slice, other: Slice) -> float:
     sines, cosines = np.linalg.norm(np.cross(first, second), axis=1), np.sum(first * second, axis=1)
     degrees = float(np.rad2deg(np.arctan2(sines, cosines)).max())
     return degrees if degrees >= 0.01 else 0.0
+
+
+def _continues(one: Slice, group: Sequence[Slice]) -> bool:
+    """Return whether an image is where the slice before the first or after the last would be."""
+    ordered = sort_slices(group)
+    stack = Stack(tuple(ordered[places[0]] for places in group_by_height(ordered)))
+    (origin, step), num_slices = stack.line, round(float(stack.places[-1])) + 1
+    off = np.array(one.frame.position_mm) - origin
+    distances_mm = [np.linalg.norm(off - place * step) for place in (-1, num_slices)]
+    return bool(min(distances_mm) <= _SAME_PLACE * np.linalg.norm(step))
 
 
 def _is_complete(group: Sequence[Slice]) -> bool:

@@ -84,6 +84,7 @@ def _read_rows(
     table: Table, columns: Mapping[str, str], description: Description, data_root: Path, faults: list[str]
 ) -> Iterator[Case]:
     ids: dict[str, int] = {}
+    named = any(_filled(row, "case") for row in table.rows)
     for number, row in zip(table.numbers, table.rows, strict=True):
         found: list[str] = []
         images = {
@@ -94,6 +95,8 @@ def _read_rows(
         if not is_missing(cell := row.get("label", "")):
             label = _file(cell, "label", _NAMES_LABEL, table, data_root, found)
         case_id = _filled(row, "case") or stem(next(iter(images.values())))
+        if named and not _filled(row, "case"):
+            found.append("case is empty")
         if case_id in ids:
             found.append(f"case {case_id} is already in row {ids[case_id]}")
         ids.setdefault(case_id, number)

@@ -1,4 +1,4 @@
-"""Read nnU-Net's raw datasets: explicit file lists, the number of cases, and fixed splits."""
+"""Read nnU-Net's raw datasets: explicit file lists, training lists of its first version, and fixed splits."""
 
 import re
 from collections import Counter

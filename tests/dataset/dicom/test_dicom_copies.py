@@ -163,6 +163,7 @@ def test_a_localizer_within_a_series_is_left_out(tmp_path: Path, marked: bool) -
     scouts = make_series(2, orientation=CORONAL)
     for one in scouts:
         one.SOPInstanceUID = f"{one.SOPInstanceUID}.9"
+        one.ImagePositionPatient = [-60, 5 * int(one.InstanceNumber), 80]
         one.Rows, one.Columns, one.PixelSpacing = 5, 24, [2, 2]
         if marked:
             one.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
@@ -179,9 +180,10 @@ def test_a_localizer_within_a_series_is_left_out(tmp_path: Path, marked: bool) -
     )
 
 
-def test_a_foreign_image_in_place_of_a_slice_still_refuses_the_series(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [0, 4, 7])
+def test_a_foreign_image_in_place_of_a_slice_still_refuses_the_series(tmp_path: Path, place: int) -> None:
     slices = make_series(8)
-    slices[4].ImageOrientationPatient = list(CORONAL)
+    slices[place].ImageOrientationPatient = list(CORONAL)
     part = only_part(slices, tmp_path)
     assert part.is_refused
     assert "another orientation: slice" in fault_of(part, "D004").measured

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from tiny_dicom import OBLIQUE, make_series, normal_of, write_slices
 from tiny_series import codes_of, fault_of, only_part, parts_of
 
-from medunet.dataset.dicom.heights import fit_spacing, usual_distance
+from medunet.dataset.dicom.heights import fit_steps, usual_distance
 from medunet.dataset.dicom.rounding import cosine_unit, fit_line, written_unit
 from medunet.dataset.dicom.series_checks import Part
 from medunet.imaging.geometry import shear_degrees
@@ -225,8 +225,8 @@ def test_the_smallest_usual_distance_is_the_spacing() -> None:
     assert usual_distance(np.array([2.5, 2.5, 1.2, 3.8, 2.5, 2.5]), 0) == 2.5
     assert usual_distance(np.array([0.0]), 0) > 0
     heights = np.round(1.25 * np.arange(200), 1)
-    assert np.isclose(fit_spacing(heights, 0.05), 1.25, atol=1e-4)
-    assert np.isclose(fit_spacing(np.delete(heights, 70), 0.05), 1.25, atol=1e-4)
+    assert np.isclose(fit_steps(heights, 0.05)[0], 1.25, atol=1e-4)
+    assert np.isclose(fit_steps(np.delete(heights, 70), 0.05)[0], 1.25, atol=1e-4)
 
 
 def test_a_line_is_fitted_without_foreign_points() -> None:

@@ -110,6 +110,7 @@ def test_all_rows_at_fault_are_named_at_once(tmp_path: Path) -> None:
         ("case,id,image\na,a,a.nii\n", "columns occur twice: case"),
         ('case,image\n"a,a.nii\n', "is not a table"),
         ("case,image\n\na,\n\nb,b.nii\n", "row 3: image is empty"),
+        ("case,image\na,a.nii\nNA,b.nii\n", "row 3: case is empty"),
         ("case,image,label\na,a.nii,l,1.nii\nb,b.nii,lb.nii\n", "cells without a named column in row 2"),
         ("case,image,,label\na,a.nii,x,la.nii\n", "cells without a named column in row 2"),
         ("a,a.nii,la.nii\nb,b.nii,lb.nii\n", "first line names files, not columns"),
@@ -163,7 +164,7 @@ def test_spaces_and_quotes_around_a_path_are_no_part_of_it(tmp_path: Path, writt
 def test_a_missing_value_is_an_empty_cell_in_every_column(tmp_path: Path) -> None:
     rows = (
         "case,image,label,patient,site,fold,split",
-        "NA,a.nii,a_seg.nii,nan,None,1.0,",
+        "a,a.nii,a_seg.nii,nan,None,1.0,",
         "b,b.nii,b_seg.nii,p1,ucl,0.0,train",
         "c,c.nii,NA,p2,N/A,NaN,NA",
     )

@@ -14,4 +14,4 @@ class FaultKind:
     how: str  # how the fault is measured
     expected: str  # "" if each fault has its own
     hint: str
-    usable: bool = True  # whether the file can be used in spite of the fault, so that it may be accepted
+    usable: bool = True  # whether a scan can be predicted in spite of the fault, once it is accepted
