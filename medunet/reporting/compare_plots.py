@@ -131,6 +131,7 @@ def _draw_differences(axes: Axes, pairs: Sequence[PairDifference], letters: dict
     mean = Line2D([], [], color=INK, linewidth=2, marker="D", markerfacecolor="white")
     has_interval = any(not math.isnan(pair.low) for pair in pairs)
     mean.set_label("mean, 95% interval over patients" if has_interval else "mean")
+    mean.set_linestyle("-" if has_interval else "none")
     handles = [mean]
     if has_infinite:
         infinite = Line2D([], [], color=FALSE_POSITIVE, marker=">", linestyle="none")
