@@ -21,6 +21,7 @@ from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import unwritable
+from medunet.base.words import list_some
 
 _log = logging.getLogger(__name__)
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by the file system
@@ -168,8 +169,7 @@ def _read_holders(folder: Path, stage: str) -> list[dict[str, Any]]:
 
 
 def _locked(folder: Path, holder: dict[str, Any], shared: list[str]) -> LockedError:
-    more = f" and {len(shared) - _NUM_NAMED} more" if len(shared) > _NUM_NAMED else ""
-    named = f" for {', '.join(shared[:_NUM_NAMED])}{more}" if shared else ""
+    named = f" for {list_some(shared, _NUM_NAMED)}" if shared else ""
     how = f" with `kill {holder['pid']}` on {holder['host']}" if "pid" in holder else ""
     error = LockedError(
         f"`{holder.get('command', 'medunet')}`{named} is already running in this folder: {_describe(holder)}",

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from medunet.base.errors import InputError
 from medunet.base.files import write_text
+from medunet.base.words import list_some
 from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import with_accepted
@@ -67,7 +68,7 @@ def _list_doubts(manifest: Manifest) -> Iterator[str]:
     cases, description = manifest.used, manifest.description
     unlabelled = [case.id for case in cases if case.split == "unlabelled"]
     if len(unlabelled) < len(cases) and unlabelled:
-        yield f"{len(unlabelled)} cases without a label are not trained on: {_shorten(unlabelled)}"
+        yield f"{len(unlabelled)} cases without a label are not trained on: {list_some(unlabelled, _MAX_NAMES)}"
     if len(unlabelled) == len(cases):
         files = [item.path for item in manifest.unmatched]
         files += [path for case in manifest.cases for path in case.images.values()]
@@ -79,20 +80,20 @@ def _list_doubts(manifest: Manifest) -> Iterator[str]:
     if unknown:
         yield (
             f"the pattern of patients, {description.patient!r}, does not fit {len(unknown)} case ids, whose patients "
-            f"are named as the case: {_shorten(unknown)}"
+            f"are named as the case: {list_some(unknown, _MAX_NAMES)}"
         )
     lone = [case.id for case in cases if case.patient == case.id]
     if not description.patient and 0 < len(lone) < len(cases):
         yield (
             f"{len(lone)} cases have no patient in the list, or one of their name, and are patients of their own: "
-            f"{_shorten(lone)}"
+            f"{list_some(lone, _MAX_NAMES)}"
         )
     if likely := find_likely_patients(cases, description):
         spread = sum(len({part_of(case) for case in group}) > 1 for group in likely.groups)
         folds = f"{spread} of these are in several folds" if spread else "none of these is in several folds"
         yield (
             f"{len(likely.groups)} patients seem to have several cases, such as "
-            f"{_shorten([case.id for case in likely.groups[0]])}; {folds}. If they are the same patients, add "
+            f"{list_some([case.id for case in likely.groups[0]])}; {folds}. If they are the same patients, add "
             f"{shlex.quote(f'--patient={likely.pattern}')} or write {likely.text} in the description (YAML); if each "
             "case is a patient of its own, '(.+)'."
         )
@@ -111,7 +112,7 @@ def run_recognise(place: Path, data_root: Path) -> Description:
         f"{name} ({channel.modality})" for name, channel in found.description.channels.items()
     )
     named = [f"{name} {value}" for name, value in found.description.labels.items() if value]
-    labels = ", ".join(named[:12]) + (f" and {len(named) - 12} more" if len(named) > 12 else "")
+    labels = list_some(named, 12)
     if found.description.regions:
         labels += "; regions " + ", ".join(
             f"{name} ({' + '.join(parts)})" for name, parts in found.description.regions.items()
@@ -187,8 +188,3 @@ def write_description(description: Description, path: Path) -> None:
     plain = description.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     write_text(path, yaml.safe_dump({"schema": description.schema_, **plain}, sort_keys=False))
     print_stage("Description", "edit the names in this file", path)
-
-
-def _shorten(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more

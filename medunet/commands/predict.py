@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json_object
+from medunet.base.words import list_some
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES, parse_accepted
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
@@ -204,7 +205,7 @@ def print_left_out(left_out: Mapping[str, Sequence[str]], notes: Sequence[str]) 
     for note in notes:
         console.print(f"  [yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
     for reason, names in left_out.items():
-        text = f"{_listed(names)}: {reason}"
+        text = f"{list_some(names, _MOST_NAMES)}: {reason}"
         console.print(f"  [yellow]left out[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
@@ -225,7 +226,9 @@ def print_warnings(cases: Sequence[str], accepted: Sequence[Accepted], folder: P
             if each:
                 word = "accepted" if accepting else "warning"
                 kind = FAULT_KINDS[code]
-                text = f"{code} {kind.title}: {_listed(each)}" + ("" if accepting else f". {kind.hint}")
+                text = f"{code} {kind.title}: {list_some(each, _MOST_NAMES)}" + (
+                    "" if accepting else f". {kind.hint}"
+                )
                 console.print(f"  [yellow]{word}[/] {escape(text)}", highlight=False, soft_wrap=True)
     for code in dict.fromkeys(entry.code for entry in accepted):
         if not any(row["code"] == code for _, row in rows):
@@ -237,8 +240,3 @@ def print_predicted(num_scans: int, failed: dict[str, str], folder: Path) -> Non
     print_stage("Predict", f"{num_scans - len(failed)} of {num_scans} cases", folder)
     for case, reason in failed.items():
         console.print(f"  [red]failed[/] {escape(case)}: {escape(reason)}", highlight=False, soft_wrap=True)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more

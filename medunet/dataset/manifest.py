@@ -6,6 +6,7 @@ from unicodedata import normalize
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
+from medunet.base.words import list_some
 from medunet.dataset.held_out import check_split_options, choose_test_cases
 from medunet.dataset.layouts.csv_lists import list_table
 from medunet.dataset.layouts.datalists import has_cases, read_datalist
@@ -154,10 +155,9 @@ def _require_distinct_names(names: Sequence[str], where: str) -> None:
         alike.setdefault(normalize("NFC", normalize("NFC", name).casefold()), []).append(name)
     groups = [group for group in alike.values() if len(group) > 1]
     if groups:
-        named = "; ".join(" and ".join(map(_tell_form, group)) for group in groups[:_NAMED_AT_MOST])
-        more = f" and {len(groups) - _NAMED_AT_MOST} more groups" if len(groups) > _NAMED_AT_MOST else ""
+        named = list_some([" and ".join(map(_tell_form, group)) for group in groups], _NAMED_AT_MOST, "; ")
         raise InputError(
-            f"cases whose ids differ only in letter case or Unicode form: {named}{more}",
+            f"cases whose ids differ only in letter case or Unicode form: {named}",
             where=where,
             hint="Their masks would be one file on some disks: rename all but one, or leave them out with --exclude.",
         )

@@ -15,6 +15,7 @@ from medunet.base.errors import DataError, InputError
 from medunet.base.files import atomic_write, write_text
 from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import track
+from medunet.base.words import list_some
 from medunet.dataset.layouts.dataset_json import has_sides, modality_of, plain_name
 from medunet.dataset.layouts.file_contents import guess_modality
 from medunet.dataset.layouts.folder_pairs import IMAGE_FILES
@@ -183,8 +184,7 @@ def _merge_case(
 ) -> Counter[str] | str:
     """Write one case; return the number of voxels by pair of overlapping structures, or why it cannot be written."""
     if missing := [name for name in values if name not in case.masks]:
-        more = f" and {len(missing) - _MOST_MISSING} more" if len(missing) > _MOST_MISSING else ""
-        return f"no mask of {', '.join(missing[:_MOST_MISSING])}{more}"
+        return f"no mask of {list_some(missing, _MOST_MISSING)}"
     image = folder / case.image
     if len(files_of(image)) > 1 or image.suffix.lower() in (".mhd", ".hdr"):
         return f"{case.image} has its voxels in another file: convert it to .nii.gz"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
+from medunet.base.words import list_some
 from medunet.imaging.volume import Header, Segment
 from medunet.imaging.whole_numbers import stored_names
 from medunet.records.label_rules import LabelRules
@@ -106,9 +107,12 @@ def describe_joining(segments: Sequence[Segment], labels: Mapping[str, int]) -> 
         for name, value in labels.items()
         if not segment.label and segment.value == value != 0
     ]
-    parts = [_shorten(moved), f"not declared, left out: {_shorten(left_out)}" if left_out else ""]
+    parts = [
+        list_some(moved, _MAX_NAMED),
+        f"not declared, left out: {list_some(left_out, _MAX_NAMED)}" if left_out else "",
+    ]
     if any(segment.label for segment in segments) or not all(_is_nameless(each.name) for each in segments):
-        parts.append(f"by its number alone, {_shorten(by_number)}" if by_number else "")
+        parts.append(f"by its number alone, {list_some(by_number, _MAX_NAMED)}" if by_number else "")
     return "; ".join(part for part in parts if part)
 
 
@@ -160,13 +164,14 @@ def merge_segments(
             if twice.any():
                 pair = int(target[twice][0]), int(values[twice][0])
                 names = [
-                    _shorten([each.name or "?" for each in segments if each.value == one]) for one in pair
+                    list_some([each.name or "?" for each in segments if each.value == one], _MAX_NAMED)
+                    for one in pair
                 ]
                 what = f"has segments that overlap: {' and '.join(names)}"
                 raise DataError(what, where=path.name, hint=hint)
             np.copyto(target, values, where=values != 0)
     if undeclared:
-        named = _shorten([f"'{name}' ({count} voxels)" for name, count in undeclared.items()])
+        named = list_some([f"'{name}' ({count} voxels)" for name, count in undeclared.items()], _MAX_NAMED)
         raise UndeclaredError(
             f"its segments named {named} are not declared",
             where=path.name,
@@ -190,8 +195,3 @@ def _is_nameless(name: str) -> bool:
 def _plain(name: str) -> str:
     """Return a name in small letters without blanks, underscores and hyphens, in Unicode's composed form."""
     return re.sub(r"[\s_\-]+", "", unicodedata.normalize("NFKC", name).casefold())
-
-
-def _shorten(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else ""
-    return ", ".join(texts[:_MAX_NAMED]) + more

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medunet.base.errors import DataError, InputError
+from medunet.base.words import list_some
 from medunet.dataset.layouts.channel_names import (
     are_channel_numbers,
     known_endings,
@@ -259,7 +260,7 @@ def _finish(groups: _Groups, channels: Sequence[str], channel_of: Mapping[str, s
         faults.append(f"{', '.join(alike)}: names that some disks do not tell apart")
     left_out = {reason: names for reason, names in groups.left_out.items() if names}
     if not scans and not faults:
-        others = "; ".join(f"{_shorten(names)}: {reason}" for reason, names in left_out.items())
+        others = "; ".join(f"{list_some(sorted(names), 3)}: {reason}" for reason, names in left_out.items())
         faults.append(f"no scan was given{others and f' ({others})'}")
     if faults:
         raise InputError(
@@ -269,8 +270,3 @@ def _finish(groups: _Groups, channels: Sequence[str], channel_of: Mapping[str, s
             "manifest.",
         )
     return GivenScans([scans[case] for case in sorted(scans)], left_out, groups.notes)
-
-
-def _shorten(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(sorted(names)[:3]) + more

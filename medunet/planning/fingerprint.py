@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from medunet.base.errors import InputError
 from medunet.base.progress import track
+from medunet.base.words import list_some
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import read_channels, read_label
@@ -19,7 +20,6 @@ from medunet.records.plan import Fingerprint
 
 _log = logging.getLogger(__name__)
 _SAMPLES_PER_CASE = 10_000  # as nnU-Net: enough for stable percentiles with limited memory
-_MAX_NAMED = 5
 
 
 def nonzero_box(array: NDArray[np.float32]) -> tuple[slice, slice, slice]:
@@ -71,10 +71,9 @@ def compute_fingerprint(
             chosen = rng.choice(foreground, min(_SAMPLES_PER_CASE, foreground.size), replace=False)
             samples.append(image.array.reshape(len(image.array), -1)[:, chosen])
     if lost:
-        more = f" and {len(lost) - _MAX_NAMED} more cases" if len(lost) > _MAX_NAMED else ""
         _log.warning(
             "Labels lie beyond the box of the nonzero voxels, to which scans are cropped if many are mostly 0: "
-            f"{', '.join(lost[:_MAX_NAMED])}{more}."
+            f"{list_some(lost)}."
         )
     if not samples:
         raise InputError("every label is empty", where="manifest.json", hint="Check the label files.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medunet.base.words import list_some
 from medunet.imaging.volumes import mask_ending
 from medunet.records.data_root import case_paths
 from medunet.records.manifest import Case, Manifest
@@ -24,9 +25,7 @@ class StaleScores:
     def warnings(self) -> list[str]:
         """A sentence for each kind of change that names the cases."""
         return [
-            f"{what}: {', '.join(cases[:_MAX_NAMED])}"
-            + (f" and {len(cases) - _MAX_NAMED} more" if len(cases) > _MAX_NAMED else "")
-            + ". These scores are old: score again."
+            f"{what}: {list_some(cases, _MAX_NAMED)}. These scores are old: score again."
             for what, cases in self.cases.items()
         ]
 

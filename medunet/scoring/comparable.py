@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from medunet.base.errors import InputError
+from medunet.base.words import list_some
 from medunet.scoring.columns import percentile_of
 
 _SAME_VOLUME = 1e-3  # relative: references that differ by more are not the same
@@ -22,7 +23,9 @@ def check_comparable(tables: Mapping[str, pd.DataFrame]) -> None:
         faults.append(f"{len(tables)} score table(s): two or more are needed to compare")
     for method, table in tables.items():
         if twice := table.loc[table.duplicated(["case", "label"]), "case"].unique().tolist():
-            faults.append(f"{method}: more than one row with the same label for {_name(twice)}")
+            faults.append(
+                f"{method}: more than one row with the same label for {list_some(twice, _NUM_NAMED)}"
+            )
     filled = {method: table for method, table in tables.items() if not table.empty}
     surfaces = {method: " and ".join(table["surface"].unique()) for method, table in filled.items()}
     robust = {
@@ -41,7 +44,7 @@ def check_comparable(tables: Mapping[str, pd.DataFrame]) -> None:
     if filled and not set.intersection(*(set(table["label"]) for table in filled.values())):
         faults.append("no label is common to all")
     if not faults and (other := _other_references(tables)):
-        faults.append(f"{_name(other)} was scored against references of different volume")
+        faults.append(f"{list_some(other, _NUM_NAMED)} was scored against references of different volume")
     if faults:
         raise InputError(
             "; ".join(faults),
@@ -66,8 +69,3 @@ def _list_rules(table: pd.DataFrame) -> str:
     """Return the lesion rules of each label that has any, as text."""
     known = table[table["lesion_rules"] != ""].drop_duplicates(["label", "lesion_rules"])
     return ", ".join(f"{row.label}: {row.lesion_rules}" for row in known.sort_values("label").itertuples())
-
-
-def _name(cases: list[str]) -> str:
-    more = len(cases) - _NUM_NAMED
-    return ", ".join(map(str, cases[:_NUM_NAMED])) + (f" and {more} more" if more > 0 else "")

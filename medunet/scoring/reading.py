@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
+from medunet.base.words import list_some
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.resample import resample_labels
 from medunet.imaging.segment_names import describe_joining
@@ -97,11 +98,10 @@ def _check_declared(labels: Labels, declared: set[int], others: Others) -> None:
     unknown = {value: count for value, count in counts.items() if value not in declared}
     if not unknown or (others == "left out" and len(unknown) < len(counts)):
         return
-    shown = ", ".join(f"{value} in {count} voxels" for value, count in list(unknown.items())[:_MAX_NAMED])
-    more = f" and {len(unknown) - _MAX_NAMED} more values" if len(unknown) > _MAX_NAMED else ""
+    shown = list_some([f"{value} in {count} voxels" for value, count in unknown.items()], _MAX_NAMED)
     values = ", ".join(str(value) for value in sorted(declared))
     way = " (another tool's values: describe them with --prediction-dataset)" if others == "surplus" else ""
-    raise DataError(f"holds values that are not declared: {shown}{more}; declared are {values}{way}")
+    raise DataError(f"holds values that are not declared: {shown}; declared are {values}{way}")
 
 
 def _count_values(labels: Labels) -> dict[int, int]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from medunet.base.errors import InputError
 from medunet.base.files import write_json, write_text
+from medunet.base.words import list_some
 from medunet.records.scores import CaseScore, LesionStatus, json_number
 from medunet.scoring.columns import FIELD_OF_VIEW_COLUMNS, is_metric, metric_columns, robust_column
 from medunet.scoring.intervals import describe_intervals
@@ -198,10 +199,9 @@ def _read_table(
             found = f"'{cell}' is" if cell else "blank is"
             faults.append((row, position, f"row {row}, column {name}: {found} not {kind.expected}"))
     if faults:
-        named = [text for *_, text in sorted(faults)[:_MAX_NAMED]]
-        more = f" and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
+        named = list_some([text for *_, text in sorted(faults)], _MAX_NAMED, "; ")
         raise InputError(
-            f"not a table of {what}: {'; '.join(named)}{more}",
+            f"not a table of {what}: {named}",
             where=str(path),
             hint="Correct these cells, or create the file again with `medunet score`.",
         )

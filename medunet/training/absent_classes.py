@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from medunet.base.words import list_some
 from medunet.transforms.patches import PreparedCase
 
 _MAX_NAMES = 8
@@ -13,8 +14,7 @@ def describe_absent(training: Sequence[PreparedCase], targets: Collection[str], 
     absent = [name for name in targets if name not in present]
     if not absent:
         return ""
-    more = f" and {len(absent) - _MAX_NAMES} more" if len(absent) > _MAX_NAMES else ""
     return (
-        f"Fold {fold} trains without {', '.join(absent[:_MAX_NAMES])}{more}: none of its {len(training)} training "
+        f"Fold {fold} trains without {list_some(absent, _MAX_NAMES)}: none of its {len(training)} training "
         "cases has a voxel of it after preprocessing, so that the model cannot find it."
     )

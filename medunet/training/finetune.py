@@ -12,6 +12,7 @@ from torch import nn
 
 from medunet.base.errors import InputError
 from medunet.base.files import hash_file, write_json
+from medunet.base.words import list_some
 from medunet.records.config import Config
 from medunet.records.description import Description
 from medunet.records.manifest import Manifest
@@ -38,9 +39,8 @@ class LoadedWeights:
         parts = [f"{len(self.whole)} weights loaded unchanged"]
         for title, entries in (("adapted", self.adapted), ("not loaded", self.left)):
             if entries:
-                shown = "; ".join(f"{name} ({how})" for name, how in list(entries.items())[:6])
-                more = f" and {len(entries) - 6} more" if len(entries) > 6 else ""
-                parts.append(f"{len(entries)} {title}: {shown}{more}")
+                shown = list_some([f"{name} ({how})" for name, how in entries.items()], 6, "; ")
+                parts.append(f"{len(entries)} {title}: {shown}")
         return ". ".join(parts) + "."
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medunet.base.words import list_some
 from medunet.drawing.slices import Slices
 from medunet.inference.sliding_window import to_label_map
 from medunet.networks.builder import to_probabilities
@@ -250,10 +251,9 @@ def describe_unjudged(cases: Sequence[CaseResult]) -> str:
     unjudged = [case.case for case in cases if not case.is_judged]
     if not unjudged:
         return ""
-    more = f" and {len(unjudged) - _MAX_NAMES} more" if len(unjudged) > _MAX_NAMES else ""
     return (
         f"{len(unjudged)} of {len(cases)} validation cases have no voxel to judge, since all are `ignore`, and do "
-        f"not count in the validation: {', '.join(unjudged[:_MAX_NAMES])}{more}."
+        f"not count in the validation: {list_some(unjudged, _MAX_NAMES)}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from medunet.base.words import list_some
 from medunet.dataset.checks.case_facts import CaseFacts
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.records.description import Description
@@ -93,6 +94,4 @@ def _values(facts: CaseFacts) -> frozenset[int]:
 
 def _holders(name: str, facts: Sequence[CaseFacts], description: Description) -> str:
     ids = [each.case.id for each in facts if name in _present([each], description)]
-    return ", ".join(ids[:_MAX_NAMES]) + (
-        f" and {len(ids) - _MAX_NAMES} more" if len(ids) > _MAX_NAMES else ""
-    )
+    return list_some(ids, _MAX_NAMES)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
+from medunet.base.words import list_some
 from medunet.dataset.checks.case_facts import VolumeFacts, hash_content
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.header_checks import is_singular
@@ -165,9 +166,8 @@ def _check_values(
         own, name = other
         add("L008", f"{name} is {unknown[0]} in {counts[unknown[0]]} voxels", f"{name} as {own}, as declared")
     elif unknown:
-        examples = ", ".join(f"{value} in {counts[value]} voxels" for value in unknown[:5])
-        more = f" and {len(unknown) - 5} more values" if len(unknown) > 5 else ""
-        add("L001", f"{examples}{more}", _declared_text(description))
+        examples = list_some([f"{value} in {counts[value]} voxels" for value in unknown])
+        add("L001", examples, _declared_text(description))
     background = stored_as["background"]
     if not set(counts).difference(background, stored_as.get("ignore", ())):
         add("L003", "every voxel is 0 or ignored" if counts else "every voxel is 0")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medunet.base.errors import DataError, InputError
+from medunet.base.words import list_some
 from medunet.dataset.checks.absent_classes import check_absent_classes
 from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts, hash_content, shape_text
 from medunet.dataset.checks.duplicates import check_duplicates, part_of, would_leak
@@ -99,7 +100,7 @@ def _check_labels(description: Description, facts: Sequence[CaseFacts]) -> Itera
     is_known = all(label.values for label in trained)  # otherwise a fault of these labels
     is_empty = not seen - {0, description.ignore_value}  # S016
     if trained and absent and is_known and not is_empty:
-        measured = f"in none of {len(trained)} labels: {_list(absent)}"
+        measured = f"in none of {len(trained)} labels: {list_some(absent, _MAX_NAMES)}"
         yield make_fault("S006", "", "label", measured)
     for each in facts:
         if each.case.split == "unlabelled":
@@ -123,7 +124,9 @@ def _check_folds(description: Description, facts: Sequence[CaseFacts]) -> Iterat
             for fold in num_labels.keys() - {fold for _, fold in with_label}:
                 lacking[fold].append(name)
     for fold in sorted(lacking):
-        measured = f"in none of the {num_labels[fold]} labels of fold {fold}: {_list(lacking[fold])}"
+        measured = (
+            f"in none of the {num_labels[fold]} labels of fold {fold}: {list_some(lacking[fold], _MAX_NAMES)}"
+        )
         yield make_fault("S010", "", f"fold {fold}", measured)
 
 
@@ -157,8 +160,3 @@ def _check_loss(description: Description, loss: str) -> Iterator[Fault]:
 def _check_unit(description: Description) -> Iterator[Fault]:
     if description.unit == "px":
         yield make_fault("S008", "", "image", "pictures without a spacing")
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from medunet.base.errors import InputError
+from medunet.base.words import list_some
 from medunet.dataset.layouts.case_tables import (
     COLUMNS,
     MAX_SHOWN,
@@ -60,9 +61,8 @@ def list_table(description: Description, data_root: Path) -> Listing:
     cases = [] if faults else list(_read_rows(table, columns, description, data_root, faults))
     cases = _add_folds(cases, table, faults)
     if faults:
-        more = f"; and {len(faults) - MAX_SHOWN} more" if len(faults) > MAX_SHOWN else ""
         raise InputError(
-            "; ".join(faults[:MAX_SHOWN]) + more,
+            list_some(faults, MAX_SHOWN, "; "),
             where=description.table,
             hint="Correct these rows, or remove them to leave their cases out.",
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
+from medunet.base.words import list_some
 from medunet.dataset.layouts.patterns import Listing, make_listing, stem
 from medunet.imaging.formats import header_of_pair
 from medunet.records.data_root import can_be_path, path_in_data_root
@@ -128,9 +129,8 @@ def _read_cases(
         if fold_needed and (type(entry.fold) is not int or entry.fold < 0):
             faults.append(f"{entry.place}: 'fold' must be a whole number of 0 or more in every entry")
     if faults:
-        more = f"; and {len(faults) - _MAX_SHOWN} more" if len(faults) > _MAX_SHOWN else ""
         raise InputError(
-            "; ".join(faults[:_MAX_SHOWN]) + more, where=path.name, hint="Correct or remove these entries."
+            list_some(faults, _MAX_SHOWN, "; "), where=path.name, hint="Correct or remove these entries."
         )
     validated = any(plain.get(name) for name in _VALIDATION)
     cases = []

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medunet.base.errors import InputError
+from medunet.base.words import list_some
 from medunet.dataset.layouts.candidates import find_candidates
 from medunet.dataset.layouts.dataset_json import number_labels
 from medunet.dataset.layouts.file_contents import count_frames, guess_modality, read_label_values
@@ -131,9 +132,7 @@ def _renumbering_text(description: Description) -> str:
         for stored in description.stored_as(name)
     ]
     shown = [f"{name} {stored} → {value}" for name, value, stored in pairs if stored != value]
-    return ", ".join(shown[:_MAX_SHOWN]) + (
-        f" and {len(shown) - _MAX_SHOWN} more" if len(shown) > _MAX_SHOWN else ""
-    )
+    return list_some(shown, _MAX_SHOWN)
 
 
 def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> dict[str, Any]:
