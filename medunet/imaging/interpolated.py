@@ -20,7 +20,11 @@ _FEW_NUMBERS, _SURE_RAMP_SHARE = (
 _FILLED_SHARE = 0.05  # of a value's voxels: with fewer that have equal neighbours it fills no area
 _EXPLAINED_SHARE = 0.75  # of the voxels whose values fill no area
 _CLOSE, _FEWEST_LEVELS = 0.05, 64  # of the range of values; levels of a range in which that means something
-_LOSSY = 0.03  # of the range: two values of a JPEG that are closer were one
+_LOSSY, _LOSSY_LEVELS = (
+    0.03,
+    4,
+)  # of the range, or in grey levels: two values of a JPEG that are closer were one
+_MOST_REPEATS, _FEWEST_PLANES = 8, 8  # of a pixel that was enlarged, and pixels that there were before
 _MAX_PLANES = 48  # of a volume that are looked at
 
 
@@ -41,15 +45,16 @@ def describe_interpolation(
         labels: the map, or the part of it that holds all values other than 0.
         values: that occur.
         is_lossy: whether the file's format changes values, as JPEG does: then two values that differ by less than 3%
-            of the range suffice.
+            of the range or by up to 4 suffice.
     """
     ordered = np.sort(np.fromiter(values, np.int64, len(values)))
     if is_lossy and ordered.size > 2:
         gap, levels = int(np.diff(ordered).min()), int(ordered[-1] - ordered[0])
-        if gap <= _LOSSY * levels:
+        if gap <= max(_LOSSY * levels, _LOSSY_LEVELS):
             return f"{ordered.size} values, some only {gap} apart, in a format that changes values"
     if ordered.size < 2 + _FEWEST_VALUES or labels.ndim != 3 or not labels.size:
         return ""
+    labels = _undo_repeats(labels)
     for axis in range(3):
         if labels.shape[axis] > 3 and (found := _find_ramps(_planes(labels, axis), axis)):
             return found
@@ -64,6 +69,30 @@ def _planes(labels: NDArray[np.integer], axis: int, fixed: int | None = None) ->
     step = 1 + (labels.shape[across] - 1) // _MAX_PLANES
     chosen = labels[tuple(slice(None, None, step) if other == across else slice(None) for other in range(3))]
     return chosen.astype(np.int64)
+
+
+def _undo_repeats(labels: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Return a map before it was enlarged by repeating voxels along two axes or three; any other map unchanged.
+
+    A smoothed mask that was enlarged by nearest neighbour has plateaus instead of ramps.
+    """
+    kept = []
+    for axis in range(3):
+        line = np.moveaxis(labels, axis, 0)
+        starts = 1 + np.flatnonzero((line[1:] != line[:-1]).any(axis=(1, 2)))
+        lengths = np.diff(starts)[
+            line[starts[:-1]].any(axis=(1, 2))
+        ]  # not of the ends and of planes of background
+        if lengths.size < _FEWEST_PLANES:
+            continue
+        shortest, longest = np.quantile(lengths, [0.05, 0.95])
+        if 1 < longest <= _MOST_REPEATS and longest - shortest <= 1:
+            kept.append((axis, np.concatenate([[0], starts])))
+    if len(kept) < 2:
+        return labels
+    for axis, planes in kept:
+        labels = np.take(labels, planes, axis)
+    return labels
 
 
 def _find_ramps(labels: NDArray[np.int64], axis: int) -> str:

@@ -81,6 +81,17 @@ def test_volumes_that_were_resampled(zoom: tuple[float, ...], order: int) -> Non
         assert found_in(nearest.astype(np.int16)) == ""
 
 
+@pytest.mark.parametrize("factor", [2, 3, 2.5])
+def test_smoothed_masks_that_were_enlarged_by_nearest_neighbour(factor: float) -> None:
+    small = Image.fromarray(draw_blobs(3)).resize((48, 40), Image.Resampling.BICUBIC)
+    size = (int(48 * factor), int(40 * factor))
+    assert found_in(np.asarray(small.resize(size, Image.Resampling.NEAREST))[..., None])
+    ball = ndimage.gaussian_filter(draw_ball() * 255.0, 1).round().astype(np.uint8)
+    assert found_in(ball.repeat(2, axis=0).repeat(2, axis=1))
+    bands = np.repeat([0, *range(10, 120, 10), 0], 4).astype(np.uint8)  # true labels, alike along two axes
+    assert found_in(np.broadcast_to(bands[:, None, None], (52, 40, 30))) == ""
+
+
 def test_smoothed_outlines_and_half_a_voxel() -> None:
     ball = draw_ball() * 255.0
     assert found_in(ndimage.gaussian_filter(ball, 1.5).astype(np.uint8))
@@ -129,6 +140,9 @@ def test_a_format_that_changes_values() -> None:
     mask[4, 5] = 254
     assert found_in(mask, is_lossy=True)
     assert found_in(mask) == ""
+    assert found_in(
+        (mask > 0).astype(np.uint8) + (mask == 128), is_lossy=True
+    )  # 0, 1 and 2, as of a mask of 1
 
 
 @pytest.mark.real_data

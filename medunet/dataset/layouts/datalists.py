@@ -207,7 +207,7 @@ def _images_of(
 
 def _relative(text: str, data_root: Path, folder: Path) -> str:
     """Return a path relative to the data root, given relative to it or, if there is no such file, to the list."""
-    text = header_of_pair(text)
+    text = header_of_pair(text.replace("\\", "/"))
     bases = (data_root, folder) if can_be_path(text) else ()
     path = next((base / text for base in bases if (base / text).exists()), data_root / text)
     below = path_in_data_root(path, data_root)

@@ -149,7 +149,14 @@ def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> d
             return {name: {"modality": modality} for name in names}
         for name, channel in channels.items():
             if channel["modality"] == "other":
-                channel["modality"], why = guess_modality(_image_files(candidate, name, data_root))
+                files = _image_files(candidate, name, data_root)
+                if not any(file.exists() for file in files):
+                    raise InputError(
+                        f"none of the {len(files)} files of channel {name} exists, such as {files[0].name}",
+                        where=candidate.description.table or candidate.what,
+                        hint="Correct the paths. If they are no images, such as remarks that name files, remove them.",
+                    )
+                channel["modality"], why = guess_modality(files)
                 notes.append(f"channel {name} {why}")
         return channels
     if list(channels) != ["image"]:
@@ -210,12 +217,16 @@ def _unrecognised(folder: Path, shipped: Sequence[Description], rejected: Sequen
         )
     if structures := describe_structures(volumes):
         return InputError(structures, where=name, hint=MERGE_FIRST)
+    kinds = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in paths)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_MAX_SHOWN))
     examples = f", such as {', '.join(volumes[:4] or paths[:4])}" if paths else ""
+    if paths and not volumes:
+        examples = f" ({counts}){examples}"
     return InputError(
         f"has no layout that is recognised: {len(volumes)} volumes among {len(paths)} files{examples}",
         where=name,
-        hint="Put images and labels with the same names into images/ and labels/, list their paths in a CSV "
-        "(case, image, label), or describe the dataset in a YAML file.",
+        hint="Put images and labels with the same names into images/ and labels/ (.nii.gz, .nrrd, .mha; PNG, TIFF), "
+        "list their paths in a CSV (case, image, label), or describe the dataset in a YAML file.",
     )
 
 

@@ -162,7 +162,7 @@ def _names_channels(plain: dict[str, Any]) -> bool:
 
 
 def _nnunet_candidate(plain: dict[str, Any], folder: Path, evidence: str) -> Candidate:
-    ending = str(plain.get("file_ending", ".nii.gz"))
+    ending = f".{str(plain.get('file_ending', '.nii.gz')).removeprefix('.')}"
     name, pictures = folder.absolute().name, ending.lower() in endings_of(PICTURES)
     if not pictures and not re.fullmatch(_SCAN, ending):
         raise InputError(

@@ -127,7 +127,7 @@ def _listed_files(plain: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         image = entry.get("image") if isinstance(entry, dict) else None
         label = entry.get("label", "") if isinstance(entry, dict) else None
         if isinstance(image, str) and isinstance(label, str) and can_be_path(image) and can_be_path(label):
-            yield image, label
+            yield image.replace("\\", "/"), label.replace("\\", "/")
 
 
 def check_case_count(plain: Mapping[str, Any], listing: Listing) -> str:

@@ -164,6 +164,22 @@ def test_a_training_list_of_the_first_version_is_followed(tmp_path: Path, ending
     assert absent == [("x", "CT"), ("x", "label")]
 
 
+def test_lists_with_paths_of_windows(tmp_path: Path) -> None:
+    numbered, plain = tmp_path / "numbered", tmp_path / "plain"
+    put(numbered, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    put(plain, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
+    listed = [{"image": ".\\imagesTr\\a.nii.gz", "label": ".\\labelsTr\\a.nii.gz"}]
+    for folder, image in ((numbered, "imagesTr/a_0000.nii.gz"), (plain, "imagesTr/a.nii.gz")):
+        write_json(folder / "dataset.json", {**FIRST_VERSION, "training": listed})
+        assert cases(ask(folder), folder) == {"a": (image, "labelsTr/a.nii.gz", "train")}
+
+
+def test_an_ending_without_its_dot(tmp_path: Path) -> None:
+    put(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    write_json(tmp_path / "dataset.json", {**NNUNET, "file_ending": "nii.gz"})
+    assert list(cases(ask(tmp_path), tmp_path)) == ["a"]
+
+
 @pytest.mark.parametrize("ending", ["", "_0000"])
 def test_all_channels_of_the_first_version_are_found(tmp_path: Path, ending: str) -> None:
     put(tmp_path, *(f"imagesTr/{name}_000{n}.nii.gz" for name in "ab" for n in (0, 1)))

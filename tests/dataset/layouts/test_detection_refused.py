@@ -51,6 +51,25 @@ def test_nothing_recognised_says_what_there_is(tmp_path: Path) -> None:
         ask(tmp_path)
 
 
+def test_labels_in_a_format_that_is_not_read_are_counted_by_type(tmp_path: Path) -> None:
+    for folder, ending in (("images", "png"), ("labels", "gif")):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            (tmp_path / folder / f"{name}.{ending}").write_bytes(b"picture")
+    with pytest.raises(InputError, match=r"0 volumes among 4 files \(2 \.png, 2 \.gif\).*PNG, TIFF"):
+        ask(tmp_path)
+
+
+def test_remarks_that_name_files_are_told_from_a_channel(tmp_path: Path) -> None:
+    put(tmp_path, "a.nii.gz", "b.nii.gz", "a_seg.nii.gz", "b_seg.nii.gz")
+    rows = [f"{name},{name}.nii.gz,{name}_seg.nii.gz,as old {name}.nii.gz" for name in "ab"]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,CT,label,remark", *rows]))
+    with pytest.raises(
+        InputError, match=r"cases\.csv: none of the 2 files of channel remark exists.*remarks"
+    ):
+        ask(tmp_path)
+
+
 def test_label_values_that_are_no_classes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"label values up to 700.*`instances: true`"):
         ask(put(tmp_path / "many", "images/a.nii", "labels/a.nii", values=(1, 700)))
