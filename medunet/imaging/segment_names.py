@@ -90,7 +90,7 @@ def common_names(files: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 
 def describe_joining(segments: Sequence[Segment], labels: Mapping[str, int]) -> str:
-    """Describe where numbers of named segments contradict those of the labels, and which segments are left out.
+    """Describe where numbers of named segments contradict those of the labels, and which are joined or left out.
 
     `segments` are those of a header returned by `join_names`. Returns "" if there are none of these.
     """
@@ -106,7 +106,20 @@ def describe_joining(segments: Sequence[Segment], labels: Mapping[str, int]) -> 
         for name, value in labels.items()
         if not segment.label and segment.value == value != 0
     ]
-    parts = [_shorten(moved), f"not declared, left out: {_shorten(left_out)}" if left_out else ""]
+    numbers: dict[str, list[int]] = {}
+    for segment in segments:
+        if segment.label:
+            numbers.setdefault(segment.label, []).append(segment.stored)
+    joined = [
+        f"{len(found)} segments ({', '.join(map(str, found))}) are {label}"
+        for label, found in numbers.items()
+        if len(found) > 1
+    ]
+    parts = [
+        _shorten(joined),
+        _shorten(moved),
+        f"not declared, left out: {_shorten(left_out)}" if left_out else "",
+    ]
     if any(segment.label for segment in segments) or not all(_is_nameless(each.name) for each in segments):
         parts.append(f"by its number alone, {_shorten(by_number)}" if by_number else "")
     return "; ".join(part for part in parts if part)
