@@ -91,7 +91,7 @@ def common_names(files: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 
 def describe_joining(segments: Sequence[Segment], labels: Mapping[str, int]) -> str:
-    """Describe where numbers of named segments contradict those of the labels, and which segments are left out.
+    """Describe where numbers of named segments contradict those of the labels, and which are joined or left out.
 
     `segments` are those of a header returned by `join_names`. Returns "" if there are none of these.
     """
@@ -107,7 +107,17 @@ def describe_joining(segments: Sequence[Segment], labels: Mapping[str, int]) -> 
         for name, value in labels.items()
         if not segment.label and segment.value == value != 0
     ]
+    numbers: dict[str, list[int]] = {}
+    for segment in segments:
+        if segment.label:
+            numbers.setdefault(segment.label, []).append(segment.stored)
+    joined = [
+        f"{len(found)} segments ({', '.join(map(str, found))}) are {label}"
+        for label, found in numbers.items()
+        if len(found) > 1
+    ]
     parts = [
+        list_some(joined, _MAX_NAMED),
         list_some(moved, _MAX_NAMED),
         f"not declared, left out: {list_some(left_out, _MAX_NAMED)}" if left_out else "",
     ]

@@ -10,7 +10,7 @@ from medunet.base.errors import DataError
 from medunet.base.words import list_some
 from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.resample import resample_labels
-from medunet.imaging.segment_names import describe_joining
+from medunet.imaging.segment_names import UndeclaredError, describe_joining
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records.label_rules import LabelRules, Others
@@ -64,7 +64,12 @@ def read_pair(
     labels: Labels = given.array
     if difference := grid_difference(wanted, given):
         if not resample or wanted.header.is_picture or given.header.is_picture:
-            raise DataError(f"the prediction's {difference}")
+            way = (
+                ""
+                if wanted.header.is_picture or given.header.is_picture
+                else " (medunet score --resample brings it there)"
+            )
+            raise DataError(f"the prediction's {difference}{way}")
         labels = resample_labels(given.array, given.affine, wanted.array.shape, wanted.affine)
         notes.append(note_resampling(given.spacing_mm))
     merged = [_merge_objects(array, own) for array, own in zip((wanted.array, labels), rules, strict=True)]
@@ -88,7 +93,9 @@ def _read(path: Path, role: str, rules: LabelRules) -> Volume:
         if names is not None:
             _check_declared(volume.array, set(names.values()), rules.others)
     except DataError as error:
-        raise DataError(f"{role}: {error.what}".replace(path.name, "the file")) from error
+        declared = ", ".join(name for name, value in (names or {}).items() if value)
+        known = f"; declared are {declared}" if isinstance(error, UndeclaredError) else ""
+        raise DataError(f"{role}: {error.what}{known}".replace(path.name, "the file")) from error
     return volume
 
 

@@ -61,11 +61,13 @@ def choose_strata(
     remarks, faults = [], []
     for name in dict.fromkeys(by):
         values = {case: columns.get(name, {}).get(case, "").strip() for case in cases}
+        if name == "patient":
+            values = _name_patients(values)
         distinct = {value for value in values.values() if value}
         if is_metric(name) or name in _NO_STRATA:
             faults.append(f"{name} is a score")
         elif not distinct:
-            faults.append(f"{name}: no case has a value" if name in columns else f"there is no column {name}")
+            faults.append(_why_none(name, columns.get(name), cases))
         elif len(distinct) > MAX_STRATA:
             faults.append(f"{name} has {len(distinct)} values, more than {MAX_STRATA}")
         elif without := [case for case, value in values.items() if not value]:
@@ -75,7 +77,11 @@ def choose_strata(
             )
         chosen[name] = {case: value or UNKNOWN for case, value in values.items()}
     if faults:
-        usable = [name for name, values in columns.items() if any(values.get(case) for case in cases)]
+        usable = [
+            name
+            for name, values in columns.items()
+            if not is_metric(name) and name not in _NO_STRATA and any(values.get(case) for case in cases)
+        ]
         raise InputError(
             "; ".join(faults),
             where="--by",
@@ -127,17 +133,34 @@ def columns_of_cases(cases: Sequence[Case]) -> dict[str, dict[str, str]]:
     A patient that is not a part of the case's id may be free text, such as a name in a table: it is replaced with the
     id of the patient's first case.
     """
-    first: dict[str, str] = {}
-    for case in sorted(cases, key=lambda case: case.id):
-        first.setdefault(case.patient, case.id)
     return {
-        "patient": {
-            case.id: case.patient if case.patient in case.id else first[case.patient] for case in cases
-        },
+        "patient": _name_patients({case.id: case.patient for case in cases}),
         "site": {case.id: case.site or "" for case in cases},
         "fold": {case.id: "" if case.fold is None else str(case.fold) for case in cases},
         "split": {case.id: case.split for case in cases},
     }
+
+
+def _name_patients(patients: Values) -> dict[str, str]:
+    """Return patients by case without free text (see `columns_of_cases`); a case without one is its own patient."""
+    first: dict[str, str] = {}
+    for case in sorted(patients):
+        first.setdefault(patients[case], case)
+    return {
+        case: (patient if patient in case else first[patient]) if patient else case
+        for case, patient in patients.items()
+    }
+
+
+def _why_none(name: str, values: Values | None, cases: Sequence[str]) -> str:
+    """Say why no case has a value in a column; `values` is None if the column does not exist."""
+    if values is None:
+        return f"there is no column {name}"
+    others = [case for case, value in values.items() if value and case not in cases]
+    if not others:
+        return f"{name}: no case has a value"
+    shown, expected = ", ".join(others[:_MAX_NAMED]), ", ".join(cases[:_MAX_NAMED])
+    return f"{name}: no case has a value, since it is given for {shown}, while the cases are {expected}"
 
 
 def name_columns(scores: Sequence[CaseScore], columns: Mapping[str, Values]) -> list[CaseScore]:

@@ -1,5 +1,6 @@
 """Write the score files, and read the tables scores.csv and lesions.csv."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,14 @@ import pandas as pd
 from medunet.base.errors import InputError
 from medunet.base.files import write_json, write_text
 from medunet.base.words import list_some
-from medunet.records.scores import CaseScore, LesionStatus, json_number
-from medunet.scoring.columns import FIELD_OF_VIEW_COLUMNS, is_metric, metric_columns, robust_column
+from medunet.records.scores import CaseScore, LesionStatus, Status, json_number
+from medunet.scoring.columns import (
+    FIELD_OF_VIEW_COLUMNS,
+    bounds_of,
+    is_metric,
+    metric_columns,
+    robust_column,
+)
 from medunet.scoring.intervals import describe_intervals
 from medunet.scoring.nnunet_summary import nnunet_summary
 from medunet.scoring.notes import read_reason, reason_cell
@@ -24,6 +31,7 @@ _LESION_HEAD = ("case", "label", "rules", "lesion", "status", "counted")
 _LESION_SIZES = ("reference_ml", "predicted_ml", "long_axis_mm", "short_axis_mm", "slice")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run such a cell as a formula
 _MAX_NAMED = 20  # unusable cells listed in one message
+_ROUNDING = 1e-6  # beyond the bounds of a metric
 
 
 def write_scores(
@@ -82,7 +90,8 @@ def write_scores(
 def read_scores(path: Path) -> pd.DataFrame:
     """Read scores.csv: metrics as numbers, blank as NaN and `inf` as infinity; all other columns as text.
 
-    Further columns, such as those that a user joined by case, are read as text too.
+    Further columns, such as those that a user joined by case, are read as text too. Cells may be separated by
+    semicolons or tabs, numbers then have a decimal comma, as a spreadsheet may save them.
 
     The column `reason` of the file is split: in the result it holds why a case is missing or failed, and the column
     `notes` the notes of all other cases.
@@ -90,7 +99,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     Raises:
         InputError: the file is missing or is not a score table; the message lists the unusable cells.
     """
-    table = _read_table(path, _HEAD, {}, is_metric, "scores")
+    table = _read_table(path, _HEAD, {"status": _STATUSES}, is_metric, "scores")
     cells = table["reason"] if "reason" in table else [""] * len(table)
     parts = [read_reason(cell, status) for cell, status in zip(cells, table["status"], strict=True)]
     notes = pd.Series([notes for _, notes in parts], index=table.index, dtype=object)
@@ -154,8 +163,8 @@ def _read_flags(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
     return flags == "true", ~flags.isin(["true", "false"])
 
 
-def _read_lesion_statuses(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
-    return cells, ~cells.isin(get_args(LesionStatus))
+def _one_of(choices: Sequence[str]) -> _Kind:
+    return _Kind(" or ".join(choices), lambda cells: (cells, ~cells.isin(choices)))
 
 
 def _read_texts(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -165,7 +174,8 @@ def _read_texts(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
 _NUMBERS = _Kind("a number or blank", _read_numbers)
 _COUNTS = _Kind("a whole number of 0 or more", _read_counts)
 _FLAGS = _Kind("true or false", _read_flags)
-_LESION_STATUSES = _Kind(" or ".join(get_args(LesionStatus)), _read_lesion_statuses)
+_STATUSES = _one_of(get_args(Status))
+_LESION_STATUSES = _one_of(get_args(LesionStatus))
 _TEXTS = _Kind("text", _read_texts)
 
 
@@ -182,19 +192,57 @@ def _read_table(
 ) -> pd.DataFrame:
     """Read a table; columns not in `kinds` are numbers or text, and blank rows are left out."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise InputError("no such file", where=str(path), hint="Create it with `medunet score`.") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"not a table of {what} ({error})", where=str(path)) from error
-    if absent := [name for name in needed if name not in table.columns]:
-        raise InputError(f"not a table of {what}: the columns {absent} are missing", where=str(path))
+        raise InputError(
+            f"not a table of {what}: it is not text in UTF-8",
+            where=str(path),
+            hint="Save it as CSV in UTF-8, or create it again with `medunet score`.",
+        ) from error
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    try:
+        table = pd.read_csv(
+            io.StringIO(text),
+            sep=separator,
+            header=None,  # pandas renames columns of the same name, and shifts those of too short a header
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"not a table of {what} ({error})", where=str(path), hint="Create it again with `medunet score`."
+        ) from error
+    table = table.fillna("")  # the missing cells of short rows
+    names = table.iloc[0].tolist()
+    absent = [name for name in needed if name not in names]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if absent or twice:
+        found = [f"the columns {absent} are missing"] if absent else []
+        found += [f"the columns {twice} are there more than once"] if twice else []
+        raise InputError(
+            f"not a table of {what}: {'; '.join(found)}",
+            where=str(path),
+            hint="Correct the first row, or create the file again with `medunet score`.",
+        )
+    table = table.iloc[1:].reset_index(drop=True)
+    table.columns = pd.Index(names)
+    table = table.loc[:, [bool(name) for name in names]]
     table.index += 2  # row numbers as in a spreadsheet, where the header is row 1
     table = table[(table != "").any(axis=1)]
     values, faults = {}, []
     for position, name in enumerate(table.columns):
         kind = kinds.get(name, _NUMBERS if is_number(name) else _TEXTS)
-        values[name], is_wrong = kind.read(table[name])
+        cells = table[name].str.replace(",", ".") if kind is _NUMBERS and separator != "," else table[name]
+        values[name], is_wrong = kind.read(cells)
+        if kind is _NUMBERS:
+            low, high = bounds_of(name)
+            is_outside = (values[name] < low - _ROUNDING) | (values[name] > high + _ROUNDING)
+            for row, cell in table.loc[is_outside, name].items():
+                found = f"{cell} is not between {low:g} and {high:g}"
+                faults.append((row, position, f"row {row}, column {name}: {found}"))
         for row, cell in table.loc[is_wrong, name].items():
             found = f"'{cell}' is" if cell else "blank is"
             faults.append((row, position, f"row {row}, column {name}: {found} not {kind.expected}"))

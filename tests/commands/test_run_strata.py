@@ -236,3 +236,32 @@ def test_text_columns_of_lesions_are_read(tmp_path: Path) -> None:
     table = read_lesions(path)
     assert table["reader"].tolist() == ["Dr. A"]
     assert table["hd95_mm"].tolist() == [2.5]
+
+
+def test_patients_of_a_joined_table_are_no_free_text_and_blank_ones_are_apart(
+    masks: tuple[Path, Path], description: Path, tmp_path: Path
+) -> None:
+    cases, table = case_ids(), tmp_path / "patients.csv"
+    table.write_text("case,patient\n" + "".join(f"{case},Meier {case[:3]}\n" for case in cases[:20]))
+    out = tmp_path / "out"
+    score_mask_files(*masks, out, config_of(description), by=["patient"], join=table)
+    text = (out / "scores.csv").read_text() + (out / "scores.json").read_text()
+    assert "Meier" not in text
+    known = read_scores(out / "scores.csv").set_index("case")["patient"]
+    assert known[cases[0]] == known[cases[1]] == cases[0]
+    assert known.nunique() == 14  # ten patients, and four cases without one
+
+
+def test_a_joined_table_of_other_cases_says_which(
+    masks: tuple[Path, Path], description: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "scanners.csv"
+    table.write_text("case,vendor,dice\n" + "".join(f"{case}.nii.gz,GE,1\n" for case in case_ids()))
+    with pytest.raises(
+        InputError,
+        match=r"vendor: no case has a value, since it is given for p00_south_1\.nii\.gz, .* p00_south_1, ",
+    ):
+        score_mask_files(*masks, tmp_path / "out", config_of(description), by=["vendor"], join=table)
+    table.write_text("case,vendor,dice\n" + "".join(f"{case},GE,1\n" for case in case_ids()))
+    with pytest.raises(InputError, match=r"dice is a score\. Choose from \['patient', 'site', 'vendor'\]"):
+        score_mask_files(*masks, tmp_path / "out", config_of(description), by=["dice"], join=table)

@@ -148,8 +148,16 @@ def test_names_that_are_not_declared_are_named(tmp_path: Path) -> None:
         assert [each.dice for each in found] == [1, 1]
         assert "names in the prediction: not declared, left out: aorta" in [n.text for n in found[0].notes]
     misspelt = save_segments(tmp_path / "m.seg.nrrd", draw_labels(), "liver", "tumor")
-    with pytest.raises(DataError, match=r"^prediction: its segments named 'tumor' \(4 voxels\)"):
+    with pytest.raises(DataError, match=r"'tumor' \(4 voxels\) are not declared; declared are liver, tumour"):
         read_pair(nifti, misspelt, REFERENCE, SAME)
+
+
+def test_segments_of_one_name_are_joined_with_a_word(tmp_path: Path) -> None:
+    write_volume(tmp_path / "r.nii.gz", draw_labels(), AFFINE)
+    file = save_segments(tmp_path / "p.seg.nrrd", draw_labels(), "liver", "Liver")
+    pair = read_pair(tmp_path / "r.nii.gz", file, REFERENCE, SAME)
+    assert set(np.unique(pair.prediction)) == {0, 1}
+    assert "2 segments (1, 2) are liver" in pair.notes[0].text
 
 
 def test_numbers_of_objects(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from medunet.base.errors import InputError
 from medunet.commands.score_table import score_table
 from medunet.records.scores import CaseLesions, CaseScore, Lesion
+from medunet.scoring.columns import is_metric
 from medunet.scoring.labels import ScoreOptions, score_labels
 from medunet.scoring.summary import mean_dice, summarise
 from medunet.scoring.tables import read_lesions, read_scores, write_scores
@@ -304,6 +305,56 @@ def test_scores_that_are_no_numbers_are_named_each_up_to_twenty(
     table["dice"] = table["iou"] = "?"
     table.to_csv(path, index=False)
     with pytest.raises(InputError, match=r"row 11, column dice: [^;]* and 9 more\. Correct these cells"):
+        read_scores(path)
+
+
+def test_scores_saved_by_a_spreadsheet_are_the_same(scores: list[CaseScore], tmp_path: Path) -> None:
+    write_scores(scores, tmp_path, about={}, targets=TARGETS)
+    path = tmp_path / "scores.csv"
+    table, text = read_scores(path), pd.read_csv(path, dtype=str, keep_default_na=False)
+    for separator in ";", "\t":
+        commas = text.apply(
+            lambda cells: cells.str.replace(".", ",") if is_metric(str(cells.name)) else cells
+        )
+        commas.to_csv(path, index=False, sep=separator, encoding="utf-8-sig")
+        pd.testing.assert_frame_equal(read_scores(path), table)
+    path.write_text(text.to_csv(index=False).replace("\n", ",\n"))
+    pd.testing.assert_frame_equal(read_scores(path), table)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("dice", "93.2", "93.2 is not between 0 and 1"),
+        ("hd_mm", "-1", "-1 is not between 0 and inf"),
+        ("status", "Missing", "'Missing' is not ok or both_empty or "),
+    ],
+)
+def test_cells_that_no_score_can_have_are_named(
+    scores: list[CaseScore], tmp_path: Path, column: str, cell: str, message: str
+) -> None:
+    write_scores(scores, tmp_path, about={}, targets=TARGETS)
+    path = tmp_path / "scores.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.loc[1, column] = cell
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=f"row 3, column {column}: {message}"):
+        read_scores(path)
+
+
+def test_a_score_table_with_an_ambiguous_header_is_refused(scores: list[CaseScore], tmp_path: Path) -> None:
+    write_scores(scores, tmp_path, about={}, targets=TARGETS)
+    path = tmp_path / "scores.csv"
+    text = path.read_text()
+    path.write_text(text.replace("iou", "dice", 1))
+    with pytest.raises(InputError, match=r"the columns \['dice'\] are there more than once"):
+        read_scores(path)
+    header, rows = text.split("\n", 1)
+    path.write_text(header + "\n" + rows.replace("\n", ",\n"))  # pandas would shift the columns
+    with pytest.raises(InputError, match="not a table of scores"):
+        read_scores(path)
+    path.write_bytes(text.replace("liver", "Köln").encode("latin-1"))
+    with pytest.raises(InputError, match=r"not text in UTF-8\. Save it as CSV in UTF-8"):
         read_scores(path)
 
 
