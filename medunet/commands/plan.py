@@ -23,7 +23,7 @@ def run_plan(run: Run) -> Plan:
     from medunet.compute.devices import choose_device
     from medunet.postprocessing.steps import check_steps
 
-    require_passed_check(run)
+    require_passed_check(run, trains=False)
     manifest, config = run.read_manifest(), run.config
     device = choose_device(config.device)
     check_steps(config.inference.postprocess, manifest.description.targets)

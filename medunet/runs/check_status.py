@@ -27,10 +27,11 @@ def data_state(run: Run) -> str:
     return hash_value([manifest.to_dict(), states])
 
 
-def require_passed_check(run: Run) -> None:
+def require_passed_check(run: Run, *, trains: bool = True) -> None:
     """Check that the data passed `medunet check` and have not changed since.
 
-    A class that is absent from the training cases of a fold (S015) only stops the training of that fold.
+    A class that is absent from the training cases of a fold (S015) only stops the training of that fold: with `trains`
+    False, nothing.
 
     Raises:
         FaultsError: The data have errors or were changed; the message names the cases and what to do.
@@ -43,7 +44,7 @@ def require_passed_check(run: Run) -> None:
             where=str(run.folder.root),
             hint="Run `medunet check` first.",
         )
-    folds = {fold_subject(one.config.training.fold) for one in each_fold(run)}
+    folds = {fold_subject(one.config.training.fold) for one in each_fold(run)} if trains else set()
     left = [
         fault
         for fault in errors_left(read_faults(run.folder.checks), manifest)
