@@ -30,8 +30,8 @@ def data_state(run: Run) -> str:
 def require_passed_check(run: Run, *, trains: bool = True) -> None:
     """Check that the data passed `medunet check` and have not changed since.
 
-    A class that is absent from the training cases of a fold (S015) only stops the training of that fold: with `trains`
-    False, nothing.
+    A class that is absent from the training cases of a fold (S015) only stops the training of that fold, and nothing
+    if not `trains`.
 
     Raises:
         FaultsError: The data have errors or were changed; the message names the cases and what to do.
