@@ -115,3 +115,10 @@ def test_a_fold_without_a_class_is_refused_and_the_others_are_not(tmp_path: Path
     run_check(configured(run, 1), accept=["S015:=there is one tumour"])
     run_train(configured(run, 1))
     assert "Fold 1 trains without tumour" in caplog.text
+
+
+def test_a_run_is_planned_although_its_configured_fold_lacks_a_class(tmp_path: Path) -> None:
+    run = begin(tmp_path, with_tumour=(0,))  # fold 0, the configured one, trains without it
+    run_train(configured(run, 2))
+    with pytest.raises(FaultsError, match=r"fold 0 \(S015"):
+        run_train(configured(run, 0))

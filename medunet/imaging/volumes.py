@@ -4,7 +4,7 @@ Arrays are `(I, J, K)` in the file's axis order, with an affine to RAS+ mm. A 2D
 measured in pixels (see pictures.py). The reader and writer of a file are chosen by its ending (see formats.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -147,6 +147,16 @@ def join_channels(volumes: Iterable[tuple[Volume, int]], *, resample: bool = Fal
     if first is None:
         raise DataError("no image is listed for this case")
     return Volume(np.stack(frames), replace(first, shape=first.shape[:3]))
+
+
+def share_grid(paths: Sequence[Path]) -> bool:
+    """Return whether all images are on the grid of the first one, so that `read_channels` resamples none.
+
+    Raises:
+        DataError: a header cannot be read.
+    """
+    headers = [read_header(path) for path in dict.fromkeys(paths)]
+    return not any(_compare_grids(header, headers[0]) for header in headers[1:])
 
 
 def _compare_grids(header: Header, first: Header) -> str:

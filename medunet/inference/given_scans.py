@@ -33,6 +33,7 @@ _MASK = re.compile(rf".+{LABEL_SUFFIX}")
 _MOST_CHANNELS = 6  # of a single case that nnU-Net's numbers are believed for
 _LABEL = "a mask or label by its name"
 _UNUSED = "a channel that the model does not use"
+_BESIDE = "no channel by its name, but named as a case whose channels are other files"
 _NESTED = "in a subfolder: give that folder, or the files, to predict them"
 
 
@@ -248,7 +249,12 @@ def _lacking(missing: Sequence[str], channels: Sequence[str], channel_of: Mappin
 
 
 def _finish(groups: _Groups, channels: Sequence[str], channel_of: Mapping[str, str]) -> GivenScans:
-    scans = {case: Scan(case, [path], trouble=text) for case, (path, text) in groups.troubles.items()}
+    scans = {}
+    for case, (path, text) in groups.troubles.items():
+        if case in groups.images:
+            groups.left_out[_BESIDE].append(path.name)
+        else:
+            scans[case] = Scan(case, [path], trouble=text)
     for case, images in groups.images.items():
         missing = [channel for channel in channels if channel not in images]
         trouble = _lacking(missing, channels, channel_of) if missing else ""

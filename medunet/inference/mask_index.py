@@ -82,6 +82,9 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
     """Return everything but the scan that shapes a mask, as it stands in its entry.
 
     Number of threads and memory layout are left out: they change the order of sums only.
+
+    Args:
+        resample: whether channels are resampled to the grid of the first one.
     """
     options = config.to_dict()
     del options["weights"]  # identified by the hash of the file

@@ -11,7 +11,7 @@ from medunet.base.errors import DataError, InputError, MedunetError, is_out_of_m
 from medunet.base.files import remove_unfinished
 from medunet.base.lock import LockedError, hold
 from medunet.base.progress import track
-from medunet.imaging.volumes import mask_ending
+from medunet.imaging.volumes import mask_ending, share_grid
 from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, hash_images, why_again
 from medunet.inference.model import Model
 from medunet.records.config import InferenceConfig
@@ -31,6 +31,14 @@ class Scan:
     resample: bool = False  # resample images to the grid of the first one
     accepted: tuple[Accepted, ...] = ()  # faults that the user accepts
     trouble: str = ""  # why the scan cannot be predicted, such as a channel without an image
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether an image is on another grid than the first one and is resampled to it."""
+        try:
+            return self.resample and not share_grid(self.images)
+        except DataError:  # reading it says why
+            return self.resample
 
     @property
     def mask_name(self) -> str:
@@ -96,7 +104,7 @@ def _predict_alone(
                 checked.read()
                 index.change({scan.case: {**done[scan.case], "faults": _fault_rows(checked.faults)}})
                 continue
-            making = describe_making(model, config, resample=scan.resample)
+            making = describe_making(model, config, resample=scan.is_resampled)
             entry = {"image_sha256": hash_images(scan.images), **making}
             done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
             index.change({scan.case: done[scan.case]}, drop=[scan.case])
@@ -132,7 +140,7 @@ def _remaining(
             remaining.append(scan)
             continue
         try:
-            why = why_again(before, describe_making(model, config, resample=scan.resample), scan.images)
+            why = why_again(before, describe_making(model, config, resample=scan.is_resampled), scan.images)
         except OSError:  # the scan cannot be read, which is reported when it is predicted
             why = "the scan cannot be read"
         if why:

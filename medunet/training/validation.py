@@ -229,8 +229,9 @@ def _histogram(scores: torch.Tensor, inside: torch.Tensor, num_inside: int) -> N
 def summarise(cases: Sequence[CaseResult], description: Description) -> dict[str, float]:
     """Return the means over cases of `dice` and of each target's scores, without undefined values.
 
-    `dice` is the mean over cases of the mean over targets. HD95 is the mean over cases that are covered by their
-    windows; it is infinite if a target is missed or falsely predicted in one of them.
+    `dice` is the mean over cases of the mean over targets, undefined if no case has foreground to find. HD95 is the
+    mean over cases that are covered by their windows; it is infinite if a target is missed or falsely predicted in
+    one of them.
     """
     row = {"dice": mean([case.dice for case in cases])}
     for name in description.targets:
@@ -238,6 +239,8 @@ def summarise(cases: Sequence[CaseResult], description: Description) -> dict[str
         for score in ("dice", "iou", "precision", "recall"):
             row[f"{score}_{name}"] = mean([getattr(result.voxels, score) for result in results])
         row[f"hd95_mm_{name}"] = mean([result.hd95_mm for result in results])
+    if all(math.isnan(row[f"recall_{name}"]) for name in description.targets):
+        row["dice"] = math.nan
     return row
 
 

@@ -85,6 +85,15 @@ def test_both_channels_are_paired_and_a_missing_one_fails_its_case(tmp_path, tin
     assert left_out(found) == ["a_0002.nii.gz"]
 
 
+def test_a_label_beside_the_channels_of_its_case_is_named(tmp_path, tiny_plan: Plan):
+    for name in ("p_0_0000.nii.gz", "p_0_0001.nii.gz", "p_0.nii.gz"):
+        scan(tmp_path / name)
+    found = find_scans([tmp_path], card_of(tiny_plan, NNUNET_PET_CT))
+    assert shown(found) == {"p_0": ["p_0_0000.nii.gz", "p_0_0001.nii.gz"]}
+    assert not found.scans[0].trouble
+    assert left_out(found) == ["p_0.nii.gz"]
+
+
 def test_the_only_channel_is_told_by_its_number_too(tmp_path, tiny_plan: Plan):
     touch(tmp_path, "a_0000.nii.gz", "b_0001.nii.gz")
     found = find_scans([tmp_path], card_of(tiny_plan, NNUNET_CT))

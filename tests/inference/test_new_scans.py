@@ -241,6 +241,18 @@ def test_channels_on_two_grids_are_refused_until_resampling_is_allowed(tmp_path,
     assert (row["code"], row["accepted"]) == ("P004", "resampled to the grid of the first channel")
 
 
+def test_masks_of_channels_on_one_grid_stay_when_resampling_is_allowed(tmp_path, pair_model: Model):
+    images = [tmp_path / "ct.nii.gz", tmp_path / "pet.nii.gz"]
+    for path, noise in zip(images, (0, 1), strict=True):
+        write_volume(path, hounsfield() + noise * np.random.default_rng(1).normal(2, 1, SHAPE), AFFINE)
+    out = tmp_path / "out"
+    entries = []
+    for resample in (False, True):
+        assert predict_scans(pair_model, [Scan("x", images, resample=resample)], out, InferenceConfig()) == {}
+        entries.append((read_json(out / "index.json"), (out / "x.nii.gz").stat().st_mtime_ns))
+    assert entries[0] == entries[1]
+
+
 def test_a_copy_of_the_ct_is_no_pet(tmp_path, pair_model: Model):
     for name in ("ct", "pet"):
         write_volume(tmp_path / f"{name}.nii.gz", hounsfield(), AFFINE)

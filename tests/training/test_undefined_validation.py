@@ -88,8 +88,11 @@ def test_a_case_in_which_nothing_is_judged_does_not_count(tmp_path: Path, capsys
 
 
 def test_a_fold_with_nothing_to_find_shows_no_nan(tmp_path: Path, capsys, caplog) -> None:
-    run, _ = train(tmp_path, values={0: 0}, held_out=["case_00"])
-    check_no_nan(run, capsys.readouterr().out + caplog.text)
+    run, card = train(tmp_path, values={0: 0}, held_out=["case_00"])
+    output = " ".join(capsys.readouterr().out.split())
+    assert "no validation Dice: none of the 1 validation cases has foreground to find" in output
+    assert (card.validation_dice["dice"], card.inference.weights) == (None, "final")
+    check_no_nan(run, output + caplog.text)
 
 
 def rows(*dice: float) -> list[dict[str, float]]:
