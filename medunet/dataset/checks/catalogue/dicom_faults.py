@@ -70,8 +70,8 @@ DICOM_FAULTS: dict[str, FaultKind] = {
     "D009": FaultKind(
         "file cannot be read",
         "error",
-        "The header is parsed and the pixels are decoded. A file without a readable header, one that is DICOM only by "
-        "its name (`.dcm`, `.dicom`, `.ima`), or a folder without permission to open it, has a pseudonym such as "
+        "The header is parsed and the pixels are decoded. A file without a readable header, one that is DICOM only "
+        "by its name (`.dcm`, `.dicom`, `.ima`), or a folder without permission to open it, has a pseudonym such as "
         "`f0001` in originals.csv.",
         "a complete DICOM file",
         "Get the file again.",
