@@ -133,7 +133,7 @@ def is_dicom(path: Path) -> bool:
     if len(head) < 8:
         return False
     group, element = struct.unpack("<HH", head[:4])
-    return (group == 2 and element <= 1) or (group == 8 and element in (0, 1, 5, 8, 0x12, 0x16, 0x18))
+    return (group == 2 and element <= 3) or (group == 8 and element in (0, 1, 5, 8, 0x12, 0x16, 0x18))
 
 
 def read_file(path: Path) -> DicomFile | None:
@@ -146,9 +146,13 @@ def read_file(path: Path) -> DicomFile | None:
         dataset = _open(path)
         kind = read_text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID")
         sop_class = read_text(dataset, "SOPClassUID") or kind
-        if sop_class == "1.2.840.10008.1.3.10" or not (sop_class or read_text(dataset, "Modality")):
+        if sop_class == "1.2.840.10008.1.3.10":
             return None
-        return _describe(path, dataset, sop_class)
+        if not (sop_class or read_text(dataset, "Modality")):
+            if dataset.preamble:
+                raise DataError("the header is cut off", where=path.name)
+            return None
+        return _describe(path, dataset, sop_class, kind)
 
 
 def _open(path: Path) -> Dataset:
@@ -162,7 +166,7 @@ def _open(path: Path) -> Dataset:
         raise DataError(f"the header is damaged ({type(error).__name__})", where=path.name) from error
 
 
-def _describe(path: Path, dataset: Dataset, sop_class: str) -> DicomFile:
+def _describe(path: Path, dataset: Dataset, sop_class: str, kind: str) -> DicomFile:
     meta, stored = getattr(dataset, "file_meta", Dataset()), path.stat()
     image_type = read_words(dataset, "ImageType")
     rows, columns = (read_integer(dataset, keyword) for keyword in ("Rows", "Columns"))
@@ -170,7 +174,7 @@ def _describe(path: Path, dataset: Dataset, sop_class: str) -> DicomFile:
     num_frames = read_integer(dataset, "NumberOfFrames") or 1
     skip_reason = _SKIPPED_CLASSES.get(sop_class, "")
     if not skip_reason and (not rows or not columns):
-        if sop_class in _SCANS:  # CT, MR and PET always have them
+        if sop_class in _SCANS or kind in _SCANS:  # CT, MR and PET always have them
             raise DataError("the header is cut off, or has no Rows and Columns", where=path.name)
         skip_reason = "no pixels"
     elif not skip_reason and (read_integer(dataset, "SamplesPerPixel") or 1) != 1:

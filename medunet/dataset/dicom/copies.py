@@ -13,26 +13,26 @@ from medunet.imaging.dicom import Slice
 from medunet.imaging.dicom_pixels import read_slices
 
 
-def drop_copies(slices: Iterable[Slice]) -> tuple[list[Slice], int, list[tuple[Slice, Slice]]]:
+def drop_copies(slices: Iterable[Slice]) -> tuple[list[Slice], list[Slice], list[tuple[Slice, Slice]]]:
     """Leave out slices whose SOPInstanceUID and image are those of an earlier one.
 
-    Returns the slices that are kept, how many are left out, and pairs of slices that share a SOPInstanceUID although
-    their images differ or cannot be read.
+    Returns the slices that are kept, those that are left out, and pairs of slices that share a SOPInstanceUID
+    although their images differ or cannot be read.
     """
     firsts: dict[tuple[str, int], list[Slice]] = {}
     kept: list[Slice] = []
+    copies: list[Slice] = []
     contradictions = []
-    num_slices = 0
     for one in slices:
-        num_slices += 1
         alike = firsts.setdefault((one.file.instance_uid, one.frame.index), [])
         if one.file.instance_uid and any(same_image(first, one) for first in alike):
+            copies.append(one)
             continue
         if one.file.instance_uid and alike:
             contradictions.append((alike[0], one))
         alike.append(one)
         kept.append(one)
-    return kept, num_slices - len(kept), contradictions
+    return kept, copies, contradictions
 
 
 def drop_equal(slices: Sequence[Slice], heights: Iterable[Sequence[int]]) -> list[Slice]:

@@ -17,8 +17,8 @@ _FEWEST = 3
 def join_single_slices(series: Iterable[Series]) -> list[Series]:
     """Join series of one slice that have the patient, study, frame of reference, description and grid in common.
 
-    They are joined if there are three or more, at different heights, most of them at the usual distance. Localizers
-    are never joined.
+    They are joined if there are three or more, at different heights, most of them at the usual distance. If each
+    SeriesNumber has three or more, it tells several scans apart. Localizers are never joined.
     """
     result: list[Series] = []
     groups: dict[tuple[str, ...], list[Series]] = {}
@@ -30,8 +30,18 @@ def join_single_slices(series: Iterable[Series]) -> list[Series]:
         else:
             result.append(one)
     for key, members in groups.items():
-        result += _join(key, members)
+        for number, alike in _by_number(members).items():
+            result += _join((*key, number) if number else key, alike)
     return result
+
+
+def _by_number(members: Sequence[Series]) -> dict[str, list[Series]]:
+    """Group series by SeriesNumber if each number has enough of them; otherwise all are one group."""
+    groups: dict[str, list[Series]] = {}
+    for one in members:
+        groups.setdefault(one.files[0].series_number, []).append(one)
+    is_told = len(groups) > 1 and all(number and len(alike) >= _FEWEST for number, alike in groups.items())
+    return groups if is_told else {"": list(members)}
 
 
 def _is_single(series: Series) -> bool:

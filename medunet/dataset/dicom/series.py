@@ -14,7 +14,7 @@ from medunet.base.files import hash_value
 from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.processor import usable_cores
 from medunet.base.progress import track
-from medunet.dataset.dicom.tree_files import UnreadableFile, find_files, points_elsewhere
+from medunet.dataset.dicom.tree_files import UnreadableFile, find_files, why_not_dicom
 from medunet.imaging.dicom import DicomFile, is_dicom, read_file
 
 _FILES_AT_ONCE = 256
@@ -83,7 +83,7 @@ def read_headers(paths: Sequence[Path]) -> list[DicomFile | UnreadableFile]:
             continue
         if file is not None:
             found.append(file)
-        elif why := points_elsewhere(path):
+        elif why := why_not_dicom(path):
             found.append(UnreadableFile(path, why))
     return found
 

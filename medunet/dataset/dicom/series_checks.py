@@ -81,12 +81,12 @@ def check_series(series: Series, *, repair: bool = False) -> list[Part]:
     if len(slices) == 1 or (len(group_by_height(slices)) == 1 and len(split_orientations(slices)) == 1):
         text = f"{_count(len(slices))} at one position"
         return [Part(series, 1, None, (*common, make_fault("D013", "", subject, text)))]
-    if found := _spacing_faults(slices, subject):
-        return [Part(series, 1, None, (*common, *found))]
     slices, strays = split_strays(slices)
     for difference, group in strays:
         text = f"{_count(len(group))}: another {difference}; the other slices are complete without them"
         common.append(make_fault("D001", "", subject, text, severity="warning"))
+    if found := _spacing_faults(slices, subject):
+        return [Part(series, 1, None, (*common, *found))]
     if found := _mixed_faults(slices, subject):
         return [Part(series, 1, None, (*common, *found))]
     stacks, found = _split(slices, subject)
@@ -145,11 +145,15 @@ def _why_left_out(one: Slice) -> tuple[str, bool]:
 
 def _without_copies(slices: list[Slice], subject: str) -> tuple[list[Slice], list[Fault]]:
     """Leave out exact copies by SOPInstanceUID; also return the faults of slices that share one unduly."""
-    kept, num_copies, contradictions = drop_copies(slices)
+    kept, copies, contradictions = drop_copies(slices)
     faults = []
-    if num_copies:
-        text = f"{num_copies} of {_count(len(slices))}, by SOPInstanceUID and values"
-        faults.append(make_fault("D020", "", subject, text))
+    if copies:
+        text = f"{len(copies)} of {_count(len(slices))}, by SOPInstanceUID and values"
+        named = {one.file.patient_id for one in kept}
+        others = sum(one.file.patient_id not in named for one in copies)
+        if others:
+            text += f"; {others} of them with another PatientID"
+        faults.append(make_fault("D020", "", subject, text, severity="warning" if others else "note"))
     if contradictions:
         text = f"{_count(len(contradictions))} with the SOPInstanceUID of another image, but other values"
         one_place = any(one.frame.position_mm == other.frame.position_mm for one, other in contradictions)
@@ -216,7 +220,7 @@ def _split(slices: list[Slice], subject: str) -> tuple[list[Stack], list[Fault]]
         usual = groups[0][len(groups[0]) // 2]
         degrees = max(degrees_between(one, usual) for one in strays)
         shift_mm = max(corner_shift_mm(one, usual) for one in strays)
-        text = f"another orientation: {name_slices(slices, places)}, by up to {degrees:.2g}°"
+        text = f"another orientation: {name_slices(slices, places)}, by up to {degrees:.3g}°"
         text += f" or {shift_mm:.3g} mm at the corners"
         return [], [make_fault("D004", "", subject, text)]
     if fault := _alternation_fault(groups, subject):

@@ -166,8 +166,8 @@ def _split_by_time(
 def _split_overlaps(slices: Sequence[Slice], places: list[list[int]]) -> list[list[Slice]]:
     """Split slices into overlapping acquisitions, from the lowest; each must have evenly spaced slices.
 
-    The slice spacing of each acquisition must also be that of all slices together, so that interleaved slices of one
-    scan that are stored as two acquisitions are not split.
+    Interleaved slices of one scan that are stored as several acquisitions are not split: the slice spacing of each
+    acquisition must be that of all slices together, or the acquisitions must not continue one another's grid.
     """
     groups = _group(slices, [(one.frame.acquisition.get("acquisition number"),) for one in slices])
     fewest = min(len(places), *(len(group) for group in groups))
@@ -180,9 +180,25 @@ def _split_overlaps(slices: Sequence[Slice], places: list[list[int]]) -> list[li
     if any(stack.gaps() or stack.uneven_slices() for stack in stacks):
         return []
     usual_mm = float(np.median(together.distances_mm))
-    if any(abs(stack.slice_spacing_mm - usual_mm) > stack.tolerance_mm for stack in stacks):
+    is_usual = all(abs(stack.slice_spacing_mm - usual_mm) <= stack.tolerance_mm for stack in stacks)
+    if not is_usual and _interleave(stacks):
         return []
     stacks.sort(key=lambda stack: stack.heights_mm[0])
     if any(upper.heights_mm[0] > lower.heights_mm[-1] for lower, upper in pairwise(stacks)):
         return []
     return [list(stack.slices) for stack in stacks]
+
+
+def _interleave(stacks: Sequence[Stack]) -> bool:
+    """Return whether stacks are every second, third, ... slice of one evenly spaced grid."""
+    first = stacks[0]
+    step_mm = first.slice_spacing_mm / len(stacks)
+    for stack in stacks[1:]:
+        offset_mm = float(stack.heights_mm[0] - first.heights_mm[0])
+        off_mm = abs(offset_mm - round(offset_mm / step_mm) * step_mm)
+        if (
+            abs(stack.slice_spacing_mm - first.slice_spacing_mm) > first.tolerance_mm
+            or off_mm > first.tolerance_mm
+        ):
+            return False
+    return True

@@ -22,9 +22,8 @@ _BYTES_PER_VOXEL = 4
 _NOTED_MM = 1e-3  # smaller residuals are mentioned only if positions are not written more precisely
 _NOTED_SHARE = 0.02  # of the unit in which positions are written
 _UNIT_LENGTH = 1e-3  # tolerance of the lengths of exactly written image directions
-_MOST_REPAIRED = (
-    3.5  # largest distance to repair, in slice spacings: three or more missing slices are an error
-)
+_MOST_MISSING = 2  # neighbouring slices that a repair interpolates
+_MOST_REPAIRED = _MOST_MISSING + 1.5  # largest distance to repair, in slice spacings
 _STEEPEST_REPAIRED = 1.0  # largest tilt to repair: tangent of 45°
 
 
@@ -85,7 +84,8 @@ def name_slices(slices: Sequence[Slice], places: Sequence[int]) -> str:
 def name_slice(slices: Sequence[Slice], place: int) -> str:
     """Return the name of a slice at a position in `slices`, from 0."""
     number = slices[place].frame.number
-    return f"slice {place + 1}" + ("" if number is None else f" (InstanceNumber {number})")
+    what = "frame" if len(slices[place].file.frames) > 1 else "InstanceNumber"
+    return f"slice {place + 1}" + ("" if number is None else f" ({what} {number})")
 
 
 def more(count: int) -> str:
@@ -152,7 +152,10 @@ def _gap_faults(stack: Stack, subject: str, repair: bool) -> list[Fault]:
     else:
         return []
     fault = make_fault("D002", "", subject, text, expected=f"{stack.slice_spacing_mm:.4g} mm between slices")
-    if repair and max(distances) <= _MOST_REPAIRED * stack.slice_spacing_mm:
+    if max(distances) > _MOST_REPAIRED * stack.slice_spacing_mm:
+        hint = f"Get the series again; `--repair` interpolates up to {_MOST_MISSING} missing slices in a row."
+        return [replace(fault, hint=hint)]
+    if repair:
         fault = _repaired(fault, f"interpolated at even heights, {_repair_counts(stack)}")
     return [fault]
 
@@ -174,7 +177,9 @@ def _tilt_fault(stack: Stack, subject: str, repair: bool) -> Fault:
         f"through {name_slice(stack.slices, 0)}"
     )
     fault = make_fault("D005", "", subject, text)
-    return _repaired(fault, "resampled upright") if repair and steepness <= _STEEPEST_REPAIRED else fault
+    if steepness > _STEEPEST_REPAIRED:
+        return replace(fault, hint="Get the series again; `--repair` resamples tilts of up to 45°.")
+    return _repaired(fault, "resampled upright") if repair else fault
 
 
 def _repaired(fault: Fault, how: str) -> Fault:

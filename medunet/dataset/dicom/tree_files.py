@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _POINTERS = (b"/annex/objects/", b"version https://git-lfs.github.com/")
+_ENDINGS = (".dcm", ".dicom", ".ima")
 _FETCH = "get it with `git annex get` or `git lfs pull`, or from where it is"
 
 
@@ -61,14 +62,18 @@ def find_files(root: Path, leave_out: Path | None = None) -> TreeFiles:
     return found
 
 
-def points_elsewhere(path: Path) -> str:
-    """Return why a file has no content of its own, if it is a pointer of git-annex or Git LFS; otherwise ""."""
+def why_not_dicom(path: Path) -> str:
+    """Return why a file is no DICOM although it should be: a pointer of git-annex or Git LFS, or only by name."""
     try:
         with path.open("rb") as stream:
             head = stream.read(40)
     except OSError:
         return ""
-    return f"its content is elsewhere; {_FETCH}" if head.startswith(_POINTERS) else ""
+    if head.startswith(_POINTERS):
+        return f"its content is elsewhere; {_FETCH}"
+    if path.suffix.lower() not in _ENDINGS or path.name.startswith("."):
+        return ""
+    return "it is not DICOM in spite of its name" if head else "it is empty"
 
 
 def _may_follow(link: Path, root: Path, visited: set[Path], found: TreeFiles) -> bool:

@@ -33,6 +33,16 @@ def test_the_same_files_twice_are_read_once(tmp_path: Path) -> None:
     assert part.stack.shape == (12, 10, 6)
 
 
+def test_copies_with_another_patient_id_are_warned_of(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", 6)
+    write_series(tmp_path / "b", 6, patient_id="ANON-5")
+    (part,) = parts_of(tmp_path)
+    fault = fault_of(part, "D020")
+    assert fault.severity == "warning"
+    assert fault.measured.endswith("; 6 of them with another PatientID")
+    assert not part.is_refused
+
+
 def test_a_copy_may_be_compressed_otherwise(tmp_path: Path) -> None:
     write_series(tmp_path / "a", 6)
     packed = make_series(6)
@@ -149,6 +159,19 @@ def test_slices_with_a_series_each_may_be_there_twice(tmp_path: Path) -> None:
     ]
 
 
+def test_two_scans_with_a_series_for_each_slice_are_told_apart_by_number(tmp_path: Path) -> None:
+    for number in ("3", "7"):
+        slices = make_series(5, series=number)
+        for one in slices:
+            one.SeriesInstanceUID, one.SeriesNumber = one.SOPInstanceUID, number
+            one.PixelData = one.PixelData[::-1]
+        write_slices(slices, tmp_path / "tree" / number)
+    imported = import_tree(tmp_path / "tree", tmp_path / "out")
+    assert [(row.num_slices, row.status, row.faults) for row in imported.rows] == [
+        (5, "imported", ("D022",))
+    ] * 2
+
+
 def test_single_slices_at_any_distance_are_not_joined(tmp_path: Path) -> None:
     slices = [make_slice(place) for place in (0, 1, 7, 20)]
     for place, one in enumerate(slices):
@@ -178,6 +201,15 @@ def test_a_localizer_within_a_series_is_left_out(tmp_path: Path, marked: bool) -
         else "2 images: another orientation (90°) and matrix and pixel spacing; the other slices are complete "
         "without them"
     )
+
+
+def test_a_localizer_without_pixel_spacing_is_left_out(tmp_path: Path) -> None:
+    (scout,) = make_series(1, orientation=CORONAL)
+    scout.SOPInstanceUID = f"{scout.SOPInstanceUID}.9"
+    del scout.PixelSpacing
+    part = only_part([*make_series(8), scout], tmp_path)
+    assert not part.is_refused
+    assert "orientation (90°) and pixel spacing" in fault_of(part, "D001").measured
 
 
 @pytest.mark.parametrize("place", [0, 4, 7])

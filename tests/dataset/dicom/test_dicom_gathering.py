@@ -57,3 +57,27 @@ def test_series_whose_identity_was_emptied_are_told_by_folder(tmp_path: Path) ->
     parts = parts_of(tmp_path)
     assert [codes_of(part) for part in parts] == [["D017"], ["D017"]]
     assert [part.series.patient_key for part in parts] == ["folder a", "folder b"]
+
+
+def test_files_that_are_dicom_by_name_alone_are_named(tmp_path: Path) -> None:
+    """Slices that were not copied whole would be missed in silence where they are the last ones."""
+    paths = write_series(tmp_path, 8)
+    whole = paths[0].read_bytes()
+    contents = {
+        "a.dcm": b"",
+        "b.IMA": bytes(200),
+        "c": whole[:132],
+        "d": whole[:400],
+        "._e.dcm": b"\0\5\x16\7",
+        "f": b"",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    tree = read_tree(tmp_path)
+    assert {file.path.name: file.why for file in tree.unreadable} == {
+        "a.dcm": "it is empty",
+        "b.IMA": "it is not DICOM in spite of its name",
+        "c": "the header is cut off",
+        "d": "the header is cut off, or has no Rows and Columns",
+    }
+    assert tree.num_others == 2

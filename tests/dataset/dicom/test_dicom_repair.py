@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from tiny_dicom import OBLIQUE, load_volume, make_series, voxel_position, write_slices
+from tiny_series import fault_of, only_part
 
 from medunet.dataset.dicom.importer import import_tree
 
@@ -108,3 +109,20 @@ def test_measured_slices_between_the_grids_heights_are_named(tmp_path: Path) -> 
     write_slices(slices, tmp_path / "tree")
     imported = import_tree(tmp_path / "tree", tmp_path / "out", repair=True)
     assert "9 → 11 slices, none of them at the height of slice" in imported.faults[0].measured
+
+
+def test_no_hint_promises_a_repair_that_would_be_refused(tmp_path: Path) -> None:
+    gap = [one for index, one in enumerate(make_series(12)) if index not in (4, 5, 6)]
+    steep = make_series(12)
+    for index, one in enumerate(steep):
+        x, y, z = one.ImagePositionPatient
+        one.ImagePositionPatient = [x, float(y) + 3 * index, z]
+    for name, slices, code, limit in (
+        ("gap", gap, "D002", "up to 2 missing"),
+        ("tilt", steep, "D005", "45°"),
+    ):
+        for repair in (False, True):
+            fault = fault_of(only_part(slices, tmp_path / f"{name}{repair}", repair=repair), code)
+            assert fault.severity == "error"
+            assert limit in fault.hint
+            assert "import with" not in fault.hint.lower()

@@ -124,3 +124,22 @@ def test_stacks_turned_against_each_other_become_volumes(tmp_path: Path) -> None
     parts = parts_of(tmp_path)
     assert [len(part.stack.slices) for part in parts if part.stack] == [5, 4]
     assert fault_of(parts[0], "D014").measured == "2 volumes, told apart by orientation"
+
+
+@pytest.mark.parametrize(
+    ("offset_mm", "step_mm", "volumes"), [(1.0, 2.5, 2), (1.0, 5.0, 2), (1.25, 2.5, 1)], ids=str
+)
+def test_interleaved_acquisitions_are_one_scan_only_on_one_grid(
+    tmp_path: Path, offset_mm: float, step_mm: float, volumes: int
+) -> None:
+    """Two scans at other heights, which `--repair` would blend, are told apart; every other slice of one is not."""
+    second = make_series(8, distance_mm=step_mm)
+    for one in second:
+        x, y, z = one.ImagePositionPatient
+        one.ImagePositionPatient = [x, y, float(z) + offset_mm]
+        one.AcquisitionNumber, one.SOPInstanceUID = 2, f"{one.SOPInstanceUID}.2"
+    first = make_series(8, lambda one, index: setattr(one, "AcquisitionNumber", 1))
+    write_slices([*first, *second], tmp_path)
+    parts = parts_of(tmp_path)
+    assert [len(part.stack.slices) for part in parts if part.stack] == [16 // volumes] * volumes
+    assert not any(part.is_refused for part in parts)

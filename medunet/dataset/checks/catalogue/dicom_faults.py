@@ -70,8 +70,9 @@ DICOM_FAULTS: dict[str, FaultKind] = {
     "D009": FaultKind(
         "file cannot be read",
         "error",
-        "The header is parsed and the pixels are decoded. A file without a readable header, or a folder without "
-        "permission to open it, has a pseudonym such as `f0001` in originals.csv.",
+        "The header is parsed and the pixels are decoded. A file without a readable header, one that is DICOM only "
+        "by its name (`.dcm`, `.dicom`, `.ima`), or a folder without permission to open it, has a pseudonym such as "
+        "`f0001` in originals.csv.",
         "a complete DICOM file",
         "Get the file again.",
     ),
@@ -152,7 +153,8 @@ DICOM_FAULTS: dict[str, FaultKind] = {
     "D020": FaultKind(
         "copies of slices",
         "note",
-        "Images of a series with the same position and the same values, under one SOPInstanceUID or several.",
+        "Images of a series with the same position and the same values, under one SOPInstanceUID or several. A "
+        "warning if copies have another PatientID.",
         "every image once",
         "None needed: copies are left out.",
     ),
@@ -168,7 +170,8 @@ DICOM_FAULTS: dict[str, FaultKind] = {
         "series of single slices joined",
         "warning",
         "Three or more series of one slice each that have patient, study, frame of reference, description, "
-        "orientation and matrix in common, most of them at the same distance.",
+        "orientation and matrix in common, most of them at the same distance. Several scans are told apart by "
+        "SeriesNumber.",
         "one series per scan",
         "Check that the slices are of one scan.",
     ),
