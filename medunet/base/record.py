@@ -26,10 +26,10 @@ class Record(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            rows = [
-                f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg'].removeprefix('Value error, ')}"
-                for fault in error.errors(include_url=False)
-            ]
+            found = error.errors(include_url=False)
+            keys = [".".join(map(str, fault["loc"])) or "value" for fault in found]
+            reasons = [fault["msg"].removeprefix("Value error, ") for fault in found]
+            rows = [f"{key}: {reason}" for key, reason in zip(keys, reasons, strict=True)]
             raise InputError("; ".join(rows), where=where, hint="Correct these keys.") from error
 
     @classmethod

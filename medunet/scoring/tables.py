@@ -241,11 +241,11 @@ def _read_table(
             low, high = bounds_of(name)
             is_outside = (values[name] < low - _ROUNDING) | (values[name] > high + _ROUNDING)
             for row, cell in table.loc[is_outside, name].items():
-                found = f"{cell} is not between {low:g} and {high:g}"
-                faults.append((row, position, f"row {row}, column {name}: {found}"))
+                text = f"row {row}, column {name}: {cell} is not between {low:g} and {high:g}"
+                faults.append((row, position, text))
         for row, cell in table.loc[is_wrong, name].items():
-            found = f"'{cell}' is" if cell else "blank is"
-            faults.append((row, position, f"row {row}, column {name}: {found} not {kind.expected}"))
+            cell_is = f"'{cell}' is" if cell else "blank is"
+            faults.append((row, position, f"row {row}, column {name}: {cell_is} not {kind.expected}"))
     if faults:
         named = list_some([text for *_, text in sorted(faults)], _MAX_NAMED, "; ")
         raise InputError(
