@@ -16,11 +16,12 @@ from medunet.commands.manifest import run_manifest
 from medunet.commands.plan import run_plan
 from medunet.commands.predict import run_predict
 from medunet.commands.report import run_report
-from medunet.commands.score import count_weights, run_score
+from medunet.commands.score import run_score
 from medunet.commands.train import run_train
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.reporting.explanations import describe_weights
 from medunet.runs.run import Run, open_run
+from medunet.scoring.predicted import count_weights
 from medunet.training.export import export_weights
 
 

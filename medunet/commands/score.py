@@ -8,7 +8,6 @@ from rich.markup import escape
 
 from medunet import __version__
 from medunet.base.errors import InputError
-from medunet.base.files import read_json_object
 from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.imaging.volumes import mask_ending
@@ -16,11 +15,19 @@ from medunet.records.config import Config
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description, load_description
 from medunet.records.manifest import Manifest
-from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
+from medunet.records.model_card import TRAIN_IS_VALIDATION
 from medunet.records.scores import CaseScore
 from medunet.runs.provenance import add_provenance
 from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
-from medunet.scoring.predicted import Predicted, read_failures, read_predicted, require_targets
+from medunet.scoring.predicted import (
+    Predicted,
+    choose_targets,
+    count_weights,
+    read_failures,
+    read_index_cases,
+    read_predicted,
+    require_targets,
+)
 
 
 @alone("score")
@@ -270,22 +277,6 @@ def score_and_show(
     return scores
 
 
-def choose_targets(description: Description, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return the named targets (by default all) with their label values.
-
-    Raises:
-        InputError: Targets are not declared; the message names them.
-    """
-    targets = description.targets
-    if unknown := [name for name in names if name not in targets]:
-        raise InputError(
-            f"{description.name} does not declare {unknown}",
-            where="--target",
-            hint=f"Choose from {list(targets)}.",
-        )
-    return {name: targets[name] for name in names or targets}
-
-
 def reference_dataset(
     reference: Path, dataset: str | None, data_root: Path | None, pairs_csv: Path | None = None
 ) -> str | None:
@@ -310,33 +301,3 @@ def _labels_of(listed: Manifest, data_root: Path | None) -> dict[str, Path]:
     root = resolve_data_root(data_root)
     labels = {case.id: case_paths(case, listed.description, root)[1] for case in listed.used}
     return {case_id: path for case_id, path in sorted(labels.items()) if path is not None}
-
-
-def count_weights(
-    cases: Sequence[str], entries: Mapping[str, Any], cards: Mapping[int | str, ModelCard]
-) -> dict[str, Any]:
-    """Count the predicted cases by the weights that predicted them, "best" or "final" (key `weights`).
-
-    With `cards`, also count the cases on which the best weights of their own model were selected (`num_chosen_on`;
-    None if a model card before 0.5 does not list its validation cases). `entries` are those of index.json.
-    """
-    known = {case: entries[case] for case in cases if case in entries}
-    counts: dict[str, int] = {}
-    num_chosen_on: int | None = 0
-    for case, entry in known.items():
-        weights = entry.get("weights", "best")
-        counts[weights] = counts.get(weights, 0) + 1
-        card = cards.get(entry.get("fold"))
-        if weights == "best" and card is not None:
-            if not card.validation_cases:
-                num_chosen_on = None
-            elif num_chosen_on is not None:
-                num_chosen_on += case in card.validation_cases
-    return {"weights": counts, **({"num_chosen_on": num_chosen_on} if cards else {})}
-
-
-def read_index_cases(folder: Path) -> dict[str, Any]:
-    """Return the entries of the cases in the index.json of a folder of masks; empty if there is no index.json."""
-    index = folder / "index.json"
-    entries: dict[str, Any] = read_json_object(index).get("cases", {}) if index.exists() else {}
-    return entries
