@@ -86,7 +86,9 @@ def make_run(folder: Path) -> tuple[RunFolder, Path]:
         {"schema": "medunet.checks/1", "faults": [{**fault, "expected": "<b>", "mend": "Look at it."}]},
     )
     write_json(run.provenance, {"medunet": "0.0", "seed": 7, "versions": {"numpy": np.__version__}})
-    entries = {case.id: {"model_sha256": "0123abcd"} for case in cases[:-1]}
+    entries: dict[str, dict[str, object]] = {case.id: {"model_sha256": "0123abcd"} for case in cases[:-1]}
+    found = {"code": "N025", "severity": "warning", "subject": "CT", "measured": "9 mm"}
+    entries["ras_good"]["faults"] = [found]
     index = {"cases": entries, "failed": {"no_prediction": "the scan has a hole"}}
     write_json(run.predictions / "index.json", index)
     return run, data_root

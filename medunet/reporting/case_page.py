@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.drawing.figures import (
     View,
     draw_errors,
@@ -88,6 +89,10 @@ def case_html(
     pictured = {picture.target for picture in pictures}
     tables = [] if lesions is None else tabulate_case(lesions, rows, description.unit)
     origin = {"fold": fold, **(prediction_entry or {})}
+    known = {(fault.code, fault.subject) for fault in faults}
+    found = [
+        fault for fault in origin.pop("faults", []) if (fault["code"], fault.get("subject", "")) not in known
+    ]
     return render(
         "case.html",
         title=case_id,
@@ -102,6 +107,7 @@ def case_html(
         accepted={entry.code: entry.reason for entry in accepted},
         warnings=[
             *stale,
+            *map(_prediction_warning, found),
             *([training_warning(provenance)] if training_warning(provenance) else []),
             *([*_border_warnings(scan, targets), *scan.warnings] if isinstance(scan, Scan) else []),
         ],
@@ -174,6 +180,13 @@ def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Pictu
             text += " The prediction is shown as it was scored: resampled to the reference's grid."
         pictures.append(_Picture(name, data_uri(figure_png(planes)), errors, text))
     return pictures
+
+
+def _prediction_warning(fault: Mapping[str, str]) -> str:
+    """Return what the checks found when the scan was predicted, as a sentence."""
+    accepted = f" (accepted: {fault['accepted']})" if "accepted" in fault else ""
+    title = FAULT_KINDS[fault["code"]].title
+    return f"Found when predicted: {fault['code']} {title}, {fault.get('subject', '')}: {fault['measured']}{accepted}."
 
 
 def _border_warnings(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[str]:

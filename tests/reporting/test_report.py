@@ -124,6 +124,11 @@ def test_warnings_of_the_check_and_of_the_border(pages: dict[str, str]) -> None:
     assert "L004" in pages[ODD_ID]
     assert "liver: the prediction reaches the left border" in pages[ODD_ID]  # LAS: moved towards the left
     assert "L004" not in pages["ras_good"]
+    assert (
+        "Found when predicted: N025 spacing unlike the training scans', CT: 9 mm."
+        in _Tags(pages["ras_good"]).text
+    )
+    assert "Found when predicted" not in pages["lps_poor"]
     assert "border of the scan" not in pages["ras_good"]
 
 
