@@ -27,7 +27,7 @@ class Record(BaseModel):
             return cls.model_validate(value)
         except ValidationError as error:
             rows = [
-                f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg'].removeprefix('Value error, ')}"
+                f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg'].removeprefix('Value error, ')}"
                 for fault in error.errors(include_url=False)
             ]
             raise InputError("; ".join(rows), where=where, hint="Correct these keys.") from error
