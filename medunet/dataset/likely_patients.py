@@ -53,6 +53,11 @@ _TOKENS = (
     _Token(r"(?<=\d)[VvTt]\d{1,3}", share=0.5),
     _Token(rf"{_SEPARATOR}{_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}(?:[T_-]?\d{{4,6}})?"),
     _Token(rf"{_SEPARATOR}{_DAY}[-_.]?{_MONTH}[-_.]?{_YEAR}"),
+    _Token(
+        rf"{_SEPARATOR}(?:{_YEAR}[-_.]?{_MONTH}[-_.]?{_DAY}|{_DAY}[-_.]?{_MONTH}[-_.]?{_YEAR})",
+        numbered_stems=False,
+        usual_cases=6,  # of names such as anna_20190301; more are of a hospital
+    ),
     _Token(rf"{_SEPARATOR}(?i:{_SCANS})[_-]?\d{{1,4}}", usual_cases=6, share=0.1),
     _Token(rf"(?:{_SEPARATOR}|(?<=\d))[A-Da-d]", usual_cases=4, share=0.1, accepts=_from_a_on),
     _Token(rf"{_SEPARATOR}\d{{1,3}}", fewest_stems=3, usual_cases=4, share=0.1),

@@ -200,6 +200,11 @@ def _merge_case(
             ):
                 return f"{case.masks[name]} is not on the grid of {case.image}"
             inside = mask.array > 0
+            if (present := np.unique(mask.array[inside])).size > 1:
+                return (
+                    f"{case.masks[name]} has {present.size} values above 0, up to {present[-1]}, where a mask has "
+                    "one; save it as 0 and 1 (if it was interpolated, resample the original by nearest neighbour)"
+                )
             for other, count in zip(*np.unique(merged[inside], return_counts=True), strict=True):
                 if other:
                     first = next(each for each, known in values.items() if known == other)

@@ -14,7 +14,7 @@ from medunet.base.errors import DataError
 from medunet.imaging.geometry import LPS_TO_RAS, Affine
 from medunet.imaging.segment_names import merge_segments
 from medunet.imaging.volume import Header, Segment, StoredVoxels
-from medunet.records.data_files import outside_data_file
+from medunet.records.data_files import count_listed_slices, outside_data_file
 
 _SEPARATE = (
     "In 3D Slicer, export the segments to several label maps, so that those in one file do not overlap."
@@ -55,6 +55,13 @@ class ItkReader:
 
         path = header.path
         reader = self._open(path)
+        num_files, num_slices = count_listed_slices(path), reader.GetSize()[-1]
+        if num_files not in (0, num_slices):
+            raise DataError(
+                f"its header lists {num_files} data files for {num_slices} slices",
+                where=path.name,
+                hint="List one file for each slice, or name a single file of all slices (ElementDataFile = NAME).",
+            )
         try:
             values = sitk.GetArrayFromImage(reader.Execute())
         except RuntimeError as error:

@@ -24,6 +24,15 @@ def data_files(path: Path) -> list[Path]:
     return [path.parent / name for name in _names(path)]
 
 
+def count_listed_slices(path: Path) -> int:
+    """Return the number of files of a MetaImage whose header lists one for each slice; 0 if it does not."""
+    if not path.name.lower().endswith(_META_IMAGE):
+        return 0
+    with path.open("rb") as stream:
+        start = os.fsdecode(stream.read(_HEADER_BYTES))
+    return len(_names(path)) if re.search(r"^\s*ElementDataFile\s*[=:]\s*LIST\s*$", start, re.M) else 0
+
+
 def outside_data_file(path: Path, root: Path | None = None) -> str:
     """Describe a separate data file that lies where none may be read; "" if there is none.
 

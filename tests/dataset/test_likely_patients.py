@@ -83,6 +83,13 @@ def test_a_few_second_visits_among_many_patients() -> None:
     assert likely.text == r"patient: '^(.+?)(?:_visit\d+)*$'"
 
 
+def test_dates_behind_names_without_digits() -> None:
+    ids = ["anna_2019-03-01", "anna_2020-03-01", "bert_2019-04-01", "bert_2021-05-07", "carl_2021-05-07"]
+    likely = find_likely_patients(cases_of(ids), describe())
+    assert likely is not None
+    assert [[case.id for case in group] for group in likely.groups] == [ids[:2], ids[2:4]]
+
+
 _random = random.Random(0)
 NUMBERED = {
     "liver": [f"liver_{number}" for number in range(131)],
@@ -98,6 +105,7 @@ NUMBERED = {
     "one side each": [f"case_{number:02d}_left" for number in range(12)],
     "two numbers": [f"radiopaedia_{number}_{85000 + number}_{number % 3}" for number in range(12)],
     "years": [f"{year}_{number:02d}" for year in (2019, 2020) for number in range(12)],
+    "dates of hospitals": [f"{name}_201901{day}" for name in ("north", "south") for day in range(10, 30)],
     "numbers": [str(number) for number in range(40)],
     "parts": [f"crossmoda2021_{part}_{number}" for part in ("ldn", "etz") for number in range(50)],
     "codes": [

@@ -90,9 +90,15 @@ def _break(case: Path) -> None:
     (case / "segmentations/spleen.nii.gz").write_bytes(b"x")
 
 
+def _smooth(case: Path) -> None:
+    values = np.linspace(0, 255, int(np.prod(SHAPE))).astype(np.uint8).reshape(SHAPE)
+    write_volume(case / "segmentations/spleen.nii.gz", values, AFFINE)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (_smooth, "s1/segmentations/spleen.nii.gz has 119 values above 0, up to 255, where a mask has one"),
         (_lose, "no mask of spleen"),
         (_shift, "s1/segmentations/spleen.nii.gz is not on the grid of s1/ct.nii.gz"),
         (_overlap, "masks overlap: "),

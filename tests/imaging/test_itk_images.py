@@ -156,3 +156,17 @@ def test_four_axes_are_refused(labels: np.ndarray, tmp_path: Path) -> None:
     frames = sitk.GetImageFromArray(np.stack([labels.T, labels.T]), isVector=False)
     with pytest.raises(DataError, match="has 4 axes, not three"):
         read_label(save(tmp_path / "a.nrrd", frames))
+
+
+def test_a_list_of_fewer_files_than_slices(tmp_path: Path) -> None:
+    """ITK reads such a file without an error, with other voxels."""
+    scan = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    sitk.WriteImage(sitk.GetImageFromArray(scan), str(tmp_path / "a.mhd"))
+    header = (tmp_path / "a.mhd").read_text()
+    (tmp_path / "a.mhd").write_text(header.replace("a.raw", "LIST\na.raw"))
+    with pytest.raises(DataError, match=r"lists 1 data files for 3 slices.*one file for each slice"):
+        read_volume(tmp_path / "a.mhd")
+    for number, plane in enumerate(scan):
+        (tmp_path / f"{number}.raw").write_bytes(plane.tobytes())
+    (tmp_path / "a.mhd").write_text(header.replace("a.raw", "LIST\n0.raw\n1.raw\n2.raw"))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.mhd").array, scan.T)

@@ -154,7 +154,7 @@ def _read_channels(candidate: Candidate, data_root: Path, notes: list[str]) -> d
                     raise InputError(
                         f"none of the {len(files)} files of channel {name} exists, such as {files[0].name}",
                         where=candidate.description.table or candidate.what,
-                        hint="Correct the paths. If they are remarks that name files, and no images, remove them.",
+                        hint="Correct the paths. If it holds remarks that name files, remove it.",
                     )
                 channel["modality"], why = guess_modality(files)
                 notes.append(f"channel {name} {why}")
