@@ -240,11 +240,11 @@ def _read_table(
             low, high = bounds_of(name)
             is_outside = (values[name] < low - _ROUNDING) | (values[name] > high + _ROUNDING)
             for row, cell in table.loc[is_outside, name].items():
-                found = f"{cell} is not between {low:g} and {high:g}"
-                faults.append((row, position, f"row {row}, column {name}: {found}"))
+                problem = f"{cell} is not between {low:g} and {high:g}"
+                faults.append((row, position, f"row {row}, column {name}: {problem}"))
         for row, cell in table.loc[is_wrong, name].items():
-            found = f"'{cell}' is" if cell else "blank is"
-            faults.append((row, position, f"row {row}, column {name}: {found} not {kind.expected}"))
+            problem = f"'{cell}' is" if cell else "blank is"
+            faults.append((row, position, f"row {row}, column {name}: {problem} not {kind.expected}"))
     if faults:
         named = [text for *_, text in sorted(faults)[:_MAX_NAMED]]
         more = f" and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
