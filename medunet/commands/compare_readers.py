@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,7 +21,7 @@ from medunet.records.description import Description, load_description
 from medunet.records.scores import Surface
 from medunet.scoring.agreement import ReaderPair, TargetAgreement, compare_readers
 from medunet.scoring.pairs import find_pairs
-from medunet.scoring.reading import grid_difference
+from medunet.scoring.reading import check_declared, grid_difference
 from medunet.scoring.tables import json_value, write_table
 
 
@@ -36,7 +35,8 @@ def compare_reader_maps(
 
     Raises:
         InputError: There is no such folder, or it has fewer than two label maps.
-        DataError: A file cannot be read or has another grid than the first; the message names all such files.
+        DataError: A file cannot be read, holds undeclared values or has another grid than the first; the message
+            names all such files.
     """
     from medunet.drawing.figures import save_figure
     from medunet.reporting.compare_plots import draw_readers
@@ -110,24 +110,27 @@ def _read_readers(folder: Path, description: Description) -> dict[str, Volume]:
     volumes: dict[str, Volume] = {}
     faults = []
     rules = replace(description.label_rules, others="surplus")
+    declared = set(description.labels.values())
     for reader, path in files.items():
         try:
             volumes[reader] = read_label(path, rules)
+            check_declared(volumes[reader].array, declared, "refused")
         except MedunetError as error:
             faults.append(f"{reader}: {error.what}")
     if volumes:
         (name, first), *others = volumes.items()
         differences = {reader: grid_difference(first, volume, f"{name}'s") for reader, volume in others}
-        faults += [f"{reader}: its {text}" for reader, text in differences.items() if text]
+        grids = [f"{reader}: its {text}" for reader, text in differences.items() if text]
+        ways = [f"Correct these files, or describe what they hold in {description.name}."] if faults else []
+        ways += ["Resample the label maps to one grid."] if grids else []
+        faults += grids
+    else:
+        ways = ["Correct these files."]
     if faults:
-        raise DataError("; ".join(faults), where=folder.name, hint="Resample the label maps to one grid.")
-    declared = {0, *description.labels.values()}
+        raise DataError("; ".join(faults), where=folder.name, hint=" ".join(ways))
     for reader, volume in volumes.items():
         if text := describe_joining(volume.header.segments, description.labels):
             console.print(
                 f"  [yellow]names[/] {escape(f'{reader}: {text}')}", highlight=False, soft_wrap=True
             )
-        if unknown := sorted({int(value) for value in np.unique(volume.array)} - declared):
-            text = f"{reader} has label values {unknown} that {description.name} does not declare"
-            console.print(f"  [yellow]undeclared[/] {escape(text)}", highlight=False, soft_wrap=True)
     return volumes

@@ -90,7 +90,7 @@ def score_pairs(
 ) -> list[CaseScore]:
     """Score pairs of label files, each on the grid of its reference, with a progress bar on stderr.
 
-    `reading_...` say which values the files may hold, and whether these number objects. Voxels with `ignore_value` in
+    `rules_...` say which values the files may hold, and whether these number objects. Voxels with `ignore_value` in
     the reference are left out (see `score_labels`). With `resample`, a prediction on another grid
     is resampled to the reference's grid by nearest neighbour, and a note says so. The cases are spread over `workers`
     processes (None: see `choose_workers`). Cases that an earlier, interrupted call stored in `journal` are not scored

@@ -91,7 +91,7 @@ def _read(path: Path, role: str, rules: LabelRules) -> Volume:
         if volume.array.ndim != 3:
             raise DataError(f"shape {volume.array.shape} does not have three axes")
         if names is not None:
-            _check_declared(volume.array, set(names.values()), rules.others)
+            check_declared(volume.array, set(names.values()), rules.others)
     except DataError as error:
         declared = ", ".join(name for name, value in (names or {}).items() if value)
         known = f"; declared are {declared}" if isinstance(error, UndeclaredError) else ""
@@ -99,7 +99,7 @@ def _read(path: Path, role: str, rules: LabelRules) -> Volume:
     return volume
 
 
-def _check_declared(labels: Labels, declared: set[int], others: Others) -> None:
+def check_declared(labels: Labels, declared: set[int], others: Others) -> None:
     """Raise a DataError for undeclared values, or with `others` "left out" if there are no other values."""
     counts = _count_values(labels)
     unknown = {value: count for value, count in counts.items() if value not in declared}

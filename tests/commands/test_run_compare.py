@@ -136,11 +136,11 @@ def write_reader(path: Path, *voxels: tuple[int, int, int], value: int = 1, affi
     write_volume(path, labels, affine)
 
 
-def test_readers_are_compared_by_their_files(tmp_path: Path, capsys) -> None:
+def test_readers_are_compared_by_their_files(tmp_path: Path) -> None:
     folder = tmp_path / "raters"
     write_reader(folder / "anna.nii.gz", (1, 1, 1), (1, 2, 1))
     write_reader(folder / "ben.nii.gz", (1, 1, 1), value=2)
-    write_reader(folder / "cleo.nii.gz", (1, 1, 1), (1, 2, 1), value=7)
+    write_reader(folder / "cleo.nii.gz")
     compare_reader_maps(folder, tmp_path / "out", "phantoms")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("readers.csv", "readers.json", "readers.png")
@@ -159,8 +159,19 @@ def test_readers_are_compared_by_their_files(tmp_path: Path, capsys) -> None:
     assert (whole["num_outlined"], tumour["num_outlined"]) == (2, 1)
     assert whole["dice_by_reader"]["cleo"] == 0.0
     assert (tmp_path / "out" / "readers.png").read_bytes().startswith(b"\x89PNG")
-    said = " ".join(capsys.readouterr().out.split())
-    assert "cleo has label values [7] that phantoms does not declare" in said
+
+
+def test_undeclared_values_of_readers_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "raters"
+    write_reader(folder / "anna.nii.gz", (1, 1, 1))
+    write_reader(folder / "ben.nii.gz", (1, 1, 1), (1, 2, 1), value=7)
+    write_reader(folder / "cleo.nii.gz", (1, 1, 1), value=5)
+    with pytest.raises(DataError) as caught:
+        compare_reader_maps(folder, tmp_path / "out", "phantoms")
+    text = str(caught.value)
+    assert "ben: holds values that are not declared: 7 in 2 voxels; declared are 0, 1, 2; cleo: holds" in text
+    assert text.endswith("describe what they hold in phantoms.")
+    assert not (tmp_path / "out").exists()
 
 
 def test_readers_on_other_grids_are_all_named(tmp_path: Path) -> None:
