@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -81,7 +81,8 @@ def _predict_cases(
     device = choose_device(run.config.device)
     set_up_cpu(device)
     card = read_card(folder)
-    how = choose_prediction(card.plan, card.description, device, precision_for(run.config, device))
+    precision = _go_on_in(run.folder.predictions, card, device, precision_for(run.config, device))
+    how = choose_prediction(card.plan, card.description, device, precision)
     loaded = Model.load(
         folder,
         device=device,
@@ -158,7 +159,7 @@ def predict_images(
     scans = [_with_accepted(scan, accepted, allow_resample=allow_resample) for scan in scans]
     device = choose_device(device_name)
     set_up_cpu(device)
-    how = choose_prediction(card.plan, card.description, device)
+    how = choose_prediction(card.plan, card.description, device, _go_on_in(out, card, device))
     model = Model.load(
         folder, device=device, precision=how.precision, channels_last=how.channels_last, weights=weights
     )
@@ -166,6 +167,21 @@ def predict_images(
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
     return failed
+
+
+def _go_on_in(folder: Path, card: Any, device: Any, asked: str = "auto") -> str:
+    """Return the precision of the model's masks in a folder, so that a benchmark under load repeats none.
+
+    It is not bf16 on a CPU, which may be another one that computes bf16 very slowly.
+    """
+    from medunet.compute.choosing import requested_options
+    from medunet.inference.mask_index import precision_of_masks
+
+    if requested_options("inference", asked)[0][0] != "auto":
+        return asked
+    earlier = precision_of_masks(folder, card, device.type)
+    may_be_slow = earlier == "bf16" and device.type == "cpu"
+    return asked if earlier is None or may_be_slow else earlier
 
 
 def accepted_of(case_id: str, manifest: Manifest) -> tuple[Accepted, ...]:

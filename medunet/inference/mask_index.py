@@ -12,6 +12,7 @@ from medunet.imaging.formats import files_of
 from medunet.inference.model import Model
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
+from medunet.records.model_card import ModelCard
 
 _ALGORITHM = 1  # of prediction; increment it when masks change, so that all are predicted again
 _WORDS = {  # for what an entry holds
@@ -98,6 +99,24 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
         "precision": model.precision,
         "device": model.device.type,
     }
+
+
+def precision_of_masks(folder: Path, card: ModelCard, device: str) -> str | None:
+    """Return the precision of the masks that a model predicted into a folder on this kind of device.
+
+    None if there is no such mask, or if they differ.
+    """
+    path = folder / "index.json"
+    cases = read_json_object(path).get("cases", {}) if path.exists() else {}
+    weights = {card.weights_sha256, card.final_weights_sha256} - {""}
+    found = {
+        entry["precision"]
+        for entry in cases.values()
+        if entry.get("model_sha256") in weights
+        and entry.get("device", device) == device
+        and "precision" in entry
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def hash_images(images: Iterable[Path]) -> str:

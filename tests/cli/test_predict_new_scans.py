@@ -7,8 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medunet.base.files import read_json
+from medunet.compute.choice_cache import Choice
 from medunet.dataset.checks.acceptance import accept_faults
 from medunet.imaging.nifti import write_volume
+from medunet.inference import probe
 from medunet.runs.run import Run, open_run
 
 
@@ -132,3 +135,24 @@ def test_the_check_accepts_a_code_in_every_case(call, own_run: Run):
     assert call(*arguments)[0] == 0
     code, text = call("predict", own_run.folder.root, "--data-root", own_run.data_root)
     assert code == 0, text
+
+
+def test_prediction_goes_on_in_the_precision_of_the_masks(
+    call, finished_run: Run, scans, tmp_path, monkeypatch
+):
+    """Another benchmark, as under load, repeats no mask."""
+    model, out = finished_run.folder.model(0), tmp_path / "out"
+
+    results = iter(("fp32", "bf16", "fp32"))
+
+    def choose(*given: object) -> Choice:
+        result, asked = next(results), given[3]
+        return Choice(result if asked == "auto" else str(asked), False, 0.0, "")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(probe, "choose_prediction", choose)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # without the settings of the tests
+    for _ in range(3):
+        _, text = call("predict", model, scans / "good_0000.nii.gz", "--out", out, "--device", "cpu")
+        assert "1 of 1 cases" in text
+        assert "predicted again" not in text
+        assert read_json(out / "index.json")["cases"]["good"]["precision"] == "fp32"
