@@ -22,7 +22,6 @@ from medunet.dataset.dicom.heights import (
     places_of,
 )
 from medunet.dataset.dicom.rounding import (
-    FINEST,
     angle_error,
     cosine_unit,
     fit_line,
@@ -39,6 +38,7 @@ _SHIFT_MM = 0.1  # tolerance of exact in-plane positions
 _TILT_MM_PER_MM = 2e-4  # smaller tilts are written to the volume as they are
 _LIKE_EXACT = 0.02  # residuals below this fraction of the written unit show that nothing was rounded
 _FEWEST_LIKE_EXACT = 8
+_HIDDEN = 0.75  # of the written unit: a drift that rounding may hide altogether, as if nothing was rounded
 _COARSE = 2.01  # units of rounding between slices from which a missing slice can be told
 
 
@@ -281,7 +281,8 @@ class Stack:
         origin, step = self.line
         off_mm = np.linalg.norm(self.positions_mm - origin - self.places[:, None] * step, axis=1)
         is_exact = len(self.slices) >= _FEWEST_LIKE_EXACT and off_mm.max() <= _LIKE_EXACT * self.unit_mm
-        return slope_error_mm(FINEST if is_exact else self.unit_mm, self.places)
+        rounded_mm = slope_error_mm(self.unit_mm, self.places)
+        return min(rounded_mm, _HIDDEN * self.unit_mm) if is_exact else rounded_mm
 
 
 def _affine(origin_mm: Vector, step_mm: Vector, along_rows: Vector, along_columns: Vector) -> Affine:

@@ -137,6 +137,20 @@ def test_whole_positions_on_even_heights_are_not_rounded(tmp_path: Path) -> None
     assert fault_of(part, "D002").measured.startswith("2 mm from slice 3")
 
 
+@pytest.mark.parametrize(("degrees", "tilted"), [(0.3, False), (1.5, True)])
+def test_a_drift_that_whole_millimetres_hide_is_no_tilt(tmp_path: Path, degrees: float, tilted: bool) -> None:
+    """A stack that is slightly oblique has a constant x and y and even heights once its positions are rounded."""
+    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+
+    def round_position(one: Dataset, index: int) -> None:
+        one.ImagePositionPatient = [-20, 15, 40 + 3 * index]
+
+    orientation = (1.0, 0.0, 0.0, 0.0, float(cosine), float(sine))
+    part = only_part(make_series(12, round_position, orientation=orientation), tmp_path)
+    assert part.is_refused is tilted
+    assert codes_of(part)[0] == ("D005" if tilted else "D018")
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"decimals": 3}, {"decimals": 1}, {"cosines": 4}, {"decimals": 1, "cosines": 4}],
