@@ -186,7 +186,8 @@ def _prediction_warning(fault: Mapping[str, str]) -> str:
     """Return what the checks found when the scan was predicted, as a sentence."""
     accepted = f" (accepted: {fault['accepted']})" if "accepted" in fault else ""
     title = FAULT_KINDS[fault["code"]].title
-    return f"Found when predicted: {fault['code']} {title}, {fault.get('subject', '')}: {fault['measured']}{accepted}."
+    found = f"{fault['code']} {title}, {fault.get('subject', '')}: {fault['measured']}{accepted}"
+    return f"Found when predicted: {found}."
 
 
 def _border_warnings(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[str]:
