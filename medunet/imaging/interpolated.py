@@ -85,7 +85,7 @@ def _undo_repeats(labels: NDArray[np.integer]) -> NDArray[np.integer]:
         ]  # not of the ends and of planes of background
         if lengths.size < _FEWEST_PLANES:
             continue
-        shortest, longest = np.quantile(lengths, [0.05, 0.95])
+        shortest, longest = np.quantile(lengths, [0.05, 0.8])
         if 1 < longest <= _MOST_REPEATS and longest - shortest <= 1:
             kept.append((axis, np.concatenate([[0], starts])))
     if len(kept) < 2:
