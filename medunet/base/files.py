@@ -93,18 +93,27 @@ def read_json(path: Path) -> Any:
     """Read a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Raises:
-        InputError: The file is missing, cannot be read or is not valid JSON.
+        InputError: The file is missing, cannot be read or is not valid JSON, or an object has a key twice.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=_refuse_twice)
     except FileNotFoundError as error:
         raise InputError("no such file", where=str(path), hint="Check the path.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also not UTF-8, or a key twice
         raise InputError(
             f"not valid JSON ({error})", where=str(path), hint="Correct the file, or create it again."
         ) from error
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", where=str(path)) from error
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raise a ValueError if a key has two values, of which Python takes the last."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            raise ValueError(f"the key {key!r} has two values")
+    return found
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -52,14 +52,26 @@ class Record(BaseModel):
         write_text(path, self.to_text())
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """The safe loader, but a key that occurs twice is an error; PyYAML takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"found the key {twice[0]!r} twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file with the safe loader; values such as 1e-3 are read as numbers.
 
     Raises:
-        InputError: The file is missing, cannot be read or is not valid YAML.
+        InputError: The file is missing, cannot be read or is not valid YAML, or a mapping has a key twice.
     """
     try:
-        return convert_numbers(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return convert_numbers(yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader))
     except FileNotFoundError as error:
         raise InputError("no such file", where=str(path), hint="Check the path.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist

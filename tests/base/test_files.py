@@ -54,6 +54,15 @@ def test_broken_json_names_the_file(tmp_path):
         read_json(tmp_path / "plan.json")
 
 
+def test_a_key_with_two_values_is_refused(tmp_path):
+    path = tmp_path / "dataset.json"
+    path.write_text('{"labels": {"liver": 1, "tumour": 2, "liver": 3}}')
+    with pytest.raises(InputError, match="the key 'liver' has two values"):
+        read_json(path)
+    path.write_text('{"labels": {"liver": 1, "liver": 1}}')
+    assert read_json(path) == {"labels": {"liver": 1}}
+
+
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"x"'])
 def test_json_that_is_no_object_is_refused_with_a_hint(tmp_path, text):
     path = tmp_path / "provenance.json"

@@ -135,3 +135,11 @@ def test_all_faults_of_a_plan_at_once(tiny_plan: Plan):
         Plan.parse(
             {**tiny_plan.to_dict(), "batch_size": -1, "slice_axis": -1, "intensities": {}}, "plan.json"
         )
+
+
+def test_a_yaml_key_that_occurs_twice_is_refused(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("labels:\n  liver: 1\n  tumour: 2\n  liver: 3\n")
+    with pytest.raises(InputError, match="found the key 'liver' twice") as caught:
+        read_yaml(path)
+    assert "line 2" in str(caught.value)
