@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,6 +131,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
             hint="Remove the file; the command that writes it creates it again.",
         )
     return value
+
+
+def name_on_disk(name: str) -> str:
+    """Return a name as a disk compares it that ignores letter case and Unicode form; equal ones are one file."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def guess_delimiter(head: str) -> str:
+    """Return the delimiter of a table by its first line: comma, semicolon, tab or vertical bar."""
+    return max(",;\t|", key=head.count)
 
 
 def hash_file(path: Path) -> str:

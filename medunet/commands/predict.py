@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -16,7 +16,8 @@ from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.records.config import WeightsName
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
-from medunet.records.manifest import Accepted, Manifest
+from medunet.records.manifest import Accepted, Case, Manifest
+from medunet.records.model_card import ModelCard
 from medunet.runs.computing import (
     precision_for,
     require_one_process,
@@ -25,6 +26,8 @@ from medunet.runs.computing import (
 from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
 
 if TYPE_CHECKING:
+    import torch
+
     from medunet.inference.predict import Scan
 
 _MOST_NAMES = 20
@@ -68,7 +71,7 @@ def _predict_cases(
     require_one_process()
     from medunet.compute.devices import choose_device
     from medunet.inference.model import Model, read_card
-    from medunet.inference.predict import Scan, predict_scans
+    from medunet.inference.predict import predict_scans
     from medunet.inference.probe import choose_prediction
 
     manifest = run.read_manifest()
@@ -98,15 +101,7 @@ def _predict_cases(
             hint="The folds were changed after training. Restore them, or train in another run folder.",
         )
     require_same_channels(loaded.card.description, manifest.description)
-    scans = [
-        Scan(
-            case.id,
-            case_paths(case, manifest.description, run.data_root)[0],
-            case.resample,
-            accepted_of(case.id, manifest),
-        )
-        for case in cases
-    ]
+    scans = _scans_of(cases, manifest, run.data_root)
     failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
     print_predicted(len(scans), failed, run.folder.predictions)
     return failed
@@ -135,22 +130,14 @@ def predict_images(
     from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
     from medunet.inference.model import Model, read_card
-    from medunet.inference.predict import Scan, predict_scans
+    from medunet.inference.predict import predict_scans
     from medunet.inference.probe import choose_prediction
 
     card = read_card(folder)
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
         require_same_channels(card.description, listed.description)
-        scans = [
-            Scan(
-                case.id,
-                case_paths(case, listed.description, root)[0],
-                case.resample,
-                accepted_of(case.id, listed),
-            )
-            for case in listed.used
-        ]
+        scans = _scans_of(listed.used, listed, root)
     else:
         given = find_scans(images, card)
         scans = given.scans
@@ -169,7 +156,7 @@ def predict_images(
     return failed
 
 
-def _go_on_in(folder: Path, card: Any, device: Any, asked: str = "auto") -> str:
+def _go_on_in(folder: Path, card: ModelCard, device: "torch.device", asked: str = "auto") -> str:
     """Return the precision of the model's masks in a folder, so that a benchmark under load repeats none.
 
     It is not bf16 on a CPU, which may be another one that computes bf16 very slowly.
@@ -184,9 +171,16 @@ def _go_on_in(folder: Path, card: Any, device: Any, asked: str = "auto") -> str:
     return asked if earlier is None or may_be_slow else earlier
 
 
-def accepted_of(case_id: str, manifest: Manifest) -> tuple[Accepted, ...]:
-    """Return the faults of a case that the manifest accepts."""
-    return tuple(entry for entry in manifest.accepted if entry.case == case_id)
+def _scans_of(cases: Sequence[Case], manifest: Manifest, data_root: Path) -> list["Scan"]:
+    """Return cases of a manifest as scans, with the faults that it accepts."""
+    from medunet.inference.predict import Scan
+
+    scans = []
+    for case in cases:
+        images, _ = case_paths(case, manifest.description, data_root)
+        accepted = tuple(entry for entry in manifest.accepted if entry.case == case.id)
+        scans.append(Scan(case.id, images, case.resample, accepted))
+    return scans
 
 
 def _with_accepted(scan: "Scan", accepted: Sequence[Accepted], *, allow_resample: bool) -> "Scan":

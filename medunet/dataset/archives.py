@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medunet.base.errors import InputError
+from medunet.base.files import name_on_disk
 from medunet.dataset.archive_entries import BROKEN, Entry, broken, read_entries, refusal, too_large
 
 _CHUNK_BYTES = 1 << 20
@@ -150,7 +151,7 @@ def _check_spelling(entry: Entry, parts: list[str], spellings: dict[str, str], a
     for depth in range(1, len(parts) + 1):
         path = "/".join(parts[:depth])
         spelling = path if depth < len(parts) or entry.kind == "folder" else f"{path} (a file)"
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+        key = name_on_disk(path)
         before = spellings.setdefault(key, spelling)
         if before != spelling:
             raise refusal(archive, f"contains {before!r} and {spelling!r}, which are the same on some disks")

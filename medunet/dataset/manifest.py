@@ -5,7 +5,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_json
+from medunet.base.files import name_on_disk, read_json
 from medunet.base.words import list_some
 from medunet.dataset.held_out import check_split_options, choose_test_cases
 from medunet.dataset.layouts.csv_lists import list_table
@@ -152,7 +152,7 @@ def _require_distinct_names(names: Sequence[str], where: str) -> None:
     """Check that case ids differ in more than letter case and Unicode form, which some disks do not tell apart."""
     alike: dict[str, list[str]] = {}
     for name in names:
-        alike.setdefault(normalize("NFC", normalize("NFC", name).casefold()), []).append(name)
+        alike.setdefault(name_on_disk(name), []).append(name)
     groups = [group for group in alike.values() if len(group) > 1]
     if groups:
         named = list_some([" and ".join(map(_tell_form, group)) for group in groups], _NAMED_AT_MOST, "; ")

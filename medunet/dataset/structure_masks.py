@@ -21,8 +21,7 @@ from medunet.dataset.layouts.file_contents import guess_modality
 from medunet.dataset.layouts.folder_pairs import IMAGE_FILES
 from medunet.dataset.layouts.patterns import stem, walk_files
 from medunet.imaging.formats import SCANS, endings_of, files_of
-from medunet.imaging.geometry import GRID_TOLERANCE_VOXELS, corner_displacement_mm
-from medunet.imaging.volumes import read_header, read_label, write_mask
+from medunet.imaging.volumes import describe_other_grid, read_header, read_label, write_mask
 from medunet.records.description import Description, load_description
 
 DESCRIPTION = "dataset.yaml"
@@ -87,7 +86,7 @@ def describe_structures(paths: Sequence[str]) -> str:
     if not cases:
         return ""
     names = sorted({name for case in cases for name in case.masks})
-    shown = ", ".join(names[:_MOST_MISSING]) + (", ..." if len(names) > _MOST_MISSING else "")
+    shown = list_some(names, _MOST_MISSING)
     return f"holds one mask for each of {len(names)} structures ({shown}), in {len(cases)} case(s)"
 
 
@@ -194,10 +193,7 @@ def _merge_case(
         overlaps: Counter[str] = Counter()
         for name, value in values.items():
             mask = read_label(folder / case.masks[name])
-            distance_mm = corner_displacement_mm(like.shape, like.affine, mask.affine)
-            if mask.array.shape != merged.shape or distance_mm > GRID_TOLERANCE_VOXELS * min(
-                like.spacing_mm[:3]
-            ):
+            if describe_other_grid(mask.header, like):
                 return f"{case.masks[name]} is not on the grid of {case.image}"
             inside = mask.array > 0
             if (present := np.unique(mask.array[inside])).size > 1:

@@ -13,17 +13,12 @@ from numpy.typing import NDArray
 _FEWEST_VALUES = 3  # in between: a map with fewer may well have a thin layer between two others
 _FEWEST_VOXELS = 10
 _RAMP_SHARE = 0.5  # of the changes of value along an axis
-_FEW_NUMBERS, _SURE_RAMP_SHARE = (
-    8,
-    0.8,
-)  # fewer successive numbers may be those of shells, unless nearly all are ramps
+# Fewer successive numbers may be those of shells, unless nearly all are ramps.
+_FEW_NUMBERS, _SURE_RAMP_SHARE = 8, 0.8
 _FILLED_SHARE = 0.05  # of a value's voxels: with fewer that have equal neighbours it fills no area
 _EXPLAINED_SHARE = 0.75  # of the voxels whose values fill no area
 _CLOSE, _FEWEST_LEVELS = 0.05, 64  # of the range of values; levels of a range in which that means something
-_LOSSY, _LOSSY_LEVELS = (
-    0.03,
-    4,
-)  # of the range, or in grey levels: two values of a JPEG that are closer were one
+_LOSSY, _LOSSY_LEVELS = 0.03, 4  # of the range, or levels: closer values of a JPEG were one
 _MOST_REPEATS, _FEWEST_PLANES = 8, 8  # of a pixel that was enlarged, and pixels that there were before
 _MAX_PLANES = 48  # of a volume that are looked at
 
@@ -80,9 +75,8 @@ def _undo_repeats(labels: NDArray[np.integer]) -> NDArray[np.integer]:
     for axis in range(3):
         line = np.moveaxis(labels, axis, 0)
         starts = 1 + np.flatnonzero((line[1:] != line[:-1]).any(axis=(1, 2)))
-        lengths = np.diff(starts)[
-            line[starts[:-1]].any(axis=(1, 2))
-        ]  # not of the ends and of planes of background
+        has_label = line[starts[:-1]].any(axis=(1, 2))
+        lengths = np.diff(starts)[has_label]  # not of both ends
         if lengths.size < _FEWEST_PLANES:
             continue
         shortest, longest = np.quantile(lengths, [0.05, 0.8])

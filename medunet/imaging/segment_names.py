@@ -141,7 +141,7 @@ def merge_segments(
         one.stored
         for one, other in combinations(segments, 2)
         if (one.layer, one.stored) == (other.layer, other.stored)
-        or (one.value and one.value == other.value and not one.label == other.label != "")
+        or (one.value and one.value == other.value and not (one.label and one.label == other.label))
     }
     if shared:
         raise DataError(

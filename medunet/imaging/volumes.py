@@ -132,7 +132,7 @@ def join_channels(volumes: Iterable[tuple[Volume, int]], *, resample: bool = Fal
                 where=path.name,
                 hint="Name one channel for each frame, or split the file.",
             )
-        if first is not None and (difference := _compare_grids(volume.header, first)):
+        if first is not None and (difference := describe_other_grid(volume.header, first)):
             if not resample:
                 raise DataError(
                     f"{difference} of {first.path.name}",
@@ -156,10 +156,10 @@ def share_grid(paths: Sequence[Path]) -> bool:
         DataError: a header cannot be read.
     """
     headers = [read_header(path) for path in dict.fromkeys(paths)]
-    return not any(_compare_grids(header, headers[0]) for header in headers[1:])
+    return not any(describe_other_grid(header, headers[0]) for header in headers[1:])
 
 
-def _compare_grids(header: Header, first: Header) -> str:
+def describe_other_grid(header: Header, first: Header) -> str:
     """Describe how a grid differs from the first one by more than a tenth of a voxel; "" if it does not."""
     if header.shape[:3] != first.shape[:3]:
         return f"shape {header.shape[:3]} differs from {first.shape[:3]}"

@@ -125,6 +125,24 @@ def stored_names(names: Mapping[str, int], renumber: Mapping[int, int] | None) -
     return {name: stored_as.get(value, value) for name, value in names.items()}
 
 
+def count_values(labels: NDArray[np.integer]) -> dict[int, int]:
+    """Return the number of voxels of each value that occurs."""
+    flat = labels.ravel(order="K")
+    if not flat.size:
+        return {}
+    if flat.dtype == np.uint8 or (flat.min() >= 0 and flat.max() < 65536):
+        total = np.zeros(1 + int(flat.max()), np.int64)
+        num_foreground = 0
+        for chunk in chunks(flat):
+            foreground = chunk[chunk != 0]  # usually few, and counting is slower
+            num_foreground += foreground.size
+            total += np.bincount(foreground, minlength=total.size)
+        total[0] = flat.size - num_foreground
+        return {int(value): int(total[value]) for value in np.flatnonzero(total)}
+    values, counts = np.unique(flat, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
 def has_fractions(values: NDArray[np.floating]) -> bool:
     """Return whether any of the values is not a whole number."""
     return not np.array_equal(np.rint(values), values)

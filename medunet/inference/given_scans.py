@@ -4,15 +4,13 @@ No file is dropped without a word: what is not predicted is left out with a reas
 """
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from medunet.base.errors import DataError, InputError
+from medunet.base.files import name_on_disk
 from medunet.base.words import list_some
 from medunet.dataset.layouts.channel_names import (
     are_channel_numbers,
@@ -23,7 +21,7 @@ from medunet.dataset.layouts.channel_names import (
 from medunet.dataset.layouts.dataset_json import modality_of
 from medunet.dataset.layouts.folder_pairs import LABEL_SUFFIX
 from medunet.dataset.layouts.patterns import FilePattern, file_patterns, stem
-from medunet.imaging.volumes import read_header
+from medunet.imaging.volumes import read_header, share_grid
 from medunet.inference.given_files import list_files
 from medunet.inference.predict import Scan
 from medunet.records.description import Modality
@@ -203,14 +201,9 @@ def _are_channels(
 
 def _share_grid(files: Sequence[Path]) -> bool:
     try:
-        headers = [read_header(path) for path in files]
+        return share_grid(files)
     except DataError:
         return False
-    first = headers[0]
-    return all(
-        header.shape == first.shape and np.allclose(header.affine, first.affine, atol=1e-3)
-        for header in headers
-    )
 
 
 def _is_sibling(name: str, case: str) -> bool:
@@ -260,8 +253,8 @@ def _finish(groups: _Groups, channels: Sequence[str], channel_of: Mapping[str, s
         trouble = _lacking(missing, channels, channel_of) if missing else ""
         scans[case] = Scan(case, [images[name] for name in channels if name in images], trouble=trouble)
     faults = list(groups.faults)
-    same = Counter(unicodedata.normalize("NFC", case).casefold() for case in scans)
-    alike = [case for case in sorted(scans) if same[unicodedata.normalize("NFC", case).casefold()] > 1]
+    same = Counter(map(name_on_disk, scans))
+    alike = [case for case in sorted(scans) if same[name_on_disk(case)] > 1]
     if alike:
         faults.append(f"{', '.join(alike)}: names that some disks do not tell apart")
     left_out = {reason: names for reason, names in groups.left_out.items() if names}

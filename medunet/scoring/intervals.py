@@ -31,15 +31,6 @@ class Intervals:
     why_none: str = ""
 
 
-def bootstrap_interval(
-    values: Sequence[float] | _Floats,
-    units: Sequence[Hashable] | None = None,
-    bounds: tuple[float, float] = UNBOUNDED,
-) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of the mean of finite values (see `bootstrap_intervals`)."""
-    return bootstrap_intervals(values, units, bounds).mean
-
-
 def bootstrap_intervals(
     values: Sequence[float] | _Floats,
     units: Sequence[Hashable] | None = None,

@@ -8,20 +8,18 @@ from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
 from medunet.base.words import list_some
-from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
+from medunet.imaging.geometry import GRID_TOLERANCE_VOXELS, Affine, axis_codes, corner_displacement_mm
 from medunet.imaging.resample import resample_labels
 from medunet.imaging.segment_names import UndeclaredError, describe_joining
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
+from medunet.imaging.whole_numbers import count_values
 from medunet.records.label_rules import LabelRules, Others
 from medunet.records.scores import Note
 from medunet.scoring.notes import note_names, note_resampling
 
 Labels = NDArray[np.integer]
 
-_GRID_TOLERANCE = (
-    0.1  # largest distance between corresponding corners of two grids, in units of the smallest spacing
-)
 _MAX_NAMED = 5  # undeclared values listed in a message
 
 
@@ -101,7 +99,8 @@ def _read(path: Path, role: str, rules: LabelRules) -> Volume:
 
 def check_declared(labels: Labels, declared: set[int], others: Others) -> None:
     """Raise a DataError for undeclared values, or with `others` "left out" if there are no other values."""
-    counts = _count_values(labels)
+    counts = count_values(labels)
+    counts.pop(0, None)
     unknown = {value: count for value, count in counts.items() if value not in declared}
     if not unknown or (others == "left out" and len(unknown) < len(counts)):
         return
@@ -109,18 +108,6 @@ def check_declared(labels: Labels, declared: set[int], others: Others) -> None:
     values = ", ".join(str(value) for value in sorted(declared))
     way = " (another tool's values: describe them with --prediction-dataset)" if others == "surplus" else ""
     raise DataError(f"holds values that are not declared: {shown}; declared are {values}{way}")
-
-
-def _count_values(labels: Labels) -> dict[int, int]:
-    """Return the number of voxels of each value above 0."""
-    if labels.dtype != np.uint8:
-        values, counts = np.unique(labels[labels != 0], return_counts=True)
-        return dict(zip(values.tolist(), counts.tolist(), strict=True))
-    total = np.zeros(256, np.int64)
-    for plane in labels.T:  # NumPy widens what it counts
-        if plane.any():
-            total += np.bincount(plane.ravel(order="K"), minlength=256)
-    return {int(value): int(total[value]) for value in np.flatnonzero(total) if value}
 
 
 def _merge_objects(array: Labels, rules: LabelRules) -> tuple[Labels, Labels | None]:
@@ -131,7 +118,7 @@ def _merge_objects(array: Labels, rules: LabelRules) -> tuple[Labels, Labels | N
     if rules.instances_as is None:
         return array, None
     merged = np.where(array > 0, np.uint8(rules.instances_as), np.uint8(0))
-    is_mask = rules.others == "surplus" and len(_count_values(array)) <= 1
+    is_mask = rules.others == "surplus" and len(count_values(array).keys() - {0}) <= 1
     return merged, None if is_mask else array
 
 
@@ -141,6 +128,6 @@ def grid_difference(first: Volume, second: Volume, whose: str = "the reference's
     if other != shape:
         return f"shape {other} differs from {whose} {shape}"
     displacement_mm = corner_displacement_mm(shape, first.affine, second.affine)
-    if not displacement_mm <= _GRID_TOLERANCE * min(first.spacing_mm):  # also true for NaN
+    if not displacement_mm <= GRID_TOLERANCE_VOXELS * min(first.spacing_mm):  # also true for NaN
         return f"corners are up to {displacement_mm:.4g} mm from {whose}"
     return ""

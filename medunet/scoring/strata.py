@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from medunet.base.errors import InputError
+from medunet.base.files import guess_delimiter
+from medunet.base.words import list_some
 from medunet.records.manifest import Case
 from medunet.records.scores import CaseScore
 from medunet.scoring.columns import is_metric
@@ -71,10 +73,8 @@ def choose_strata(
         elif len(distinct) > MAX_STRATA:
             faults.append(f"{name} has {len(distinct)} values, more than {MAX_STRATA}")
         elif without := [case for case, value in values.items() if not value]:
-            more = " ..." if len(without) > _MAX_NAMED else ""
-            remarks.append(
-                f"{len(without)} case(s) without {name} are “{UNKNOWN}”: {', '.join(without[:_MAX_NAMED])}{more}"
-            )
+            named = list_some(without, _MAX_NAMED)
+            remarks.append(f"{len(without)} case(s) without {name} are “{UNKNOWN}”: {named}")
         chosen[name] = {case: value or UNKNOWN for case, value in values.items()}
     if faults:
         usable = [
@@ -104,7 +104,7 @@ def read_columns(path: Path) -> dict[str, dict[str, str]]:
             "cannot be read as text in UTF-8", where=str(path), hint="Check the path, or save it in UTF-8."
         ) from error
     head = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t|", key=head.count))
+    reader = csv.DictReader(io.StringIO(text), delimiter=guess_delimiter(head))
     names = [name for name in reader.fieldnames or () if name]
     case_column = next((name for name in names if name.casefold() in _CASE_COLUMNS), None)
     if case_column is None:
@@ -159,7 +159,7 @@ def _why_none(name: str, values: Values | None, cases: Sequence[str]) -> str:
     others = [case for case, value in values.items() if value and case not in cases]
     if not others:
         return f"{name}: no case has a value"
-    shown, expected = ", ".join(others[:_MAX_NAMED]), ", ".join(cases[:_MAX_NAMED])
+    shown, expected = list_some(others, _MAX_NAMED), list_some(cases, _MAX_NAMED)
     return f"{name}: no case has a value, since it is given for {shown}, while the cases are {expected}"
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 import pandas as pd
 
 from medunet.base.errors import InputError
-from medunet.base.files import write_json, write_text
+from medunet.base.files import guess_delimiter, write_json, write_text
 from medunet.base.words import list_some
 from medunet.records.scores import CaseScore, LesionStatus, Status, json_number
 from medunet.scoring.columns import (
@@ -201,7 +201,7 @@ def _read_table(
             where=str(path),
             hint="Save it as CSV in UTF-8, or create it again with `medunet score`.",
         ) from error
-    separator = max(",;\t", key=text.partition("\n")[0].count)
+    separator = guess_delimiter(text.partition("\n")[0])
     try:
         table = pd.read_csv(
             io.StringIO(text),

@@ -9,7 +9,9 @@ from medunet.base.errors import InputError
 from medunet.base.files import (
     atomic_write,
     dump_json,
+    guess_delimiter,
     hash_value,
+    name_on_disk,
     read_json,
     read_json_object,
     write_json,
@@ -77,3 +79,13 @@ def test_json_that_is_no_object_is_refused_with_a_hint(tmp_path, text):
 
 def test_hash_ignores_the_order_of_keys():
     assert hash_value({"a": 1, "b": 2}) == hash_value(json.loads('{"b": 2, "a": 1}'))
+
+
+def test_names_that_some_disks_do_not_tell_apart():
+    assert name_on_disk("Müller") == name_on_disk("mu\u0308LLER")
+    assert name_on_disk("a") != name_on_disk("b")
+
+
+@pytest.mark.parametrize("delimiter", list(",;\t|"))
+def test_the_delimiter_of_a_table_is_guessed(delimiter):
+    assert guess_delimiter(delimiter.join(["case", "a b", "c"])) == delimiter

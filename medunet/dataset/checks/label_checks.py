@@ -16,7 +16,7 @@ from medunet.dataset.checks.isolated_components import find_isolated_components
 from medunet.imaging.formats import format_of
 from medunet.imaging.interpolated import describe_interpolation
 from medunet.imaging.volume import Header, StoredVoxels, dtype_name
-from medunet.imaging.whole_numbers import as_integers, chunks, label_values, renumber_labels
+from medunet.imaging.whole_numbers import as_integers, count_values, label_values, renumber_labels
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
@@ -117,24 +117,6 @@ def foreground_box(labels: NDArray[np.integer]) -> Box | None:
             return None
         sides.append(slice(max(0, int(inside[0]) - 1), min(line.size, int(inside[-1]) + 2)))
     return sides[0], sides[1], sides[2]
-
-
-def count_values(labels: NDArray[np.integer]) -> dict[int, int]:
-    """Return the number of voxels of each value that occurs."""
-    flat = labels.ravel(order="K")
-    if not flat.size:
-        return {}
-    if flat.dtype == np.uint8 or (flat.min() >= 0 and flat.max() < 65536):
-        total = np.zeros(1 + int(flat.max()), np.int64)
-        num_foreground = 0
-        for chunk in chunks(flat):
-            foreground = chunk[chunk != 0]  # usually few, and counting is slower
-            num_foreground += foreground.size
-            total += np.bincount(foreground, minlength=total.size)
-        total[0] = flat.size - num_foreground
-        return {int(value): int(total[value]) for value in np.flatnonzero(total)}
-    values, counts = np.unique(flat, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def _check_values(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from medunet.base.errors import InputError
+from medunet.base.files import guess_delimiter
+from medunet.base.words import list_some
 from medunet.imaging.formats import PICTURES, SCANS, expression_of, is_picture
 
 PAIR_DATA = r"(?i:\.img(\.gz)?)"  # of a volume in two files, x.hdr and x.img, which may be named by either
@@ -76,7 +78,7 @@ def read_table(path: Path, place: str) -> Table | None:
         ) from error
     head = next((line for line in text.splitlines() if line.strip()), "")
     declared = re.fullmatch('"?sep=(.)"?', head)
-    delimiter = declared[1] if declared else max(",;\t|", key=head.count)
+    delimiter = declared[1] if declared else guess_delimiter(head)
     try:
         reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
         filled = [(reader.line_num, line) for line in reader if any(map(_clean, line))]
@@ -152,9 +154,8 @@ def _require_columns(names: list[str], lines: list[tuple[int, list[str]]], place
         if any(_clean(cell) and not (named + [False] * len(line))[at] for at, cell in enumerate(line))
     ]
     if beyond:
-        shown = ", ".join(beyond[:MAX_SHOWN]) + (" ..." if len(beyond) > MAX_SHOWN else "")
         raise InputError(
-            f"cells without a named column in row {shown}",
+            f"cells without a named column in row {list_some(beyond, MAX_SHOWN)}",
             where=place,
             hint="Name the column, or put a cell that holds the delimiter in quotes.",
         )

@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from medunet.dataset.layouts.datalists import common_start
 from medunet.dataset.layouts.patterns import channel_endings, stem
 from medunet.records.description import Description
 from medunet.records.manifest import Case
@@ -30,8 +31,7 @@ def learn_endings(cases: Iterable[Case], description: Description) -> dict[str, 
         if len(names) == 1 or len({*names.values()}) < len(names):  # one channel; or several in one 4D file
             start = case.id
         else:
-            common = _common_start(min(names.values()), max(names.values()))
-            start = common[: 1 + max(common.rfind(each) for each in _SEPARATORS)].rstrip(_SEPARATORS)
+            start = common_start([*names.values()]).rstrip(_SEPARATORS)
         for channel, name in names.items():
             found[channel].add(name.removeprefix(start))
             num_names[channel] += 1
@@ -47,14 +47,6 @@ def learn_endings(cases: Iterable[Case], description: Description) -> dict[str, 
         if known and (distinct or shared)
         else {}
     )
-
-
-def _common_start(first: str, last: str) -> str:
-    """Return the common start of the first and the last of sorted texts, which all those between have, too."""
-    same = 0
-    while same < min(len(first), len(last)) and first[same] == last[same]:
-        same += 1
-    return first[:same]
 
 
 def known_endings(description: Description, learnt: Endings) -> dict[str, str]:

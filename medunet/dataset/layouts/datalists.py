@@ -229,7 +229,7 @@ def _case_id(images: list[str]) -> str:
 def common_start(stems: Sequence[str]) -> str:
     """Return what file names have in common at their start, up to and including a separator."""
     common = takewhile(lambda letters: len(set(letters)) == 1, zip(*stems, strict=False))
-    return re.sub("[^_.-]*$", "", "".join(letters[0] for letters in common))
+    return re.sub("[^_. -]*$", "", "".join(letters[0] for letters in common))
 
 
 def _label_faults(labels: Any, description: Description) -> list[str]:
