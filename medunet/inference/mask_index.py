@@ -96,8 +96,8 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
         "fold": model.card.fold,
         "plan_sha256": hash_value([model.card.plan.hash_input, model.card.description.to_dict()]),
         "options_sha256": hash_value(options | ({"resample": True} if resample else {})),
-        "precision": model.precision,
-        "device": model.device.type,
+        "precision": model.backend.precision,
+        "device": model.backend.device.type,
     }
 
 

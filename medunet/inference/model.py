@@ -9,7 +9,6 @@ from monai.transforms.compose import Compose
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from medunet.base.errors import DataError, InputError, is_out_of_memory
 from medunet.base.files import hash_file
@@ -18,6 +17,7 @@ from medunet.compute.workloads import to_channels_last
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_header, write_mask
+from medunet.inference.backend import Backend, TorchBackend
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
 from medunet.postprocessing.tidy import tidy_labels
@@ -44,14 +44,11 @@ def read_card(folder: Path) -> ModelCard:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network with its model card, preprocessing and device."""
+    """A trained network that is ready to compute, with its model card and preprocessing."""
 
     card: ModelCard
-    network: nn.Module
+    backend: Backend
     chain: Compose
-    device: torch.device
-    precision: Precision
-    channels_last: bool = False
     weights: WeightsName = "best"
 
     @property
@@ -112,7 +109,7 @@ class Model:
         if channels_last:
             network = to_channels_last(network, card.plan.dimensions)
         chain = preprocess_chain(card.plan, with_label=False)
-        return cls(card, network, chain, device, precision, channels_last, chosen)
+        return cls(card, TorchBackend(network, device, precision, channels_last), chain, chosen)
 
     def check(
         self, case: str, image_paths: list[Path], *, accepted: Sequence[Accepted] = (), resample: bool = False
@@ -150,13 +147,10 @@ class Model:
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
         case = run_chain(self.chain, image_paths, read=read)
         probabilities = predict_probabilities(
-            self.network,
+            self.backend,
             case["image"].as_tensor(),
             self.card.plan,
             self.card.description,
-            device=self.device,
-            precision=self.precision,
-            channels_last=self.channels_last,
             overlap=config.overlap,
             mirror=config.mirror,
             shifts=config.shifts,

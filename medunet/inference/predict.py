@@ -180,8 +180,10 @@ def _refuse_other_files(
 
 def _reason(error: BaseException, model: Model) -> str:
     if is_out_of_memory(error):
-        hint = "Free memory" if model.device.type == "cpu" else "Free memory there, or use --device cpu"
-        return f"memory ran out on {model.device}. {hint}."
+        hint = (
+            "Free memory" if model.backend.device.type == "cpu" else "Free memory there, or use --device cpu"
+        )
+        return f"memory ran out on {model.backend.device}. {hint}."
     if isinstance(error, FileNotFoundError):
         return f"{Path(str(error.filename)).name}: no such file"
     if isinstance(error, OSError):

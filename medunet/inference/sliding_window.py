@@ -10,10 +10,8 @@ from itertools import combinations, product
 import torch
 import torch.nn.functional as F
 from monai.inferers.utils import sliding_window_inference
-from torch import nn
 
-from medunet.compute.devices import Precision, autocast
-from medunet.compute.workloads import to_channels_last
+from medunet.inference.backend import Backend
 from medunet.networks.builder import to_probabilities
 from medunet.records.description import Description
 from medunet.records.plan import Plan
@@ -27,14 +25,11 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 @torch.inference_mode()
 def predict_probabilities(
-    network: nn.Module,
+    backend: Backend,
     image: torch.Tensor,
     plan: Plan,
     description: Description,
     *,
-    device: torch.device,
-    precision: Precision,
-    channels_last: bool = False,
     overlap: float = 0.5,
     mirror: Sequence[str] = (),
     shifts: int = 1,
@@ -47,27 +42,20 @@ def predict_probabilities(
     with its `plan.context_slices`.
 
     Args:
-        network: in the channels-last layout (`to_channels_last`) if `channels_last` is set.
         overlap: of neighbouring windows, as a share of the patch.
         mirror: body axes by name. Probabilities are averaged over the volume and its mirror images along each
             combination of these axes; the network must have been trained with the same mirroring.
         shifts: probabilities are averaged over that many shifts of the volume by less than the network's stride
             (see `_make_shifts`), which reduces the dependence of the prediction on the pooling grid.
     """
-    was_training = network.training
-    network.eval()
 
     def forward(window: torch.Tensor) -> torch.Tensor:
-        window = window.to(device)
-        if channels_last:
-            window = to_channels_last(window, plan.dimensions)
-        with autocast(device, precision):
-            return network(window).float()
+        return backend.forward(window.to(backend.device))
 
     def predict(images: torch.Tensor) -> torch.Tensor:
         if any(plan.valid_margin):
             return _predict_tiles(images, forward, plan)
-        return _predict_windows(images, forward, plan, overlap, device)
+        return _predict_windows(images, forward, plan, overlap, backend.device)
 
     def predict_volume(volume: torch.Tensor) -> torch.Tensor:
         if plan.dimensions == 3:
@@ -92,12 +80,9 @@ def predict_probabilities(
 
     axes = [1 + BODY_AXES.index(name) for name in mirror]
     flips = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
-    try:
-        total = predict_shifted(image)
-        for chosen in flips[1:]:
-            total += predict_shifted(image.flip(chosen)).flip(chosen)
-    finally:
-        network.train(was_training)
+    total = predict_shifted(image)
+    for chosen in flips[1:]:
+        total += predict_shifted(image.flip(chosen)).flip(chosen)
     return total / len(flips)
 
 

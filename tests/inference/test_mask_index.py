@@ -41,6 +41,10 @@ def made(out: Path) -> list[int]:
     return [path.stat().st_mtime_ns for path in sorted(out.glob("[!.]*.nii.gz"))]
 
 
+def with_backend(model: Model, **changes: Any) -> Model:
+    return replace(model, backend=replace(model.backend, **changes))  # type: ignore[type-var]
+
+
 def with_plan(model: Model, **changes: Any) -> Model:
     return replace(
         model, card=model.card.model_copy(update={"plan": model.card.plan.model_copy(update=changes)})
@@ -50,11 +54,11 @@ def with_plan(model: Model, **changes: Any) -> Model:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda model: replace(model, precision="bf16"), "precision bf16 instead of fp32"),
-        (lambda model: replace(model, device=torch.device("cpu:0")), ""),
+        (lambda model: with_backend(model, precision="bf16"), "precision bf16 instead of fp32"),
+        (lambda model: with_backend(model, device=torch.device("cpu:0")), ""),
         (lambda model: with_plan(model, patch_size=(16, 16, 8)), "another plan"),
         (lambda model: replace(model, weights="best"), "other weights"),
-        (lambda model: replace(model, channels_last=True), ""),
+        (lambda model: with_backend(model, channels_last=True), ""),
     ],
 )
 def test_a_mask_made_in_another_way_is_made_again(

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from medunet.imaging.nifti import write_volume
+from medunet.inference.backend import TorchBackend
 from medunet.inference.model import Model
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
@@ -57,7 +58,7 @@ def make_model(plan: Plan, changes: dict[str, Any], layout: str, margin: int = 0
     )
     card = ModelCard(medunet_version="0", description=description, plan=plan, fold=0)
     chain = preprocess_chain(plan, with_label=False)
-    return Model(card, Threshold(margin), chain, torch.device("cpu"), "fp32")
+    return Model(card, TorchBackend(Threshold(margin), torch.device("cpu"), "fp32"), chain)
 
 
 def write_scan(folder: Path) -> tuple[Path, np.ndarray]:

@@ -15,6 +15,7 @@ from medunet.base.files import read_json
 from medunet.dataset.checks import case_checks
 from medunet.dataset.checks.case_checks import check_case
 from medunet.imaging.nifti import write_volume
+from medunet.inference.backend import TorchBackend
 from medunet.inference.model import Model
 from medunet.inference.predict import Scan, predict_scans
 from medunet.records.config import InferenceConfig
@@ -52,7 +53,9 @@ def make_model(plan: Plan, modalities: dict[str, str]) -> Model:
     )
     plan = plan.model_copy(update={"intensities": intensities})
     card = ModelCard(medunet_version="0", description=description, plan=plan, fold=0)
-    return Model(card, Bright(), preprocess_chain(plan, with_label=False), torch.device("cpu"), "fp32")
+    return Model(
+        card, TorchBackend(Bright(), torch.device("cpu"), "fp32"), preprocess_chain(plan, with_label=False)
+    )
 
 
 @pytest.fixture

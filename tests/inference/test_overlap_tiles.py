@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from medunet.inference.backend import TorchBackend
 from medunet.inference.sliding_window import predict_probabilities
 from medunet.records.description import load_description
 from medunet.records.plan import Plan
@@ -17,7 +18,7 @@ REGIONS = load_description("phantoms")
 
 
 def predict(network: nn.Module, image: torch.Tensor, plan: Plan) -> torch.Tensor:
-    return predict_probabilities(network, image, plan, REGIONS, device=CPU, precision="fp32")
+    return predict_probabilities(TorchBackend(network, CPU, "fp32"), image, plan, REGIONS)
 
 
 class Unpadded(nn.Module):

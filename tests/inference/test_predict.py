@@ -10,6 +10,7 @@ import torch
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json
+from medunet.inference.backend import TorchBackend
 from medunet.inference.given_scans import find_scans
 from medunet.inference.model import Model, read_card
 from medunet.inference.predict import Scan, predict_scans
@@ -78,7 +79,7 @@ class Exhausted(torch.nn.Module):
 )
 def test_a_scan_that_memory_does_not_suffice_for_is_named_and_the_others_go_on(own_run, tmp_path, error):
     model, scans, out = load(own_run), scans_of(own_run)[:2], tmp_path / "out"
-    short = replace(model, network=Exhausted(model.network, error))
+    short = replace(model, backend=TorchBackend(Exhausted(model.backend.network, error), CPU, "fp32"))
     failed = predict_scans(short, scans, out, InferenceConfig())
     assert failed == {scans[0].case: "memory ran out on cpu. Free memory."}
     assert not (out / scans[0].mask_name).exists()
@@ -230,7 +231,7 @@ def test_blended_windows_leave_no_seam_whatever_the_size(tiny_plan: Plan, dimens
         update={"dimensions": dimensions, "patch_size": (16, 16, 8)[:dimensions], "slice_axis": 2}
     )
     image = torch.randn(1, *shape)
-    found = predict_probabilities(Constant(), image, plan, description, device=CPU, precision="fp32")
+    found = predict_probabilities(TorchBackend(Constant(), CPU, "fp32"), image, plan, description)
     assert torch.allclose(found, torch.cat([image, -image]).sigmoid(), atol=1e-5)
 
 
@@ -243,7 +244,7 @@ def test_slices_are_predicted_across_the_plans_axis(tiny_plan: Plan):
     changed = image.clone()
     changed[:, :, 3] += 1
     first, second = (
-        predict_probabilities(network, each, plan, description, device=CPU, precision="fp32")
+        predict_probabilities(TorchBackend(network, CPU, "fp32"), each, plan, description)
         for each in (image, changed)
     )
     moved = (first - second).abs().amax((0, 1, 3))

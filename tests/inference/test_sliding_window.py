@@ -9,6 +9,7 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from medunet.compute.workloads import to_channels_last
+from medunet.inference.backend import TorchBackend
 from medunet.inference.sliding_window import predict_probabilities, to_label_map, with_neighbours
 from medunet.records.description import Description, load_description
 from medunet.records.plan import Plan
@@ -25,7 +26,7 @@ CELLS = Description(
 
 
 def predict(network: nn.Module, image: torch.Tensor, plan: Plan, overlap: float = 0.5) -> torch.Tensor:
-    return predict_probabilities(network, image, plan, REGIONS, device=CPU, precision="fp32", overlap=overlap)
+    return predict_probabilities(TorchBackend(network, CPU, "fp32"), image, plan, REGIONS, overlap=overlap)
 
 
 class Layouts(nn.Module):
@@ -46,12 +47,11 @@ class Layouts(nn.Module):
 def test_a_layout_changes_no_prediction(tiny_plan: Plan, size: tuple[int, int, int]):
     image = torch.randn((2, *size), generator=torch.Generator().manual_seed(0))
     network = Layouts(3)
-    options = {"device": CPU, "precision": "fp32"}
-    plain = predict_probabilities(network, image, tiny_plan, REGIONS, **options)
+    plain = predict_probabilities(TorchBackend(network, CPU, "fp32"), image, tiny_plan, REGIONS)
     assert network.seen == {False}
     network.seen.clear()
     turned = predict_probabilities(
-        to_channels_last(network, 3), image, tiny_plan, REGIONS, channels_last=True, **options
+        TorchBackend(to_channels_last(network, 3), CPU, "fp32", channels_last=True), image, tiny_plan, REGIONS
     )
     assert network.seen == {True}
     torch.testing.assert_close(turned, plain, atol=1e-5, rtol=1e-5)
@@ -187,9 +187,7 @@ def test_predictions_are_averaged_over_the_positions_below_the_strides(tiny_plan
     image = torch.randn(1, 16, 16, 6)
 
     def whole(volume: torch.Tensor, shifts: int = 1) -> torch.Tensor:
-        return predict_probabilities(
-            network, volume, plan, REGIONS, device=CPU, precision="fp32", shifts=shifts
-        )
+        return predict_probabilities(TorchBackend(network, CPU, "fp32"), volume, plan, REGIONS, shifts=shifts)
 
     pads = (1, 0, 1, 0, 1, 0) if dimensions == 3 else (0, 0, 1, 0, 1, 0)  # the last axis is the slices'
     moved = torch.nn.functional.pad(image[None], pads, mode="replicate")[0]
@@ -219,9 +217,7 @@ def test_mirror_images_are_turned_back_and_averaged(tiny_plan: Plan, dimensions:
     image = torch.randn(1, 20, 13, 6)
 
     def whole(volume: torch.Tensor, mirror: Sequence[str] = ()) -> torch.Tensor:
-        return predict_probabilities(
-            network, volume, plan, REGIONS, device=CPU, precision="fp32", mirror=mirror
-        )
+        return predict_probabilities(TorchBackend(network, CPU, "fp32"), volume, plan, REGIONS, mirror=mirror)
 
     both = whole(image, ("left_right", "posterior_anterior"))
     flips = ((), (1,), (2,), (1, 2))

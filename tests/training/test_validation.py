@@ -9,6 +9,7 @@ from tiny_networks import describe, plan_network
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
+from medunet.inference.backend import TorchBackend
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.builder import build_network
 from medunet.records.description import Description
@@ -137,14 +138,8 @@ def test_a_case_of_one_window_scores_as_prediction_does(name: str, regions: bool
             case, choose_windows(case, plan, None, 0), network, SegmentationLoss(description), plan, description,
             batch_size=3,
         )  # fmt: skip
-        expected = predict_probabilities(
-            network,
-            torch.from_numpy(case.image),
-            plan,
-            description,
-            device=torch.device("cpu"),
-            precision="fp32",
-        )
+        backend = TorchBackend(network.eval(), torch.device("cpu"), "fp32")
+        expected = predict_probabilities(backend, torch.from_numpy(case.image), plan, description)
     predicted = to_label_map(expected, description).numpy()
     for target, values in description.targets.items():
         scores = score_masks(np.isin(label, values), np.isin(predicted, values), plan.spacing_mm)
