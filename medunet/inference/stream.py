@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
+from typing import TypeVar
 
 import torch
 
@@ -29,13 +30,15 @@ from medunet.transforms.augment import BODY_AXES
 _BATCH = 4  # windows or slices
 
 Offset = tuple[int, int, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Slab:
     """Finished slices: float32 logits `(K, n, b, c)`, the stream's axis first, from slice `start` on.
 
-    They are valid until the next slab is asked for, and may be changed in place.
+    They are a view (in 3D with the strides of the volume's axes), valid until the next slab is asked for, and may be
+    changed in place.
     """
 
     start: int
@@ -71,9 +74,9 @@ def open_stream(
 class WindowStream:
     """The windows of a volume, and the slabs that they finish; made by `open_stream`.
 
-    `axis` is the axis of the volume along which slabs come: the longest one, or `plan.slice_axis` in 2D. `num_windows`
-    is the number of all windows; `num_done` and `num_reused` count those that are added up so far, and those among
-    them that were not computed because an earlier one holds the same constant values.
+    `axis` is the axis of the volume along which slabs come: the longest one, or `plan.slice_axis` in 2D.
+    `num_windows` is the number of all windows; `num_done` and `num_reused` count those that are added up so far, and
+    those among them that were not computed because an earlier one holds the same constant values.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class WindowStream:
             _lay_windows(self.shape, offset, plan, config.overlap)
             for offset in make_offsets(plan, config.shifts)
         ]
+        self._place = 0 if plan.dimensions == 2 else self.axis  # of the stream's axis in the running sums
         self._flips = _choose_flips(plan, config.mirror)
         self.num_windows = sum(math.prod(len(spans) for spans in grid) for grid in self._grids)
         self.num_done = self.num_reused = 0
@@ -105,20 +109,20 @@ class WindowStream:
             DataError: logits are NaN or infinite.
         """
         self.num_done = self.num_reused = 0
-        weights = self._weights()
+        size = self._plan.output_size
+        weights = gaussian_weights(size) if self._plan.padded else torch.ones(size)
+        weights = self._with_slices(weights).to(self._device)
         total: _RunningTotal | None = None
         for found in run_windows(
             self._predict, self._image.numpy(), self._in_order(), self._plan, self._batch
         ):
-            box, inner = (self._stream_first(slices) for slices in (found.window.box, found.window.inner))
-            logits = self._to_stream(found.logits)
+            box, inner = self._ordered(found.window.box), self._ordered(found.window.inner)
+            logits = self._with_slices(found.logits)[:, *inner].to(self._device)
             if total is None:
-                total = _RunningTotal(
-                    len(logits), self._depth(), self._stream_first(self.shape)[1:], self._device
-                )
-            if not total.has_room(box[0].stop):
-                yield from self._finish(total, box[0].start)
-            total.add(logits[:, *inner].to(self._device), weights[inner], box)
+                total = _RunningTotal(len(logits), self._section(), self._place, self._device)
+            if not total.has_room(box[self._place].stop):
+                yield from self._finish(total, box[self._place].start)
+            total.add(logits, weights[inner], box)
             self.num_done += 1
             self.num_reused += found.is_reused
             del found, logits  # so that a batch is freed before the next one is computed
@@ -135,12 +139,12 @@ class WindowStream:
         last = slab.start + slab.logits.shape[1] - 1
         precision = self._backend.precision
         hint = (
-            "Its weights or the scan hold values that are no numbers or far too large."
+            "The model's weights or the scan hold values that are far too large."
             if precision == "fp32"
             else f"{precision} may have overflowed: use --precision fp32."
         )
         return DataError(
-            f"the network's output is NaN or infinite in slices {slab.start} to {last} of axis {self.axis}",
+            f"the network's output is NaN or infinite in slices {slab.start} to {last} across axis {self.axis}",
             hint=hint,
         )
 
@@ -152,22 +156,22 @@ class WindowStream:
             for spans in product(first, second, third):
                 yield Window(spans)
 
-    def _depth(self) -> int:
-        """Return how many slices are held: those of a window; in 2D a batch's."""
+    def _section(self) -> tuple[int, ...]:
+        """Return the size of what is held: along the stream a window, or in 2D a batch of slices."""
         longest = max(span.high - span.low for grid in self._grids for span in grid[self.axis])
-        return min(self.shape[self.axis], max(longest, self._batch if self._plan.dimensions == 2 else 1))
+        depth = max(longest, self._batch) if self._plan.dimensions == 2 else longest
+        section = list(self._ordered(self.shape))
+        section[self._place] = min(depth, section[self._place])
+        return tuple(section)
 
-    def _weights(self) -> torch.Tensor:
-        size = self._plan.output_size
-        weights = gaussian_weights(size) if self._plan.padded else torch.ones(size)
-        return self._to_stream(weights[None])[0].contiguous().to(self._device)
+    def _with_slices(self, window: torch.Tensor) -> torch.Tensor:
+        """Return what is given for each voxel of a network's output, as a slice of a volume if it is 2D."""
+        return window.unsqueeze(-3) if self._plan.dimensions == 2 else window
 
-    def _to_stream(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return a view `(K, n, b, c)` of logits `(K, *output)`."""
-        return logits.unsqueeze(1) if self._plan.dimensions == 2 else logits.movedim(1 + self.axis, 1)
-
-    def _stream_first(self, each: tuple) -> tuple:
-        """Return what is given for axes I, J, K with the stream's axis first."""
+    def _ordered(self, each: tuple[T, ...]) -> tuple[T, ...]:
+        """Return what is given for axes I, J, K in the order of the sums: in 2D with the slice axis first."""
+        if self._plan.dimensions == 3:
+            return each
         return each[self.axis], *each[: self.axis], *each[self.axis + 1 :]
 
     @torch.inference_mode()
@@ -193,40 +197,46 @@ class WindowStream:
 
 
 class _RunningTotal:
-    """Weighted sums of logits in the slices that are not finished, in a ring: slice `i` at place `i % depth`."""
+    """Weighted sums of logits in the slices that are not finished, in a ring: slice `i` at place `i % depth`.
 
-    def __init__(self, num_channels: int, depth: int, section: Sequence[int], device: torch.device) -> None:
-        self.depth, self.first = depth, 0  # first slice that is not finished
-        self.logits = torch.zeros((num_channels, depth, *section), device=device)
-        self.weights = torch.zeros((depth, *section), device=device)
+    The sums keep the order of the network's axes, so that a window is added in one contiguous pass.
+    """
+
+    def __init__(self, num_channels: int, section: tuple[int, ...], axis: int, device: torch.device) -> None:
+        """Make sums of voxels of size `section`, in which `axis` is the one along which slices are finished."""
+        self.axis, self.depth, self.first = axis, section[axis], 0  # first slice that is not finished
+        self.logits = torch.zeros((num_channels, *section), device=device)
+        self.weights = torch.zeros(section, device=device)
 
     def has_room(self, stop: int) -> bool:
         """Return whether a window that ends before slice `stop` can be added."""
         return stop <= self.first + self.depth
 
-    def add(self, logits: torch.Tensor, weights: torch.Tensor, box: tuple[slice, slice, slice]) -> None:
-        """Add a window's logits `(K, n, b', c')` with their weights `(n, b', c')` in a box of the volume."""
-        along, *section = box
-        for places, low in self._pieces(along.start, along.stop):
-            part = slice(low - along.start, low - along.start + places.stop - places.start)
-            self.logits[:, places, *section].addcmul_(logits[:, part], weights[part])
-            self.weights[places, *section].add_(weights[part])
+    def add(self, logits: torch.Tensor, weights: torch.Tensor, box: tuple[slice, ...]) -> None:
+        """Add a window's logits `(K, *size)` with their weights `size` in a box of the volume."""
+        start = box[self.axis].start
+        for low, place, count in self._pieces(start, box[self.axis].stop):
+            places = (*box[: self.axis], slice(place, place + count), *box[self.axis + 1 :])
+            part = weights.narrow(self.axis, low - start, count)
+            self.logits[:, *places].addcmul_(logits.narrow(1 + self.axis, low - start, count), part)
+            self.weights[places].add_(part)
 
     def finish(self, stop: int) -> Iterator[Slab]:
         """Yield the slices before `stop`, and make their places free."""
-        for places, low in self._pieces(self.first, stop):
-            logits = self.logits[:, places].div_(self.weights[places])
-            yield Slab(low, logits)
+        for low, place, count in self._pieces(self.first, stop):
+            logits = self.logits.narrow(1 + self.axis, place, count)
+            weights = self.weights.narrow(self.axis, place, count)
+            yield Slab(low, logits.div_(weights).movedim(1 + self.axis, 1))
             logits.zero_()
-            self.weights[places].zero_()
-            self.first = low + places.stop - places.start
+            weights.zero_()
+            self.first = low + count
 
-    def _pieces(self, low: int, stop: int) -> Iterator[tuple[slice, int]]:
-        """Yield the places of slices, in one piece or two, and the first slice of each."""
+    def _pieces(self, low: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield first slice, place and number of the parts of a range of slices: one, or two around the end."""
         while low < stop:
             place = low % self.depth
             count = min(stop - low, self.depth - place)
-            yield slice(place, place + count), low
+            yield low, place, count
             low += count
 
 

@@ -147,7 +147,7 @@ def run_windows(
     places: dict[bytes, int] = {}  # of constant windows in the next batch
 
     def compute() -> deque[WindowLogits]:
-        found = forward(torch.from_numpy(np.stack(images))) if images else torch.empty(0)
+        found = list(forward(torch.from_numpy(np.stack(images)))) if images else []
         for values, place in places.items():
             constants[values] = found[place].clone()
         for values in list(constants)[:-_KEPT_CONSTANTS]:
