@@ -13,7 +13,7 @@ from medunet.records.plan import Plan
 
 _SIGMA = 0.125  # of the Gaussian, as a share of the window
 _LEAST_WEIGHT = 1e-3
-_HELD_SLICES = 8  # that a 2D network's slices are finished together
+_HELD_SLICES = 4  # of a 2D network, that are finished together
 
 
 def gaussian_weights(size: Sequence[int]) -> torch.Tensor:

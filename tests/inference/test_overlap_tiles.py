@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from whole_volumes import logits_of
 
-from medunet.inference.backend import TorchBackend
-from medunet.inference.sliding_window import predict_probabilities
-from medunet.records.description import load_description
 from medunet.records.plan import Plan
 from medunet.transforms.patches import mirrored_index
-
-CPU = torch.device("cpu")
-REGIONS = load_description("phantoms")
-
-
-def predict(network: nn.Module, image: torch.Tensor, plan: Plan) -> torch.Tensor:
-    return predict_probabilities(TorchBackend(network, CPU, "fp32"), image, plan, REGIONS)
 
 
 class Unpadded(nn.Module):
@@ -66,7 +57,7 @@ def direct_pass(network: nn.Module, image: torch.Tensor, plan: Plan) -> torch.Te
     widths = [(0, 0), (0, 0), *((margin, margin) for margin in plan.valid_margin)]
     with torch.inference_mode():
         logits = network(torch.from_numpy(np.pad(batch.numpy(), widths, mode="reflect")))
-    return (logits[0] if plan.dimensions == 3 else logits.movedim(0, 1 + plan.slice_axis)).sigmoid()
+    return logits[0] if plan.dimensions == 3 else logits.movedim(0, 1 + plan.slice_axis)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +77,7 @@ def test_tiles_equal_one_pass_over_the_mirrored_image(
     network = Unpadded(dimensions, num_stages).eval()
     assert network(torch.zeros(1, 1, *patch_size)).shape[2:] == plan.output_size
     image = torch.randn(1, *shape)
-    found = predict(network, image, plan)
+    found = logits_of(network, image, plan)
     assert found.shape == (2, *shape)
     assert torch.allclose(found, direct_pass(network, image, plan), atol=1e-5)
 
@@ -98,7 +89,7 @@ def test_images_smaller_than_the_margin_are_mirrored_again(tiny_plan: Plan, shap
     torch.manual_seed(0)
     network = nn.Conv2d(1, 2, 21)
     image = torch.randn(1, *shape)
-    assert torch.allclose(predict(network, image, plan), direct_pass(network, image, plan), atol=1e-5)
+    assert torch.allclose(logits_of(network, image, plan), direct_pass(network, image, plan), atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 8])

@@ -1,0 +1,384 @@
+"""Whole volumes through a network, slab by slab: windows, slices, shifts, mirror images, constants and memory."""
+
+from collections.abc import Sequence
+from weakref import ref
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.inferers.utils import sliding_window_inference
+from tiny_networks import plan_network
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from whole_volumes import CPU, logits_of, stream_of, whole_logits
+
+from medunet.base.errors import DataError
+from medunet.compute.workloads import to_channels_last
+from medunet.inference.backend import TorchBackend
+from medunet.inference.stream import open_stream
+from medunet.records.config import InferenceConfig
+from medunet.records.plan import Plan
+
+SLICES = {"dimensions": 2, "patch_size": (16, 16), "kernel_sizes": ((3, 3),) * 2, "strides": ((1, 1), (2, 2))}
+
+
+def as_2d(plan: Plan, **changes) -> Plan:
+    return plan.model_copy(update=SLICES | changes)
+
+
+def convolve(dimensions: int, num_channels: int = 1, num_classes: int = 2) -> nn.Module:
+    """Return a network that sees its surroundings, and the whole window by its norm."""
+    torch.manual_seed(0)
+    kind, norm = (nn.Conv3d, nn.InstanceNorm3d) if dimensions == 3 else (nn.Conv2d, nn.InstanceNorm2d)
+    return nn.Sequential(
+        kind(num_channels, 4, 3, padding=1), norm(4), nn.ReLU(), kind(4, num_classes, 5, padding=2)
+    ).eval()
+
+
+def monais(network: nn.Module, image: torch.Tensor, plan: Plan, overlap: float = 0.5) -> torch.Tensor:
+    """Return MONAI's logits `(K, I, J, K)` of an image; of a 2D network for every slice."""
+    batch = image[None] if plan.dimensions == 3 else image.movedim(1 + plan.slice_axis, 0)
+    with torch.inference_mode():
+        logits = sliding_window_inference(
+            batch, plan.patch_size, 4, network, overlap, mode="gaussian", sigma_scale=0.125,
+            padding_mode="replicate",
+        )  # fmt: skip
+    assert isinstance(logits, torch.Tensor)
+    return logits[0] if plan.dimensions == 3 else logits.movedim(0, 1 + plan.slice_axis)
+
+
+class Layouts(nn.Module):
+    """A convolution that notes whether what it is given is channels-last."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        convolution = nn.Conv3d if dimensions == 3 else nn.Conv2d
+        self.layer, self.seen = convolution(2, 2, 3, padding=1), set[bool]()
+        self.layout = torch.channels_last_3d if dimensions == 3 else torch.channels_last
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.seen.add(image.is_contiguous(memory_format=self.layout) and not image.is_contiguous())
+        return self.layer(image)
+
+
+@pytest.mark.parametrize("size", [(16, 16, 8), (24, 20, 10)])
+def test_a_layout_changes_no_prediction(tiny_plan: Plan, size: tuple[int, int, int]):
+    image = torch.randn((2, *size), generator=torch.Generator().manual_seed(0))
+    network = Layouts(3)
+    plain = logits_of(network, image, tiny_plan)
+    assert network.seen == {False}
+    network.seen.clear()
+    backend = TorchBackend(to_channels_last(network, 3), CPU, "fp32", channels_last=True)
+    turned = whole_logits(open_stream(backend, image, tiny_plan, InferenceConfig()))
+    assert network.seen == {True}
+    torch.testing.assert_close(turned, plain, atol=1e-5, rtol=1e-5)
+
+
+class Counting(nn.Module):
+    """Gives two logits for each voxel from its own values, and notes what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.shapes.append(tuple(image.shape))
+        return torch.cat([image.mean(1, keepdim=True), -image[:, :1]], 1)
+
+
+# ---- windows ----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    dimensions=st.sampled_from([2, 3]),
+    shape=st.tuples(st.integers(1, 22), st.integers(1, 26), st.integers(1, 18)),
+    patch_size=st.tuples(*[st.integers(4, 7).map(lambda n: 2 * n)] * 3),
+    slice_axis=st.integers(0, 2),
+    overlap=st.sampled_from([0.0, 0.25, 0.5, 0.7]),
+    batch=st.integers(1, 5),
+    num_channels=st.integers(1, 2),
+)
+def test_logits_are_monais(dimensions, shape, patch_size, slice_axis, overlap, batch, num_channels):
+    plan = plan_network("plain", dimensions, planning={"patch_size": (16, 16, 16)[:dimensions]}).model_copy(
+        update={"patch_size": patch_size[:dimensions], "slice_axis": slice_axis}
+    )
+    network = convolve(dimensions, num_channels, 3)
+    image = torch.randn((num_channels, *shape), generator=torch.Generator().manual_seed(1))
+    found = logits_of(network, image, plan, batch, overlap=overlap)
+    torch.testing.assert_close(found, monais(network, image, plan, overlap), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 8), (11, 14, 3), (1, 5, 8)])
+def test_a_volume_within_one_window_is_one_forward(tiny_plan: Plan, shape):
+    counting = Counting()
+    image = torch.randn(1, *shape)
+    found = logits_of(counting, image, tiny_plan)
+    assert counting.shapes == [(1, 1, 16, 16, 8)]
+    assert torch.equal(found, torch.cat([image, -image]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_windows"), [((16, 16, 9), 2), ((17, 16, 8), 2), ((24, 16, 9), 4), ((25, 8, 8), 3)]
+)
+def test_no_more_windows_than_the_overlap_needs(tiny_plan: Plan, shape, num_windows):
+    """By hand: steps of half a window, the last one moved inwards; never more together than asked for."""
+    for batch in (1, 3, 4):
+        counting = Counting()
+        image = torch.randn(1, *shape)
+        stream = stream_of(counting, image, tiny_plan, batch)
+        assert stream.num_windows == num_windows
+        assert torch.allclose(whole_logits(stream), torch.cat([image, -image]), atol=1e-5)
+        assert [each[0] for each in counting.shapes[:-1]] == [batch] * (len(counting.shapes) - 1)
+        assert sum(each[0] for each in counting.shapes) == num_windows
+
+
+@pytest.mark.parametrize("shape", [(40, 9, 11), (9, 40, 11), (9, 11, 40)])
+def test_slabs_come_along_the_longest_axis_as_soon_as_they_are_finished(tiny_plan: Plan, shape):
+    plan = tiny_plan.model_copy(update={"patch_size": (8, 8, 8)})
+    counting = Counting()
+    stream = stream_of(counting, torch.randn(1, *shape), plan, 1)
+    assert stream.axis == shape.index(40)
+    slabs = stream.slabs()
+    first = next(slabs)
+    assert (first.start, first.logits.shape) == (0, (2, 4, 9, 11))
+    assert len(counting.shapes) == 5  # four windows beside one another, and the first of the next four
+    assert stream.num_windows == 9 * 4
+    assert sum(slab.logits.shape[1] for slab in slabs) == 36
+
+
+def test_a_stream_can_be_drawn_twice(tiny_plan: Plan):
+    stream = stream_of(convolve(3), torch.randn(1, 20, 18, 9), tiny_plan)
+    assert torch.equal(whole_logits(stream), whole_logits(stream))
+
+
+# ---- slices -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("patch_size", [(16, 16), (8, 8)])
+def test_slices_are_stacked_across_their_axis(tiny_plan: Plan, axis, patch_size):
+    plan = as_2d(tiny_plan, patch_size=patch_size, slice_axis=axis)
+    image = torch.randn(1, 13, 9, 11)
+    counting = Counting()
+    stream = stream_of(counting, image, plan)
+    assert stream.axis == axis
+    assert torch.allclose(whole_logits(stream), torch.cat([image, -image]), atol=1e-5)
+    assert {batch for batch, *_ in counting.shapes[:-1]} == {4}
+    if patch_size == (16, 16):
+        assert sum(batch for batch, *_ in counting.shapes) == image.shape[1 + axis]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_neighbouring_slices_come_as_channels_and_borders_are_repeated(tiny_plan: Plan, axis):
+    """Each slice's own logit is the mean over channels and neighbours of this one."""
+    plan = as_2d(tiny_plan, slice_axis=axis, context_slices=3)
+    image = torch.randn(2, 13, 7, 10)
+    counting = Counting()
+    found = logits_of(counting, image, plan)
+    assert {channels for _, channels, *_ in counting.shapes} == {6}
+    stack = image.movedim(1 + axis, 1).numpy()
+    padded = np.pad(stack, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
+    mean = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]).mean(0) / 3
+    assert np.allclose(found[0].movedim(axis, 0), mean, atol=1e-5)
+    below = padded[0, :-2]  # the first channel is channel 0 of the slice below
+    assert np.allclose(found[1].movedim(axis, 0), -below, atol=1e-5)
+
+
+def test_a_slice_alone_decides_its_logits(tiny_plan: Plan):
+    plan = as_2d(tiny_plan, patch_size=(16, 8), slice_axis=1)
+    image = torch.randn(1, 20, 7, 9)
+    changed = image.clone()
+    changed[:, :, 3] += 1
+    first, second = (logits_of(convolve(2), each, plan) for each in (image, changed))
+    moved = (first - second).abs().amax((0, 1, 3))
+    assert moved[3] > 0
+    assert moved[[0, 1, 2, 4, 5, 6]].max() == 0
+
+
+# ---- shifts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 6), (21, 30, 11)])
+@pytest.mark.parametrize("dimensions", [3, 2])
+def test_logits_are_averaged_over_the_positions_below_the_strides(tiny_plan: Plan, dimensions: int, shape):
+    """A network that pools by 2 treats even and odd places differently: the mean of both does not."""
+    plan = as_2d(tiny_plan) if dimensions == 2 else tiny_plan
+    plan = plan.model_copy(update={"strides": ((1,) * dimensions, (2,) * dimensions)})
+    pooled = nn.AvgPool3d(2) if dimensions == 3 else nn.AvgPool2d(2)
+    torch.manual_seed(0)
+    kind = nn.Conv3d if dimensions == 3 else nn.Conv2d
+    network = nn.Sequential(kind(1, 2, 1), pooled, nn.Upsample(scale_factor=2))
+    image = torch.randn(1, *shape)
+
+    pads = (1, 0, 1, 0, 1, 0) if dimensions == 3 else (0, 0, 1, 0, 1, 0)  # the last axis is the slices'
+    moved = F.pad(image[None], pads, mode="replicate")[0]
+    cut = monais(network, moved, plan)[:, 1:, 1:, pads[0] :]
+    both = logits_of(network, image, plan, shifts=2)
+    plain = monais(network, image, plan)
+    torch.testing.assert_close(both, (plain + cut) / 2, atol=1e-5, rtol=0)
+    assert not torch.allclose(both, plain, atol=1e-3)
+
+
+# ---- mirror images ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimensions", [3, 2])
+def test_mirror_images_of_one_window_are_turned_back_and_averaged(tiny_plan: Plan, dimensions: int):
+    """The mean of a volume that fills a window is that of the volume's mirror images."""
+    plan = tiny_plan if dimensions == 3 else as_2d(tiny_plan)
+    network = convolve(dimensions)
+    image = torch.randn(1, 16, 16, 8)
+    both = logits_of(network, image, plan, mirror=["left_right", "posterior_anterior"])
+    flips = ((), (1,), (2,), (1, 2))
+    expected = torch.stack([monais(network, image.flip(axes), plan).flip(axes) for axes in flips]).mean(0)
+    torch.testing.assert_close(both, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(both, monais(network, image, plan), atol=1e-3)
+
+
+def test_each_window_is_averaged_over_its_own_mirror_images(tiny_plan: Plan):
+    """As nnU-Net does it: blending the windows of a network that averages its window's mirror images itself."""
+    network, axes = convolve(3), (2, 3, 4)
+    image = torch.randn(1, 25, 19, 9)
+
+    class Averaging(nn.Module):
+        def forward(self, window: torch.Tensor) -> torch.Tensor:
+            flips = [[axis for axis in axes if number >> axis & 1] for number in range(4, 32, 4)]
+            return (network(window) + sum(network(window.flip(flip)).flip(flip) for flip in flips)) / 8
+
+    every = ["inferior_superior", "left_right", "posterior_anterior"]
+    found = logits_of(network, image, tiny_plan, mirror=every)
+    torch.testing.assert_close(found, monais(Averaging(), image, tiny_plan), atol=1e-4, rtol=0)
+
+
+def test_mirrored_across_the_slices_neighbours_change_places(tiny_plan: Plan):
+    plan = as_2d(tiny_plan, slice_axis=2, context_slices=3)
+    network = convolve(2, 6)
+    image = torch.randn(2, 20, 13, 7)
+    found = logits_of(network, image, plan, mirror=["inferior_superior"])
+    flipped = logits_of(network, image.flip(3), plan).flip(3)
+    expected = (logits_of(network, image, plan) + flipped) / 2
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(found, flipped, atol=1e-3)
+
+
+def test_a_slice_alone_is_not_computed_twice_for_its_mirror_image(tiny_plan: Plan):
+    counting = Counting()
+    image = torch.randn(1, 16, 16, 4)
+    found = logits_of(counting, image, as_2d(tiny_plan, slice_axis=2), mirror=["inferior_superior"])
+    assert sum(batch for batch, *_ in counting.shapes) == 4
+    assert torch.equal(found, torch.cat([image, -image]))
+
+
+# ---- constant windows -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [{}, {"shifts": 2}, {"mirror": ["left_right"]}])
+@pytest.mark.parametrize("dimensions", [3, 2])
+def test_air_is_computed_once_and_its_logits_are_those_of_every_window_computed(
+    tiny_plan: Plan, dimensions: int, config
+):
+    plan = tiny_plan if dimensions == 3 else as_2d(tiny_plan)
+    image = torch.full((2, 20, 18, 60), -3.0)
+    image[:, 5:15, 4:12, 25:31] = torch.randn(2, 10, 8, 6)
+    image[1] += 1
+    network = convolve(dimensions, 2)
+    stream = stream_of(network, image, plan, 1, **config)
+    found = whole_logits(stream)
+    assert stream.num_reused > stream.num_windows / 3
+
+    class Different(nn.Module):
+        """Undoes the differences that keep windows from being constant."""
+
+        def forward(self, window: torch.Tensor) -> torch.Tensor:
+            return network(window[:, :2])
+
+    marked = torch.cat([image, torch.randn(1, *image.shape[1:])])
+    every = stream_of(Different(), marked, plan, 1, **config)
+    assert torch.equal(whole_logits(every), found)
+    assert every.num_reused == 0
+
+
+# ---- memory -----------------------------------------------------------------------------------------------------
+
+
+class Held(TorchDispatchMode):
+    """Notes how many bytes the tensors that live at one time have at most, without a given one."""
+
+    def __init__(self, given: torch.Tensor) -> None:
+        super().__init__()
+        self.given = given.data_ptr()
+        self.tensors: list[ref[torch.Tensor]] = []
+        self.most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        given = result if isinstance(result, tuple | list) else (result,)
+        self.tensors += [ref(each) for each in given if isinstance(each, torch.Tensor)]
+        living = [each for one in self.tensors if (each := one()) is not None]
+        self.tensors = [ref(each) for each in living]
+        storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in living}
+        storages.pop(self.given, None)
+        self.most = max(self.most, sum(storages.values()))
+        return result
+
+
+class ManyClasses(nn.Module):
+    """Gives 30 logits a voxel."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.expand(-1, 30, *[-1] * (image.ndim - 2)) + 1
+
+
+def most_held(plan: Plan, shape: Sequence[int], **config) -> int:
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32))
+    image[:, :, :, shape[2] // 2 :] = 0  # so that constant windows are kept, too
+    with Held(image) as held:
+        for _ in stream_of(ManyClasses(), image, plan, 2, **config).slabs():
+            pass
+    return held.most
+
+
+@pytest.mark.parametrize("config", [{}, {"shifts": 2}, {"mirror": ["left_right"]}])
+@pytest.mark.parametrize("dimensions", [3, 2])
+def test_memory_does_not_grow_with_the_volume(tiny_plan: Plan, dimensions: int, config):
+    plan = tiny_plan if dimensions == 3 else as_2d(tiny_plan)
+    short, long = (most_held(plan, (24, 20, length), **config) for length in (32, 96))
+    assert short == long
+    depth = 8 if dimensions == 3 else 4  # slices
+    window = 30 * np.prod(plan.patch_size) * 4
+    sums = 30 * depth * 24 * 20 * 4
+    assert long < 1.3 * sums + 8 * window  # two batches of two, and the windows of two values
+    assert long < 30 * 24 * 20 * 96 * 4 / 2
+
+
+# ---- numbers that are none --------------------------------------------------------------------------------------
+
+
+class Overflowing(nn.Module):
+    """Gives a logit that is no number where the image is large."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.where(image > 50, self.value, image), -image], 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(("precision", "hint"), [("fp16", "use --precision fp32"), ("fp32", "far too large")])
+def test_a_logit_that_is_no_number_is_an_error_with_its_place(tiny_plan: Plan, value, precision, hint):
+    image = torch.randn(1, 9, 9, 40)
+    image[0, 3, 4, 22] = 99
+
+    class Backend(TorchBackend):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.network(images)
+
+    stream = open_stream(Backend(Overflowing(value), CPU, precision), image, tiny_plan, InferenceConfig())
+    with pytest.raises(DataError, match=rf"NaN or infinite in slices 20 to 23 across axis 2\..*{hint}"):
+        list(stream.slabs())
