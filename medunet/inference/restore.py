@@ -24,7 +24,7 @@ _INTEGER = 1e-6  # voxels: a position that is closer to a voxel is at that voxel
 
 @dataclass(frozen=True)
 class _Neighbours:
-    """For each voxel of the scan along an axis its two neighbours in the network's grid, and the upper one's weight."""
+    """Of each voxel of the scan along an axis: its neighbours in the network's grid, and the upper one's weight."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
