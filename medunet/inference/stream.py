@@ -8,29 +8,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
-from typing import TypeVar
 
 import torch
 
 from medunet.base.errors import DataError
 from medunet.inference.backend import Backend
-from medunet.inference.windows import (
-    Span,
-    Window,
-    gaussian_weights,
-    move_spans,
-    overlapping_spans,
-    run_windows,
-    tile_spans,
-)
+from medunet.inference.blending import RunningSums
+from medunet.inference.windows import Window, lay_windows, make_offsets, run_windows
 from medunet.records.config import InferenceConfig
 from medunet.records.plan import Plan
 from medunet.transforms.augment import BODY_AXES
 
 _BATCH = 4  # windows or slices
-
-Offset = tuple[int, int, int]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,10 +82,9 @@ class WindowStream:
         self.shape = tuple(image.shape[1:])
         self.axis = plan.slice_axis if plan.dimensions == 2 else self.shape.index(max(self.shape))
         self._grids = [
-            _lay_windows(self.shape, offset, plan, config.overlap)
+            lay_windows(self.shape, offset, plan, config.overlap)
             for offset in make_offsets(plan, config.shifts)
         ]
-        self._place = 0 if plan.dimensions == 2 else self.axis  # of the stream's axis in the running sums
         self._flips = _choose_flips(plan, config.mirror)
         self.num_windows = sum(math.prod(len(spans) for spans in grid) for grid in self._grids)
         self.num_done = self.num_reused = 0
@@ -109,34 +97,26 @@ class WindowStream:
             DataError: logits are NaN or infinite.
         """
         self.num_done = self.num_reused = 0
-        size = self._plan.output_size
-        weights = gaussian_weights(size) if self._plan.padded else torch.ones(size)
-        weights = self._with_slices(weights).to(self._device)
-        total: _RunningTotal | None = None
+        sums = RunningSums(self._plan, self._grids, self.shape, self.axis, self._device)
         for found in run_windows(
             self._predict, self._image.numpy(), self._in_order(), self._plan, self._batch
         ):
-            box, inner = self._ordered(found.window.box), self._ordered(found.window.inner)
-            logits = self._with_slices(found.logits)[:, *inner].to(self._device)
-            if total is None:
-                total = _RunningTotal(len(logits), self._section(), self._place, self._device)
-            if not total.has_room(box[self._place].stop):
-                yield from self._finish(total, box[self._place].start)
-            total.add(logits, weights[inner], box)
+            window = found.window
+            if not sums.has_room(window):
+                yield from self._finish(sums, window.box[self.axis].start)
+            sums.add(window, found.logits)
             self.num_done += 1
             self.num_reused += found.is_reused
-            del found, logits  # so that a batch is freed before the next one is computed
-        assert total is not None
-        yield from self._finish(total, self.shape[self.axis])
+            del found  # so that a batch is freed before the next one is computed
+        yield from self._finish(sums, self.shape[self.axis])
 
-    def _finish(self, total: "_RunningTotal", stop: int) -> Iterator[Slab]:
-        for slab in total.finish(stop):
-            if not math.isfinite(float(slab.logits.sum())):
-                raise self._overflow(slab)
-            yield slab
+    def _finish(self, sums: RunningSums, stop: int) -> Iterator[Slab]:
+        for start, logits in sums.finish(stop):
+            if not math.isfinite(float(logits.sum())):
+                raise self._overflow(start, start + logits.shape[1] - 1)
+            yield Slab(start, logits)
 
-    def _overflow(self, slab: Slab) -> DataError:
-        last = slab.start + slab.logits.shape[1] - 1
+    def _overflow(self, first: int, last: int) -> DataError:
         precision = self._backend.precision
         hint = (
             "The model's weights or the scan hold values that are far too large."
@@ -144,35 +124,18 @@ class WindowStream:
             else f"{precision} may have overflowed: use --precision fp32."
         )
         return DataError(
-            f"the network's output is NaN or infinite in slices {slab.start} to {last} across axis {self.axis}",
+            f"the network's output is NaN or infinite in slices {first} to {last} across axis {self.axis}",
             hint=hint,
         )
 
     def _in_order(self) -> Iterator[Window]:
         """Yield all windows by their first slice."""
-        firsts = [(span, grid) for grid in self._grids for span in grid[self.axis]]
-        for span, grid in sorted(firsts, key=lambda each: (each[0].low, each[0].start)):
+        firsts = [(span, number) for number, grid in enumerate(self._grids) for span in grid[self.axis]]
+        for span, number in sorted(firsts, key=lambda each: (each[0].low, each[0].start)):
+            grid = self._grids[number]
             first, second, third = ([span] if axis == self.axis else spans for axis, spans in enumerate(grid))
             for spans in product(first, second, third):
-                yield Window(spans)
-
-    def _section(self) -> tuple[int, ...]:
-        """Return the size of what is held: along the stream a window, or in 2D a batch of slices."""
-        longest = max(span.high - span.low for grid in self._grids for span in grid[self.axis])
-        depth = max(longest, self._batch) if self._plan.dimensions == 2 else longest
-        section = list(self._ordered(self.shape))
-        section[self._place] = min(depth, section[self._place])
-        return tuple(section)
-
-    def _with_slices(self, window: torch.Tensor) -> torch.Tensor:
-        """Return what is given for each voxel of a network's output, as a slice of a volume if it is 2D."""
-        return window.unsqueeze(-3) if self._plan.dimensions == 2 else window
-
-    def _ordered(self, each: tuple[T, ...]) -> tuple[T, ...]:
-        """Return what is given for axes I, J, K in the order of the sums: in 2D with the slice axis first."""
-        if self._plan.dimensions == 3:
-            return each
-        return each[self.axis], *each[: self.axis], *each[self.axis + 1 :]
+                yield Window(spans, number)
 
     @torch.inference_mode()
     def _predict(self, images: torch.Tensor) -> torch.Tensor:
@@ -196,87 +159,11 @@ class WindowStream:
         return batch.flip(inside)
 
 
-class _RunningTotal:
-    """Weighted sums of logits in the slices that are not finished, in a ring: slice `i` at place `i % depth`.
-
-    The sums keep the order of the network's axes, so that a window is added in one contiguous pass.
-    """
-
-    def __init__(self, num_channels: int, section: tuple[int, ...], axis: int, device: torch.device) -> None:
-        """Make sums of voxels of size `section`, in which `axis` is the one along which slices are finished."""
-        self.axis, self.depth, self.first = axis, section[axis], 0  # first slice that is not finished
-        self.logits = torch.zeros((num_channels, *section), device=device)
-        self.weights = torch.zeros(section, device=device)
-
-    def has_room(self, stop: int) -> bool:
-        """Return whether a window that ends before slice `stop` can be added."""
-        return stop <= self.first + self.depth
-
-    def add(self, logits: torch.Tensor, weights: torch.Tensor, box: tuple[slice, ...]) -> None:
-        """Add a window's logits `(K, *size)` with their weights `size` in a box of the volume."""
-        start = box[self.axis].start
-        for low, place, count in self._pieces(start, box[self.axis].stop):
-            places = (*box[: self.axis], slice(place, place + count), *box[self.axis + 1 :])
-            part = weights.narrow(self.axis, low - start, count)
-            self.logits[:, *places].addcmul_(logits.narrow(1 + self.axis, low - start, count), part)
-            self.weights[places].add_(part)
-
-    def finish(self, stop: int) -> Iterator[Slab]:
-        """Yield the slices before `stop`, and make their places free."""
-        for low, place, count in self._pieces(self.first, stop):
-            logits = self.logits.narrow(1 + self.axis, place, count)
-            weights = self.weights.narrow(self.axis, place, count)
-            yield Slab(low, logits.div_(weights).movedim(1 + self.axis, 1))
-            logits.zero_()
-            weights.zero_()
-            self.first = low + count
-
-    def _pieces(self, low: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Yield first slice, place and number of the parts of a range of slices: one, or two around the end."""
-        while low < stop:
-            place = low % self.depth
-            count = min(stop - low, self.depth - place)
-            yield low, place, count
-            low += count
-
-
-def make_offsets(plan: Plan, count: int) -> list[Offset]:
-    """Return `count` offsets `(I, J, K)` in voxels, evenly spaced within the total stride of each axis.
-
-    Cycle spinning (Coifman and Donoho, 1995) along the diagonal: 8 shifts of a network that halves three times cover
-    each position along an axis once. A 2D network's volume is not shifted along the slice axis.
-    """
-    if count == 1:
-        return [(0, 0, 0)]
-    first, second, third = _per_axis([math.prod(each) for each in zip(*plan.strides, strict=True)], plan)
-    return [(n * first // count, n * second // count, n * third // count) for n in range(count)]
-
-
-def _per_axis(numbers: Sequence[int], plan: Plan) -> list[int]:
-    """Return a number for each axis of the volume; 1 for the slice axis."""
-    result = list(numbers)
-    if plan.dimensions == 2:
-        result.insert(plan.slice_axis, 1)
-    return result
-
-
-def _lay_windows(shape: Sequence[int], offset: Offset, plan: Plan, overlap: float) -> list[list[Span]]:
-    """Return the spans along each axis of a volume that is padded by `offset` at its low sides."""
-    sizes = _per_axis(plan.output_size, plan)
-    divisors = _per_axis([math.prod(each) for each in zip(*plan.strides, strict=True)], plan)
-    grid = []
-    for length, size, divisor, low in zip(shape, sizes, divisors, offset, strict=True):
-        padded = length + low
-        spans = overlapping_spans(padded, size, overlap) if plan.padded else tile_spans(padded, size, divisor)
-        grid.append(move_spans(spans, low))
-    return grid
-
-
 def _choose_flips(plan: Plan, mirror: Sequence[str]) -> list[tuple[int, ...]]:
     """Return all combinations of the axes `(I, J, K)` to mirror, without none."""
     axes = [BODY_AXES.index(name) for name in mirror]
     if plan.dimensions == 2 and plan.context_slices == 1:
         axes = [
             axis for axis in axes if axis != plan.slice_axis
-        ]  # a slice is its own mirror image across itself
+        ]  # a slice alone is its own mirror image there
     return list(chain.from_iterable(combinations(axes, count) for count in range(1, len(axes) + 1)))

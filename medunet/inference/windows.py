@@ -4,6 +4,7 @@ B batch, C image channels, K logit channels; volumes are `(I, J, K)`. Prediction
 this file.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from medunet.records.plan import Plan
-from medunet.transforms.patches import cut_image
+from medunet.transforms.patches import cut_image, cut_label
 
-_SIGMA = 0.125  # of the Gaussian weights, as a share of the patch
-_LEAST_WEIGHT = 1e-3
 _KEPT_CONSTANTS = 2  # values whose logits are kept: air, and what surrounds a cropped or skull-stripped organ
 
 Box = tuple[slice, slice, slice]
+Offset = tuple[int, int, int]
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -32,11 +32,15 @@ class Span:
     high: int
 
 
+Grid = tuple[list[Span], list[Span], list[Span]]  # along each axis; every combination is a window
+
+
 @dataclass(frozen=True)
 class Window:
     """A window: a span for each axis `(I, J, K)`; of a 2D network one voxel long along the slice axis."""
 
     spans: tuple[Span, Span, Span]
+    grid: int = 0  # number of the grid of windows, of which there is one for each shift
 
     @property
     def starts(self) -> tuple[int, int, int]:
@@ -92,7 +96,40 @@ def tile_spans(length: int, size: int, divisor: int) -> list[Span]:
     ]
 
 
-def move_spans(spans: Sequence[Span], offset: int) -> list[Span]:
+def make_offsets(plan: Plan, count: int) -> list[Offset]:
+    """Return `count` offsets `(I, J, K)` in voxels, evenly spaced within the total stride of each axis.
+
+    Cycle spinning (Coifman and Donoho, 1995) along the diagonal: 8 shifts of a network that halves three times cover
+    each position along an axis once. A 2D network's volume is not shifted along the slice axis.
+    """
+    if count == 1:
+        return [(0, 0, 0)]
+    first, second, third = _per_axis([math.prod(each) for each in zip(*plan.strides, strict=True)], plan)
+    return [(n * first // count, n * second // count, n * third // count) for n in range(count)]
+
+
+def _per_axis(numbers: Sequence[int], plan: Plan) -> list[int]:
+    """Return a number for each axis of the volume; 1 for the slice axis."""
+    result = list(numbers)
+    if plan.dimensions == 2:
+        result.insert(plan.slice_axis, 1)
+    return result
+
+
+def lay_windows(shape: Sequence[int], offset: Offset, plan: Plan, overlap: float) -> Grid:
+    """Return the windows of a volume `shape` that is padded by `offset` at its low sides."""
+    sizes = _per_axis(plan.output_size, plan)
+    divisors = _per_axis([math.prod(each) for each in zip(*plan.strides, strict=True)], plan)
+    grid = []
+    for length, size, divisor, low in zip(shape, sizes, divisors, offset, strict=True):
+        padded = length + low
+        spans = overlapping_spans(padded, size, overlap) if plan.padded else tile_spans(padded, size, divisor)
+        grid.append(_move_spans(spans, low))
+    first, second, third = grid
+    return first, second, third
+
+
+def _move_spans(spans: Sequence[Span], offset: int) -> list[Span]:
     """Return the spans of a volume padded by `offset` voxels at its low side as spans of the volume itself."""
     return [
         Span(span.start - offset, max(span.low - offset, 0), span.high - offset)
@@ -101,32 +138,31 @@ def move_spans(spans: Sequence[Span], offset: int) -> list[Span]:
     ]
 
 
-def gaussian_weights(size: Sequence[int]) -> torch.Tensor:
-    """Return float32 weights `size` of a window's voxels, as MONAI's `compute_importance_map` does.
-
-    A Gaussian with a sigma of an eighth of the window along each axis, and 0.001 where it is lower.
-    """
-    weights = torch.ones(())
-    for n in size:
-        distance = torch.arange(n, dtype=torch.float32) - (n - 1) / 2
-        weights = weights[..., None] * torch.exp(distance**2 / (-2 * (n * _SIGMA) ** 2))
-    return weights.clamp_min(max(float(weights.min()), _LEAST_WEIGHT))
-
-
 def cut_window(image: NDArray[np.float32], window: Window, plan: Plan) -> NDArray[np.float32]:
     """Return the network's input `(C, *patch)` for a window of an image `(C, I, J, K)`.
 
     Beyond the volume border voxels are repeated or, for an unpadded network, the volume is mirrored. 2D networks get
     `plan.context_slices` slices as channels.
     """
+    slice_axis = plan.slice_axis if plan.dimensions == 2 else None
     return cut_image(
         image,
         window.starts,
         plan.patch_size,
-        slice_axis=plan.slice_axis if plan.dimensions == 2 else None,
+        slice_axis=slice_axis,
         context_slices=plan.context_slices,
         valid_margin=plan.valid_margin,
     )
+
+
+def cut_window_label(label: NDArray[np.uint8], window: Window, plan: Plan) -> NDArray[np.uint8]:
+    """Return the label `(1, *output)` of a window, padded as the image is."""
+    slice_axis = plan.slice_axis if plan.dimensions == 2 else None
+    inside = (slice(margin, n - margin) for margin, n in zip(plan.valid_margin, plan.patch_size, strict=True))
+    cut = cut_label(
+        label, window.starts, plan.patch_size, slice_axis=slice_axis, valid_margin=plan.valid_margin
+    )
+    return cut[:, *inside]
 
 
 def run_windows(
