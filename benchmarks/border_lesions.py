@@ -28,10 +28,12 @@ from torch.utils.data import DataLoader
 
 from medunet.compute.devices import keep_freed_memory
 from medunet.imaging.components import label_components
-from medunet.inference.sliding_window import predict_probabilities, to_label_map
+from medunet.inference.backend import TorchBackend
+from medunet.inference.restore import to_label_map
+from medunet.inference.stream import open_stream
 from medunet.networks.builder import build_network
 from medunet.planning.planner import make_plan
-from medunet.records.config import PlanningConfig, TrainingConfig
+from medunet.records.config import InferenceConfig, PlanningConfig, TrainingConfig
 from medunet.records.description import Description
 from medunet.records.plan import Fingerprint, Plan
 from medunet.training.data import PatchDataset
@@ -131,12 +133,10 @@ def measure(
 ) -> Iterator[tuple[str, float]]:
     """Yield the values "KIND found" and "KIND Dice" of every lesion, and "false lesions" of every phantom."""
     for case, which in phantoms:
-        image = torch.from_numpy(case.image)
-        with torch.inference_mode():
-            probabilities = predict_probabilities(
-                network, image, plan, DESCRIPTION, device=torch.device("cpu"), precision="fp32"
-            )
-        found = to_label_map(probabilities, DESCRIPTION).numpy() == 1
+        backend = TorchBackend(network, torch.device("cpu"), "fp32")
+        stream = open_stream(backend, torch.from_numpy(case.image), plan, InferenceConfig())
+        logits = torch.cat([slab.logits.clone() for slab in stream.slabs()], 1).movedim(1, 1 + stream.axis)
+        found = to_label_map(logits, DESCRIPTION).numpy() == 1
         for number in range(1, int(which.max()) + 1):
             kind, lesion = KINDS[(number - 1) // NUM_EACH], which == number
             about = ndimage.binary_dilation(lesion, iterations=3)

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from medunet.base.words import list_some
 from medunet.drawing.slices import Slices
-from medunet.inference.sliding_window import to_label_map
+from medunet.inference.restore import to_label_map
 from medunet.inference.windows import Box, Window, cut_window_label, run_windows
 from medunet.networks.builder import to_probabilities
 from medunet.records.description import Description

@@ -14,12 +14,11 @@ from medunet.inference.backend import TorchBackend
 from medunet.inference.given_scans import find_scans
 from medunet.inference.model import Model, read_card
 from medunet.inference.predict import Scan, predict_scans
-from medunet.inference.sliding_window import predict_probabilities, to_label_map
+from medunet.inference.restore import to_label_map
 from medunet.networks.unet import UNet
 from medunet.records.config import InferenceConfig, change_config
-from medunet.records.description import load_description
+from medunet.records.description import Description, load_description
 from medunet.records.model_card import WEIGHTS_FILES
-from medunet.records.plan import Plan
 from medunet.runs.run import Run
 
 CPU = torch.device("cpu")
@@ -216,40 +215,19 @@ def test_changed_or_lost_weights_are_refused(own_run: Run, weights: str):
         Model.load(folder, device=CPU, precision="fp32", weights=weights)
 
 
-class Constant(torch.nn.Module):
-    """Gives each voxel its own grey value as a logit, so that blending must give back the image."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return torch.cat([image, -image], 1)
-
-
-@pytest.mark.parametrize("dimensions", [2, 3])
-@pytest.mark.parametrize("shape", [(40, 33, 21), (10, 9, 5)])
-def test_blended_windows_leave_no_seam_whatever_the_size(tiny_plan: Plan, dimensions, shape):
-    description = load_description("phantoms")
-    plan = tiny_plan.model_copy(
-        update={"dimensions": dimensions, "patch_size": (16, 16, 8)[:dimensions], "slice_axis": 2}
-    )
-    image = torch.randn(1, *shape)
-    found = predict_probabilities(TorchBackend(Constant(), CPU, "fp32"), image, plan, description)
-    assert torch.allclose(found, torch.cat([image, -image]).sigmoid(), atol=1e-5)
+CELLS = Description(
+    name="cells",
+    layout="png",
+    channels={"grey": {"modality": "other"}},
+    labels={"background": 0, "cell": 255},
+)
 
 
-def test_slices_are_predicted_across_the_plans_axis(tiny_plan: Plan):
-    """A 2D network is a function of its slice: changing one slice changes that slice alone."""
-    description = load_description("phantoms")
-    plan = tiny_plan.model_copy(update={"dimensions": 2, "patch_size": (16, 8), "slice_axis": 1})
-    network = UNet(2, 1, 2, (4, 8), ((3, 3),) * 2, ((1, 1), (2, 2))).eval()
-    image = torch.randn(1, 20, 7, 9)
-    changed = image.clone()
-    changed[:, :, 3] += 1
-    first, second = (
-        predict_probabilities(TorchBackend(network, CPU, "fp32"), each, plan, description)
-        for each in (image, changed)
-    )
-    moved = (first - second).abs().amax((0, 1, 3))
-    assert moved[3] > 0
-    assert moved[[0, 1, 2, 4, 5, 6]].max() == 0
+def test_a_label_declared_as_255_is_written_as_255():
+    probabilities = torch.tensor([[0.9, 0.2, 0.5], [0.1, 0.8, 0.5]])[:, :, None, None]
+    labels = to_label_map(probabilities, CELLS)
+    assert labels.dtype == torch.uint8
+    assert labels.flatten().tolist() == [0, 255, 0]
 
 
 def test_label_maps_of_regions_and_of_labels():

@@ -8,10 +8,10 @@ import torch
 from tiny_networks import describe, plan_network
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import binary_precision_recall_curve
+from whole_volumes import logits_of
 
-from medunet.inference.backend import TorchBackend
-from medunet.inference.sliding_window import predict_probabilities, to_label_map
-from medunet.networks.builder import build_network
+from medunet.inference.restore import to_label_map
+from medunet.networks.builder import build_network, to_probabilities
 from medunet.records.description import Description
 from medunet.records.plan import Plan
 from medunet.scoring.masks import score_masks
@@ -138,8 +138,8 @@ def test_a_case_of_one_window_scores_as_prediction_does(name: str, regions: bool
             case, choose_windows(case, plan, None, 0), network, SegmentationLoss(description), plan, description,
             batch_size=3,
         )  # fmt: skip
-        backend = TorchBackend(network.eval(), torch.device("cpu"), "fp32")
-        expected = predict_probabilities(backend, torch.from_numpy(case.image), plan, description)
+    logits = logits_of(network, torch.from_numpy(case.image), plan)
+    expected = to_probabilities(logits, description, channel_axis=0)
     predicted = to_label_map(expected, description).numpy()
     for target, values in description.targets.items():
         scores = score_masks(np.isin(label, values), np.isin(predicted, values), plan.spacing_mm)
@@ -193,6 +193,30 @@ def test_the_loss_is_the_trainings_on_the_windows_logits():
     assert sizes == {(1, *plan.patch_size)}
     means = [float(each.float().mean()) for _, labels in given for each in labels]
     assert result.loss == pytest.approx(sum(means) / 3)
+
+
+def test_windows_of_air_are_computed_once_and_counted_each():
+    plan = SMALL_WINDOWS["many windows"]
+    _, label, _, probabilities = measured()
+    probabilities[:, :, 7:] = 0.25  # the last of three windows along the second axis
+    case, batches = case_of(probabilities, label), []
+
+    def counted(image: torch.Tensor) -> torch.Tensor:
+        batches.append(len(image))
+        return image.logit()
+
+    given = SegmentationLoss(REGIONS), plan, REGIONS
+    windows = choose_windows(case, plan, None, seed=0)
+    found = validate_case(case, windows, counted, *given, batch_size=2)
+    assert (len(windows), sum(batches)) == (12, 12 - 4 + 1)
+    marked = case_of(
+        np.concatenate([probabilities, np.random.default_rng(0).normal(size=(1, *SHAPE))], 0), label
+    )
+    every = validate_case(marked, windows, lambda image: image[:, :2].logit(), *given, batch_size=2)
+    assert found.loss == pytest.approx(every.loss, abs=1e-6)
+    for name, target in found.targets.items():
+        assert target.voxels == every.targets[name].voxels
+        assert np.array_equal(target.histogram, every.targets[name].histogram)
 
 
 class Largest(TorchDispatchMode):
