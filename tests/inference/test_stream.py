@@ -382,3 +382,22 @@ def test_a_logit_that_is_no_number_is_an_error_with_its_place(tiny_plan: Plan, v
     stream = open_stream(Backend(Overflowing(value), CPU, precision), image, tiny_plan, InferenceConfig())
     with pytest.raises(DataError, match=rf"NaN or infinite in slices 20 to 23 across axis 2\..*{hint}"):
         list(stream.slabs())
+
+
+# ---- a card -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("accumulate_on", [None, CPU])
+def test_logits_of_a_card_are_those_of_a_cpu_and_stay_where_they_are_added_up(tiny_plan: Plan, accumulate_on):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA card here")
+    card, config = torch.device("cuda"), InferenceConfig(shifts=2, mirror=("left_right",))
+    image = torch.randn(1, 40, 18, 11)
+    image[:, 20:] = 0
+    expected = logits_of(convolve(3), image, tiny_plan, shifts=2, mirror=["left_right"])
+    backend = TorchBackend(convolve(3).to(card), card, "fp32")
+    stream = open_stream(backend, image, tiny_plan, config, accumulate_on=accumulate_on)
+    found = whole_logits(stream)
+    assert found.device.type == ("cuda" if accumulate_on is None else "cpu")
+    torch.testing.assert_close(found.cpu(), expected, atol=0.02, rtol=0)  # a card multiplies in TF32
