@@ -43,6 +43,7 @@ import numpy as np
 import psutil
 from nnunet_peer import Peer, Watched, watch
 
+from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value, read_json_object, write_json
 from medunet.base.processor import CoreWatch, is_heavy_load, num_threads, read_processor
@@ -112,7 +113,10 @@ class Bench:
             "device": self.given.device,
             "quick": self.given.quick,
             "model": str(self.given.model or "initialised"),
-            "versions": {name: _version(name) for name in ("medunet", "torch", "monai", "openvino", "nncf")},
+            "versions": {
+                "medunet": __version__,
+                **{name: _version(name) for name in ("torch", "monai", "openvino", "nncf")},
+            },
         }
         self.store = self.work / f"results_{hash_value(self.conditions)[:8]}.json"
         stored = read_json_object(self.store) if self.store.exists() else {"records": []}
@@ -265,8 +269,8 @@ class Bench:
                 try:
                     record = contenders[name]()
                 except InputError as error:
-                    lines = [line for line in str(error).splitlines() if line.strip(" ╭╮╰╯─│")]
-                    self.failed[section, name] = " / ".join(lines[-2:])
+                    lines = [line.strip(" ╭╮╰╯─│") for line in str(error).splitlines()]
+                    self.failed[section, name] = [line for line in lines if line][-1]
                     print(f"  failed: {self.failed[section, name]}", file=sys.stderr, flush=True)
                     continue
                 about = {"section": section, "name": name, "round": number, "date": date.today().isoformat()}
@@ -287,13 +291,16 @@ class Bench:
         chosen = names or [name for name in WAYS if name != "medunet --fast"]
         return {name: WAYS[name] for name in chosen if has_bf16 or "bf16" not in name}
 
-    def warm_up(self, model: Path, ways: Iterable[str]) -> None:
+    def warm_up(self, section: str, model: Path, ways: Iterable[str]) -> None:
         """Predict a small scan in each way, so that choices and converted networks are cached."""
         scan, _ = self.scan("hippocampus", (35, 50, 35))
         key = hash_value(str(model))[:8]
         for name in ways:
             call = partial(self.ours, model, scan, self.work / "masks" / "warm", *WAYS[name])
-            self.compete(f"first call {key}", {name: call}, rounds=1)
+            first = f"first call {key}"
+            self.compete(first, {name: call}, rounds=1)
+            if (first, name) in self.failed:
+                self.failed[section, name] = self.failed[first, name]
 
 
 def _version(package: str) -> str:
@@ -332,7 +339,7 @@ def measure_scan(
         name: partial(bench.ours, model, scan, masks / name, *options)
         for name, options in bench.ways(*ways).items()
     }
-    bench.warm_up(model, contenders)
+    bench.warm_up(section, model, contenders)
     if bench.peer is not None:
         name = bench.nnunet(model, "Dataset001_hippocampus")
         contenders[NNUNET] = partial(bench.theirs, name, folder, masks / NNUNET, mirror=mirror)
@@ -353,7 +360,7 @@ def measure_cohort(bench: Bench) -> None:
         name: partial(bench.ours, model, ours, masks / name, *options)
         for name, options in bench.ways().items()
     }
-    bench.warm_up(model, contenders)
+    bench.warm_up("cohort", model, contenders)
     if bench.peer is not None:
         name = bench.nnunet(model, "Dataset001_hippocampus")
         theirs = _link(files, bench.work / "scans" / "cohort_nnunet", "_0000.nii.gz")
@@ -374,7 +381,7 @@ def measure_start(bench: Bench) -> None:
         name: partial(bench.ours, model, scan, masks / name, *options)
         for name, options in bench.ways().items()
     }
-    bench.warm_up(model, contenders)
+    bench.warm_up("start", model, contenders)
     if bench.peer is not None:
         name = bench.nnunet(model, "Dataset001_hippocampus")
         contenders[NNUNET] = partial(bench.theirs, name, folder, masks / NNUNET)
@@ -546,8 +553,10 @@ def print_commands(bench: Bench, section: str, names: Sequence[str], title: str,
     """Print the table of commands that did the same: seconds, ratios, memory."""
     peers = [name for name in names if not name.startswith("medunet") and bench.find(section, name)]
     print(f"\n### {title[0].upper()}{title[1:]}\n")
-    print_row("", "best s", "median s", *(f"times as fast as {peer}" for peer in peers), "GB",
-              *(f"of {peer}'s" for peer in peers), "windows", "first window s", f"same voxels as {NNUNET}")  # fmt: skip
+    ratios = (f"times as fast as {peer}" for peer in peers)
+    shares = (f"of {peer}'s" for peer in peers)
+    same = f"same voxels as {NNUNET}"
+    print_row("", "best s", "median s", *ratios, "GB", *shares, "windows", "first window s", same)
     print_row(*["---"] * (7 + 2 * len(peers)))
     for name in names:
         records = bench.find(section, name)

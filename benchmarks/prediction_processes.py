@@ -121,7 +121,7 @@ def make_scan(path: Path, kind: str, shape: Triple, source: Path | None) -> None
 
     if kind == "hippocampus":
         assert source is not None
-        image = np.asarray(nib.load(source).dataobj, np.float32)
+        image = np.asarray(nib.load(source).dataobj, np.float32)  # type: ignore[attr-defined]
         image = 1000 + 250 * (image - image.mean()) / image.std()
         pads = [(0, max(0, wanted - n)) for n, wanted in zip(image.shape, shape, strict=True)]
         tiled = np.pad(image, pads, mode="symmetric")[tuple(slice(n) for n in shape)]
@@ -129,7 +129,7 @@ def make_scan(path: Path, kind: str, shape: Triple, source: Path | None) -> None
     else:
         voxels, spacing = _draw_body(shape), (0.7, 0.7, 1.0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(voxels, np.diag([*spacing, 1.0])), path)  # type: ignore[attr-defined]
+    nib.save(nib.Nifti1Image(voxels, np.diag([*spacing, 1.0])), path)
 
 
 def _draw_body(shape: Triple) -> Any:
@@ -361,7 +361,7 @@ class Clock:
             "first_window_s": self.first_window_s and round(self.first_window_s, 3),
             "windows": self.windows,
             "batches": self.batches,
-            "window_s": round(self.window_s, 4) if self.batches else None,
+            "window_s": round(self.window_s, 4) if self.window_s < float("inf") else None,
         }
 
 
@@ -537,8 +537,8 @@ def run_monai(
         ]
     )
     save = SaveImaged(
-        "pred", output_dir=mask.parent, output_postfix="", separate_folder=False, output_dtype="uint8", resample=False,
-        print_log=False,
+        "pred", output_dir=mask.parent, output_postfix="", separate_folder=False, output_dtype="uint8",
+        resample=False, print_log=False,
     )  # fmt: skip
     flips = [axes for count in range(4 if mirror else 1) for axes in combinations((2, 3, 4), count)]
 
