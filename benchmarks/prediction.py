@@ -11,7 +11,8 @@ sections. Prints Markdown tables. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=a
   40×56×40, step 0.5) as it is initialised, or the model folder `--model`. nnU-Net's checkpoint is made from it.
 - Each contender is a command of its own, started in turn; every second round goes backwards. All has been cached by
   an earlier call. A ratio is the median over the rounds of nnU-Net's time divided by the contender's.
-- "GB" is the peak resident memory: of the largest process, or the sum over all processes of the command at a time.
+- "GB" is the peak resident memory of a command's largest process, "all GB" the largest sum over its processes, of which
+  nnU-Net starts a dozen while it lists its cases.
 - `windows`, `mirror`, `length`: a scan of 160×200×155 voxels at 1 mm; one of 100×140×100, mirrored along all axes;
   one of 160×200×465. They are mirror images of a hippocampus side by side: no window holds one value throughout.
 - `cohort`: 40 hippocampi in one command. `start`: a single one, until the first window and until the end.
@@ -75,7 +76,10 @@ Contenders = dict[str, Callable[[], Record]]
 
 
 class TreeMemory:
-    """Largest sum of the resident memory of all processes that this one has started; called again and again."""
+    """Largest sum of the memory of all processes that this one has started; called again and again.
+
+    Pages that are shared, as those of libraries, count once.
+    """
 
     def __init__(self) -> None:
         self.peak_gb, self.last_s = 0.0, 0.0
@@ -83,13 +87,14 @@ class TreeMemory:
     def __call__(self) -> bool:
         """Take a sample if the last one is old enough; always False, as `watch` wants it."""
         if time.monotonic() - self.last_s > _SAMPLE_S:
-            self.last_s, total = time.monotonic(), 0
+            own, shared = 0, 0
             for process in psutil.Process().children(recursive=True):
                 try:
-                    total += process.memory_info().rss
+                    memory = process.memory_info()
                 except psutil.Error:  # it has ended
                     continue
-            self.peak_gb = max(self.peak_gb, total / 1e9)
+                own, shared = own + memory.rss - memory.shared, max(shared, memory.shared)
+            self.peak_gb, self.last_s = max(self.peak_gb, (own + shared) / 1e9), time.monotonic()
         return False
 
 
@@ -149,7 +154,7 @@ class Bench:
         return self._measured(
             report,
             lambda: self.call(
-                *("command", report, *within, "--", "predict", model, scans, "--out", out),
+                *("command", *within, report, "predict", model, scans, "--out", out),
                 *("--device", self.given.device, *options),
                 log="medunet",
             ),
@@ -198,7 +203,8 @@ class Bench:
         watched, memory = call()
         return {
             "seconds": round(watched.total_s, 2),
-            "peak_gb": round(max(watched.peak_gb, memory.peak_gb), 3),
+            "peak_gb": round(watched.peak_gb, 3),
+            "all_gb": round(max(watched.peak_gb, memory.peak_gb), 3),
             "other_load": cores.other_load(),
             **(read_json_object(report) if report is not None else {}),
         }
@@ -413,7 +419,7 @@ def measure_long(bench: Bench) -> None:
             )
     size = "×".join(map(str, shape))
     print(f"\n### CT of {size} voxels, a stand-in for the network\n")
-    parts = ("read", "prepare", "stream", "restore", "tidy", "write")
+    parts = ("read", "prepare", "windows", "restore", "tidy", "write")
     print_row(
         "", "GB", "all but the network, s", *parts, "windows", "s a window", "the network, estimated, s"
     )
@@ -452,7 +458,7 @@ def measure_gpu(bench: Bench) -> None:
         name = bench.nnunet(model, "Dataset002_ct")
         contenders[NNUNET] = partial(bench.theirs, name, folder, masks / NNUNET)
     bench.compete("gpu", contenders)
-    parts = ("read", "prepare", "stream", "network", "restore", "write")
+    parts = ("read", "prepare", "windows", "network", "restore", "write")
     print(f"\n### CT of {'×'.join(map(str, shape))} voxels on {bench.given.device}\n")
     print_row("", "whole command, best s", "median s", *parts, "first window s", "windows", "GB")
     print_row(*["---"] * (6 + len(parts)))
@@ -556,12 +562,12 @@ def print_commands(bench: Bench, section: str, names: Sequence[str], title: str,
     ratios = (f"times as fast as {peer}" for peer in peers)
     shares = (f"of {peer}'s" for peer in peers)
     same = f"same voxels as {NNUNET}"
-    print_row("", "best s", "median s", *ratios, "GB", *shares, "windows", "first window s", same)
-    print_row(*["---"] * (7 + 2 * len(peers)))
+    print_row("", "best s", "median s", *ratios, "GB", *shares, "all GB", "windows", "first window s", same)
+    print_row(*["---"] * (8 + 2 * len(peers)))
     for name in names:
         records = bench.find(section, name)
         if not records:
-            print_row(name, f"failed: {bench.failed[section, name]}", *[""] * (5 + 2 * len(peers)))
+            print_row(name, f"failed: {bench.failed[section, name]}", *[""] * (6 + 2 * len(peers)))
             continue
         seconds = [record["seconds"] for record in records]
         peak_gb = max(record["peak_gb"] for record in records)
@@ -577,6 +583,7 @@ def print_commands(bench: Bench, section: str, names: Sequence[str], title: str,
                 f"{peak_gb / max(other['peak_gb'] for other in bench.find(section, peer)):.2f}"
                 for peer in peers
             ),
+            f"{max(record['all_gb'] for record in records):.2f}",
             records[-1].get("windows", ""),
             f"{min(first):.1f}" if first else "",
             _agreement(masks / name, masks / NNUNET),

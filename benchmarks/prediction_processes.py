@@ -4,7 +4,7 @@ python prediction_processes.py model FOLDER --kind hippocampus|ct [--classes N] 
 python prediction_processes.py scan FILE --kind hippocampus|ct --shape I J K [--source FILE]
 python prediction_processes.py nnunet MODEL FOLDER --name DATASET
 PEER/bin/python prediction_processes.py checkpoint FOLDER
-python prediction_processes.py command REPORT [--stand-in smooth|noise] [--sync] -- predict MODEL SCAN --out FOLDER
+python prediction_processes.py command [--stand-in smooth|noise] [--sync] REPORT predict MODEL SCAN --out FOLDER
 python prediction_processes.py monai REPORT MODEL SCAN MASK [--mirror] [--device cuda]
 
 - `model` writes the model folder of a network as it is initialised: nnU-Net's topology for hippocampus (32 to 256
@@ -12,10 +12,11 @@ python prediction_processes.py monai REPORT MODEL SCAN MASK [--mirror] [--device
 - `scan` writes a scan: mirror images of a real one side by side, or a body with organs and noise in air. The grey
   value of an organ encodes a class, so that the stand-in below can tell it.
 - `nnunet` and `checkpoint` write the folder of a trained nnU-Net with the same network, weights and preprocessing.
-- `command` runs `medunet` in this process and reports the seconds spent in each part and in the network, its windows,
-  and when the first one was computed. A stand-in answers instead of the network from the third batch on: the first
-  two batches go through the network, for the time of a window and for its memory. "smooth" are confident logits
-  that change with the image, "noise" are random ones, among which no class dominates.
+- `command` runs `medunet` in this process and reports the seconds until the first part began, in each part and in the
+  network, the number of windows that it computed, and when it began the first. The part "windows" is cutting them and
+  adding them up. A stand-in answers instead of the network from the third batch on: the first two batches go through
+  the network, for the time of a window and for its memory. "smooth" are confident logits that change with the image,
+  "noise" are random ones, among which no class dominates.
 - `monai` is the script that a user of MONAI would write, in eager float32.
 
 Seconds of a part exclude those of parts within it. Libraries are imported inside the functions, since nnU-Net's
@@ -25,6 +26,7 @@ environment has no medunet.
 import argparse
 import functools
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -308,13 +310,14 @@ def _load_network(model: Path) -> tuple["ModelCard", "nn.Module"]:
 TIMED = {
     "medunet.dataset.checks.scan_checks": {"CheckedScan.read": "read"},
     "medunet.inference.model": {
-        "run_chain": "prepare",
-        "predict_probabilities": "stream",
+        "Model.prepare": "prepare",
+        "restore_labels": "restore",
         "restore_probabilities": "restore",
         "to_label_map": "restore",
-        "tidy_labels": "tidy",
+        "Model.finish": "tidy",
         "write_mask": "write",
     },
+    "medunet.inference.stream": {"WindowStream.slabs": "windows"},
 }
 BACKENDS = {
     "medunet.inference.backend": "TorchBackend",
@@ -328,6 +331,7 @@ class Clock:
     def __init__(self, started_s: float, sync: bool) -> None:
         self.started_s, self.sync = started_s, sync
         self.seconds: dict[str, float] = defaultdict(float)
+        self.start_s: float | None = None
         self.first_window_s: float | None = None
         self.windows, self.batches = 0, 0
         self.window_s = float("inf")
@@ -347,6 +351,8 @@ class Clock:
         outer = getattr(self._own, "inner_s", 0.0)
         self._own.inner_s = 0.0
         start = self.now()
+        if self.start_s is None:
+            self.start_s = start - self.started_s
         try:
             yield
         finally:
@@ -358,6 +364,7 @@ class Clock:
         """Return everything as JSON."""
         return {
             "seconds_by_part": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
+            "start_s": self.start_s and round(self.start_s, 3),
             "first_window_s": self.first_window_s and round(self.first_window_s, 3),
             "windows": self.windows,
             "batches": self.batches,
@@ -411,15 +418,26 @@ def _time_functions(clock: Clock, names: dict[str, str], module: ModuleType) -> 
     for name, part in names.items():
         *owners, last = name.split(".")
         owner = functools.reduce(getattr, owners, module)
-        if hasattr(owner, last):
-            setattr(owner, last, _timed(clock, part, getattr(owner, last)))
+        setattr(owner, last, _timed(clock, part, getattr(owner, last)))
 
 
 def _timed(clock: Clock, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function, or a generator, whose time is counted as that of a part."""
+
+    def each(values: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            with clock.part(part):
+                try:
+                    value = next(values)
+                except StopIteration:
+                    return
+            yield value
+
     @functools.wraps(function)
     def wrapper(*given: Any, **named: Any) -> Any:
         with clock.part(part):
-            return function(*given, **named)
+            answer = function(*given, **named)
+        return each(answer) if inspect.isgenerator(answer) else answer
 
     return wrapper
 
@@ -558,7 +576,7 @@ def run_monai(
             data = load({"image": scan})
         with clock.part("prepare"):
             data = prepare(data)
-        with clock.part("stream"):
+        with clock.part("windows"):
             data["pred"] = sliding_window_inference(
                 data["image"][None], plan.patch_size, 4, predict, overlap=0.5, mode="gaussian"
             )[0]
@@ -612,8 +630,7 @@ def main() -> None:
     elif given.which == "checkpoint":
         make_checkpoint(given.folder)
     elif given.which == "command":
-        arguments = given.arguments[1:] if given.arguments[:1] == ["--"] else given.arguments
-        run_command(given.report, started_s, given.stand_in, sync=given.sync, arguments=arguments)
+        run_command(given.report, started_s, given.stand_in, sync=given.sync, arguments=given.arguments)
     else:
         run_monai(
             given.report,
