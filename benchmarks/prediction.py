@@ -11,8 +11,8 @@ sections. Prints Markdown tables. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=a
   40×56×40, step 0.5) as it is initialised, or the model folder `--model`. nnU-Net's checkpoint is made from it.
 - Each contender is a command of its own, started in turn; every second round goes backwards. All has been cached by
   an earlier call. A ratio is the median over the rounds of nnU-Net's time divided by the contender's.
-- "GB" is the peak resident memory of a command's largest process, "all GB" the largest sum over its processes, of which
-  nnU-Net starts a dozen while it lists its cases.
+- "GB" is the peak resident memory of a command's largest process, "all GB" the largest sum over its processes: nnU-Net
+  starts a dozen to list its cases.
 - `windows`, `mirror`, `length`: a scan of 160×200×155 voxels at 1 mm; one of 100×140×100, mirrored along all axes;
   one of 160×200×465. They are mirror images of a hippocampus side by side: no window holds one value throughout.
 - `cohort`: 40 hippocampi in one command. `start`: a single one, until the first window and until the end.
@@ -421,9 +421,10 @@ def measure_long(bench: Bench) -> None:
     print(f"\n### CT of {size} voxels, a stand-in for the network\n")
     parts = ("read", "prepare", "windows", "restore", "tidy", "write")
     print_row(
-        "", "GB", "all but the network, s", *parts, "windows", "s a window", "the network, estimated, s"
+        *("", "GB", "all but the network, s", "start", *map(_title, parts)),
+        *("windows", "s a window", "the network, estimated, s"),
     )
-    print_row(*["---"] * (6 + len(parts)))
+    print_row(*["---"] * (7 + len(parts)))
     for name, text in rows.items():
         for record in bench.find("long", name):
             seconds = record["seconds_by_part"]
@@ -432,13 +433,14 @@ def measure_long(bench: Bench) -> None:
                 text,
                 f"{record['peak_gb']:.2f}",
                 f"{record['seconds'] - network:.1f}",
+                f"{record['start_s']:.1f}",
                 *(f"{seconds.get(part, 0.0):.1f}" for part in parts),
                 record["windows"],
                 f"{record['window_s']:.3f}",
                 f"{record['windows'] * record['window_s']:.0f}",
             )
         if ("long", name) in bench.failed:
-            print_row(text, f"failed: {bench.failed['long', name]}", *[""] * (4 + len(parts)))
+            print_row(text, f"failed: {bench.failed['long', name]}", *[""] * (5 + len(parts)))
 
 
 def measure_gpu(bench: Bench) -> None:
@@ -460,7 +462,7 @@ def measure_gpu(bench: Bench) -> None:
     bench.compete("gpu", contenders)
     parts = ("read", "prepare", "windows", "network", "restore", "write")
     print(f"\n### CT of {'×'.join(map(str, shape))} voxels on {bench.given.device}\n")
-    print_row("", "whole command, best s", "median s", *parts, "first window s", "windows", "GB")
+    print_row("", "whole command, best s", "median s", *map(_title, parts), "first window s", "windows", "GB")
     print_row(*["---"] * (6 + len(parts)))
     for name in contenders:
         if records := bench.find("gpu", name):
@@ -518,6 +520,8 @@ def measure_labels(bench: Bench) -> None:
         pairs = [[_voxels(folder / f"{case}.nii.gz") for folder in (first, second)] for case in paths]
         return sum(int((one != other).sum()) for one, other in pairs), sum(one.size for one, _ in pairs)
 
+    if ("labels", reference) in bench.failed:
+        raise InputError(bench.failed["labels", reference], where=reference)
     print(f"\n### Labels on {len(cases)} held-out cases of {description.name}, no averaging\n")
     print_row("", "Dice against fp32", "voxels that differ", "Dice against the reference", "s")
     print_row(*["---"] * 5)
@@ -588,6 +592,10 @@ def print_commands(bench: Bench, section: str, names: Sequence[str], title: str,
             f"{min(first):.1f}" if first else "",
             _agreement(masks / name, masks / NNUNET),
         )
+
+
+def _title(part: str) -> str:
+    return "cut and add windows" if part == "windows" else part
 
 
 def _ratio(bench: Bench, section: str, name: str, peer: str) -> str:
