@@ -8,11 +8,12 @@ scans and results are kept in the work folder, so that a stopped benchmark goes 
 sections. Prints Markdown tables. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2` emulates an AVX2 processor.
 
 - All predict with the same network and weights: nnU-Net's topology for hippocampus (32 to 256 features, patch
-  40×56×40, step 0.5) as it is initialised, or the model folder `--model`. nnU-Net's checkpoint is made from it.
+  40×56×40, step 0.5) as it is initialised, or the model folder `--model`, which int8 needs (`medunet calibrate`).
+  nnU-Net's checkpoint is made from it.
 - Each contender is a command of its own, started in turn; every second round goes backwards. All has been cached by
   an earlier call. A ratio is the median over the rounds of nnU-Net's time divided by the contender's.
-- "GB" is the peak resident memory of a command's largest process, "all GB" the largest sum over its processes: nnU-Net
-  starts a dozen to list its cases.
+- "GB" is the peak resident memory of a command's largest process, "all GB" the largest sum over its processes:
+  nnU-Net starts a dozen to list its cases.
 - `windows`, `mirror`, `length`: a scan of 160×200×155 voxels at 1 mm; one of 100×140×100, mirrored along all axes;
   one of 160×200×465. They are mirror images of a hippocampus side by side: no window holds one value throughout.
 - `cohort`: 40 hippocampi in one command. `start`: a single one, until the first window and until the end.

@@ -306,18 +306,15 @@ def _load_network(model: Path) -> tuple["ModelCard", "nn.Module"]:
 
 # ---- medunet's command, timed from within ------------------------------------------------------------------------
 
-# Functions that are timed, by module and name, and the part that they belong to.
+# Functions that are timed, by the module that defines them, and the part that they belong to.
 TIMED = {
     "medunet.dataset.checks.scan_checks": {"CheckedScan.read": "read"},
-    "medunet.inference.model": {
-        "Model.prepare": "prepare",
-        "restore_labels": "restore",
-        "restore_probabilities": "restore",
-        "to_label_map": "restore",
-        "Model.finish": "tidy",
-        "write_mask": "write",
-    },
+    "medunet.inference.prepare": {"prepare_scan": "prepare"},
     "medunet.inference.stream": {"WindowStream.slabs": "windows"},
+    "medunet.inference.restore": {"restore_labels": "restore", "to_label_map": "restore"},
+    "medunet.transforms.chain": {"restore_probabilities": "restore"},
+    "medunet.postprocessing.tidy": {"tidy_labels": "tidy"},
+    "medunet.imaging.volumes": {"write_mask": "write"},
 }
 BACKENDS = {
     "medunet.inference.backend": "TorchBackend",
@@ -335,7 +332,7 @@ class Clock:
         self.first_window_s: float | None = None
         self.windows, self.batches = 0, 0
         self.window_s = float("inf")
-        self._own = threading.local()
+        self._own, self._lock = threading.local(), threading.Lock()
 
     def now(self) -> float:
         """Return the time of a clock that all processes of this computer share."""
@@ -357,7 +354,8 @@ class Clock:
             yield
         finally:
             taken = self.now() - start
-            self.seconds[name] += taken - self._own.inner_s
+            with self._lock:
+                self.seconds[name] += taken - self._own.inner_s
             self._own.inner_s = outer + taken
 
     def report(self) -> dict[str, Any]:
