@@ -124,7 +124,8 @@ class Bench:
                 **{name: _version(name) for name in ("torch", "monai", "openvino", "nncf")},
             },
         }
-        self.store = self.work / f"results_{hash_value(self.conditions)[:8]}.json"
+        key = hash_value(self.conditions)[:8]
+        self.store, self.masks = self.work / f"results_{key}.json", self.work / f"masks_{key}"
         stored = read_json_object(self.store) if self.store.exists() else {"records": []}
         self.records: list[Record] = [
             record
@@ -298,13 +299,12 @@ class Bench:
         chosen = names or [name for name in WAYS if name != "medunet --fast"]
         return {name: WAYS[name] for name in chosen if has_bf16 or "bf16" not in name}
 
-    def warm_up(self, section: str, model: Path, ways: Iterable[str]) -> None:
-        """Predict a small scan in each way, so that choices and converted networks are cached."""
-        scan, _ = self.scan("hippocampus", (35, 50, 35))
-        key = hash_value(str(model))[:8]
+    def warm_up(self, section: str, model: Path, ways: Iterable[str], kind: str = "hippocampus") -> None:
+        """Predict a scan of one window in each way, so that choices and converted networks are cached."""
+        scan, _ = self.scan(kind, (35, 50, 35) if kind == "hippocampus" else (96, 80, 120))
+        first = f"first call {hash_value(str(model))[:8]}"
         for name in ways:
-            call = partial(self.ours, model, scan, self.work / "masks" / "warm", *WAYS[name])
-            first = f"first call {key}"
+            call = partial(self.ours, model, scan, self.masks / "warm", *WAYS[name])
             self.compete(first, {name: call}, rounds=1)
             if (first, name) in self.failed:
                 self.failed[section, name] = self.failed[first, name]
@@ -341,7 +341,7 @@ def measure_scan(
     """Measure whole commands on one scan, and print their table."""
     model = bench.model("hippocampus", mirror=AXES if mirror else ())
     scan, folder = bench.scan("hippocampus", shape)
-    masks = bench.work / "masks" / section
+    masks = bench.masks / section
     contenders: Contenders = {
         name: partial(bench.ours, model, scan, masks / name, *options)
         for name, options in bench.ways(*ways).items()
@@ -362,7 +362,7 @@ def measure_cohort(bench: Bench) -> None:
     files = bench.hippocampi()[: 3 if bench.given.quick else 40]
     model = bench.model("hippocampus")
     ours = _link(files, bench.work / "scans" / "cohort")
-    masks = bench.work / "masks" / "cohort"
+    masks = bench.masks / "cohort"
     contenders: Contenders = {
         name: partial(bench.ours, model, ours, masks / name, *options)
         for name, options in bench.ways().items()
@@ -383,7 +383,7 @@ def measure_start(bench: Bench) -> None:
     """Measure a command on one hippocampus, everything cached."""
     model = bench.model("hippocampus")
     scan, folder = bench.scan("hippocampus", (35, 50, 35))
-    masks = bench.work / "masks" / "start"
+    masks = bench.masks / "start"
     contenders: Contenders = {
         name: partial(bench.ours, model, scan, masks / name, *options)
         for name, options in bench.ways().items()
@@ -408,8 +408,9 @@ def measure_long(bench: Bench) -> None:
         for stand_in, steps in (("smooth", largest), ("noise", {})):
             model = bench.model("ct", classes, postprocess=steps)
             name = f"{classes} classes, {stand_in}"
+            bench.warm_up("long", model, ["medunet"], "ct")
             call = partial(
-                bench.ours, model, scan, bench.work / "masks" / "long", *bench.given.long_options.split(),
+                bench.ours, model, scan, bench.masks / "long", *bench.given.long_options.split(),
                 stand_in=stand_in,
             )  # fmt: skip
             bench.compete("long", {name: call}, rounds=1)
@@ -449,7 +450,8 @@ def measure_gpu(bench: Bench) -> None:
     shape = (96, 80, 60) if bench.given.quick else (512, 512, 400)
     model = bench.model("ct", 4 if bench.given.quick else 15)
     scan, folder = bench.scan("ct", shape)
-    masks = bench.work / "masks" / "gpu"
+    masks = bench.masks / "gpu"
+    bench.warm_up("gpu", model, ["medunet"], "ct")
     contenders: Contenders = {
         "medunet": partial(bench.ours, model, scan, masks / "medunet"),
         "medunet, waiting for the card after each part": partial(
@@ -503,7 +505,7 @@ def measure_labels(bench: Bench) -> None:
     settings = card.inference.model_copy(update={"shifts": 1, "mirror": ()})
     card.model_copy(update={"inference": settings}).write(plain / "model.json")
 
-    masks = bench.work / "masks" / "labels"
+    masks = bench.masks / "labels"
     contenders: Contenders = {
         name: partial(bench.ours, plain, scans, masks / name, *options)
         for name, options in (bench.ways() | {"medunet --fast": WAYS["medunet --fast"]}).items()
