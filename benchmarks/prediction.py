@@ -12,8 +12,8 @@ sections. Prints Markdown tables. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=a
   nnU-Net's checkpoint is made from it.
 - Each contender is a command of its own, started in turn; every second round goes backwards. All has been cached by
   an earlier call. A ratio is the median over the rounds of nnU-Net's time divided by the contender's.
-- "GB" is the peak resident memory of a command's largest process, "all GB" the largest sum over its processes:
-  nnU-Net starts a dozen to list its cases.
+- "GB" is the peak resident memory of a command's largest process, "all GB" the largest sum over its processes, with
+  pages that they share counted once.
 - `windows`, `mirror`, `length`: a scan of 160×200×155 voxels at 1 mm; one of 100×140×100, mirrored along all axes;
   one of 160×200×465. They are mirror images of a hippocampus side by side: no window holds one value throughout.
 - `cohort`: 40 hippocampi in one command. `start`: a single one, until the first window and until the end.
@@ -70,7 +70,7 @@ WAYS = {
     "medunet --fast": ["--fast"],
 }
 AXES = ("left_right", "posterior_anterior", "inferior_superior")
-_SAMPLE_S = 0.5  # between two sums of the memory of all processes
+_SAMPLE_S = 1.0  # between two sums of the memory of all processes
 
 Record = dict[str, Any]
 Contenders = dict[str, Callable[[], Record]]
@@ -79,7 +79,7 @@ Contenders = dict[str, Callable[[], Record]]
 class TreeMemory:
     """Largest sum of the memory of all processes that this one has started; called again and again.
 
-    Pages that are shared, as those of libraries, count once.
+    A page that processes share is divided among them. Not measured, 0, while there is one process: its peak is known.
     """
 
     def __init__(self) -> None:
@@ -88,14 +88,14 @@ class TreeMemory:
     def __call__(self) -> bool:
         """Take a sample if the last one is old enough; always False, as `watch` wants it."""
         if time.monotonic() - self.last_s > _SAMPLE_S:
-            own, shared = 0, 0
-            for process in psutil.Process().children(recursive=True):
+            processes = psutil.Process().children(recursive=True)
+            total = 0
+            for process in processes if len(processes) > 1 else ():
                 try:
-                    memory = process.memory_info()
-                except psutil.Error:  # it has ended
+                    total += process.memory_full_info().pss
+                except (psutil.Error, OSError):  # it has ended
                     continue
-                own, shared = own + memory.rss - memory.shared, max(shared, memory.shared)
-            self.peak_gb, self.last_s = max(self.peak_gb, (own + shared) / 1e9), time.monotonic()
+            self.peak_gb, self.last_s = max(self.peak_gb, total / 1e9), time.monotonic()
         return False
 
 
