@@ -278,7 +278,8 @@ class Bench:
                     record = contenders[name]()
                 except InputError as error:
                     lines = [line.strip(" ╭╮╰╯─│") for line in str(error).splitlines()]
-                    self.failed[section, name] = [line for line in lines if line][-1]
+                    last = [line for line in lines if line][-1]
+                    self.failed[section, name] = last.replace(f"{self.work}/", "")
                     print(f"  failed: {self.failed[section, name]}", file=sys.stderr, flush=True)
                     continue
                 about = {"section": section, "name": name, "round": number, "date": date.today().isoformat()}
