@@ -490,7 +490,7 @@ def smooth_logits(num_classes: int) -> "Callable[[torch.Tensor], torch.Tensor]":
 
 
 def noise_logits(shape: Sequence[int]) -> "Callable[[torch.Tensor], torch.Tensor]":
-    """Return a function from windows to random logits `(K, I, J, K)`: a few planes, so that they take little memory."""
+    """Return a function from windows to random logits: a few planes again and again, to save memory."""
     import torch
 
     planes = torch.randn((shape[0], 8, *shape[2:]), generator=torch.Generator().manual_seed(0))
