@@ -85,7 +85,7 @@ def restore_labels(
         slabs: consecutive slices of the network's grid along `axis`, from the first to the last.
     """
     order = (axis, *(other for other in range(3) if other != axis))
-    mask = np.zeros(placement.shape, np.uint8)
+    mask = np.zeros(placement.shape, np.uint8, order="F")  # as files hold it
     view = placement.view(mask, order)
     along, *across = (_Neighbours.of(placement.axes[number], placement.lengths[number]) for number in order)
     decide = _decide_regions if description.regions else _decide_labels
