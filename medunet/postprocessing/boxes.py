@@ -18,17 +18,16 @@ Box = tuple[slice, ...]
 
 def bounding_box(mask: Mask, margin_voxels: Sequence[int] = (0, 0, 0)) -> Box | None:
     """Return the bounding box of a mask, extended by a margin within the volume; None if the mask is empty."""
-    sides: dict[int, slice] = {}
-    part = mask
-    for axis in sorted(range(mask.ndim), key=lambda axis: -abs(mask.strides[axis])):  # the fastest way first
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        filled = np.flatnonzero(part.any(axis=others))
-        if not filled.size:
-            return None
-        sides[axis] = slice(int(filled[0]), int(filled[-1]) + 1)
-        part = part[tuple(sides[axis] if other == axis else slice(None) for other in range(mask.ndim))]
+    slow = max(range(mask.ndim), key=lambda axis: abs(mask.strides[axis]))
+    others = tuple(axis for axis in range(mask.ndim) if axis != slow)
+    filled = {slow: np.flatnonzero(mask.any(axis=others))}
+    if not filled[slow].size:
+        return None
+    shadow = mask.any(axis=slow)  # along memory, which is much faster than across
+    for place, axis in enumerate(others):
+        filled[axis] = np.flatnonzero(shadow.any(axis=1 - place))
     return tuple(
-        slice(max(sides[axis].start - margin, 0), sides[axis].stop + margin)
+        slice(max(int(filled[axis][0]) - margin, 0), int(filled[axis][-1]) + 1 + margin)
         for axis, margin in enumerate(margin_voxels)
     )
 
@@ -48,7 +47,11 @@ def apply_in_box(
     """
     result = np.zeros_like(mask)
     if (box := bounding_box(mask, margin_voxels)) is not None:
-        padded = np.pad(mask[box], [(pad, pad) for pad in pad_voxels], mode="edge") if any(pad_voxels) else mask[box]
+        padded = (
+            np.pad(mask[box], [(pad, pad) for pad in pad_voxels], mode="edge")
+            if any(pad_voxels)
+            else mask[box]
+        )
         inner = tuple(slice(pad, size - pad) for pad, size in zip(pad_voxels, padded.shape, strict=True))
         result[box] = operation(padded)[inner]
     return result

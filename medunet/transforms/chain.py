@@ -4,7 +4,8 @@ Files are loaded by `medunet.imaging.volumes`. Orientation and cropping are MONA
 that a prediction is mapped back to the scan's grid by the exact inverse.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ from medunet.records.label_rules import LabelRules
 from medunet.records.plan import Intensity, Plan
 from medunet.transforms.resampling import ResampleToPland
 
+_PART = 1 << 20  # voxels that are normalised together
+
 
 class LoadCased(MapTransform):
     """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines.
 
-    A function "read" reads the image instead. It is called here, so that nothing else keeps the array it returns.
+    A function "read" reads the image instead. It is called here, so that nothing else keeps the array it returns,
+    which later steps change in place.
     """
 
     def __init__(self, keys: list[str], rules: LabelRules | None = None) -> None:
@@ -41,11 +45,12 @@ class LoadCased(MapTransform):
         path = case["image"][0]
         read = case.pop("read", None)
         image = read() if read else read_channels(case["image"], resample=case["resample"])
-        if not np.isfinite(image.array).all():
-            raise DataError("has NaN or infinite voxels", where=path.name, hint="Export the scan again.")
         # One colour of a stained 2D picture may be empty; an empty channel of a scan is a failed export.
         channels = [image.array] if image.header.is_picture else list(image.array)
-        if any(channel.min() == channel.max() for channel in channels):
+        ranges = np.array([(channel.min(), channel.max()) for channel in channels])
+        if not np.isfinite(ranges).all():
+            raise DataError("has NaN or infinite voxels", where=path.name, hint="Export the scan again.")
+        if (ranges[:, 0] == ranges[:, 1]).any():
             raise DataError("all voxels have the same value", where=path.name, hint="Export the scan again.")
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
@@ -58,6 +63,46 @@ class LoadCased(MapTransform):
             meta = {"file": name, "values": label_values(array)}
             case["label"] = MetaTensor(array, affine=torch.from_numpy(image.affine), meta=meta)
         return case
+
+
+class OrientInPlaced(Orientationd):
+    """MONAI's `Orientationd`, but axes are flipped in place, without a second array.
+
+    MONAI orients a tensor without voxels, from which the affine and what the inverse needs are taken.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        case = dict(data)
+        for key in self.keys:
+            volume = case[key]
+            empty = MetaTensor(volume.as_tensor().to("meta"), meta=volume.meta)
+            oriented = self.ornt_transform(empty)
+            steps = np.rint(np.linalg.solve(volume.affine.numpy(), oriented.affine.numpy()))[:3, :3]
+            array = volume.as_tensor()
+            for channel in array:
+                flip_in_place(channel, np.flatnonzero((steps < 0).any(axis=1)).tolist())
+            array = array.permute(0, *(1 + np.abs(steps).argmax(axis=0)).tolist())
+            turned = MetaTensor(array, meta=oriented.meta)
+            turned.applied_operations = oriented.applied_operations
+            case[key] = turned
+        return case
+
+
+def flip_in_place(volume: torch.Tensor, axes: Sequence[int]) -> None:
+    """Flip axes of a volume `(I, J, K)` in place, slice by slice along its slowest axis."""
+    if not axes:
+        return
+    slow = max(range(3), key=lambda axis: (volume.shape[axis] > 1, volume.stride(axis)))
+    within = [axis - (axis > slow) for axis in axes if axis != slow]
+    slices = volume.unbind(slow)
+    if slow not in axes:
+        for part in slices:
+            part.copy_(part.flip(within))
+        return
+    for part, other in zip(slices[: (len(slices) + 1) // 2], reversed(slices), strict=False):
+        flipped = part.flip(within)
+        part.copy_(other.flip(within))
+        other.copy_(flipped)
 
 
 class NormaliseIntensityd(MapTransform):
@@ -76,20 +121,37 @@ class NormaliseIntensityd(MapTransform):
 
 
 def normalise(channel: torch.Tensor, intensity: Intensity) -> None:
-    """Normalise one float32 channel `(I, J, K)` in place."""
+    """Normalise one float32 channel `(I, J, K)` in place; statistics are summed in float64."""
     if intensity.scheme == "ct":
         assert intensity.mean is not None
         assert intensity.std is not None
-        channel.clamp_(intensity.clip_low, intensity.clip_high)
-        channel.sub_(intensity.mean).div_(max(intensity.std, 1e-8))
+        for part in _along_memory(channel):
+            part.clamp_(intensity.clip_low, intensity.clip_high)
+            part.sub_(intensity.mean).div_(max(intensity.std, 1e-8))
         return
-    inside = (
-        channel != 0 if intensity.scheme == "zscore_nonzero" else torch.ones_like(channel, dtype=torch.bool)
-    )
-    values = channel[inside]
-    if values.numel():
-        channel.sub_(values.mean()).div_(values.std(correction=0).clamp_min(1e-8))
-        channel[~inside] = 0
+    nonzero = intensity.scheme == "zscore_nonzero"
+    parts = _along_memory(channel)
+    count = sum(int(torch.count_nonzero(part)) for part in parts) if nonzero else channel.numel()
+    if not count:
+        return
+    mean = sum(float(part.sum(dtype=torch.float64)) for part in parts) / count
+    squares = 0.0
+    for part in parts:
+        deviations = part[part != 0].double() if nonzero else part.double()
+        squares += float(deviations.sub_(mean).square_().sum())
+    std = max(float(np.float32(math.sqrt(squares / count))), 1e-8)
+    for part in parts:
+        outside = part == 0 if nonzero else None
+        part.sub_(mean).div_(std)
+        if outside is not None:
+            part.masked_fill_(outside, 0)
+
+
+def _along_memory(volume: torch.Tensor) -> list[torch.Tensor]:
+    """Return the parts of a volume `(I, J, K)` along its slowest axis, each small enough for the processor's cache."""
+    slow = max(range(3), key=lambda axis: (volume.shape[axis] > 1, volume.stride(axis)))
+    length = max(1, _PART // max(1, volume.numel() // max(1, volume.shape[slow])))
+    return list(volume.split(length, dim=slow))
 
 
 def not_zero(image: torch.Tensor) -> torch.Tensor:
@@ -147,7 +209,7 @@ def preprocess_chain(
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
         LoadCased(keys, rules),
-        Orientationd(keys, axcodes=plan.orientation, labels=None),
+        OrientInPlaced(keys, axcodes=plan.orientation, labels=None),
     ]
     if plan.crop_nonzero:
         steps.append(CropForegroundd(keys, source_key="image", select_fn=not_zero, allow_smaller=True))
