@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from medunet.inference.stream import open_stream
 from monai.transforms.compose import Compose
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -22,6 +21,7 @@ from medunet.imaging.volumes import write_mask
 from medunet.inference.backend import Backend, TorchBackend
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
+from medunet.inference.stream import open_stream
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName

@@ -15,6 +15,8 @@ from medunet.base.threads import map_threads, slices
 Mask = NDArray[np.bool_]  # (I, J, K)
 Box = tuple[slice, ...]
 
+_SLAB_VOXELS = 1 << 22  # processed together, in one thread
+
 
 def bounding_box(mask: Mask, margin_voxels: Sequence[int] = (0, 0, 0)) -> Box | None:
     """Return the bounding box of a mask, extended by a margin within the volume; None if the mask is empty."""
@@ -57,9 +59,7 @@ def apply_in_box(
     return result
 
 
-def apply_in_slabs(
-    mask: Mask, operation: Callable[[Mask], Mask], reach_voxels: int, *, slab_voxels: int = 1 << 22
-) -> Mask:
+def apply_in_slabs(mask: Mask, operation: Callable[[Mask], Mask], reach_voxels: int) -> Mask:
     """Return the result of `operation` applied to slabs along a mask's first axis, in threads.
 
     The operation must keep the shape of its input, and its result at a voxel must not depend on slices that are
@@ -74,5 +74,5 @@ def apply_in_slabs(
         result[part] = changed[part.start - start : part.stop - start]
 
     # Slabs of four times the reach, so that extending them adds no more than half to the work.
-    map_threads(apply, slices(mask.shape[0], max(1, slab_voxels // per_slice, 4 * reach_voxels)))
+    map_threads(apply, slices(mask.shape[0], max(1, _SLAB_VOXELS // per_slice, 4 * reach_voxels)))
     return result

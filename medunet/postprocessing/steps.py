@@ -3,8 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from medunet.base.errors import InputError
 from medunet.imaging.components import find_components, largest_component, remove_small_components
 from medunet.postprocessing.boxes import Mask, apply_in_box

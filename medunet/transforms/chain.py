@@ -4,7 +4,6 @@ Files are loaded by `medunet.imaging.volumes`. Orientation and cropping are MONA
 that a prediction is mapped back to the scan's grid by the exact inverse.
 """
 
-import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from monai.transforms.post.dictionary import Invertd
 from monai.transforms.spatial.dictionary import Orientationd, Resized, Spacingd
 from monai.transforms.transform import MapTransform
 from monai.transforms.utility.dictionary import EnsureTyped
+from numpy.typing import NDArray
 
 from medunet.base.errors import DataError, MedunetError
+from medunet.base.threads import map_threads, slices
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.label_rules import LabelRules
@@ -27,6 +28,7 @@ from medunet.records.plan import Intensity, Plan
 from medunet.transforms.resampling import ResampleToPland
 
 _PART = 1 << 20  # voxels that are normalised together
+_SLICES = 16  # flipped together
 
 
 class LoadCased(MapTransform):
@@ -79,7 +81,7 @@ class OrientInPlaced(Orientationd):
             oriented = self.ornt_transform(empty)
             steps = np.rint(np.linalg.solve(volume.affine.numpy(), oriented.affine.numpy()))[:3, :3]
             array = volume.as_tensor()
-            for channel in array:
+            for channel in array.numpy():
                 flip_in_place(channel, np.flatnonzero((steps < 0).any(axis=1)).tolist())
             array = array.permute(0, *(1 + np.abs(steps).argmax(axis=0)).tolist())
             turned = MetaTensor(array, meta=oriented.meta)
@@ -88,21 +90,23 @@ class OrientInPlaced(Orientationd):
         return case
 
 
-def flip_in_place(volume: torch.Tensor, axes: Sequence[int]) -> None:
+def flip_in_place(volume: NDArray[Any], axes: Sequence[int]) -> None:
     """Flip axes of a volume `(I, J, K)` in place, slice by slice along its slowest axis."""
-    if not axes:
-        return
-    slow = max(range(3), key=lambda axis: (volume.shape[axis] > 1, volume.stride(axis)))
-    within = [axis - (axis > slow) for axis in axes if axis != slow]
-    slices = volume.unbind(slow)
-    if slow not in axes:
-        for part in slices:
-            part.copy_(part.flip(within))
-        return
-    for part, other in zip(slices[: (len(slices) + 1) // 2], reversed(slices), strict=False):
-        flipped = part.flip(within)
-        part.copy_(other.flip(within))
-        other.copy_(flipped)
+    slow = _slowest_axis(volume)
+    frames = np.moveaxis(volume, slow, 0)
+    flip = tuple(slice(None, None, -1 if axis in axes else 1) for axis in range(3) if axis != slow)
+
+    def turn(part: slice) -> None:
+        for number in range(part.start, part.stop):
+            flipped = frames[number][flip].copy(order="K")
+            if slow in axes:
+                frames[number] = frames[-1 - number][flip]
+                frames[-1 - number] = flipped
+            else:
+                frames[number] = flipped
+
+    if axes:
+        map_threads(turn, slices((len(frames) + 1) // 2 if slow in axes else len(frames), _SLICES))
 
 
 class NormaliseIntensityd(MapTransform):
@@ -122,36 +126,50 @@ class NormaliseIntensityd(MapTransform):
 
 def normalise(channel: torch.Tensor, intensity: Intensity) -> None:
     """Normalise one float32 channel `(I, J, K)` in place; statistics are summed in float64."""
+    parts = _along_memory(channel.numpy())
     if intensity.scheme == "ct":
         assert intensity.mean is not None
         assert intensity.std is not None
-        for part in _along_memory(channel):
-            part.clamp_(intensity.clip_low, intensity.clip_high)
-            part.sub_(intensity.mean).div_(max(intensity.std, 1e-8))
+        low, high = intensity.clip_low, intensity.clip_high
+        mean, std = np.float32(intensity.mean), np.float32(max(intensity.std, 1e-8))
+
+        def clip(part: NDArray[np.float32]) -> None:
+            np.clip(part, low, high, out=part)
+            np.divide(np.subtract(part, mean, out=part), std, out=part)
+
+        map_threads(clip, parts)
         return
     nonzero = intensity.scheme == "zscore_nonzero"
-    parts = _along_memory(channel)
-    count = sum(int(torch.count_nonzero(part)) for part in parts) if nonzero else channel.numel()
+    count = sum(map_threads(np.count_nonzero, parts)) if nonzero else channel.numel()
     if not count:
         return
-    mean = sum(float(part.sum(dtype=torch.float64)) for part in parts) / count
-    squares = 0.0
-    for part in parts:
-        deviations = part[part != 0].double() if nonzero else part.double()
-        squares += float(deviations.sub_(mean).square_().sum())
-    std = max(float(np.float32(math.sqrt(squares / count))), 1e-8)
-    for part in parts:
+    mean = np.float64(sum(map_threads(lambda part: part.sum(dtype=np.float64), parts)) / count)
+
+    def sum_squares(part: NDArray[np.float32]) -> np.float64:
+        deviations = part - mean  # float64
+        return np.square(deviations, out=deviations).sum(where=part != 0 if nonzero else True)
+
+    std = np.float32(max(np.sqrt(sum(map_threads(sum_squares, parts)) / count), 1e-8))
+
+    def scale(part: NDArray[np.float32]) -> None:
         outside = part == 0 if nonzero else None
-        part.sub_(mean).div_(std)
+        np.divide(np.subtract(part, np.float32(mean), out=part), std, out=part)
         if outside is not None:
-            part.masked_fill_(outside, 0)
+            part[outside] = 0
+
+    map_threads(scale, parts)
 
 
-def _along_memory(volume: torch.Tensor) -> list[torch.Tensor]:
-    """Return the parts of a volume `(I, J, K)` along its slowest axis, each small enough for the processor's cache."""
-    slow = max(range(3), key=lambda axis: (volume.shape[axis] > 1, volume.stride(axis)))
-    length = max(1, _PART // max(1, volume.numel() // max(1, volume.shape[slow])))
-    return list(volume.split(length, dim=slow))
+def _slowest_axis(volume: NDArray[Any]) -> int:
+    """Return the axis along which neighbours are furthest apart in memory."""
+    return max(range(3), key=lambda axis: (volume.shape[axis] > 1, abs(volume.strides[axis])))
+
+
+def _along_memory(volume: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the parts of a volume `(I, J, K)` along its slowest axis, small enough for the processor's cache."""
+    frames = np.moveaxis(volume, _slowest_axis(volume), 0)
+    length = max(1, _PART // max(1, frames[:1].size))
+    return [frames[part] for part in slices(len(frames), length)]
 
 
 def not_zero(image: torch.Tensor) -> torch.Tensor:
