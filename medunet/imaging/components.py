@@ -1,38 +1,181 @@
-"""Connected components of a 3D mask, with face (6), face and edge (18) or full (26) connectivity."""
+"""Connected components of a 3D mask, with face (6), face and edge (18) or full (26) connectivity.
 
+Masks are stored as runs: stretches of voxels along the axis that is contiguous in memory. Runs are found in slabs and
+connected as a graph, which takes much less time and memory than a map of component numbers.
+"""
+
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
+
+from medunet.base.threads import map_threads, slices
 
 Connectivity = Literal[6, 18, 26]
+Mask = NDArray[np.bool_]
 
 _RANKS = {6: 1, 18: 2, 26: 3}  # number of axes along which a neighbour may differ
+_ROWS_AFTER = ((0, 1), (1, -1), (1, 0), (1, 1))  # neighbours of a row that come after it in memory
+_SLAB_VOXELS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Components:
+    """The components of a mask `(I, J, K)`, numbered from 0.
+
+    `sizes[n]` is the number of voxels of component n. The runs are in the order of memory: run r is
+    `starts[r]:stops[r]` of the flattened mask, and belongs to component `numbers[r]`.
+    """
+
+    shape: tuple[int, ...]  # of the mask in the order of memory: transposed if `is_transposed`
+    is_transposed: bool  # whether the runs are along the first axis of the mask
+    starts: NDArray[np.integer]
+    stops: NDArray[np.integer]
+    numbers: NDArray[np.integer]
+    sizes: NDArray[np.integer]
+
+    def select(self, chosen: NDArray[np.bool_]) -> Mask:
+        """Return the mask of the components n for which `chosen[n]` is true."""
+        runs = chosen[self.numbers]
+        steps = np.zeros(math.prod(self.shape) + 1, np.int8)
+        steps[self.starts[runs]] += 1
+        steps[self.stops[runs]] -= 1  # where another run may start, in the next row
+        np.cumsum(steps, dtype=np.int8, out=steps)
+        mask = steps[:-1].view(bool).reshape(self.shape)
+        return mask.T if self.is_transposed else mask
+
+    def largest(self) -> NDArray[np.bool_]:
+        """Choose the largest component, the first in array order if several are equally large."""
+        largest = self.sizes == self.sizes.max(initial=0)
+        if np.count_nonzero(largest) > 1:
+            runs = np.flatnonzero(largest[self.numbers])
+            places = np.unravel_index(self.starts[runs], self.shape)
+            shape = self.shape
+            if self.is_transposed:
+                places, shape = places[::-1], shape[::-1]
+            first = runs[np.argmin(np.ravel_multi_index(places, shape))]
+            largest = np.arange(self.sizes.size) == self.numbers[first]
+        return largest
+
+    def touching(self, other: Mask) -> NDArray[np.bool_]:
+        """Choose the components that have a voxel in common with another mask of the same shape."""
+        chosen = np.zeros(self.sizes.size, bool)
+        frame = other.T if self.is_transposed else other
+        depth = _depth(self.shape)
+        for part in slices(self.shape[0], depth):
+            start, stop = (edge * math.prod(self.shape[1:]) for edge in (part.start, part.stop))
+            runs = slice(*np.searchsorted(self.starts, (start, stop)))
+            # Number of the other's voxels before each voxel of the slab.
+            counts = np.zeros(stop - start + 1, np.int32)
+            np.cumsum(frame[part].ravel(), dtype=np.int32, out=counts[1:])
+            common = counts[self.stops[runs] - start] > counts[self.starts[runs] - start]
+            chosen[self.numbers[runs][common]] = True
+        return chosen
+
+
+def find_components(mask: Mask, connectivity: Connectivity = 26) -> Components:
+    """Find the connected components of a mask `(I, J, K)`."""
+    is_transposed = abs(mask.strides[0]) < abs(mask.strides[2])
+    frame = mask.T if is_transposed else mask
+    shape = frame.shape
+    starts, stops = _find_runs(frame)
+    numbers = _connect(starts, stops, shape, _RANKS[connectivity])
+    starts, stops = (_unpad(places, shape) for places in (starts, stops))
+    sizes = np.bincount(numbers, weights=stops - starts).astype(np.int64)  # float64 counts them exactly
+    return Components(shape, is_transposed, starts, stops, numbers, sizes)
+
+
+def _depth(shape: tuple[int, ...]) -> int:
+    """Return the number of slices along the first axis that are processed together."""
+    return max(1, _SLAB_VOXELS // max(1, math.prod(shape[1:])))
+
+
+def _find_runs(frame: Mask) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Return the start and stop of each run in the flattened mask, padded by a voxel behind each row and column.
+
+    Padding keeps runs of neighbouring rows apart, and rows of neighbouring slices.
+    """
+    padded = (frame.shape[1] + 1, frame.shape[2] + 1)
+    dtype = np.int32 if (frame.shape[0] + 2) * math.prod(padded) < 2**31 else np.int64
+
+    def find(part: slice) -> NDArray[np.integer]:
+        depth = part.stop - part.start
+        flat = np.zeros(depth * math.prod(padded) + 1, bool)
+        flat[1:].reshape(depth, *padded)[:, :-1, :-1] = frame[part]
+        return np.flatnonzero(flat[1:] != flat[:-1]).astype(dtype) + dtype(part.start * math.prod(padded))
+
+    edges = map_threads(find, slices(frame.shape[0], _depth(frame.shape)))
+    joined = np.concatenate(edges) if edges else np.zeros(0, dtype)
+    return np.ascontiguousarray(joined[::2]), np.ascontiguousarray(joined[1::2])
+
+
+def _unpad(places: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
+    """Return the places in the flattened mask of places in the padded one."""
+    rows, along = np.divmod(places, shape[2] + 1)
+    rows -= rows // (shape[1] + 1)
+    return rows.astype(np.int64) * shape[2] + along
+
+
+def _connect(
+    starts: NDArray[np.integer], stops: NDArray[np.integer], shape: tuple[int, ...], rank: int
+) -> NDArray[np.integer]:
+    """Return the component of each run, numbered from 0."""
+    numbers = np.arange(starts.size, dtype=np.int32)
+    for steps in _ROWS_AFTER:
+        num_steps = sum(map(abs, steps))
+        if num_steps > rank:
+            continue
+        slack = 1 if num_steps < rank else 0  # whether a neighbour may also differ along the rows
+        shift = (steps[0] * (shape[1] + 1) + steps[1]) * (shape[2] + 1)
+        first = np.searchsorted(stops, starts + starts.dtype.type(shift - slack), side="right")
+        counts = np.searchsorted(starts, stops + stops.dtype.type(shift + slack), side="left") - first
+        total = int(counts.sum())
+        if not total:
+            continue
+        runs = np.repeat(np.arange(starts.size, dtype=np.int32), counts)
+        others = np.repeat((first - np.cumsum(counts) + counts).astype(np.int32), counts)
+        others += np.arange(total, dtype=np.int32)
+        numbers = _merge(numbers, runs, others)
+    return numbers
+
+
+def _merge(
+    numbers: NDArray[np.integer], runs: NDArray[np.integer], others: NDArray[np.integer]
+) -> NDArray[np.integer]:
+    """Return the components of runs after each of `runs` is connected with that of `others`."""
+    size = int(numbers.max()) + 1
+    pairs = numbers[runs], numbers[others]
+    graph = sparse.coo_matrix((np.ones(runs.size, bool), pairs), shape=(size, size))
+    _, merged = sparse.csgraph.connected_components(graph, directed=False)
+    return merged[numbers]
 
 
 def label_components(
-    mask: NDArray[np.bool_], connectivity: Connectivity = 26
+    mask: Mask, connectivity: Connectivity = 26
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Label the connected components of a mask `(I, J, K)`, numbered from 1 in array order.
 
     Returns the map of component numbers, 0 outside, and the components' sizes in voxels: `sizes[n - 1]` is the size
     of component n.
     """
-    labels, _ = ndimage.label(mask, structure=ndimage.generate_binary_structure(3, _RANKS[connectivity]))
-    return labels, np.bincount(labels.ravel(order="K"))[1:]
+    labels, count = ndimage.label(mask, structure=ndimage.generate_binary_structure(3, _RANKS[connectivity]))
+    sizes = np.zeros(count + 1, np.int64)
+    for part in slices(labels.shape[0], _depth(labels.shape)):
+        found = np.bincount(labels[part].ravel())
+        sizes[: found.size] += found
+    return labels, sizes[1:]
 
 
-def largest_component(mask: NDArray[np.bool_], connectivity: Connectivity = 26) -> NDArray[np.bool_]:
+def largest_component(mask: Mask, connectivity: Connectivity = 26) -> Mask:
     """Return the mask of the largest component, the first in array order if several are equally large."""
-    labels, sizes = label_components(mask, connectivity)
-    return labels == 1 + np.argmax(sizes) if sizes.size else np.zeros_like(mask)
+    components = find_components(mask, connectivity)
+    return components.select(components.largest())
 
 
-def remove_small_components(
-    mask: NDArray[np.bool_], min_voxels: int, connectivity: Connectivity = 26
-) -> NDArray[np.bool_]:
+def remove_small_components(mask: Mask, min_voxels: int, connectivity: Connectivity = 26) -> Mask:
     """Return the mask without the components of fewer than `min_voxels` voxels."""
-    labels, sizes = label_components(mask, connectivity)
-    keep = np.concatenate([[False], sizes >= min_voxels])
-    return keep[labels]
+    components = find_components(mask, connectivity)
+    return components.select(components.sizes >= min_voxels)

@@ -9,9 +9,11 @@ import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
+from medunet.base.threads import map_threads, slices
 from medunet.imaging.geometry import Affine, spacing_of
 
 PIXELS = "px"
+_PART = 1 << 22  # voxels that are rescaled together
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,23 @@ class StoredVoxels:
 
     def values(self, dtype: Any = np.float32) -> NDArray[Any]:
         """Return the values as `dtype`, rescaled in float64."""
-        scaled = self.array
-        if self.is_scaled:
-            with np.errstate(over="ignore", invalid="ignore"):
-                scaled = apply_read_scaling(scaled, np.float64(self.slope), np.float64(self.intercept))
-        with np.errstate(over="ignore"):  # values out of the type's range become infinite
-            return scaled.astype(dtype, order="K", copy=False)
+        if not self.is_scaled and self.array.dtype == dtype:
+            return self.array
+        values = np.empty_like(self.array, dtype=dtype)
+        flat, stored = values.ravel(order="K"), self.array.ravel(order="K")
+        assert np.may_share_memory(flat, values) or not flat.size, "a dense array is flattened without a copy"
+        slope, intercept = np.float64(self.slope), np.float64(self.intercept)
+
+        def convert(part: slice) -> None:
+            with np.errstate(
+                over="ignore", invalid="ignore"
+            ):  # values out of the type's range become infinite
+                flat[part] = (
+                    apply_read_scaling(stored[part], slope, intercept) if self.is_scaled else stored[part]
+                )
+
+        map_threads(convert, slices(flat.size, _PART))
+        return values
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,13 @@ def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
 def join_channels(volumes: Iterable[tuple[Volume, int]], *, resample: bool = False) -> Volume:
     """Join files that were read, each with its number of channels, to one scan; see `read_channels`.
 
+    The channels of a single file are not copied. Those of several are, one after the other, so that an iterable
+    which does not keep its volumes needs little more memory than the scan.
+
     Raises:
         DataError: the files are on different grids, or have more or fewer frames than channels.
     """
-    frames: list[NDArray[np.float32]] = []
+    files: list[NDArray[np.float32]] = []  # (C, I, J, K)
     first: Header | None = None
     for volume, num_wanted in volumes:
         path = volume.header.path
@@ -143,10 +146,21 @@ def join_channels(volumes: Iterable[tuple[Volume, int]], *, resample: bool = Fal
             resampled = [resample_image(array[..., n], volume.affine, *onto) for n in range(num_wanted)]
             array = np.stack(resampled, axis=-1)
         first = first or volume.header
-        frames.extend(array[..., index] for index in range(num_wanted))
+        files.append(np.moveaxis(array, 3, 0))
+        del volume, array
     if first is None:
         raise DataError("no image is listed for this case")
-    return Volume(np.stack(frames), replace(first, shape=first.shape[:3]))
+    if len(files) == 1:
+        channels = np.require(files[0], requirements="W")
+    else:
+        num_channels = sum(map(len, files))
+        channels = np.moveaxis(np.empty((*files[0].shape[1:], num_channels), np.float32, order="F"), 3, 0)
+        end = 0
+        while files:
+            part = files.pop(0)
+            channels[end : end + len(part)] = part
+            end += len(part)
+    return Volume(channels, replace(first, shape=first.shape[:3]))
 
 
 def share_grid(paths: Sequence[Path]) -> bool:

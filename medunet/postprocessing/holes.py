@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medunet.imaging.components import label_components
+from medunet.imaging.components import find_components
 from medunet.postprocessing.boxes import Mask, apply_in_box
 
 
@@ -12,13 +12,17 @@ def fill_holes(mask: Mask) -> Mask:
     A tunnel, or a cavity that the volume's border cuts, is not a hole. A volume of one slice is processed in 2D. The
     result equals SimpleITK's BinaryFillhole with its default connectivity.
     """
-    open_axes = [axis for axis, size in enumerate(mask.shape) if size > 1]
+    pads = [int(size > 1) for size in mask.shape]
 
     def fill(frame: Mask) -> Mask:
-        background, _ = label_components(~frame, connectivity=6)
-        faces = [np.unique(np.take(background, (0, -1), axis=axis)) for axis in open_axes]
-        outside = np.zeros(background.max() + 1, dtype=bool)
-        outside[np.concatenate([[0], *faces])] = True  # 0 is the mask itself
-        return frame | ~outside[background]
+        # With background all around, that of the outside is one component: that of the first voxel.
+        background = np.ones([size + 2 * pad for size, pad in zip(frame.shape, pads, strict=True)], bool)
+        inner = tuple(slice(pad, pad + size) for size, pad in zip(frame.shape, pads, strict=True))
+        np.logical_not(frame, out=background[inner])
+        components = find_components(background, connectivity=6)
+        is_outside = np.zeros(components.sizes.size, bool)
+        if background.any():
+            is_outside[components.numbers[0]] = True
+        return ~components.select(is_outside)[inner]
 
     return apply_in_box(mask, fill, margin_voxels=(0, 0, 0))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medunet.postprocessing.boxes import Mask, apply_in_box
+from medunet.postprocessing.boxes import Mask, apply_in_box, apply_in_slabs
 
 SLACK = 1 + 1e-6  # tolerance: with a spacing of 0.7 mm in 32-bit floats, 3 voxels must count as within 2.1 mm
 
@@ -63,6 +63,10 @@ def close_mask(mask: Mask, radius_mm: float, spacing_mm: Sequence[float]) -> Mas
 
 def _spread(mask: Mask, ball: Mask) -> Mask:
     """Return the dilation of a mask by a ball, within the mask's array."""
+    return apply_in_slabs(mask, lambda slab: _spread_slab(slab, ball), ball_reach(ball)[0])
+
+
+def _spread_slab(mask: Mask, ball: Mask) -> Mask:
     reach_i, reach_j, reach_k = ball_reach(ball)
     half_lengths = ball[:, :, reach_k:].sum(axis=2) - 1  # of the ball's line segment at each (i, j); -1: none
     thick = np.ascontiguousarray(mask)
@@ -74,13 +78,13 @@ def _spread(mask: Mask, ball: Mask) -> Mask:
             thick[:, :, :-1] |= thinner[:, :, 1:]
         packed = np.packbits(thick, axis=2)
         for i, j in np.argwhere(half_lengths == half_length) - (reach_i, reach_j):
-            to_i, from_i = _shifted(int(i), mask.shape[0])
-            to_j, from_j = _shifted(int(j), mask.shape[1])
+            to_i, from_i = shifted(int(i), mask.shape[0])
+            to_j, from_j = shifted(int(j), mask.shape[1])
             dilated[to_i, to_j] |= packed[from_i, from_j]
     return np.unpackbits(dilated, axis=2, count=mask.shape[2]).astype(bool)
 
 
-def _shifted(offset: int, size: int) -> tuple[slice, slice]:
+def shifted(offset: int, size: int) -> tuple[slice, slice]:
     """Return the target and source slices of an axis for a shift by `offset` voxels."""
     shared = max(size - abs(offset), 0)
     to_start, from_start = max(offset, 0), max(-offset, 0)

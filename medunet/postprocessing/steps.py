@@ -3,10 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from medunet.base.errors import InputError
-from medunet.imaging.components import label_components, largest_component, remove_small_components
+from medunet.imaging.components import find_components, largest_component, remove_small_components
 from medunet.postprocessing.boxes import Mask, apply_in_box
 from medunet.postprocessing.holes import fill_holes
 from medunet.postprocessing.morphology import SLACK, close_mask, dilate, erode, open_mask
@@ -21,6 +19,12 @@ _BY_SIZE_MM = {
     "median_mm": smooth_median,
     "gaussian_mm": smooth_gaussian,
 }
+_GROWING = ("closing_mm", "dilation_mm", "fill_holes", "median_mm", "gaussian_mm")
+
+
+def can_grow(step: PostprocessStep) -> bool:
+    """Return whether a step can add voxels to a mask."""
+    return any(getattr(step, key) is not None for key in _GROWING)
 
 
 def check_steps(
@@ -62,5 +66,5 @@ def apply_step(mask: Mask, step: PostprocessStep, spacing_mm: Sequence[float]) -
 
 def keep_touching(mask: Mask, other: Mask) -> Mask:
     """Return the components of a mask `(I, J, K)` that touch another mask by a face, edge or corner."""
-    components, _ = label_components(mask | other)
-    return mask & np.isin(components, np.unique(components[other]))
+    components = find_components(mask | other)
+    return mask & components.select(components.touching(other))

@@ -10,14 +10,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from medunet.postprocessing.boxes import Mask, bounding_box
+from medunet.base.threads import map_threads, slices
+from medunet.postprocessing.boxes import Box, Mask, bounding_box
 from medunet.postprocessing.morphology import ball_reach, make_ball
-from medunet.postprocessing.steps import apply_step, check_steps, keep_touching
+from medunet.postprocessing.steps import apply_step, can_grow, check_steps, keep_touching
 from medunet.records.config import PostprocessStep
 
 LabelMap = NDArray[np.uint8]  # (I, J, K)
 Targets = Mapping[str, tuple[int, ...]]
+
+_SLAB_VOXELS = 1 << 22
+_FEW = 8  # values, for which comparing takes less time than a lookup table
 
 
 def tidy_labels(
@@ -40,39 +45,95 @@ def tidy_labels(
     """
     check_steps(postprocess, targets)
     result = label_map.copy(order="K")
+    boxes = _find_boxes(result)
     for name in written_values:
         if steps := postprocess.get(name, ()):
-            _process_target(result, name, targets, written_values, steps, spacing_mm)
+            _process_target(result, boxes, name, targets, written_values, steps, spacing_mm)
     return result
 
 
 def _process_target(
     label_map: LabelMap,
+    boxes: dict[int, Box],
     name: str,
     targets: Targets,
     written_values: Mapping[str, int],
     steps: Sequence[PostprocessStep],
     spacing_mm: Sequence[float],
 ) -> None:
-    """Apply one target's steps to the label map in place, within the box that they can affect."""
-    margin = _growth_voxels(steps, spacing_mm, label_map.shape)
-    box = bounding_box(_has_label(label_map, targets[name]), margin)
-    if box is None:
+    """Apply one target's steps to the label map in place, within the box that they can affect.
+
+    `boxes` has a box around all voxels of each value, and is kept up to date.
+    """
+    around = _join([boxes[value] for value in targets[name] if value in boxes])
+    if not around:
         return
+    margin = _growth_voxels(steps, spacing_mm, label_map.shape)
+    inner = bounding_box(_has_label(label_map[around], targets[name]))
+    if inner is None:
+        return
+    box = tuple(
+        slice(max(whole.start + part.start - voxels, 0), min(whole.start + part.stop + voxels, size))
+        for whole, part, voxels, size in zip(around, inner, margin, label_map.shape, strict=True)
+    )
     window = label_map[box]
     before = _has_label(window, targets[name])
-    allowed = before | _has_label(window, _free_values(name, targets))
+    grows = any(map(can_grow, steps))
+    allowed = before | _has_label(window, _free_values(name, targets)) if grows else before
     mask = before
     for step in steps:
         if step.inside is None:
-            mask = apply_step(mask, step, spacing_mm) & allowed
+            mask = apply_step(mask, step, spacing_mm)
+            if can_grow(step):
+                mask &= allowed
         else:
             other = _has_label(window, targets[step.inside])
             overlap = set(targets[name]) & set(targets[step.inside])
             mask = mask & other if overlap else keep_touching(mask, other)
-    lost = before & ~mask
-    window[lost] = _replacement_values(name, targets, written_values)[window[lost]]
-    window[mask & ~before] = written_values[name]
+    replacement = _replacement_values(name, targets, written_values)
+    written = {written_values[name], *replacement[list(targets[name])].tolist()}
+    _replace(window, before & ~mask, replacement)
+    if grows:
+        window[mask & ~before] = written_values[name]
+    for value in written:
+        boxes[value] = _join([box, boxes.get(value, box)])
+
+
+def _find_boxes(label_map: LabelMap) -> dict[int, Box]:
+    """Return the bounding box of each value above 0."""
+    # SciPy goes along the last axis, which should be contiguous.
+    is_transposed = label_map.strides[0] < label_map.strides[-1]
+    frame = label_map.T if is_transposed else label_map
+    length = max(1, _SLAB_VOXELS // max(1, frame[:1].size))
+
+    def find(part: slice) -> dict[int, Box]:
+        found = enumerate(ndimage.find_objects(frame[part]), start=1)
+        return {
+            value: (slice(part.start + box[0].start, part.start + box[0].stop), *box[1:])
+            for value, box in found
+            if box is not None
+        }
+
+    boxes: dict[int, Box] = {}
+    for found in map_threads(find, slices(frame.shape[0], length)):
+        for value, box in found.items():
+            boxes[value] = _join([box, boxes.get(value, box)])
+    return {value: box[::-1] if is_transposed else box for value, box in boxes.items()}
+
+
+def _join(boxes: Sequence[Box]) -> Box:
+    """Return the smallest box around all boxes; none around no box."""
+    return tuple(
+        slice(min(side.start for side in sides), max(side.stop for side in sides))
+        for sides in zip(*boxes, strict=True)
+    )
+
+
+def _replace(label_map: LabelMap, mask: Mask, replacement: LabelMap) -> None:
+    """Replace the values of a mask's voxels by those of a lookup table, in place."""
+    if (box := bounding_box(mask)) is not None:
+        lost = mask[box]
+        label_map[box][lost] = replacement[label_map[box][lost]]
 
 
 def _growth_voxels(
@@ -85,6 +146,11 @@ def _growth_voxels(
 
 
 def _has_label(label_map: LabelMap, values: Sequence[int]) -> Mask:
+    if len(values) <= _FEW:
+        mask = np.zeros_like(label_map, dtype=bool)
+        for value in values:
+            mask |= label_map == value
+        return mask
     table = np.zeros(256, dtype=bool)
     table[list(values)] = True
     return table[label_map]

@@ -4,7 +4,7 @@ Files are loaded by `medunet.imaging.volumes`. Orientation and cropping are MONA
 that a prediction is mapped back to the scan's grid by the exact inverse.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,25 @@ from monai.transforms.post.dictionary import Invertd
 from monai.transforms.spatial.dictionary import Orientationd, Resized, Spacingd
 from monai.transforms.transform import MapTransform
 from monai.transforms.utility.dictionary import EnsureTyped
+from numpy.typing import NDArray
 
 from medunet.base.errors import DataError, MedunetError
+from medunet.base.threads import map_threads, slices
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.label_rules import LabelRules
 from medunet.records.plan import Intensity, Plan
 from medunet.transforms.resampling import ResampleToPland
 
+_PART = 1 << 20  # voxels that are normalised together
+_SLICES = 16  # flipped together
+
 
 class LoadCased(MapTransform):
     """Read "image" (list of channel paths) and "label" (path) into MetaTensors `(C, I, J, K)` with affines.
 
-    A function "read" reads the image instead. It is called here, so that nothing else keeps the array it returns.
+    A function "read" reads the image instead. It is called here, so that nothing else keeps the array it returns,
+    which later steps change in place.
     """
 
     def __init__(self, keys: list[str], rules: LabelRules | None = None) -> None:
@@ -41,11 +47,12 @@ class LoadCased(MapTransform):
         path = case["image"][0]
         read = case.pop("read", None)
         image = read() if read else read_channels(case["image"], resample=case["resample"])
-        if not np.isfinite(image.array).all():
-            raise DataError("has NaN or infinite voxels", where=path.name, hint="Export the scan again.")
         # One colour of a stained 2D picture may be empty; an empty channel of a scan is a failed export.
         channels = [image.array] if image.header.is_picture else list(image.array)
-        if any(channel.min() == channel.max() for channel in channels):
+        ranges = np.array([(channel.min(), channel.max()) for channel in channels])
+        if not np.isfinite(ranges).all():
+            raise DataError("has NaN or infinite voxels", where=path.name, hint="Export the scan again.")
+        if (ranges[:, 0] == ranges[:, 1]).any():
             raise DataError("all voxels have the same value", where=path.name, hint="Export the scan again.")
         case["image"] = MetaTensor(torch.from_numpy(image.array), affine=torch.from_numpy(image.affine))
         if "label" in self.keys:
@@ -58,6 +65,48 @@ class LoadCased(MapTransform):
             meta = {"file": name, "values": label_values(array)}
             case["label"] = MetaTensor(array, affine=torch.from_numpy(image.affine), meta=meta)
         return case
+
+
+class OrientInPlaced(Orientationd):
+    """MONAI's `Orientationd`, but axes are flipped in place, without a second array.
+
+    MONAI orients a tensor without voxels, from which the affine and what the inverse needs are taken.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        case = dict(data)
+        for key in self.keys:
+            volume = case[key]
+            empty = MetaTensor(volume.as_tensor().to("meta"), meta=volume.meta)
+            oriented = self.ornt_transform(empty)
+            steps = np.rint(np.linalg.solve(volume.affine.numpy(), oriented.affine.numpy()))[:3, :3]
+            array = volume.as_tensor()
+            for channel in array.numpy():
+                flip_in_place(channel, np.flatnonzero((steps < 0).any(axis=1)).tolist())
+            array = array.permute(0, *(1 + np.abs(steps).argmax(axis=0)).tolist())
+            turned = MetaTensor(array, meta=oriented.meta)
+            turned.applied_operations = oriented.applied_operations
+            case[key] = turned
+        return case
+
+
+def flip_in_place(volume: NDArray[Any], axes: Sequence[int]) -> None:
+    """Flip axes of a volume `(I, J, K)` in place, slice by slice along its slowest axis."""
+    slow = _slowest_axis(volume)
+    frames = np.moveaxis(volume, slow, 0)
+    flip = tuple(slice(None, None, -1 if axis in axes else 1) for axis in range(3) if axis != slow)
+
+    def turn(part: slice) -> None:
+        for number in range(part.start, part.stop):
+            flipped = frames[number][flip].copy(order="K")
+            if slow in axes:
+                frames[number] = frames[-1 - number][flip]
+                frames[-1 - number] = flipped
+            else:
+                frames[number] = flipped
+
+    if axes:
+        map_threads(turn, slices((len(frames) + 1) // 2 if slow in axes else len(frames), _SLICES))
 
 
 class NormaliseIntensityd(MapTransform):
@@ -76,20 +125,51 @@ class NormaliseIntensityd(MapTransform):
 
 
 def normalise(channel: torch.Tensor, intensity: Intensity) -> None:
-    """Normalise one float32 channel `(I, J, K)` in place."""
+    """Normalise one float32 channel `(I, J, K)` in place; statistics are summed in float64."""
+    parts = _along_memory(channel.numpy())
     if intensity.scheme == "ct":
         assert intensity.mean is not None
         assert intensity.std is not None
-        channel.clamp_(intensity.clip_low, intensity.clip_high)
-        channel.sub_(intensity.mean).div_(max(intensity.std, 1e-8))
+        low, high = intensity.clip_low, intensity.clip_high
+        mean, std = np.float32(intensity.mean), np.float32(max(intensity.std, 1e-8))
+
+        def clip(part: NDArray[np.float32]) -> None:
+            np.clip(part, low, high, out=part)
+            np.divide(np.subtract(part, mean, out=part), std, out=part)
+
+        map_threads(clip, parts)
         return
-    inside = (
-        channel != 0 if intensity.scheme == "zscore_nonzero" else torch.ones_like(channel, dtype=torch.bool)
-    )
-    values = channel[inside]
-    if values.numel():
-        channel.sub_(values.mean()).div_(values.std(correction=0).clamp_min(1e-8))
-        channel[~inside] = 0
+    nonzero = intensity.scheme == "zscore_nonzero"
+    count = sum(map_threads(np.count_nonzero, parts)) if nonzero else channel.numel()
+    if not count:
+        return
+    mean = np.float64(sum(map_threads(lambda part: part.sum(dtype=np.float64), parts)) / count)
+
+    def sum_squares(part: NDArray[np.float32]) -> np.float64:
+        deviations = part - mean  # float64
+        return np.square(deviations, out=deviations).sum(where=part != 0 if nonzero else True)
+
+    std = np.float32(max(np.sqrt(sum(map_threads(sum_squares, parts)) / count), 1e-8))
+
+    def scale(part: NDArray[np.float32]) -> None:
+        outside = part == 0 if nonzero else None
+        np.divide(np.subtract(part, np.float32(mean), out=part), std, out=part)
+        if outside is not None:
+            part[outside] = 0
+
+    map_threads(scale, parts)
+
+
+def _slowest_axis(volume: NDArray[Any]) -> int:
+    """Return the axis along which neighbours are furthest apart in memory."""
+    return max(range(3), key=lambda axis: (volume.shape[axis] > 1, abs(volume.strides[axis])))
+
+
+def _along_memory(volume: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the parts of a volume `(I, J, K)` along its slowest axis, small enough for the processor's cache."""
+    frames = np.moveaxis(volume, _slowest_axis(volume), 0)
+    length = max(1, _PART // max(1, frames[:1].size))
+    return [frames[part] for part in slices(len(frames), length)]
 
 
 def not_zero(image: torch.Tensor) -> torch.Tensor:
@@ -147,7 +227,7 @@ def preprocess_chain(
     keys = ["image", "label"] if with_label else ["image"]
     steps: list[Any] = [
         LoadCased(keys, rules),
-        Orientationd(keys, axcodes=plan.orientation, labels=None),
+        OrientInPlaced(keys, axcodes=plan.orientation, labels=None),
     ]
     if plan.crop_nonzero:
         steps.append(CropForegroundd(keys, source_key="image", select_fn=not_zero, allow_smaller=True))

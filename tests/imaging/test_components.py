@@ -1,9 +1,21 @@
 """Components of masks: connectivity, sizes, what is kept."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import ndimage
 
-from medunet.imaging.components import label_components, largest_component, remove_small_components
+from medunet.imaging import components
+from medunet.imaging.components import (
+    find_components,
+    label_components,
+    largest_component,
+    remove_small_components,
+)
 
 
 @pytest.fixture
@@ -49,3 +61,49 @@ def test_empty_mask_and_fortran_order(touching: np.ndarray) -> None:
     assert not largest_component(empty).any()
     assert not remove_small_components(empty, 1).any()
     assert np.array_equal(largest_component(np.asfortranarray(touching)), largest_component(touching))
+
+
+def number_components(mask: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
+    """SciPy's map of component numbers, and their sizes."""
+    labels, _ = ndimage.label(mask, ndimage.generate_binary_structure(3, {6: 1, 18: 2, 26: 3}[connectivity]))
+    return labels, np.bincount(labels.ravel())[1:]
+
+
+@given(
+    arrays(bool, array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=8)),
+    st.sampled_from([6, 18, 26]),
+    st.sampled_from([lambda mask: mask, np.asfortranarray, lambda mask: np.pad(mask, 1)[1:-1, 1:-1, 1:-1]]),
+    st.sampled_from([1, 40, 1 << 22]),
+)
+@settings(max_examples=80, deadline=None)
+def test_runs_equal_scipys_components(mask, connectivity, lay_out, slab_voxels) -> None:
+    labels, sizes = number_components(mask, connectivity)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(components, "_SLAB_VOXELS", slab_voxels)
+        found = find_components(lay_out(mask), connectivity)
+        assert sorted(found.sizes) == sorted(sizes)
+        if sizes.size:
+            assert np.array_equal(found.select(found.largest()), labels == 1 + np.argmax(sizes))
+        for least in (1, 2, 5):
+            small = np.concatenate([[False], sizes >= least])[labels]
+            assert np.array_equal(remove_small_components(lay_out(mask), least, connectivity), small)
+        other = np.random.default_rng(mask.sum()).random(mask.shape) < 0.1
+        touched = found.select(found.touching(lay_out(other)))
+        assert np.array_equal(touched, np.isin(labels, np.unique(labels[other & mask])) & mask)
+        assert [each.tolist() for each in label_components(mask, connectivity)] == [
+            labels.tolist(),
+            sizes.tolist(),
+        ]
+
+
+def test_a_long_body_takes_little_more_memory_than_its_masks() -> None:
+    mask = np.zeros((60, 200, 300), bool)
+    mask[5:55, 20:180] = True
+    mask[::9, ::7, ::50] = True
+    tracemalloc.start()
+    kept = largest_component(mask)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    labels, sizes = number_components(mask, 26)
+    assert np.array_equal(kept, labels == 1 + np.argmax(sizes))
+    assert peak < 4 * mask.nbytes  # a map of numbers and its counting take 12 times as much

@@ -1,6 +1,9 @@
 """The reader and writer against nibabel and SimpleITK: geometry to the last bit, faults named."""
 
+import errno
 import gzip
+import subprocess
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +11,9 @@ import pytest
 import SimpleITK as sitk
 
 from medunet.base.errors import DataError, InputError
+from medunet.imaging import nifti
 from medunet.imaging.geometry import axis_codes, corner_displacement_mm, shear_degrees
+from medunet.imaging.nifti import write_volume
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volume import StoredVoxels
 from medunet.imaging.volumes import read_channels, read_header, read_label, read_volume, write_mask
@@ -199,3 +204,63 @@ def test_geometry_measures():
     sheared = np.eye(4)
     sheared[0, 2] = np.tan(np.deg2rad(10))
     assert shear_degrees(sheared) == pytest.approx(10)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64", ">i2", ">f4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+def test_a_volume_is_written_byte_for_byte_as_by_nibabel(tmp_path, monkeypatch, dtype, order, name):
+    monkeypatch.setattr(nifti, "_SLAB_BYTES", 300)  # several slabs, the last one smaller
+    monkeypatch.setattr(nifti, "_BLOCK", 256)
+    array = np.random.default_rng(1).integers(0, 200, SHAPE).astype(dtype, order=order)
+    write_volume(tmp_path / name, array, oblique_affine())
+    image = nib.Nifti1Image(array, oblique_affine())
+    image.header.set_xyzt_units("mm")
+    image.set_sform(oblique_affine(), 1)
+    image.set_qform(oblique_affine(), 1, strip_shears=True)
+    nib.save(image, tmp_path / "theirs.nii")
+    written = (tmp_path / name).read_bytes()
+    unpacked = gzip.decompress(written) if name.endswith(".gz") else written
+    assert unpacked == (tmp_path / "theirs.nii").read_bytes()
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / name))).T, array)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_mask_is_compressed_to_the_same_bytes_by_any_number_of_threads(tmp_path, monkeypatch, order):
+    mask = np.zeros((64, 80, 900), np.uint8, order=order)
+    mask[9:50, 20:60, 100:800] = np.random.default_rng(0).integers(0, 3, (41, 40, 700))
+    scan = read_header(write_scan(tmp_path / "scan.nii.gz", np.zeros(mask.shape, np.int16)))
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        write_mask(tmp_path / f"{threads}.nii.gz", mask, scan)
+    written = (tmp_path / "1.nii.gz").read_bytes()
+    assert (tmp_path / "2.nii.gz").read_bytes() == (tmp_path / "5.nii.gz").read_bytes() == written
+    assert written[:8] == b"\x1f\x8b\x08\x00\x00\x00\x00\x00"  # no name, no time
+    subprocess.run(["gzip", "-t", tmp_path / "1.nii.gz"], check=True)
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "theirs.nii.gz")
+    assert len(written) < (tmp_path / "theirs.nii.gz").stat().st_size
+    assert np.array_equal(np.asarray(nib.load(tmp_path / "1.nii.gz").dataobj), mask)
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "1.nii.gz"))).T, mask)
+
+
+def test_a_mask_is_written_without_a_second_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr(nifti, "_SLAB_BYTES", 1 << 20)
+    mask = np.zeros((200, 300, 400), np.uint8)
+    scan = read_header(write_scan(tmp_path / "scan.nii.gz", np.zeros(mask.shape, np.int8)))
+    tracemalloc.start()
+    write_mask(tmp_path / "mask.nii.gz", mask, scan)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak > mask.nbytes / 1000  # what is allocated is seen
+    assert peak < mask.nbytes / 2
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def fill_up(*args, **keys):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    scan = read_header(write_scan(tmp_path / "scan.nii.gz"))
+    monkeypatch.setattr(nifti.igzip_threaded._ThreadedGzipWriter, "write", fill_up)
+    with pytest.raises(InputError, match="No space left"):
+        write_mask(tmp_path / "mask.nii.gz", np.zeros(SHAPE, np.uint8), scan)
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]

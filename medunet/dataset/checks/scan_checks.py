@@ -4,7 +4,7 @@ The checks are those of `medunet check`: each file is decoded once, and the voxe
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,29 +60,42 @@ class CheckedScan:
         files = dict.fromkeys(self.images)
         for path in files:
             channels = [name for name, image in by_channel.items() if image == path]
-            found, opened = read_file(self.case, path, path.name, channels, self.description)
-            faults += found
-            if opened is None:
-                continue
-            header, stored = opened.header, opened.stored
-            found, one = check_image(
-                self.case, path.name, channels, header, stored, self.description, hashed=len(files) > 1
-            )
-            faults += found
-            if not any(fault.severity == "error" and not FAULT_KINDS[fault.code].usable for fault in faults):
-                faults += self._compare_intensities(channels, stored, header)
-                if not volumes:
-                    faults += self._compare_spacing(header)
-            facts.append(one)
-            if not self._refused(faults):
-                volumes.append((Volume(stored.values(), header), len(channels)))
+            self._read_file(path, channels, faults, facts, volumes, hashed=len(files) > 1)
         faults += compare_files(self.case, facts, None)
         case = Case(id=self.case, patient=self.case, images={}, split="unlabelled")
         faults += check_duplicates([CaseFacts(case, tuple(facts))], [])
         self.faults = [replace(fault, accepted=self._reason(fault)) for fault in faults]
         if refused := self._refused(faults):
             raise DataError(" ".join(map(fault_text, refused)))
-        return join_channels(volumes, resample=self.resample)
+        return join_channels(_handed_over(volumes), resample=self.resample)
+
+    def _read_file(
+        self,
+        path: Path,
+        channels: list[str],
+        faults: list[Fault],
+        facts: list[VolumeFacts],
+        volumes: list[tuple[Volume, int]],
+        *,
+        hashed: bool,
+    ) -> None:
+        """Read and check one file and add what was found; only its values are kept, not the stored voxels."""
+        found, opened = read_file(self.case, path, path.name, channels, self.description)
+        faults += found
+        if opened is None:
+            return
+        header, stored = opened.header, opened.stored
+        found, one = check_image(
+            self.case, path.name, channels, header, stored, self.description, hashed=hashed
+        )
+        faults += found
+        if not any(fault.severity == "error" and not FAULT_KINDS[fault.code].usable for fault in faults):
+            faults += self._compare_intensities(channels, stored, header)
+            if not volumes:
+                faults += self._compare_spacing(header)
+        facts.append(one)
+        if not self._refused(faults):
+            volumes.append((Volume(stored.values(), header), len(channels)))
 
     def _refused(self, faults: Sequence[Fault]) -> list[Fault]:
         return [fault for fault in faults if fault.severity == "error" and not self._reason(fault)]
@@ -143,6 +156,12 @@ class CheckedScan:
                 )
                 faults.append(make_fault("N027", self.case, name, measured, expected=expected))
         return faults
+
+
+def _handed_over(volumes: list[tuple[Volume, int]]) -> Iterator[tuple[Volume, int]]:
+    """Yield the volumes without keeping them."""
+    while volumes:
+        yield volumes.pop(0)
 
 
 def fault_text(fault: Fault) -> str:
