@@ -1,12 +1,12 @@
 """A trained model for prediction: network, plan and labels, loaded from a folder of safetensors and JSON files."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from medunet.inference.stream import open_stream
 from monai.transforms.compose import Compose
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -18,10 +18,13 @@ from medunet.compute.devices import Precision
 from medunet.compute.workloads import to_channels_last
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
-from medunet.imaging.volumes import write_mask
+from medunet.imaging.volumes import read_header, write_mask
 from medunet.inference.backend import Backend, TorchBackend
+from medunet.inference.memory import CaseMemory, Way
+from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
+from medunet.inference.stream import open_stream
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
@@ -53,6 +56,12 @@ class Model:
     backend: Backend
     chain: Compose
     weights: WeightsName = "best"
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
+
+    @cached_property
+    def memory(self) -> CaseMemory:
+        """The memory that predicting a scan takes."""
+        return CaseMemory(self.card.plan, self.card.description, self.backend, self.budget)
 
     @property
     def weights_sha256(self) -> str:
@@ -142,13 +151,43 @@ class Model:
             raise DataError(
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
+        self._require_room(image_paths)
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
         return prepare_scan(self.chain, image_paths, read)
 
+    def _require_room(self, image_paths: list[Path]) -> None:
+        try:
+            headers = [read_header(path) for path in dict.fromkeys(image_paths)]
+        except DataError:  # reading it says why, with the fault's code
+            return
+        if all(len(header.shape) >= 3 for header in headers):
+            self.memory.require_room(headers, self.card.inference)
+
     def compute(self, prepared: Prepared, config: InferenceConfig) -> NDArray[np.uint8]:
-        """Return the label map `(I, J, K)` on the scan's grid, before postprocessing."""
+        """Return the label map `(I, J, K)` on the scan's grid, before postprocessing.
+
+        With less memory, fewer windows are computed together; see `medunet.inference.memory`.
+
+        Raises:
+            DataError: there is not enough memory for any way, or logits are NaN or infinite.
+        """
+
+        def run(way: Way) -> NDArray[np.uint8]:
+            return self._compute(prepared, config, way)
+
+        grid, in_slabs = prepared.image.shape[1:], prepared.placement is not None
+        return self.memory.compute(prepared.shape, grid, config, run, in_slabs=in_slabs)
+
+    def _compute(self, prepared: Prepared, config: InferenceConfig, way: Way) -> NDArray[np.uint8]:
         description, placement = self.card.description, prepared.placement
-        stream = open_stream(self.backend, prepared.image.as_tensor(), self.card.plan, config)
+        stream = open_stream(
+            self.backend,
+            prepared.image.as_tensor(),
+            self.card.plan,
+            config,
+            batch=way.batch,
+            accumulate_on=self.backend.device if way.sums_on_card else torch.device("cpu"),
+        )
         if placement is not None:
             return restore_labels(stream.slabs(), stream.axis, placement, description)
         logits = torch.cat([slab.logits.cpu() for slab in stream.slabs()], 1).movedim(1, 1 + stream.axis)
