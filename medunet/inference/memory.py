@@ -34,9 +34,10 @@ _FLOAT = 4  # bytes
 _BATCHES = (4, 2, 1)
 _BATCH_VOXELS = 2**18  # of the windows that a CPU computes together: more are not faster
 _OTHER_BYTES = 50_000_000  # of libraries' own, and of small arrays
-# Peak memory of feature maps relative to the tensors alive: of PyTorch on a CPU with oneDNN's copies (measured; the
-# C library's heap has gaps), of OpenVINO (measured), and of a card with cuDNN's workspaces.
-_ON_CPU, _IN_OPENVINO, _ON_CARD = 1.6, 1.0, 2.0
+_KEPT_LOGITS = 2  # windows of one value throughout, such as air
+# Peak memory of feature maps. On a CPU relative to the tensors alive and oneDNN's copies, as measured for PyTorch
+# (the C library's heap has gaps) and OpenVINO (without logits); on a card with cuDNN's workspaces.
+_ON_CPU, _IN_OPENVINO, _ON_CARD = 1.6, 0.9, 2.0
 _HALF = 0.6  # of half precision relative to float32
 _BLOCK_BYTES, _BLOCK_BYTES_ON_CARD = 1_000_000, 12_000_000  # of each class where a block of labels is decided
 _SLICES_OF_2D = 8  # that the stream of a 2D network holds
@@ -167,17 +168,19 @@ class CaseMemory:
         axis = plan.slice_axis if plan.dimensions == 2 else max(range(3), key=lambda number: grid[number])
         length, section = grid[axis], math.prod(grid) // grid[axis]
         depth = min(length, _SLICES_OF_2D if plan.dimensions == 2 else plan.output_size[axis])
-        kept = 2 + max(1, math.ceil(length / min(shape[:3])))  # slices between two of the scan, at most
+        pairs = zip(sorted(grid), sorted(shape[:3]), strict=True)
+        kept = 2 + max(math.ceil(fine / coarse) for fine, coarse in pairs)  # slices between two of the scan
         output = num_outputs * math.prod(plan.output_size) * _FLOAT
-        window = num_inputs * math.prod(plan.patch_size) * _FLOAT + output * (2 if config.mirror else 1)
+        num_logits = _KEPT_LOGITS + (self.backend.name == "openvino") + (way.batch if config.mirror else 0)
+        windows = num_logits * output + way.batch * num_inputs * math.prod(plan.patch_size) * _FLOAT
         blocks = num_outputs * (_BLOCK_BYTES_ON_CARD if way.sums_on_card else _BLOCK_BYTES)
         sums = (num_outputs * (depth + min(kept, length)) + 2 * depth) * section * _FLOAT + blocks
         parts = [
             Part("predict", "feature maps", self._features(way.batch), on_card),
-            Part("predict", f"windows ({way.batch} at a time)", way.batch * window + output, on_card),
+            Part("predict", "windows and their logits", windows, on_card),
             Part("predict", f"sums of {num_outputs} classes", sums, way.sums_on_card),
             Part("predict", "mask", math.prod(shape[:3])),
-            Part("predict", "other", _OTHER_BYTES + (way.batch * (window + output) if on_card else 0)),
+            Part("predict", "other", _OTHER_BYTES + (way.batch * output if on_card else 0)),
         ]
         if not in_slabs:
             everything = 3 * num_outputs * math.prod(grid) * _FLOAT
@@ -241,23 +244,25 @@ class CaseMemory:
         )
 
     def _features(self, batch: int) -> int:
-        """Return the peak of the feature maps of a batch, and of copies of the weights."""
+        """Return the peak of the feature maps of a batch, its logits among them; without those for OpenVINO."""
         half = _HALF if self.backend.precision in ("bf16", "fp16") else 1.0
-        live, weights = self._network
         if self.backend.device.type != "cpu":
-            return int(batch * live.tensors * _ON_CARD * half)
+            return int(batch * self._live.tensors * _ON_CARD * half)
         if self.backend.name == "openvino":
-            return int(live.tensors * _IN_OPENVINO * half)
-        return int(batch * live.with_copies * _ON_CPU * half) + weights
+            return int(self._live.with_copies * _IN_OPENVINO * half)
+        return int(batch * self._live.with_copies * _ON_CPU * half)
 
     @cached_property
-    def _network(self) -> tuple[LiveBytes, int]:
-        """The tensors of the network for one window, and the bytes of its weights."""
-        with torch.device("meta"):
-            network = build_network(self.plan, self.description).eval()
-        shape = (1, count_inputs(self.description, self.plan.context_slices), *self.plan.patch_size)
-        weights = sum(weight.numel() * _FLOAT for weight in network.parameters())
-        return count_live_bytes(network, shape), weights
+    def _live(self) -> LiveBytes:
+        """The tensors of the network for one window."""
+        try:
+            with torch.device("meta"):
+                network = build_network(self.plan, self.description).eval()
+        except RuntimeError:  # SwinUNETR computes with values while it is built
+            network = build_network(self.plan, self.description).eval().to("meta")
+        return count_live_bytes(
+            network, (1, count_inputs(self.description, self.plan.context_slices), *self.plan.patch_size)
+        )
 
 
 def network_grid(header: Header, plan: Plan) -> tuple[int, int, int]:
