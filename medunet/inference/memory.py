@@ -5,7 +5,8 @@ Reading, computing and finishing a scan come one after the other: the step that 
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeVar
@@ -120,16 +121,19 @@ class CaseMemory:
         most = 1 if self.backend.name == "openvino" else _BATCH_VOXELS // math.prod(self.plan.patch_size)
         return [Way(batch) for batch in _BATCHES if batch <= max(1, most)]
 
-    def require_room(self, headers: Sequence[Header], config: InferenceConfig) -> None:
-        """Check from headers alone that the way with the least memory fits, before anything is read.
+    @contextmanager
+    def room_for(self, headers: Sequence[Header], config: InferenceConfig) -> Iterator[None]:
+        """Hold the memory for a scan while it is read, from its headers alone; wait for that which others hold.
 
         Raises:
-            DataError: it does not fit; names the estimated and the free memory and the largest parts.
+            DataError: the way with the least memory does not fit; names the estimated and the free memory and the
+                largest parts.
         """
         least = self.estimate(headers, config, self.ways[-1])
         with self.budget.claim_first([least.main_bytes]) as place:
             if place is None:
                 raise self._too_large(least)
+            yield
 
     def estimate(self, headers: Sequence[Header], config: InferenceConfig, way: Way) -> Estimate:
         """Estimate the memory of reading, predicting and finishing a scan from the headers of its files."""

@@ -1,6 +1,7 @@
 """A trained model for prediction: network, plan and labels, loaded from a folder of safetensors and JSON files."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -77,12 +78,14 @@ class Model:
         precision: Precision,
         channels_last: bool = False,
         weights: WeightsName | None = None,
+        ram_gb: float | None = None,
     ) -> "Model":
         """Load a model folder; no code from it is executed.
 
         Args:
             weights: the best by validation, or the final ones; None: as configured in training (`inference.weights`),
                 for models before 0.5 the best.
+            ram_gb: the most memory of this process; None: what is free.
 
         Raises:
             InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device.
@@ -121,7 +124,8 @@ class Model:
         if channels_last:
             network = to_channels_last(network, card.plan.dimensions)
         chain = preprocess_chain(card.plan, with_label=False)
-        return cls(card, TorchBackend(network, device, precision, channels_last), chain, chosen)
+        backend = TorchBackend(network, device, precision, channels_last)
+        return cls(card, backend, chain, chosen, MemoryBudget(ram_gb))
 
     def check(
         self, case: str, image_paths: list[Path], *, accepted: Sequence[Accepted] = (), resample: bool = False
@@ -151,17 +155,18 @@ class Model:
             raise DataError(
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
-        self._require_room(image_paths)
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
-        return prepare_scan(self.chain, image_paths, read)
+        with self._room_for(image_paths):
+            return prepare_scan(self.chain, image_paths, read)
 
-    def _require_room(self, image_paths: list[Path]) -> None:
+    def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:
         try:
             headers = [read_header(path) for path in dict.fromkeys(image_paths)]
         except DataError:  # reading it says why, with the fault's code
-            return
-        if all(len(header.shape) >= 3 for header in headers):
-            self.memory.require_room(headers, self.card.inference)
+            return nullcontext()
+        if any(len(header.shape) < 3 for header in headers):
+            return nullcontext()
+        return self.memory.room_for(headers, self.card.inference)
 
     def compute(self, prepared: Prepared, config: InferenceConfig) -> NDArray[np.uint8]:
         """Return the label map `(I, J, K)` on the scan's grid, before postprocessing.
