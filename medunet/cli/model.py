@@ -116,6 +116,10 @@ def predict(
             "--allow-resample", help="Resample channels on different grids to the first one's grid."
         ),
     ] = False,
+    ram_gb: Annotated[
+        float | None,
+        typer.Option("--ram-gb", help="Most memory of the command in GB; default: what is free."),
+    ] = None,
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
     if not images and (model / "model.json").exists():
@@ -127,7 +131,7 @@ def predict(
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
-        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite))
+        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite, ram_gb=ram_gb))
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
@@ -148,5 +152,6 @@ def predict(
             weights=weights,
             accept=accept or (),
             allow_resample=allow_resample,
+            ram_gb=ram_gb,
         )
     )

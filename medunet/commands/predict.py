@@ -34,26 +34,31 @@ _MOST_NAMES = 20
 
 
 def run_predict(
-    run: Run, *, model: Path | None = None, fold: int | str | None = None, overwrite: bool = False
+    run: Run,
+    *,
+    model: Path | None = None,
+    fold: int | str | None = None,
+    overwrite: bool = False,
+    ram_gb: float | None = None,
 ) -> dict[str, str]:
     """Predict the held-out cases of a run and return the failed ones with their reasons.
 
     The model of every trained fold predicts the cases that it holds out, the last one the test cases too; folds that
     are not trained are named on the console. `fold` predicts those of one fold alone ("each": of every trained one).
-    With the `model` folder of another run, all cases are predicted.
+    With the `model` folder of another run, all cases are predicted. For `ram_gb`, see `Model.load`.
 
     Raises:
         InputError: No fold is trained, or a model was trained on some of these held-out cases, or on other channels.
     """
     if model is not None or fold not in (None, "each"):
-        return _predict_cases(run, model=model, fold=fold, overwrite=overwrite)
+        return _predict_cases(run, model=model, fold=fold, overwrite=overwrite, ram_gb=ram_gb)
     folds = list(trained_cards(run))
     if not folds:
         raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
     failed: dict[str, str] = {}
     for one in folds:
         is_last = one == folds[-1]
-        failed |= _predict_cases(run, fold=one, with_tests=is_last, overwrite=overwrite)
+        failed |= _predict_cases(run, fold=one, with_tests=is_last, overwrite=overwrite, ram_gb=ram_gb)
     if text := describe_untrained(run, folds, "predicted"):
         console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     return failed
@@ -66,6 +71,7 @@ def _predict_cases(
     fold: int | str | None = None,
     with_tests: bool = True,
     overwrite: bool = False,
+    ram_gb: float | None = None,
 ) -> dict[str, str]:
     """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases."""
     require_one_process()
@@ -92,6 +98,7 @@ def _predict_cases(
         precision=how.precision,
         channels_last=how.channels_last,
         weights=run.config.inference.weights,
+        ram_gb=ram_gb,
     )
     known = {case.id for case in cases} & set(loaded.card.training_cases)
     if model is None and known and not loaded.card.train_is_validation:
@@ -118,10 +125,11 @@ def predict_images(
     weights: WeightsName | None = None,
     accept: Sequence[str] = (),
     allow_resample: bool = False,
+    ram_gb: float | None = None,
 ) -> dict[str, str]:
     """Predict image files and folders, or the cases of one manifest.json, with a trained model.
 
-    Returns the failed cases with their reasons. For `weights`, see `Model.load`.
+    Returns the failed cases with their reasons. For `weights` and `ram_gb`, see `Model.load`.
 
     Args:
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
@@ -148,7 +156,12 @@ def predict_images(
     set_up_cpu(device)
     how = choose_prediction(card.plan, card.description, device, _go_on_in(out, card, device))
     model = Model.load(
-        folder, device=device, precision=how.precision, channels_last=how.channels_last, weights=weights
+        folder,
+        device=device,
+        precision=how.precision,
+        channels_last=how.channels_last,
+        weights=weights,
+        ram_gb=ram_gb,
     )
     failed = predict_scans(model, scans, out, card.inference, overwrite=overwrite)
     print_warnings([scan.case for scan in scans], accepted, out)

@@ -16,11 +16,12 @@ def free_memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + unused) / 1e9
-    _return_freed_memory()
+    return_freed_memory()
     return free_bytes() / 1e9
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
+    """Return freed memory that the C library holds to the system."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (

@@ -1,7 +1,9 @@
 """A trained model for prediction: network, plan and labels, loaded from a folder of safetensors and JSON files."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,10 @@ from medunet.compute.devices import Precision
 from medunet.compute.workloads import to_channels_last
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
-from medunet.imaging.volumes import write_mask
+from medunet.imaging.volumes import read_header, write_mask
 from medunet.inference.backend import Backend, TorchBackend
+from medunet.inference.memory import CaseMemory, Way
+from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
 from medunet.inference.stream import open_stream
@@ -53,6 +57,12 @@ class Model:
     backend: Backend
     chain: Compose
     weights: WeightsName = "best"
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
+
+    @cached_property
+    def memory(self) -> CaseMemory:
+        """The memory that predicting a scan takes."""
+        return CaseMemory(self.card.plan, self.card.description, self.backend, self.budget)
 
     @property
     def weights_sha256(self) -> str:
@@ -68,12 +78,14 @@ class Model:
         precision: Precision,
         channels_last: bool = False,
         weights: WeightsName | None = None,
+        ram_gb: float | None = None,
     ) -> "Model":
         """Load a model folder; no code from it is executed.
 
         Args:
             weights: the best by validation, or the final ones; None: as configured in training (`inference.weights`),
                 for models before 0.5 the best.
+            ram_gb: the most memory of this process; None: what is free.
 
         Raises:
             InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device.
@@ -112,7 +124,8 @@ class Model:
         if channels_last:
             network = to_channels_last(network, card.plan.dimensions)
         chain = preprocess_chain(card.plan, with_label=False)
-        return cls(card, TorchBackend(network, device, precision, channels_last), chain, chosen)
+        backend = TorchBackend(network, device, precision, channels_last)
+        return cls(card, backend, chain, chosen, MemoryBudget(ram_gb))
 
     def check(
         self, case: str, image_paths: list[Path], *, accepted: Sequence[Accepted] = (), resample: bool = False
@@ -143,12 +156,43 @@ class Model:
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
-        return prepare_scan(self.chain, image_paths, read)
+        with self._room_for(image_paths):
+            return prepare_scan(self.chain, image_paths, read)
+
+    def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:
+        try:
+            headers = [read_header(path) for path in dict.fromkeys(image_paths)]
+        except DataError:  # reading it says why, with the fault's code
+            return nullcontext()
+        if any(len(header.shape) < 3 for header in headers):
+            return nullcontext()
+        return self.memory.room_for(headers, self.card.inference)
 
     def compute(self, prepared: Prepared, config: InferenceConfig) -> NDArray[np.uint8]:
-        """Return the label map `(I, J, K)` on the scan's grid, before postprocessing."""
+        """Return the label map `(I, J, K)` on the scan's grid, before postprocessing.
+
+        With less memory, fewer windows are computed together; see `medunet.inference.memory`.
+
+        Raises:
+            DataError: there is not enough memory for any way, or logits are NaN or infinite.
+        """
+
+        def run(way: Way) -> NDArray[np.uint8]:
+            return self._compute(prepared, config, way)
+
+        grid, in_slabs = prepared.image.shape[1:], prepared.placement is not None
+        return self.memory.compute(prepared.shape, grid, config, run, in_slabs=in_slabs)
+
+    def _compute(self, prepared: Prepared, config: InferenceConfig, way: Way) -> NDArray[np.uint8]:
         description, placement = self.card.description, prepared.placement
-        stream = open_stream(self.backend, prepared.image.as_tensor(), self.card.plan, config)
+        stream = open_stream(
+            self.backend,
+            prepared.image.as_tensor(),
+            self.card.plan,
+            config,
+            batch=way.batch,
+            accumulate_on=self.backend.device if way.sums_on_card else torch.device("cpu"),
+        )
         if placement is not None:
             return restore_labels(stream.slabs(), stream.axis, placement, description)
         logits = torch.cat([slab.logits.cpu() for slab in stream.slabs()], 1).movedim(1, 1 + stream.axis)

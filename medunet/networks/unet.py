@@ -106,12 +106,15 @@ class UNet(nn.Module):
             else:
                 x = stage(x)
             skips.append(x)
+        skips.pop()
         outputs = []
         first_head = len(self.decoder) - len(self.heads)
         for i, (upsample, stage) in enumerate(zip(self.upsamplers, self.decoder, strict=True)):
             x = upsample(x)
-            skip = skips[-2 - i] if self.padded else _centre_crop(skips[-2 - i], x.shape[2:])
-            x = stage(torch.cat([x, skip], dim=1))
+            skip = skips.pop()
+            x = torch.cat([x, skip if self.padded else _centre_crop(skip, x.shape[2:])], dim=1)
+            del skip  # its memory is free while the stage computes
+            x = stage(x)
             is_last = i == len(self.decoder) - 1
             if i >= first_head and (self.training or is_last):
                 outputs.append(self.heads[i - first_head](x))

@@ -56,11 +56,11 @@ def test_done_cases_are_skipped_until_image_model_or_options_change(own_run: Run
 
 
 class Exhausted(torch.nn.Module):
-    """Finds no memory at its first scan; a card's and a computer's allocators word it so."""
+    """Finds no memory so many times; a card's and a computer's allocators word it so."""
 
-    def __init__(self, network: torch.nn.Module, error: Exception) -> None:
+    def __init__(self, network: torch.nn.Module, error: Exception, count: int) -> None:
         super().__init__()
-        self.network, self.errors = network, [error]
+        self.network, self.errors = network, [error] * count
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if self.errors:
@@ -78,7 +78,8 @@ class Exhausted(torch.nn.Module):
 )
 def test_a_scan_that_memory_does_not_suffice_for_is_named_and_the_others_go_on(own_run, tmp_path, error):
     model, scans, out = load(own_run), scans_of(own_run)[:2], tmp_path / "out"
-    short = replace(model, backend=TorchBackend(Exhausted(model.backend.network, error), CPU, "fp32"))
+    exhausted = Exhausted(model.backend.network, error, len(model.memory.ways))
+    short = replace(model, backend=TorchBackend(exhausted, CPU, "fp32"))
     failed = predict_scans(short, scans, out, InferenceConfig())
     assert failed == {scans[0].case: "memory ran out on cpu. Free memory."}
     assert not (out / scans[0].mask_name).exists()
