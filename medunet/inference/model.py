@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from medunet.inference.stream import open_stream
 from monai.transforms.compose import Compose
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -17,11 +16,11 @@ from medunet.base.files import hash_file
 from medunet.compute.devices import Precision
 from medunet.compute.workloads import to_channels_last
 from medunet.dataset.checks.scan_checks import CheckedScan
-from medunet.imaging.volume import Volume
-from medunet.imaging.volumes import write_mask
+from medunet.imaging.volume import Header, Volume
 from medunet.inference.backend import Backend, TorchBackend
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
+from medunet.inference.stream import WindowStream, open_stream
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
@@ -145,27 +144,38 @@ class Model:
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
         return prepare_scan(self.chain, image_paths, read)
 
-    def compute(self, prepared: Prepared, config: InferenceConfig) -> NDArray[np.uint8]:
-        """Return the label map `(I, J, K)` on the scan's grid, before postprocessing."""
+    def compute(
+        self,
+        prepared: Prepared,
+        config: InferenceConfig,
+        *,
+        on_window: Callable[[WindowStream], None] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Return the label map `(I, J, K)` on the scan's grid, before postprocessing.
+
+        `on_window` is called after each window, with the stream that counts them.
+        """
         description, placement = self.card.description, prepared.placement
         stream = open_stream(self.backend, prepared.image.as_tensor(), self.card.plan, config)
         if placement is not None:
-            return restore_labels(stream.slabs(), stream.axis, placement, description)
-        logits = torch.cat([slab.logits.cpu() for slab in stream.slabs()], 1).movedim(1, 1 + stream.axis)
+            return restore_labels(stream.slabs(on_window), stream.axis, placement, description)
+        logits = torch.cat([slab.logits.cpu() for slab in stream.slabs(on_window)], 1).movedim(
+            1, 1 + stream.axis
+        )
         probabilities = to_probabilities(logits, description, channel_axis=0)
         restored = restore_probabilities(probabilities, {"image": prepared.image}, self.chain)
         return to_label_map(restored, description).numpy()
 
-    def finish(
-        self, labels: NDArray[np.uint8], prepared: Prepared, config: InferenceConfig
-    ) -> NDArray[np.uint8]:
-        """Return a label map `(I, J, K)` on the scan's grid after the steps of `config.postprocess`."""
+    def finish(self, labels: NDArray[np.uint8], header: Header, config: InferenceConfig) -> NDArray[np.uint8]:
+        """Return a label map `(I, J, K)` on the scan's grid after the steps of `config.postprocess`.
+
+        `header` is the scan's.
+        """
         description = self.card.description
         if not config.postprocess:
             return labels
-        spacing_mm = prepared.header.spacing_mm
         return tidy_labels(
-            labels, description.targets, description.written_values, config.postprocess, spacing_mm
+            labels, description.targets, description.written_values, config.postprocess, header.spacing_mm
         )
 
     def predict(
@@ -187,18 +197,4 @@ class Model:
         config = config or self.card.inference
         channels = self.card.description.channels
         prepared = prepare_scan(self.chain, [Path("array")], lambda: volume_of(volume, affine, len(channels)))
-        return self.finish(self.compute(prepared, config), prepared, config)
-
-    def predict_file(
-        self,
-        image_paths: list[Path],
-        config: InferenceConfig,
-        path: Path,
-        *,
-        resample: bool = False,
-        read: Callable[[], Volume] | None = None,
-    ) -> None:
-        """Predict a scan's files, and write its mask with the geometry of the scan's header."""
-        prepared = self.prepare(image_paths, resample=resample, read=read)
-        mask = self.finish(self.compute(prepared, config), prepared, config)
-        write_mask(path, mask, prepared.header)
+        return self.finish(self.compute(prepared, config), prepared.header, config)

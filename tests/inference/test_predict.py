@@ -13,7 +13,8 @@ from medunet.base.files import read_json
 from medunet.inference.backend import TorchBackend
 from medunet.inference.given_scans import find_scans
 from medunet.inference.model import Model, read_card
-from medunet.inference.predict import Scan, predict_scans
+from medunet.inference.predict import predict_scans
+from medunet.inference.scan import Scan
 from medunet.inference.sliding_window import predict_probabilities, to_label_map
 from medunet.networks.unet import UNet
 from medunet.records.config import InferenceConfig, change_config
