@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from medunet.inference.stream import Slab
 from numpy.typing import NDArray
 
 from medunet.inference.placement import AxisPlacement, Placement
+from medunet.inference.stream import Slab
 from medunet.records.description import Description
 
 _ROWS, _SIDE = 16, 64  # voxels of a block on the scan's grid: along the stream's axis, and along the others
