@@ -92,7 +92,6 @@ class CaseBar:
     def advance(self) -> None:
         """Count a case as done."""
         self._num_done, self._part = self._num_done + 1, 0.0
-        self._show()
 
     def _show(self) -> None:
         done = min(self._num_done + self._part, self._num_cases)
