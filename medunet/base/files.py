@@ -13,7 +13,6 @@ from typing import Any
 
 from medunet.base.errors import InputError
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _PREFIX_BYTES = 100  # of a file's name in the name of its temporary file
 _UNFINISHED = re.compile(r"(\..+\.)[a-z0-9_]{8}(\.\w+)+", re.DOTALL)  # as `tempfile` names them
 
@@ -79,7 +78,7 @@ def dump_json(value: Any, *, indent: int = 2) -> str:
     """Return `value` as indented JSON; lists and objects that fit on one line are written on one line."""
 
     def render(item: Any, depth: int) -> str:
-        flat = _ENCODER.encode(item)
+        flat = json.dumps(item, ensure_ascii=False, allow_nan=False)
         if not isinstance(item, dict | list) or len(flat) + depth * indent <= 100:
             return flat
         pad, close = " " * indent * (depth + 1), " " * indent * depth

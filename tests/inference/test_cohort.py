@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from medunet.base.errors import InputError
 from medunet.base.files import read_json
 from medunet.base.threads import ThreadEndedError
 from medunet.imaging.nifti import write_volume
+from medunet.imaging.volumes import read_volume, write_mask
 from medunet.inference import cohort
 from medunet.inference.model import Model
 from medunet.inference.predict import predict_scans
@@ -53,7 +53,7 @@ def scans(tmp_path: Path) -> list[Scan]:
 
 
 def masks_in(folder: Path) -> dict[str, bytes]:
-    return {path.name: np.asarray(nib.load(path).dataobj).tobytes() for path in folder.glob("[!.]*.nii.gz")}
+    return {path.name: read_volume(path).array.tobytes() for path in folder.glob("[!.]*.nii.gz")}
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -221,7 +221,7 @@ def test_a_full_disk_ends_the_job_while_another_scan_computes(
 def test_stopped_by_the_user_the_mask_that_is_being_written_is_kept(
     model: Model, scans: list[Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, begun = cohort.write_mask, threading.Event()
+    write, begun = write_mask, threading.Event()
 
     def write_slowly(path: Path, *args: Any) -> None:
         begun.set()
@@ -300,7 +300,7 @@ def test_killed_at_any_moment_and_started_again_the_masks_are_those_of_an_undist
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock of the progress that only the test moves."""
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("medunet.base.progress.time.monotonic", lambda: now[0])
     return now
 
 
