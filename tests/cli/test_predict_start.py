@@ -8,7 +8,7 @@ from medunet.runs.run import Run
 
 HEAVY = (
     "SimpleITK", "blosc2", "highdicom", "jinja2", "lightning", "onnx", "openvino", "optuna", "ray", "sympy",
-    "tensorboard", "torch._dynamo", "medunet.training", "medunet.reporting", "medunet.scoring", "medunet.drawing",
+    "tensorboard", "torch._dynamo", "medunet.training", "medunet.reporting", "medunet.drawing",
 )  # fmt: skip
 START = f"""
 import sys
