@@ -1,5 +1,7 @@
-"""Progress bars on stderr, shown only if stderr is a terminal."""
+"""Progress bars on stderr, shown only if stderr is a terminal; long jobs log lines instead."""
 
+import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, TypeVar
 
@@ -17,6 +19,8 @@ from rich.progress import (
 from rich.progress import track as rich_track
 
 _Item = TypeVar("_Item")
+_log = logging.getLogger(__name__)
+_LINE_EVERY_S = 30.0
 
 
 def track(items: Sequence[_Item] | Iterable[_Item], what: str) -> Iterator[_Item]:
@@ -26,9 +30,12 @@ def track(items: Sequence[_Item] | Iterable[_Item], what: str) -> Iterator[_Item
 
 
 class PercentBar:
-    """A progress bar for a fraction from 0 to 1, followed by a text; it stays visible when it is stopped."""
+    """A progress bar for a fraction from 0 to 1, followed by a text.
 
-    def __init__(self, what: str) -> None:
+    It stays visible when it is stopped, unless it is `transient`.
+    """
+
+    def __init__(self, what: str, *, transient: bool = False) -> None:
         """Show the bar with the label `what`."""
         console = Console(stderr=True)
         self.is_shown = console.is_terminal
@@ -38,6 +45,7 @@ class PercentBar:
             TextColumn("{task.percentage:>3.0f}%  {task.description}"),
             TimeElapsedColumn(),
             console=console,
+            transient=transient,
             disable=not self.is_shown,
         )
         self._task = self._progress.add_task("", total=1.0)
@@ -45,11 +53,68 @@ class PercentBar:
 
     def update(self, done: float, text: str) -> None:
         """Set the fraction done and the text."""
-        self._progress.update(self._task, completed=done, description=text)
+        self._progress.update(self._task, completed=done, description=escape(text))
 
     def stop(self) -> None:
         """Stop updating the bar and leave it visible."""
         self._progress.stop()
+
+
+class CaseBar:
+    """Progress over cases that take seconds to minutes each: how many are done, which is in work, what is left.
+
+    A context manager: a bar on a terminal, which is removed at the end; otherwise a line is logged every half minute.
+    """
+
+    def __init__(self, what: str, num_cases: int) -> None:
+        """Prepare a bar with the label `what`."""
+        self._what, self._num_cases = what, num_cases
+        self._num_done, self._case, self._part = 0, "", 0.0
+
+    def __enter__(self) -> Self:
+        self._start = self._told = time.monotonic()
+        self._bar = PercentBar(self._what, transient=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, case: str) -> None:
+        """Name the case that is in work now."""
+        self._case, self._part = case, 0.0
+        self._show()
+
+    def update(self, part: float) -> None:
+        """Set how much of the case in work is done, from 0 to 1."""
+        self._part = part
+        self._show()
+
+    def advance(self) -> None:
+        """Count a case as done."""
+        self._num_done, self._part = self._num_done + 1, 0.0
+
+    def _show(self) -> None:
+        done = min(self._num_done + self._part, self._num_cases)
+        if self._bar.is_shown:
+            self._bar.update(done / max(1, self._num_cases), self._describe(done))
+        elif time.monotonic() - self._told >= _LINE_EVERY_S:
+            self._told = time.monotonic()
+            _log.info(f"{self._what}: {self._describe(done)}")
+
+    def _describe(self, done: float) -> str:
+        text = f"{self._num_done} of {self._num_cases} cases"
+        seconds = time.monotonic() - self._start
+        if done:
+            left_s = seconds / done * (self._num_cases - done)
+            text += f", {seconds / done:.3g} s a case, {describe_seconds(left_s)} left"
+        return f"{text}; now {self._case}"
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a time in words, such as "40 s", "12 min" or "3 h"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.0f} h"
 
 
 class ByteBar:

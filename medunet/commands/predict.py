@@ -28,7 +28,7 @@ from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_ca
 if TYPE_CHECKING:
     import torch
 
-    from medunet.inference.predict import Scan
+    from medunet.inference.scan import Scan
 
 _MOST_NAMES = 20
 
@@ -186,7 +186,7 @@ def _go_on_in(folder: Path, card: ModelCard, device: "torch.device", asked: str 
 
 def _scans_of(cases: Sequence[Case], manifest: Manifest, data_root: Path) -> list["Scan"]:
     """Return cases of a manifest as scans, with the faults that it accepts."""
-    from medunet.inference.predict import Scan
+    from medunet.inference.scan import Scan
 
     scans = []
     for case in cases:

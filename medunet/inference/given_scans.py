@@ -23,7 +23,7 @@ from medunet.dataset.layouts.folder_pairs import LABEL_SUFFIX
 from medunet.dataset.layouts.patterns import FilePattern, file_patterns, stem
 from medunet.imaging.volumes import read_header, share_grid
 from medunet.inference.given_files import list_files
-from medunet.inference.predict import Scan
+from medunet.inference.scan import Scan
 from medunet.records.description import Modality
 from medunet.records.model_card import ModelCard
 

@@ -18,20 +18,22 @@ from medunet.base.files import hash_file
 from medunet.compute.devices import Precision
 from medunet.compute.workloads import to_channels_last
 from medunet.dataset.checks.scan_checks import CheckedScan
-from medunet.imaging.volume import Volume
-from medunet.imaging.volumes import read_header, write_mask
+from medunet.imaging.volume import Header, Volume
+from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend, TorchBackend
 from medunet.inference.memory import CaseMemory, Way
 from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
-from medunet.inference.stream import open_stream
+from medunet.inference.stream import WindowStream, open_stream
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.manifest import Accepted
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.transforms.chain import preprocess_chain, restore_probabilities
+
+OnWindow = Callable[[WindowStream], None]
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -168,22 +170,31 @@ class Model:
             return nullcontext()
         return self.memory.room_for(headers, self.card.inference)
 
-    def compute(self, prepared: Prepared, config: InferenceConfig) -> NDArray[np.uint8]:
+    def compute(
+        self,
+        prepared: Prepared,
+        config: InferenceConfig,
+        *,
+        on_window: OnWindow | None = None,
+    ) -> NDArray[np.uint8]:
         """Return the label map `(I, J, K)` on the scan's grid, before postprocessing.
 
-        With less memory, fewer windows are computed together; see `medunet.inference.memory`.
+        With less memory, fewer windows are computed together; see `medunet.inference.memory`. `on_window` is called
+        after each window, with the stream that counts them.
 
         Raises:
             DataError: there is not enough memory for any way, or logits are NaN or infinite.
         """
 
         def run(way: Way) -> NDArray[np.uint8]:
-            return self._compute(prepared, config, way)
+            return self._compute(prepared, config, way, on_window)
 
         grid, in_slabs = prepared.image.shape[1:], prepared.placement is not None
         return self.memory.compute(prepared.shape, grid, config, run, in_slabs=in_slabs)
 
-    def _compute(self, prepared: Prepared, config: InferenceConfig, way: Way) -> NDArray[np.uint8]:
+    def _compute(
+        self, prepared: Prepared, config: InferenceConfig, way: Way, on_window: OnWindow | None
+    ) -> NDArray[np.uint8]:
         description, placement = self.card.description, prepared.placement
         stream = open_stream(
             self.backend,
@@ -194,22 +205,24 @@ class Model:
             accumulate_on=self.backend.device if way.sums_on_card else torch.device("cpu"),
         )
         if placement is not None:
-            return restore_labels(stream.slabs(), stream.axis, placement, description)
-        logits = torch.cat([slab.logits.cpu() for slab in stream.slabs()], 1).movedim(1, 1 + stream.axis)
+            return restore_labels(stream.slabs(on_window), stream.axis, placement, description)
+        logits = torch.cat([slab.logits.cpu() for slab in stream.slabs(on_window)], 1).movedim(
+            1, 1 + stream.axis
+        )
         probabilities = to_probabilities(logits, description, channel_axis=0)
         restored = restore_probabilities(probabilities, {"image": prepared.image}, self.chain)
         return to_label_map(restored, description).numpy()
 
-    def finish(
-        self, labels: NDArray[np.uint8], prepared: Prepared, config: InferenceConfig
-    ) -> NDArray[np.uint8]:
-        """Return a label map `(I, J, K)` on the scan's grid after the steps of `config.postprocess`."""
+    def finish(self, labels: NDArray[np.uint8], header: Header, config: InferenceConfig) -> NDArray[np.uint8]:
+        """Return a label map `(I, J, K)` on the scan's grid after the steps of `config.postprocess`.
+
+        `header` is the scan's.
+        """
         description = self.card.description
         if not config.postprocess:
             return labels
-        spacing_mm = prepared.header.spacing_mm
         return tidy_labels(
-            labels, description.targets, description.written_values, config.postprocess, spacing_mm
+            labels, description.targets, description.written_values, config.postprocess, header.spacing_mm
         )
 
     def predict(
@@ -231,18 +244,4 @@ class Model:
         config = config or self.card.inference
         channels = self.card.description.channels
         prepared = prepare_scan(self.chain, [Path("array")], lambda: volume_of(volume, affine, len(channels)))
-        return self.finish(self.compute(prepared, config), prepared, config)
-
-    def predict_file(
-        self,
-        image_paths: list[Path],
-        config: InferenceConfig,
-        path: Path,
-        *,
-        resample: bool = False,
-        read: Callable[[], Volume] | None = None,
-    ) -> None:
-        """Predict a scan's files, and write its mask with the geometry of the scan's header."""
-        prepared = self.prepare(image_paths, resample=resample, read=read)
-        mask = self.finish(self.compute(prepared, config), prepared, config)
-        write_mask(path, mask, prepared.header)
+        return self.finish(self.compute(prepared, config), prepared.header, config)

@@ -3,51 +3,31 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medunet.base.errors import DataError, InputError, MedunetError, is_out_of_memory
+from medunet.base.errors import InputError
 from medunet.base.files import remove_unfinished
 from medunet.base.lock import LockedError, hold
 from medunet.base.progress import track
-from medunet.imaging.volumes import mask_ending, share_grid
-from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, hash_images, why_again
+from medunet.inference.cohort import Cohort
+from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, why_again
 from medunet.inference.model import Model
+from medunet.inference.scan import Scan
 from medunet.records.config import InferenceConfig
-from medunet.records.fault import Fault
-from medunet.records.manifest import Accepted
 
 _log = logging.getLogger(__name__)
 _WAIT_S = 1.0  # for another process, before its cases are tried again
 
 
-@dataclass(frozen=True)
-class Scan:
-    """One case to predict: an id, and an image per channel in the model's order."""
-
-    case: str
-    images: list[Path]
-    resample: bool = False  # resample images to the grid of the first one
-    accepted: tuple[Accepted, ...] = ()  # faults that the user accepts
-    trouble: str = ""  # why the scan cannot be predicted, such as a channel without an image
-
-    @property
-    def is_resampled(self) -> bool:
-        """Whether an image is on another grid than the first one and is resampled to it."""
-        try:
-            return self.resample and not share_grid(self.images)
-        except DataError:  # reading it says why
-            return self.resample
-
-    @property
-    def mask_name(self) -> str:
-        """File name of the predicted mask."""
-        return f"{self.case}{mask_ending(self.images[0])}"
-
-
 def predict_scans(
-    model: Model, scans: Sequence[Scan], folder: Path, config: InferenceConfig, *, overwrite: bool = False
+    model: Model,
+    scans: Sequence[Scan],
+    folder: Path,
+    config: InferenceConfig,
+    *,
+    overwrite: bool = False,
+    ahead: bool | None = None,
 ) -> dict[str, str]:
     """Write `<case>.nii.gz` for every scan and `index.json`; return the failed cases with their reasons.
 
@@ -58,6 +38,11 @@ def predict_scans(
     so that an interrupted command can be resumed. Several processes may predict different cases into one folder at
     once.
 
+    Args:
+        overwrite: predict all cases again.
+        ahead: prepare the next scan while one computes, which takes the memory of another scan; None: on a GPU. The
+            last mask is always written meanwhile.
+
     Raises:
         InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels, or
             it cannot be written.
@@ -65,12 +50,16 @@ def predict_scans(
             cases that several folds hold out, these wait until the others are done.
     """
     failed: dict[str, str] = {}
+    if ahead is None:
+        ahead = (
+            model.backend.device.type != "cpu"
+        )  # there, a busy core slows the network by more than it gains
     waiting, is_told = list(scans), False
     while True:
         try:
             with hold(folder, "predict", [scan.case for scan in waiting], partly=True) as held:
                 mine = [scan for scan in waiting if scan.case in held]
-                failed |= _predict_alone(model, mine, folder, config, overwrite=overwrite)
+                failed |= _predict_alone(model, mine, folder, config, overwrite=overwrite, ahead=ahead)
         except LockedError as error:
             if len(waiting) == len(scans):
                 raise
@@ -85,42 +74,20 @@ def predict_scans(
 
 
 def _predict_alone(
-    model: Model, scans: Sequence[Scan], folder: Path, config: InferenceConfig, *, overwrite: bool
+    model: Model,
+    scans: Sequence[Scan],
+    folder: Path,
+    config: InferenceConfig,
+    *,
+    overwrite: bool,
+    ahead: bool,
 ) -> dict[str, str]:
     """Predict scans that no other process predicts into the folder; return the failed cases with their reasons."""
-    failed: dict[str, str] = {}
-    index = MaskIndex(folder, model.card.description)
-    done = index.read_cases()
+    done = MaskIndex(folder, model.card.description).read_cases()
     _refuse_other_files(scans, folder, done, overwrite=overwrite)
     remove_unfinished(folder / scan.mask_name for scan in scans)
     remaining, unchecked = (scans, set()) if overwrite else _remaining(model, scans, folder, config, done)
-    for scan in track(remaining, "Predict"):
-        path = folder / scan.mask_name
-        try:
-            if scan.trouble:
-                raise DataError(scan.trouble)
-            checked = model.check(scan.case, scan.images, accepted=scan.accepted, resample=scan.resample)
-            if scan.case in unchecked:
-                checked.read()
-                index.change({scan.case: {**done[scan.case], "faults": _fault_rows(checked.faults)}})
-                continue
-            making = describe_making(model, config, resample=scan.is_resampled)
-            entry = {"image_sha256": hash_images(scan.images), **making}
-            done[scan.case] = {"begun": True}  # marks an unfinished mask as written by medunet
-            index.change({scan.case: done[scan.case]}, drop=[scan.case])
-            start = time.monotonic()
-            model.predict_file(scan.images, config, path, read=checked.read)
-            entry["seconds"] = round(time.monotonic() - start, 2)
-            index.change({scan.case: {**entry, "faults": _fault_rows(checked.faults)}})
-        except InputError:  # not specific to the case: a full disk, or unusable options
-            raise
-        except Exception as error:  # continue with the other cases
-            failed[scan.case] = _reason(error, model)
-            if scan.case in done:
-                path.unlink(missing_ok=True)  # an old mask must not be mistaken for this scan's
-            index.change(failed={scan.case: failed[scan.case]}, drop=[scan.case])
-    index.change()  # also where nothing was left to predict
-    return failed
+    return Cohort(model, folder, config, done, unchecked, ahead=ahead).predict(remaining).failed
 
 
 def _remaining(
@@ -154,12 +121,6 @@ def _remaining(
     return remaining, unchecked
 
 
-def _fault_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:
-    """Return what the index keeps of a scan's faults."""
-    keys = ("code", "severity", "subject", "measured", "accepted")
-    return [{key: getattr(fault, key) for key in keys if getattr(fault, key)} for fault in faults]
-
-
 def _refuse_other_files(
     scans: Sequence[Scan], folder: Path, done: dict[str, Any], *, overwrite: bool
 ) -> None:
@@ -176,17 +137,3 @@ def _refuse_other_files(
             where=str(folder),
             hint="Choose another --out, or --overwrite to replace them.",
         )
-
-
-def _reason(error: BaseException, model: Model) -> str:
-    if is_out_of_memory(error):
-        hint = (
-            "Free memory" if model.backend.device.type == "cpu" else "Free memory there, or use --device cpu"
-        )
-        return f"memory ran out on {model.backend.device}. {hint}."
-    if isinstance(error, FileNotFoundError):
-        return f"{Path(str(error.filename)).name}: no such file"
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    first = (str(error).splitlines() or [""])[0]
-    return (first if isinstance(error, MedunetError) else first[:300]) or type(error).__name__

@@ -5,7 +5,7 @@ and the number of classes, and not on the volume's length. K logit channels; b, 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
 
@@ -90,8 +90,8 @@ class WindowStream:
         self.num_done = self.num_reused = 0
 
     @torch.no_grad()
-    def slabs(self) -> Iterator[Slab]:
-        """Yield the finished slices from the first to the last.
+    def slabs(self, on_window: "Callable[[WindowStream], None] | None" = None) -> Iterator[Slab]:
+        """Yield the finished slices from the first to the last; call `on_window` after each window.
 
         Raises:
             DataError: logits are NaN or infinite.
@@ -107,6 +107,8 @@ class WindowStream:
             sums.add(window, found.logits)
             self.num_done += 1
             self.num_reused += found.is_reused
+            if on_window:
+                on_window(self)
             del found  # so that a batch is freed before the next one is computed
         yield from self._finish(sums, self.shape[self.axis])
 

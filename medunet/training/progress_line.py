@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 
-from medunet.base.progress import PercentBar
+from medunet.base.progress import PercentBar, describe_seconds
 from medunet.training.module import SegmentationModule
 from medunet.training.validation import describe_unjudged, dice_text
 
@@ -79,13 +79,9 @@ def describe_remaining(spent_s: float, done: float, left: float) -> str:
     if done <= 0:
         return "remaining time not known yet"
     left_s = spent_s * left / done
-    if left_s < 99.5:
-        remaining = f"{left_s:.0f} s"
-    else:
-        remaining = f"{left_s / 60:.0f} min" if left_s < 99.5 * 60 else f"{left_s / 3600:.0f} h"
     end = datetime.now() + timedelta(seconds=left_s)
     return (
-        f"about {remaining} left, until {end:%H:%M}"
+        f"about {describe_seconds(left_s)} left, until {end:%H:%M}"
         + (end.date() > datetime.now().date()) * f" of {end:%d %b}"
     )
 

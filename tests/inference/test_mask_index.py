@@ -18,7 +18,8 @@ from medunet.base.lock import LockedError, hold
 from medunet.inference import mask_index
 from medunet.inference.given_scans import find_scans
 from medunet.inference.model import Model
-from medunet.inference.predict import Scan, predict_scans
+from medunet.inference.predict import predict_scans
+from medunet.inference.scan import Scan
 from medunet.records.config import InferenceConfig
 from medunet.runs.run import Run
 
@@ -127,17 +128,17 @@ def test_processes_share_a_folder_and_no_case(
     model: Model, scans: list[Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock belongs to its opening of the file, so that a second call in this process is as another process."""
-    predict_file = Model.predict_file
+    compute = Model.compute
 
-    def predict_meanwhile(self: Model, *args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(Model, "predict_file", predict_file)
+    def compute_meanwhile(self: Model, *args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(Model, "compute", compute)
         broken = Scan("broken", [tmp_path / "none.nii.gz"])
         assert list(predict_scans(model, [scans[1], broken], tmp_path / "out", OPTIONS)) == ["broken"]
         with pytest.raises(LockedError, match=f"`medunet predict` for {scans[0].case} is already running"):
             predict_scans(model, scans[:1], tmp_path / "out", OPTIONS)
-        predict_file(self, *args, **kwargs)
+        return compute(self, *args, **kwargs)
 
-    monkeypatch.setattr(Model, "predict_file", predict_meanwhile)
+    monkeypatch.setattr(Model, "compute", compute_meanwhile)
     assert predict_scans(model, scans[:1], tmp_path / "out", OPTIONS) == {}
     index = read_json(tmp_path / "out/index.json")
     assert {case: "begun" in entry for case, entry in index["cases"].items()} == dict.fromkeys(
@@ -177,6 +178,7 @@ def test_cases_that_two_folds_hold_out_wait_until_the_other_is_done(
 KILLED = """
 import os, sys, time
 from medunet.inference.predict import *
+from medunet.inference.scan import Scan
 import torch
 from medunet.inference.given_scans import find_scans
 from medunet.inference.model import Model, read_card

@@ -13,6 +13,8 @@ from torch import nn
 from medunet.imaging.nifti import write_volume
 from medunet.inference.backend import TorchBackend
 from medunet.inference.model import Model
+from medunet.inference.predict import predict_scans
+from medunet.inference.scan import Scan
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.model_card import ModelCard
@@ -91,7 +93,7 @@ def test_a_mask_overlays_its_scan_whatever_the_network_sees(tmp_path, tiny_plan:
     path, inside = write_scan(tmp_path)
     model = make_model(tiny_plan, {**changes, "slice_axis": axis}, "pairs", margin)
     assert model.card.plan.valid_margin == (margin,) * model.card.plan.dimensions
-    model.predict_file([path], InferenceConfig(), tmp_path / "mask.nii.gz")
+    assert predict_scans(model, [Scan("mask", [path])], tmp_path, InferenceConfig()) == {}
     mask = nib.load(tmp_path / "mask.nii.gz")
     assert np.array_equal(mask.affine, nib.load(path).affine)
     found = np.asarray(mask.dataobj)
@@ -107,7 +109,7 @@ def test_a_picture_gets_a_picture_of_its_mask(tmp_path, tiny_plan: Plan, resize_
     Image.fromarray(pixels).save(tmp_path / "cells.png")
     changes = {**PLANES, "patch_size": (32, 32), "spacing_mm": (1.0, 1.0, 1.0), "resize_to": resize_to}
     model = make_model(tiny_plan, {**changes, "slice_axis": 2}, "png")
-    model.predict_file([tmp_path / "cells.png"], InferenceConfig(), tmp_path / "mask.png")
+    assert predict_scans(model, [Scan("mask", [tmp_path / "cells.png"])], tmp_path, InferenceConfig()) == {}
     found = np.asarray(Image.open(tmp_path / "mask.png"))
     assert found.shape == pixels.shape
     assert np.array_equal(found, np.where(pixels > 50, 255, 0))

@@ -17,7 +17,8 @@ from medunet.dataset.checks.case_checks import check_case
 from medunet.imaging.nifti import write_volume
 from medunet.inference.backend import TorchBackend
 from medunet.inference.model import Model
-from medunet.inference.predict import Scan, predict_scans
+from medunet.inference.predict import predict_scans
+from medunet.inference.scan import Scan
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case

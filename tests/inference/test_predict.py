@@ -13,8 +13,9 @@ from medunet.base.files import read_json
 from medunet.inference.backend import TorchBackend
 from medunet.inference.given_scans import find_scans
 from medunet.inference.model import Model, read_card
-from medunet.inference.predict import Scan, predict_scans
+from medunet.inference.predict import predict_scans
 from medunet.inference.restore import to_label_map
+from medunet.inference.scan import Scan
 from medunet.networks.unet import UNet
 from medunet.records.config import InferenceConfig, change_config
 from medunet.records.description import Description, load_description
