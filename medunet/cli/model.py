@@ -1,8 +1,8 @@
-"""The commands from a checked dataset to predicted masks: `plan`, `train`, `tune` and `predict`."""
+"""The commands on models: `plan`, `train`, `tune`, `predict`, `calibrate` and `export`."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ from medunet.cli.options import (
     open_run,
     refuse_options,
 )
+from medunet.commands.export import run_export
 from medunet.commands.plan import run_plan, show_network
 from medunet.commands.predict import predict_images, run_predict
 from medunet.commands.terminal import console
@@ -131,15 +132,9 @@ def predict(
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
-    folder = model
-    if not (model / "model.json").exists():
-        chosen = fold or first_trained_fold(RunFolder(model))
-        folder = RunFolder(model).model(chosen)
-        if fold is None and chosen != "0":
-            console.print(f"Fold 0 is not trained: the model of fold {chosen} predicts.", highlight=False)
     exit_if_any(
         predict_images(
-            folder,
+            _model_folder(model, fold),
             images,
             out,
             data_root,
@@ -150,3 +145,30 @@ def predict(
             allow_resample=allow_resample,
         )
     )
+
+
+def export(
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a run, or of a model such as runs/liver/folds/0/model.")
+    ],
+    to: Annotated[
+        Literal["onnx", "openvino"], typer.Option("--to", help="Format: onnx, or OpenVINO's .xml and .bin.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Output folder, which must be new or an earlier export.")
+    ],
+    fold: Fold = None,
+    weights: Weights = None,
+) -> None:
+    """Write a trained network for other runtimes, checked to give the same labels there."""
+    run_export(_model_folder(model, fold), to, out, weights=weights)
+
+
+def _model_folder(model: Path, fold: str | None) -> Path:
+    """Return the model folder that is meant: itself, or that of a run's fold, by default of the first trained one."""
+    if (model / "model.json").exists():
+        return model
+    chosen = fold or first_trained_fold(RunFolder(model))
+    if fold is None and chosen != "0":
+        console.print(f"Fold 0 is not trained: the model of fold {chosen} is used.", highlight=False)
+    return RunFolder(model).model(chosen)
