@@ -19,15 +19,13 @@ def run_export(
     from medunet.inference.export import export_model
 
     done = export_model(folder, target, out, weights=weights)
-    check, batch = done.check, "any batch size" if done.batch is None else f"batches of {done.batch}"
+    check, batch = done.check, "batches of any size" if done.batch is None else f"batches of {done.batch}"
     print_stage("Export", f"{', '.join(done.files)}; for {batch}", out)
-    console.print(
-        f"  checked in {check.num_windows} windows: the same label in all {check.num_voxels - check.num_close:,} voxels "
-        f"whose two best probabilities are not within 0.001 ({check.num_close:,} are); logits differ by up to "
-        f"{check.largest_difference:.1e} of the largest",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(
-        "  " + ", ".join(f"{name} {version}" for name, version in done.versions.items()), highlight=False
-    )
+    decided = f"{check.num_voxels - check.num_close:,} of {check.num_voxels:,} voxels"
+    versions = ", ".join(f"{name} {version}" for name, version in done.versions.items())
+    for line in (
+        f"checked in {check.num_windows} windows: the same label in {decided} (in the others the two best "
+        f"probabilities are within 0.001); logits differ by up to {check.largest_difference:.1e} of the largest",
+        versions,
+    ):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)

@@ -1,12 +1,7 @@
 """Export of a trained network for other runtimes: ONNX or OpenVINO files, checked to give the same labels there."""
 
-import contextlib
-import copy
-import io
-import logging
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +9,6 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import nn
 
 from medunet import __version__
@@ -24,6 +18,13 @@ from medunet.base.lock import hold
 from medunet.base.packages import require_packages, versions_of
 from medunet.inference.export_use import describe_use
 from medunet.inference.model import Model
+from medunet.inference.onnx_network import OPSET, Run, open_onnx, write_onnx
+from medunet.inference.openvino_backend import (
+    NETWORK_FILES,
+    OpenVinoBackend,
+    convert_network,
+    import_openvino,
+)
 from medunet.inference.sliding_window import to_label_map
 from medunet.networks.builder import to_probabilities
 from medunet.records.config import WeightsName
@@ -31,18 +32,14 @@ from medunet.records.description import Description
 from medunet.records.plan import count_inputs
 
 ExportFormat = Literal["onnx", "openvino"]
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # images (B, C, *patch) to logits (B, K, *output)
 
 TOLERANCE = 1e-3  # of logits, relative to the largest; labels may differ where probabilities are this close
 _MARKER = "export.json"
-_OPSET = 20
 _NUM_BATCHES = 3  # of structured windows in the check, beside constants
-_LARGE_BYTES = 1_500_000_000  # of weights, which a single file of ONNX (at most 2 GB) may not hold
 _PACKAGES: dict[ExportFormat, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
 }
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,9 +88,13 @@ def export_model(
     with hold(out.absolute().parent, "export", [out.name]), atomic_folder(out.absolute()) as temporary:
         network = model.backend.network
         shape = (count_inputs(card.description, card.plan.context_slices), *card.plan.patch_size)
-        batch = _write_network(network, shape, target, temporary)
+        batch = (
+            write_onnx(network, shape, temporary)
+            if target == "onnx"
+            else _write_openvino(network, shape, temporary)
+        )
         files = tuple(sorted(path.name for path in temporary.iterdir()))
-        run = _RUNTIMES[target](temporary)
+        run = open_onnx(temporary) if target == "onnx" else _open_openvino(temporary)
         check = check_runtime(network, run, make_windows(shape, batch or 2), card.description)
         _refuse_difference(check, target)
         card.write(temporary / "model.json")
@@ -107,7 +108,7 @@ def export_model(
                 "weights_sha256": model.weights_sha256,
                 "files": {name: hash_file(temporary / name) for name in files},
                 "versions": versions,
-                **({"opset": _OPSET} if target == "onnx" else {}),
+                **({"opset": OPSET} if target == "onnx" else {}),
                 "input": {
                     "name": "image",
                     "type": "float32",
@@ -182,116 +183,17 @@ def _refuse_other_folder(out: Path) -> None:
     )
 
 
-def _write_network(
-    network: nn.Module, shape: tuple[int, ...], target: ExportFormat, folder: Path
-) -> int | None:
-    """Write the network's files; return the batch size that they are for, None if any.
-
-    Raises:
-        InputError: the network cannot be exported.
-    """
-    reason = ""
-    if target == "onnx":
-        network = _with_two_pass_norms(network)
-    for batch in (None, 1):
-        example = torch.zeros((batch or 2, *shape))
-        dynamic = ({0: torch.export.Dim("batch", min=1)},) if batch is None else None
-        try:
-            with _quietly(), torch.no_grad():
-                exported = torch.export.export(network, (example,), dynamic_shapes=dynamic)
-                (_write_onnx if target == "onnx" else _write_openvino)(exported, folder)
-        except MemoryError:
-            raise
-        except Exception as error:  # of the libraries' many kinds
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            if batch is None:
-                _log.info(
-                    "The network can be exported for one window at a time only: %s.", reason.rstrip(".")
-                )
-            continue
-        return batch
-    raise InputError(
-        f"the network cannot be exported ({reason})",
-        where=f"--to {target}",
-        hint="Export to the other format, or predict with medunet.",
-    )
-
-
-class _TwoPassNorm(nn.Module):
-    """Instance or group norm in plain operations: the mean first, then the variance of what differs from it.
-
-    onnxruntime's own subtracts the square of the mean from the mean of the squares instead, which leaves nothing but
-    rounding errors of a window that holds one value throughout: logits differ by 0.1 there.
-    """
-
-    def __init__(self, norm: nn.GroupNorm | nn.modules.instancenorm._InstanceNorm) -> None:
-        super().__init__()
-        self.num_groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else norm.num_features
-        self.eps, self.weight, self.bias = norm.eps, norm.weight, norm.bias
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        shape, ones = features.shape, [1] * (features.ndim - 2)
-        grouped = features.reshape(shape[0], self.num_groups, -1)
-        centred = grouped - grouped.mean(2, keepdim=True)
-        variance = (centred * centred).mean(2, keepdim=True)
-        result = (centred / (variance + self.eps).sqrt()).reshape(shape)
-        if self.weight is not None:
-            result = result * self.weight.view(-1, *ones) + self.bias.view(-1, *ones)
-        return result
-
-
-def _with_two_pass_norms(network: nn.Module) -> nn.Module:
-    """Return a copy of a network whose instance and group norms are `_TwoPassNorm`."""
-    network = copy.deepcopy(network)
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.GroupNorm | nn.modules.instancenorm._InstanceNorm):
-                setattr(module, name, _TwoPassNorm(child))
-    return network
-
-
-def _write_onnx(exported: torch.export.ExportedProgram, folder: Path) -> None:
-    program = torch.onnx.export(
-        exported,
-        dynamo=True,
-        opset_version=_OPSET,
-        input_names=["image"],
-        output_names=["logits"],
-        verbose=False,
-    )
-    assert program is not None
-    size = sum(weight.nbytes for weight in exported.state_dict.values())
-    program.save(folder / "network.onnx", external_data=size > _LARGE_BYTES)
-
-
-def _write_openvino(exported: torch.export.ExportedProgram, folder: Path) -> None:
-    import openvino
-
-    network = openvino.convert_model(exported)
-    network.inputs[0].get_tensor().set_names({"image"})
-    network.outputs[0].get_tensor().set_names({"logits"})
-    openvino.save_model(network, folder / "network.xml", compress_to_fp16=False)
-
-
-def _open_onnx(folder: Path) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    path = folder / "network.onnx"
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"image": images})[0]
+def _write_openvino(network: nn.Module, shape: Sequence[int], folder: Path) -> int:
+    converted = convert_network(network, shape)
+    converted.inputs[0].get_tensor().set_names({"image"})
+    converted.outputs[0].get_tensor().set_names({"logits"})
+    import_openvino().save_model(converted, folder / NETWORK_FILES[0], compress_to_fp16=False)
+    return 1
 
 
 def _open_openvino(folder: Path) -> Run:
-    import openvino
-
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    network = openvino.Core().compile_model(folder / "network.xml", "CPU", settings)
-    return lambda images: network(images)["logits"]
-
-
-_RUNTIMES: dict[ExportFormat, Callable[[Path], Run]] = {"onnx": _open_onnx, "openvino": _open_openvino}
+    backend = OpenVinoBackend(folder / NETWORK_FILES[0], "fp32")
+    return lambda images: backend.forward(torch.from_numpy(images)).numpy()
 
 
 def _refuse_difference(check: Check, target: ExportFormat) -> None:
@@ -303,19 +205,3 @@ def _refuse_difference(check: Check, target: ExportFormat) -> None:
         where=f"--to {target}",
         hint="Export to the other format, or predict with medunet.",
     )
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the libraries' progress and warnings about their own code off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [each.level for each in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for each in loggers:
-            each.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for each, level in zip(loggers, levels, strict=True):
-                each.setLevel(level)
