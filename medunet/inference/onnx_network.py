@@ -98,7 +98,8 @@ class _StableNorm(nn.Module):
 def _mean(features: torch.Tensor) -> torch.Tensor:
     """Return the mean over all but the first two axes, which stay as 1."""
     for axis in range(features.ndim - 1, 1, -1):
-        features = features.mean(axis, keepdim=True)
+        if features.shape[axis] > 1:
+            features = features.mean(axis, keepdim=True)
     return features
 
 
