@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.transforms.compose import Compose
 from numpy.typing import NDArray
@@ -16,15 +17,17 @@ from medunet.compute.devices import Precision
 from medunet.compute.workloads import to_channels_last
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
-from medunet.imaging.volumes import read_header, write_mask
+from medunet.imaging.volumes import write_mask
 from medunet.inference.backend import Backend, TorchBackend
-from medunet.inference.sliding_window import predict_probabilities, to_label_map
-from medunet.networks.builder import build_network
+from medunet.inference.prepare import Prepared, prepare_scan, volume_of
+from medunet.inference.restore import restore_labels, to_label_map
+from medunet.inference.stream import open_stream
+from medunet.networks.builder import build_network, to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.manifest import Accepted
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
-from medunet.transforms.chain import preprocess_chain, restore_probabilities, run_chain
+from medunet.transforms.chain import preprocess_chain, restore_probabilities
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -120,15 +123,10 @@ class Model:
             case, image_paths, card.description, card.plan.fingerprint, accepted, resample=resample
         )
 
-    def predict(
-        self,
-        image_paths: list[Path],
-        config: InferenceConfig,
-        *,
-        resample: bool = False,
-        read: Callable[[], Volume] | None = None,
-    ) -> NDArray:
-        """Return the predicted uint8 label map `(I, J, K)` on the scan's grid.
+    def prepare(
+        self, image_paths: list[Path], *, resample: bool = False, read: Callable[[], Volume] | None = None
+    ) -> Prepared:
+        """Read and preprocess a scan for the network.
 
         Args:
             image_paths: an image per channel, in the model's order.
@@ -145,28 +143,51 @@ class Model:
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
-        case = run_chain(self.chain, image_paths, read=read)
-        probabilities = predict_probabilities(
-            self.backend,
-            case["image"].as_tensor(),
-            self.card.plan,
-            self.card.description,
-            overlap=config.overlap,
-            mirror=config.mirror,
-            shifts=config.shifts,
-        )
-        restored = restore_probabilities(probabilities, case, self.chain)
-        labels = to_label_map(restored, self.card.description).numpy()
+        return prepare_scan(self.chain, image_paths, read)
+
+    def compute(self, prepared: Prepared, config: InferenceConfig) -> NDArray[np.uint8]:
+        """Return the label map `(I, J, K)` on the scan's grid, before postprocessing."""
+        description, placement = self.card.description, prepared.placement
+        stream = open_stream(self.backend, prepared.image.as_tensor(), self.card.plan, config)
+        if placement is not None:
+            return restore_labels(stream.slabs(), stream.axis, placement, description)
+        logits = torch.cat([slab.logits.cpu() for slab in stream.slabs()], 1).movedim(1, 1 + stream.axis)
+        probabilities = to_probabilities(logits, description, channel_axis=0)
+        restored = restore_probabilities(probabilities, {"image": prepared.image}, self.chain)
+        return to_label_map(restored, description).numpy()
+
+    def finish(
+        self, labels: NDArray[np.uint8], prepared: Prepared, config: InferenceConfig
+    ) -> NDArray[np.uint8]:
+        """Return a label map `(I, J, K)` on the scan's grid after the steps of `config.postprocess`."""
+        description = self.card.description
         if not config.postprocess:
             return labels
-        description = self.card.description
+        spacing_mm = prepared.header.spacing_mm
         return tidy_labels(
-            labels,
-            description.targets,
-            description.written_values,
-            config.postprocess,
-            read_header(image_paths[0]).spacing_mm,
+            labels, description.targets, description.written_values, config.postprocess, spacing_mm
         )
+
+    def predict(
+        self, volume: NDArray, affine: NDArray, config: InferenceConfig | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the predicted label map `(I, J, K)` of a scan in memory.
+
+        Values are those of the description's labels (`card.description.labels`). The scan is not checked, other than
+        for what makes prediction impossible.
+
+        Args:
+            volume: `(I, J, K)`, or `(C, I, J, K)` with the channels in the model's order; any numeric type.
+            affine: (4, 4), from voxel index to RAS+ mm, as of NiBabel.
+            config: None: as in training (`card.inference`).
+
+        Raises:
+            DataError: the shape does not fit the model, or the scan has NaN, is constant, or has no valid affine.
+        """
+        config = config or self.card.inference
+        channels = self.card.description.channels
+        prepared = prepare_scan(self.chain, [Path("array")], lambda: volume_of(volume, affine, len(channels)))
+        return self.finish(self.compute(prepared, config), prepared, config)
 
     def predict_file(
         self,
@@ -177,6 +198,7 @@ class Model:
         resample: bool = False,
         read: Callable[[], Volume] | None = None,
     ) -> None:
-        """Predict a scan as `predict` does, and write its mask with the geometry of the scan's header."""
-        mask = self.predict(image_paths, config, resample=resample, read=read)
-        write_mask(path, mask, read_header(image_paths[0]))
+        """Predict a scan's files, and write its mask with the geometry of the scan's header."""
+        prepared = self.prepare(image_paths, resample=resample, read=read)
+        mask = self.finish(self.compute(prepared, config), prepared, config)
+        write_mask(path, mask, prepared.header)

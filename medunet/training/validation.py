@@ -7,6 +7,7 @@ does not grow with the scan. The scores in reports are computed by `medunet scor
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,13 +17,13 @@ from scipy import ndimage
 from medunet.base.words import list_some
 from medunet.drawing.slices import Slices
 from medunet.inference.sliding_window import to_label_map
+from medunet.inference.windows import Box, Window, cut_window_label, run_windows
 from medunet.networks.builder import to_probabilities
 from medunet.records.description import Description
 from medunet.records.plan import Plan
 from medunet.scoring.masks import Crop, score_masks
 from medunet.scoring.overlap import Confusion
-from medunet.training.windows import Box, Window
-from medunet.transforms.patches import PreparedCase, cut_patch
+from medunet.transforms.patches import PreparedCase
 
 _MAX_NAMES = 5
 NUM_BINS = 200  # of probabilities, for precision-recall curves
@@ -75,16 +76,18 @@ def validate_case(
 
     Args:
         windows: from `choose_windows`; only the voxels in their `box` are counted, without ignored ones.
-        forward: maps images `(B, C, *patch)` to float32 logits `(B, C, *output)` at the finest scale.
+        forward: maps images `(B, C, *patch)` to float32 logits `(B, K, *output)` at the finest scale; called once for
+            all windows that hold the same constant values (see `run_windows`).
         loss: maps a list of these logits and labels `(B, 1, *output)` to a mean over the batch.
     """
     totals = _CaseTotals(description, case.label.shape)
     losses = 0.0
+    computed = run_windows(forward, case.image, windows, plan, batch_size)
     for start in range(0, len(windows), batch_size):
         batch = windows[start : start + batch_size]
-        image, label = _cut_windows(case, batch, plan)
-        logits = forward(image)
-        label = label.to(logits.device)
+        logits = torch.stack([found.logits for found in islice(computed, len(batch))])
+        labels = [cut_window_label(case.label, window, plan) for window in batch]
+        label = torch.from_numpy(np.stack(labels)).to(logits.device)
         losses += len(batch) * float(loss([logits], label))
         probabilities = to_probabilities(logits, description)
         del logits
@@ -99,26 +102,6 @@ def validate_case(
                 window.box, probabilities[number][:, *inner], predicted[number][inner], label[number][inner]
             )
     return totals.result(case, plan, losses / len(windows))
-
-
-def _cut_windows(
-    case: PreparedCase, windows: Sequence[Window], plan: Plan
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images `(B, C, *patch)` and labels `(B, 1, *output)` of windows."""
-    cuts = [
-        cut_patch(
-            case,
-            window.starts,
-            plan.patch_size,
-            slice_axis=plan.slice_axis if plan.dimensions == 2 else None,
-            context_slices=plan.context_slices,
-            valid_margin=plan.valid_margin,
-        )
-        for window in windows
-    ]
-    image, label = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*cuts, strict=True))
-    inner = (slice(margin, n - margin) for margin, n in zip(plan.valid_margin, plan.patch_size, strict=True))
-    return image, label[:, :, *inner]
 
 
 class _CaseTotals:

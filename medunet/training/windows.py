@@ -4,50 +4,14 @@ Every voxel belongs to exactly one window, so that no voxel is counted twice.
 """
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medunet.inference.windows import Span, Window, tile_spans
 from medunet.records.plan import Plan
 from medunet.transforms.patches import PreparedCase
-
-Box = tuple[slice, slice, slice]
-
-
-@dataclass(frozen=True)
-class Span:
-    """A window along one axis, in voxels: start of the network's output, and the range that belongs to it."""
-
-    start: int  # negative if the window is longer than the volume
-    low: int
-    high: int
-
-
-@dataclass(frozen=True)
-class Window:
-    """A validation window: a span for each axis `(I, J, K)`."""
-
-    spans: tuple[Span, Span, Span]
-
-    @property
-    def starts(self) -> tuple[int, int, int]:
-        """Start of the network's output."""
-        first, second, third = self.spans
-        return first.start, second.start, third.start
-
-    @property
-    def box(self) -> Box:
-        """Voxels of the volume that belong to this window."""
-        first, second, third = (slice(span.low, span.high) for span in self.spans)
-        return first, second, third
-
-    @property
-    def inner(self) -> Box:
-        """Voxels of the network's output that belong to this window."""
-        first, second, third = (slice(span.low - span.start, span.high - span.start) for span in self.spans)
-        return first, second, third
 
 
 def tile_axes(shape: tuple[int, ...], plan: Plan) -> tuple[list[Span], list[Span], list[Span]]:
@@ -55,11 +19,11 @@ def tile_axes(shape: tuple[int, ...], plan: Plan) -> tuple[list[Span], list[Span
 
     Padded networks: the smallest number of evenly spaced patches that cover the axis; an overlap of two windows is
     split in the middle. A volume that fits one window is centred in it as in prediction. Unpadded networks: the tiles
-    of prediction (`medunet.inference.sliding_window`). 2D plans: every slice.
+    of prediction (`tile_spans`). 2D plans: every slice.
     """
     sizes = list(plan.output_size)
     divisors = [math.prod(strides) for strides in zip(*plan.strides, strict=True)]
-    tile = _even_spans if plan.padded else _tile_spans
+    tile = _even_spans if plan.padded else tile_spans
     if plan.dimensions == 2:
         sizes.insert(plan.slice_axis, 1)
         divisors.insert(plan.slice_axis, 1)
@@ -106,14 +70,6 @@ def _even_spans(length: int, size: int, _: int) -> list[Span]:
     middles = [(before + size + after) // 2 for before, after in pairwise(starts)]
     bounds = [0, *middles, length]
     return [Span(*given) for given in zip(starts, bounds, bounds[1:], strict=False)]
-
-
-def _tile_spans(length: int, size: int, divisor: int) -> list[Span]:
-    step = size // divisor * divisor or size
-    starts = range(0, max(length - size, 0) + step, step)
-    return [Span(start, start, min(start + step, length)) for start in starts[:-1]] + [
-        Span(starts[-1], starts[-1], length)
-    ]
 
 
 def _windows_of(

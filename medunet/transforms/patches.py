@@ -87,32 +87,56 @@ def sample_patch(
         padded_index(start - (n - box) // 2, n, length)
         for start, n, box, length in zip(starts, sizes, boxes, shape, strict=True)
     ]
-    return _take_patch(case, index, slice_axis, context_slices)
+    image = _take_image(case.image, index, slice_axis, context_slices)
+    return image, _take_label(case.label, index, slice_axis)
 
 
-def cut_patch(
-    case: PreparedCase,
+def cut_image(
+    image: NDArray[np.float32],
     starts: tuple[int, int, int],
     size: tuple[int, ...],
     *,
     slice_axis: int | None,
     context_slices: int = 1,
     valid_margin: tuple[int, ...] = (),
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Cut the patch whose predicted box (the part inside `valid_margin`) starts at `starts` `(I, J, K)` in voxels.
+) -> NDArray[np.float32]:
+    """Cut an image patch `(C, *size)` whose predicted box (inside `valid_margin`) starts at `starts` `(I, J, K)`.
 
-    Result and other arguments are those of `sample_patch`; `starts` may be negative.
+    `starts` are in voxels and may be negative. The other arguments are those of `sample_patch`.
     """
+    index = _cut_index(image.shape[1:], starts, size, slice_axis, valid_margin)
+    return _take_image(image, index, slice_axis, context_slices)
+
+
+def cut_label(
+    label: NDArray[np.uint8],
+    starts: tuple[int, int, int],
+    size: tuple[int, ...],
+    *,
+    slice_axis: int | None,
+    valid_margin: tuple[int, ...] = (),
+) -> NDArray[np.uint8]:
+    """Cut the label `(1, *size)` of the patch that `cut_image` cuts."""
+    index = _cut_index(label.shape, starts, size, slice_axis, valid_margin)
+    return _take_label(label, index, slice_axis)
+
+
+def _cut_index(
+    shape: tuple[int, ...],
+    starts: tuple[int, int, int],
+    size: tuple[int, ...],
+    slice_axis: int | None,
+    valid_margin: tuple[int, ...],
+) -> list[NDArray[np.int64]]:
     sizes, margins = list(size), list(valid_margin or (0,) * len(size))
     if slice_axis is not None:
         sizes.insert(slice_axis, 1)
         margins.insert(slice_axis, 0)
     padded_index = mirrored_index if any(margins) else _repeated_index
-    index = [
+    return [
         padded_index(start - margin, n, length)
-        for start, margin, n, length in zip(starts, margins, sizes, case.label.shape, strict=True)
+        for start, margin, n, length in zip(starts, margins, sizes, shape, strict=True)
     ]
-    return _take_patch(case, index, slice_axis, context_slices)
 
 
 def mirrored_index(start: int, size: int, length: int) -> NDArray[np.int64]:
@@ -136,18 +160,25 @@ def _move_inside(start: int, size: int, length: int) -> int:
     return min(max(start, min(0, length - size)), max(0, length - size))
 
 
-def _take_patch(
-    case: PreparedCase, index: list[NDArray[np.int64]], slice_axis: int | None, context_slices: int
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return image `(C, *size)` and label `(1, *size)` at indices per axis; of a slice with its neighbours."""
-    label = _take(case.label, index)[None]
+def _take_image(
+    image: NDArray[np.float32], index: list[NDArray[np.int64]], slice_axis: int | None, context_slices: int
+) -> NDArray[np.float32]:
+    """Return image `(C, *size)` at indices per axis; of a slice with its neighbours."""
     if slice_axis is None:
-        return _take(case.image, index), label
+        return _take(image, index)
     first = int(index[slice_axis][0]) - context_slices // 2
     index = list(index)
-    index[slice_axis] = _repeated_index(first, context_slices, case.label.shape[slice_axis])
-    slices = np.moveaxis(_take(case.image, index), 1 + slice_axis, 1)
-    return slices.reshape(-1, *slices.shape[2:]), label.squeeze(1 + slice_axis)
+    index[slice_axis] = _repeated_index(first, context_slices, image.shape[1 + slice_axis])
+    slices = np.moveaxis(_take(image, index), 1 + slice_axis, 1)
+    return slices.reshape(-1, *slices.shape[2:])
+
+
+def _take_label(
+    label: NDArray[np.uint8], index: list[NDArray[np.int64]], slice_axis: int | None
+) -> NDArray[np.uint8]:
+    """Return label `(1, *size)` at indices per axis."""
+    taken = _take(label, index)[None]
+    return taken if slice_axis is None else taken.squeeze(1 + slice_axis)
 
 
 def _take(array: NDArray[Any], index: Sequence[NDArray[np.int64]]) -> NDArray[Any]:

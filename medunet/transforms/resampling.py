@@ -26,9 +26,9 @@ _BLOCK = 32  # rows of weights that are multiplied together
 class ResampleToPland(MapTransform, InvertibleTransform):
     """Resample "image" `(C, I, J, K)` and "label" `(1, I, J, K)` to the plan's spacing or slice size.
 
-    MONAI's `Resize` interpolates images, aligns both ends of each axis and records what its inverse needs. The new
-    spacing is as close to the plan's as a whole number of voxels allows. 2D plans keep each scan's own spacing along
-    the slice axis; with `resize_to` images are smoothed before downsampling, as in `skimage.transform.resize`.
+    Both ends of each axis stay in place, as in MONAI's `Resize` with align_corners=False. The new spacing is as close
+    to the plan's as a whole number of voxels allows. 2D plans keep each scan's own spacing along the slice axis; with
+    `resize_to` MONAI's `Resize` smooths images before downsampling, as `skimage.transform.resize` does.
     """
 
     def __init__(self, keys: Sequence[str], plan: Plan) -> None:
@@ -39,9 +39,11 @@ class ResampleToPland(MapTransform, InvertibleTransform):
         case = dict(data)
         image = case["image"]
         size = self._size(image.shape[1:], spacing_of(image.affine.numpy()))
-        smooth = self.plan.resize_to is not None
-        resize = Resize(size, mode="trilinear", align_corners=False, anti_aliasing=smooth)
-        case["image"] = resize(image)
+        if self.plan.resize_to is not None:
+            resize = Resize(size, mode="trilinear", align_corners=False, anti_aliasing=True)
+            case["image"] = resize(image)
+        else:
+            case["image"] = self._resample(image, size)
         if "label" in self.keys:
             label = case["label"]
             array = resample_labels(label.as_tensor()[0].numpy(), size)
@@ -52,11 +54,22 @@ class ResampleToPland(MapTransform, InvertibleTransform):
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resample "image" back to its original size."""
         case = dict(data)
-        resize = Resize(1)
-        case["image"] = resize.inverse_transform(
-            case["image"], resize.pop_transform(case["image"], check=False)
-        )
+        size = self.pop_transform(case["image"], check=False)["orig_size"]
+        back = Resize(size, mode="trilinear", align_corners=False)
+        with back.trace_transform(False):
+            case["image"] = back(case["image"])
         return case
+
+    def _resample(self, image: MetaTensor, size: tuple[int, ...]) -> MetaTensor:
+        """Return an image resampled linearly, with its new affine and what the inverse needs."""
+        resampled = MetaTensor(resample_linearly(image.as_tensor(), size), meta=image.meta)
+        resampled.applied_operations = image.applied_operations
+        before = image.shape[1:]
+        zoom = np.diag([*(old / new for old, new in zip(before, size, strict=True)), 1.0])
+        zoom[:3, 3] = (zoom.diagonal()[:3] - 1) / 2  # half a voxel of each grid beyond the same border
+        return self.push_transform(
+            resampled, orig_size=tuple(before), sp_size=size, affine=torch.from_numpy(zoom)
+        )
 
     def _size(self, shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[int, ...]:
         size = list(size_at_spacing(shape, spacing_mm, self.plan.spacing_mm))
@@ -66,6 +79,34 @@ class ResampleToPland(MapTransform, InvertibleTransform):
             size = list(self.plan.resize_to)
             size.insert(self.plan.slice_axis, shape[self.plan.slice_axis])
         return tuple(size)
+
+
+def resample_linearly(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return an image `(C, I, J, K)` interpolated linearly to another size over the same extent.
+
+    The result is that of `torch.nn.functional.interpolate` (trilinear, align_corners=False) but for rounding; and
+    where neighbouring voxels are equal, the result is exactly equal to them, so that constant parts stay constant.
+    Axes that shrink come first, so that no array is larger than both input and output.
+    """
+    # In the order of the memory, where rows along the first axes are copied whole.
+    order = sorted(range(4), key=lambda axis: (-image.stride(axis), axis))
+    num_channels, image = len(image), image.permute(order)
+    sizes = [(num_channels, *size)[axis] for axis in order]
+    changed = [axis for axis in range(4) if image.shape[axis] != sizes[axis]]
+    for axis in sorted(changed, key=lambda axis: sizes[axis] > image.shape[axis]):
+        image = _resample_axis(image, axis, sizes[axis])
+    return image.permute([order.index(axis) for axis in range(4)]).contiguous()
+
+
+def _resample_axis(image: torch.Tensor, axis: int, size: int) -> torch.Tensor:
+    length = image.shape[axis]
+    positions = ((np.arange(size) + 0.5) * (length / size) - 0.5).clip(0, length - 1)
+    low = np.floor(positions).astype(np.int64)
+    high = np.minimum(low + 1, length - 1)
+    weights = torch.from_numpy((positions - low).astype(np.float32)).reshape([-1] + [1] * (3 - axis))
+    # Indexing is up to 20 times as fast as index_select.
+    below, above = (image[(slice(None),) * axis + (torch.from_numpy(each),)] for each in (low, high))
+    return below.lerp_(above, weights)
 
 
 def size_at_spacing(

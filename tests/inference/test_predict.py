@@ -239,7 +239,7 @@ def test_slices_are_predicted_across_the_plans_axis(tiny_plan: Plan):
     """A 2D network is a function of its slice: changing one slice changes that slice alone."""
     description = load_description("phantoms")
     plan = tiny_plan.model_copy(update={"dimensions": 2, "patch_size": (16, 8), "slice_axis": 1})
-    network = UNet(2, 1, 2, (4, 8), ((3, 3),) * 2, ((1, 1), (2, 2)))
+    network = UNet(2, 1, 2, (4, 8), ((3, 3),) * 2, ((1, 1), (2, 2))).eval()
     image = torch.randn(1, 20, 7, 9)
     changed = image.clone()
     changed[:, :, 3] += 1

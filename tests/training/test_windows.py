@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny_networks import plan_network
 
+from medunet.inference.windows import cut_window, cut_window_label
 from medunet.records.plan import Plan
 from medunet.training.windows import choose_windows, count_windows
-from medunet.transforms.patches import PreparedCase, cut_patch, find_locations
+from medunet.transforms.patches import PreparedCase, find_locations
 
 TARGETS = {"liver": (1,), "tumour": (2,)}
 PLANS = {
@@ -51,12 +52,9 @@ def test_a_windows_own_voxels_are_those_of_its_output(name: str, shape: tuple[in
     middle = plan.context_slices // 2
     for window in choose_windows(case, plan, 5, seed=1):
         axis = plan.slice_axis if plan.dimensions == 2 else None
-        image, label = cut_patch(
-            case, window.starts, plan.patch_size, slice_axis=axis, context_slices=plan.context_slices,
-            valid_margin=plan.valid_margin,
-        )  # fmt: skip
+        image = cut_window(case.image, window, plan)
         assert image.shape == (plan.context_slices, *plan.patch_size)
-        assert label.shape == (1, *plan.patch_size)
+        assert cut_window_label(case.label, window, plan).shape == (1, *plan.output_size)
         inside = tuple(slice(m, n - m) for m, n in zip(plan.valid_margin, plan.patch_size, strict=True))
         output = image[middle][inside]
         output = output if axis is None else np.expand_dims(output, axis)

@@ -1,0 +1,169 @@
+"""The logits of a whole volume as a stream of slabs: overlapping windows with Gaussian weights, or overlap-tiles.
+
+Slices are finished once no later window touches them, so that memory depends on the patch, the volume's cross-section
+and the number of classes, and not on the volume's length. K logit channels; b, c the volume's other two axes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations, product
+
+import torch
+
+from medunet.base.errors import DataError
+from medunet.inference.backend import Backend
+from medunet.inference.blending import RunningSums
+from medunet.inference.windows import Window, lay_windows, make_offsets, run_windows
+from medunet.records.config import InferenceConfig
+from medunet.records.plan import Plan
+from medunet.transforms.augment import BODY_AXES
+
+_BATCH = 4  # windows or slices
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Finished slices: float32 logits `(K, n, b, c)`, the stream's axis first, from slice `start` on.
+
+    They are a view (in 3D with the strides of the volume's axes), valid until the next slab is asked for, and may be
+    changed in place.
+    """
+
+    start: int
+    logits: torch.Tensor
+
+
+def open_stream(
+    backend: Backend,
+    image: torch.Tensor,
+    plan: Plan,
+    config: InferenceConfig,
+    *,
+    batch: int = _BATCH,
+    accumulate_on: torch.device | None = None,
+) -> "WindowStream":
+    """Return the stream of a preprocessed float32 image `(C, I, J, K)` on the CPU.
+
+    Windows have the plan's patch size; they are blended with Gaussian weights as MONAI's `sliding_window_inference`
+    does. A volume that fits one window is predicted once. Unpadded networks are applied to tiles without overlap, 2D
+    networks to the slices across `plan.slice_axis`, each with its `plan.context_slices`.
+
+    Args:
+        config: `overlap` of neighbouring windows, as a share of the patch; `mirror`: body axes by name, of which each
+            window's logits are averaged over all its mirror images, as in nnU-Net (the network must have been trained
+            with the same mirroring); `shifts`: all windows are laid that many times, at offsets below the network's
+            stride (see `make_offsets`), which reduces the dependence on the pooling grid.
+        batch: windows that are computed together.
+        accumulate_on: where logits are added up; None: on the backend's device.
+    """
+    return WindowStream(backend, image, plan, config, batch, accumulate_on or backend.device)
+
+
+class WindowStream:
+    """The windows of a volume, and the slabs that they finish; made by `open_stream`.
+
+    `axis` is the axis of the volume along which slabs come: the longest one, or `plan.slice_axis` in 2D.
+    `num_windows` is the number of all windows; `num_done` and `num_reused` count those that are added up so far, and
+    those among them that were not computed because an earlier one holds the same constant values.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        image: torch.Tensor,
+        plan: Plan,
+        config: InferenceConfig,
+        batch: int,
+        accumulate_on: torch.device,
+    ) -> None:
+        self._backend, self._image, self._plan = backend, image, plan
+        self._batch, self._device = batch, accumulate_on
+        self.shape = tuple(image.shape[1:])
+        self.axis = plan.slice_axis if plan.dimensions == 2 else self.shape.index(max(self.shape))
+        self._grids = [
+            lay_windows(self.shape, offset, plan, config.overlap)
+            for offset in make_offsets(plan, config.shifts)
+        ]
+        self._flips = _choose_flips(plan, config.mirror)
+        self.num_windows = sum(math.prod(len(spans) for spans in grid) for grid in self._grids)
+        self.num_done = self.num_reused = 0
+
+    @torch.no_grad()
+    def slabs(self) -> Iterator[Slab]:
+        """Yield the finished slices from the first to the last.
+
+        Raises:
+            DataError: logits are NaN or infinite.
+        """
+        self.num_done = self.num_reused = 0
+        sums = RunningSums(self._plan, self._grids, self.shape, self.axis, self._device)
+        for found in run_windows(
+            self._predict, self._image.numpy(), self._in_order(), self._plan, self._batch
+        ):
+            window = found.window
+            if not sums.has_room(window):
+                yield from self._finish(sums, window.box[self.axis].start)
+            sums.add(window, found.logits)
+            self.num_done += 1
+            self.num_reused += found.is_reused
+            del found  # so that a batch is freed before the next one is computed
+        yield from self._finish(sums, self.shape[self.axis])
+
+    def _finish(self, sums: RunningSums, stop: int) -> Iterator[Slab]:
+        for start, logits in sums.finish(stop):
+            if not math.isfinite(float(logits.sum())):
+                raise self._overflow(start, start + logits.shape[1] - 1)
+            yield Slab(start, logits)
+
+    def _overflow(self, first: int, last: int) -> DataError:
+        precision = self._backend.precision
+        hint = (
+            "The model's weights or the scan hold values that are far too large."
+            if precision == "fp32"
+            else f"{precision} may have overflowed: use --precision fp32."
+        )
+        return DataError(
+            f"the network's output is NaN or infinite in slices {first} to {last} across axis {self.axis}",
+            hint=hint,
+        )
+
+    def _in_order(self) -> Iterator[Window]:
+        """Yield all windows by their first slice."""
+        firsts = [(span, number) for number, grid in enumerate(self._grids) for span in grid[self.axis]]
+        for span, number in sorted(firsts, key=lambda each: (each[0].low, each[0].start)):
+            grid = self._grids[number]
+            first, second, third = ([span] if axis == self.axis else spans for axis, spans in enumerate(grid))
+            for spans in product(first, second, third):
+                yield Window(spans, number)
+
+    @torch.inference_mode()
+    def _predict(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits of a batch on the CPU, averaged over its mirror images."""
+        device = self._backend.device
+        if device.type == "cuda":
+            images = images.pin_memory()
+        images = images.to(device, non_blocking=True)
+        total = self._backend.forward(images)
+        for axes in self._flips:
+            total += self._flip(self._backend.forward(self._flip(images, axes, is_image=True)), axes)
+        return total.div_(1 + len(self._flips)) if self._flips else total
+
+    def _flip(self, batch: torch.Tensor, axes: tuple[int, ...], *, is_image: bool = False) -> torch.Tensor:
+        """Return images or logits mirrored along axes `(I, J, K)`; a slice's neighbours change places."""
+        if self._plan.dimensions == 3:
+            return batch.flip([2 + axis for axis in axes])
+        inside = [2 + axis - (axis > self.axis) for axis in axes if axis != self.axis]
+        if is_image and self.axis in axes:
+            batch = batch.unflatten(1, (-1, self._plan.context_slices)).flip(2).flatten(1, 2)
+        return batch.flip(inside)
+
+
+def _choose_flips(plan: Plan, mirror: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return all combinations of the axes `(I, J, K)` to mirror, without none."""
+    axes = [BODY_AXES.index(name) for name in mirror]
+    if plan.dimensions == 2 and plan.context_slices == 1:
+        axes = [
+            axis for axis in axes if axis != plan.slice_axis
+        ]  # a slice alone is its own mirror image there
+    return list(chain.from_iterable(combinations(axes, count) for count in range(1, len(axes) + 1)))
