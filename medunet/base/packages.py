@@ -17,13 +17,18 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def missing_packages(packages: Sequence[str]) -> list[str]:
+    """Return the packages that are not installed."""
+    return sorted(set(packages) - set(versions_of(packages)))
+
+
 def require_packages(packages: Sequence[str], extra: str, *, where: str) -> None:
     """Check that packages are installed.
 
     Raises:
         InputError: some are not; the hint names the extra of medunet that installs them.
     """
-    if missing := sorted(set(packages) - set(versions_of(packages))):
+    if missing := missing_packages(packages):
         verb = "is" if len(missing) == 1 else "are"
         raise InputError(
             f"{', '.join(missing)} {verb} not installed",

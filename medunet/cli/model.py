@@ -19,6 +19,7 @@ from medunet.cli.options import (
     open_run,
     refuse_options,
 )
+from medunet.commands.calibrate import run_calibrate
 from medunet.commands.export import run_export
 from medunet.commands.plan import run_plan, show_network
 from medunet.commands.predict import predict_images, run_predict
@@ -117,6 +118,12 @@ def predict(
             "--allow-resample", help="Resample channels on different grids to the first one's grid."
         ),
     ] = False,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Larger steps of the window, no averaging: quicker, at some cost in Dice."
+        ),
+    ] = False,
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
     if not images and (model / "model.json").exists():
@@ -128,7 +135,7 @@ def predict(
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
-        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite))
+        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite, fast=fast))
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
@@ -143,8 +150,22 @@ def predict(
             weights=weights,
             accept=accept or (),
             allow_resample=allow_resample,
+            fast=fast,
         )
     )
+
+
+def calibrate(
+    run: RunArgument,
+    data_root: DataRoot = None,
+    fold: Fold = None,
+    device: Device = None,
+    changes: Changes = None,
+) -> None:
+    """Quantise a fold's network to int8, and measure what int8 and `predict --fast` cost in Dice."""
+    chosen = fold or first_trained_fold(RunFolder(run))
+    opened = open_run(run, data_root, changes, fold=chosen, device=device)
+    exit_if_any(run_calibrate(opened, opened.config.training.fold))
 
 
 def export(

@@ -13,7 +13,8 @@ from medunet.base.words import list_some
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES, parse_accepted
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
-from medunet.records.config import WeightsName
+from medunet.records.config import InferenceConfig, WeightsName
+from medunet.records.costs import FasterWay
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
@@ -28,32 +29,39 @@ from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_ca
 if TYPE_CHECKING:
     import torch
 
+    from medunet.inference.model import Model
     from medunet.inference.predict import Scan
 
 _MOST_NAMES = 20
 
 
 def run_predict(
-    run: Run, *, model: Path | None = None, fold: int | str | None = None, overwrite: bool = False
+    run: Run,
+    *,
+    model: Path | None = None,
+    fold: int | str | None = None,
+    overwrite: bool = False,
+    fast: bool = False,
 ) -> dict[str, str]:
     """Predict the held-out cases of a run and return the failed ones with their reasons.
 
     The model of every trained fold predicts the cases that it holds out, the last one the test cases too; folds that
     are not trained are named on the console. `fold` predicts those of one fold alone ("each": of every trained one).
-    With the `model` folder of another run, all cases are predicted.
+    With the `model` folder of another run, all cases are predicted. `fast` is for larger steps and no averaging
+    (`InferenceConfig.fast`).
 
     Raises:
         InputError: No fold is trained, or a model was trained on some of these held-out cases, or on other channels.
     """
     if model is not None or fold not in (None, "each"):
-        return _predict_cases(run, model=model, fold=fold, overwrite=overwrite)
+        return _predict_cases(run, model=model, fold=fold, overwrite=overwrite, fast=fast)
     folds = list(trained_cards(run))
     if not folds:
         raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
     failed: dict[str, str] = {}
     for one in folds:
         is_last = one == folds[-1]
-        failed |= _predict_cases(run, fold=one, with_tests=is_last, overwrite=overwrite)
+        failed |= _predict_cases(run, fold=one, with_tests=is_last, overwrite=overwrite, fast=fast)
     if text := describe_untrained(run, folds, "predicted"):
         console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     return failed
@@ -66,6 +74,7 @@ def _predict_cases(
     fold: int | str | None = None,
     with_tests: bool = True,
     overwrite: bool = False,
+    fast: bool = False,
 ) -> dict[str, str]:
     """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases."""
     require_one_process()
@@ -101,8 +110,9 @@ def _predict_cases(
             hint="The folds were changed after training. Restore them, or train in another run folder.",
         )
     require_same_channels(loaded.card.description, manifest.description)
-    scans = _scans_of(cases, manifest, run.data_root)
-    failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
+    scans = scans_of(cases, manifest, run.data_root)
+    options = choose_options(loaded, run.config.inference, fast=fast)
+    failed = predict_scans(loaded, scans, run.folder.predictions, options, overwrite=overwrite)
     print_predicted(len(scans), failed, run.folder.predictions)
     return failed
 
@@ -118,6 +128,7 @@ def predict_images(
     weights: WeightsName | None = None,
     accept: Sequence[str] = (),
     allow_resample: bool = False,
+    fast: bool = False,
 ) -> dict[str, str]:
     """Predict image files and folders, or the cases of one manifest.json, with a trained model.
 
@@ -126,6 +137,7 @@ def predict_images(
     Args:
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
         allow_resample: resample the channels of a case that are on different grids to the grid of the first one.
+        fast: larger steps and no averaging (`InferenceConfig.fast`).
     """
     from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
@@ -137,7 +149,7 @@ def predict_images(
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
         require_same_channels(card.description, listed.description)
-        scans = _scans_of(listed.used, listed, root)
+        scans = scans_of(listed.used, listed, root)
     else:
         given = find_scans(images, card)
         scans = given.scans
@@ -150,10 +162,33 @@ def predict_images(
     model = Model.load(
         folder, device=device, precision=how.precision, channels_last=how.channels_last, weights=weights
     )
-    failed = predict_scans(model, scans, out, card.inference, overwrite=overwrite)
+    options = choose_options(model, card.inference, fast=fast)
+    failed = predict_scans(model, scans, out, options, overwrite=overwrite)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
     return failed
+
+
+def choose_options(model: "Model", options: InferenceConfig, *, fast: bool) -> InferenceConfig:
+    """Return the options, or those of `--fast`; print what int8 and `--fast` cost in Dice, by the model card.
+
+    Raises:
+        InputError: the cost of the model's int8 network is not measured.
+    """
+    from medunet.inference.quantised import require_measured
+
+    require_measured(model)
+    used: dict[FasterWay, bool] = {"int8": model.backend.precision == "int8", "fast": fast}
+    for way in (way for way, is_used in used.items() if is_used):
+        cost = model.card.cost_of(way, model.weights, options)
+        unknown = "the cost in Dice is not measured for these weights and options; `medunet calibrate RUN` measures it"
+        text = cost.describe() if cost else unknown
+        name = way if way == "int8" else f"--{way}"
+        console.print(f"  [yellow]{name}[/]: {escape(text)}", highlight=False, soft_wrap=True)
+    if all(used.values()):
+        text = "int8 and --fast were measured one by one: together they may cost more"
+        console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
+    return options.fast() if fast else options
 
 
 def _go_on_in(folder: Path, card: ModelCard, device: "torch.device", asked: str = "auto") -> str:
@@ -171,7 +206,7 @@ def _go_on_in(folder: Path, card: ModelCard, device: "torch.device", asked: str 
     return asked if earlier is None or may_be_slow else earlier
 
 
-def _scans_of(cases: Sequence[Case], manifest: Manifest, data_root: Path) -> list["Scan"]:
+def scans_of(cases: Sequence[Case], manifest: Manifest, data_root: Path) -> list["Scan"]:
     """Return cases of a manifest as scans, with the faults that it accepts."""
     from medunet.inference.predict import Scan
 

@@ -15,8 +15,7 @@ from medunet.base.errors import InputError
 from medunet.base.files import atomic_folder, hash_file, hash_value, read_json_object, write_json
 from medunet.base.packages import require_packages, versions_of
 from medunet.inference.model import Model
-from medunet.inference.openvino_backend import NETWORK_FILES, convert_network, import_openvino
-from medunet.records.model_card import ModelCard
+from medunet.inference.openvino_backend import INT8_FOLDER, NETWORK_FILES, convert_network, import_openvino
 from medunet.records.plan import Plan, count_inputs
 from medunet.transforms.patches import PreparedCase, sample_patch
 
@@ -27,39 +26,28 @@ _WINDOWS_PER_CASE = 2  # one around foreground, one anywhere
 _log = logging.getLogger(__name__)
 
 
-def int8_folder(model_folder: Path) -> Path:
-    """Return the folder of a model folder that holds its quantised network."""
-    return model_folder / "int8"
-
-
-def hash_int8(model_folder: Path) -> str:
-    """Return a hash of the quantised network's files; "" if it has none."""
-    files = [int8_folder(model_folder) / name for name in NETWORK_FILES]
-    return hash_value([hash_file(file) for file in files]) if all(file.is_file() for file in files) else ""
-
-
-def find_int8(folder: Path, card: ModelCard, weights_sha256: str) -> Path:
-    """Return the file of a model's quantised network, whose cost in Dice the model card knows.
+def require_measured(model: Model) -> None:
+    """Check that the model card knows what a model's int8 network costs in Dice; other precisions need nothing.
 
     Raises:
-        InputError: there is none, it was made from other weights, or it is not the file whose cost was measured.
+        InputError: it was not measured, the network is another one, or it was made from other weights.
     """
-    hint = "Quantise the network and measure the cost with `medunet calibrate RUN`, or predict without int8."
-    sha256, cost = hash_int8(folder), card.costs.get("int8")
-    if not sha256 or cost is None:
-        what = (
-            "the model has no quantised network" if not sha256 else "what int8 costs in Dice is not measured"
-        )
-        raise InputError(what, where="--precision int8", hint=hint)
-    if cost.int8_sha256 != sha256:
-        raise InputError(
-            f"{int8_folder(folder).name}/ is not the network whose cost model.json holds",
-            where="--precision int8",
-            hint=hint,
-        )
-    if cost.weights_sha256 != weights_sha256:
-        raise InputError("the network was quantised with other weights", where="--precision int8", hint=hint)
-    return int8_folder(folder) / NETWORK_FILES[0]
+    if model.backend.precision != "int8":
+        return
+    cost = model.card.costs.get("int8")
+    if cost is None:
+        what = "what the int8 network costs in Dice is not measured"
+    elif cost.quantised_sha256 != model.quantised_sha256:
+        what = "the int8 network is not the one whose cost in Dice is in model.json"
+    elif cost.weights_sha256 != model.weights_sha256:
+        what = f"the int8 network was not made from the {model.weights} weights"
+    else:
+        return
+    raise InputError(
+        what,
+        where="--precision int8",
+        hint="Make the network and measure its cost with `medunet calibrate RUN`, or use another precision.",
+    )
 
 
 def sample_windows(cases: Sequence[PreparedCase], plan: Plan, seed: int) -> Iterator[NDArray[np.float32]]:
@@ -98,10 +86,11 @@ def quantise(model: Model, folder: Path, cases: Sequence[PreparedCase], seed: in
         "seed": seed,
         "versions": versions_of(PACKAGES),
     }
-    out = int8_folder(folder)
+    out = folder / INT8_FOLDER
     note = read_json_object(out / _NOTE) if (out / _NOTE).is_file() else {}
-    if note.get("made_from") == made_from and note.get("sha256") == hash_int8(folder):
-        return hash_int8(folder)
+    whole = all((out / name).is_file() for name in NETWORK_FILES)
+    if whole and note.get("made_from") == made_from and note.get("sha256") == _hash(out):
+        return _hash(out)
     plan, description = model.card.plan, model.card.description
     shape = (count_inputs(description, plan.context_slices), *plan.patch_size)
     converted = convert_network(model.backend.network, shape)
@@ -109,9 +98,13 @@ def quantise(model: Model, folder: Path, cases: Sequence[PreparedCase], seed: in
     quantised = _quantise(converted, list(sample_windows(cases, plan, seed)))
     with atomic_folder(out) as temporary:
         import_openvino().save_model(quantised, temporary / NETWORK_FILES[0], compress_to_fp16=False)
-        sha256 = hash_value([hash_file(temporary / name) for name in NETWORK_FILES])
+        sha256 = _hash(temporary)
         write_json(temporary / _NOTE, {"made_from": made_from, "sha256": sha256})
     return sha256
+
+
+def _hash(folder: Path) -> str:
+    return hash_value([hash_file(folder / name) for name in NETWORK_FILES])
 
 
 def _quantise(network: Any, windows: Sequence[NDArray[np.float32]]) -> Any:

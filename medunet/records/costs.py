@@ -40,7 +40,7 @@ class Cost(Record):
     versions: dict[str, str]
     weights_sha256: str
     options_sha256: str  # see `hash_options`
-    int8_sha256: str = ""  # of the quantised network
+    quantised_sha256: str = ""  # of the int8 network
 
     def describe(self) -> str:
         """Return the cost as a sentence."""
