@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from medunet.inference.predict import Scan
 
 _MOST_NAMES = 20
+_UNKNOWN = "not measured for these weights and options; `medunet calibrate RUN` measures it"
 
 
 def run_predict(
@@ -181,8 +182,7 @@ def choose_options(model: "Model", options: InferenceConfig, *, fast: bool) -> I
     used: dict[FasterWay, bool] = {"int8": model.backend.precision == "int8", "fast": fast}
     for way in (way for way, is_used in used.items() if is_used):
         cost = model.card.cost_of(way, model.weights, options)
-        unknown = "the cost in Dice is not measured for these weights and options; `medunet calibrate RUN` measures it"
-        text = cost.describe() if cost else unknown
+        text = cost.describe() if cost else f"its cost in Dice is {_UNKNOWN}"
         name = way if way == "int8" else f"--{way}"
         console.print(f"  [yellow]{name}[/]: {escape(text)}", highlight=False, soft_wrap=True)
     if all(used.values()):

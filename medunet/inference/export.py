@@ -16,6 +16,7 @@ from medunet.base.errors import InputError
 from medunet.base.files import atomic_folder, hash_file, write_json
 from medunet.base.lock import hold
 from medunet.base.packages import require_packages, versions_of
+from medunet.inference.backend import TorchBackend
 from medunet.inference.export_use import describe_use
 from medunet.inference.model import Model
 from medunet.inference.onnx_network import OPSET, Run, open_onnx, write_onnx
@@ -35,6 +36,7 @@ ExportFormat = Literal["onnx", "openvino"]
 
 TOLERANCE = 1e-3  # of logits, relative to the largest; labels may differ where probabilities are this close
 _MARKER = "export.json"
+_ONE_BY_ONE = ("swin_unetr",)  # networks whose export to ONNX for any batch size takes minutes
 _NUM_BATCHES = 3  # of structured windows in the check, beside constants
 _PACKAGES: dict[ExportFormat, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -86,13 +88,14 @@ def export_model(
     _refuse_other_folder(out)
     versions = versions_of(["medunet", "torch", *_PACKAGES[target]])
     with hold(out.absolute().parent, "export", [out.name]), atomic_folder(out.absolute()) as temporary:
+        assert isinstance(model.backend, TorchBackend)
         network = model.backend.network
         shape = (count_inputs(card.description, card.plan.context_slices), *card.plan.patch_size)
-        batch = (
-            write_onnx(network, shape, temporary)
-            if target == "onnx"
-            else _write_openvino(network, shape, temporary)
-        )
+        if target == "onnx":
+            any_batch = card.plan.network.name not in _ONE_BY_ONE
+            batch = write_onnx(network, shape, temporary, any_batch=any_batch)
+        else:
+            batch = _write_openvino(network, shape, temporary)
         files = tuple(sorted(path.name for path in temporary.iterdir()))
         run = open_onnx(temporary) if target == "onnx" else _open_openvino(temporary)
         check = check_runtime(network, run, make_windows(shape, batch or 2), card.description)

@@ -24,15 +24,19 @@ _log = logging.getLogger(__name__)
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # images (B, C, *patch) to logits (B, K, *output)
 
 
-def write_onnx(network: nn.Module, shape: Sequence[int], folder: Path) -> int | None:
+def write_onnx(
+    network: nn.Module, shape: Sequence[int], folder: Path, *, any_batch: bool = True
+) -> int | None:
     """Write a network for inputs of `shape` `(C, *patch)`; return the size of the batches it takes, None if any.
+
+    With `any_batch`, a network that cannot be exported for any batch size is exported for a batch of one.
 
     Raises:
         InputError: the network cannot be exported.
     """
     network = _with_stable_norms(network)
     reason = ""
-    for batch in (None, 1):
+    for batch in (None, 1) if any_batch else (1,):
         example = torch.zeros((batch or 2, *shape))
         dynamic = ({0: torch.export.Dim("batch", min=1)},) if batch is None else None
         try:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medunet.base.errors import InputError
 from medunet.base.files import atomic_folder, hash_file, hash_value, read_json_object, write_json
 from medunet.base.packages import require_packages, versions_of
+from medunet.inference.backend import TorchBackend
 from medunet.inference.model import Model
 from medunet.inference.openvino_backend import INT8_FOLDER, NETWORK_FILES, convert_network, import_openvino
 from medunet.records.plan import Plan, count_inputs
@@ -93,6 +94,7 @@ def quantise(model: Model, folder: Path, cases: Sequence[PreparedCase], seed: in
         return _hash(out)
     plan, description = model.card.plan, model.card.description
     shape = (count_inputs(description, plan.context_slices), *plan.patch_size)
+    assert isinstance(model.backend, TorchBackend)
     converted = convert_network(model.backend.network, shape)
     _log.info("Quantising the network to int8 on %d windows of %d cases.", made_from["windows"], len(cases))
     quantised = _quantise(converted, list(sample_windows(cases, plan, seed)))
