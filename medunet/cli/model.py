@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -116,6 +116,14 @@ def predict(
             "--allow-resample", help="Resample channels on different grids to the first one's grid."
         ),
     ] = False,
+    backend: Annotated[
+        Literal["auto", "torch", "openvino"],
+        typer.Option("--backend", help="What computes the network; auto: what is faster on this computer."),
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16", "int8"],
+        typer.Option("--precision", help="Precision of the network; int8 after `medunet calibrate`."),
+    ] = "auto",
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
     if not images and (model / "model.json").exists():
@@ -127,7 +135,7 @@ def predict(
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
-        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite))
+        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite, precision=precision, backend=backend))
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
@@ -148,5 +156,7 @@ def predict(
             weights=weights,
             accept=accept or (),
             allow_resample=allow_resample,
+            precision=precision,
+            backend=backend,
         )
     )
