@@ -124,6 +124,14 @@ def predict(
             "--fast", help="Larger steps of the window, no averaging: quicker, at some cost in Dice."
         ),
     ] = False,
+    backend: Annotated[
+        Literal["auto", "torch", "openvino"],
+        typer.Option("--backend", help="What computes the network; auto: what is faster on this computer."),
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16", "int8"],
+        typer.Option("--precision", help="Precision of the network; int8 after `medunet calibrate`."),
+    ] = "auto",
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
     if not images and (model / "model.json").exists():
@@ -135,7 +143,11 @@ def predict(
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
-        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite, fast=fast))
+        exit_if_any(
+            run_predict(
+                opened, fold=only, overwrite=overwrite, fast=fast, precision=precision, backend=backend
+            )
+        )
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
@@ -151,6 +163,8 @@ def predict(
             accept=accept or (),
             allow_resample=allow_resample,
             fast=fast,
+            precision=precision,
+            backend=backend,
         )
     )
 

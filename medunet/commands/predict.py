@@ -43,26 +43,39 @@ def run_predict(
     fold: int | str | None = None,
     overwrite: bool = False,
     fast: bool = False,
+    precision: str = "auto",
+    backend: str = "auto",
 ) -> dict[str, str]:
     """Predict the held-out cases of a run and return the failed ones with their reasons.
 
     The model of every trained fold predicts the cases that it holds out, the last one the test cases too; folds that
     are not trained are named on the console. `fold` predicts those of one fold alone ("each": of every trained one).
     With the `model` folder of another run, all cases are predicted. `fast` is for larger steps and no averaging
-    (`InferenceConfig.fast`).
+    (`InferenceConfig.fast`). For `precision` and `backend`, see `choose_for_model`; the configuration's precision is
+    the default.
 
     Raises:
         InputError: No fold is trained, or a model was trained on some of these held-out cases, or on other channels.
     """
     if model is not None or fold not in (None, "each"):
-        return _predict_cases(run, model=model, fold=fold, overwrite=overwrite, fast=fast)
+        return _predict_cases(
+            run, model=model, fold=fold, overwrite=overwrite, precision=precision, backend=backend, fast=fast
+        )
     folds = list(trained_cards(run))
     if not folds:
         raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
     failed: dict[str, str] = {}
     for one in folds:
         is_last = one == folds[-1]
-        failed |= _predict_cases(run, fold=one, with_tests=is_last, overwrite=overwrite, fast=fast)
+        failed |= _predict_cases(
+            run,
+            fold=one,
+            with_tests=is_last,
+            overwrite=overwrite,
+            precision=precision,
+            backend=backend,
+            fast=fast,
+        )
     if text := describe_untrained(run, folds, "predicted"):
         console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     return failed
@@ -76,13 +89,14 @@ def _predict_cases(
     with_tests: bool = True,
     overwrite: bool = False,
     fast: bool = False,
+    precision: str = "auto",
+    backend: str = "auto",
 ) -> dict[str, str]:
     """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases."""
     require_one_process()
     from medunet.compute.devices import choose_device
-    from medunet.inference.model import Model, read_card
+    from medunet.inference.model import read_card
     from medunet.inference.predict import predict_scans
-    from medunet.inference.probe import choose_prediction
 
     manifest = run.read_manifest()
     if model is not None:
@@ -94,15 +108,11 @@ def _predict_cases(
     device = choose_device(run.config.device)
     set_up_cpu(device)
     card = read_card(folder)
-    precision = _go_on_in(run.folder.predictions, card, device, precision_for(run.config, device))
-    how = choose_prediction(card.plan, card.description, device, precision)
-    loaded = Model.load(
-        folder,
-        device=device,
-        precision=how.precision,
-        channels_last=how.channels_last,
-        weights=run.config.inference.weights,
-    )
+    scans = scans_of(cases, manifest, run.data_root)
+    precision = precision_for(run.config, device) if precision == "auto" else precision
+    inference = run.config.inference
+    windows = inference.fast() if fast else inference
+    loaded = _load(folder, card, device, scans, run.folder.predictions, windows, precision, backend)
     known = {case.id for case in cases} & set(loaded.card.training_cases)
     if model is None and known and not loaded.card.train_is_validation:
         raise InputError(
@@ -111,8 +121,7 @@ def _predict_cases(
             hint="The folds were changed after training. Restore them, or train in another run folder.",
         )
     require_same_channels(loaded.card.description, manifest.description)
-    scans = scans_of(cases, manifest, run.data_root)
-    options = choose_options(loaded, run.config.inference, fast=fast)
+    options = choose_options(loaded, inference, fast=fast)
     failed = predict_scans(loaded, scans, run.folder.predictions, options, overwrite=overwrite)
     print_predicted(len(scans), failed, run.folder.predictions)
     return failed
@@ -130,10 +139,13 @@ def predict_images(
     accept: Sequence[str] = (),
     allow_resample: bool = False,
     fast: bool = False,
+    precision: str = "auto",
+    backend: str = "auto",
 ) -> dict[str, str]:
     """Predict image files and folders, or the cases of one manifest.json, with a trained model.
 
-    Returns the failed cases with their reasons. For `weights`, see `Model.load`.
+    Returns the failed cases with their reasons. For `weights`, see `Model.load`, for `precision` and `backend`
+    `choose_for_model`.
 
     Args:
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
@@ -142,9 +154,8 @@ def predict_images(
     """
     from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
-    from medunet.inference.model import Model, read_card
+    from medunet.inference.model import read_card
     from medunet.inference.predict import predict_scans
-    from medunet.inference.probe import choose_prediction
 
     card = read_card(folder)
     if len(images) == 1 and images[0].suffix == ".json":
@@ -159,10 +170,9 @@ def predict_images(
     scans = [_with_accepted(scan, accepted, allow_resample=allow_resample) for scan in scans]
     device = choose_device(device_name)
     set_up_cpu(device)
-    how = choose_prediction(card.plan, card.description, device, _go_on_in(out, card, device))
-    model = Model.load(
-        folder, device=device, precision=how.precision, channels_last=how.channels_last, weights=weights
-    )
+    inference = card.inference.model_copy(update={"weights": weights or card.inference.weights})
+    windows = inference.fast() if fast else inference
+    model = _load(folder, card, device, scans, out, windows, precision, backend)
     options = choose_options(model, card.inference, fast=fast)
     failed = predict_scans(model, scans, out, options, overwrite=overwrite)
     print_warnings([scan.case for scan in scans], accepted, out)
@@ -191,19 +201,63 @@ def choose_options(model: "Model", options: InferenceConfig, *, fast: bool) -> I
     return options.fast() if fast else options
 
 
-def _go_on_in(folder: Path, card: ModelCard, device: "torch.device", asked: str = "auto") -> str:
-    """Return the precision of the model's masks in a folder, so that a benchmark under load repeats none.
+def _load(
+    folder: Path,
+    card: ModelCard,
+    device: "torch.device",
+    scans: Sequence["Scan"],
+    out: Path,
+    inference: InferenceConfig,
+    precision: str,
+    backend: str,
+) -> "Model":
+    """Load a model as it is to predict scans into the folder `out`: as asked for, as before, or as is fastest."""
+    from medunet.inference.model import Model
+    from medunet.inference.probe import choose_for_model, count_windows
 
-    It is not bf16 on a CPU, which may be another one that computes bf16 very slowly.
+    precision, backend = _go_on_in(out, card, device, precision, backend)
+    images = (scan.images[0] for scan in scans if scan.images)
+    weights = inference.weights
+    how = choose_for_model(
+        *(folder, card, device, precision, backend),
+        weights=weights,
+        num_windows=count_windows(images, card, inference),
+    )
+    return Model.load(
+        folder,
+        device=device,
+        precision=how.precision,
+        channels_last=how.channels_last,
+        weights=weights,
+        backend=how.backend,
+    )
+
+
+def _go_on_in(
+    folder: Path, card: ModelCard, device: "torch.device", precision: str, backend: str
+) -> tuple[str, str]:
+    """Return precision and backend of the model's masks in a folder, so that a benchmark under load repeats none.
+
+    What is asked for comes first. They are not bf16 on a CPU, which may be another one that computes bf16 very
+    slowly, nor OpenVINO where it is not installed.
     """
+    from medunet.compute.choice_cache import read_settings
     from medunet.compute.choosing import requested_options
-    from medunet.inference.mask_index import precision_of_masks
+    from medunet.inference.mask_index import backend_of_masks
+    from medunet.inference.openvino_backend import import_openvino
 
-    if requested_options("inference", asked)[0][0] != "auto":
-        return asked
-    earlier = precision_of_masks(folder, card, device.type)
-    may_be_slow = earlier == "bf16" and device.type == "cpu"
-    return asked if earlier is None or may_be_slow else earlier
+    is_asked = requested_options("inference", precision)[0][0] != "auto" or backend != "auto"
+    earlier = backend_of_masks(folder, card, device.type)
+    if earlier is None or is_asked or "inference.backend" in read_settings():
+        return precision, backend
+    if earlier[1] == "bf16" and device.type == "cpu":
+        return precision, backend
+    if earlier[0] == "openvino":
+        try:
+            import_openvino()
+        except InputError:
+            return precision, backend
+    return earlier[1], earlier[0]
 
 
 def scans_of(cases: Sequence[Case], manifest: Manifest, data_root: Path) -> list["Scan"]:

@@ -10,15 +10,18 @@ from monai.transforms.compose import Compose
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from medunet.base.errors import DataError, InputError, is_out_of_memory
-from medunet.base.files import hash_file
+from medunet.base.files import hash_file, hash_value
+from medunet.compute.choice_cache import BackendName
 from medunet.compute.devices import Precision
 from medunet.compute.workloads import to_channels_last
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import write_mask
 from medunet.inference.backend import Backend, TorchBackend
+from medunet.inference.openvino_backend import load_converted, load_quantised
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
 from medunet.inference.stream import open_stream
@@ -27,6 +30,7 @@ from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.manifest import Accepted
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
+from medunet.records.plan import count_inputs
 from medunet.transforms.chain import preprocess_chain, restore_probabilities
 
 
@@ -53,6 +57,7 @@ class Model:
     backend: Backend
     chain: Compose
     weights: WeightsName = "best"
+    quantised_sha256: str = ""  # of an int8 network
 
     @property
     def weights_sha256(self) -> str:
@@ -68,15 +73,18 @@ class Model:
         precision: Precision,
         channels_last: bool = False,
         weights: WeightsName | None = None,
+        backend: BackendName = "torch",
     ) -> "Model":
         """Load a model folder; no code from it is executed.
 
         Args:
             weights: the best by validation, or the final ones; None: as configured in training (`inference.weights`),
                 for models before 0.5 the best.
+            backend: openvino is for the CPU; precision int8 is for it alone.
 
         Raises:
-            InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device.
+            InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device;
+                openvino is not installed, or cannot compute the network (`ConversionError`).
         """
         card = read_card(folder)
         chosen = weights or card.inference.weights or "best"
@@ -94,11 +102,16 @@ class Model:
                 where=str(folder),
                 hint="Copy the model folder again, or export the model again with `medunet train`.",
             )
-        network = build_network(card.plan, card.description)
-        try:
-            network.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError) as error:
-            raise InputError(f"the weights do not fit the plan ({error})", where=str(folder)) from error
+        chain = preprocess_chain(card.plan, with_label=False)
+        if backend == "openvino" and precision == "int8":
+            quantised, sha256 = load_quantised(folder)
+            return cls(card, quantised, chain, chosen, sha256)
+        if backend == "openvino":
+            content = {"weights": card.sha256_of(chosen), "plan": hash_value(card.plan.hash_input)}
+            shape = (count_inputs(card.description, card.plan.context_slices), *card.plan.patch_size)
+            converted = load_converted(lambda: _load_network(card, path).eval(), content, shape, precision)
+            return cls(card, converted, chain, chosen)
+        network = _load_network(card, path)
         try:
             network.to(device).eval()
         except RuntimeError as error:
@@ -111,7 +124,6 @@ class Model:
             ) from error
         if channels_last:
             network = to_channels_last(network, card.plan.dimensions)
-        chain = preprocess_chain(card.plan, with_label=False)
         return cls(card, TorchBackend(network, device, precision, channels_last), chain, chosen)
 
     def check(
@@ -202,3 +214,17 @@ class Model:
         prepared = self.prepare(image_paths, resample=resample, read=read)
         mask = self.finish(self.compute(prepared, config), prepared, config)
         write_mask(path, mask, prepared.header)
+
+
+def _load_network(card: ModelCard, path: Path) -> nn.Module:
+    """Return the network of a model card with the weights of a file.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    network = build_network(card.plan, card.description)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"the weights do not fit the plan ({error})", where=str(path.parent)) from error
+    return network

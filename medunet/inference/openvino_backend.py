@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,11 +18,11 @@ from medunet.base.errors import InputError
 from medunet.base.files import hash_file, hash_value, read_json_object, write_json
 from medunet.base.lock import wait_for
 from medunet.base.processor import num_threads
-from medunet.compute.choice_cache import cache_folder
-from medunet.inference.backend import BackendName
+from medunet.compute.choice_cache import BackendName, cache_folder
+from medunet.compute.devices import Precision
 
-OpenVinoPrecision = Literal["fp32", "bf16", "int8"]
 NETWORK_FILES = ("network.xml", "network.bin")  # OpenVINO finds the second one by the name of the first
+INT8_FOLDER = "int8"  # in a model folder: the quantised network
 _log = logging.getLogger(__name__)
 _WHERE = "--backend openvino"
 _CONVERSION = 1  # increment it when networks are converted otherwise, so that all are converted again
@@ -40,15 +40,21 @@ class OpenVinoBackend:
     name: BackendName = "openvino"
     device = torch.device("cpu")
 
-    def __init__(self, model: Any, precision: OpenVinoPrecision) -> None:
+    def __init__(self, model: Any, precision: Precision) -> None:
         """Compile a converted network: the path of its .xml file, or a model of OpenVINO, for a batch of one.
 
         Raises:
-            InputError: openvino is not installed.
+            InputError: openvino is not installed, or it has no such precision on this processor.
             ConversionError: OpenVINO cannot load the network.
         """
-        self.precision: OpenVinoPrecision = precision
+        self.precision: Precision = precision
         openvino = import_openvino()
+        if precision not in _HINTS or (precision == "bf16" and not has_bf16()):
+            raise InputError(
+                f"OpenVINO cannot compute in {precision} on this processor",
+                where=f"--precision {precision}",
+                hint="Use --precision fp32, or --backend torch.",
+            )
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
@@ -77,7 +83,7 @@ def load_converted(
     build: Callable[[], nn.Module],
     content: dict[str, Any],
     shape: Sequence[int],
-    precision: Literal["fp32", "bf16"],
+    precision: Precision,
 ) -> OpenVinoBackend:
     """Return a network in OpenVINO, which is converted unless the cache holds it.
 
@@ -115,6 +121,23 @@ def load_converted(
         why = "there is no home folder"
     _log.info("The network converted for OpenVINO could not be cached: %s.", why)
     return OpenVinoBackend(convert_network(build(), shape), precision)
+
+
+def load_quantised(folder: Path) -> tuple[OpenVinoBackend, str]:
+    """Return the quantised network of a model folder, and the SHA-256 of its files.
+
+    Raises:
+        InputError: the model has none, or openvino is not installed.
+        ConversionError: OpenVINO cannot load it.
+    """
+    files = [folder / INT8_FOLDER / name for name in NETWORK_FILES]
+    if not all(file.is_file() for file in files):
+        raise InputError(
+            "the model has no int8 network",
+            where=str(folder),
+            hint="Make it with `medunet calibrate RUN`, or use another --precision.",
+        )
+    return OpenVinoBackend(files[0], "int8"), hash_value([hash_file(file) for file in files])
 
 
 def converted_folder() -> Path | None:
@@ -160,6 +183,15 @@ def check_converted(backend: OpenVinoBackend, network: nn.Module, shape: Sequenc
             where=_WHERE,
             hint="Use --backend torch.",
         )
+
+
+def has_bf16() -> bool:
+    """Return whether OpenVINO computes in bf16 on this processor.
+
+    Raises:
+        InputError: openvino is not installed.
+    """
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def import_openvino() -> Any:
