@@ -63,9 +63,10 @@ class OpenVinoBackend:
         }
         try:
             compiled = openvino.Core().compile_model(model, "CPU", options)
+            self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise _cannot("load the converted network", error) from error
-        self._tensor, self._request = openvino.Tensor, compiled.create_infer_request()
+        self._tensor = openvino.Tensor
         self._output = tuple(compiled.output(0).shape)[1:]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend
 from medunet.inference.model import Model
 from medunet.inference.openvino_backend import ConversionError, has_bf16, import_openvino
+from medunet.inference.windows import lay_windows
 from medunet.networks.builder import build_network
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.description import Description
@@ -103,21 +104,17 @@ def choose_for_model(
     return _compare(key, known, load, card, source, clock)
 
 
-def count_windows(scans: Iterable[Path], card: ModelCard, config: InferenceConfig) -> float:
+def count_windows(scans: Iterable[Path], card: ModelCard, config: InferenceConfig) -> int:
     """Return about how many windows scans have, by their headers, averaging included; unreadable ones have none."""
-    plan = card.plan
-    steps_mm = list(plan.spacing_mm)  # for a 2D network, a slice has windows of its own
-    for axis, size in zip(
-        [n for n in range(3) if plan.dimensions == 3 or n != plan.slice_axis], plan.patch_size, strict=True
-    ):
-        steps_mm[axis] *= size * (1 - config.overlap)
-    total = 0.0
+    plan, total = card.plan, 0
     for path in scans:
         try:
             header = read_header(path)
         except (MedunetError, OSError):
             continue
-        total += max(1.0, math.prod(header.shape[:3]) * math.prod(header.spacing_mm) / math.prod(steps_mm))
+        sides = zip(header.shape[:3], header.spacing_mm, plan.spacing_mm, strict=True)
+        grid = [max(1, round(size * mine / to)) for size, mine, to in sides]
+        total += math.prod(map(len, lay_windows(grid, (0, 0, 0), plan, config.overlap)))
     return total * config.shifts * 2 ** len(config.mirror)
 
 
@@ -175,27 +172,23 @@ def _fastest(
     known: Choice | None, openvino: dict[Precision, float], gain: dict[str, float], source: str
 ) -> Choice:
     """Return torch's choice, unless OpenVINO or a precision is faster by at least `gain`."""
-    best: dict[str, Choice] = {} if known is None else {known.precision: known}
+    why = source
+    if known is not None:
+        why = known.backend_why
+        if openvino:
+            times = format_seconds(min(openvino.values())), format_seconds(known.seconds)
+            why = f"a window took {times[0]} in OpenVINO, {times[1]} in torch"
+    best: dict[str, Choice] = {} if known is None else {known.precision: replace(known, backend_why=why)}
     for name, seconds in openvino.items():
-        of_torch = best.get(name)
-        took = f"a window took {format_seconds(seconds)} in OpenVINO"
-        if of_torch is None or of_torch.seconds > gain["backend"] * seconds:
-            if of_torch is not None:
-                took += f", {format_seconds(of_torch.seconds)} in torch"
-            best[name] = Choice(
-                name,
-                False,
-                round(seconds, 6),
-                backend="openvino",
-                backend_why=source if known is None else took,
-            )
-        else:
-            best[name] = replace(of_torch, backend_why=f"{took}, {format_seconds(of_torch.seconds)} in torch")
+        if name not in best or best[name].seconds > gain["backend"] * seconds:
+            best[name] = Choice(name, False, round(seconds, 6), backend="openvino", backend_why=why)
     if len(best) == 1:
         return next(iter(best.values()))
     fp32, bf16 = best["fp32"], best["bf16"]
-    why = f"a window took {format_seconds(bf16.seconds)} in bf16, {format_seconds(fp32.seconds)} in fp32"
-    return replace(bf16 if fp32.seconds > gain["precision"] * bf16.seconds else fp32, why=why)
+    precision_why = (
+        f"a window took {format_seconds(bf16.seconds)} in bf16, {format_seconds(fp32.seconds)} in fp32"
+    )
+    return replace(bf16 if fp32.seconds > gain["precision"] * bf16.seconds else fp32, why=precision_why)
 
 
 def _time_window(backend: Backend, card: ModelCard, clock: Callable[[], float]) -> float:
