@@ -63,9 +63,8 @@ def describe_faster_ways(entry: Mapping[str, Any]) -> list[str]:
         sentences.append(f"Predicted by the int8 network. {cost}")
     windows = entry.get("windows", {})
     if windows and windows == {"overlap": min(windows["overlap"], FAST_OVERLAP), "mirror": [], "shifts": 1}:
-        sentences.append(
-            f"Predicted as by --fast: windows overlap by {windows['overlap']:g} of the patch, nothing is averaged. {cost}"
-        )
+        steps = f"windows overlap by {windows['overlap']:g} of the patch, nothing is averaged"
+        sentences.append(f"Predicted as by --fast: {steps}. {cost}")
     return sentences
 
 
