@@ -51,7 +51,7 @@ def prepared_cases(model: Model, count: int) -> list[PreparedCase]:
         shape = (40, 30 + number, 20)
         label = np.zeros(shape, np.uint8)
         label[30:34, 2:6, 3:9] = 1
-        image = rng.normal(size=(2, *shape)).astype(np.float32) + 4 * (label > 0)
+        image = (rng.normal(size=(2, *shape)) + 4 * (label > 0)).astype(np.float32)
         locations = find_locations(label, model.card.description.targets, (0,))
         cases.append(PreparedCase(f"case_{number}", image, label, locations))
     return cases
