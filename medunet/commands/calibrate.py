@@ -49,6 +49,7 @@ def _calibrate(run: Run, fold: int | str) -> dict[str, str]:
     from medunet.compute.devices import choose_device
     from medunet.inference.calibration import Way, compare, measure
     from medunet.inference.model import read_card
+    from medunet.inference.openvino_backend import ConversionError
 
     manifest, folder = run.read_manifest(), run.folder.model(fold)
     card = read_card(folder)
@@ -70,12 +71,14 @@ def _calibrate(run: Run, fold: int | str) -> dict[str, str]:
     options, kept = run.config.inference, run.folder.fold(fold) / "calibration"
     device = choose_device(run.config.device)
     set_up_cpu(device)
-    missing = missing_packages(("openvino", "nncf"))
     reference = Way(_load(run, folder, device, "fp32"), options, kept / "fp32")
     ways: dict[FasterWay, Way] = {}
-    if not missing and device.type == "cpu":
-        _quantise(run, folder, training)
-        ways["int8"] = Way(_load(run, folder, device, "int8"), options, kept / "int8")
+    if not (why_not := _why_not_int8(device)):
+        try:
+            _quantise(run, folder, training)
+            ways["int8"] = Way(_load(run, folder, device, "int8"), options, kept / "int8")
+        except ConversionError as error:
+            why_not = error.what
     ways["fast"] = Way(reference.model, options.fast(), kept / "fast")
     if options.fast() == options:
         del ways["fast"]
@@ -94,14 +97,19 @@ def _calibrate(run: Run, fold: int | str) -> dict[str, str]:
     for name, cost in costs.items():
         console.print(f"  {name}: {escape(cost.describe())}", highlight=False, soft_wrap=True)
     if "int8" not in ways:
-        why = f"{', '.join(missing)} not installed" if missing else "it is for the CPU: use --device cpu"
-        hint = "; run `pip install 'medunet[int8]'`" if missing else ""
         console.print(
-            f"  [yellow]int8 is not measured[/]: {escape(why + hint)}", highlight=False, soft_wrap=True
+            f"  [yellow]int8 is not measured[/]: {escape(why_not)}", highlight=False, soft_wrap=True
         )
     for case, reason in failed.items():
         console.print(f"  [red]failed[/] {escape(case)}: {escape(reason)}", highlight=False, soft_wrap=True)
     return failed
+
+
+def _why_not_int8(device: Any) -> str:
+    """Return why int8 cannot be measured on a device; "" if it can."""
+    if missing := missing_packages(("openvino", "nncf")):
+        return f"{' and '.join(missing)} not installed; run `pip install 'medunet[int8]'`"
+    return "" if device.type == "cpu" else "it is computed on the CPU; use --device cpu"
 
 
 def _labelled(run: Run, cases: Sequence[Case]) -> list["LabelledScan"]:

@@ -16,7 +16,13 @@ from medunet.base.files import atomic_folder, hash_file, hash_value, read_json_o
 from medunet.base.packages import require_packages, versions_of
 from medunet.inference.backend import TorchBackend
 from medunet.inference.model import Model
-from medunet.inference.openvino_backend import INT8_FOLDER, NETWORK_FILES, convert_network, import_openvino
+from medunet.inference.openvino_backend import (
+    INT8_FOLDER,
+    NETWORK_FILES,
+    ConversionError,
+    convert_network,
+    import_openvino,
+)
 from medunet.records.plan import Plan, count_inputs
 from medunet.transforms.patches import PreparedCase, sample_patch
 
@@ -74,8 +80,8 @@ def quantise(model: Model, folder: Path, cases: Sequence[PreparedCase], seed: in
     The files are written whole. Another process must not quantise the same model.
 
     Raises:
-        InputError: a package is missing, or the network cannot be quantised.
-        ConversionError: OpenVINO cannot compute this network.
+        InputError: a package is missing.
+        ConversionError: OpenVINO cannot compute this network, or NNCF not quantise it.
     """
     require_packages(PACKAGES, "int8", where="medunet calibrate")
     made_from = {
@@ -129,7 +135,7 @@ def _quantise(network: Any, windows: Sequence[NDArray[np.float32]]) -> Any:
             raise
         except Exception as error:  # nncf raises errors of many kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise InputError(
+            raise ConversionError(
                 f"the network cannot be quantised ({reason})",
                 where="medunet calibrate",
                 hint="Predict without int8.",
