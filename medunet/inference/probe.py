@@ -67,11 +67,12 @@ def choose_for_model(
         InputError: the options contradict one another or the device, or openvino is asked for and not installed.
         ConversionError: openvino is asked for, and cannot compute this network.
     """
-    asked = backend if backend != "auto" else read_settings().get("inference.backend", "auto")
-    source = "asked for" if backend != "auto" else "set by you"
-    if backend == "auto" and device.type != "cpu":
-        asked = "auto"  # the setting is for the CPU
-    _check_options(asked, precision, device)
+    asked, source = backend, "asked for"
+    if backend == "auto" and precision == "int8":
+        asked = "openvino"
+    elif backend == "auto" and device.type == "cpu":
+        asked, source = read_settings().get("inference.backend", "auto"), "set by you"
+    _check_options(backend, precision, device)
 
     def load(name: Precision) -> Backend:
         return Model.load(folder, device=device, precision=name, backend="openvino", weights=weights).backend
@@ -79,7 +80,7 @@ def choose_for_model(
     torch_precision = "auto" if precision == "int8" else precision
     (requested, layout), sources = requested_options("inference", torch_precision)
     precision = requested if precision == "auto" else precision
-    if precision == "int8" or (asked == "openvino" and (precision != "auto" or not has_bf16())):
+    if asked == "openvino" and (precision != "auto" or not has_bf16()):
         name: Any = "fp32" if precision == "auto" else precision
         seconds = _time_window(load(name), card, clock) if timed else 0.0
         why = sources[0] if precision != "auto" else "OpenVINO has no bf16 for this processor"

@@ -155,7 +155,7 @@ def _decide_labels(
     lookup = np.array([values[number] for number in candidates], np.uint8)
     if len(candidates) == 1:
         return None if lookup[0] == 0 else np.broadcast_to(lookup[:1, None, None], _shape(blocks))
-    best = _interpolate(chosen, blocks, is_same_grid).argmax(0)
+    best = _interpolate(chosen, blocks, is_same_grid).max(0).indices  # far faster than argmax on a CPU
     return lookup[best.cpu().numpy()]
 
 
