@@ -94,7 +94,7 @@ def test_a_run_whose_fold_0_is_not_trained_predicts_scans_with_the_fold_that_is(
     arguments = ["predict", run.folder.root, scan, "--out", tmp_path / "out", "--device", "cpu"]
     done = CliRunner().invoke(cli.app, [str(each) for each in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert "Fold 0 is not trained: the model of fold 1 predicts." in " ".join(done.output.split())
+    assert "Fold 0 is not trained: the model of fold 1 is used." in " ".join(done.output.split())
 
 
 def test_an_untrained_run_is_not_scored_as_missing_throughout(tmp_path: Path) -> None:

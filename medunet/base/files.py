@@ -1,9 +1,11 @@
 """Atomic file writing, JSON files, and SHA-256 hashes."""
 
+import glob
 import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -44,6 +46,41 @@ def atomic_write(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Write a folder whole: yield an empty folder beside it, then flush its files and rename it to `path`.
+
+    If the block fails, nothing is kept. A folder that is there already is replaced; the caller checks that it may be,
+    and that no other process writes it (`hold`), since what killed calls left is removed.
+
+    Raises:
+        InputError: The folder above is not writable, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{glob.escape(_prefix(path))}*.part"):
+            shutil.rmtree(left)
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+                file.chmod(0o644)
+        temporary.chmod(0o755)
+        if path.exists():
+            path.replace(Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent)))
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        for left in path.parent.glob(f"{glob.escape(_prefix(path))}*.part"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:

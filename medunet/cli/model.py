@@ -1,8 +1,8 @@
-"""The commands from a checked dataset to predicted masks: `plan`, `train`, `tune` and `predict`."""
+"""The commands on models: `plan`, `train`, `tune`, `predict`, `calibrate` and `export`."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,8 +19,10 @@ from medunet.cli.options import (
     open_run,
     refuse_options,
 )
+from medunet.commands.calibrate import run_calibrate
+from medunet.commands.export import run_export
 from medunet.commands.plan import run_plan, show_network
-from medunet.commands.predict import predict_images, run_predict
+from medunet.commands.predict import PredictOptions, predict_images, run_predict
 from medunet.commands.terminal import console
 from medunet.commands.train import run_train
 from medunet.commands.tune import run_tune
@@ -120,6 +122,20 @@ def predict(
         float | None,
         typer.Option("--ram-gb", help="Most memory of the command in GB; default: what is free."),
     ] = None,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Larger steps of the window, no averaging: quicker, at some cost in Dice."
+        ),
+    ] = False,
+    backend: Annotated[
+        Literal["auto", "torch", "openvino"],
+        typer.Option("--backend", help="What computes the network; auto: what is faster on this computer."),
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16", "int8"],
+        typer.Option("--precision", help="Precision of the network; int8 after `medunet calibrate`."),
+    ] = "auto",
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
     if not images and (model / "model.json").exists():
@@ -131,19 +147,14 @@ def predict(
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
-        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite, ram_gb=ram_gb))
+        options = PredictOptions(precision, backend, fast, ram_gb)
+        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite, options=options))
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
-    folder = model
-    if not (model / "model.json").exists():
-        chosen = fold or first_trained_fold(RunFolder(model))
-        folder = RunFolder(model).model(chosen)
-        if fold is None and chosen != "0":
-            console.print(f"Fold 0 is not trained: the model of fold {chosen} predicts.", highlight=False)
     exit_if_any(
         predict_images(
-            folder,
+            _model_folder(model, fold),
             images,
             out,
             data_root,
@@ -152,6 +163,46 @@ def predict(
             weights=weights,
             accept=accept or (),
             allow_resample=allow_resample,
-            ram_gb=ram_gb,
+            options=PredictOptions(precision, backend, fast, ram_gb),
         )
     )
+
+
+def calibrate(
+    run: RunArgument,
+    data_root: DataRoot = None,
+    fold: Fold = None,
+    device: Device = None,
+    changes: Changes = None,
+) -> None:
+    """Quantise a fold's network to int8, and measure what int8 and `predict --fast` cost in Dice."""
+    chosen = fold or first_trained_fold(RunFolder(run))
+    opened = open_run(run, data_root, changes, fold=chosen, device=device)
+    exit_if_any(run_calibrate(opened, opened.config.training.fold))
+
+
+def export(
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a run, or of a model such as runs/liver/folds/0/model.")
+    ],
+    to: Annotated[
+        Literal["onnx", "openvino"], typer.Option("--to", help="Format: onnx, or OpenVINO's .xml and .bin.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Output folder, which must be new or an earlier export.")
+    ],
+    fold: Fold = None,
+    weights: Weights = None,
+) -> None:
+    """Write a trained network for other runtimes, checked to give the same labels there."""
+    run_export(_model_folder(model, fold), to, out, weights=weights)
+
+
+def _model_folder(model: Path, fold: str | None) -> Path:
+    """Return the model folder that is meant: itself, or that of a run's fold, by default of the first trained one."""
+    if (model / "model.json").exists():
+        return model
+    chosen = fold or first_trained_fold(RunFolder(model))
+    if fold is None and chosen != "0":
+        console.print(f"Fold 0 is not trained: the model of fold {chosen} is used.", highlight=False)
+    return RunFolder(model).model(chosen)

@@ -1,4 +1,4 @@
-"""`medunet devices`: show hardware, chosen precision and memory layout with reasons, and the user's settings."""
+"""`medunet devices`: show hardware, chosen backend, precision and layout with reasons, and the user's settings."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ import psutil
 from rich.markup import escape
 from rich.table import Table
 
+from medunet.base.errors import InputError
 from medunet.base.processor import CoreWatch, num_threads, read_processor, usable_cores
 from medunet.commands.terminal import console
 from medunet.runs.computing import choose_run_compute, precision_for, set_up_cpu
@@ -35,6 +36,7 @@ def show_computer() -> None:
     _print_line(
         "GPUs", ", ".join(f"{card.name} ({card.total_memory / 1e9:.0f} GB)" for card in cards) or "none"
     )
+    _print_line("OpenVINO", _openvino_version())
     for key, value in read_settings().items():
         _print_line("Set by you", f"{key}={value}")
     _print_line("Choices cached in", str(cache_folder() or "nothing: there is no home folder"))
@@ -50,7 +52,9 @@ def show_cached_choices() -> None:
     for kept in list_choices():
         key, choice = kept.key, kept.choice
         layout = ", channels-last" if choice.channels_last else ""
-        reasons = dict.fromkeys(why for why in (choice.why, choice.channels_last_why) if why)
+        layout += ", OpenVINO" if choice.backend == "openvino" else ""
+        whys = (choice.why, choice.channels_last_why, choice.backend_why)
+        reasons = dict.fromkeys(why for why in whys if why)
         network = f"{key['network'].get('network', {}).get('name', '?')} {key['network'].get('features', '')}"
         patch = f"{key['batch']} × {'×'.join(map(str, key['patch']))}"
         same = all(key.get(name) == value for name, value in here.items())
@@ -67,9 +71,13 @@ def show_cached_choices() -> None:
 
 
 def show_run(run: Run, device_name: str) -> None:
-    """Show how this computer trains a run's fold and predicts with its network; benchmark them if not yet known."""
+    """Show how this computer trains a run's fold and predicts with its network; benchmark them if not yet known.
+
+    OpenVINO is compared where a model of the run is trained.
+    """
     from medunet.compute.devices import choose_device
-    from medunet.inference.probe import choose_prediction
+    from medunet.inference.model import read_card
+    from medunet.inference.probe import choose_for_model, choose_prediction
 
     device = choose_device(device_name)
     if run.config.training.fold == "each":
@@ -79,13 +87,13 @@ def show_run(run: Run, device_name: str) -> None:
     choice = choose_run_compute(run, device, keep=False)
     _print_line(f"Training fold {run.config.training.fold}", _sentence(choice, choice.step_s, "batch"))
     _print_line("Compiled", f"{'yes' if choice.compile else 'no'} ({choice.compile_why})")
-    how = choose_prediction(
-        run.read_plan(),
-        run.read_manifest().description,
-        device,
-        precision_for(run.config, device),
-        timed=True,
-    )
+    precision = precision_for(run.config, device)
+    if (folder := run.folder.model(run.config.training.fold)).is_dir():
+        how = choose_for_model(folder, read_card(folder), device, precision, timed=True)
+    else:
+        how = choose_prediction(
+            run.read_plan(), run.read_manifest().description, device, precision, timed=True
+        )
     _print_line("Prediction", _sentence(how, how.seconds, "window"))
 
 
@@ -93,11 +101,11 @@ def show_model(folder: Path, device_name: str) -> None:
     """Show how this computer predicts with a model; benchmark it if not yet known."""
     from medunet.compute.devices import choose_device
     from medunet.inference.model import read_card
-    from medunet.inference.probe import choose_prediction
+    from medunet.inference.probe import choose_for_model
 
     card, device = read_card(folder), choose_device(device_name)
     set_up_cpu(device)
-    how = choose_prediction(card.plan, card.description, device, timed=True)
+    how = choose_for_model(folder, card, device, timed=True)
     _print_line("Prediction", _sentence(how, how.seconds, "window"))
 
 
@@ -107,8 +115,20 @@ def _sentence(choice: Any, seconds: float, unit: str) -> str:
 
     layout = "channels-last" if choice.channels_last else "the default layout"
     reasons = f"{choice.why}; layout: {choice.channels_last_why}" if choice.channels_last_why else choice.why
+    if because := getattr(choice, "backend_why", ""):  # of a prediction
+        layout = "OpenVINO" if choice.backend == "openvino" else f"torch, {layout}"
+        reasons = f"{reasons}; {because}" if because != reasons else reasons
     return f"{choice.precision} in {layout}, about {format_seconds(seconds)} per {unit} ({reasons})"
 
 
 def _print_line(what: str, text: str) -> None:
     console.print(f"[bold]{escape(what)}[/]: {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _openvino_version() -> str:
+    from medunet.inference.openvino_backend import import_openvino
+
+    try:
+        return str(import_openvino().__version__)
+    except InputError:
+        return "not installed: `pip install 'medunet[openvino]'` speeds up prediction on a CPU"

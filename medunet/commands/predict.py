@@ -1,7 +1,7 @@
 """`medunet predict`: segment a run's held-out cases, or any scans, with a trained model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from medunet.base.words import list_some
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES, parse_accepted
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
-from medunet.records.config import WeightsName
+from medunet.records.config import InferenceConfig, WeightsName
+from medunet.records.costs import FasterWay
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
@@ -28,9 +29,21 @@ from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_ca
 if TYPE_CHECKING:
     import torch
 
+    from medunet.inference.model import Model
     from medunet.inference.scan import Scan
 
 _MOST_NAMES = 20
+_UNKNOWN = "not measured for these weights and options; `medunet calibrate RUN` measures it"
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How scans are predicted, as asked for on the command line."""
+
+    precision: str = "auto"  # this and `backend`: see `choose_for_model`
+    backend: str = "auto"
+    fast: bool = False  # larger steps of the window and no averaging, see `InferenceConfig.fast`
+    ram_gb: float | None = None  # the most memory of this process
 
 
 def run_predict(
@@ -39,26 +52,26 @@ def run_predict(
     model: Path | None = None,
     fold: int | str | None = None,
     overwrite: bool = False,
-    ram_gb: float | None = None,
+    options: PredictOptions = PredictOptions(),
 ) -> dict[str, str]:
     """Predict the held-out cases of a run and return the failed ones with their reasons.
 
     The model of every trained fold predicts the cases that it holds out, the last one the test cases too; folds that
     are not trained are named on the console. `fold` predicts those of one fold alone ("each": of every trained one).
-    With the `model` folder of another run, all cases are predicted. For `ram_gb`, see `Model.load`.
+    With the `model` folder of another run, all cases are predicted. The configuration's precision is the default.
 
     Raises:
         InputError: No fold is trained, or a model was trained on some of these held-out cases, or on other channels.
     """
     if model is not None or fold not in (None, "each"):
-        return _predict_cases(run, model=model, fold=fold, overwrite=overwrite, ram_gb=ram_gb)
+        return _predict_cases(run, options, model=model, fold=fold, overwrite=overwrite)
     folds = list(trained_cards(run))
     if not folds:
         raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
     failed: dict[str, str] = {}
     for one in folds:
         is_last = one == folds[-1]
-        failed |= _predict_cases(run, fold=one, with_tests=is_last, overwrite=overwrite, ram_gb=ram_gb)
+        failed |= _predict_cases(run, options, fold=one, with_tests=is_last, overwrite=overwrite)
     if text := describe_untrained(run, folds, "predicted"):
         console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     return failed
@@ -66,19 +79,18 @@ def run_predict(
 
 def _predict_cases(
     run: Run,
+    options: PredictOptions,
     *,
     model: Path | None = None,
     fold: int | str | None = None,
     with_tests: bool = True,
     overwrite: bool = False,
-    ram_gb: float | None = None,
 ) -> dict[str, str]:
     """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases."""
     require_one_process()
     from medunet.compute.devices import choose_device
-    from medunet.inference.model import Model, read_card
+    from medunet.inference.model import read_card
     from medunet.inference.predict import predict_scans
-    from medunet.inference.probe import choose_prediction
 
     manifest = run.read_manifest()
     if model is not None:
@@ -90,16 +102,10 @@ def _predict_cases(
     device = choose_device(run.config.device)
     set_up_cpu(device)
     card = read_card(folder)
-    precision = _go_on_in(run.folder.predictions, card, device, precision_for(run.config, device))
-    how = choose_prediction(card.plan, card.description, device, precision)
-    loaded = Model.load(
-        folder,
-        device=device,
-        precision=how.precision,
-        channels_last=how.channels_last,
-        weights=run.config.inference.weights,
-        ram_gb=ram_gb,
-    )
+    scans = scans_of(cases, manifest, run.data_root)
+    if options.precision == "auto":
+        options = replace(options, precision=precision_for(run.config, device))
+    loaded = _load(folder, card, device, scans, run.folder.predictions, run.config.inference, options)
     known = {case.id for case in cases} & set(loaded.card.training_cases)
     if model is None and known and not loaded.card.train_is_validation:
         raise InputError(
@@ -108,8 +114,8 @@ def _predict_cases(
             hint="The folds were changed after training. Restore them, or train in another run folder.",
         )
     require_same_channels(loaded.card.description, manifest.description)
-    scans = _scans_of(cases, manifest, run.data_root)
-    failed = predict_scans(loaded, scans, run.folder.predictions, run.config.inference, overwrite=overwrite)
+    inference = choose_options(loaded, run.config.inference, fast=options.fast)
+    failed = predict_scans(loaded, scans, run.folder.predictions, inference, overwrite=overwrite)
     print_predicted(len(scans), failed, run.folder.predictions)
     return failed
 
@@ -125,27 +131,27 @@ def predict_images(
     weights: WeightsName | None = None,
     accept: Sequence[str] = (),
     allow_resample: bool = False,
-    ram_gb: float | None = None,
+    options: PredictOptions = PredictOptions(),
 ) -> dict[str, str]:
     """Predict image files and folders, or the cases of one manifest.json, with a trained model.
 
-    Returns the failed cases with their reasons. For `weights` and `ram_gb`, see `Model.load`.
+    Returns the failed cases with their reasons. For `weights`, see `Model.load`.
 
     Args:
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
         allow_resample: resample the channels of a case that are on different grids to the grid of the first one.
+        fast: larger steps and no averaging (`InferenceConfig.fast`).
     """
     from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
-    from medunet.inference.model import Model, read_card
+    from medunet.inference.model import read_card
     from medunet.inference.predict import predict_scans
-    from medunet.inference.probe import choose_prediction
 
     card = read_card(folder)
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
         require_same_channels(card.description, listed.description)
-        scans = _scans_of(listed.used, listed, root)
+        scans = scans_of(listed.used, listed, root)
     else:
         given = find_scans(images, card)
         scans = given.scans
@@ -154,37 +160,96 @@ def predict_images(
     scans = [_with_accepted(scan, accepted, allow_resample=allow_resample) for scan in scans]
     device = choose_device(device_name)
     set_up_cpu(device)
-    how = choose_prediction(card.plan, card.description, device, _go_on_in(out, card, device))
-    model = Model.load(
-        folder,
-        device=device,
-        precision=how.precision,
-        channels_last=how.channels_last,
-        weights=weights,
-        ram_gb=ram_gb,
-    )
-    failed = predict_scans(model, scans, out, card.inference, overwrite=overwrite)
+    inference = card.inference.model_copy(update={"weights": weights or card.inference.weights})
+    model = _load(folder, card, device, scans, out, inference, options)
+    inference = choose_options(model, card.inference, fast=options.fast)
+    failed = predict_scans(model, scans, out, inference, overwrite=overwrite)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
     return failed
 
 
-def _go_on_in(folder: Path, card: ModelCard, device: "torch.device", asked: str = "auto") -> str:
-    """Return the precision of the model's masks in a folder, so that a benchmark under load repeats none.
+def choose_options(model: "Model", options: InferenceConfig, *, fast: bool) -> InferenceConfig:
+    """Return the options, or those of `--fast`; print what int8 and `--fast` cost in Dice, by the model card.
 
-    It is not bf16 on a CPU, which may be another one that computes bf16 very slowly.
+    Raises:
+        InputError: the cost of the model's int8 network is not measured.
     """
+    from medunet.inference.quantised import require_measured
+
+    require_measured(model)
+    used: dict[FasterWay, bool] = {"int8": model.backend.precision == "int8", "fast": fast}
+    for way in (way for way, is_used in used.items() if is_used):
+        cost = model.card.cost_of(way, model.weights, options)
+        text = cost.describe() if cost else f"its cost in Dice is {_UNKNOWN}"
+        name = way if way == "int8" else f"--{way}"
+        console.print(f"  [yellow]{name}[/]: {escape(text)}", highlight=False, soft_wrap=True)
+    if all(used.values()):
+        text = "int8 and --fast were measured one by one: together they may cost more"
+        console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
+    return options.fast() if fast else options
+
+
+def _load(
+    folder: Path,
+    card: ModelCard,
+    device: "torch.device",
+    scans: Sequence["Scan"],
+    out: Path,
+    inference: InferenceConfig,
+    options: PredictOptions,
+) -> "Model":
+    """Load a model as it is to predict scans into the folder `out`: as asked for, as before, or as is fastest."""
+    from medunet.inference.model import Model
+    from medunet.inference.probe import choose_for_model, count_windows
+
+    precision, backend = _go_on_in(out, card, device, options.precision, options.backend)
+    images = (scan.images[0] for scan in scans if scan.images)
+    weights = inference.weights
+    how = choose_for_model(
+        *(folder, card, device, precision, backend),
+        weights=weights,
+        num_windows=count_windows(images, card, inference.fast() if options.fast else inference),
+    )
+    return Model.load(
+        folder,
+        device=device,
+        precision=how.precision,
+        channels_last=how.channels_last,
+        weights=weights,
+        backend=how.backend,
+        ram_gb=options.ram_gb,
+    )
+
+
+def _go_on_in(
+    folder: Path, card: ModelCard, device: "torch.device", precision: str, backend: str
+) -> tuple[str, str]:
+    """Return precision and backend of the model's masks in a folder, so that a benchmark under load repeats none.
+
+    What is asked for comes first. They are not bf16 on a CPU, which may be another one that computes bf16 very
+    slowly, nor OpenVINO where it is not installed.
+    """
+    from medunet.compute.choice_cache import read_settings
     from medunet.compute.choosing import requested_options
-    from medunet.inference.mask_index import precision_of_masks
+    from medunet.inference.mask_index import backend_of_masks
+    from medunet.inference.openvino_backend import import_openvino
 
-    if requested_options("inference", asked)[0][0] != "auto":
-        return asked
-    earlier = precision_of_masks(folder, card, device.type)
-    may_be_slow = earlier == "bf16" and device.type == "cpu"
-    return asked if earlier is None or may_be_slow else earlier
+    is_asked = requested_options("inference", precision)[0][0] != "auto" or backend != "auto"
+    earlier = backend_of_masks(folder, card, device.type)
+    if earlier is None or is_asked or "inference.backend" in read_settings():
+        return precision, backend
+    if earlier[1] == "bf16" and device.type == "cpu":
+        return precision, backend
+    if earlier[0] == "openvino":
+        try:
+            import_openvino()
+        except InputError:
+            return precision, backend
+    return earlier[1], earlier[0]
 
 
-def _scans_of(cases: Sequence[Case], manifest: Manifest, data_root: Path) -> list["Scan"]:
+def scans_of(cases: Sequence[Case], manifest: Manifest, data_root: Path) -> list["Scan"]:
     """Return cases of a manifest as scans, with the faults that it accepts."""
     from medunet.inference.scan import Scan
 

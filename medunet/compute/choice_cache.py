@@ -1,8 +1,8 @@
-"""Cache of benchmark results (precision and memory layout) in the user's cache folder, and the user's settings."""
+"""Cache of benchmark results (backend, precision, layout) in the user's cache folder, and the user's settings."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,22 +15,25 @@ from medunet.base.record import Record
 from medunet.compute.devices import Precision
 
 Purpose = Literal["training", "inference"]
+BackendName = Literal["torch", "openvino"]
 SETTINGS = {
     f"{purpose}.{what}": values
     for purpose in ("training", "inference")
     for what, values in (("precision", ("fp32", "bf16")), ("channels_last", ("on", "off")))
-}
+} | {"inference.backend": ("torch", "openvino")}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Chosen precision and memory layout with their reasons, and the estimated seconds of one step or window."""
+    """Chosen precision, memory layout and backend with their reasons; estimated seconds of one step or window."""
 
     precision: Precision = "fp32"
     channels_last: bool = False
     seconds: float = 0.0
     why: str = ""
     channels_last_why: str = ""
+    backend: BackendName = "torch"
+    backend_why: str = ""
 
 
 class CachedChoice(Record):
@@ -43,11 +46,13 @@ class CachedChoice(Record):
     seconds: float
     why: str
     channels_last_why: str
+    backend: BackendName = "torch"
+    backend_why: str = ""
 
     @property
     def choice(self) -> Choice:
         """The choice without its key."""
-        return Choice(self.precision, self.channels_last, self.seconds, self.why, self.channels_last_why)
+        return Choice(**{field.name: getattr(self, field.name) for field in fields(Choice)})
 
 
 def cache_folder() -> Path | None:

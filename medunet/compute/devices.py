@@ -8,7 +8,7 @@ import torch
 from medunet.base.errors import InputError
 from medunet.base.processor import num_threads
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]  # int8: a quantised network in OpenVINO
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -52,7 +52,7 @@ def check_precision(name: str, device: torch.device) -> None:
         InputError: fp16 on a CPU, where it is slow and has no loss scaler.
     """
     if name == "fp16" and device.type == "cpu":
-        raise InputError("fp16 cannot be used on a CPU", where="training.precision", hint="Use auto or bf16.")
+        raise InputError("fp16 cannot be used on a CPU", where="precision", hint="Use auto or bf16.")
 
 
 def may_have_bf16() -> bool:

@@ -1,15 +1,14 @@
 """Backends: what computes a network's logits. One interface, so that prediction does not depend on the library."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
 
+from medunet.compute.choice_cache import BackendName
 from medunet.compute.devices import Precision, autocast
 from medunet.compute.workloads import to_channels_last
-
-BackendName = Literal["torch", "openvino"]
 
 
 class Backend(Protocol):
@@ -20,8 +19,8 @@ class Backend(Protocol):
         """The library that computes."""
 
     @property
-    def precision(self) -> str:
-        """The precision that it computes in: fp32, bf16, fp16 or int8."""
+    def precision(self) -> Precision:
+        """The precision that it computes in."""
 
     @property
     def device(self) -> torch.device:

@@ -15,13 +15,16 @@ from medunet.records.description import Description
 from medunet.records.model_card import ModelCard
 
 _ALGORITHM = 1  # of prediction; increment it when masks change, so that all are predicted again
+_FIRST = {"weights": "best", "backend": "torch"}  # before they were recorded: in medunet 0.4, and until 0.7
 _WORDS = {  # for what an entry holds
     "algorithm": "another version of prediction",
     "model_sha256": "other weights",
+    "quantised_sha256": "another int8 network",
     "weights": "other weights",
     "fold": "the model of another fold",
     "plan_sha256": "another plan or description of the model",
     "options_sha256": "other options of inference",
+    "windows": "other options of inference",
     "image_sha256": "another scan",
 }
 
@@ -96,13 +99,15 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
         "fold": model.card.fold,
         "plan_sha256": hash_value([model.card.plan.hash_input, model.card.description.to_dict()]),
         "options_sha256": hash_value(options | ({"resample": True} if resample else {})),
+        "windows": {key: options[key] for key in ("overlap", "mirror", "shifts")},  # for the reader
+        "backend": model.backend.name,
         "precision": model.backend.precision,
         "device": model.backend.device.type,
-    }
+    } | ({"quantised_sha256": model.quantised_sha256} if model.quantised_sha256 else {})
 
 
-def precision_of_masks(folder: Path, card: ModelCard, device: str) -> str | None:
-    """Return the precision of the masks that a model predicted into a folder on this kind of device.
+def backend_of_masks(folder: Path, card: ModelCard, device: str) -> tuple[str, str] | None:
+    """Return the backend and precision of the masks that a model predicted into a folder on this kind of device.
 
     None if there is no such mask, or if they differ.
     """
@@ -110,7 +115,7 @@ def precision_of_masks(folder: Path, card: ModelCard, device: str) -> str | None
     cases = read_json_object(path).get("cases", {}) if path.exists() else {}
     weights = {card.weights_sha256, card.final_weights_sha256} - {""}
     found = {
-        entry["precision"]
+        (entry.get("backend", _FIRST["backend"]), entry["precision"])
         for entry in cases.values()
         if entry.get("model_sha256") in weights
         and entry.get("device", device) == device
@@ -129,8 +134,8 @@ def why_again(before: Mapping[str, Any], making: Mapping[str, Any], images: Iter
 
     What the entry of an earlier medunet does not hold is not compared.
     """
-    known = {"weights": "best", **before}  # medunet 0.4 did not record the weights
-    for key in ("precision", "device"):
+    known = {**_FIRST, **before}
+    for key in ("backend", "precision", "device"):
         if known.get(key, making[key]) != making[key]:
             return f"{key} {making[key]} instead of {known[key]}"
     for key, value in making.items():

@@ -12,9 +12,11 @@ from monai.transforms.compose import Compose
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from medunet.base.errors import DataError, InputError, is_out_of_memory
-from medunet.base.files import hash_file
+from medunet.base.files import hash_file, hash_value
+from medunet.compute.choice_cache import BackendName
 from medunet.compute.devices import Precision
 from medunet.compute.workloads import to_channels_last
 from medunet.dataset.checks.scan_checks import CheckedScan
@@ -23,6 +25,7 @@ from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend, TorchBackend
 from medunet.inference.memory import CaseMemory, Way
 from medunet.inference.memory_budget import MemoryBudget
+from medunet.inference.openvino_backend import load_converted, load_quantised
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
 from medunet.inference.stream import WindowStream, open_stream
@@ -31,6 +34,7 @@ from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.manifest import Accepted
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
+from medunet.records.plan import count_inputs
 from medunet.transforms.chain import preprocess_chain, restore_probabilities
 
 OnWindow = Callable[[WindowStream], None]
@@ -59,6 +63,7 @@ class Model:
     backend: Backend
     chain: Compose
     weights: WeightsName = "best"
+    quantised_sha256: str = ""  # of an int8 network
     budget: MemoryBudget = field(default_factory=MemoryBudget)
 
     @cached_property
@@ -80,6 +85,7 @@ class Model:
         precision: Precision,
         channels_last: bool = False,
         weights: WeightsName | None = None,
+        backend: BackendName = "torch",
         ram_gb: float | None = None,
     ) -> "Model":
         """Load a model folder; no code from it is executed.
@@ -87,10 +93,12 @@ class Model:
         Args:
             weights: the best by validation, or the final ones; None: as configured in training (`inference.weights`),
                 for models before 0.5 the best.
+            backend: openvino is for the CPU; precision int8 is for it alone.
             ram_gb: the most memory of this process; None: what is free.
 
         Raises:
-            InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device.
+            InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device;
+                openvino is not installed, or cannot compute the network (`ConversionError`).
         """
         card = read_card(folder)
         chosen = weights or card.inference.weights or "best"
@@ -108,11 +116,16 @@ class Model:
                 where=str(folder),
                 hint="Copy the model folder again, or export the model again with `medunet train`.",
             )
-        network = build_network(card.plan, card.description)
-        try:
-            network.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError) as error:
-            raise InputError(f"the weights do not fit the plan ({error})", where=str(folder)) from error
+        chain, budget = preprocess_chain(card.plan, with_label=False), MemoryBudget(ram_gb)
+        if backend == "openvino" and precision == "int8":
+            quantised, sha256 = load_quantised(folder)
+            return cls(card, quantised, chain, chosen, sha256, budget)
+        if backend == "openvino":
+            content = {"weights": card.sha256_of(chosen), "plan": hash_value(card.plan.hash_input)}
+            shape = (count_inputs(card.description, card.plan.context_slices), *card.plan.patch_size)
+            converted = load_converted(lambda: _load_network(card, path).eval(), content, shape, precision)
+            return cls(card, converted, chain, chosen, budget=budget)
+        network = _load_network(card, path)
         try:
             network.to(device).eval()
         except RuntimeError as error:
@@ -125,9 +138,8 @@ class Model:
             ) from error
         if channels_last:
             network = to_channels_last(network, card.plan.dimensions)
-        chain = preprocess_chain(card.plan, with_label=False)
-        backend = TorchBackend(network, device, precision, channels_last)
-        return cls(card, backend, chain, chosen, MemoryBudget(ram_gb))
+        torch_backend = TorchBackend(network, device, precision, channels_last)
+        return cls(card, torch_backend, chain, chosen, budget=budget)
 
     def check(
         self, case: str, image_paths: list[Path], *, accepted: Sequence[Accepted] = (), resample: bool = False
@@ -245,3 +257,17 @@ class Model:
         channels = self.card.description.channels
         prepared = prepare_scan(self.chain, [Path("array")], lambda: volume_of(volume, affine, len(channels)))
         return self.finish(self.compute(prepared, config), prepared.header, config)
+
+
+def _load_network(card: ModelCard, path: Path) -> nn.Module:
+    """Return the network of a model card with the weights of a file.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    network = build_network(card.plan, card.description)
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"the weights do not fit the plan ({error})", where=str(path.parent)) from error
+    return network

@@ -29,6 +29,7 @@ LossName = Literal[
     "hausdorff_dt",
 ]  # fmt: skip
 WeightsName = Literal["best", "final"]
+FAST_OVERLAP = 0.25  # of neighbouring windows with --fast
 BodyAxis = Literal["left_right", "posterior_anterior", "inferior_superior"]  # of an array in RAS+ orientation
 Voxels = Annotated[int, Field(ge=1)]
 SpacingMm = Annotated[float, Field(ge=0.0001, le=100)]  # the planner has the least by modality
@@ -175,6 +176,11 @@ class InferenceConfig(Section):
     mirror: tuple[BodyAxis, ...] = ()  # test-time mirroring: average over the scan and its mirror images
     shifts: int = Field(1, ge=1, le=64)  # average over this many sub-stride shifts of the scan
     postprocess: dict[str, tuple[PostprocessStep, ...]] = {}  # by target, steps in order
+
+    def fast(self) -> "InferenceConfig":
+        """Return the options of `medunet predict --fast`: larger steps of the window, no averaging."""
+        overlap = min(self.overlap, FAST_OVERLAP)
+        return self.model_copy(update={"overlap": overlap, "mirror": (), "shifts": 1})
 
 
 class TuningRange(Section):

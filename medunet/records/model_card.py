@@ -6,6 +6,7 @@ from pydantic import Field
 
 from medunet.base.record import Record
 from medunet.records.config import InferenceConfig, WeightsName
+from medunet.records.costs import Cost, FasterWay, hash_options
 from medunet.records.description import Description
 from medunet.records.plan import Plan
 
@@ -34,7 +35,16 @@ class ModelCard(Record):
     final_weights_sha256: str = ""  # empty before 0.5
     # Endings of each channel's file names in training, where the description has none; empty before 0.7.
     endings: dict[str, tuple[str, ...]] = {}
+    # What faster ways of prediction cost, measured by `medunet calibrate`.
+    costs: dict[FasterWay, Cost] = Field(default={}, exclude_if=lambda costs: not costs)
 
     def sha256_of(self, weights: WeightsName) -> str:
         """Return the SHA-256 of the file with the best or final weights; "" if the model has no such file."""
         return self.weights_sha256 if weights == "best" else self.final_weights_sha256
+
+    def cost_of(self, way: FasterWay, weights: WeightsName, options: InferenceConfig) -> Cost | None:
+        """Return what a faster way costs with these weights, beside these options in fp32; None if not measured."""
+        cost = self.costs.get(way)
+        if cost is None or cost.weights_sha256 != self.sha256_of(weights):
+            return None
+        return cost if cost.options_sha256 == hash_options(options) else None

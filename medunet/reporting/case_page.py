@@ -22,7 +22,13 @@ from medunet.drawing.figures import (
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted
-from medunet.reporting.explanations import describe_conventions, row_reason, score_remarks, training_warning
+from medunet.reporting.explanations import (
+    describe_conventions,
+    describe_faster_ways,
+    row_reason,
+    score_remarks,
+    training_warning,
+)
 from medunet.reporting.lesions import describe_rules, tabulate_case
 from medunet.reporting.page import data_uri, flat_items, number_text, render
 from medunet.reporting.scans import Scan
@@ -108,6 +114,7 @@ def case_html(
         warnings=[
             *stale,
             *map(_prediction_warning, found),
+            *describe_faster_ways(prediction_entry or {}),
             *([training_warning(provenance)] if training_warning(provenance) else []),
             *([*_border_warnings(scan, targets), *scan.warnings] if isinstance(scan, Scan) else []),
         ],

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from medunet.records.config import FAST_OVERLAP
 from medunet.records.model_card import TRAIN_IS_VALIDATION
 from medunet.records.scores import UNSCORED, Note
 from medunet.reporting.scores import Unit, measures
@@ -49,6 +50,22 @@ def training_warning(provenance: Mapping[str, Any] | None) -> str:
     if not (provenance or {}).get("score", {}).get("train_is_validation"):
         return ""
     return TRAIN_IS_VALIDATION
+
+
+def describe_faster_ways(entry: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each way in which a mask was predicted faster than in fp32 with averaging.
+
+    `entry` is that of the case in index.json.
+    """
+    cost = "What this costs in Dice is in the model card after `medunet calibrate`."
+    sentences = []
+    if entry.get("precision") == "int8":
+        sentences.append(f"Predicted by the int8 network. {cost}")
+    windows = entry.get("windows", {})
+    if windows and windows == {"overlap": min(windows["overlap"], FAST_OVERLAP), "mirror": [], "shifts": 1}:
+        steps = f"windows overlap by {windows['overlap']:g} of the patch, nothing is averaged"
+        sentences.append(f"Predicted as by --fast: {steps}. {cost}")
+    return sentences
 
 
 def describe_weights(about: Mapping[str, Any]) -> str:

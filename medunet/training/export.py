@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import atomic_write, hash_file
+from medunet.base.lock import wait_for
 from medunet.dataset.layouts.channel_names import learn_endings
 from medunet.records.config import Config, WeightsName
+from medunet.records.costs import Cost, FasterWay
 from medunet.records.manifest import Manifest
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.records.plan import Plan
@@ -61,8 +63,22 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
         final_weights_sha256=hash_file(model / WEIGHTS_FILES["final"]),
         endings=learn_endings(training, manifest.description),
     )
-    card.write(model / "model.json")
+    with wait_for(model, "card"):
+        card = card.model_copy(update={"costs": _costs_of_same_weights(model, card)})
+        card.write(model / "model.json")
     return card
+
+
+def _costs_of_same_weights(folder: Path, card: ModelCard) -> dict[FasterWay, Cost]:
+    """Return what `medunet calibrate` measured with weights that the model still has."""
+    if not (folder / "model.json").is_file():
+        return {}
+    same = {card.weights_sha256, card.final_weights_sha256}
+    try:
+        before = ModelCard.read(folder / "model.json")
+    except InputError:  # damaged: it is written again
+        return {}
+    return {way: cost for way, cost in before.costs.items() if cost.weights_sha256 in same}
 
 
 def _export(checkpoint: Path, path: Path, *, averaged: bool) -> dict[str, float]:

@@ -145,14 +145,45 @@ def test_prediction_goes_on_in_the_precision_of_the_masks(
 
     results = iter(("fp32", "bf16", "fp32"))
 
-    def choose(*given: object) -> Choice:
-        result, asked = next(results), given[3]
-        return Choice(result if asked == "auto" else str(asked), False, 0.0, "")  # type: ignore[arg-type]
+    def choose(*given: object, **_: object) -> Choice:
+        result, (precision, backend) = next(results), given[3:]
+        assert backend in ("auto", "torch")
+        return Choice(result if precision == "auto" else str(precision), False, 0.0, "")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(probe, "choose_prediction", choose)
+    monkeypatch.setattr(probe, "choose_for_model", choose)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # without the settings of the tests
     for _ in range(3):
         _, text = call("predict", model, scans / "good_0000.nii.gz", "--out", out, "--device", "cpu")
         assert "1 of 1 cases" in text
         assert "predicted again" not in text
         assert read_json(out / "index.json")["cases"]["good"]["precision"] == "fp32"
+
+
+def test_prediction_goes_on_in_the_backend_of_the_masks(
+    call, finished_run: Run, scans, tmp_path, monkeypatch
+) -> None:
+    model, out, scan = finished_run.folder.model(0), tmp_path / "out", scans / "good_0000.nii.gz"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # without the settings of the tests
+    arguments = ("predict", model, scan, "--out", out, "--device", "cpu")
+    code, text = call(*arguments, "--backend", "openvino", "--precision", "fp32")
+    assert code == 0, text
+    first = read_json(out / "index.json")["cases"]["good"]
+    assert (first["backend"], first["precision"]) == ("openvino", "fp32")
+    code, text = call(*arguments)
+    assert code == 0, text
+    assert "predicted again" not in text
+    assert read_json(out / "index.json")["cases"]["good"] == first
+    code, text = call(*arguments, "--backend", "torch", "--precision", "fp32")
+    assert "backend torch instead of openvino" in text
+    assert read_json(out / "index.json")["cases"]["good"]["backend"] == "torch"
+
+
+def test_options_that_cannot_be_used_are_refused(call, finished_run: Run, scans, tmp_path) -> None:
+    model, scan = finished_run.folder.model(0), scans / "good_0000.nii.gz"
+    arguments = ("predict", model, scan, "--out", tmp_path / "out", "--device", "cpu")
+    code, text = call(*arguments, "--precision", "int8")
+    assert code == 2
+    assert "the model has no int8 network. Make it with `medunet calibrate RUN`" in text
+    code, text = call(*arguments, "--precision", "int8", "--backend", "torch")
+    assert code == 2
+    assert "int8 is computed by OpenVINO on the CPU" in text

@@ -56,6 +56,7 @@ def with_plan(model: Model, **changes: Any) -> Model:
     ("change", "why"),
     [
         (lambda model: with_backend(model, precision="bf16"), "precision bf16 instead of fp32"),
+        (lambda model: with_backend(model, name="openvino"), "backend openvino instead of torch"),
         (lambda model: with_backend(model, device=torch.device("cpu:0")), ""),
         (lambda model: with_plan(model, patch_size=(16, 16, 8)), "another plan"),
         (lambda model: replace(model, weights="best"), "other weights"),
@@ -105,6 +106,27 @@ def test_the_index_of_0_6_is_compared_by_what_it_holds(
     write_json(tmp_path / "index.json", index)
     predict_scans(model, scans, tmp_path, OPTIONS)
     assert [one == other for one, other in zip(made(tmp_path), before, strict=True)] == [True, False]
+
+
+def test_the_index_of_0_7_is_of_torch(model: Model, scans: list[Scan], tmp_path: Path) -> None:
+    predict_scans(model, scans, tmp_path, OPTIONS)
+    index, before = read_json(tmp_path / "index.json"), made(tmp_path)
+    for entry in index["cases"].values():
+        assert entry.pop("backend") == "torch"
+    write_json(tmp_path / "index.json", index)
+    assert mask_index.backend_of_masks(tmp_path, model.card, "cpu") == ("torch", "fp32")
+    predict_scans(model, scans, tmp_path, OPTIONS)
+    assert made(tmp_path) == before
+    predict_scans(with_backend(model, name="openvino"), scans[:1], tmp_path, OPTIONS)
+    assert [one == other for one, other in zip(made(tmp_path), before, strict=True)] == [False, True]
+    assert mask_index.backend_of_masks(tmp_path, model.card, "cpu") is None  # they differ
+
+
+def test_another_int8_network_predicts_again(model: Model, scans: list[Scan], tmp_path: Path) -> None:
+    for content, is_again in (("one", True), ("one", False), ("other", True)):
+        before = made(tmp_path)
+        predict_scans(replace(model, quantised_sha256=content), scans, tmp_path, OPTIONS)
+        assert (made(tmp_path) != before) == is_again
 
 
 def test_voxels_beside_a_header_belong_to_the_scan(tmp_path: Path) -> None:

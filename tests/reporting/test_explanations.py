@@ -8,7 +8,7 @@ from tiny_run import DESCRIPTION
 
 from medunet.records.scores import Note
 from medunet.reporting.case_page import Links, case_html
-from medunet.reporting.explanations import describe_conventions, score_remarks
+from medunet.reporting.explanations import describe_conventions, describe_faster_ways, score_remarks
 from medunet.reporting.scores import Unit
 from medunet.scoring.notes import BORDER, note_resampling, note_swap
 
@@ -74,3 +74,16 @@ def test_a_page_is_headed_by_its_remarks() -> None:
     assert f'<span class="second">{BORDER.text}</span>' in scores
     assert "look swapped" not in scores  # once is enough
     assert "resampled" not in scores
+
+
+def test_masks_of_faster_ways_say_so():
+    windows = {"overlap": 0.5, "mirror": [], "shifts": 1}
+    assert describe_faster_ways({}) == []
+    assert describe_faster_ways({"precision": "fp32", "windows": windows}) == []
+    assert (
+        describe_faster_ways({"precision": "bf16", "windows": {**windows, "overlap": 0.25, "shifts": 8}})
+        == []
+    )
+    int8, fast = describe_faster_ways({"precision": "int8", "windows": {**windows, "overlap": 0.25}})
+    assert int8.startswith("Predicted by the int8 network.")
+    assert fast.startswith("Predicted as by --fast: windows overlap by 0.25 of the patch")

@@ -1,0 +1,267 @@
+"""A network in OpenVINO: converted once by torch.export, kept in the user's cache folder, computed on the CPU."""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medunet.base.errors import InputError
+from medunet.base.files import hash_file, hash_value, read_json_object, write_json
+from medunet.base.lock import wait_for
+from medunet.base.processor import num_threads
+from medunet.compute.choice_cache import BackendName, cache_folder
+from medunet.compute.devices import Precision
+
+NETWORK_FILES = ("network.xml", "network.bin")  # OpenVINO finds the second one by the name of the first
+INT8_FOLDER = "int8"  # in a model folder: the quantised network
+_log = logging.getLogger(__name__)
+_WHERE = "--backend openvino"
+_CONVERSION = 1  # increment it when networks are converted otherwise, so that all are converted again
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: for what is not quantised
+_MOST_DIFFERENT = 1e-3  # of a converted network's logits from torch's, as a share of the largest
+
+
+class ConversionError(InputError):
+    """OpenVINO cannot compute this network."""
+
+
+class OpenVinoBackend:
+    """A network in OpenVINO on the CPU. The windows of a batch are computed one by one, each with all threads."""
+
+    name: BackendName = "openvino"
+    device = torch.device("cpu")
+
+    def __init__(self, model: Any, precision: Precision) -> None:
+        """Compile a converted network: the path of its .xml file, or a model of OpenVINO, for a batch of one.
+
+        Raises:
+            InputError: openvino is not installed, or it has no such precision on this processor.
+            ConversionError: OpenVINO cannot load the network.
+        """
+        self.precision: Precision = precision
+        openvino = import_openvino()
+        if precision not in _HINTS or (precision == "bf16" and not has_bf16()):
+            raise InputError(
+                f"OpenVINO cannot compute in {precision} on this processor",
+                where=f"--precision {precision}",
+                hint="Use --precision fp32, or --backend torch.",
+            )
+        options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": num_threads(),
+            "ENABLE_CPU_PINNING": False,  # two commands at once would be pinned to the same cores
+        }
+        try:
+            compiled = openvino.Core().compile_model(model, "CPU", options)
+            self._request = compiled.create_infer_request()
+        except RuntimeError as error:
+            raise _cannot("load the converted network", error) from error
+        self._tensor = openvino.Tensor
+        self._output = tuple(compiled.output(0).shape)[1:]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits, see `Backend`. OpenVINO reads and writes the memory of the tensors themselves."""
+        images = images.contiguous()
+        logits = torch.empty((len(images), *self._output))
+        for image, result in zip(images.split(1), logits.split(1), strict=True):
+            self._request.set_input_tensor(self._tensor(image.numpy(), shared_memory=True))
+            self._request.set_output_tensor(self._tensor(result.numpy(), shared_memory=True))
+            self._request.infer()
+        return logits
+
+
+def load_converted(
+    build: Callable[[], nn.Module],
+    content: dict[str, Any],
+    shape: Sequence[int],
+    precision: Precision,
+) -> OpenVinoBackend:
+    """Return a network in OpenVINO, which is converted unless the cache holds it.
+
+    Args:
+        build: makes the network, in evaluation mode on the CPU; called only for a conversion.
+        content: what identifies the network: its architecture and the hash of its weights.
+        shape: of an input `(C, *patch)`.
+
+    Raises:
+        InputError: openvino is not installed.
+        ConversionError: OpenVINO cannot compute this network.
+    """
+    openvino = import_openvino()
+    key = {
+        "conversion": _CONVERSION,
+        "network": content,
+        "shape": list(shape),
+        "openvino": openvino.__version__,
+        "torch": torch.__version__,
+    }
+    folder = converted_folder()
+    if folder is not None:
+        path = folder / hash_value(key)[:16]
+        try:
+            if not _is_whole(path, key):
+                with wait_for(folder, "conversion"):
+                    if not _is_whole(path, key):
+                        _convert_into(path, key, build(), shape)
+            return OpenVinoBackend(path / NETWORK_FILES[0], precision)
+        except ConversionError:
+            raise
+        except (InputError, OSError) as error:
+            why = error.what if isinstance(error, InputError) else error.strerror
+    else:
+        why = "there is no home folder"
+    _log.info("The network converted for OpenVINO could not be cached: %s.", why)
+    return OpenVinoBackend(convert_network(build(), shape), precision)
+
+
+def load_quantised(folder: Path) -> tuple[OpenVinoBackend, str]:
+    """Return the quantised network of a model folder, and the SHA-256 of its files.
+
+    Raises:
+        InputError: the model has none, or openvino is not installed.
+        ConversionError: OpenVINO cannot load it.
+    """
+    files = [folder / INT8_FOLDER / name for name in NETWORK_FILES]
+    if not all(file.is_file() for file in files):
+        raise InputError(
+            "the model has no int8 network",
+            where=str(folder),
+            hint="Make it with `medunet calibrate RUN`, or use another --precision.",
+        )
+    return OpenVinoBackend(files[0], "int8"), hash_value([hash_file(file) for file in files])
+
+
+def converted_folder() -> Path | None:
+    """Return the folder of converted networks in the user's cache folder; None if there is no home."""
+    folder = cache_folder()
+    return None if folder is None else folder.parent / "openvino"
+
+
+def convert_network(network: nn.Module, shape: Sequence[int]) -> Any:
+    """Return a network as a model of OpenVINO in fp32, for a batch of one input of `shape` `(C, *patch)`.
+
+    Raises:
+        InputError: openvino is not installed.
+        ConversionError: torch cannot export the network, or OpenVINO has not all of its operations.
+    """
+    openvino = import_openvino()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", r".*LeafSpec.* is deprecated", FutureWarning
+            )  # torch warns of itself
+            program = torch.export.export(network, (torch.zeros((1, *shape)),))
+            model = openvino.convert_model(program)
+        model.reshape([1, *shape])
+    except Exception as error:  # torch.export and OpenVINO raise errors of many kinds
+        raise _cannot("compute this network", error) from error
+    return model
+
+
+def check_converted(backend: OpenVinoBackend, network: nn.Module, shape: Sequence[int]) -> None:
+    """Compare logits of a converted network with torch's, on noise.
+
+    Raises:
+        ConversionError: they differ by more than a thousandth of the largest.
+    """
+    image = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network(image).float()
+    difference = (backend.forward(image) - expected).abs().max().item()
+    if not difference <= _MOST_DIFFERENT * max(1.0, expected.abs().max().item()):  # also NaN
+        raise ConversionError(
+            f"OpenVINO computes other logits than torch: they differ by {difference:.2g}",
+            where=_WHERE,
+            hint="Use --backend torch.",
+        )
+
+
+def has_bf16() -> bool:
+    """Return whether OpenVINO computes in bf16 on this processor.
+
+    Raises:
+        InputError: openvino is not installed.
+    """
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def import_openvino() -> Any:
+    """Return the module openvino, with its telemetry switched off: it sends nothing and writes nothing.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    telemetry = sys.modules.get("openvino_telemetry")
+    if telemetry is None:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # so that it cannot be imported
+    try:
+        import openvino
+        from openvino.tools.ovc.telemetry_stub import Telemetry
+    except ImportError as error:
+        raise InputError(
+            f"OpenVINO is not installed ({error})",
+            where=_WHERE,
+            hint="Run `pip install 'medunet[openvino]'`, or use --backend torch.",
+        ) from error
+    if telemetry is not None:  # another program's import of openvino came first
+        telemetry.Telemetry = Telemetry  # type: ignore[attr-defined]
+    return openvino
+
+
+def _convert_into(path: Path, key: dict[str, Any], network: nn.Module, shape: Sequence[int]) -> None:
+    """Convert a network into a folder of the cache, which is written whole or not at all."""
+    for left in path.parent.glob(f".{path.name}.*"):  # by a killed process; none converts now
+        shutil.rmtree(left, ignore_errors=True)
+    _log.info("Converting the network for OpenVINO: once for each model, a few seconds.")
+    model = convert_network(network, shape)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        files = [temporary / name for name in NETWORK_FILES]
+        try:
+            import_openvino().save_model(model, files[0], compress_to_fp16=False)
+        except RuntimeError as error:
+            raise OSError(0, _first_line(error)) from error
+        check_converted(OpenVinoBackend(files[0], "fp32"), network, shape)
+        for file in files:
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        write_json(temporary / "entry.json", {"key": key, "sha256": _hashes(temporary)})
+        shutil.rmtree(path, ignore_errors=True)  # a damaged entry
+        with suppress(FileExistsError):  # without locks, another process may have been faster
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_whole(path: Path, key: dict[str, Any]) -> bool:
+    """Return whether a folder of the cache holds the network of a key with the content that was written."""
+    try:
+        entry = read_json_object(path / "entry.json")
+        return entry.get("key") == key and entry.get("sha256") == _hashes(path)
+    except (InputError, OSError):
+        return False
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {name: hash_file(folder / name) for name in NETWORK_FILES}
+
+
+def _cannot(what: str, error: Exception) -> ConversionError:
+    return ConversionError(
+        f"OpenVINO cannot {what} ({_first_line(error)})", where=_WHERE, hint="Use --backend torch."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
