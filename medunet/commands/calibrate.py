@@ -20,6 +20,7 @@ from medunet.runs.computing import require_one_process, set_up_cpu
 from medunet.runs.run import Run, trained_cards
 
 if TYPE_CHECKING:
+    from medunet.compute.devices import Precision
     from medunet.inference.calibration import LabelledScan
     from medunet.inference.model import Model
 
@@ -126,7 +127,7 @@ def _labelled(run: Run, cases: Sequence[Case]) -> list["LabelledScan"]:
     return found
 
 
-def _load(run: Run, folder: Path, device: Any, precision: str) -> "Model":
+def _load(run: Run, folder: Path, device: Any, precision: "Precision") -> "Model":
     """Load the fold's model: on a CPU in OpenVINO if it is installed and can compute the network."""
     from medunet.inference.model import Model
     from medunet.inference.openvino_backend import ConversionError

@@ -154,7 +154,8 @@ def check_runtime(
         )
         counts += close.numel(), int(close.sum()), int(((labels != others) & ~close).sum())
         num_windows += len(images)
-    return Check(num_windows, *map(int, counts), largest)
+    num_voxels, num_close, num_different = (int(count) for count in counts)
+    return Check(num_windows, num_voxels, num_close, num_different, largest)
 
 
 def make_windows(shape: Sequence[int], batch: int) -> Iterator[torch.Tensor]:

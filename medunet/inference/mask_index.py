@@ -24,7 +24,7 @@ _WORDS = {  # for what an entry holds
     "fold": "the model of another fold",
     "plan_sha256": "another plan or description of the model",
     "options_sha256": "other options of inference",
-    "windows": "other options of inference",
+    "window_options": "other options of inference",
     "image_sha256": "another scan",
 }
 
@@ -99,7 +99,7 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
         "fold": model.card.fold,
         "plan_sha256": hash_value([model.card.plan.hash_input, model.card.description.to_dict()]),
         "options_sha256": hash_value(options | ({"resample": True} if resample else {})),
-        "windows": {key: options[key] for key in ("overlap", "mirror", "shifts")},  # for the reader
+        "window_options": {key: options[key] for key in ("overlap", "mirror", "shifts")},  # for the reader
         "backend": model.backend.name,
         "precision": model.backend.precision,
         "device": model.backend.device.type,

@@ -61,7 +61,7 @@ def describe_faster_ways(entry: Mapping[str, Any]) -> list[str]:
     sentences = []
     if entry.get("precision") == "int8":
         sentences.append(f"Predicted by the int8 network. {cost}")
-    windows = entry.get("windows", {})
+    windows = entry.get("window_options", {})
     if windows and windows == {"overlap": min(windows["overlap"], FAST_OVERLAP), "mirror": [], "shifts": 1}:
         steps = f"windows overlap by {windows['overlap']:g} of the patch, nothing is averaged"
         sentences.append(f"Predicted as by --fast: {steps}. {cost}")

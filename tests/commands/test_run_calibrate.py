@@ -55,7 +55,7 @@ def test_costs_are_measured_once_and_printed(own_run: Run, call, tmp_path):
         assert code == 0, text
         assert words in text
         (entry,) = read_json(out / "index.json")["cases"].values()
-        assert entry["windows"]["overlap"] == (0.25 if "--fast" in options else 0.5)
+        assert entry["window_options"]["overlap"] == (0.25 if "--fast" in options else 0.5)
         assert entry["precision"] == ("int8" if "int8" in options else "fp32")
     (int8,) = read_json(tmp_path / "int8" / "index.json")["cases"].values()
     assert int8["quantised_sha256"] == card.costs["int8"].quantised_sha256

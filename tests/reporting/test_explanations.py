@@ -79,11 +79,13 @@ def test_a_page_is_headed_by_its_remarks() -> None:
 def test_masks_of_faster_ways_say_so():
     windows = {"overlap": 0.5, "mirror": [], "shifts": 1}
     assert describe_faster_ways({}) == []
-    assert describe_faster_ways({"precision": "fp32", "windows": windows}) == []
+    assert describe_faster_ways({"precision": "fp32", "window_options": windows}) == []
     assert (
-        describe_faster_ways({"precision": "bf16", "windows": {**windows, "overlap": 0.25, "shifts": 8}})
+        describe_faster_ways(
+            {"precision": "bf16", "window_options": {**windows, "overlap": 0.25, "shifts": 8}}
+        )
         == []
     )
-    int8, fast = describe_faster_ways({"precision": "int8", "windows": {**windows, "overlap": 0.25}})
+    int8, fast = describe_faster_ways({"precision": "int8", "window_options": {**windows, "overlap": 0.25}})
     assert int8.startswith("Predicted by the int8 network.")
     assert fast.startswith("Predicted as by --fast: windows overlap by 0.25 of the patch")
