@@ -123,7 +123,7 @@ def _connect(
     starts: NDArray[np.integer], stops: NDArray[np.integer], shape: tuple[int, ...], rank: int
 ) -> NDArray[np.integer]:
     """Return the component of each run, numbered from 0."""
-    numbers = np.arange(starts.size, dtype=np.int32)
+    numbers: NDArray[np.integer] = np.arange(starts.size, dtype=np.int32)
     for steps in _ROWS_AFTER:
         num_steps = sum(map(abs, steps))
         if num_steps > rank:

@@ -154,7 +154,7 @@ def check_runtime(
         )
         counts += close.numel(), int(close.sum()), int(((labels != others) & ~close).sum())
         num_windows += len(images)
-    num_voxels, num_close, num_different = (int(count) for count in counts)
+    num_voxels, num_close, num_different = map(int, counts)
     return Check(num_windows, num_voxels, num_close, num_different, largest)
 
 

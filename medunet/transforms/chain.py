@@ -4,6 +4,7 @@ Files are loaded by `medunet.imaging.volumes`. Orientation and cropping are MONA
 that a prediction is mapped back to the scan's grid by the exact inverse.
 """
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ class OrientInPlaced(Orientationd):
             volume = case[key]
             empty = MetaTensor(volume.as_tensor().to("meta"), meta=volume.meta)
             oriented = self.ornt_transform(empty)
+            assert isinstance(oriented, MetaTensor)
             steps = np.rint(np.linalg.solve(volume.affine.numpy(), oriented.affine.numpy()))[:3, :3]
             array = volume.as_tensor()
             for channel in array.numpy():
@@ -128,28 +130,34 @@ def normalise(channel: torch.Tensor, intensity: Intensity) -> None:
     """Normalise one float32 channel `(I, J, K)` in place; statistics are summed in float64."""
     parts = _along_memory(channel.numpy())
     if intensity.scheme == "ct":
-        assert intensity.mean is not None
-        assert intensity.std is not None
-        low, high = intensity.clip_low, intensity.clip_high
-        mean, std = np.float32(intensity.mean), np.float32(max(intensity.std, 1e-8))
+        _clip(parts, intensity)
+    else:
+        _standardise(parts, nonzero=intensity.scheme == "zscore_nonzero")
 
-        def clip(part: NDArray[np.float32]) -> None:
-            np.clip(part, low, high, out=part)
-            np.divide(np.subtract(part, mean, out=part), std, out=part)
 
-        map_threads(clip, parts)
-        return
-    nonzero = intensity.scheme == "zscore_nonzero"
-    count = sum(map_threads(np.count_nonzero, parts)) if nonzero else channel.numel()
+def _clip(parts: list[NDArray[np.float32]], intensity: Intensity) -> None:
+    assert intensity.mean is not None
+    assert intensity.std is not None
+    mean, std = np.float32(intensity.mean), np.float32(max(intensity.std, 1e-8))
+
+    def clip(part: NDArray[np.float32]) -> None:
+        np.clip(part, intensity.clip_low, intensity.clip_high, out=part)
+        np.divide(np.subtract(part, mean, out=part), std, out=part)
+
+    map_threads(clip, parts)
+
+
+def _standardise(parts: list[NDArray[np.float32]], *, nonzero: bool) -> None:
+    count = sum(map_threads(np.count_nonzero, parts)) if nonzero else sum(part.size for part in parts)
     if not count:
         return
-    mean = np.float64(sum(map_threads(lambda part: part.sum(dtype=np.float64), parts)) / count)
+    mean = sum(map_threads(lambda part: float(part.sum(dtype=np.float64)), parts)) / count
 
-    def sum_squares(part: NDArray[np.float32]) -> np.float64:
-        deviations = part - mean  # float64
-        return np.square(deviations, out=deviations).sum(where=part != 0 if nonzero else True)
+    def sum_squares(part: NDArray[np.float32]) -> float:
+        deviations = part - np.float64(mean)
+        return float(np.square(deviations, out=deviations).sum(where=part != 0 if nonzero else True))
 
-    std = np.float32(max(np.sqrt(sum(map_threads(sum_squares, parts)) / count), 1e-8))
+    std = np.float32(max(math.sqrt(sum(map_threads(sum_squares, parts)) / count), 1e-8))
 
     def scale(part: NDArray[np.float32]) -> None:
         outside = part == 0 if nonzero else None

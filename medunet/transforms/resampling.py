@@ -89,7 +89,8 @@ def resample_linearly(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     Axes that shrink come first, so that no array is larger than both input and output.
     """
     # In the order of the memory, where rows along the first axes are copied whole.
-    order = sorted(range(4), key=lambda axis: (-image.stride(axis), axis))
+    strides = image.stride()
+    order = sorted(range(4), key=lambda axis: (-strides[axis], axis))
     num_channels, image = len(image), image.permute(order)
     sizes = [(num_channels, *size)[axis] for axis in order]
     changed = [axis for axis in range(4) if image.shape[axis] != sizes[axis]]
