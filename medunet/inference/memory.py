@@ -22,6 +22,7 @@ from medunet.imaging.volume import Header
 from medunet.inference.backend import Backend
 from medunet.inference.memory_budget import MemoryBudget
 from medunet.networks.builder import build_network
+from medunet.planning.memory import NetworkShape, num_features
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.plan import Plan, count_inputs, count_outputs
@@ -39,6 +40,7 @@ _KEPT_LOGITS = 2  # windows of one value throughout, such as air
 # Peak memory of feature maps. On a CPU relative to the tensors alive and oneDNN's copies, as measured for PyTorch
 # (the C library's heap has gaps) and OpenVINO (without logits); on a card with cuDNN's workspaces.
 _ON_CPU, _IN_OPENVINO, _ON_CARD = 1.6, 0.9, 2.0
+_LITTLE = 0.05  # of the free memory: a smaller estimate need not be better
 _HALF = 0.6  # of half precision relative to float32
 _BLOCK_BYTES, _BLOCK_BYTES_ON_CARD = 1_000_000, 12_000_000  # of each class where a block of labels is decided
 _SLICES_OF_2D = 8  # that the stream of a 2D network holds
@@ -258,7 +260,15 @@ class CaseMemory:
 
     @cached_property
     def _live(self) -> LiveBytes:
-        """The tensors of the network for one window."""
+        """The tensors of the network for one window.
+
+        Counting them takes two seconds. It is left out where all feature maps together, as if none were freed, take
+        little of the memory that is free.
+        """
+        shape = NetworkShape.of_plan(self.plan, self.description)
+        all_maps = int(num_features(shape) * _FLOAT)
+        if shape.architecture.own and all_maps < _LITTLE * self.budget.free_bytes():
+            return LiveBytes(all_maps, all_maps)
         try:
             with torch.device("meta"):
                 network = build_network(self.plan, self.description).eval()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
@@ -69,26 +70,28 @@ class LoadCased(MapTransform):
 
 
 class OrientInPlaced(Orientationd):
-    """MONAI's `Orientationd`, but axes are flipped in place, without a second array.
-
-    MONAI orients a tensor without voxels, from which the affine and what the inverse needs are taken.
-    """
+    """MONAI's `Orientationd`, but axes are flipped in place, without a second array."""
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         case = dict(data)
+        axes = nib.orientations.axcodes2ornt(self.ornt_transform.axcodes)
         for key in self.keys:
             volume = case[key]
-            empty = MetaTensor(volume.as_tensor().to("meta"), meta=volume.meta)
-            oriented = self.ornt_transform(empty)
-            assert isinstance(oriented, MetaTensor)
-            steps = np.rint(np.linalg.solve(volume.affine.numpy(), oriented.affine.numpy()))[:3, :3]
-            array = volume.as_tensor()
+            affine, array = volume.affine.numpy(), volume.as_tensor()
+            steps = nib.orientations.ornt_transform(nib.io_orientation(affine), axes)
             for channel in array.numpy():
-                flip_in_place(channel, np.flatnonzero((steps < 0).any(axis=1)).tolist())
-            array = array.permute(0, *(1 + np.abs(steps).argmax(axis=0)).tolist())
-            turned = MetaTensor(array, meta=oriented.meta)
-            turned.applied_operations = oriented.applied_operations
-            case[key] = turned
+                flip_in_place(channel, np.flatnonzero(steps[:, 1] < 0).tolist())
+            to_old = nib.orientations.inv_ornt_aff(steps, array.shape[1:])
+            array = array.permute(0, *(1 + np.argsort(steps[:, 0])).tolist())
+            turned = MetaTensor(array, meta=volume.meta)
+            turned.applied_operations = volume.applied_operations
+            case[key] = self.ornt_transform.push_transform(
+                turned,
+                orig_size=tuple(volume.shape[1:]),
+                sp_size=tuple(array.shape[1:]),
+                affine=torch.from_numpy(to_old),
+                extra_info={"original_affine": affine},
+            )
         return case
 
 
