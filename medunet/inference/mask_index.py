@@ -14,8 +14,10 @@ from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.model_card import ModelCard
 
-_ALGORITHM = 1  # of prediction; increment it when masks change, so that all are predicted again
-_FIRST = {"weights": "best", "backend": "torch"}  # before they were recorded: in medunet 0.4, and until 0.7
+# Of prediction: increment it when masks change, so that all are predicted again. Since 0.8 logits are averaged over
+# mirror images and shifts, before it was probabilities.
+_ALGORITHM, _AVERAGING_ALGORITHM = 1, 2
+_FIRST = {"weights": "best", "backend": "torch", "algorithm": 1}  # before each was recorded, until 0.4 to 0.7
 _WORDS = {  # for what an entry holds
     "algorithm": "another version of prediction",
     "model_sha256": "other weights",
@@ -93,7 +95,7 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
     options = config.to_dict()
     del options["weights"]  # identified by the hash of the file
     return {
-        "algorithm": _ALGORITHM,
+        "algorithm": _AVERAGING_ALGORITHM if config.mirror or config.shifts > 1 else _ALGORITHM,
         "model_sha256": model.weights_sha256,
         "weights": model.weights,
         "fold": model.card.fold,

@@ -32,9 +32,7 @@ from medunet.records.plan import Plan, count_inputs, count_outputs
 _log = logging.getLogger(__name__)
 _GPU_ROUNDS = 4
 _ROUNDS, _TIMED_S = 4, 2.0  # of a window in OpenVINO, the first to warm up
-_WORTH_S = (
-    30.0  # of windows in torch: converting and timing takes about 8 s, and OpenVINO saves a quarter to a half
-)
+_WORTH_S = 10.0  # of windows in torch: converting and timing takes about as long, once
 _GAIN = {"precision": 1.15, "backend": 1.05}  # minimum speed-up over fp32 and over torch
 _BUSY_GAIN = {"precision": 1.5, "backend": 1.5}  # times are unreliable while other programs run
 
@@ -53,7 +51,7 @@ def choose_for_model(
 ) -> Choice:
     """Return backend, precision and layout for predicting with a model; `seconds` is the time of one window.
 
-    On a CPU torch is benchmarked as by `choose_prediction`. If the windows would take it more than half a minute and
+    On a CPU torch is benchmarked as by `choose_prediction`. If the windows would take it more than ten seconds and
     OpenVINO is installed, the network is converted, which is kept, and its windows are timed: about two of each
     precision. The choice is cached for this network, processor and these versions, and used for short jobs as well.
 
