@@ -43,6 +43,7 @@ _ON_CPU, _IN_OPENVINO, _ON_CARD = 1.6, 0.9, 2.0
 _LITTLE = 0.05  # of the free memory: a smaller estimate need not be better
 _HALF = 0.6  # of half precision relative to float32
 _BLOCK_BYTES, _BLOCK_BYTES_ON_CARD = 1_000_000, 12_000_000  # of each class where a block of labels is decided
+_MOST_BLOCK_BYTES_ON_CARD = 600_000_000
 _SLICES_OF_2D = 8  # that the stream of a 2D network holds
 _NAMED = 3  # parts in a message
 _TRIMMED_BYTES = 250_000_000  # of reading, after which freed memory is worth returning
@@ -179,7 +180,9 @@ class CaseMemory:
         output = num_outputs * math.prod(plan.output_size) * _FLOAT
         num_logits = _KEPT_LOGITS + (self.backend.name == "openvino") + (way.batch if config.mirror else 0)
         windows = num_logits * output + way.batch * num_inputs * math.prod(plan.patch_size) * _FLOAT
-        blocks = num_outputs * (_BLOCK_BYTES_ON_CARD if way.sums_on_card else _BLOCK_BYTES)
+        blocks = num_outputs * _BLOCK_BYTES
+        if way.sums_on_card:
+            blocks = min(num_outputs * _BLOCK_BYTES_ON_CARD, _MOST_BLOCK_BYTES_ON_CARD)
         sums = (num_outputs * (depth + min(kept, length)) + 2 * depth) * section * _FLOAT + blocks
         parts = [
             Part("predict", "feature maps", self._features(way.batch), on_card),

@@ -5,6 +5,7 @@ grid. Blocks are decided one after another, so that memory does not grow with th
 only the classes that can win somewhere in a block are interpolated there.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from medunet.inference.stream import Slab
 from medunet.records.description import Description
 
 _ROWS, _SIDE = 16, 64  # voxels of a block on the scan's grid: along the stream's axis, and along the others
-_SIDE_ON_GPU = 512
+_SIDE_ON_GPU = 512  # or less, with many classes
+_BLOCK_BYTES_ON_GPU = 256_000_000  # of interpolated probabilities
 _ROUNDING = 1e-5  # of sums of probabilities
 _INTEGER = 1e-6  # voxels: a position that is closer to a voxel is at that voxel
 
@@ -94,7 +96,10 @@ def restore_labels(
     values = (0, *description.written_values.values())
     for rows, logits in _in_blocks(slabs, along):
         if not columns:
-            side = _SIDE if logits.device.type == "cpu" else _SIDE_ON_GPU
+            side = _SIDE
+            if logits.device.type != "cpu":
+                side = math.isqrt(_BLOCK_BYTES_ON_GPU // (4 * _ROWS * len(logits)))
+                side = min(max(side, _SIDE), _SIDE_ON_GPU)
             columns = [[block.to(logits.device) for block in each.blocks(side)] for each in across]
         rows = rows.to(logits.device)
         for second in columns[0]:
