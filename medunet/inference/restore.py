@@ -43,8 +43,8 @@ class _Neighbours:
 
     @property
     def are_voxels(self) -> bool:
-        """Whether every voxel of the scan is one of the network's grid."""
-        return not self.weight.any()
+        """Whether each voxel of the scan is a voxel of the network's grid of its own, without any left out."""
+        return not self.weight.any() and bool((np.diff(self.low) == 1).all())
 
     def blocks(self, size: int) -> list["_Block"]:
         """Return blocks of at most `size` voxels that cover the axis."""

@@ -46,10 +46,16 @@ def write_model(
     return folder
 
 
+# Of each kind of norm, upsampling and attention; the others differ in their numbers of blocks. SwinUNETR takes minutes:
+# ONNX has its labels, OpenVINO 2026.4 has not, and the check refuses it.
+NAMES = {
+    "onnx": ("plain", "classroom", "unet_2015", "segresnet_ds", "dynunet"),
+    "openvino": ("plain", "classroom", "unet_2015", "segresnet_ds", "dynunet", "mednext", "residual_m"),
+}
 CASES = [
     pytest.param(target, name, id=f"{target}-{name}", marks=() if name == "plain" else pytest.mark.slow)
-    for target in ("onnx", "openvino")
-    for name in ARCHITECTURES
+    for target, names in NAMES.items()
+    for name in names
 ]
 
 

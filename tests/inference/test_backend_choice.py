@@ -114,11 +114,11 @@ def test_torch_and_fp32_yield_to_a_clear_gain_alone(
 
 
 def test_a_short_job_converts_nothing(choose, computer: Computer) -> None:
-    choice = choose(num_windows=20)
+    choice = choose(num_windows=9)
     assert (choice.backend, choice.backend_why) == ("torch", "OpenVINO was not tried: the job is short")
     assert computer.loaded == []
     assert list_choices() == []
-    assert choose(num_windows=40).backend == "openvino"
+    assert choose(num_windows=11).backend == "openvino"
 
 
 def test_a_slow_window_is_timed_once_or_twice(choose, computer: Computer) -> None:
