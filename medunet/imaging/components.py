@@ -105,7 +105,8 @@ def _find_runs(frame: Mask) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
         depth = part.stop - part.start
         flat = np.zeros(depth * math.prod(padded) + 1, bool)
         flat[1:].reshape(depth, *padded)[:, :-1, :-1] = frame[part]
-        return np.flatnonzero(flat[1:] != flat[:-1]).astype(dtype) + dtype(part.start * math.prod(padded))
+        places = np.flatnonzero(flat[1:] != flat[:-1])
+        return (places + part.start * math.prod(padded)).astype(dtype)
 
     edges = map_threads(find, slices(frame.shape[0], _depth(frame.shape)))
     joined = np.concatenate(edges) if edges else np.zeros(0, dtype)

@@ -21,8 +21,8 @@ _SLAB_VOXELS = 1 << 22  # processed together, in one thread
 def bounding_box(mask: Mask, margin_voxels: Sequence[int] = (0, 0, 0)) -> Box | None:
     """Return the bounding box of a mask, extended by a margin within the volume; None if the mask is empty."""
     slow = max(range(mask.ndim), key=lambda axis: abs(mask.strides[axis]))
-    others = tuple(axis for axis in range(mask.ndim) if axis != slow)
-    filled = {slow: np.flatnonzero(mask.any(axis=others))}
+    first, second = others = tuple(axis for axis in range(3) if axis != slow)
+    filled = {slow: np.flatnonzero(mask.any(axis=(first, second)))}
     if not filled[slow].size:
         return None
     shadow = mask.any(axis=slow)  # along memory, which is much faster than across

@@ -46,8 +46,8 @@ def write_model(
     return folder
 
 
-# Of each kind of norm, upsampling and attention; the others differ in their numbers of blocks. SwinUNETR takes minutes:
-# ONNX has its labels, OpenVINO 2026.4 has not, and the check refuses it.
+# Of each kind of block; the others differ in the numbers of blocks. SwinUNETR takes minutes: ONNX gives its labels,
+# OpenVINO 2026.4 does not, and the check refuses it.
 NAMES = {
     "onnx": ("plain", "classroom", "unet_2015", "segresnet_ds", "dynunet"),
     "openvino": ("plain", "classroom", "unet_2015", "segresnet_ds", "dynunet", "mednext", "residual_m"),
