@@ -27,7 +27,7 @@ def bounding_box(mask: Mask, margin_voxels: Sequence[int] = (0, 0, 0)) -> Box | 
         return None
     shadow = mask.any(axis=slow)  # along memory, which is much faster than across
     for place, axis in enumerate(others):
-        filled[axis] = np.flatnonzero(shadow.any(axis=1 - place))
+        filled[axis] = np.flatnonzero(np.any(shadow, axis=1 - place))
     return tuple(
         slice(max(int(filled[axis][0]) - margin, 0), int(filled[axis][-1]) + 1 + margin)
         for axis, margin in enumerate(margin_voxels)
