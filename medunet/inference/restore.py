@@ -13,53 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medunet.inference.placement import AxisPlacement, Placement
+from medunet.inference.placement import Placement
 from medunet.inference.stream import Slab
 from medunet.records.description import Description
+from medunet.transforms.resampling import Neighbours
 
 _ROWS, _SIDE = 16, 64  # voxels of a block on the scan's grid: along the stream's axis, and along the others
 _SIDE_ON_GPU = 512  # or less, with many classes
 _BLOCK_BYTES_ON_GPU = 256_000_000  # of interpolated probabilities
 _ROUNDING = 1e-5  # of sums of probabilities
-_INTEGER = 1e-6  # voxels: a position that is closer to a voxel is at that voxel
-
-
-@dataclass(frozen=True)
-class _Neighbours:
-    """Of each voxel of the scan along an axis: its neighbours in the network's grid, and the upper one's weight."""
-
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    weight: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, axis: AxisPlacement, length: int) -> "_Neighbours":
-        nearest = axis.positions.round()
-        positions = np.where(np.abs(axis.positions - nearest) < _INTEGER, nearest, axis.positions)
-        positions = positions.clip(0, length - 1)
-        low = np.floor(positions).astype(np.int64)
-        weight = (positions - low).astype(np.float32)
-        return cls(low, np.where(weight > 0, low + 1, low), weight)
-
-    @property
-    def are_voxels(self) -> bool:
-        """Whether each voxel of the scan is a voxel of the network's grid of its own, without any left out."""
-        return not self.weight.any() and bool((np.diff(self.low) == 1).all())
-
-    def blocks(self, size: int) -> list["_Block"]:
-        """Return blocks of at most `size` voxels that cover the axis."""
-        starts = range(0, len(self.low), size)
-        return [self.block(start, min(start + size, len(self.low))) for start in starts]
-
-    def block(self, start: int, stop: int) -> "_Block":
-        """Return the block of voxels `start .. stop - 1`."""
-        low, high = self.low[start:stop], self.high[start:stop]
-        first, length = int(low[0]), int(high[-1] - low[0]) + 1
-        matrix = np.zeros((stop - start, length), np.float32)
-        rows = np.arange(stop - start)
-        matrix[rows, high - first] = self.weight[start:stop]
-        matrix[rows, low - first] += 1 - self.weight[start:stop]
-        return _Block(slice(start, stop), slice(first, first + length), torch.from_numpy(matrix))
 
 
 @dataclass(frozen=True)
@@ -72,6 +34,35 @@ class _Block:
 
     def to(self, device: torch.device) -> "_Block":
         return _Block(self.target, self.source, self.weights.to(device))
+
+
+def _block(axis: Neighbours, start: int, stop: int) -> _Block:
+    """Return the block of the scan's voxels `start .. stop - 1` along an axis."""
+    first, last = int(axis.low[start]), int(axis.high[stop - 1])
+    part, rows = axis.part(start, stop, first), np.arange(stop - start)
+    matrix = np.zeros((stop - start, last + 1 - first), np.float32)
+    matrix[rows, part.high] = part.weight
+    matrix[rows, part.low] += 1 - part.weight
+    return _Block(slice(start, stop), slice(first, last + 1), torch.from_numpy(matrix))
+
+
+def _blocks(axis: Neighbours, size: int) -> list[_Block]:
+    """Return blocks of at most `size` voxels that cover an axis."""
+    length = len(axis.low)
+    return [_block(axis, start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _choose_side(logits: torch.Tensor) -> int:
+    """Return the length of blocks across the stream's axis."""
+    if logits.device.type == "cpu":
+        return _SIDE
+    side = math.isqrt(_BLOCK_BYTES_ON_GPU // (4 * _ROWS * len(logits)))
+    return min(max(side, _SIDE), _SIDE_ON_GPU)
+
+
+def _are_voxels(axis: Neighbours) -> bool:
+    """Return whether each voxel of the scan is a voxel of the network's grid of its own, without any left out."""
+    return not axis.weight.any() and bool((np.diff(axis.low) == 1).all())
 
 
 def restore_labels(
@@ -89,18 +80,17 @@ def restore_labels(
     order = (axis, *(other for other in range(3) if other != axis))
     mask = np.zeros(placement.shape, np.uint8, order="F")  # as files hold it
     view = placement.view(mask, order)
-    along, *across = (_Neighbours.of(placement.axes[number], placement.lengths[number]) for number in order)
+    along, *across = (
+        Neighbours.at(placement.axes[number].positions, placement.lengths[number]) for number in order
+    )
     decide = _decide_regions if description.regions else _decide_labels
-    is_same_grid = all(each.are_voxels for each in (along, *across))
+    is_same_grid = all(map(_are_voxels, (along, *across)))
     columns: list[list[_Block]] = []
     values = (0, *description.written_values.values())
     for rows, logits in _in_blocks(slabs, along):
         if not columns:
-            side = _SIDE
-            if logits.device.type != "cpu":
-                side = math.isqrt(_BLOCK_BYTES_ON_GPU // (4 * _ROWS * len(logits)))
-                side = min(max(side, _SIDE), _SIDE_ON_GPU)
-            columns = [[block.to(logits.device) for block in each.blocks(side)] for each in across]
+            side = _choose_side(logits)
+            columns = [[block.to(logits.device) for block in _blocks(each, side)] for each in across]
         rows = rows.to(logits.device)
         for second in columns[0]:
             for third in columns[1]:
@@ -111,19 +101,19 @@ def restore_labels(
     return mask
 
 
-def _in_blocks(slabs: Iterable[Slab], along: _Neighbours) -> Iterator[tuple[_Block, torch.Tensor]]:
+def _in_blocks(slabs: Iterable[Slab], along: Neighbours) -> Iterator[tuple[_Block, torch.Tensor]]:
     """Yield blocks of rows of the scan with the logits `(K, source, b, c)` between which they lie."""
     done, kept, first_kept = 0, None, 0
     for slab in slabs:
         logits, stop = slab.logits, slab.start + slab.logits.shape[1]
         ready = int(np.searchsorted(along.high, stop))
         while done < ready:
-            block = along.block(done, min(done + _ROWS, ready))
+            block = _block(along, done, min(done + _ROWS, ready))
             low, high = block.source.start, block.source.stop
             if low < slab.start:
                 # Few rows, so that little is copied.
-                block = along.block(
-                    done, max(done + 1, min(block.target.stop, _first(along.low, slab.start)))
+                block = _block(
+                    along, done, max(done + 1, min(block.target.stop, _first(along.low, slab.start)))
                 )
                 low, high = block.source.start, block.source.stop
                 assert kept is not None
