@@ -32,11 +32,11 @@ def predict_scans(
     """Write `<case>.nii.gz` for every scan and `index.json`; return the failed cases with their reasons.
 
     The mask of a 2D image is `<case>.png`. A case is skipped if its mask exists and all that shaped it is the same:
-    the scan's content, weights, plan, options, precision, kind of device and version of prediction. A logged line
-    says how many masks are predicted again and why. Each scan is read through the checks of an image: errors that are
-    not accepted fail its case, and the faults are kept in the index. The index is written before and after each case,
-    so that an interrupted command can be resumed. Several processes may predict different cases into one folder at
-    once.
+    the scan's content, weights, plan, options, backend, precision, kind of device and version of prediction. A logged
+    line says how many masks are predicted again and why. Each scan is read through the checks of an image: errors
+    that are not accepted fail its case, and the faults are kept in the index. The index is written after each case,
+    when it also marks the next one as begun, so that an interrupted command can be resumed. Several processes may
+    predict different cases into one folder at once.
 
     Args:
         overwrite: predict all cases again.
@@ -51,9 +51,7 @@ def predict_scans(
     """
     failed: dict[str, str] = {}
     if ahead is None:
-        ahead = (
-            model.backend.device.type != "cpu"
-        )  # there, a busy core slows the network by more than it gains
+        ahead = model.backend.device.type != "cpu"  # where a busy core slows the network
     waiting, is_told = list(scans), False
     while True:
         try:

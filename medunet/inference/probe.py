@@ -20,6 +20,7 @@ from medunet.compute.devices import Precision, autocast, check_precision, gpu_pr
 from medunet.compute.workloads import make_workloads
 from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend
+from medunet.inference.memory import network_grid
 from medunet.inference.model import Model
 from medunet.inference.openvino_backend import ConversionError, has_bf16, import_openvino
 from medunet.inference.windows import lay_windows
@@ -111,9 +112,8 @@ def count_windows(scans: Iterable[Path], card: ModelCard, config: InferenceConfi
             header = read_header(path)
         except (MedunetError, OSError):
             continue
-        sides = zip(header.shape[:3], header.spacing_mm, plan.spacing_mm, strict=True)
-        grid = [max(1, round(size * mine / to)) for size, mine, to in sides]
-        total += math.prod(map(len, lay_windows(grid, (0, 0, 0), plan, config.overlap)))
+        grid = lay_windows(network_grid(header, plan), (0, 0, 0), plan, config.overlap)
+        total += math.prod(map(len, grid))
     return total * config.shifts * 2 ** len(config.mirror)
 
 

@@ -1,4 +1,4 @@
-"""The windows of a volume: where they lie along each axis, how they are cut, weighted and run through a network.
+"""The windows of a volume: where they lie along each axis, how they are cut and run through a network.
 
 B batch, C image channels, K logit channels; volumes are `(I, J, K)`. Prediction and the validation of training share
 this file.

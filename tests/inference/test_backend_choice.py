@@ -204,6 +204,6 @@ def test_windows_are_counted_by_the_header(card: ModelCard, tmp_path: Path, dime
     affine = np.diag([2 * plan.spacing_mm[0], plan.spacing_mm[1], plan.spacing_mm[2] / 2, 1.0])
     nib.Nifti1Image(np.zeros((40, 60, 48), np.int16), affine).to_filename(path)  # 80 × 60 × 24 of the network
     broken.write_bytes(b"")
-    each = {3: 4 * 4 * 2, 2: 24 * 4 * 4}[dimensions]
+    each = {3: 4 * 4 * 2, 2: 48 * 4 * 4}[dimensions]  # slices are not resampled
     assert count_windows([path, broken], card, InferenceConfig()) == each
     assert count_windows([path] * 3, card, InferenceConfig(mirror=("left_right",), shifts=2)) == 12 * each

@@ -17,6 +17,7 @@ from medunet.base.files import read_json, write_json
 from medunet.base.lock import LockedError, hold
 from medunet.inference import mask_index
 from medunet.inference.given_scans import find_scans
+from medunet.inference.mask_index import describe_making, hash_images, why_again
 from medunet.inference.model import Model
 from medunet.inference.predict import predict_scans
 from medunet.inference.scan import Scan
@@ -245,3 +246,16 @@ def test_a_lock_leaves_the_folder_of_a_refused_prediction_away(
     with hold(tmp_path / "out", "predict", [scan.case for scan in scans]), pytest.raises(LockedError):
         predict_scans(model, scans, tmp_path / "out", OPTIONS)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("changes", [{"shifts": 2}, {"mirror": ("left_right",)}])
+def test_masks_that_averaged_probabilities_are_made_again(model: Model, scans: list[Scan], changes: Any):
+    """Logits are averaged since; without averaging, masks of before are kept."""
+    for options, why in (
+        (OPTIONS, ""),
+        (OPTIONS.model_copy(update=changes), "another version of prediction"),
+    ):
+        making = describe_making(model, options, resample=False)
+        before = {**making, "image_sha256": hash_images(scans[0].images)}
+        del before["algorithm"]
+        assert why_again(before, making, scans[0].images) == why
