@@ -1,6 +1,5 @@
 """Fixtures that all tests share."""
 
-import logging
 import os
 import shutil
 import sys
@@ -152,23 +151,3 @@ def own_run(finished_run: Run, tmp_path: Path) -> Run:
     shutil.copytree(finished_run.data_root, tmp_path / "data")
     shutil.copytree(finished_run.folder.root, tmp_path / "run")
     return open_run(tmp_path / "run", tmp_path / "data")
-
-
-@pytest.fixture
-def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Capture what the package logs, also where an earlier test's libraries have cut its logger off from the root."""
-    added = []
-    for name, module in list(sys.modules.items()):
-        log = getattr(module, "_log", None) if name.startswith("medunet.") else None
-        if not isinstance(log, logging.Logger):
-            continue
-        reached = []
-        while log is not None:
-            reached.append(log)
-            log = log.parent if log.propagate else None
-        if not any(caplog.handler in each.handlers for each in reached):
-            reached[-1].addHandler(caplog.handler)
-            added.append(reached[-1])
-    yield caplog
-    for log in added:
-        log.removeHandler(caplog.handler)

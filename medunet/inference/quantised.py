@@ -119,10 +119,12 @@ def _quantise(network: Any, windows: Sequence[NDArray[np.float32]]) -> Any:
     """Return a network of OpenVINO in int8, scaled by what the network computes in these windows."""
     import_openvino()
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # nncf must not report
+    logger_class = logging.getLoggerClass()
     with contextlib.redirect_stdout(io.StringIO()):
         import nncf
 
-        nncf.set_log_level(logging.ERROR)
+        logging.setLoggerClass(logger_class)  # nncf sets its own for all later loggers
+        logging.getLogger("nncf").setLevel(logging.ERROR)  # `set_log_level` would change its handlers, too
         try:
             return nncf.quantize(
                 network,
