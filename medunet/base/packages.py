@@ -1,7 +1,10 @@
-"""Optional packages: their versions, and an error that says how to install those that are missing."""
+"""Optional packages: their versions, an error that says how to install those missing, and MONAI without them."""
 
+import sys
 from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 
 from medunet.base.errors import InputError
 
@@ -35,3 +38,26 @@ def require_packages(packages: Sequence[str], extra: str, *, where: str) -> None
             where=where,
             hint=f"Run `pip install 'medunet[{extra}]'`.",
         )
+
+
+_UNUSED_BY_MONAI = ("ignite", "matplotlib", "optuna", "pandas", "pydicom", "sklearn")
+
+
+def import_monai_alone() -> None:
+    """Have MONAI, when it is imported, find none of the optional packages that medunet does not use through it.
+
+    `import monai` imports all that are installed, which takes as long as MONAI itself. They can be imported before
+    and after as ever; MONAI's own functions that need them say that they are not installed. So this is for programs
+    of medunet alone, not for a notebook that imports medunet.
+    """
+    if not any(isinstance(finder, _NotForMonai) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _NotForMonai())
+
+
+class _NotForMonai(MetaPathFinder):
+    """Finds nothing, and stops the search for unused packages while MONAI is being imported."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        monai = getattr(sys.modules.get("monai"), "__spec__", None)
+        if fullname in _UNUSED_BY_MONAI and getattr(monai, "_initializing", False):
+            raise ModuleNotFoundError(f"MONAI is imported without {fullname}", name=fullname)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from medunet.base.errors import InputError
 from medunet.base.free_memory import free_bytes
+from medunet.base.packages import import_monai_alone
 from medunet.base.processor import usable_cores
 
 _Item = TypeVar("_Item")
@@ -107,13 +108,17 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.held: int | None = None
-        self._process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         with _one_thread_each():
             self._process.start()
         theirs.close()  # so that the end of the process closes the pipe
+        self._send(work)
 
     def give(self, index: int, item: object) -> None:
         self.held = index
+        self._send(item)
+
+    def _send(self, item: object) -> None:
         try:
             self.connection.send(item)
         except OSError:  # the process has died: the next `recv` raises
@@ -144,11 +149,13 @@ def _start(work: Callable[[Any], Any], workers: dict[Any, _Worker]) -> None:
     workers[worker.connection] = worker
 
 
-def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
-    """Process items in a worker until the parent closes the connection or exits."""
+def _serve(connection: Connection) -> None:
+    """Receive a function and then items for it until the parent closes the connection or exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    import_monai_alone()
     try:
+        work = connection.recv()  # imports what the function needs
         connection.send(_READY)
         while True:
             connection.send(work(connection.recv()))

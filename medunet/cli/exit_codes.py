@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from medunet.base.errors import MedunetError, is_out_of_memory
+from medunet.base.packages import import_monai_alone
 
 
 def run_and_exit(call: Callable[[], object]) -> None:
@@ -23,6 +24,7 @@ def run_and_exit(call: Callable[[], object]) -> None:
     """
     debug = "--debug" in sys.argv
     errors = Console(stderr=True)
+    import_monai_alone()
     try:
         if call():
             sys.exit(1)

@@ -1,0 +1,28 @@
+"""Optional packages: MONAI is imported without those that medunet does not use through it."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from medunet.base.packages import import_monai_alone
+if {alone}:
+    import_monai_alone()
+import monai.transforms
+print("pandas" in sys.modules, "matplotlib" in sys.modules)
+import matplotlib, pandas
+print(pandas.DataFrame({{"a": [1]}}).a.sum(), monai.transforms.RandFlipd is not None)
+"""
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_programs_import_monai_without_what_they_do_not_use_through_it(alone: bool) -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib")
+    program = [sys.executable, "-c", PROGRAM.format(alone=alone)]
+    result = subprocess.run(program, capture_output=True, text=True, check=True)
+    loaded, used_after = result.stdout.splitlines()
+    assert loaded == ("False False" if alone else "True True")
+    assert used_after == "1 True"
