@@ -30,7 +30,7 @@ class StandIn:
 
     def forward(self, images):
         self.batches.append(len(images))
-        torch.ones(len(images) * {extra} // 4)
+        torch.empty(len(images) * {extra} // 4)  # taken, never touched
         return images * torch.linspace(-1, 1, NUM_CLASSES + 1).view(1, -1, 1, 1, 1)
 
 description = Description(
@@ -64,10 +64,10 @@ def run(
 
 
 def test_a_long_scan_with_many_classes_stays_below_its_limit():
-    shape, num_classes = (80, 80, 1200), 60
+    shape, num_classes = (80, 80, 600), 60
     printed = run(
         """
-room = 400e6
+room = 220e6
 limit = process.memory_info().rss + room
 mask = model(MemoryBudget(limit / 1e9)).predict(scan, np.eye(4))
 assert mask.any() and not mask.all()
@@ -78,7 +78,7 @@ print(int(limit), peak_bytes(), int(room))
     )
     limit, peak, room = map(int, printed.split())
     assert peak < limit
-    all_logits = 4 * (num_classes + 1) * 80 * 80 * 1200
+    all_logits = 4 * (num_classes + 1) * 80 * 80 * 600
     assert all_logits > 4 * room, "logits of the whole scan would be far beyond it"
 
 
