@@ -203,9 +203,14 @@ def _open_openvino(folder: Path) -> Run:
 def _refuse_difference(check: Check, target: ExportFormat) -> None:
     if check.passed:
         return
+    how = (
+        f"{check.num_different} of {check.num_voxels} labels differ, logits by up to "
+        f"{check.largest_difference:.2g} of the largest (allowed: {TOLERANCE:g})"
+    )
+    if math.isinf(check.largest_difference):
+        how = "logits are NaN, infinite or of another shape"
     raise InputError(
-        f"the exported network gives other results there: {check.num_different} of {check.num_voxels} labels differ, "
-        f"logits by up to {check.largest_difference:.2g} of the largest (allowed: {TOLERANCE:g}); nothing is kept",
+        f"the exported network gives other results there: {how}; nothing is kept",
         where=f"--to {target}",
         hint="Export to the other format, or predict with medunet.",
     )

@@ -143,10 +143,12 @@ class CaseMemory:
         first, num_channels = headers[0], len(self.description.channels)
         voxels, grid = math.prod(first.shape[:3]), network_grid(first, self.plan)
         image = num_channels * math.prod(grid) * _FLOAT
+        copies = 1 if self.plan.grid == "extent" else 2  # MONAI's Spacing makes one
         parts = [
             Part("read", "voxels as stored", max(header.num_bytes for header in headers)),
-            Part("read", "float32 voxels and a copy", 2 * num_channels * voxels * _FLOAT),
+            Part("read", "float32 voxels", copies * num_channels * voxels * _FLOAT),
             Part("read", "preprocessed image", image),
+            Part("read", "other", _OTHER_BYTES),
             Part("predict", "preprocessed image", image),
             Part("finish", "preprocessed image", image),
             Part("finish", "mask and copies", (4 if config.postprocess else 2) * voxels),

@@ -207,7 +207,7 @@ def test_a_scan_that_does_not_fit_is_refused_before_it_is_read(room):
     memory = memory_of(plan_network("plain"))
     with memory.room_for([header((200, 200, 200))], PLAIN):
         pass
-    refusal = r"reading it takes about 24 GB .*but 2 GB of memory are left"
+    refusal = r"reading it takes about 14 GB .*but 2 GB of memory are left"
     with (
         pytest.raises(DataError, match=refusal),
         memory.room_for([header((1400, 1400, 1200), (0.2, 0.2, 0.2))], PLAIN),

@@ -138,17 +138,22 @@ def test_the_check_finds_other_labels_and_leaves_out_close_ones(regions):
     assert not check(float("nan")).passed
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
-def test_a_difference_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target):
+@pytest.mark.parametrize(
+    ("target", "by", "how"),
+    [
+        ("onnx", 0.3, r"\d+ of \d+ labels differ"),
+        ("openvino", 0.3, r"\d+ of \d+ labels differ"),
+        ("openvino", float("nan"), "logits are NaN, infinite or of another shape"),
+    ],
+)
+def test_a_difference_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target, by, how):
     folder = write_model(tmp_path / "model")
     other = "write_onnx" if target == "onnx" else "_write_openvino"
     write = getattr(export, other)
     monkeypatch.setattr(
-        export, other, lambda network, *rest, **options: write(Shifted(network, 0.3), *rest, **options)
+        export, other, lambda network, *rest, **options: write(Shifted(network, by), *rest, **options)
     )
-    with pytest.raises(
-        InputError, match=r"gives other results there: \d+ of \d+ labels differ.*nothing is kept"
-    ):
+    with pytest.raises(InputError, match=rf"gives other results there: {how}.*nothing is kept"):
         export_model(folder, target, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
