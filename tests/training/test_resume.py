@@ -19,11 +19,11 @@ CHANGES = (
     *TINY,
     "training.augment=true",
     "training.epochs=4",
-    "training.steps_per_epoch=20",
+    "training.steps_per_epoch=12",
     "training.accumulate=2",
     "training.ema_decay=0.9",
     "training.checkpoint_minutes=0",  # after every step, so that a kill often meets a checkpoint being written
-    "training.warmup_steps=20",
+    "training.warmup_steps=10",
     "training.elastic=true",
     "training.validation_cases=1",
     "planning.network.dropout=0.1",
