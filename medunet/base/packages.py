@@ -1,8 +1,11 @@
 """Optional packages: their versions, an error that says how to install those missing, and MONAI without them."""
 
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
@@ -50,14 +53,33 @@ def import_monai_alone() -> None:
     and after as ever; MONAI's own functions that need them say that they are not installed. So this is for programs
     of medunet alone, not for a notebook that imports medunet.
     """
-    if not any(isinstance(finder, _NotForMonai) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _NotForMonai())
+    if not any(isinstance(finder, _LeanMonai) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _LeanMonai())
 
 
-class _NotForMonai(MetaPathFinder):
-    """Finds nothing, and stops the search for unused packages while MONAI is being imported."""
+class _LeanMonai(MetaPathFinder):
+    """Finds MONAI, and nothing of the unused packages while it is being imported."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        monai = getattr(sys.modules.get("monai"), "__spec__", None)
-        if fullname in _UNUSED_BY_MONAI and getattr(monai, "_initializing", False):
+    def __init__(self) -> None:
+        self.is_loading = False
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if self.is_loading and fullname in _UNUSED_BY_MONAI:
             raise ModuleNotFoundError(f"MONAI is imported without {fullname}", name=fullname)
+        spec = PathFinder.find_spec(fullname, path, target) if fullname == "monai" else None
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module = partial(self._load, spec.loader.exec_module)  # type: ignore[method-assign]
+        return spec
+
+    def _load(self, load: Callable[[ModuleType], None], module: ModuleType) -> None:
+        self.is_loading, collects = True, gc.isenabled()
+        gc.disable()  # modules are no garbage, and looking for it takes long
+        try:
+            load(module)
+        finally:
+            self.is_loading = False
+            gc.freeze()
+            if collects:
+                gc.enable()

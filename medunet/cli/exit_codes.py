@@ -4,7 +4,9 @@
 stopped by the user.
 """
 
+import atexit
 import errno
+import gc
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,6 +27,9 @@ def run_and_exit(call: Callable[[], object]) -> None:
     debug = "--debug" in sys.argv
     errors = Console(stderr=True)
     import_monai_alone()
+    atexit.register(
+        gc.freeze
+    )  # the end of the process does not search all objects for garbage, which takes a second
     try:
         if call():
             sys.exit(1)

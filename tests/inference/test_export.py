@@ -46,8 +46,8 @@ def write_model(
     return folder
 
 
-# Each kind of block in one of the two; the others differ in the numbers of blocks. SwinUNETR takes minutes: ONNX gives its labels,
-# OpenVINO 2026.4 does not, and the check refuses it.
+# Each kind of block in one of the two; the others differ in the numbers of blocks. SwinUNETR takes minutes: ONNX
+# gives its labels, OpenVINO 2026.4 does not, and the check refuses it.
 NAMES = {
     "onnx": ("plain", "unet_2015", "segresnet_ds", "dynunet"),
     "openvino": ("plain", "classroom", "segresnet_ds", "mednext"),
