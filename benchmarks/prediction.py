@@ -132,15 +132,12 @@ def main() -> None:
     bench = Bench(given, given.work.absolute())
     quick = given.quick
     long_shape = (60, 70, 150) if quick else (160, 200, 465)
-    torch_and_openvino = ("medunet", "medunet, PyTorch fp32", "medunet, OpenVINO fp32")
     measure: dict[str, Callable[[], None]] = {
         "windows": lambda: measure_scan(bench, "windows", (60, 70, 50) if quick else (160, 200, 155)),
         "mirror": lambda: measure_scan(
             bench, "mirror", (45, 60, 45) if quick else (100, 140, 100), mirror=True
         ),
-        "length": lambda: measure_scan(
-            bench, "length", long_shape, *torch_and_openvino, rounds=1, with_monai=False
-        ),
+        "length": lambda: measure_scan(bench, "length", long_shape, "medunet", rounds=1, with_monai=False),
         "cohort": lambda: measure_cohort(bench),
         "long": lambda: measure_long(bench),
         "labels": lambda: measure_labels(bench),
