@@ -99,8 +99,9 @@ def _describe_windows(card: ModelCard) -> dict[str, Any]:
         "shifts": config.shifts,
         "how": "An image no larger than the patch is padded to it on both sides with its border values and computed "
         "once. A larger one is covered by windows of the patch size that overlap by this share of it; their logits "
-        "are averaged with Gaussian weights, sigma an eighth of the patch. Of each window, logits are averaged over "
-        "its mirror images along these axes; then over this many shifts of all windows below the network's strides.",
+        "are averaged with Gaussian weights, sigma an eighth of the patch. All this is done for each mirror image of "
+        "the scan along these axes and for this many shifts of all windows below the network's strides, and the "
+        "logits are averaged.",
     }
 
 

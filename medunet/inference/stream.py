@@ -14,7 +14,7 @@ import torch
 from medunet.base.errors import DataError
 from medunet.inference.backend import Backend
 from medunet.inference.blending import RunningSums
-from medunet.inference.windows import Window, lay_windows, make_offsets, run_windows
+from medunet.inference.windows import Window, lay_windows, make_offsets, reflect_windows, run_windows
 from medunet.records.config import InferenceConfig
 from medunet.records.plan import Plan
 from medunet.transforms.augment import BODY_AXES
@@ -50,10 +50,11 @@ def open_stream(
     networks to the slices across `plan.slice_axis`, each with its `plan.context_slices`.
 
     Args:
-        config: `overlap` of neighbouring windows, as a share of the patch; `mirror`: body axes by name, of which each
-            window's logits are averaged over all its mirror images, as in nnU-Net (the network must have been trained
-            with the same mirroring); `shifts`: all windows are laid that many times, at offsets below the network's
-            stride (see `make_offsets`), which reduces the dependence on the pooling grid.
+        config: `overlap` of neighbouring windows, as a share of the patch; `mirror`: body axes by name, along all
+            combinations of which the volume is mirrored, with windows laid in each mirror image from its own first
+            voxel (the network must have been trained with the same mirroring); `shifts`: all windows are laid that
+            many times, at offsets below the network's stride (see `make_offsets`), which reduces the dependence on
+            the pooling grid. Logits are averaged over all of these.
         batch: windows that are computed together.
         accumulate_on: where logits are added up; None: on the backend's device.
     """
@@ -81,11 +82,12 @@ class WindowStream:
         self._batch, self._device = batch, accumulate_on
         self.shape = tuple(image.shape[1:])
         self.axis = plan.slice_axis if plan.dimensions == 2 else self.shape.index(max(self.shape))
+        layouts = list(product(make_offsets(plan, config.shifts), _choose_flips(plan, config.mirror)))
+        self._flips = [axes for _, axes in layouts]
         self._grids = [
-            lay_windows(self.shape, offset, plan, config.overlap)
-            for offset in make_offsets(plan, config.shifts)
+            reflect_windows(lay_windows(self.shape, offset, plan, config.overlap), axes, self.shape, plan)
+            for offset, axes in layouts
         ]
-        self._flips = _choose_flips(plan, config.mirror)
         self.num_windows = sum(math.prod(len(spans) for spans in grid) for grid in self._grids)
         self.num_done = self.num_reused = 0
 
@@ -137,35 +139,20 @@ class WindowStream:
             grid = self._grids[number]
             first, second, third = ([span] if axis == self.axis else spans for axis, spans in enumerate(grid))
             for spans in product(first, second, third):
-                yield Window(spans, number)
+                yield Window(spans, number, self._flips[number])
 
     @torch.inference_mode()
     def _predict(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits of a batch on the CPU, averaged over its mirror images."""
-        device = self._backend.device
-        if device.type == "cuda":
+        """Return the logits of a batch of images on the CPU."""
+        if self._backend.device.type == "cuda":
             images = images.pin_memory()
-        images = images.to(device, non_blocking=True)
-        total = self._backend.forward(images)
-        for axes in self._flips:
-            total += self._flip(self._backend.forward(self._flip(images, axes, is_image=True)), axes)
-        return total.div_(1 + len(self._flips)) if self._flips else total
-
-    def _flip(self, batch: torch.Tensor, axes: tuple[int, ...], *, is_image: bool = False) -> torch.Tensor:
-        """Return images or logits mirrored along axes `(I, J, K)`; a slice's neighbours change places."""
-        if self._plan.dimensions == 3:
-            return batch.flip([2 + axis for axis in axes])
-        inside = [2 + axis - (axis > self.axis) for axis in axes if axis != self.axis]
-        if is_image and self.axis in axes:
-            batch = batch.unflatten(1, (-1, self._plan.context_slices)).flip(2).flatten(1, 2)
-        return batch.flip(inside)
+        return self._backend.forward(images.to(self._backend.device, non_blocking=True))
 
 
 def _choose_flips(plan: Plan, mirror: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return all combinations of the axes `(I, J, K)` to mirror, without none."""
+    """Return all combinations of the axes `(I, J, K)` to mirror, none of them first."""
     axes = [BODY_AXES.index(name) for name in mirror]
     if plan.dimensions == 2 and plan.context_slices == 1:
-        axes = [
-            axis for axis in axes if axis != plan.slice_axis
-        ]  # a slice alone is its own mirror image there
-    return list(chain.from_iterable(combinations(axes, count) for count in range(1, len(axes) + 1)))
+        # A slice alone is its own mirror image there.
+        axes = [axis for axis in axes if axis != plan.slice_axis]
+    return list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))

@@ -7,7 +7,7 @@ this file.
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,7 +40,8 @@ class Window:
     """A window: a span for each axis `(I, J, K)`; of a 2D network one voxel long along the slice axis."""
 
     spans: tuple[Span, Span, Span]
-    grid: int = 0  # number of the grid of windows, of which there is one for each shift
+    grid: int = 0  # number of the grid of windows, of which there is one for each shift and mirror image
+    flipped: tuple[int, ...] = ()  # axes of the volume along which the network sees it mirrored
 
     @property
     def starts(self) -> tuple[int, int, int]:
@@ -138,14 +139,26 @@ def _move_spans(spans: Sequence[Span], offset: int) -> list[Span]:
     ]
 
 
+def reflect_windows(grid: Grid, axes: Sequence[int], shape: Sequence[int], plan: Plan) -> Grid:
+    """Return where the windows of a volume that is mirrored along `axes` lie in the volume `shape` itself."""
+    sizes = _per_axis(plan.output_size, plan)
+    first, second, third = (
+        [Span(n - span.start - size, n - span.high, n - span.low) for span in reversed(spans)]
+        if axis in axes
+        else spans
+        for axis, (spans, n, size) in enumerate(zip(grid, shape, sizes, strict=True))
+    )
+    return first, second, third
+
+
 def cut_window(image: NDArray[np.float32], window: Window, plan: Plan) -> NDArray[np.float32]:
-    """Return the network's input `(C, *patch)` for a window of an image `(C, I, J, K)`.
+    """Return the network's input `(C, *patch)` for a window of an image `(C, I, J, K)`, mirrored if the window is.
 
     Beyond the volume border voxels are repeated or, for an unpadded network, the volume is mirrored. 2D networks get
     `plan.context_slices` slices as channels.
     """
     slice_axis = plan.slice_axis if plan.dimensions == 2 else None
-    return cut_image(
+    cut = cut_image(
         image,
         window.starts,
         plan.patch_size,
@@ -153,6 +166,16 @@ def cut_window(image: NDArray[np.float32], window: Window, plan: Plan) -> NDArra
         context_slices=plan.context_slices,
         valid_margin=plan.valid_margin,
     )
+    if slice_axis in window.flipped:  # a slice's neighbours change places
+        cut = cut.reshape(-1, plan.context_slices, *plan.patch_size)[:, ::-1].reshape(cut.shape)
+    return np.flip(cut, _patch_axes(window, plan))
+
+
+def _patch_axes(window: Window, plan: Plan) -> tuple[int, ...]:
+    """Return the axes of a window's `(C, *patch)` along which it is mirrored."""
+    if plan.dimensions == 3:
+        return tuple(1 + axis for axis in window.flipped)
+    return tuple(1 + axis - (axis > plan.slice_axis) for axis in window.flipped if axis != plan.slice_axis)
 
 
 def cut_window_label(label: NDArray[np.uint8], window: Window, plan: Plan) -> NDArray[np.uint8]:
@@ -168,7 +191,7 @@ def cut_window_label(label: NDArray[np.uint8], window: Window, plan: Plan) -> ND
 def run_windows(
     forward: Forward, image: NDArray[np.float32], windows: Iterable[Window], plan: Plan, batch: int
 ) -> Iterator[WindowLogits]:
-    """Yield the logits of windows of an image `(C, I, J, K)`, in the order of the windows.
+    """Yield the logits of windows of an image `(C, I, J, K)`, in the order of the windows and turned as the image is.
 
     Windows that hold one value throughout in each channel, such as air, are computed once for these values. A batch
     holds only windows that have to be computed; logits are views of a batch's, which is freed with the last of them.
@@ -212,10 +235,16 @@ def run_windows(
         if len(images) in (0, batch):
             ready = compute()
             while ready:
-                yield ready.popleft()
+                yield _turn_back(ready.popleft(), plan)
     ready = compute()
     while ready:
-        yield ready.popleft()
+        yield _turn_back(ready.popleft(), plan)
+
+
+def _turn_back(found: WindowLogits, plan: Plan) -> WindowLogits:
+    """Return the logits of a window as if the network had not seen it mirrored."""
+    axes = _patch_axes(found.window, plan)
+    return replace(found, logits=found.logits.flip(axes)) if axes else found
 
 
 def _constant_values(image: NDArray[np.float32]) -> bytes | None:

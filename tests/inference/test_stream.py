@@ -226,32 +226,26 @@ def test_logits_are_averaged_over_the_positions_below_the_strides(tiny_plan: Pla
 # ---- mirror images ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("shape", [(16, 16, 8), (25, 19, 9), (13, 40, 8)])
 @pytest.mark.parametrize("dimensions", [3, 2])
-def test_mirror_images_of_one_window_are_turned_back_and_averaged(tiny_plan: Plan, dimensions: int):
-    """The mean of a volume that fills a window is that of the volume's mirror images."""
+def test_logits_are_averaged_over_the_mirror_images_of_the_volume(tiny_plan: Plan, dimensions: int, shape):
+    """Each mirror image has windows of its own, laid from its own first voxel, as if it were another volume."""
     plan = tiny_plan if dimensions == 3 else as_2d(tiny_plan)
     network = convolve(dimensions)
-    image = torch.randn(1, 16, 16, 8)
-    both = logits_of(network, image, plan, mirror=["left_right", "posterior_anterior"])
+    image = torch.randn(1, *shape)
+    found = logits_of(network, image, plan, mirror=["posterior_anterior", "left_right"])
     flips = ((), (1,), (2,), (1, 2))
     expected = torch.stack([monais(network, image.flip(axes), plan).flip(axes) for axes in flips]).mean(0)
-    torch.testing.assert_close(both, expected, atol=1e-5, rtol=0)
-    assert not torch.allclose(both, monais(network, image, plan), atol=1e-3)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(found, monais(network, image, plan), atol=1e-3)
 
 
-def test_each_window_is_averaged_over_its_own_mirror_images(tiny_plan: Plan):
-    """As nnU-Net does it: blending the windows of a network that averages its window's mirror images itself."""
-    network, axes = convolve(3), (2, 3, 4)
+def test_mirror_images_are_shifted_from_their_own_first_voxel(tiny_plan: Plan):
+    network = convolve(3)
     image = torch.randn(1, 25, 19, 9)
-
-    class Averaging(nn.Module):
-        def forward(self, window: torch.Tensor) -> torch.Tensor:
-            flips = [[axis for axis in axes if number >> axis & 1] for number in range(4, 32, 4)]
-            return (network(window) + sum(network(window.flip(flip)).flip(flip) for flip in flips)) / 8
-
-    every = ["inferior_superior", "left_right", "posterior_anterior"]
-    found = logits_of(network, image, tiny_plan, mirror=every)
-    torch.testing.assert_close(found, monais(Averaging(), image, tiny_plan), atol=1e-4, rtol=0)
+    found = logits_of(network, image, tiny_plan, mirror=["inferior_superior"], shifts=3)
+    each = [logits_of(network, image.flip(axes), tiny_plan, shifts=3).flip(axes) for axes in ((), (3,))]
+    torch.testing.assert_close(found, (each[0] + each[1]) / 2, atol=1e-5, rtol=0)
 
 
 def test_mirrored_across_the_slices_neighbours_change_places(tiny_plan: Plan):
