@@ -1,7 +1,7 @@
-"""Connected components of a 3D mask, with face (6), face and edge (18) or full (26) connectivity.
+"""Connected components of a 3D mask or label map, with face (6), face and edge (18) or full (26) connectivity.
 
-Masks are stored as runs: stretches of voxels along the axis that is contiguous in memory. Runs are found in slabs and
-connected as a graph, which takes much less time and memory than a map of component numbers.
+They are stored as runs: stretches of equal voxels along the axis that is contiguous in memory. Runs are found in
+slabs and connected as a graph, which takes much less time and memory than a map of component numbers.
 """
 
 import math
@@ -24,10 +24,10 @@ _SLAB_VOXELS = 1 << 22
 
 @dataclass(frozen=True)
 class Components:
-    """The components of a mask `(I, J, K)`, numbered from 0.
+    """The components of a mask or label map `(I, J, K)`, numbered from 0.
 
-    `sizes[n]` is the number of voxels of component n. The runs are in the order of memory: run r is
-    `starts[r]:stops[r]` of the flattened mask, and belongs to component `numbers[r]`.
+    `sizes[n]` is the number of voxels of component n, `values[n]` their value. The runs are in the order of memory:
+    run r is `starts[r]:stops[r]` of the flattened mask, and belongs to component `numbers[r]`.
     """
 
     shape: tuple[int, ...]  # of the mask in the order of memory: transposed if `is_transposed`
@@ -36,6 +36,7 @@ class Components:
     stops: NDArray[np.integer]
     numbers: NDArray[np.integer]
     sizes: NDArray[np.integer]
+    values: NDArray[np.uint8]
 
     def select(self, chosen: NDArray[np.bool_]) -> Mask:
         """Return the mask of the components n for which `chosen[n]` is true."""
@@ -48,17 +49,25 @@ class Components:
         return mask.T if self.is_transposed else mask
 
     def largest(self) -> NDArray[np.bool_]:
-        """Choose the largest component, the first in array order if several are equally large."""
-        largest = self.sizes == self.sizes.max(initial=0)
-        if np.count_nonzero(largest) > 1:
-            runs = np.flatnonzero(largest[self.numbers])
-            places = np.unravel_index(self.starts[runs], self.shape)
-            shape = self.shape
-            if self.is_transposed:
-                places, shape = places[::-1], shape[::-1]
-            first = runs[np.argmin(np.ravel_multi_index(places, shape))]
-            largest = np.arange(self.sizes.size) == self.numbers[first]
+        """Choose the largest component of each value, the first in array order if several are equally large."""
+        most = np.zeros(256, np.int64)
+        np.maximum.at(most, self.values, self.sizes)
+        largest = self.sizes == most[self.values]
+        (shared,) = np.nonzero(np.bincount(self.values[largest], minlength=256) > 1)
+        for value in shared:
+            equal = largest & (self.values == value)
+            largest &= ~equal
+            largest[self._first(equal)] = True
         return largest
+
+    def _first(self, chosen: NDArray[np.bool_]) -> int:
+        """Return the chosen component with the first voxel in array order."""
+        runs = np.flatnonzero(chosen[self.numbers])
+        places = np.unravel_index(self.starts[runs], self.shape)
+        shape = self.shape
+        if self.is_transposed:
+            places, shape = places[::-1], shape[::-1]
+        return int(self.numbers[runs[np.argmin(np.ravel_multi_index(places, shape))]])
 
     def touching(self, other: Mask) -> NDArray[np.bool_]:
         """Choose the components that have a voxel in common with another mask of the same shape."""
@@ -76,16 +85,33 @@ class Components:
         return chosen
 
 
-def find_components(mask: Mask, connectivity: Connectivity = 26) -> Components:
-    """Find the connected components of a mask `(I, J, K)`."""
-    is_transposed = abs(mask.strides[0]) < abs(mask.strides[2])
-    frame = mask.T if is_transposed else mask
+def find_components(mask: Mask | NDArray[np.uint8], connectivity: Connectivity = 26) -> Components:
+    """Find the connected components of a mask, or of each value above 0 of a label map `(I, J, K)`."""
+    frame, is_transposed = _in_memory_order(mask)
     shape = frame.shape
-    starts, stops = _find_runs(frame)
-    numbers = _connect(starts, stops, shape, _RANKS[connectivity])
+    starts, stops, found = _find_runs(frame)
+    numbers = _connect(starts, stops, found, shape, _RANKS[connectivity])
     starts, stops = (_unpad(places, shape) for places in (starts, stops))
     sizes = np.bincount(numbers, weights=stops - starts).astype(np.int64)  # float64 counts them exactly
-    return Components(shape, is_transposed, starts, stops, numbers, sizes)
+    values = np.zeros(sizes.size, np.uint8)
+    values[numbers] = found
+    return Components(shape, is_transposed, starts, stops, numbers, sizes, values)
+
+
+def count_changes(label_map: NDArray[np.uint8]) -> int:
+    """Return how often the value changes along the axis that is contiguous in memory: about the number of runs."""
+    frame, _ = _in_memory_order(label_map)
+
+    def count(part: slice) -> int:
+        return int(np.count_nonzero(frame[part, :, 1:] != frame[part, :, :-1]))
+
+    return sum(map_threads(count, slices(frame.shape[0], _depth(frame.shape))))
+
+
+def _in_memory_order(array: NDArray) -> tuple[NDArray, bool]:
+    """Return an array with the axis last that is contiguous in memory, and whether it is transposed for this."""
+    is_transposed = abs(array.strides[0]) < abs(array.strides[2])
+    return (array.T if is_transposed else array), is_transposed
 
 
 def _depth(shape: tuple[int, ...]) -> int:
@@ -93,24 +119,29 @@ def _depth(shape: tuple[int, ...]) -> int:
     return max(1, _SLAB_VOXELS // max(1, math.prod(shape[1:])))
 
 
-def _find_runs(frame: Mask) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Return the start and stop of each run in the flattened mask, padded by a voxel behind each row and column.
+def _find_runs(frame: NDArray) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.uint8]]:
+    """Return start, stop and value of each run in the flattened array, padded by a voxel behind each row and column.
 
     Padding keeps runs of neighbouring rows apart, and rows of neighbouring slices.
     """
     padded = (frame.shape[1] + 1, frame.shape[2] + 1)
     dtype = np.int32 if (frame.shape[0] + 2) * math.prod(padded) < 2**31 else np.int64
 
-    def find(part: slice) -> NDArray[np.integer]:
+    def find(part: slice) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.uint8]]:
         depth = part.stop - part.start
-        flat = np.zeros(depth * math.prod(padded) + 1, bool)
+        flat = np.zeros(depth * math.prod(padded) + 1, frame.dtype)
         flat[1:].reshape(depth, *padded)[:, :-1, :-1] = frame[part]
         places = np.flatnonzero(flat[1:] != flat[:-1])
-        return (places + part.start * math.prod(padded)).astype(dtype)
+        values = flat[1:][places].astype(np.uint8)
+        edges = (places + part.start * math.prod(padded)).astype(dtype)
+        begins = np.flatnonzero(values)
+        return edges[begins], edges[begins + 1], values[begins]
 
-    edges = map_threads(find, slices(frame.shape[0], _depth(frame.shape)))
-    joined = np.concatenate(edges) if edges else np.zeros(0, dtype)
-    return np.ascontiguousarray(joined[::2]), np.ascontiguousarray(joined[1::2])
+    found = map_threads(find, slices(frame.shape[0], _depth(frame.shape)))
+    if not found:
+        return np.zeros(0, dtype), np.zeros(0, dtype), np.zeros(0, np.uint8)
+    starts, stops, values = zip(*found, strict=True)
+    return np.concatenate(starts), np.concatenate(stops), np.concatenate(values)
 
 
 def _unpad(places: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
@@ -121,9 +152,14 @@ def _unpad(places: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.in
 
 
 def _connect(
-    starts: NDArray[np.integer], stops: NDArray[np.integer], shape: tuple[int, ...], rank: int
+    starts: NDArray[np.integer],
+    stops: NDArray[np.integer],
+    values: NDArray[np.uint8],
+    shape: tuple[int, ...],
+    rank: int,
 ) -> NDArray[np.integer]:
     """Return the component of each run, numbered from 0."""
+    is_mask = not values.size or values.min() == values.max()
     numbers: NDArray[np.integer] = np.arange(starts.size, dtype=np.int32)
     for steps in _ROWS_AFTER:
         num_steps = sum(map(abs, steps))
@@ -139,6 +175,9 @@ def _connect(
         runs = np.repeat(np.arange(starts.size, dtype=np.int32), counts)
         others = np.repeat((first - np.cumsum(counts) + counts).astype(np.int32), counts)
         others += np.arange(total, dtype=np.int32)
+        if not is_mask:
+            equal = values[runs] == values[others]
+            runs, others = runs[equal], others[equal]
         numbers = _merge(numbers, runs, others)
     return numbers
 

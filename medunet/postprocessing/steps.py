@@ -55,13 +55,20 @@ def apply_step(mask: Mask, step: PostprocessStep, spacing_mm: Sequence[float]) -
         case "keep_largest":
             return apply_in_box(mask, largest_component)
         case "min_volume_ml":
-            # With the tolerance, a component of exactly this volume is kept although spacings are rounded.
-            min_voxels = math.ceil(value * 1000 / math.prod(spacing_mm) / SLACK)
-            return apply_in_box(mask, lambda frame: remove_small_components(frame, min_voxels))
+            least = min_voxels(value, spacing_mm)
+            return apply_in_box(mask, lambda frame: remove_small_components(frame, least))
         case "fill_holes":
             return fill_holes(mask)
         case _:
             return _BY_SIZE_MM[key](mask, value, spacing_mm)
+
+
+def min_voxels(volume_ml: float, spacing_mm: Sequence[float]) -> int:
+    """Return the number of voxels of a volume.
+
+    With the tolerance, a component of exactly this volume is kept although spacings are rounded.
+    """
+    return math.ceil(volume_ml * 1000 / math.prod(spacing_mm) / SLACK)
 
 
 def keep_touching(mask: Mask, other: Mask) -> Mask:

@@ -6,22 +6,26 @@ target (dilation, closing, filling, smoothing) are taken only from the enclosing
 another target; if two targets grow into the same gap, the one that is processed first gets it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from medunet.base.threads import map_threads, slices
+from medunet.imaging.components import count_changes, find_components
 from medunet.postprocessing.boxes import Box, Mask, bounding_box
 from medunet.postprocessing.morphology import ball_reach, make_ball
-from medunet.postprocessing.steps import apply_step, can_grow, check_steps, keep_touching
+from medunet.postprocessing.steps import apply_step, can_grow, check_steps, keep_touching, min_voxels
 from medunet.records.config import PostprocessStep
 
 LabelMap = NDArray[np.uint8]  # (I, J, K)
 Targets = Mapping[str, tuple[int, ...]]
 
 _SLAB_VOXELS = 1 << 22
+_VOXELS_PER_RUN = 8  # or more, where components of all values are found at once
 _FEW = 8  # values, for which comparing takes less time than a lookup table
 
 
@@ -46,10 +50,58 @@ def tidy_labels(
     check_steps(postprocess, targets)
     result = label_map.copy(order="K")
     boxes = _find_boxes(result)
-    for name in written_values:
-        if steps := postprocess.get(name, ()):
-            _process_target(result, boxes, name, targets, written_values, steps, spacing_mm)
+    named = [name for name in written_values if postprocess.get(name)]
+    for together, group in groupby(named, lambda name: _is_alone(name, targets, postprocess[name])):
+        names = list(group)
+        if together and _keep_components(result, boxes, names, targets, postprocess, spacing_mm):
+            continue
+        for name in names:
+            _process_target(result, boxes, name, targets, written_values, postprocess[name], spacing_mm)
     return result
+
+
+def _is_alone(name: str, targets: Targets, steps: Sequence[PostprocessStep]) -> bool:
+    """Return whether a target has one value, which is no other target's, and one step, which chooses components."""
+    (value, *more), (step, *later) = targets[name], steps
+    shared = any(value in targets[other] for other in targets if other != name)
+    chooses = step.keep_largest is not None or step.min_volume_ml is not None
+    return chooses and not (more or later or shared)
+
+
+def _keep_components(
+    label_map: LabelMap,
+    boxes: dict[int, Box],
+    names: Sequence[str],
+    targets: Targets,
+    postprocess: Mapping[str, Sequence[PostprocessStep]],
+    spacing_mm: Sequence[float],
+) -> bool:
+    """Remove components of several targets that are alone (`_is_alone`) in one pass, in place.
+
+    Done only if it takes less time and memory than one target after the other: returns whether it was.
+    """
+    values = {targets[name][0]: postprocess[name][0] for name in names}
+    sizes = [math.prod(side.stop - side.start for side in boxes[value]) for value in values if value in boxes]
+    if len(sizes) < 2:
+        return False
+    box = _join([boxes[value] for value in values if value in boxes])
+    window = label_map[box]
+    if window.size > sum(sizes) or count_changes(window) > window.size // _VOXELS_PER_RUN:
+        return False
+    if set(boxes) - set(values):
+        table = np.zeros(256, np.uint8)
+        table[list(values)] = list(values)
+        window = table[window]
+    components = find_components(window)
+    largest, least, by_size = components.largest(), np.zeros(256), np.zeros(256, bool)
+    for value, step in values.items():
+        if step.min_volume_ml is not None:
+            least[value], by_size[value] = min_voxels(step.min_volume_ml, spacing_mm), True
+    is_large = components.sizes >= least[components.values]
+    kept = np.where(by_size[components.values], is_large, largest)
+    if not kept.all():
+        np.copyto(label_map[box], np.uint8(0), where=components.select(~kept))
+    return True
 
 
 def _process_target(
@@ -94,7 +146,7 @@ def _process_target(
     written = {written_values[name], *replacement[list(targets[name])].tolist()}
     _replace(window, before & ~mask, replacement)
     if grows:
-        window[mask & ~before] = written_values[name]
+        np.copyto(window, np.uint8(written_values[name]), where=mask & ~before)
     for value in written:
         boxes[value] = _join([box, boxes.get(value, box)])
 
@@ -132,8 +184,12 @@ def _join(boxes: Sequence[Box]) -> Box:
 def _replace(label_map: LabelMap, mask: Mask, replacement: LabelMap) -> None:
     """Replace the values of a mask's voxels by those of a lookup table, in place."""
     if (box := bounding_box(mask)) is not None:
-        lost = mask[box]
-        label_map[box][lost] = replacement[label_map[box][lost]]
+        part, lost = label_map[box], mask[box]
+        if (
+            part.strides[0] < part.strides[-1]
+        ):  # choosing voxels by a mask is fast in the order of memory alone
+            part, lost = part.T, lost.T
+        part[lost] = replacement[part[lost]]
 
 
 def _growth_voxels(

@@ -1,6 +1,7 @@
 """Tidied label maps against plain functions of SciPy on the whole volume, for random maps, targets and steps."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -126,3 +127,36 @@ def test_tidied_maps_equal_those_of_whole_volumes(seed, shape, rules, kind, layo
         patch.setattr(boxes, "_SLAB_VOXELS", 200)
         got = tidy_labels(labels.copy(order=layout), targets, values, rules, SPACING_MM)
     assert np.array_equal(got, want)
+
+
+CHOOSING = [{"keep_largest": True}, {"min_volume_ml": 0.01}, {"min_volume_ml": 0.03}, {"fill_holes": True}]
+
+
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.sampled_from(CHOOSING), min_size=3, max_size=3),
+    st.sampled_from(["C", "F"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_components_of_all_labels_in_one_pass_are_those_of_one_label_after_the_other(
+    seed, steps, layout
+) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.digitize(ndimage.gaussian_filter(rng.normal(size=(23, 14, 9)), 1.2), [0.0, 0.1, 0.25])
+    labels = labels.astype(np.uint8)
+    targets, values = TARGETS["exclusive"]
+    rules = {name: (PostprocessStep.model_validate(step),) for name, step in zip("abc", steps, strict=True)}
+    passes: list[bool] = []
+
+    def keep(*given) -> bool:
+        passes.append(keep_together(*given))
+        return passes[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        keep_together = tidy._keep_components
+        patch.setattr(tidy, "_VOXELS_PER_RUN", 1)
+        patch.setattr(tidy, "_keep_components", keep)
+        got = tidy_labels(labels.copy(order=layout), targets, values, rules, SPACING_MM)
+    assert np.array_equal(got, tidy_whole(labels, targets, values, rules))
+    together = [a != CHOOSING[3] != b for a, b in pairwise(steps)]
+    assert any(passes) == any(together)
