@@ -25,7 +25,7 @@ LabelMap = NDArray[np.uint8]  # (I, J, K)
 Targets = Mapping[str, tuple[int, ...]]
 
 _SLAB_VOXELS = 1 << 22
-_VOXELS_PER_RUN = 8  # or more, where components of all values are found at once
+_VOXELS_PER_RUN = 24  # or more, where components of all values are found at once: a run takes about 100 bytes
 _FEW = 8  # values, for which comparing takes less time than a lookup table
 
 
