@@ -1,4 +1,4 @@
-"""A stream's slabs put together to the logits of the whole volume."""
+"""A stream's slabs put together to the logits of the whole volume, in 3D and 2D."""
 
 import torch
 from torch import nn
@@ -9,6 +9,12 @@ from medunet.records.config import InferenceConfig
 from medunet.records.plan import Plan
 
 CPU = torch.device("cpu")
+SLICES = {"dimensions": 2, "patch_size": (16, 16), "kernel_sizes": ((3, 3),) * 2, "strides": ((1, 1), (2, 2))}
+
+
+def as_2d(plan: Plan, **changes) -> Plan:
+    """Return the plan of a 2D network."""
+    return plan.model_copy(update=SLICES | changes)
 
 
 def whole_logits(stream: WindowStream) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Optional packages: their versions, an error that says how to install those missing, and MONAI without them."""
+"""Optional packages: their versions, how to install those that are missing, and MONAI's import without them."""
 
 import gc
 import sys
@@ -46,7 +46,7 @@ def require_packages(packages: Sequence[str], extra: str, *, where: str) -> None
 _UNUSED_BY_MONAI = ("ignite", "matplotlib", "optuna", "pandas", "pydicom", "sklearn")
 
 
-def import_monai_alone() -> None:
+def keep_monai_lean() -> None:
     """Have MONAI, when it is imported, find none of the optional packages that medunet does not use through it.
 
     `import monai` imports all that are installed, which takes as long as MONAI itself. They can be imported before

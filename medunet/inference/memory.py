@@ -153,12 +153,13 @@ class CaseMemory:
             Part("finish", "preprocessed image", image),
             Part("finish", "mask and copies", (4 if config.postprocess else 2) * voxels),
         ]
-        return Estimate((*parts, *self.predicting(first.shape, grid, way).parts))
+        return Estimate((*parts, *self.predicting(first.shape, grid, config, way).parts))
 
     def predicting(
         self,
         shape: Sequence[int],
         grid: Sequence[int],
+        config: InferenceConfig,
         way: Way,
         *,
         in_slabs: bool = True,
@@ -179,7 +180,7 @@ class CaseMemory:
         pairs = zip(sorted(grid), sorted(shape[:3]), strict=True)
         kept = 2 + max(math.ceil(fine / coarse) for fine, coarse in pairs)  # slices between two of the scan
         output = num_outputs * math.prod(plan.output_size) * _FLOAT
-        num_logits = _KEPT_LOGITS + (self.backend.name == "openvino")
+        num_logits = _KEPT_LOGITS + (self.backend.name == "openvino") + bool(config.mirror)
         windows = num_logits * output + way.batch * num_inputs * math.prod(plan.patch_size) * _FLOAT
         blocks = num_outputs * _BLOCK_BYTES
         if way.sums_on_card:
@@ -201,6 +202,7 @@ class CaseMemory:
         self,
         shape: Sequence[int],
         grid: Sequence[int],
+        config: InferenceConfig,
         run: Callable[[Way], _Result],
         *,
         in_slabs: bool = True,
@@ -216,7 +218,7 @@ class CaseMemory:
         if len(self.description.channels) * math.prod(shape) * _FLOAT > _TRIMMED_BYTES:
             return_freed_memory()  # of reading
         ways = list(self.ways)
-        estimates = {way: self.predicting(shape, grid, way, in_slabs=in_slabs) for way in ways}
+        estimates = {way: self.predicting(shape, grid, config, way, in_slabs=in_slabs) for way in ways}
         while True:
             fitting = [way for way in ways if self._fits_on_card(estimates[way])] or ways[-1:]
             with self.budget.claim_first([estimates[way].main_bytes for way in fitting]) as place:

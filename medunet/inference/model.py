@@ -202,7 +202,7 @@ class Model:
             return self._compute(prepared, config, way, on_window)
 
         grid, in_slabs = prepared.image.shape[1:], prepared.placement is not None
-        return self.memory.compute(prepared.shape, grid, run, in_slabs=in_slabs)
+        return self.memory.compute(prepared.shape, grid, config, run, in_slabs=in_slabs)
 
     def _compute(
         self, prepared: Prepared, config: InferenceConfig, way: Way, on_window: OnWindow | None

@@ -185,9 +185,8 @@ def _replace(label_map: LabelMap, mask: Mask, replacement: LabelMap) -> None:
     """Replace the values of a mask's voxels by those of a lookup table, in place."""
     if (box := bounding_box(mask)) is not None:
         part, lost = label_map[box], mask[box]
-        if (
-            part.strides[0] < part.strides[-1]
-        ):  # choosing voxels by a mask is fast in the order of memory alone
+        if part.strides[0] < part.strides[-1]:
+            # Choosing voxels by a mask is fast in the order of memory alone.
             part, lost = part.T, lost.T
         part[lost] = replacement[part[lost]]
 

@@ -7,9 +7,9 @@ import pytest
 
 PROGRAM = """
 import sys
-from medunet.base.packages import import_monai_alone
+from medunet.base.packages import keep_monai_lean
 if {alone}:
-    import_monai_alone()
+    keep_monai_lean()
 import monai.transforms
 print("pandas" in sys.modules, "matplotlib" in sys.modules)
 import matplotlib, pandas

@@ -1,4 +1,4 @@
-"""The start of `medunet predict`: nothing heavy is loaded that neither MONAI nor the prediction needs."""
+"""The start of `medunet predict`: nothing heavy is loaded that prediction does not need, through MONAI neither."""
 
 import subprocess
 import sys
@@ -7,16 +7,16 @@ from pathlib import Path
 from medunet.runs.run import Run
 
 HEAVY = (
-    "SimpleITK", "blosc2", "highdicom", "jinja2", "lightning", "onnx", "openvino", "optuna", "ray", "sympy",
-    "tensorboard", "torch._dynamo", "medunet.training", "medunet.reporting", "medunet.drawing",
+    "SimpleITK", "blosc2", "highdicom", "jinja2", "lightning", "matplotlib", "onnx", "openvino", "optuna", "pandas",
+    "ray", "sklearn", "sympy", "torch._dynamo", "medunet.training", "medunet.reporting", "medunet.drawing",
 )  # fmt: skip
 START = f"""
 import sys
-import monai.transforms  # imports what is installed of its optional packages
-before = set(sys.modules)
-from medunet.cli.app import app
-app(sys.argv[1:], standalone_mode=False)
-print("loaded:", sorted(name for name in {HEAVY} if name in sys.modules and name not in before))
+from medunet.cli.app import main
+try:
+    main()
+finally:
+    print("loaded:", sorted(name for name in {HEAVY} if name in sys.modules))
 """
 
 

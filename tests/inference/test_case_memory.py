@@ -85,15 +85,17 @@ def test_every_network_can_be_estimated(name: str):
 def test_memory_does_not_grow_with_the_scan_beyond_its_own_voxels():
     memory = memory_of(plan_network("plain"))
     short, long = (
-        memory.predicting((200, 200, length), (200, 200, length), Way(1)) for length in (400, 1200)
+        memory.predicting((200, 200, length), (200, 200, length), PLAIN, Way(1)) for length in (400, 1200)
     )
     assert long.main_bytes - short.main_bytes == 200 * 200 * 800  # the mask
 
 
-def test_more_windows_together_are_estimated_as_more():
+def test_more_classes_windows_and_steps_are_estimated_as_more():
     memory = memory_of(plan_network("plain"))
-    one, four = (memory.predicting((90, 80, 70), (90, 80, 70), Way(batch)) for batch in (1, 4))
+    one, four = (memory.predicting((90, 80, 70), (90, 80, 70), PLAIN, Way(batch)) for batch in (1, 4))
     assert four.main_bytes > one.main_bytes
+    mirrored = InferenceConfig(mirror=("left_right",))
+    assert memory.predicting((90, 80, 70), (90, 80, 70), mirrored, Way(1)).main_bytes > one.main_bytes
 
 
 def test_the_largest_parts_are_named():
@@ -140,14 +142,14 @@ def run_in(memory: CaseMemory) -> list[Way]:
     def run(way: Way) -> None:
         tried.append(way)
 
-    memory.compute((60, 50, 40), (60, 50, 40), run)
+    memory.compute((60, 50, 40), (60, 50, 40), PLAIN, run)
     return tried
 
 
 def test_fewer_windows_at_a_time_are_computed_where_more_do_not_fit(room, caplog):
     memory = memory_of(plan_network("plain"))
     sizes = [
-        memory.predicting((60, 50, 40), (60, 50, 40), way).main_bytes for way in memory.ways
+        memory.predicting((60, 50, 40), (60, 50, 40), PLAIN, way).main_bytes for way in memory.ways
     ]  # of 4, 2 and 1 windows
     with caplog.at_level(logging.INFO):
         room(sizes[0])
@@ -174,7 +176,7 @@ def test_where_memory_runs_out_the_next_smaller_way_is_tried(error, caplog):
         return "mask"
 
     memory = memory_of(plan_network("plain"))
-    assert memory.compute((60, 50, 40), (60, 50, 40), run) == "mask"
+    assert memory.compute((60, 50, 40), (60, 50, 40), PLAIN, run) == "mask"
     assert tried == [Way(4), Way(2), Way(1)]
     assert caplog.messages[-1] == "Memory ran out. The scan is predicted again, 1 window at a time."
     assert memory.budget._expected == []
@@ -185,7 +187,7 @@ def test_without_a_smaller_way_running_out_is_an_error():
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        memory_of(plan_network("plain")).compute((60, 50, 40), (60, 50, 40), run)
+        memory_of(plan_network("plain")).compute((60, 50, 40), (60, 50, 40), PLAIN, run)
 
 
 def test_other_errors_are_not_tried_again():
@@ -196,7 +198,7 @@ def test_other_errors_are_not_tried_again():
         raise DataError("broken")
 
     with pytest.raises(DataError):
-        memory_of(plan_network("plain")).compute((60, 50, 40), (60, 50, 40), run)
+        memory_of(plan_network("plain")).compute((60, 50, 40), (60, 50, 40), PLAIN, run)
     assert tried == [Way(4)]
 
 

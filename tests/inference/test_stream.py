@@ -1,7 +1,4 @@
-"""Whole volumes through a network, slab by slab: windows, slices, shifts, mirror images, constants and memory."""
-
-from collections.abc import Sequence
-from weakref import ref
+"""Whole volumes through a network, slab by slab: windows, slices, shifts, mirror images and constants."""
 
 import numpy as np
 import pytest
@@ -12,8 +9,7 @@ from hypothesis import strategies as st
 from monai.inferers.utils import sliding_window_inference
 from tiny_networks import plan_network
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from whole_volumes import CPU, logits_of, stream_of, whole_logits
+from whole_volumes import CPU, as_2d, logits_of, stream_of, whole_logits
 
 from medunet.base.errors import DataError
 from medunet.compute.workloads import to_channels_last
@@ -21,12 +17,6 @@ from medunet.inference.backend import TorchBackend
 from medunet.inference.stream import open_stream
 from medunet.records.config import InferenceConfig
 from medunet.records.plan import Plan
-
-SLICES = {"dimensions": 2, "patch_size": (16, 16), "kernel_sizes": ((3, 3),) * 2, "strides": ((1, 1), (2, 2))}
-
-
-def as_2d(plan: Plan, **changes) -> Plan:
-    return plan.model_copy(update=SLICES | changes)
 
 
 def convolve(dimensions: int, num_channels: int = 1, num_classes: int = 2) -> nn.Module:
@@ -294,59 +284,6 @@ def test_air_is_computed_once_and_its_logits_are_those_of_every_window_computed(
     every = stream_of(Different(), marked, plan, 1, **config)
     assert torch.equal(whole_logits(every), found)
     assert every.num_reused == 0
-
-
-# ---- memory -----------------------------------------------------------------------------------------------------
-
-
-class Held(TorchDispatchMode):
-    """Notes how many bytes the tensors that live at one time have at most, without a given one."""
-
-    def __init__(self, given: torch.Tensor) -> None:
-        super().__init__()
-        self.given = given.data_ptr()
-        self.tensors: list[ref[torch.Tensor]] = []
-        self.most = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        given = result if isinstance(result, tuple | list) else (result,)
-        self.tensors += [ref(each) for each in given if isinstance(each, torch.Tensor)]
-        living = [each for one in self.tensors if (each := one()) is not None]
-        self.tensors = [ref(each) for each in living]
-        storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in living}
-        storages.pop(self.given, None)
-        self.most = max(self.most, sum(storages.values()))
-        return result
-
-
-class ManyClasses(nn.Module):
-    """Gives 30 logits a voxel."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image.expand(-1, 30, *[-1] * (image.ndim - 2)) + 1
-
-
-def most_held(plan: Plan, shape: Sequence[int], **config) -> int:
-    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32))
-    image[:, :, :, shape[2] // 2 :] = 0  # so that constant windows are kept, too
-    with Held(image) as held:
-        for _ in stream_of(ManyClasses(), image, plan, 2, **config).slabs():
-            pass
-    return held.most
-
-
-@pytest.mark.parametrize("config", [{}, {"shifts": 2}, {"mirror": ["left_right"]}])
-@pytest.mark.parametrize("dimensions", [3, 2])
-def test_memory_does_not_grow_with_the_volume(tiny_plan: Plan, dimensions: int, config):
-    plan = tiny_plan if dimensions == 3 else as_2d(tiny_plan)
-    short, long = (most_held(plan, (24, 20, length), **config) for length in (32, 96))
-    assert short == long
-    depth = 8 if dimensions == 3 else 4  # slices
-    window = 30 * np.prod(plan.patch_size) * 4
-    sums = 30 * depth * 24 * 20 * 4
-    assert long < 1.3 * sums + 8 * window  # two batches of two, and the windows of two values
-    assert long < 30 * 24 * 20 * 96 * 4 / 2
 
 
 # ---- numbers that are none --------------------------------------------------------------------------------------
