@@ -31,10 +31,13 @@ def whole_logits(stream: WindowStream) -> torch.Tensor:
     return logits
 
 
-def stream_of(network: nn.Module, image: torch.Tensor, plan: Plan, batch: int = 4, **config) -> WindowStream:
+def stream_of(
+    network: nn.Module, image: torch.Tensor, plan: Plan, batch: int = 4, *, regions: bool = False, **config
+) -> WindowStream:
     """Return the stream of an image `(C, I, J, K)` through a network in fp32 on the CPU."""
     backend = TorchBackend(network, CPU, "fp32")
-    return open_stream(backend, image, plan, InferenceConfig.parse(config, "test"), batch=batch)
+    options = InferenceConfig.parse(config, "test")
+    return open_stream(backend, image, plan, options, regions=regions, batch=batch)
 
 
 def logits_of(network: nn.Module, image: torch.Tensor, plan: Plan, batch: int = 4, **config) -> torch.Tensor:

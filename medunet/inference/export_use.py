@@ -100,8 +100,8 @@ def _describe_windows(card: ModelCard) -> dict[str, Any]:
         "how": "An image no larger than the patch is padded to it on both sides with its border values and computed "
         "once. A larger one is covered by windows of the patch size that overlap by this share of it; their logits "
         "are averaged with Gaussian weights, sigma an eighth of the patch. All this is done for each mirror image of "
-        "the scan along these axes and for this many shifts of all windows below the network's strides, and the "
-        "logits are averaged.",
+        "the scan along these axes and for this many shifts of all windows below the network's strides. "
+        "Where there are several of these, each window's logits become probabilities before they are averaged.",
     }
 
 

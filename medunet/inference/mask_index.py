@@ -14,8 +14,8 @@ from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.model_card import ModelCard
 
-# Of prediction: increment it when masks change, so that all are predicted again. Since 0.8 logits are averaged over
-# mirror images and shifts, before it was probabilities.
+# Of prediction: increment it when masks change, so that all are predicted again. Since 0.8 mirror images and
+# shifts are averaged window by window, before it was whole volumes.
 _ALGORITHM, _AVERAGING_ALGORITHM = 1, 2
 _FIRST = {"weights": "best", "backend": "torch", "algorithm": 1}  # before each was recorded, until 0.4 to 0.7
 _WORDS = {  # for what an entry holds
@@ -95,7 +95,7 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
     options = config.to_dict()
     del options["weights"]  # identified by the hash of the file
     return {
-        "algorithm": _AVERAGING_ALGORITHM if config.mirror or config.shifts > 1 else _ALGORITHM,
+        "algorithm": _AVERAGING_ALGORITHM if config.averages else _ALGORITHM,
         "model_sha256": model.weights_sha256,
         "weights": model.weights,
         "fold": model.card.fold,

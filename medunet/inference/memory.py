@@ -180,7 +180,7 @@ class CaseMemory:
         pairs = zip(sorted(grid), sorted(shape[:3]), strict=True)
         kept = 2 + max(math.ceil(fine / coarse) for fine, coarse in pairs)  # slices between two of the scan
         output = num_outputs * math.prod(plan.output_size) * _FLOAT
-        num_logits = _KEPT_LOGITS + (self.backend.name == "openvino") + bool(config.mirror)
+        num_logits = _KEPT_LOGITS + (self.backend.name == "openvino") + config.averages + bool(config.mirror)
         windows = num_logits * output + way.batch * num_inputs * math.prod(plan.patch_size) * _FLOAT
         blocks = num_outputs * _BLOCK_BYTES
         if way.sums_on_card:

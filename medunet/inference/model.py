@@ -213,6 +213,7 @@ class Model:
             prepared.image.as_tensor(),
             self.card.plan,
             config,
+            regions=bool(description.regions),
             batch=way.batch,
             accumulate_on=self.backend.device if way.sums_on_card else torch.device("cpu"),
         )

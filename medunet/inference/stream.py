@@ -20,6 +20,7 @@ from medunet.records.plan import Plan
 from medunet.transforms.augment import BODY_AXES
 
 _BATCH = 4  # windows or slices
+_SMALLEST = 1e-7  # probability that is told from 0, and from 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def open_stream(
     plan: Plan,
     config: InferenceConfig,
     *,
+    regions: bool = False,
     batch: int = _BATCH,
     accumulate_on: torch.device | None = None,
 ) -> "WindowStream":
@@ -54,11 +56,13 @@ def open_stream(
             combinations of which the volume is mirrored, with windows laid in each mirror image from its own first
             voxel (the network must have been trained with the same mirroring); `shifts`: all windows are laid that
             many times, at offsets below the network's stride (see `make_offsets`), which reduces the dependence on
-            the pooling grid. Logits are averaged over all of these.
+            the pooling grid. Over all of these each window's probabilities are averaged; slabs hold the logits of the
+            mean.
+        regions: whether each channel has a probability of its own (sigmoid), or they exclude each other (softmax).
         batch: windows that are computed together.
         accumulate_on: where logits are added up; None: on the backend's device.
     """
-    return WindowStream(backend, image, plan, config, batch, accumulate_on or backend.device)
+    return WindowStream(backend, image, plan, config, regions, batch, accumulate_on or backend.device)
 
 
 class WindowStream:
@@ -75,11 +79,12 @@ class WindowStream:
         image: torch.Tensor,
         plan: Plan,
         config: InferenceConfig,
+        regions: bool,
         batch: int,
         accumulate_on: torch.device,
     ) -> None:
         self._backend, self._image, self._plan = backend, image, plan
-        self._batch, self._device = batch, accumulate_on
+        self._regions, self._batch, self._device = regions, batch, accumulate_on
         self.shape = tuple(image.shape[1:])
         self.axis = plan.slice_axis if plan.dimensions == 2 else self.shape.index(max(self.shape))
         layouts = list(product(make_offsets(plan, config.shifts), _choose_flips(plan, config.mirror)))
@@ -118,6 +123,8 @@ class WindowStream:
         for start, logits in sums.finish(stop):
             if not math.isfinite(float(logits.sum())):
                 raise self._overflow(start, start + logits.shape[1] - 1)
+            if self._averages:
+                _to_logits(logits, self._regions)
             yield Slab(start, logits)
 
     def _overflow(self, first: int, last: int) -> DataError:
@@ -141,12 +148,28 @@ class WindowStream:
             for spans in product(first, second, third):
                 yield Window(spans, number, self._flips[number])
 
+    @property
+    def _averages(self) -> bool:
+        return len(self._grids) > 1
+
     @torch.inference_mode()
     def _predict(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits of a batch of images on the CPU."""
+        """Return the logits, or probabilities to be averaged, of a batch of images on the CPU."""
         if self._backend.device.type == "cuda":
             images = images.pin_memory()
-        return self._backend.forward(images.to(self._backend.device, non_blocking=True))
+        logits = self._backend.forward(images.to(self._backend.device, non_blocking=True))
+        if not self._averages:
+            return logits
+        probabilities = logits.sigmoid() if self._regions else logits.softmax(1)
+        return probabilities.add_(logits, alpha=0)  # NaN where a logit is infinite
+
+
+def _to_logits(probabilities: torch.Tensor, regions: bool) -> None:
+    """Turn probabilities into finite logits, in place."""
+    if regions:
+        probabilities.logit_(eps=_SMALLEST)
+    else:
+        probabilities.clamp_min_(_SMALLEST).log_()
 
 
 def _choose_flips(plan: Plan, mirror: Sequence[str]) -> list[tuple[int, ...]]:

@@ -177,6 +177,11 @@ class InferenceConfig(Section):
     shifts: int = Field(1, ge=1, le=64)  # average over this many sub-stride shifts of the scan
     postprocess: dict[str, tuple[PostprocessStep, ...]] = {}  # by target, steps in order
 
+    @property
+    def averages(self) -> bool:
+        """Whether predictions are averaged over mirror images or shifts."""
+        return bool(self.mirror) or self.shifts > 1
+
     def fast(self) -> "InferenceConfig":
         """Return the options of `medunet predict --fast`: larger steps of the window, no averaging."""
         overlap = min(self.overlap, FAST_OVERLAP)

@@ -40,6 +40,11 @@ def monais(network: nn.Module, image: torch.Tensor, plan: Plan, overlap: float =
     return logits[0] if plan.dimensions == 3 else logits.movedim(0, 1 + plan.slice_axis)
 
 
+def monais_probabilities(network: nn.Module, image: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Return probabilities `(K, I, J, K)`, blended by MONAI, of labels that exclude each other."""
+    return monais(nn.Sequential(network, nn.Softmax(1)), image, plan)
+
+
 class Layouts(nn.Module):
     """A convolution that notes whether what it is given is channels-last."""
 
@@ -194,7 +199,9 @@ def test_a_slice_alone_decides_its_logits(tiny_plan: Plan):
 
 @pytest.mark.parametrize("shape", [(16, 16, 6), (21, 30, 11)])
 @pytest.mark.parametrize("dimensions", [3, 2])
-def test_logits_are_averaged_over_the_positions_below_the_strides(tiny_plan: Plan, dimensions: int, shape):
+def test_probabilities_are_averaged_over_the_positions_below_the_strides(
+    tiny_plan: Plan, dimensions: int, shape
+):
     """A network that pools by 2 treats even and odd places differently: the mean of both does not."""
     plan = as_2d(tiny_plan) if dimensions == 2 else tiny_plan
     plan = plan.model_copy(update={"strides": ((1,) * dimensions, (2,) * dimensions)})
@@ -206,9 +213,9 @@ def test_logits_are_averaged_over_the_positions_below_the_strides(tiny_plan: Pla
 
     pads = (1, 0, 1, 0, 1, 0) if dimensions == 3 else (0, 0, 1, 0, 1, 0)  # the last axis is the slices'
     moved = F.pad(image[None], pads, mode="replicate")[0]
-    cut = monais(network, moved, plan)[:, 1:, 1:, pads[0] :]
-    both = logits_of(network, image, plan, shifts=2)
-    plain = monais(network, image, plan)
+    cut = monais_probabilities(network, moved, plan)[:, 1:, 1:, pads[0] :]
+    both = logits_of(network, image, plan, shifts=2).softmax(0)
+    plain = monais_probabilities(network, image, plan)
     torch.testing.assert_close(both, (plain + cut) / 2, atol=1e-5, rtol=0)
     assert not torch.allclose(both, plain, atol=1e-3)
 
@@ -218,33 +225,57 @@ def test_logits_are_averaged_over_the_positions_below_the_strides(tiny_plan: Pla
 
 @pytest.mark.parametrize("shape", [(16, 16, 8), (25, 19, 9), (13, 40, 8)])
 @pytest.mark.parametrize("dimensions", [3, 2])
-def test_logits_are_averaged_over_the_mirror_images_of_the_volume(tiny_plan: Plan, dimensions: int, shape):
+def test_probabilities_are_averaged_over_the_mirror_images_of_the_volume(
+    tiny_plan: Plan, dimensions: int, shape
+):
     """Each mirror image has windows of its own, laid from its own first voxel, as if it were another volume."""
     plan = tiny_plan if dimensions == 3 else as_2d(tiny_plan)
     network = convolve(dimensions)
     image = torch.randn(1, *shape)
-    found = logits_of(network, image, plan, mirror=["posterior_anterior", "left_right"])
+    found = logits_of(network, image, plan, mirror=["posterior_anterior", "left_right"]).softmax(0)
     flips = ((), (1,), (2,), (1, 2))
-    expected = torch.stack([monais(network, image.flip(axes), plan).flip(axes) for axes in flips]).mean(0)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert not torch.allclose(found, monais(network, image, plan), atol=1e-3)
+    each = [monais_probabilities(network, image.flip(axes), plan).flip(axes) for axes in flips]
+    torch.testing.assert_close(found, torch.stack(each).mean(0), atol=1e-5, rtol=0)
+    assert not torch.allclose(found, each[0], atol=1e-3)
+
+
+def test_each_region_has_probabilities_of_its_own_to_average(tiny_plan: Plan):
+    network = convolve(3)
+    image = torch.randn(1, 16, 16, 8)
+    found = logits_of(network, image, tiny_plan, mirror=["left_right"], regions=True).sigmoid()
+    each = [logits_of(network, image.flip(axes), tiny_plan).sigmoid().flip(axes) for axes in ((), (1,))]
+    torch.testing.assert_close(found, (each[0] + each[1]) / 2, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_averaged_probabilities_of_0_and_1_have_finite_logits(tiny_plan: Plan, regions: bool):
+    class Sure(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.cat([image, -image], 1) * 1e6
+
+    image = torch.randn(1, 20, 20, 12)
+    found = logits_of(Sure(), image, tiny_plan, shifts=2, regions=regions)
+    assert found.isfinite().all()
+    assert torch.equal(found[:1] > 0 if regions else found[:1] > found[1:], image > 0)
 
 
 def test_mirror_images_are_shifted_from_their_own_first_voxel(tiny_plan: Plan):
     network = convolve(3)
     image = torch.randn(1, 25, 19, 9)
-    found = logits_of(network, image, tiny_plan, mirror=["inferior_superior"], shifts=3)
-    each = [logits_of(network, image.flip(axes), tiny_plan, shifts=3).flip(axes) for axes in ((), (3,))]
+    found = logits_of(network, image, tiny_plan, mirror=["inferior_superior"], shifts=3).softmax(0)
+    each = [
+        logits_of(network, image.flip(axes), tiny_plan, shifts=3).softmax(0).flip(axes) for axes in ((), (3,))
+    ]
     torch.testing.assert_close(found, (each[0] + each[1]) / 2, atol=1e-5, rtol=0)
 
 
 def test_mirrored_across_the_slices_neighbours_change_places(tiny_plan: Plan):
     plan = as_2d(tiny_plan, slice_axis=2, context_slices=3)
     network = convolve(2, 6)
-    image = torch.randn(2, 20, 13, 7)
-    found = logits_of(network, image, plan, mirror=["inferior_superior"])
-    flipped = logits_of(network, image.flip(3), plan).flip(3)
-    expected = (logits_of(network, image, plan) + flipped) / 2
+    image = torch.randn(2, 16, 13, 7)
+    found = logits_of(network, image, plan, mirror=["inferior_superior"]).softmax(0)
+    flipped = logits_of(network, image.flip(3), plan).softmax(0).flip(3)
+    expected = (logits_of(network, image, plan).softmax(0) + flipped) / 2
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert not torch.allclose(found, flipped, atol=1e-3)
 
@@ -302,7 +333,10 @@ class Overflowing(nn.Module):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(("precision", "hint"), [("fp16", "use --precision fp32"), ("fp32", "far too large")])
-def test_a_logit_that_is_no_number_is_an_error_with_its_place(tiny_plan: Plan, value, precision, hint):
+@pytest.mark.parametrize("config", [{}, {"mirror": ("left_right",)}])
+def test_a_logit_that_is_no_number_is_an_error_with_its_place(
+    tiny_plan: Plan, value, precision, hint, config
+):
     image = torch.randn(1, 9, 9, 40)
     image[0, 3, 4, 22] = 99
 
@@ -310,7 +344,8 @@ def test_a_logit_that_is_no_number_is_an_error_with_its_place(tiny_plan: Plan, v
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.network(images)
 
-    stream = open_stream(Backend(Overflowing(value), CPU, precision), image, tiny_plan, InferenceConfig())
+    backend = Backend(Overflowing(value), CPU, precision)
+    stream = open_stream(backend, image, tiny_plan, InferenceConfig(**config))
     with pytest.raises(DataError, match=rf"NaN or infinite in slices 20 to 23 across axis 2\..*{hint}"):
         list(stream.slabs())
 
