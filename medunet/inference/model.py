@@ -218,9 +218,8 @@ class Model:
         )
         if placement is not None:
             return restore_labels(stream.slabs(on_window), stream.axis, placement, description)
-        logits = torch.cat([slab.logits.cpu() for slab in stream.slabs(on_window)], 1).movedim(
-            1, 1 + stream.axis
-        )
+        slabs = [slab.logits.to("cpu", copy=True) for slab in stream.slabs(on_window)]  # they are overwritten
+        logits = torch.cat(slabs, 1).movedim(1, 1 + stream.axis)
         probabilities = to_probabilities(logits, description, channel_axis=0)
         restored = restore_probabilities(probabilities, {"image": prepared.image}, self.chain)
         return to_label_map(restored, description).numpy()
