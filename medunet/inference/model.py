@@ -23,7 +23,7 @@ from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Header, Volume
 from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend, TorchBackend
-from medunet.inference.memory import CaseMemory, Way
+from medunet.inference.memory import CaseMemory, Way, network_grid
 from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.openvino_backend import load_converted, load_quantised
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
@@ -176,9 +176,9 @@ class Model:
     def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:
         try:
             headers = [read_header(path) for path in dict.fromkeys(image_paths)]
+            for header in headers:
+                network_grid(header, self.card.plan)
         except DataError:  # reading it says why, with the fault's code
-            return nullcontext()
-        if any(len(header.shape) < 3 for header in headers):
             return nullcontext()
         return self.memory.room_for(headers, self.card.inference)
 
