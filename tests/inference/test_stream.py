@@ -230,6 +230,14 @@ def test_logits_are_averaged_over_the_mirror_images_of_the_volume(tiny_plan: Pla
     assert not torch.allclose(found, monais(network, image, plan), atol=1e-3)
 
 
+def test_an_axis_that_is_named_twice_is_mirrored_once(tiny_plan: Plan):
+    image = torch.randn((1, 20, 18, 9), generator=torch.Generator().manual_seed(0))
+    once, twice = (
+        logits_of(convolve(3), image, tiny_plan, mirror=["left_right"] * count) for count in (1, 2)
+    )
+    assert torch.equal(once, twice)
+
+
 def test_mirror_images_are_shifted_from_their_own_first_voxel(tiny_plan: Plan):
     network = convolve(3)
     image = torch.randn(1, 25, 19, 9)
