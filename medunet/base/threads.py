@@ -24,8 +24,8 @@ class Call(Generic[_Result]):
         self._what, self._work = what, work
         self._results: list[_Result] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=what, daemon=True)
-        self._thread.start()
+        self._ended = threading.Event()  # a `join` that Ctrl-C interrupts takes the thread for ended
+        threading.Thread(target=self._run, name=what, daemon=True).start()
 
     def _run(self) -> None:
         try:
@@ -34,10 +34,11 @@ class Call(Generic[_Result]):
             self._error = error
         finally:
             del self._work  # so that it keeps nothing that only the call needed
+            self._ended.set()
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait for the end of the call, at most for so many seconds."""
-        self._thread.join(seconds)
+        self._ended.wait(seconds)
 
     def result(self) -> _Result:
         """Wait for the end of the call and return its result, which is not kept.
@@ -46,7 +47,7 @@ class Call(Generic[_Result]):
             Exception: what the function raised.
             ThreadEndedError: the thread ended by anything else than a result or an `Exception`.
         """
-        self._thread.join()
+        self.wait()
         if isinstance(self._error, Exception):
             raise self._error
         if not self._results:
@@ -60,7 +61,7 @@ class Call(Generic[_Result]):
             InputError: it raised this: a full disk, or options that cannot be used.
             ThreadEndedError: as of `result`.
         """
-        if self._thread.is_alive() or self._results:
+        if not self._ended.is_set() or self._results:
             return
         if isinstance(self._error, InputError) or not isinstance(self._error, Exception):
             self.result()

@@ -218,9 +218,11 @@ class Cohort:
 
     def _end_writing(self) -> None:
         """Wait until the last mask is written."""
-        case, writing, self._written, self._writing = self._written, self._writing, None, None
+        case, writing = self._written, self._writing
         if case is None or writing is None:
             return
+        writing.wait()  # interrupted here, `predict` still gives it time
+        self._written = self._writing = None
         try:
             writing.result()
         except (InputError, ThreadEndedError):

@@ -31,6 +31,7 @@ _MASK = re.compile(rf".+{LABEL_SUFFIX}")
 _MOST_CHANNELS = 6  # of a single case that nnU-Net's numbers are believed for
 _LABEL = "a mask or label by its name"
 _UNUSED = "a channel that the model does not use"
+_ANOTHER = "another file of a case that cannot be predicted"
 _BESIDE = "no channel by its name, but named as a case whose channels are other files"
 _NESTED = "in a subfolder: give that folder, or the files, to predict them"
 
@@ -66,6 +67,11 @@ class _Groups:
             self.faults.append(f"case {case}: {' and '.join(names)} are both its {', '.join(taken)}")
             return
         images.update(dict.fromkeys(channels, path))
+
+    def add_trouble(self, case: str, path: Path, text: str) -> None:
+        """Add a file of a case that cannot be predicted."""
+        if self.troubles.setdefault(case, (path, text))[0] != path:
+            self.left_out[_ANOTHER].append(path.name)
 
 
 def find_scans(given: Sequence[Path], card: ModelCard) -> GivenScans:
@@ -164,13 +170,14 @@ def _group_plain(groups: _Groups, channels: Sequence[str], channel_of: Mapping[s
         elif split or (sibling and (len(channels) == 1 or not _has_all(path, len(channels)))):
             case = split[0] if split else sibling
             if case in numbers and 0 not in numbers[case] and case not in groups.images:
-                groups.troubles[case] = (path, f"no image for {channels[0]} ({case}_0000): only {path.name}")
+                text = f"no image for {channels[0]} ({case}_0000): only {path.name}"
+                groups.add_trouble(case, path, text)
             else:
                 groups.left_out[_UNUSED].append(path.name)
         elif _has_all(path, len(channels)):
             groups.add(name, channels, path)
         else:
-            groups.troubles[name] = (path, _lacking(channels, channels, channel_of))
+            groups.add_trouble(name, path, _lacking(channels, channels, channel_of))
 
 
 def _are_channels(

@@ -44,7 +44,9 @@ _LITTLE = 0.05  # of the free memory: a smaller estimate need not be better
 _HALF = 0.6  # of half precision relative to float32
 _BLOCK_BYTES, _BLOCK_BYTES_ON_CARD = 1_000_000, 12_000_000  # of each class where a block of labels is decided
 _MOST_BLOCK_BYTES_ON_CARD = 600_000_000
+_COPIES, _SMOOTHED = 2, 26  # of a scan in MONAI's Spacing and its Resize, for plans up to 0.4
 _SLICES_OF_2D = 8  # that the stream of a 2D network holds
+_LONGEST = 200_000  # voxels of a preprocessed image along an axis: with more, the spacing is wrong
 _NAMED = 3  # parts in a message
 _TRIMMED_BYTES = 250_000_000  # of reading, after which freed memory is worth returning
 
@@ -143,7 +145,7 @@ class CaseMemory:
         first, num_channels = headers[0], len(self.description.channels)
         voxels, grid = math.prod(first.shape[:3]), network_grid(first, self.plan)
         image = num_channels * math.prod(grid) * _FLOAT
-        copies = 1 if self.plan.grid == "extent" else 2  # MONAI's Spacing makes one
+        copies = 1 if self.plan.grid == "extent" else _COPIES if self.plan.resize_to is None else _SMOOTHED
         parts = [
             Part("read", "voxels as stored", max(header.num_bytes for header in headers)),
             Part("read", "float32 voxels", copies * num_channels * voxels * _FLOAT),
@@ -285,7 +287,13 @@ class CaseMemory:
 
 
 def network_grid(header: Header, plan: Plan) -> tuple[int, int, int]:
-    """Return the shape `(I, J, K)` of a scan's preprocessed image by its header, as if nothing were cropped."""
+    """Return the shape `(I, J, K)` of a scan's preprocessed image by its header, as if nothing were cropped.
+
+    Raises:
+        DataError: it has less than three axes, or no spacing from which a grid follows.
+    """
+    if len(header.shape) < 3 or not np.isfinite(header.affine).all():
+        raise DataError("its header describes no volume", where=header.path.name)
     axes = nib.io_orientation(header.affine)[:, 0]
     order = np.argsort(axes) if np.isfinite(axes).all() else np.arange(3)
     across = iter(plan.resize_to or ())
@@ -298,5 +306,7 @@ def network_grid(header: Header, plan: Plan) -> tuple[int, int, int]:
         elif not is_slices:
             length = math.ceil(length * spacing_mm / plan.spacing_mm[axis])
         grid.append(max(1, length))
+    if max(grid) > _LONGEST:
+        raise DataError(f"its spacing of {header.spacing_mm} mm is none of a scan", where=header.path.name)
     first, second, third = grid
     return first, second, third

@@ -23,7 +23,7 @@ from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Header, Volume
 from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend, TorchBackend
-from medunet.inference.memory import CaseMemory, Way
+from medunet.inference.memory import CaseMemory, Way, network_grid
 from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.openvino_backend import load_converted, load_quantised
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
@@ -176,9 +176,9 @@ class Model:
     def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:
         try:
             headers = [read_header(path) for path in dict.fromkeys(image_paths)]
+            for header in headers:
+                network_grid(header, self.card.plan)
         except DataError:  # reading it says why, with the fault's code
-            return nullcontext()
-        if any(len(header.shape) < 3 for header in headers):
             return nullcontext()
         return self.memory.room_for(headers, self.card.inference)
 
@@ -219,9 +219,8 @@ class Model:
         )
         if placement is not None:
             return restore_labels(stream.slabs(on_window), stream.axis, placement, description)
-        logits = torch.cat([slab.logits.cpu() for slab in stream.slabs(on_window)], 1).movedim(
-            1, 1 + stream.axis
-        )
+        slabs = [slab.logits.to("cpu", copy=True) for slab in stream.slabs(on_window)]  # they are overwritten
+        logits = torch.cat(slabs, 1).movedim(1, 1 + stream.axis)
         probabilities = to_probabilities(logits, description, channel_axis=0)
         restored = restore_probabilities(probabilities, {"image": prepared.image}, self.chain)
         return to_label_map(restored, description).numpy()

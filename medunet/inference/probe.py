@@ -109,10 +109,10 @@ def count_windows(scans: Iterable[Path], card: ModelCard, config: InferenceConfi
     plan, total = card.plan, 0
     for path in scans:
         try:
-            header = read_header(path)
+            shape = network_grid(read_header(path), plan)
         except (MedunetError, OSError):
             continue
-        grid = lay_windows(network_grid(header, plan), (0, 0, 0), plan, config.overlap)
+        grid = lay_windows(shape, (0, 0, 0), plan, config.overlap)
         total += math.prod(map(len, grid))
     return total * config.shifts * 2 ** len(config.mirror)
 

@@ -174,7 +174,7 @@ def _to_logits(probabilities: torch.Tensor, regions: bool) -> None:
 
 def _choose_flips(plan: Plan, mirror: Sequence[str]) -> list[tuple[int, ...]]:
     """Return all combinations of the axes `(I, J, K)` to mirror, none of them first."""
-    axes = [BODY_AXES.index(name) for name in mirror]
+    axes = [BODY_AXES.index(name) for name in dict.fromkeys(mirror)]
     if plan.dimensions == 2 and plan.context_slices == 1:
         # A slice alone is its own mirror image there.
         axes = [axis for axis in axes if axis != plan.slice_axis]

@@ -207,3 +207,19 @@ def test_windows_are_counted_by_the_header(card: ModelCard, tmp_path: Path, dime
     each = {3: 4 * 4 * 2, 2: 48 * 4 * 4}[dimensions]  # slices are not resampled
     assert count_windows([path, broken], card, InferenceConfig()) == each
     assert count_windows([path] * 3, card, InferenceConfig(mirror=("left_right",), shifts=2)) == 12 * each
+
+
+@pytest.mark.parametrize("sform", [np.nan, np.inf, 1e30])
+def test_a_header_that_describes_no_volume_has_no_windows(
+    card: ModelCard, tmp_path: Path, sform: float
+) -> None:
+    """Its case fails when it is read; the others are predicted."""
+    flat, odd, good = (tmp_path / f"{name}.nii" for name in ("flat", "odd", "good"))
+    nib.Nifti1Image(np.zeros((40, 60), np.int16), np.eye(4)).to_filename(flat)
+    for path in (odd, good):
+        nib.Nifti1Image(np.zeros((20, 20, 20), np.int16), np.eye(4)).to_filename(path)
+    content = bytearray(odd.read_bytes())
+    content[280:284] = np.float32(sform).tobytes()
+    odd.write_bytes(content)
+    found = count_windows([flat, odd, good], card, InferenceConfig())
+    assert found == count_windows([good], card, InferenceConfig()) > 0

@@ -98,6 +98,17 @@ def test_more_classes_windows_and_steps_are_estimated_as_more():
     assert memory.predicting((90, 80, 70), (90, 80, 70), mirrored, Way(1)).main_bytes > one.main_bytes
 
 
+def test_plans_up_to_0_4_are_estimated_with_the_copies_that_monai_makes():
+    plan = plan_network("plain", 2).model_copy(update={"resize_to": (32, 24)})
+    new, old = (
+        memory_of(plan.model_copy(update={"grid": grid})).estimate([header((512, 512, 60))], PLAIN, Way(1))
+        for grid in ("extent", "first_voxel")
+    )
+    scan = 512 * 512 * 60 * 4
+    assert 1.5 * scan < new.main_bytes < 2.5 * scan
+    assert old.main_bytes > 22 * scan  # measured
+
+
 def test_the_largest_parts_are_named():
     text = memory_of(plan_network("plain")).estimate([header((512, 512, 900))], PLAIN, Way(1)).describe()
     assert text.startswith("reading it takes about")

@@ -1,6 +1,7 @@
 """Scans on their way in three places at once: errors belong to their case, and nothing is lost or waits for ever."""
 
 import logging
+import os
 import random
 import signal
 import subprocess
@@ -249,6 +250,22 @@ def test_stopped_by_the_user_the_mask_that_is_being_written_is_kept(
     assert index["cases"]["p1"] == {"begun": True}
     monkeypatch.undo()
     assert predict_scans(model, scans, tmp_path / "out", OPTIONS) == {}
+
+
+def test_stopped_by_the_user_while_only_the_last_mask_is_left_it_is_kept(
+    model: Model, scans: list[Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_slowly(path: Path, *args: Any) -> None:
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        write_mask(path, *args)
+
+    monkeypatch.setattr(cohort, "write_mask", write_slowly)
+    with pytest.raises(KeyboardInterrupt):
+        predict_scans(model, scans[:1], tmp_path / "out", OPTIONS)
+    assert masks_in(tmp_path / "out").keys() == {"p0.nii.gz"}
+    assert read_json(tmp_path / "out/index.json")["cases"]["p0"]["windows"]
 
 
 JOB = """

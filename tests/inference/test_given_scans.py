@@ -305,6 +305,17 @@ def test_names_that_collide_are_refused(tmp_path, tiny_plan: Plan, names, messag
         find_scans(given, card_of(tiny_plan, NNUNET_CT))
 
 
+def test_of_two_files_of_a_case_without_its_channels_both_are_named(tmp_path: Path, tiny_plan: Plan) -> None:
+    description = describe("pairs", {"CT": (), "PET": ()})
+    for name in ("p1/ct.nii.gz", "p2/ct.nii.gz", "x.nii", "x.nii.gz"):
+        scan(tmp_path / name)
+    given = [tmp_path / "p1", tmp_path / "p2", tmp_path / "x.nii", tmp_path / "x.nii.gz"]
+    found = find_scans(given, card_of(tiny_plan, description))
+    assert shown(found) == {"ct": ["ct.nii.gz"], "x": ["x.nii"]}
+    assert all(each.trouble for each in found.scans)
+    assert left_out(found) == ["ct.nii.gz", "x.nii.gz"]
+
+
 def test_a_file_given_twice_is_one_scan(tmp_path, tiny_plan: Plan):
     touch(tmp_path, "x.nii.gz")
     found = find_scans([tmp_path, tmp_path / "x.nii.gz"], card_of(tiny_plan, NNUNET_CT))

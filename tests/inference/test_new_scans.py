@@ -105,6 +105,7 @@ def with_nan() -> np.ndarray:
     return image
 
 
+LONG = np.diag([1e6, 1e6, 1e6, 1.0])
 SCALED = np.diag([0.001, 0.001, 0.001, 1.0])
 KINDS: dict[str, tuple[Any, str]] = {
     "good": (lambda path: save(path, hounsfield(), AFFINE, AFFINE), ""),
@@ -113,6 +114,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "no form": (lambda path: save(path, hounsfield(), None, None), "N015"),
     "metres": (lambda path: save(path, hounsfield(), SCALED @ AFFINE, SCALED @ AFFINE, "meter"), "N016"),
     "metres said mm": (lambda path: save(path, hounsfield(), SCALED @ AFFINE, SCALED @ AFFINE), "N007"),
+    "nanometres said mm": (lambda path: save(path, hounsfield(), LONG @ AFFINE, LONG @ AFFINE), "N007"),
     "sheared": (lambda path: save(path, hounsfield(), sheared(), None), "N010"),
     "NaN": (lambda path: save(path, with_nan(), AFFINE, AFFINE), "N004"),
     "as stored": (lambda path: save(path, hounsfield() + np.int16(1024), AFFINE, AFFINE), "N019"),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise, permutations, product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ from tiny_networks import describe
 from tiny_run import affine_of
 
 from medunet.imaging.volume import Header, Volume
+from medunet.inference.backend import TorchBackend
+from medunet.inference.model import Model
 from medunet.inference.prepare import Prepared, prepare_scan
 from medunet.inference.restore import _possible, restore_labels, to_label_map
 from medunet.inference.stream import Slab
 from medunet.networks.builder import to_probabilities
+from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.plan import Intensity, Plan
 from medunet.transforms.chain import preprocess_chain, restore_probabilities
@@ -162,3 +166,30 @@ def test_an_axis_of_the_networks_grid_may_be_one_voxel_long(tiny_plan: Plan, reg
     prepared, chain = prepare(plan, (30, 20, 5), affine_of("RAS", (1.0, 1.0, 1.0)), (0,) * 6)
     assert prepared.image.shape[1:] == (30, 20, 1)
     check_equal(prepared, chain, describe(regions=regions), 0, [7], 6.0)
+
+
+class ByValue(torch.nn.Module):
+    """Gives each voxel three logits by its own value alone."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([image * 0, image, -image - 1], 1)
+
+
+@pytest.mark.parametrize("shape", [(30, 24, 26), (9, 8, 7)])
+def test_a_sheared_scan_is_restored_at_once_after_the_last_slab(tiny_plan: Plan, shape: tuple[int, ...]):
+    """A plan up to 0.4 turns its grid; slabs are overwritten once the next one is asked for."""
+    affine = affine_of("RAS", (1.0, 1.0, 1.0))
+    affine[0, 2] = 0.4
+    plan = change(tiny_plan, grid="first_voxel", spacing_mm=(1.5, 1.5, 1.5))
+    prepared, chain = prepare(plan, shape, affine, (0,) * 6)
+    assert prepared.placement is None
+    card: Any = SimpleNamespace(plan=plan, description=describe())
+    model = Model(card, TorchBackend(ByValue(), torch.device("cpu"), "fp32"), chain)
+    probabilities = to_probabilities(
+        ByValue()(prepared.image.as_tensor()[None])[0], describe(), channel_axis=0
+    )
+    restored = torch.stack(list(restore_probabilities(probabilities, {"image": prepared.image}, chain)))
+    best = restored.topk(2, 0).values
+    differs = model.compute(prepared, InferenceConfig()) != to_label_map(restored, describe()).numpy()
+    assert not (differs & (best[0] - best[1] >= 1e-3).numpy()).any()
+    assert to_label_map(restored, describe()).unique().numel() == 3

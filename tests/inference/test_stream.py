@@ -259,6 +259,14 @@ def test_averaged_probabilities_of_0_and_1_have_finite_logits(tiny_plan: Plan, r
     assert torch.equal(found[:1] > 0 if regions else found[:1] > found[1:], image > 0)
 
 
+def test_an_axis_that_is_named_twice_is_mirrored_once(tiny_plan: Plan):
+    image = torch.randn((1, 20, 18, 9), generator=torch.Generator().manual_seed(0))
+    once, twice = (
+        logits_of(convolve(3), image, tiny_plan, mirror=["left_right"] * count) for count in (1, 2)
+    )
+    assert torch.equal(once, twice)
+
+
 def test_mirror_images_are_shifted_from_their_own_first_voxel(tiny_plan: Plan):
     network = convolve(3)
     image = torch.randn(1, 25, 19, 9)

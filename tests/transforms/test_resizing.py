@@ -4,6 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.spatial.array import Resize
 from PIL import Image
 from scipy import ndimage
 
@@ -17,6 +19,7 @@ from medunet.transforms.chain import (
     restore_probabilities,
     run_chain,
 )
+from medunet.transforms.resampling import ResampleToPland
 
 SHAPE, SPACING_MM = (60, 44, 17), (0.8, 1.3, 4.0)
 AFFINE = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1.0])  # L P S: the chain turns it
@@ -92,6 +95,22 @@ def test_noise_is_smoothed_before_slices_shrink(plan: Plan, tmp_path):
     plan = plan.model_copy(update={"resize_to": (32, 32), "slice_axis": 2})
     image = run_chain(preprocess_chain(plan, with_label=False), [tmp_path / "scan.nii.gz"])["image"]
     assert float(image.std()) == pytest.approx(0.19, abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(60, 44, 17), (1, 90, 33), (31, 20, 5)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_are_resized_as_by_monai(plan: Plan, axis: int, shape: tuple[int, int, int]):
+    image = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
+    size = [32, 24]
+    size.insert(axis, shape[axis])
+    monais = Resize(tuple(size), mode="trilinear", align_corners=False, anti_aliasing=True)
+    expected = monais(MetaTensor(image.clone(), affine=torch.from_numpy(AFFINE)))
+    plan = plan.model_copy(update={"resize_to": (32, 24), "slice_axis": axis})
+    in_files_order = image.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1)
+    given = MetaTensor(in_files_order, affine=torch.from_numpy(AFFINE))
+    found = ResampleToPland(["image"], plan)({"image": given})
+    torch.testing.assert_close(found["image"].as_tensor(), expected.as_tensor(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found["image"].affine, expected.affine)
 
 
 def test_volumes_cut_to_their_signal_come_back_at_full_size(plan: Plan, tmp_path):
