@@ -1,4 +1,4 @@
-"""Optional packages: their versions, how to install those that are missing, and MONAI's import without them."""
+"""Optional packages: their versions, how to install those that are missing, and imports without them."""
 
 import gc
 import sys
@@ -43,43 +43,58 @@ def require_packages(packages: Sequence[str], extra: str, *, where: str) -> None
         )
 
 
-_UNUSED_BY_MONAI = ("ignite", "matplotlib", "optuna", "pandas", "pydicom", "sklearn")
+_UNUSED = {  # by the package that imports them if they are installed
+    "monai": (
+        "ignite",
+        "matplotlib",
+        "optuna",
+        "pandas",
+        "pydicom",
+        "scipy.signal",
+        "skimage",
+        "sklearn",
+        "tensorboard",
+    ),
+    "nibabel": ("pydicom",),  # for DICOM in a NIfTI header, which is kept as it is
+}
 
 
-def keep_monai_lean() -> None:
-    """Have MONAI, when it is imported, find none of the optional packages that medunet does not use through it.
+def keep_imports_lean() -> None:
+    """Have MONAI and NiBabel find none of the optional packages that medunet does not use through them.
 
-    `import monai` imports all that are installed, which takes as long as MONAI itself. They can be imported before
+    `import monai` imports all that are installed, which takes longer than MONAI itself. They can be imported before
     and after as ever; MONAI's own functions that need them say that they are not installed. So this is for programs
     of medunet alone, not for a notebook that imports medunet.
     """
-    if not any(isinstance(finder, _LeanMonai) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _LeanMonai())
+    if not any(isinstance(finder, _LeanImports) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _LeanImports())
 
 
-class _LeanMonai(MetaPathFinder):
-    """Finds MONAI, and nothing of the unused packages while it is being imported."""
+class _LeanImports(MetaPathFinder):
+    """Finds the packages that others are not needed for, and none of these while they are imported."""
 
     def __init__(self) -> None:
-        self.is_loading = False
+        self.loading: list[str] = []
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if self.is_loading and fullname in _UNUSED_BY_MONAI:
-            raise ModuleNotFoundError(f"MONAI is imported without {fullname}", name=fullname)
-        spec = PathFinder.find_spec(fullname, path, target) if fullname == "monai" else None
+        for name in self.loading:
+            if fullname in _UNUSED[name]:
+                raise ModuleNotFoundError(f"{name} is imported without {fullname}", name=fullname)
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in _UNUSED else None
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module = partial(self._load, spec.loader.exec_module)  # type: ignore[method-assign]
         return spec
 
     def _load(self, load: Callable[[ModuleType], None], module: ModuleType) -> None:
-        self.is_loading, collects = True, gc.isenabled()
+        collects = gc.isenabled()
         gc.disable()  # modules are no garbage, and looking for it takes long
+        self.loading.append(module.__name__)
         try:
             load(module)
         finally:
-            self.is_loading = False
+            self.loading.remove(module.__name__)
             gc.freeze()
             if collects:
                 gc.enable()

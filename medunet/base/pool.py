@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from medunet.base.errors import InputError
 from medunet.base.free_memory import free_bytes
-from medunet.base.packages import keep_monai_lean
+from medunet.base.packages import keep_imports_lean
 from medunet.base.processor import usable_cores
 
 _Item = TypeVar("_Item")
@@ -153,7 +153,7 @@ def _serve(connection: Connection) -> None:
     """Receive a function and then items for it until the parent closes the connection or exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    keep_monai_lean()
+    keep_imports_lean()
     try:
         work = connection.recv()  # imports what the function needs
         connection.send(_READY)

@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
-from medunet import __version__
-from medunet.cli import all_stages, data, model, review
-from medunet.cli.devices import devices
-from medunet.cli.exit_codes import run_and_exit
+from medunet.base.packages import keep_imports_lean
+
+keep_imports_lean()  # before NiBabel and MONAI are imported
+
+from medunet import __version__  # noqa: E402
+from medunet.cli import all_stages, data, model, review  # noqa: E402
+from medunet.cli.devices import devices  # noqa: E402
+from medunet.cli.exit_codes import run_and_exit  # noqa: E402
 
 app = typer.Typer(
     help="Segment 3D medical images with U-Nets. Stages: manifest, check, plan, train, predict, score, report.",

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from medunet.base.errors import MedunetError, is_out_of_memory
-from medunet.base.packages import keep_monai_lean
+from medunet.base.packages import keep_imports_lean
 
 
 def run_and_exit(call: Callable[[], object]) -> None:
@@ -26,7 +26,7 @@ def run_and_exit(call: Callable[[], object]) -> None:
     """
     debug = "--debug" in sys.argv
     errors = Console(stderr=True)
-    keep_monai_lean()
+    keep_imports_lean()
     atexit.register(
         gc.freeze
     )  # the end of the process does not search all objects for garbage, which takes a second

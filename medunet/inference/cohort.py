@@ -99,7 +99,7 @@ class Cohort:
         self._model, self._folder, self._config = model, folder, config
         self._index = MaskIndex(folder, model.card.description)
         self._entries, self._unchecked, self._ahead = entries, unchecked, ahead
-        self._own = set(entries)  # cases whose masks may be removed
+        self._found: set[str] = set()  # cases whose files could be read: their earlier masks are out of date
         self._begun: set[str] = set()
         self._making: dict[bool, dict[str, Any]] = {}
         self._reading: Call[_Case] | None = None
@@ -178,7 +178,7 @@ class Cohort:
             return case
         with case.part("read"):
             case.image_sha256 = hash_images(scan.images)
-        self._own.add(scan.case)
+        self._found.add(scan.case)
         self._stop_if_ended()
         with case.part("prepare"):
             case.prepared.append(self._model.prepare(scan.images, read=read))
@@ -238,11 +238,15 @@ class Cohort:
     def _fail(self, scan: Scan, error: Exception) -> None:
         """Keep the reason of a failed case, while no mask is being written."""
         self.failed[scan.case] = reason = _reason(error, self._model)
-        if scan.case in self._own:  # an old mask must not be mistaken for this scan's
-            (self._folder / scan.mask_name).unlink(missing_ok=True)
+        mask = self._folder / scan.mask_name
+        self._bar.advance()
+        if scan.case in self._found:  # an old mask must not be mistaken for this scan's
+            mask.unlink(missing_ok=True)
+        elif "image_sha256" in self._entries.get(scan.case, {}) and mask.exists():
+            self.failed[scan.case] = f"{reason} (its earlier mask is kept)"
+            return
         self._index.change(failed={scan.case: reason}, drop=[scan.case])
         self._begun.discard(scan.case)
-        self._bar.advance()
 
     def _log_times(self, seconds: float) -> None:
         count, totals = self._num_computed, self._totals

@@ -48,6 +48,7 @@ _COPIES, _SMOOTHED = 2, 26  # of a scan in MONAI's Spacing and its Resize, for p
 _SLICES_OF_2D = 8  # that the stream of a 2D network holds
 _LONGEST = 200_000  # voxels of a preprocessed image along an axis: with more, the spacing is wrong
 _NAMED = 3  # parts in a message
+_TIDYING = 7  # bytes a voxel of a mask that postprocessing takes beside it
 _TRIMMED_BYTES = 250_000_000  # of reading, after which freed memory is worth returning
 
 
@@ -140,6 +141,12 @@ class CaseMemory:
                 raise self._too_large(least)
             yield
 
+    @contextmanager
+    def room_to_tidy(self, num_voxels: int) -> Iterator[None]:
+        """Hold the memory for the postprocessing of a mask, once others leave it; if they never do, try."""
+        with self.budget.claim_first([_TIDYING * num_voxels]):
+            yield
+
     def estimate(self, headers: Sequence[Header], config: InferenceConfig, way: Way) -> Estimate:
         """Estimate the memory of reading, predicting and finishing a scan from the headers of its files."""
         first, num_channels = headers[0], len(self.description.channels)
@@ -153,7 +160,7 @@ class CaseMemory:
             Part("read", "other", _OTHER_BYTES),
             Part("predict", "preprocessed image", image),
             Part("finish", "preprocessed image", image),
-            Part("finish", "mask and copies", (4 if config.postprocess else 2) * voxels),
+            Part("finish", "mask and copies", (1 + _TIDYING if config.postprocess else 2) * voxels),
         ]
         return Estimate((*parts, *self.predicting(first.shape, grid, config, way).parts))
 

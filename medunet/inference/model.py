@@ -233,9 +233,10 @@ class Model:
         description = self.card.description
         if not config.postprocess:
             return labels
-        return tidy_labels(
-            labels, description.targets, description.written_values, config.postprocess, header.spacing_mm
-        )
+        with self.memory.room_to_tidy(labels.size):
+            return tidy_labels(
+                labels, description.targets, description.written_values, config.postprocess, header.spacing_mm
+            )
 
     def predict(
         self, volume: NDArray, affine: NDArray, config: InferenceConfig | None = None

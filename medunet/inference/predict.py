@@ -14,6 +14,7 @@ from medunet.inference.cohort import Cohort
 from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, why_again
 from medunet.inference.model import Model
 from medunet.inference.scan import Scan
+from medunet.postprocessing.steps import check_steps
 from medunet.records.config import InferenceConfig
 
 _log = logging.getLogger(__name__)
@@ -44,12 +45,13 @@ def predict_scans(
             last mask is always written meanwhile.
 
     Raises:
-        InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels, or
-            it cannot be written.
+        InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels, it
+            cannot be written, or the postprocessing steps do not fit the model's targets.
         LockedError: other processes predict all of the cases into the folder. If they predict some, such as the test
             cases that several folds hold out, these wait until the others are done.
     """
     failed: dict[str, str] = {}
+    check_steps(config.postprocess, model.card.description.targets)
     if ahead is None:
         ahead = model.backend.device.type != "cpu"  # where a busy core slows the network
     waiting, is_told = list(scans), False

@@ -7,9 +7,9 @@ import pytest
 
 PROGRAM = """
 import sys
-from medunet.base.packages import keep_monai_lean
+from medunet.base.packages import keep_imports_lean
 if {alone}:
-    keep_monai_lean()
+    keep_imports_lean()
 import monai.transforms
 print("pandas" in sys.modules, "matplotlib" in sys.modules)
 import matplotlib, pandas

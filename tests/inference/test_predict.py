@@ -108,6 +108,28 @@ def test_one_broken_scan_is_named_and_the_others_go_on(own_run: Run, tmp_path):
     assert read_json(out / "index.json")["failed"] == failed
 
 
+def test_a_mask_is_kept_while_its_scan_is_out_of_reach(own_run: Run, tmp_path):
+    """A network drive may be down; what was predicted from it is not lost."""
+    model, scans, out = load(own_run), scans_of(own_run)[:2], tmp_path / "out"
+    predict_scans(model, scans, out, InferenceConfig())
+    index, mask = read_json(out / "index.json"), (out / scans[0].mask_name).read_bytes()
+    image = scans[0].images[0].rename(tmp_path / "away")
+    failed = predict_scans(model, scans, out, InferenceConfig())
+    assert failed == {scans[0].case: f"{scans[0].images[0].name}: no such file (its earlier mask is kept)"}
+    assert (out / scans[0].mask_name).read_bytes() == mask
+    assert read_json(out / "index.json") == index
+    image.rename(scans[0].images[0])
+    assert predict_scans(model, scans, out, InferenceConfig()) == {}
+    assert read_json(out / "index.json") == index
+
+
+def test_steps_of_an_unknown_target_are_refused_before_a_scan_is_computed(own_run: Run, tmp_path):
+    config = InferenceConfig.parse({"postprocess": {"spleen": [{"keep_largest": 1}]}}, "test")
+    with pytest.raises(InputError, match="there is no target 'spleen'"):
+        predict_scans(load(own_run), scans_of(own_run)[:1], tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_scan_that_would_give_an_empty_mask_silently_fails_loudly(own_run: Run, tmp_path):
     model, (scan, *_) = load(own_run), scans_of(own_run)
     image = nib.load(scan.images[0])
