@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,7 +36,10 @@ class ConversionError(InputError):
 
 
 class OpenVinoBackend:
-    """A network in OpenVINO on the CPU. The windows of a batch are computed one by one, each with all threads."""
+    """A network in OpenVINO on the CPU. The windows of a batch are computed one by one, each with all threads.
+
+    Calls from several threads wait for one another.
+    """
 
     name: BackendName = "openvino"
     device = torch.device("cpu")
@@ -66,6 +70,7 @@ class OpenVinoBackend:
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise _cannot("load the converted network", error) from error
+        self._lock = threading.Lock()  # the request holds the tensors of one window
         self._tensor = openvino.Tensor
         self._output = tuple(compiled.output(0).shape)[1:]
 
@@ -74,9 +79,11 @@ class OpenVinoBackend:
         images = images.contiguous()
         logits = torch.empty((len(images), *self._output))
         for image, result in zip(images.split(1), logits.split(1), strict=True):
-            self._request.set_input_tensor(self._tensor(image.numpy(), shared_memory=True))
-            self._request.set_output_tensor(self._tensor(result.numpy(), shared_memory=True))
-            self._request.infer()
+            tensors = [self._tensor(each.numpy(), shared_memory=True) for each in (image, result)]
+            with self._lock:
+                self._request.set_input_tensor(tensors[0])
+                self._request.set_output_tensor(tensors[1])
+                self._request.infer()
         return logits
 
 

@@ -104,6 +104,15 @@ def test_logits_and_labels_are_those_of_torch(
     assert torch.equal(backend.forward(part), found[::2])
 
 
+def test_threads_that_share_a_network_get_their_own_logits(converted) -> None:
+    backend = OpenVinoBackend(converted, "fp32")
+    images = torch.randn((64, *SHAPE), generator=torch.Generator().manual_seed(1)).split(4)
+    expected = [backend.forward(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(backend.forward, images))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_a_network_is_converted_once(network, cache: Path, conversions, caplog) -> None:
     caplog.set_level(logging.INFO)
     images = torch.randn((2, *SHAPE))
