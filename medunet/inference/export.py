@@ -19,7 +19,7 @@ from medunet.base.packages import require_packages, versions_of
 from medunet.inference.backend import TorchBackend
 from medunet.inference.export_use import describe_use
 from medunet.inference.model import Model
-from medunet.inference.onnx_network import OPSET, Run, open_onnx, write_onnx
+from medunet.inference.onnx_network import OPSET, Run, open_onnx, with_stable_norms, write_onnx
 from medunet.inference.openvino_backend import (
     NETWORK_FILES,
     OpenVinoBackend,
@@ -188,7 +188,7 @@ def _refuse_other_folder(out: Path) -> None:
 
 
 def _write_openvino(network: nn.Module, shape: Sequence[int], folder: Path) -> int:
-    converted = convert_network(network, shape)
+    converted = convert_network(with_stable_norms(network), shape)
     converted.inputs[0].get_tensor().set_names({"image"})
     converted.outputs[0].get_tensor().set_names({"logits"})
     import_openvino().save_model(converted, folder / NETWORK_FILES[0], compress_to_fp16=False)
