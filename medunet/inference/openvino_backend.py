@@ -175,6 +175,18 @@ def convert_network(network: nn.Module, shape: Sequence[int]) -> Any:
     return model
 
 
+def save_network(model: Any, folder: Path) -> None:
+    """Write a model of OpenVINO into a folder, weights in float32.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    try:
+        import_openvino().save_model(model, folder / NETWORK_FILES[0], compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(0, _first_line(error)) from error
+
+
 def check_converted(backend: OpenVinoBackend, network: nn.Module, shape: Sequence[int]) -> None:
     """Compare logits of a converted network with torch's, on noise.
 
@@ -234,10 +246,7 @@ def _convert_into(path: Path, key: dict[str, Any], network: nn.Module, shape: Se
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         files = [temporary / name for name in NETWORK_FILES]
-        try:
-            import_openvino().save_model(model, files[0], compress_to_fp16=False)
-        except RuntimeError as error:
-            raise OSError(0, _first_line(error)) from error
+        save_network(model, temporary)
         check_converted(OpenVinoBackend(files[0], "fp32"), network, shape)
         for file in files:
             with file.open("rb") as stream:

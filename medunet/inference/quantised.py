@@ -22,6 +22,7 @@ from medunet.inference.openvino_backend import (
     ConversionError,
     convert_network,
     import_openvino,
+    save_network,
 )
 from medunet.records.plan import Plan, count_inputs
 from medunet.transforms.patches import PreparedCase, sample_patch
@@ -105,7 +106,7 @@ def quantise(model: Model, folder: Path, cases: Sequence[PreparedCase], seed: in
     _log.info("Quantising the network to int8 on %d windows of %d cases.", made_from["windows"], len(cases))
     quantised = _quantise(converted, list(sample_windows(cases, plan, seed)))
     with atomic_folder(out) as temporary:
-        import_openvino().save_model(quantised, temporary / NETWORK_FILES[0], compress_to_fp16=False)
+        save_network(quantised, temporary)
         sha256 = _hash(temporary)
         write_json(temporary / _NOTE, {"made_from": made_from, "sha256": sha256})
     return sha256

@@ -180,21 +180,43 @@ def test_a_difference_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_only_an_export_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("marker", [None, {"my": "settings"}, {"schema": "medunet.export/1", "files": {}}])
+def test_only_an_export_is_replaced(tmp_path: Path, marker):
     folder, out = write_model(tmp_path / "model"), tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("kept")
+    if marker:
+        (out / "export.json").write_text(json.dumps(marker))
     with pytest.raises(
-        InputError, match=r"out: exists, and medunet did not export into it. Choose another --out"
+        InputError, match=r"out: exists, and medunet did not export .*mine.txt into it. Choose another --out"
     ):
         export_model(folder, "openvino", out)
-    assert [path.name for path in out.iterdir()] == ["mine.txt"]
-    (out / "mine.txt").unlink()
+    assert (out / "mine.txt").read_text() == "kept"
+    with pytest.raises(InputError, match=r"did not export mine.txt into it"):
+        export_model(folder, "openvino", out / "mine.txt")
+
+
+def test_an_export_is_replaced_by_the_next_one(tmp_path: Path):
+    folder, out = write_model(tmp_path / "model"), tmp_path / "link"
+    (tmp_path / "out").mkdir()
+    out.symlink_to(tmp_path / "out")
+    export_model(folder, "onnx", out)
     export_model(folder, "openvino", out)
-    (out / "extra").write_text("of an earlier export")
-    export_model(folder, "openvino", out)
+    assert out.is_symlink()
     assert json.loads((out / "export.json").read_text())["format"] == "openvino"
-    assert not (out / "extra").exists()
+    assert not (out / "network.onnx").exists()
+
+
+def test_a_full_disk_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import openvino
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    folder = write_model(tmp_path / "model")
+    monkeypatch.setattr(openvino, "save_model", fail)
+    with pytest.raises(InputError, match=r"out: cannot be written .*Free disk space"):
+        export_model(folder, "openvino", tmp_path / "out")
 
 
 def test_missing_packages_and_impossible_networks_are_messages(
