@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.abc import MetaPathFinder
@@ -58,15 +59,15 @@ def keep_monai_lean() -> None:
 
 
 class _LeanMonai(MetaPathFinder):
-    """Finds MONAI, and nothing of the unused packages while it is being imported."""
+    """Finds MONAI and, in the thread that is importing it, nothing of the unused packages."""
 
     def __init__(self) -> None:
-        self.is_loading = False
+        self.loading: int | None = None  # the thread
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if self.is_loading and fullname in _UNUSED_BY_MONAI:
+        if fullname in _UNUSED_BY_MONAI and self.loading == threading.get_ident():
             raise ModuleNotFoundError(f"MONAI is imported without {fullname}", name=fullname)
         spec = PathFinder.find_spec(fullname, path, target) if fullname == "monai" else None
         if spec is not None and spec.loader is not None:
@@ -74,12 +75,12 @@ class _LeanMonai(MetaPathFinder):
         return spec
 
     def _load(self, load: Callable[[ModuleType], None], module: ModuleType) -> None:
-        self.is_loading, collects = True, gc.isenabled()
+        self.loading, collects = threading.get_ident(), gc.isenabled()
         gc.disable()  # modules are no garbage, and looking for it takes long
         try:
             load(module)
         finally:
-            self.is_loading = False
+            self.loading = None
             gc.freeze()
             if collects:
                 gc.enable()
