@@ -2,13 +2,13 @@
 
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,14 @@ def load_quantised(folder: Path) -> tuple[OpenVinoBackend, str]:
             where=str(folder),
             hint="Make it with `medunet calibrate RUN`, or use another --precision.",
         )
-    return OpenVinoBackend(files[0], "int8"), hash_value([hash_file(file) for file in files])
+    try:
+        return OpenVinoBackend(files[0], "int8"), hash_value([hash_file(file) for file in files])
+    except ConversionError as error:
+        raise ConversionError(
+            "OpenVINO cannot load the int8 network: its files are damaged, or of another version",
+            where=str(files[0].parent),
+            hint="Remove the folder and run `medunet calibrate RUN` again, or use another --precision.",
+        ) from error
 
 
 def converted_folder() -> Path | None:
@@ -253,8 +260,11 @@ def _convert_into(path: Path, key: dict[str, Any], network: nn.Module, shape: Se
                 os.fsync(stream.fileno())
         write_json(temporary / "entry.json", {"key": key, "sha256": _hashes(temporary)})
         shutil.rmtree(path, ignore_errors=True)  # a damaged entry
-        with suppress(FileExistsError):  # without locks, another process may have been faster
+        try:
             temporary.rename(path)
+        except OSError:
+            if not _is_whole(path, key):  # without locks, another process may have been faster
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -279,5 +289,7 @@ def _cannot(what: str, error: Exception) -> ConversionError:
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of a message that does not only name a line of OpenVINO's code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    told = [line for line in lines if not re.match(r"(Exception from|Check '.*' failed at) ", line)]
+    return (told or lines or [type(error).__name__])[0]

@@ -122,8 +122,14 @@ def _quantise(network: Any, windows: Sequence[NDArray[np.float32]]) -> Any:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # nncf must not report
     logger_class = logging.getLoggerClass()
     with contextlib.redirect_stdout(io.StringIO()):
-        import nncf
-
+        try:
+            import nncf
+        except ImportError as error:
+            raise InputError(
+                f"nncf cannot be imported ({error})",
+                where="medunet calibrate",
+                hint="Run `pip install -U 'medunet[int8]'`.",
+            ) from error
         logging.setLoggerClass(logger_class)  # nncf sets its own for all later loggers
         logging.getLogger("nncf").setLevel(logging.ERROR)  # `set_log_level` would change its handlers, too
         try:
