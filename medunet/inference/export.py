@@ -87,7 +87,7 @@ def export_model(
     model = Model.load(folder, device=torch.device("cpu"), precision="fp32", weights=weights)
     card, out = model.card, out.resolve()
     _refuse_other_folder(out)
-    versions = versions_of(["medunet", "torch", *_PACKAGES[target]])
+    versions = {"medunet": __version__} | versions_of(["torch", *_PACKAGES[target]])
     with hold(out.parent, "export", [out.name]), atomic_folder(out) as temporary:
         assert isinstance(model.backend, TorchBackend)
         network = model.backend.network

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from tiny_networks import describe, plan_network
 from torch import nn
 
+from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.files import hash_file
 from medunet.inference import export
@@ -67,6 +68,7 @@ def test_every_network_gives_the_same_labels_there(tmp_path: Path, target, name)
     assert done.check.num_different == 0
     assert done.check.largest_difference < 1e-3
     assert done.check.num_windows > 3
+    assert done.versions["medunet"] == __version__
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(done.files)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
