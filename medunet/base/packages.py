@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.abc import MetaPathFinder
@@ -71,16 +72,16 @@ def keep_imports_lean() -> None:
 
 
 class _LeanImports(MetaPathFinder):
-    """Finds the packages that others are not needed for, and none of these while they are imported."""
+    """Finds MONAI and NiBabel and, in the thread that imports one, none of the packages that it is not used for."""
 
     def __init__(self) -> None:
-        self.loading: list[str] = []
+        self.loading: list[tuple[str, int]] = []  # package and thread
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        for name in self.loading:
-            if fullname in _UNUSED[name]:
+        for name, thread in self.loading:
+            if fullname in _UNUSED[name] and thread == threading.get_ident():
                 raise ModuleNotFoundError(f"{name} is imported without {fullname}", name=fullname)
         spec = PathFinder.find_spec(fullname, path, target) if fullname in _UNUSED else None
         if spec is not None and spec.loader is not None:
@@ -88,13 +89,13 @@ class _LeanImports(MetaPathFinder):
         return spec
 
     def _load(self, load: Callable[[ModuleType], None], module: ModuleType) -> None:
-        collects = gc.isenabled()
+        loading, collects = (module.__name__, threading.get_ident()), gc.isenabled()
         gc.disable()  # modules are no garbage, and looking for it takes long
-        self.loading.append(module.__name__)
+        self.loading.append(loading)
         try:
             load(module)
         finally:
-            self.loading.remove(module.__name__)
+            self.loading.remove(loading)
             gc.freeze()
             if collects:
                 gc.enable()

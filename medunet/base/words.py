@@ -1,4 +1,4 @@
-"""Lists of names in messages, cut to a length that can be read."""
+"""Lists of names and numbers in messages, at a length that can be read."""
 
 from collections.abc import Iterable
 
@@ -8,3 +8,8 @@ def list_some(texts: Iterable[object], most: int = 5, separator: str = ", ") -> 
     listed = [str(text) for text in texts]
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return separator.join(listed[:most]) + more
+
+
+def two_digits(value: float) -> str:
+    """Return a positive number with two digits or its whole ones, never with an exponent: "0.12", "3.4", "120"."""
+    return f"{value:.2g}" if 0.001 <= value < 99.5 else f"{value:.0f}"

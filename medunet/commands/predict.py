@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -200,7 +201,9 @@ def _load(
     options: PredictOptions,
 ) -> "Model":
     """Load a model as it is to predict scans into the folder `out`: as asked for, as before, or as is fastest."""
+    from medunet.compute.choice_cache import read_settings
     from medunet.inference.model import Model
+    from medunet.inference.openvino_backend import ConversionError
     from medunet.inference.probe import choose_for_model, count_windows
 
     precision, backend = _go_on_in(out, card, device, options.precision, options.backend)
@@ -211,15 +214,15 @@ def _load(
         weights=weights,
         num_windows=count_windows(images, card, inference.fast() if options.fast else inference),
     )
-    return Model.load(
-        folder,
-        device=device,
-        precision=how.precision,
-        channels_last=how.channels_last,
-        weights=weights,
-        backend=how.backend,
-        ram_gb=options.ram_gb,
-    )
+    load = partial(Model.load, folder, device=device, weights=weights, ram_gb=options.ram_gb)
+    try:
+        return load(precision=how.precision, channels_last=how.channels_last, backend=how.backend)
+    except ConversionError as error:  # the choice was made for other weights
+        if backend != "auto" or precision == "int8" or "inference.backend" in read_settings():
+            raise
+        console.print(f"  [yellow]in torch[/]: {escape(error.what)}", highlight=False, soft_wrap=True)
+    how = choose_for_model(folder, card, device, precision, "torch")
+    return load(precision=how.precision, channels_last=how.channels_last)
 
 
 def _go_on_in(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medunet import __version__
 from medunet.base.packages import versions_of
 from medunet.base.processor import read_processor
 from medunet.inference.mask_index import MaskIndex
@@ -102,7 +103,7 @@ def compare(reference: Measured, other: Measured, cases: Sequence[LabelledScan])
         backend=model.backend.name,
         device=model.backend.device.type,
         processor=read_processor().describe(),
-        versions=versions_of(["medunet", "torch", "openvino", "nncf"]),
+        versions={"medunet": __version__} | versions_of(["torch", "openvino", "nncf"]),
         weights_sha256=model.weights_sha256,
         options_sha256=hash_options(reference.way.options),
         quantised_sha256=model.quantised_sha256,

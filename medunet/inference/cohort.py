@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from medunet.base.errors import DataError, InputError, MedunetError, is_out_of_memory
 from medunet.base.progress import CaseBar
 from medunet.base.threads import Call, ThreadEndedError
+from medunet.base.words import two_digits
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import write_mask
@@ -250,8 +251,8 @@ class Cohort:
 
     def _log_times(self, seconds: float) -> None:
         count, totals = self._num_computed, self._totals
-        parts = ", ".join(f"{name} {totals.get(name, 0) / count:.2g}" for name in _PARTS)
-        text = f"{count} cases in {seconds:.1f} s, {seconds / count:.3g} s a case ({parts})"
+        parts = ", ".join(f"{name} {two_digits(totals.get(name, 0) / count)}" for name in _PARTS)
+        text = f"{count} cases in {seconds:.1f} s, {two_digits(seconds / count)} s a case ({parts})"
         if windows := int(totals.get("windows", 0)):
             text += f"; {windows} windows"
             if reused := int(totals["windows_reused"]):

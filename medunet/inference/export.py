@@ -13,18 +13,19 @@ from torch import nn
 
 from medunet import __version__
 from medunet.base.errors import InputError
-from medunet.base.files import atomic_folder, hash_file, write_json
+from medunet.base.files import atomic_folder, hash_file, read_json_object, write_json
 from medunet.base.lock import hold
 from medunet.base.packages import require_packages, versions_of
+from medunet.base.words import list_some
 from medunet.inference.backend import TorchBackend
 from medunet.inference.export_use import describe_use
 from medunet.inference.model import Model
-from medunet.inference.onnx_network import OPSET, Run, open_onnx, write_onnx
+from medunet.inference.onnx_network import OPSET, Run, open_onnx, with_stable_norms, write_onnx
 from medunet.inference.openvino_backend import (
     NETWORK_FILES,
     OpenVinoBackend,
     convert_network,
-    import_openvino,
+    save_network,
 )
 from medunet.inference.restore import to_label_map
 from medunet.networks.builder import to_probabilities
@@ -35,7 +36,7 @@ from medunet.records.plan import count_inputs
 ExportFormat = Literal["onnx", "openvino"]
 
 TOLERANCE = 1e-3  # of logits, relative to the largest; labels may differ where probabilities are this close
-_MARKER = "export.json"
+_MARKER, _SCHEMA = "export.json", "medunet.export/1"
 _ONE_BY_ONE = ("swin_unetr",)  # networks whose export to ONNX for any batch size takes minutes
 _NUM_BATCHES = 3  # of structured windows in the check, beside constants
 _PACKAGES: dict[ExportFormat, tuple[str, ...]] = {
@@ -84,10 +85,10 @@ def export_model(
     """
     require_packages(_PACKAGES[target], target, where=f"--to {target}")
     model = Model.load(folder, device=torch.device("cpu"), precision="fp32", weights=weights)
-    card = model.card
+    card, out = model.card, out.resolve()
     _refuse_other_folder(out)
-    versions = versions_of(["medunet", "torch", *_PACKAGES[target]])
-    with hold(out.absolute().parent, "export", [out.name]), atomic_folder(out.absolute()) as temporary:
+    versions = {"medunet": __version__} | versions_of(["torch", *_PACKAGES[target]])
+    with hold(out.parent, "export", [out.name]), atomic_folder(out) as temporary:
         assert isinstance(model.backend, TorchBackend)
         network = model.backend.network
         shape = (count_inputs(card.description, card.plan.context_slices), *card.plan.patch_size)
@@ -104,7 +105,7 @@ def export_model(
         write_json(
             temporary / _MARKER,
             {
-                "schema": "medunet.export/1",
+                "schema": _SCHEMA,
                 "medunet_version": __version__,
                 "format": target,
                 "weights": model.weights,
@@ -179,19 +180,36 @@ def make_windows(shape: Sequence[int], batch: int) -> Iterator[torch.Tensor]:
 
 
 def _refuse_other_folder(out: Path) -> None:
-    """Check that nothing is at `out`, or only an empty folder, or an earlier export."""
-    if not out.exists() or (out / _MARKER).is_file() or (out.is_dir() and not any(out.iterdir())):
+    """Check that nothing is at `out`, or only an earlier export: no file that its export.json does not name."""
+    if not out.exists():
         return
-    raise InputError(
-        "exists, and medunet did not export into it", where=str(out), hint="Choose another --out."
+    others = (
+        [out.name] if not out.is_dir() else sorted({path.name for path in out.iterdir()} - _exported(out))
     )
+    if others:
+        raise InputError(
+            f"exists, and medunet did not export {list_some(others, 3)} into it",
+            where=str(out),
+            hint="Choose another --out.",
+        )
+
+
+def _exported(out: Path) -> set[str]:
+    """Return the names of an earlier export's files; none if the folder holds none."""
+    try:
+        entries = read_json_object(out / _MARKER)
+    except InputError:
+        return set()
+    if entries.get("schema") != _SCHEMA:
+        return set()
+    return {*entries.get("files", ()), "model.json", _MARKER}
 
 
 def _write_openvino(network: nn.Module, shape: Sequence[int], folder: Path) -> int:
-    converted = convert_network(network, shape)
+    converted = convert_network(with_stable_norms(network), shape)
     converted.inputs[0].get_tensor().set_names({"image"})
     converted.outputs[0].get_tensor().set_names({"logits"})
-    import_openvino().save_model(converted, folder / NETWORK_FILES[0], compress_to_fp16=False)
+    save_network(converted, folder)
     return 1
 
 

@@ -2,12 +2,13 @@
 
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ class ConversionError(InputError):
 
 
 class OpenVinoBackend:
-    """A network in OpenVINO on the CPU. The windows of a batch are computed one by one, each with all threads."""
+    """A network in OpenVINO on the CPU. The windows of a batch are computed one by one, each with all threads.
+
+    Calls from several threads wait for one another.
+    """
 
     name: BackendName = "openvino"
     device = torch.device("cpu")
@@ -66,6 +70,7 @@ class OpenVinoBackend:
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise _cannot("load the converted network", error) from error
+        self._lock = threading.Lock()  # the request holds the tensors of one window
         self._tensor = openvino.Tensor
         self._output = tuple(compiled.output(0).shape)[1:]
 
@@ -74,9 +79,11 @@ class OpenVinoBackend:
         images = images.contiguous()
         logits = torch.empty((len(images), *self._output))
         for image, result in zip(images.split(1), logits.split(1), strict=True):
-            self._request.set_input_tensor(self._tensor(image.numpy(), shared_memory=True))
-            self._request.set_output_tensor(self._tensor(result.numpy(), shared_memory=True))
-            self._request.infer()
+            tensors = [self._tensor(each.numpy(), shared_memory=True) for each in (image, result)]
+            with self._lock:
+                self._request.set_input_tensor(tensors[0])
+                self._request.set_output_tensor(tensors[1])
+                self._request.infer()
         return logits
 
 
@@ -138,7 +145,14 @@ def load_quantised(folder: Path) -> tuple[OpenVinoBackend, str]:
             where=str(folder),
             hint="Make it with `medunet calibrate RUN`, or use another --precision.",
         )
-    return OpenVinoBackend(files[0], "int8"), hash_value([hash_file(file) for file in files])
+    try:
+        return OpenVinoBackend(files[0], "int8"), hash_value([hash_file(file) for file in files])
+    except ConversionError as error:
+        raise ConversionError(
+            "OpenVINO cannot load the int8 network: its files are damaged, or of another version",
+            where=str(files[0].parent),
+            hint="Remove the folder and run `medunet calibrate RUN` again, or use another --precision.",
+        ) from error
 
 
 def converted_folder() -> Path | None:
@@ -166,6 +180,18 @@ def convert_network(network: nn.Module, shape: Sequence[int]) -> Any:
     except Exception as error:  # torch.export and OpenVINO raise errors of many kinds
         raise _cannot("compute this network", error) from error
     return model
+
+
+def save_network(model: Any, folder: Path) -> None:
+    """Write a model of OpenVINO into a folder, weights in float32.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    try:
+        import_openvino().save_model(model, folder / NETWORK_FILES[0], compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(0, _first_line(error)) from error
 
 
 def check_converted(backend: OpenVinoBackend, network: nn.Module, shape: Sequence[int]) -> None:
@@ -227,18 +253,18 @@ def _convert_into(path: Path, key: dict[str, Any], network: nn.Module, shape: Se
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         files = [temporary / name for name in NETWORK_FILES]
-        try:
-            import_openvino().save_model(model, files[0], compress_to_fp16=False)
-        except RuntimeError as error:
-            raise OSError(0, _first_line(error)) from error
+        save_network(model, temporary)
         check_converted(OpenVinoBackend(files[0], "fp32"), network, shape)
         for file in files:
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
         write_json(temporary / "entry.json", {"key": key, "sha256": _hashes(temporary)})
         shutil.rmtree(path, ignore_errors=True)  # a damaged entry
-        with suppress(FileExistsError):  # without locks, another process may have been faster
+        try:
             temporary.rename(path)
+        except OSError:
+            if not _is_whole(path, key):  # without locks, another process may have been faster
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -263,5 +289,7 @@ def _cannot(what: str, error: Exception) -> ConversionError:
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of a message that does not only name a line of OpenVINO's code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    told = [line for line in lines if not re.match(r"(Exception from|Check '.*' failed at) ", line)]
+    return (told or lines or [type(error).__name__])[0]

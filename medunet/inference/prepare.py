@@ -60,6 +60,11 @@ def volume_of(array: NDArray, affine: Affine, num_channels: int) -> Volume:
         DataError: shape, values or affine cannot be used.
     """
     name = Path("array")
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"holds {array.dtype}, not real numbers", where=name.name, hint="Convert it, such as to float32."
+        )
     channels = array[None] if array.ndim == 3 else array
     if channels.ndim != 4 or len(channels) != num_channels or not channels.size:
         raise DataError(
@@ -67,8 +72,14 @@ def volume_of(array: NDArray, affine: Affine, num_channels: int) -> Volume:
             where=name.name,
             hint="Give (I, J, K) for one channel, or (C, I, J, K) with the channels in the model's order.",
         )
-    affine = np.asarray(affine, np.float64)
+    affine = np.array(affine, np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.linalg.det(affine):
         raise DataError("its affine is not an invertible (4, 4) matrix", where=name.name)
+    if not np.allclose(affine[3], (0, 0, 0, 1), atol=1e-6):
+        raise DataError(
+            f"the last row of its affine is {affine[3].tolist()}, not [0, 0, 0, 1]",
+            where=name.name,
+            hint="Transpose it if the offset stands there.",
+        )
     header = Header(name, channels.shape[1:], affine, channels.dtype)
     return Volume(np.array(channels, np.float32), header)

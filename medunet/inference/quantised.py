@@ -22,6 +22,7 @@ from medunet.inference.openvino_backend import (
     ConversionError,
     convert_network,
     import_openvino,
+    save_network,
 )
 from medunet.records.plan import Plan, count_inputs
 from medunet.transforms.patches import PreparedCase, sample_patch
@@ -105,7 +106,7 @@ def quantise(model: Model, folder: Path, cases: Sequence[PreparedCase], seed: in
     _log.info("Quantising the network to int8 on %d windows of %d cases.", made_from["windows"], len(cases))
     quantised = _quantise(converted, list(sample_windows(cases, plan, seed)))
     with atomic_folder(out) as temporary:
-        import_openvino().save_model(quantised, temporary / NETWORK_FILES[0], compress_to_fp16=False)
+        save_network(quantised, temporary)
         sha256 = _hash(temporary)
         write_json(temporary / _NOTE, {"made_from": made_from, "sha256": sha256})
     return sha256
@@ -121,8 +122,14 @@ def _quantise(network: Any, windows: Sequence[NDArray[np.float32]]) -> Any:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # nncf must not report
     logger_class = logging.getLoggerClass()
     with contextlib.redirect_stdout(io.StringIO()):
-        import nncf
-
+        try:
+            import nncf
+        except ImportError as error:
+            raise InputError(
+                f"nncf cannot be imported ({error})",
+                where="medunet calibrate",
+                hint="Run `pip install -U 'medunet[int8]'`.",
+            ) from error
         logging.setLoggerClass(logger_class)  # nncf sets its own for all later loggers
         logging.getLogger("nncf").setLevel(logging.ERROR)  # `set_log_level` would change its handlers, too
         try:

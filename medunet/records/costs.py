@@ -4,6 +4,7 @@ from typing import Literal
 
 from medunet.base.files import hash_value
 from medunet.base.record import Record
+from medunet.base.words import two_digits
 from medunet.records.config import InferenceConfig
 
 FasterWay = Literal["int8", "fast"]
@@ -55,8 +56,8 @@ class Cost(Record):
             )
         return (
             f"mean Dice differs by {_signed(self.difference)} in {self.num_cases} held-out cases of "
-            f"{self.num_patients} patients{worst}: {means}; {self.seconds:.2g} s a case instead of "
-            f"{self.seconds_fp32:.2g} ({self.processor})"
+            f"{self.num_patients} patients{worst}: {means}; {two_digits(self.seconds)} s a case instead of "
+            f"{two_digits(self.seconds_fp32)} ({self.processor})"
         )
 
 

@@ -8,7 +8,7 @@ from medunet.runs.run import Run
 
 HEAVY = (
     "SimpleITK", "blosc2", "highdicom", "jinja2", "lightning", "matplotlib", "onnx", "openvino", "optuna", "pandas",
-    "ray", "sklearn", "sympy", "torch._dynamo", "medunet.training", "medunet.reporting", "medunet.drawing",
+    "pydicom", "ray", "scipy.signal", "skimage", "sklearn", "sympy", "torch._dynamo", "medunet.training", "medunet.reporting", "medunet.drawing",
 )  # fmt: skip
 START = f"""
 import sys

@@ -69,6 +69,7 @@ def test_a_cost_says_what_was_measured():
         "mean Dice differs by −0.0005 in 3 held-out cases of 2 patients, at most by −0.0020 (liver of case_7): "
         "liver 0.9495 instead of 0.9500; 1.6 s a case instead of 4 (a processor)"
     )
+    assert "123 s a case instead of 346 (" in cost_with(seconds=123.4, seconds_fp32=345.6).describe()
 
 
 def test_a_cost_holds_for_its_weights_and_options_alone(tmp_path: Path):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -102,6 +103,15 @@ def test_logits_and_labels_are_those_of_torch(
     assert torch.equal(again[0], found[1])
     part = images.expand(3, *shape).transpose(0, 0)[::2]  # not contiguous
     assert torch.equal(backend.forward(part), found[::2])
+
+
+def test_threads_that_share_a_network_get_their_own_logits(converted) -> None:
+    backend = OpenVinoBackend(converted, "fp32")
+    images = torch.randn((64, *SHAPE), generator=torch.Generator().manual_seed(1)).split(4)
+    expected = [backend.forward(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(backend.forward, images))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_a_network_is_converted_once(network, cache: Path, conversions, caplog) -> None:
@@ -211,6 +221,34 @@ def test_a_quantised_network_is_read_from_the_model_folder(network, converted, t
     weights = tmp_path / "int8" / "network.bin"
     weights.write_bytes(weights.read_bytes() + bytes(8))
     assert load_quantised(tmp_path)[1] != first
+    weights.write_bytes(weights.read_bytes()[:8])
+    with pytest.raises(
+        ConversionError, match=r"int8: OpenVINO cannot load the int8 network.*medunet calibrate"
+    ):
+        load_quantised(tmp_path)
+
+
+def test_a_message_of_openvino_is_the_reason_and_not_a_line_of_its_code(tmp_path: Path) -> None:
+    (tmp_path / "network.xml").write_text("<xml/>")
+    with pytest.raises(ConversionError) as caught:
+        OpenVinoBackend(tmp_path / "network.xml", "fp32")
+    assert "Exception from" not in str(caught.value)
+
+
+def test_another_process_may_be_faster_without_locks(
+    network, cache: Path, conversions, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    caplog.set_level(logging.INFO)
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        shutil.copytree(self, target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    load_converted(lambda: network, CONTENT, SHAPE, "fp32")
+    assert conversions == [SHAPE]
+    assert "could not be cached" not in caplog.text
 
 
 QUIET = """
