@@ -7,8 +7,9 @@ from pathlib import Path
 from medunet.runs.run import Run
 
 HEAVY = (
-    "SimpleITK", "blosc2", "highdicom", "jinja2", "lightning", "matplotlib", "onnx", "openvino", "optuna", "pandas",
-    "pydicom", "ray", "scipy.signal", "skimage", "sklearn", "sympy", "torch._dynamo", "medunet.training", "medunet.reporting", "medunet.drawing",
+    "SimpleITK", "blosc2", "highdicom", "jinja2", "lightning", "matplotlib", "onnx", "openvino",
+    "optuna", "pandas", "pydicom", "ray", "scipy.signal", "skimage", "sklearn", "sympy",
+    "torch._dynamo", "medunet.training", "medunet.reporting", "medunet.drawing",
 )  # fmt: skip
 START = f"""
 import sys
