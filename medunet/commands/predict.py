@@ -141,7 +141,6 @@ def predict_images(
     Args:
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
         allow_resample: resample the channels of a case that are on different grids to the grid of the first one.
-        fast: larger steps and no averaging (`InferenceConfig.fast`).
     """
     from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
