@@ -3,14 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format tensorboard clean
+.PHONY: demo test test-all lint format tensorboard clean
 
 demo: $(STAMP)
 	$(VENV)/bin/python pipelines/demo.py
 
 # One process per core with one thread each: small tensors do not benefit from more threads.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+# With the slow tests: killed and resumed jobs, pipeline scripts, several processes. Half as long again.
+test-all: $(STAMP)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -262,8 +262,12 @@ def test_stopped_by_the_user_while_only_the_last_mask_is_left_it_is_kept(
         write_mask(path, *args)
 
     monkeypatch.setattr(cohort, "write_mask", write_slowly)
-    with pytest.raises(KeyboardInterrupt):
-        predict_scans(model, scans[:1], tmp_path / "out", OPTIONS)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it after a Ctrl-C
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            predict_scans(model, scans[:1], tmp_path / "out", OPTIONS)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert masks_in(tmp_path / "out").keys() == {"p0.nii.gz"}
     assert read_json(tmp_path / "out/index.json")["cases"]["p0"]["windows"]
 

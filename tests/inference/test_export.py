@@ -198,6 +198,7 @@ def test_only_an_export_is_replaced(tmp_path: Path, marker):
         export_model(folder, "openvino", out / "mine.txt")
 
 
+@pytest.mark.slow
 def test_an_export_is_replaced_by_the_next_one(tmp_path: Path):
     folder, out = write_model(tmp_path / "model"), tmp_path / "link"
     (tmp_path / "out").mkdir()
