@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from subprocess import run
 
-from prediction_bench import MONAI, NNUNET, Bench, Contenders, link_files
+from prediction_bench import MONAI, NNUNET, WAYS, Bench, Contenders, link_files
 from prediction_ct import measure_gpu, measure_long
 from prediction_labels import measure_labels
 from prediction_tables import print_commands
@@ -135,7 +135,11 @@ def main() -> None:
     measure: dict[str, Callable[[], None]] = {
         "windows": lambda: measure_scan(bench, "windows", (60, 70, 50) if quick else (160, 200, 155)),
         "mirror": lambda: measure_scan(
-            bench, "mirror", (45, 60, 45) if quick else (100, 140, 100), mirror=True
+            bench,
+            "mirror",
+            (45, 60, 45) if quick else (100, 140, 100),
+            *(name for name in WAYS if "fp32" in name or "int8" in name),
+            mirror=True,
         ),
         "length": lambda: measure_scan(bench, "length", long_shape, "medunet", rounds=1, with_monai=False),
         "cohort": lambda: measure_cohort(bench),
