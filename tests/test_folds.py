@@ -72,6 +72,7 @@ def test_one_command_after_the_other(begun: Run):
     assert len(list((begun.folder.report / "cases").glob("*.html"))) == 6
 
 
+@pytest.mark.slow
 def test_all_stages_with_every_fold(begun: Run, tmp_path: Path):
     Config.parse({**begun.config.to_dict(), "folds_file": str(tmp_path / "folds.json")}, "test").write(
         tmp_path / "all.yaml"

@@ -95,6 +95,7 @@ def test_windows_that_hold_one_value_are_exact_there(tmp_path: Path, target):
     assert check.largest_difference < 2e-4
 
 
+@pytest.mark.slow
 def test_what_is_exported_is_used_as_it_says(tmp_path: Path):
     """An ONNX file of a 2D network with slices as channels and regions, by nothing but its own export.json."""
     import onnxruntime

@@ -217,6 +217,7 @@ predict_scans(model, [Scan({case!r}, {images!r})], {out!r}, InferenceConfig())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")
 def test_killed_while_a_mask_is_written_nothing_half_is_left(
     own_run: Run, model: Model, scans: list[Scan], tmp_path: Path

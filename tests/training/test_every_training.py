@@ -101,7 +101,9 @@ def test_every_optimiser_with_every_schedule(
     train(begin(finished_run, tmp_path / "run", *changes, "training.learning_rate=1e-3"))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "swin_unetr" else ()) for name in NETWORKS]
+)
 def test_every_network_from_training_to_scores(name: str, finished_run: Run, tmp_path: Path):
     run = begin(finished_run, tmp_path / "run", *NETWORKS[name])
     train(run)

@@ -100,6 +100,7 @@ def edited(plain: bytes, edits: list[tuple[int, bytes]]) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 @settings(max_examples=900, **FUZZ)
 @given(version=st.sampled_from([0, 1]), edits=st.lists(EDIT, min_size=1, max_size=4), of_label=st.booleans())
 def test_headers(version: int, edits: list[tuple[int, bytes]], of_label: bool, root: Path) -> None:

@@ -228,6 +228,7 @@ _SETTINGS = settings(
 )
 
 
+@pytest.mark.slow
 @settings(_SETTINGS, max_examples=400)
 @given(
     kind=st.sampled_from(["slices", "compressed", "frames"]),
