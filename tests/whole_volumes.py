@@ -1,6 +1,7 @@
-"""A stream's slabs put together to the logits of the whole volume, in 3D and 2D."""
+"""Slabs put together to the logits of whole volumes, in 2D and 3D; networks for it, and MONAI's logits."""
 
 import torch
+from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from medunet.inference.backend import TorchBackend
@@ -43,3 +44,36 @@ def stream_of(
 def logits_of(network: nn.Module, image: torch.Tensor, plan: Plan, batch: int = 4, **config) -> torch.Tensor:
     """Return the logits `(K, I, J, K)` of an image, as `stream_of`."""
     return whole_logits(stream_of(network, image, plan, batch, **config))
+
+
+def monais(network: nn.Module, image: torch.Tensor, plan: Plan, overlap: float = 0.5) -> torch.Tensor:
+    """Return MONAI's logits `(K, I, J, K)` of an image; of a 2D network for every slice."""
+    batch = image[None] if plan.dimensions == 3 else image.movedim(1 + plan.slice_axis, 0)
+    with torch.inference_mode():
+        logits = sliding_window_inference(
+            batch, plan.patch_size, 4, network, overlap, mode="gaussian", sigma_scale=0.125,
+            padding_mode="replicate",
+        )  # fmt: skip
+    assert isinstance(logits, torch.Tensor)
+    return logits[0] if plan.dimensions == 3 else logits.movedim(0, 1 + plan.slice_axis)
+
+
+def convolve(dimensions: int, num_channels: int = 1, num_classes: int = 2) -> nn.Module:
+    """Return a network that sees its surroundings, and the whole window by its norm."""
+    torch.manual_seed(0)
+    kind, norm = (nn.Conv3d, nn.InstanceNorm3d) if dimensions == 3 else (nn.Conv2d, nn.InstanceNorm2d)
+    return nn.Sequential(
+        kind(num_channels, 4, 3, padding=1), norm(4), nn.ReLU(), kind(4, num_classes, 5, padding=2)
+    ).eval()
+
+
+class Counting(nn.Module):
+    """Gives two logits for each voxel from its own values, and notes what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.shapes.append(tuple(image.shape))
+        return torch.cat([image.mean(1, keepdim=True), -image[:, :1]], 1)

@@ -1,15 +1,13 @@
-"""Whole volumes through a network, slab by slab: windows, slices, shifts, mirror images and constants."""
+"""Whole volumes through a network, slab by slab: windows, slices, constants, and numbers that are none."""
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.inferers.utils import sliding_window_inference
 from tiny_networks import plan_network
 from torch import nn
-from whole_volumes import CPU, as_2d, logits_of, stream_of, whole_logits
+from whole_volumes import CPU, Counting, as_2d, convolve, logits_of, monais, stream_of, whole_logits
 
 from medunet.base.errors import DataError
 from medunet.compute.workloads import to_channels_last
@@ -17,32 +15,6 @@ from medunet.inference.backend import TorchBackend
 from medunet.inference.stream import open_stream
 from medunet.records.config import InferenceConfig
 from medunet.records.plan import Plan
-
-
-def convolve(dimensions: int, num_channels: int = 1, num_classes: int = 2) -> nn.Module:
-    """Return a network that sees its surroundings, and the whole window by its norm."""
-    torch.manual_seed(0)
-    kind, norm = (nn.Conv3d, nn.InstanceNorm3d) if dimensions == 3 else (nn.Conv2d, nn.InstanceNorm2d)
-    return nn.Sequential(
-        kind(num_channels, 4, 3, padding=1), norm(4), nn.ReLU(), kind(4, num_classes, 5, padding=2)
-    ).eval()
-
-
-def monais(network: nn.Module, image: torch.Tensor, plan: Plan, overlap: float = 0.5) -> torch.Tensor:
-    """Return MONAI's logits `(K, I, J, K)` of an image; of a 2D network for every slice."""
-    batch = image[None] if plan.dimensions == 3 else image.movedim(1 + plan.slice_axis, 0)
-    with torch.inference_mode():
-        logits = sliding_window_inference(
-            batch, plan.patch_size, 4, network, overlap, mode="gaussian", sigma_scale=0.125,
-            padding_mode="replicate",
-        )  # fmt: skip
-    assert isinstance(logits, torch.Tensor)
-    return logits[0] if plan.dimensions == 3 else logits.movedim(0, 1 + plan.slice_axis)
-
-
-def monais_probabilities(network: nn.Module, image: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Return probabilities `(K, I, J, K)`, blended by MONAI, of labels that exclude each other."""
-    return monais(nn.Sequential(network, nn.Softmax(1)), image, plan)
 
 
 class Layouts(nn.Module):
@@ -70,18 +42,6 @@ def test_a_layout_changes_no_prediction(tiny_plan: Plan, size: tuple[int, int, i
     turned = whole_logits(open_stream(backend, image, tiny_plan, InferenceConfig()))
     assert network.seen == {True}
     torch.testing.assert_close(turned, plain, atol=1e-5, rtol=1e-5)
-
-
-class Counting(nn.Module):
-    """Gives two logits for each voxel from its own values, and notes what it was called with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[tuple[int, ...]] = []
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        self.shapes.append(tuple(image.shape))
-        return torch.cat([image.mean(1, keepdim=True), -image[:, :1]], 1)
 
 
 # ---- windows ----------------------------------------------------------------------------------------------------
@@ -192,108 +152,6 @@ def test_a_slice_alone_decides_its_logits(tiny_plan: Plan):
     moved = (first - second).abs().amax((0, 1, 3))
     assert moved[3] > 0
     assert moved[[0, 1, 2, 4, 5, 6]].max() == 0
-
-
-# ---- shifts -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(16, 16, 6), (21, 30, 11)])
-@pytest.mark.parametrize("dimensions", [3, 2])
-def test_probabilities_are_averaged_over_the_positions_below_the_strides(
-    tiny_plan: Plan, dimensions: int, shape
-):
-    """A network that pools by 2 treats even and odd places differently: the mean of both does not."""
-    plan = as_2d(tiny_plan) if dimensions == 2 else tiny_plan
-    plan = plan.model_copy(update={"strides": ((1,) * dimensions, (2,) * dimensions)})
-    pooled = nn.AvgPool3d(2) if dimensions == 3 else nn.AvgPool2d(2)
-    torch.manual_seed(0)
-    kind = nn.Conv3d if dimensions == 3 else nn.Conv2d
-    network = nn.Sequential(kind(1, 2, 1), pooled, nn.Upsample(scale_factor=2))
-    image = torch.randn(1, *shape)
-
-    pads = (1, 0, 1, 0, 1, 0) if dimensions == 3 else (0, 0, 1, 0, 1, 0)  # the last axis is the slices'
-    moved = F.pad(image[None], pads, mode="replicate")[0]
-    cut = monais_probabilities(network, moved, plan)[:, 1:, 1:, pads[0] :]
-    both = logits_of(network, image, plan, shifts=2).softmax(0)
-    plain = monais_probabilities(network, image, plan)
-    torch.testing.assert_close(both, (plain + cut) / 2, atol=1e-5, rtol=0)
-    assert not torch.allclose(both, plain, atol=1e-3)
-
-
-# ---- mirror images ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(16, 16, 8), (25, 19, 9), (13, 40, 8)])
-@pytest.mark.parametrize("dimensions", [3, 2])
-def test_probabilities_are_averaged_over_the_mirror_images_of_the_volume(
-    tiny_plan: Plan, dimensions: int, shape
-):
-    """Each mirror image has windows of its own, laid from its own first voxel, as if it were another volume."""
-    plan = tiny_plan if dimensions == 3 else as_2d(tiny_plan)
-    network = convolve(dimensions)
-    image = torch.randn(1, *shape)
-    found = logits_of(network, image, plan, mirror=["posterior_anterior", "left_right"]).softmax(0)
-    flips = ((), (1,), (2,), (1, 2))
-    each = [monais_probabilities(network, image.flip(axes), plan).flip(axes) for axes in flips]
-    torch.testing.assert_close(found, torch.stack(each).mean(0), atol=1e-5, rtol=0)
-    assert not torch.allclose(found, each[0], atol=1e-3)
-
-
-def test_each_region_has_probabilities_of_its_own_to_average(tiny_plan: Plan):
-    network = convolve(3)
-    image = torch.randn(1, 16, 16, 8)
-    found = logits_of(network, image, tiny_plan, mirror=["left_right"], regions=True).sigmoid()
-    each = [logits_of(network, image.flip(axes), tiny_plan).sigmoid().flip(axes) for axes in ((), (1,))]
-    torch.testing.assert_close(found, (each[0] + each[1]) / 2, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("regions", [False, True])
-def test_averaged_probabilities_of_0_and_1_have_finite_logits(tiny_plan: Plan, regions: bool):
-    class Sure(nn.Module):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return torch.cat([image, -image], 1) * 1e6
-
-    image = torch.randn(1, 20, 20, 12)
-    found = logits_of(Sure(), image, tiny_plan, shifts=2, regions=regions)
-    assert found.isfinite().all()
-    assert torch.equal(found[:1] > 0 if regions else found[:1] > found[1:], image > 0)
-
-
-def test_an_axis_that_is_named_twice_is_mirrored_once(tiny_plan: Plan):
-    image = torch.randn((1, 20, 18, 9), generator=torch.Generator().manual_seed(0))
-    once, twice = (
-        logits_of(convolve(3), image, tiny_plan, mirror=["left_right"] * count) for count in (1, 2)
-    )
-    assert torch.equal(once, twice)
-
-
-def test_mirror_images_are_shifted_from_their_own_first_voxel(tiny_plan: Plan):
-    network = convolve(3)
-    image = torch.randn(1, 25, 19, 9)
-    found = logits_of(network, image, tiny_plan, mirror=["inferior_superior"], shifts=3).softmax(0)
-    each = [
-        logits_of(network, image.flip(axes), tiny_plan, shifts=3).softmax(0).flip(axes) for axes in ((), (3,))
-    ]
-    torch.testing.assert_close(found, (each[0] + each[1]) / 2, atol=1e-5, rtol=0)
-
-
-def test_mirrored_across_the_slices_neighbours_change_places(tiny_plan: Plan):
-    plan = as_2d(tiny_plan, slice_axis=2, context_slices=3)
-    network = convolve(2, 6)
-    image = torch.randn(2, 16, 13, 7)
-    found = logits_of(network, image, plan, mirror=["inferior_superior"]).softmax(0)
-    flipped = logits_of(network, image.flip(3), plan).softmax(0).flip(3)
-    expected = (logits_of(network, image, plan).softmax(0) + flipped) / 2
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert not torch.allclose(found, flipped, atol=1e-3)
-
-
-def test_a_slice_alone_is_not_computed_twice_for_its_mirror_image(tiny_plan: Plan):
-    counting = Counting()
-    image = torch.randn(1, 16, 16, 4)
-    found = logits_of(counting, image, as_2d(tiny_plan, slice_axis=2), mirror=["inferior_superior"])
-    assert sum(batch for batch, *_ in counting.shapes) == 4
-    assert torch.equal(found, torch.cat([image, -image]))
 
 
 # ---- constant windows -------------------------------------------------------------------------------------------
