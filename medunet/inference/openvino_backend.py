@@ -27,7 +27,7 @@ NETWORK_FILES = ("network.xml", "network.bin")  # OpenVINO finds the second one 
 INT8_FOLDER = "int8"  # in a model folder: the quantised network
 _log = logging.getLogger(__name__)
 _WHERE = "--backend openvino"
-_CONVERSION = 2  # increment it when networks are converted otherwise, so that all are converted again
+CONVERSION = 2  # increment it when networks are converted otherwise, so that all are converted again
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: for what is not quantised
 _MOST_DIFFERENT = 1e-3  # of a converted network's logits from torch's, as a share of the largest
 
@@ -108,7 +108,7 @@ def load_converted(
     openvino = import_openvino()
     winograd = precision == "fp32" and read_processor().kind != "other"  # where it was measured
     key = {
-        "conversion": _CONVERSION,
+        "conversion": CONVERSION,
         "winograd": winograd,
         "network": content,
         "shape": list(shape),

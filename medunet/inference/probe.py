@@ -22,7 +22,7 @@ from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend
 from medunet.inference.memory import network_grid
 from medunet.inference.model import Model
-from medunet.inference.openvino_backend import ConversionError, has_bf16, import_openvino
+from medunet.inference.openvino_backend import CONVERSION, ConversionError, has_bf16, import_openvino
 from medunet.inference.windows import lay_windows
 from medunet.networks.builder import build_network
 from medunet.records.config import InferenceConfig, WeightsName
@@ -96,7 +96,7 @@ def choose_for_model(
         known, version = None, import_openvino().__version__
     network = network_key(card.plan, card.description)
     key = choice_key("inference", (precision, layout), network, card.plan.patch_size, 1)
-    key |= {"backend": asked, "openvino": version}
+    key |= {"backend": asked, "openvino": version, "conversion": CONVERSION}
     if (cached := find_choice(key)) is not None:
         return cached
     if known is not None and known.seconds * num_windows < _WORTH_S:

@@ -17,20 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-POINTS = (
-    0.0,
-    0.75,
-    -0.75,
-    1.5,
-    -1.5,
-)  # of interpolation; with 1 and 2 errors are one and a half times as large
+POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # of interpolation: with 1 and 2 errors are 1.5 times as large
 _TAPS, _TILE = 3, 4  # of the kernel; slices of the result that are computed together
 _SUMS = len(POINTS) + 1
 _WHOLE, _PART = 40, 24  # slices in one product, whose time grows with their square; of longer images parts
 _LEAST_CHANNELS = 10  # C * K / (C + K) for C channels to K: with fewer, the transforms take what is saved
-_MOST_WEIGHTS = (
-    4  # added weights relative to the numbers of image and result: where more, they cost memory alone
-)
+_MOST_WEIGHTS = 4  # that are added, relative to the numbers of image and result: more would cost memory alone
 _MOST_SHARE = 0.7  # of the multiplications, by which the last tile may reach beyond the image
 _ELEMENTWISE = {
     "Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum", "SquaredDifference", "Power", "Sqrt", "Abs",
@@ -78,15 +70,12 @@ def make_transforms() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray
 
 
 def _is_suited(node: Any) -> bool:
-    shape, weights = node.input_value(0).get_partial_shape(), node.input_value(1)
+    shape, weights = node.input_value(0).get_partial_shape(), node.input_value(1).get_node()
     if len(shape) != 5 or shape.is_dynamic or shape.to_shape()[0] != 1:
         return False
-    if (
-        weights.get_node().get_type_name() != "Constant"
-        or weights.get_element_type().get_type_name() != "f32"
-    ):
+    if weights.get_type_name() != "Constant":
         return False
-    outputs, inputs, *kernel = weights.get_shape()
+    outputs, inputs, *kernel = weights.get_output_shape(0)
     pads = [size // 2 for size in kernel]
     if kernel[0] != _TAPS or not all(size % 2 for size in kernel):
         return False
