@@ -49,7 +49,7 @@ _SLICES_OF_2D = 8  # that the stream of a 2D network holds
 _LONGEST = 200_000  # voxels of a preprocessed image along an axis: with more, the spacing is wrong
 _NAMED = 3  # parts in a message
 _TIDYING = 7  # bytes a voxel of a mask that postprocessing takes beside it
-_TRIMMED_BYTES = 250_000_000  # of reading, after which freed memory is worth returning
+_TRIMMED_BYTES = 50_000_000  # of reading, after which freed memory is worth returning
 
 
 @dataclass(frozen=True)

@@ -102,13 +102,19 @@ def resample_linearly(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
     The result is that of `torch.nn.functional.interpolate` (trilinear, align_corners=False) but for rounding; and
     where neighbouring voxels are equal, the result is exactly equal to them, so that constant parts stay constant.
-    It is computed in blocks of slices, so that little more than the image and the result is in memory.
+    It is computed in blocks of slices, so that little more than the image and the result is in memory. An image of
+    this size already is returned as it is where it is contiguous.
     """
+    num_channels, *before = image.shape
+    if tuple(before) == tuple(size):
+        return image.contiguous()
     # In the order of the memory, where rows along the first axes are copied whole.
-    strides, num_channels = image.stride(), len(image)
+    strides = image.stride()
     order = sorted(range(4), key=lambda axis: (-strides[axis], axis))
     image = image.permute(order)
-    sizes = [(num_channels, *size)[axis] for axis in order]
+    result = torch.empty((num_channels, *size))
+    ordered = result.permute(order)
+    sizes = ordered.shape
     slow = 1 if order[0] == 0 else 0  # the first axis of the volume
     changed = [axis for axis in range(4) if axis == slow or image.shape[axis] != sizes[axis]]
     changed.sort(key=lambda axis: sizes[axis] > image.shape[axis])  # axes that shrink first
@@ -116,7 +122,6 @@ def resample_linearly(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         Neighbours.at((np.arange(new, dtype=np.float64) + 0.5) * (old / new) - 0.5, old)
         for old, new in zip(image.shape, sizes, strict=True)
     ]
-    result = torch.empty(sizes)
     slices = neighbours[slow]
     for start in range(0, sizes[slow], _SLICES):
         stop = min(start + _SLICES, sizes[slow])
@@ -125,8 +130,8 @@ def resample_linearly(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         part = image.narrow(slow, first, last + 1 - first)
         for axis in changed:
             part = _interpolate(part, axis, neighbours[axis])
-        result.narrow(slow, start, stop - start).copy_(part)
-    return result.permute([order.index(axis) for axis in range(4)]).contiguous()
+        ordered.narrow(slow, start, stop - start).copy_(part)
+    return result
 
 
 @dataclass(frozen=True)

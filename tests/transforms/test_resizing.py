@@ -19,7 +19,7 @@ from medunet.transforms.chain import (
     restore_probabilities,
     run_chain,
 )
-from medunet.transforms.resampling import ResampleToPland
+from medunet.transforms.resampling import ResampleToPland, resample_linearly
 
 SHAPE, SPACING_MM = (60, 44, 17), (0.8, 1.3, 4.0)
 AFFINE = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1.0])  # L P S: the chain turns it
@@ -111,6 +111,19 @@ def test_slices_are_resized_as_by_monai(plan: Plan, axis: int, shape: tuple[int,
     found = ResampleToPland(["image"], plan)({"image": given})
     torch.testing.assert_close(found["image"].as_tensor(), expected.as_tensor(), atol=1e-4, rtol=0)
     torch.testing.assert_close(found["image"].affine, expected.affine)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 2, 1), (3, 1, 2, 0)])
+def test_an_image_is_copied_once_at_most(order: tuple[int, ...]):
+    values = torch.randn((2, 9, 7, 5), generator=torch.Generator().manual_seed(0))
+    image = values.permute(order).contiguous().permute(np.argsort(order).tolist())
+    same = resample_linearly(image, (9, 7, 5))
+    assert torch.equal(same, values) and same.is_contiguous()
+    assert (same.data_ptr() == image.data_ptr()) is image.is_contiguous()
+    larger = resample_linearly(image, (9, 14, 5))
+    assert larger.is_contiguous()
+    expected = torch.nn.functional.interpolate(values[None], (9, 14, 5), mode="trilinear")[0]
+    torch.testing.assert_close(larger, expected)
 
 
 def test_volumes_cut_to_their_signal_come_back_at_full_size(plan: Plan, tmp_path):
