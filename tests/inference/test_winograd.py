@@ -76,12 +76,9 @@ def test_the_transforms_are_a_convolution() -> None:
         ((3, 5, 3), (12, 8, 7)),
     ],
 )
-@pytest.mark.parametrize("bias", [True, False])
-def test_results_are_those_of_a_direct_convolution(
-    kernel: tuple[int, ...], shape: tuple[int, ...], bias: bool
-) -> None:
+def test_results_are_those_of_a_direct_convolution(kernel: tuple[int, ...], shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    middle = nn.Conv3d(16, 24, kernel, padding="same", bias=bias)
+    middle = nn.Conv3d(16, 24, kernel, padding="same", bias=kernel[2] == 3)
     network = nn.Sequential(nn.Conv3d(1, 16, 1), middle, nn.Conv3d(24, 2, 1))
     model, count = convert(network, (1, *shape))
     assert count == 1
