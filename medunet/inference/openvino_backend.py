@@ -21,15 +21,17 @@ from medunet.base.lock import wait_for
 from medunet.base.processor import num_threads, read_processor
 from medunet.compute.choice_cache import BackendName, cache_folder
 from medunet.compute.devices import Precision
+from medunet.inference.openvino_norms import use_own_norms
 from medunet.inference.winograd import use_winograd
 
 NETWORK_FILES = ("network.xml", "network.bin")  # OpenVINO finds the second one by the name of the first
 INT8_FOLDER = "int8"  # in a model folder: the quantised network
 _log = logging.getLogger(__name__)
 _WHERE = "--backend openvino"
-CONVERSION = 2  # increment it when networks are converted otherwise, so that all are converted again
+CONVERSION = 3  # increment it when networks are converted otherwise, so that all are converted again
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: for what is not quantised
 _MOST_DIFFERENT = 1e-3  # of a converted network's logits from torch's, as a share of the largest
+_MOST_WITH_OWN_NORMS = 1e-2  # the same in fp32 for a network that is to be computed in bf16
 
 
 class ConversionError(InputError):
@@ -107,9 +109,11 @@ def load_converted(
     """
     openvino = import_openvino()
     winograd = precision == "fp32" and read_processor().kind != "other"  # where it was measured
+    own_norms = precision == "bf16"
     key = {
         "conversion": CONVERSION,
         "winograd": winograd,
+        "own_norms": own_norms,
         "network": content,
         "shape": list(shape),
         "openvino": openvino.__version__,
@@ -122,7 +126,7 @@ def load_converted(
             if not _is_whole(path, key):
                 with wait_for(folder, "conversion"):
                     if not _is_whole(path, key):
-                        _convert_into(path, key, build(), shape, winograd)
+                        _convert_into(path, key, build(), shape)
             return OpenVinoBackend(path / NETWORK_FILES[0], precision)
         except ConversionError:
             raise
@@ -131,7 +135,7 @@ def load_converted(
     else:
         why = "there is no home folder"
     _log.info("The network converted for OpenVINO could not be cached: %s.", why)
-    return OpenVinoBackend(convert_network(build(), shape, winograd), precision)
+    return OpenVinoBackend(convert_network(build(), shape, winograd=winograd, own_norms=own_norms), precision)
 
 
 def load_quantised(folder: Path) -> tuple[OpenVinoBackend, str]:
@@ -164,10 +168,13 @@ def converted_folder() -> Path | None:
     return None if folder is None else folder.parent / "openvino"
 
 
-def convert_network(network: nn.Module, shape: Sequence[int], winograd: bool = False) -> Any:
+def convert_network(
+    network: nn.Module, shape: Sequence[int], *, winograd: bool = False, own_norms: bool = False
+) -> Any:
     """Return a network as a model of OpenVINO in fp32, for a batch of one input of `shape` `(C, *patch)`.
 
-    With `winograd`, convolutions become faster for OpenVINO and twice as large, see `use_winograd`.
+    With `winograd`, convolutions become faster for OpenVINO and twice as large, see `use_winograd`; with `own_norms`,
+    norms become faster and, in fp32, less exact, see `use_own_norms`.
 
     Raises:
         InputError: openvino is not installed.
@@ -182,6 +189,8 @@ def convert_network(network: nn.Module, shape: Sequence[int], winograd: bool = F
             program = torch.export.export(network, (torch.zeros((1, *shape)),))
             model = openvino.convert_model(program)
         model.reshape([1, *shape])
+        if own_norms:
+            use_own_norms(model)
         if winograd:
             use_winograd(model)
     except Exception as error:  # torch.export and OpenVINO raise errors of many kinds
@@ -201,17 +210,22 @@ def save_network(model: Any, folder: Path) -> None:
         raise OSError(0, _first_line(error)) from error
 
 
-def check_converted(backend: OpenVinoBackend, network: nn.Module, shape: Sequence[int]) -> None:
-    """Compare logits of a converted network with torch's, on noise.
+def check_converted(
+    backend: OpenVinoBackend,
+    network: nn.Module,
+    shape: Sequence[int],
+    most_different: float = _MOST_DIFFERENT,
+) -> None:
+    """Compare logits of a converted network in fp32 with torch's, on noise.
 
     Raises:
-        ConversionError: they differ by more than a thousandth of the largest.
+        ConversionError: they differ by more than `most_different`, as a share of the largest.
     """
     image = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network(image).float()
     difference = (backend.forward(image) - expected).abs().max().item()
-    if not difference <= _MOST_DIFFERENT * max(1.0, expected.abs().max().item()):  # also NaN
+    if not difference <= most_different * max(1.0, expected.abs().max().item()):  # also NaN
         raise ConversionError(
             f"OpenVINO computes other logits than torch: they differ by {difference:.2g}",
             where=_WHERE,
@@ -251,19 +265,18 @@ def import_openvino() -> Any:
     return openvino
 
 
-def _convert_into(
-    path: Path, key: dict[str, Any], network: nn.Module, shape: Sequence[int], winograd: bool
-) -> None:
+def _convert_into(path: Path, key: dict[str, Any], network: nn.Module, shape: Sequence[int]) -> None:
     """Convert a network into a folder of the cache, which is written whole or not at all."""
     for left in path.parent.glob(f".{path.name}.*"):  # by a killed process; none converts now
         shutil.rmtree(left, ignore_errors=True)
     _log.info("Converting the network for OpenVINO: once for each model, a few seconds.")
-    model = convert_network(network, shape, winograd)
+    model = convert_network(network, shape, winograd=key["winograd"], own_norms=key["own_norms"])
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         files = [temporary / name for name in NETWORK_FILES]
         save_network(model, temporary)
-        check_converted(OpenVinoBackend(files[0], "fp32"), network, shape)
+        most_different = _MOST_WITH_OWN_NORMS if key["own_norms"] else _MOST_DIFFERENT
+        check_converted(OpenVinoBackend(files[0], "fp32"), network, shape, most_different)
         for file in files:
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())

@@ -29,7 +29,7 @@ from medunet.transforms.patches import PreparedCase, sample_patch
 
 PACKAGES = ("openvino", "nncf")
 _NOTE = "int8.json"  # what the network was quantised from
-_QUANTISING = 1  # increment it when networks are quantised otherwise
+_QUANTISING = 2  # increment it when networks are quantised otherwise
 _WINDOWS_PER_CASE = 2  # one around foreground, one anywhere
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def quantise(model: Model, folder: Path, cases: Sequence[PreparedCase], seed: in
     plan, description = model.card.plan, model.card.description
     shape = (count_inputs(description, plan.context_slices), *plan.patch_size)
     assert isinstance(model.backend, TorchBackend)
-    converted = convert_network(model.backend.network, shape)
+    converted = convert_network(model.backend.network, shape, own_norms=True)
     _log.info("Quantising the network to int8 on %d windows of %d cases.", made_from["windows"], len(cases))
     quantised = _quantise(converted, list(sample_windows(cases, plan, seed)))
     with atomic_folder(out) as temporary:

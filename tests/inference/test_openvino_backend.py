@@ -67,7 +67,7 @@ def conversions(converted: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[i
     """The shapes that were converted for."""
     made: list[tuple[int, ...]] = []
 
-    def convert(network: nn.Module, shape: tuple[int, ...], winograd: bool) -> Any:
+    def convert(network: nn.Module, shape: tuple[int, ...], **_: bool) -> Any:
         made.append(shape)
         time.sleep(0.05)
         return converted

@@ -222,9 +222,9 @@ def test_it_is_used_in_fp32_where_it_was_measured(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked = []
 
-    def convert(network: nn.Module, shape: tuple[int, ...], winograd: bool) -> Any:
+    def convert(network: nn.Module, shape: tuple[int, ...], *, winograd: bool, own_norms: bool) -> Any:
         asked.append(winograd)
-        return convert_network(network, shape, winograd)
+        return convert_network(network, shape, winograd=winograd, own_norms=own_norms)
 
     monkeypatch.setattr(openvino_backend, "convert_network", convert)
     network = nn.Conv3d(1, 8, 3, padding=1)
