@@ -17,6 +17,7 @@ from medunet.base.errors import InputError
 
 _PREFIX_BYTES = 100  # of a file's name in the name of its temporary file
 _UNFINISHED = re.compile(r"(\..+\.)[a-z0-9_]{8}(\.\w+)+", re.DOTALL)  # as `tempfile` names them
+_FLAT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # on one line
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def dump_json(value: Any, *, indent: int = 2) -> str:
     """Return `value` as indented JSON; lists and objects that fit on one line are written on one line."""
 
     def render(item: Any, depth: int) -> str:
-        flat = json.dumps(item, ensure_ascii=False, allow_nan=False)
+        flat = _FLAT.encode(item)
         if not isinstance(item, dict | list) or len(flat) + depth * indent <= 100:
             return flat
         pad, close = " " * indent * (depth + 1), " " * indent * depth
