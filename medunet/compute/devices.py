@@ -1,6 +1,8 @@
 """Choice of the device, its precisions, threads and memory allocation."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -69,6 +71,21 @@ def may_have_bf16() -> bool:
 def use_cores() -> None:
     """Set torch's number of threads: OMP_NUM_THREADS if it is set, otherwise one for each usable core."""
     torch.set_num_threads(num_threads())
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone.
+
+    After each operation in several threads those of OpenMP wait in a loop for the next one, for some milliseconds in
+    which they take cores from other libraries' threads.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> bool:

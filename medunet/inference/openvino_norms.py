@@ -1,8 +1,8 @@
-"""Instance norms of a converted network as OpenVINO's own operation (MVN), for precision bf16.
+"""Instance norms of a converted network as OpenVINO's own operation (MVN), for bf16 and int8.
 
-OpenVINO converts PyTorch's instance norm into means, differences and products, each of which it rounds to bf16. Its
-own operation computes in float32 inside and takes a quarter of their time. In fp32 it is the less exact of the two,
-so that there the converted norms are kept.
+OpenVINO converts PyTorch's instance norm into means, differences and products, and rounds each of them. Its own
+operation computes in float32 inside and takes a quarter of their time. In fp32 it is the less exact of the two, so
+that there the converted norms are kept.
 """
 
 from typing import Any

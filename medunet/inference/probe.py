@@ -114,7 +114,7 @@ def count_windows(scans: Iterable[Path], card: ModelCard, config: InferenceConfi
             continue
         grid = lay_windows(shape, (0, 0, 0), plan, config.overlap)
         total += math.prod(map(len, grid))
-    return total * config.shifts * 2 ** len(config.mirror)
+    return total * config.shifts * 2 ** len(set(config.mirror))
 
 
 def _check_options(backend: str, precision: str, device: torch.device) -> None:
@@ -141,15 +141,21 @@ def _compare(
     asked = key["asked"][0]
     names: list[Precision] = [name for name in ("fp32", "bf16") if asked in ("auto", name)]
     watch = CoreWatch()
-    try:
-        times = {
-            name: _time_window(load(name), card, clock) for name in names if name == "fp32" or has_bf16()
-        }
-    except ConversionError as error:
-        if known is None:
-            raise
-        _log.warning("%s Prediction goes on in torch.", error)
-        times, known = {}, replace(known, backend_why=error.what)
+    times: dict[Precision, float] = {}
+    for name in names:
+        if name == "bf16" and not has_bf16():
+            continue
+        try:
+            times[name] = _time_window(load(name), card, clock)
+        except ConversionError as error:
+            if times:
+                _log.warning("%s It is not used in %s.", error, name)
+            elif known is None:
+                raise
+            else:
+                _log.warning("%s Prediction goes on in torch.", error)
+                known = replace(known, backend_why=error.what)
+                break
     taken = watch.other_load()
     busy = is_heavy_load(taken)
     choice = _fastest(known, times, _BUSY_GAIN if busy else _GAIN, source)

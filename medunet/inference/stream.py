@@ -6,15 +6,24 @@ and the number of classes, and not on the volume's length. K logit channels; b, 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, combinations, product
 
 import torch
 
 from medunet.base.errors import DataError
+from medunet.compute.devices import one_torch_thread
 from medunet.inference.backend import Backend
 from medunet.inference.blending import RunningSums
-from medunet.inference.windows import Window, lay_windows, make_offsets, reflect_windows, run_windows
+from medunet.inference.windows import (
+    Window,
+    WindowLogits,
+    lay_windows,
+    make_offsets,
+    reflect_windows,
+    run_windows,
+)
 from medunet.records.config import InferenceConfig
 from medunet.records.plan import Plan
 from medunet.transforms.augment import BODY_AXES
@@ -105,19 +114,27 @@ class WindowStream:
         """
         self.num_done = self.num_reused = 0
         sums = RunningSums(self._plan, self._grids, self.shape, self.axis, self._device)
-        for found in run_windows(
-            self._predict, self._image.numpy(), self._in_order(), self._plan, self._batch
-        ):
+        windows = run_windows(self._predict, self._image.numpy(), self._in_order(), self._plan, self._batch)
+        while (found := self._next(windows)) is not None:
             window = found.window
             if not sums.has_room(window):
                 yield from self._finish(sums, window.box[self.axis].start)
-            sums.add(window, found.logits)
+            with self._few_threads():
+                sums.add(window, found.logits)
             self.num_done += 1
             self.num_reused += found.is_reused
             if on_window:
                 on_window(self)
             del found  # so that a batch is freed before the next one is computed
         yield from self._finish(sums, self.shape[self.axis])
+
+    def _next(self, windows: Iterator[WindowLogits]) -> WindowLogits | None:
+        with self._few_threads():
+            return next(windows, None)
+
+    def _few_threads(self) -> AbstractContextManager[None]:
+        """Compute between windows in one thread where OpenVINO computes the windows with threads of its own."""
+        return one_torch_thread() if self._backend.name == "openvino" else nullcontext()
 
     def _finish(self, sums: RunningSums, stop: int) -> Iterator[Slab]:
         for start, logits in sums.finish(stop):

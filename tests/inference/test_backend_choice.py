@@ -151,6 +151,22 @@ def test_torch_goes_on_where_openvino_cannot(choose, computer: Computer, monkeyp
         choose("auto", "openvino", timed=True)
 
 
+def test_fp32_goes_on_where_openvino_fails_in_bf16(choose, computer: Computer, monkeypatch, caplog) -> None:
+    """As where oneDNN is limited to AVX2 on a processor with bf16."""
+    computer.openvino["bf16"] = 0.3
+    load_each = probe.Model.load
+
+    def load(*given: Any, **named: Any) -> Any:
+        if named["precision"] == "bf16":
+            raise ConversionError("OpenVINO cannot load the converted network (rare)")
+        return load_each(*given, **named)
+
+    monkeypatch.setattr(probe.Model, "load", load)
+    choice = choose()
+    assert (choice.backend, choice.precision, choice.seconds) == ("openvino", "fp32", pytest.approx(0.6))
+    assert "(rare) It is not used in bf16." in caplog.text
+
+
 def test_what_is_asked_for_is_not_compared(choose, computer: Computer) -> None:
     choice = choose("auto", "torch")
     assert (choice.backend, choice.backend_why, computer.loaded) == ("torch", "asked for", [])
@@ -206,7 +222,8 @@ def test_windows_are_counted_by_the_header(card: ModelCard, tmp_path: Path, dime
     broken.write_bytes(b"")
     each = {3: 4 * 4 * 2, 2: 48 * 4 * 4}[dimensions]  # slices are not resampled
     assert count_windows([path, broken], card, InferenceConfig()) == each
-    assert count_windows([path] * 3, card, InferenceConfig(mirror=("left_right",), shifts=2)) == 12 * each
+    twice = InferenceConfig(mirror=("left_right", "left_right"), shifts=2)  # an axis is mirrored once
+    assert count_windows([path] * 3, card, twice) == 12 * each
 
 
 @pytest.mark.parametrize("sform", [np.nan, np.inf, 1e30])
