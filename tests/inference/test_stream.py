@@ -1,5 +1,7 @@
 """Whole volumes through a network, slab by slab: windows, slices, constants, and numbers that are none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from whole_volumes import CPU, Counting, as_2d, convolve, logits_of, monais, str
 
 from medunet.base.errors import DataError
 from medunet.compute.workloads import to_channels_last
+from medunet.inference import stream
 from medunet.inference.backend import TorchBackend
 from medunet.inference.stream import open_stream
 from medunet.records.config import InferenceConfig
@@ -103,6 +106,35 @@ def test_slabs_come_along_the_longest_axis_as_soon_as_they_are_finished(tiny_pla
     assert len(counting.shapes) == 5  # four windows beside one another, and the first of the next four
     assert stream.num_windows == 9 * 4
     assert sum(slab.logits.shape[1] for slab in slabs) == 36
+
+
+@pytest.mark.parametrize(("name", "between"), [("openvino", 1), ("torch", 3)])
+def test_torch_leaves_the_cores_to_openvino_between_windows(
+    tiny_plan: Plan, monkeypatch: pytest.MonkeyPatch, name, between
+):
+    """The slabs themselves are restored with all threads, also after an error."""
+    seen: list[int] = []
+    add = stream.RunningSums.add
+
+    def count_threads(self, *given):
+        seen.append(torch.get_num_threads())
+        add(self, *given)
+
+    monkeypatch.setattr(stream.RunningSums, "add", count_threads)
+    image = torch.zeros((2, 40, 30, 20))
+    backend = replace(TorchBackend(nn.Conv3d(2, 2, 1), CPU, "fp32"), name=name)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for _ in open_stream(backend, image, tiny_plan, InferenceConfig()).slabs():
+            assert torch.get_num_threads() == 3
+        assert set(seen) == {between}
+        broken = replace(backend, network=nn.Conv3d(5, 2, 1))
+        with pytest.raises(RuntimeError):
+            list(open_stream(broken, image, tiny_plan, InferenceConfig()).slabs())
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_stream_can_be_drawn_twice(tiny_plan: Plan):
