@@ -38,10 +38,13 @@ def use_own_norms(model: Any) -> int:
 def _find_norm(node: Any) -> tuple[Any, Any, float] | None:
     """Return the image `(1, C, ...)`, weight `(C,)` and epsilon of a norm that ends in a product; None for others.
 
-    It is (image - mean) * reshape(weight / sqrt(mean((image - mean)²) + epsilon)); the bias is added after it.
+    It is (image + -1 * mean) * reshape(weight / sqrt(mean((image - mean)²) + epsilon)); the bias is added after it.
     """
     difference, scale = _inputs(node, "Multiply")
-    image, _ = _inputs(difference, "Add")
+    image, shift = _inputs(difference, "Add")
+    centre, minus = _inputs(shift, "Multiply")
+    total_mean, _ = _inputs(centre, "Reshape")
+    centred, _ = _inputs(total_mean, "ReduceMean")
     quotient, _ = _inputs(scale, "Reshape")
     weight, root = _inputs(quotient, "Divide")
     (total,) = _inputs(root, "Sqrt", 1)
@@ -50,14 +53,18 @@ def _find_norm(node: Any) -> tuple[Any, Any, float] | None:
     first, second = _inputs(square, "Multiply")
     subtracted, mean = _inputs(first, "Subtract")
     averaged, _ = _inputs(mean, "ReduceMean")
-    if averaged is None or first != second or not image == subtracted == averaged:
+    if None in (averaged, centred) or first != second or not image == subtracted == averaged == centred:
         return None
     shape = list(image.get_shape())
-    numbers = [_number(output) for output in (weight, epsilon, axes)]
+    numbers = [_number(output) for output in (weight, epsilon, axes, minus)]
     if any(each is None for each in numbers) or shape[0] != 1 or len(shape) < 3:
         return None
-    factors, offset, along = numbers
-    if sorted(along.tolist()) != [0, *range(2, len(shape))] or factors.size not in (1, shape[1]):
+    factors, offset, along, sign = numbers
+    if (
+        (sign != -1).any()
+        or sorted(along.tolist()) != [0, *range(2, len(shape))]
+        or factors.size not in (1, shape[1])
+    ):
         return None
     while image.get_node().get_type_name() == "Reshape":  # into the same shape
         before = image.get_node().input_value(0)

@@ -10,6 +10,7 @@ from torch import nn
 
 from medunet.inference import openvino_backend
 from medunet.inference.openvino_backend import OpenVinoBackend, convert_network, has_bf16, load_converted
+from medunet.inference.openvino_norms import use_own_norms
 from medunet.networks.builder import build_network
 from medunet.records.plan import count_inputs
 
@@ -65,19 +66,24 @@ def test_weight_bias_and_epsilon_are_kept(affine: bool, epsilon: float) -> None:
     assert torch.allclose(OpenVinoBackend(model, "fp32").forward(image), expected, atol=1e-4)
 
 
-def test_what_only_looks_like_a_norm_is_left() -> None:
-    class Alike(nn.Module):
-        """The spread around zero instead of that around the mean."""
+@pytest.mark.parametrize("kind", ["nothing", "twice the mean", "another image's mean", "another spread"])
+def test_what_only_looks_like_a_norm_is_left(kind: str) -> None:
+    from openvino import opset13 as ops
 
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            axes = (0, 2, 3)
-            mean = image.mean(axes, keepdim=True)
-            return (image - mean) * ((image * image).mean(axes, keepdim=True) + 1e-5).rsqrt()
-
-    network, image = Alike(), 3 + torch.randn((1, 2, 8, 8))
-    model = convert_network(network, (2, 8, 8), own_norms=True)
-    assert "MVN" not in kinds(model)
-    assert torch.allclose(OpenVinoBackend(model, "fp32").forward(image), network(image), atol=1e-5)
+    network = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.InstanceNorm2d(2, affine=True)).eval()
+    model = convert_network(network, (2, 8, 8))
+    nodes = {name: [] for name in kinds(model)}
+    for node in model.get_ordered_ops():
+        nodes[node.get_type_name()].append(node)
+    if kind == "twice the mean":
+        (minus,) = [node for node in nodes["Multiply"] if node.input_value(1).get_node() in nodes["Constant"]]
+        minus.input(1).replace_source_output(ops.constant(torch.full((1, 1, 1, 1), -2.0).numpy()).output(0))
+    elif kind == "another image's mean":
+        nodes["ReduceMean"][0].input(0).replace_source_output(nodes["Convolution"][0].output(0))
+    elif kind == "another spread":
+        (square,) = [node for node in nodes["Multiply"] if node.input_value(0) == node.input_value(1)]
+        square.input(1).replace_source_output(nodes["Convolution"][0].output(0))
+    assert use_own_norms(model) == (kind == "nothing")
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("fp32", False), ("bf16", True)])
