@@ -4,6 +4,7 @@ import errno
 import shutil
 import subprocess
 import sys
+from itertools import chain
 
 import pytest
 from conftest import TINY
@@ -52,11 +53,12 @@ def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: R
     assert code == 0
     assert "Benchmarking precision and memory layout for a prediction" in text
     assert "Prediction: " in text
+    ours = {"precision": "bf16", "channels_last": "on", "backend": "torch"}  # OpenVINO has no layouts
     code, text = call(
-        "devices", model, "--set", "inference.precision=bf16", "--set", "inference.channels_last=on"
+        "devices", model, *chain(*(("--set", f"inference.{key}={value}") for key, value in ours.items()))
     )
     assert code == 0
-    assert "Set by you: inference.precision=bf16" in text
+    assert all(f"inference.{key}={value}" in text.split("Set by you: ")[1] for key, value in ours.items())
     assert "Prediction: bf16 in channels-last" in text
     scan = finished_run.data_root / "imagesTr/case_00.nii.gz"
     assert call("predict", model, scan, "--out", tmp_path / "out")[0] == 0
@@ -66,8 +68,7 @@ def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: R
     assert "Training fold 0: fp32" in text
     assert "asked for" in text  # the configuration comes before what is set for the computer
     assert len(list((tmp_path / "medunet/compute").glob("*.json"))) > 1
-    back = ("--set", "inference.precision=auto", "--set", "inference.channels_last=auto")
-    code, text = call("devices", *back)
+    code, text = call("devices", *chain(*(("--set", f"inference.{key}=auto") for key in ours)))
     assert code == 0
     assert "Set by you" not in text
     assert "set by you" in text  # why the choice that is kept was made
