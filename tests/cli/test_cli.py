@@ -59,7 +59,7 @@ def test_devices_shows_and_sets_how_this_computer_computes(call, finished_run: R
     )
     assert code == 0
     assert all(f"Set by you: inference.{key}={value}" in text for key, value in ours.items())
-    assert "Prediction: bf16 in channels-last" in text
+    assert "Prediction: bf16 in torch, channels-last" in text
     scan = finished_run.data_root / "imagesTr/case_00.nii.gz"
     assert call("predict", model, scan, "--out", tmp_path / "out")[0] == 0
     assert read_json(tmp_path / "out/index.json")["cases"]["case_00"]["precision"] == "bf16"
