@@ -121,9 +121,8 @@ class Benchmark:
             calls[variant] = workload.prepare(variant)
             if variant not in known:
                 known[variant] = self._measure(calls[variant])
-                if (
-                    self.last_compared is None
-                ):  # the first call compiles kernels, and may take 20 times as long
+                if self.last_compared is None:
+                    # The first call compiles kernels, and may take 20 times as long.
                     known[variant] = min(known[variant], self._measure(calls[variant]))
             self._drop_slow(workload, _FIRST_MAX_SLOWDOWN)  # the first measurement includes the warm-up
         self.last_compared = workload

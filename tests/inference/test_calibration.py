@@ -102,6 +102,7 @@ def test_a_quantised_network_is_near_and_made_once(tmp_path: Path):
     assert all(np.array_equal(one, other) for one, other in zip(windows, again, strict=True))
 
     sha256 = quantise(model, folder, cases, 0)
+    assert 'type="MVN"' in (folder / "int8" / "network.xml").read_text()  # OpenVINO's own norms
     file = folder / "int8" / "network.bin"
     written = file.stat().st_mtime_ns
     assert quantise(model, folder, cases, 0) == sha256
