@@ -49,7 +49,7 @@ def run_calibrate(run: Run, fold: int | str) -> dict[str, str]:
 def _calibrate(run: Run, fold: int | str) -> dict[str, str]:
     from medunet.compute.devices import choose_device
     from medunet.inference.calibration import Way, compare, measure
-    from medunet.inference.model import read_card
+    from medunet.inference.model_folder import read_card
     from medunet.inference.openvino_backend import ConversionError
 
     manifest, folder = run.read_manifest(), run.folder.model(fold)

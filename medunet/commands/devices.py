@@ -76,7 +76,7 @@ def show_run(run: Run, device_name: str) -> None:
     OpenVINO is compared where a model of the run is trained.
     """
     from medunet.compute.devices import choose_device
-    from medunet.inference.model import read_card
+    from medunet.inference.model_folder import read_card
     from medunet.inference.probe import choose_for_model, choose_prediction
 
     device = choose_device(device_name)
@@ -100,7 +100,7 @@ def show_run(run: Run, device_name: str) -> None:
 def show_model(folder: Path, device_name: str) -> None:
     """Show how this computer predicts with a model; benchmark it if not yet known."""
     from medunet.compute.devices import choose_device
-    from medunet.inference.model import read_card
+    from medunet.inference.model_folder import read_card
     from medunet.inference.probe import choose_for_model
 
     card, device = read_card(folder), choose_device(device_name)

@@ -90,7 +90,7 @@ def _predict_cases(
     """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases."""
     require_one_process()
     from medunet.compute.devices import choose_device
-    from medunet.inference.model import read_card
+    from medunet.inference.model_folder import read_card
     from medunet.inference.predict import predict_scans
 
     manifest = run.read_manifest()
@@ -144,7 +144,7 @@ def predict_images(
     """
     from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
-    from medunet.inference.model import read_card
+    from medunet.inference.model_folder import read_card
     from medunet.inference.predict import predict_scans
 
     card = read_card(folder)

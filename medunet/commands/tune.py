@@ -36,7 +36,7 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
 
 def _search(run: Run, storage_url: str | None) -> Any:
     from medunet.compute.devices import choose_device
-    from medunet.inference.model import read_card
+    from medunet.inference.model_folder import read_card
     from medunet.training.train import train_fold
     from medunet.training.tuning import search
     from medunet.training.tuning_space import check_space

@@ -26,8 +26,16 @@ class Backend(Protocol):
     def device(self) -> torch.device:
         """Where it wants images and returns logits."""
 
+    @property
+    def num_members(self) -> int:
+        """The number of networks; of several, `forward` returns the mean of their probabilities."""
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return float32 logits `(B, K, *output)` for float32 images `(B, C, *patch)`, both on `device`."""
+        """Return float32 logits `(B, K, *output)` for float32 images `(B, C, *patch)`, both on `device`.
+
+        K is the number of the network's outputs. Several networks return probabilities instead, and if they were
+        asked for apart, those of each network after the mean: `(1 + N) * K` channels.
+        """
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class TorchBackend:
     precision: Precision
     channels_last: bool = False
     name: BackendName = "torch"
+    num_members: int = 1
 
     @torch.inference_mode()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -47,3 +56,9 @@ class TorchBackend:
             images = to_channels_last(images, images.ndim - 2)
         with autocast(self.device, self.precision):
             return self.network(images).float()
+
+
+def window_probabilities(logits: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """Return the probabilities of logits `(B, K, *size)`; NaN where a logit is infinite."""
+    probabilities = logits.sigmoid() if regions else logits.softmax(1)
+    return probabilities.add_(logits, alpha=0)

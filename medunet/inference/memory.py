@@ -115,6 +115,9 @@ class CaseMemory:
     description: Description
     backend: Backend
     budget: MemoryBudget
+    apart: bool = (
+        False  # whether the logits of each of several networks are added up beside those of the mean
+    )
 
     @cached_property
     def ways(self) -> list[Way]:

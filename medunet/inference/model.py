@@ -10,54 +10,38 @@ import numpy as np
 import torch
 from monai.transforms.compose import Compose
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
-from medunet.base.errors import DataError, InputError, is_out_of_memory
-from medunet.base.files import hash_file, hash_value
+from medunet.base.errors import DataError
 from medunet.compute.choice_cache import BackendName
 from medunet.compute.devices import Precision
-from medunet.compute.workloads import to_channels_last
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Header, Volume
 from medunet.imaging.volumes import read_header
-from medunet.inference.backend import Backend, TorchBackend
+from medunet.inference.backend import Backend
 from medunet.inference.memory import CaseMemory, Way, network_grid
 from medunet.inference.memory_budget import MemoryBudget
-from medunet.inference.openvino_backend import load_converted, load_quantised
+from medunet.inference.model_folder import Member, find_members, load_backend
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
+from medunet.inference.scan_blocks import Source
 from medunet.inference.stream import WindowStream, open_stream
-from medunet.networks.builder import build_network, to_probabilities
+from medunet.networks.builder import to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.manifest import Accepted
-from medunet.records.model_card import WEIGHTS_FILES, ModelCard
-from medunet.records.plan import count_inputs
+from medunet.records.model_card import ModelCard
 from medunet.transforms.chain import preprocess_chain, restore_probabilities
 
 OnWindow = Callable[[WindowStream], None]
 
 
-def read_card(folder: Path) -> ModelCard:
-    """Read the model card of a model folder.
-
-    Raises:
-        InputError: the folder has no model card, or it cannot be read.
-    """
-    if not (folder / "model.json").is_file():
-        raise InputError(
-            "holds no model.json",
-            where=str(folder),
-            hint="Give a trained run's folds/<k>/model folder, or train first.",
-        )
-    return ModelCard.read(folder / "model.json")
-
-
 @dataclass(frozen=True)
 class Model:
-    """A trained network that is ready to compute, with its model card and preprocessing."""
+    """A trained network that is ready to compute, with its model card and preprocessing.
+
+    With `others`, networks of the same plan, whose probabilities are averaged window by window. If `apart` is set,
+    the stream holds the logits of each network after those of the mean.
+    """
 
     card: ModelCard
     backend: Backend
@@ -65,21 +49,28 @@ class Model:
     weights: WeightsName = "best"
     quantised_sha256: str = ""  # of an int8 network
     budget: MemoryBudget = field(default_factory=MemoryBudget)
+    others: tuple[Member, ...] = ()
+    apart: bool = False
 
     @cached_property
     def memory(self) -> CaseMemory:
         """The memory that predicting a scan takes."""
-        return CaseMemory(self.card.plan, self.card.description, self.backend, self.budget)
+        return CaseMemory(self.card.plan, self.card.description, self.backend, self.budget, self.apart)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All networks."""
+        return (Member(self.card, self.weights, self.quantised_sha256), *self.others)
 
     @property
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights in use."""
+        """SHA-256 of the weights in use, of the first network."""
         return self.card.sha256_of(self.weights)
 
     @classmethod
     def load(
         cls,
-        folder: Path,
+        folder: Path | Sequence[Path],
         *,
         device: torch.device,
         precision: Precision,
@@ -87,59 +78,32 @@ class Model:
         weights: WeightsName | None = None,
         backend: BackendName = "torch",
         ram_gb: float | None = None,
+        apart: bool = False,
     ) -> "Model":
-        """Load a model folder; no code from it is executed.
+        """Load a model folder, or several of the same plan and targets; no code from them is executed.
 
         Args:
             weights: the best by validation, or the final ones; None: as configured in training (`inference.weights`),
                 for models before 0.5 the best.
             backend: openvino is for the CPU; precision int8 is for it alone.
             ram_gb: the most memory of this process; None: what is free.
+            apart: keep the results of each of several networks, for maps of their agreement.
 
         Raises:
             InputError: files are missing or changed, the weights do not fit the plan, or they do not fit the device;
                 openvino is not installed, or cannot compute the network (`ConversionError`).
         """
-        card = read_card(folder)
-        chosen = weights or card.inference.weights or "best"
-        path = folder / WEIGHTS_FILES[chosen]
-        if chosen == "final" and not card.final_weights_sha256:
-            raise InputError(
-                "the model has no final weights: it was trained with medunet 0.4 or earlier",
-                where=str(folder),
-                hint="Predict with --weights best, or export both again with `medunet train RUN`.",
-            )
-        if not path.is_file() or hash_file(path) != card.sha256_of(chosen):
-            what = "is not the file that model.json was written with" if path.is_file() else "is missing"
-            raise InputError(
-                f"{path.name} {what}",
-                where=str(folder),
-                hint="Copy the model folder again, or export the model again with `medunet train`.",
-            )
-        chain, budget = preprocess_chain(card.plan, with_label=False), MemoryBudget(ram_gb)
-        if backend == "openvino" and precision == "int8":
-            quantised, sha256 = load_quantised(folder)
-            return cls(card, quantised, chain, chosen, sha256, budget)
-        if backend == "openvino":
-            content = {"weights": card.sha256_of(chosen), "plan": hash_value(card.plan.hash_input)}
-            shape = (count_inputs(card.description, card.plan.context_slices), *card.plan.patch_size)
-            converted = load_converted(lambda: _load_network(card, path).eval(), content, shape, precision)
-            return cls(card, converted, chain, chosen, budget=budget)
-        network = _load_network(card, path)
-        try:
-            network.to(device).eval()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                "the model's weights do not fit into the free memory",
-                where=str(device),
-                hint="Free memory there, or use --device cpu.",
-            ) from error
-        if channels_last:
-            network = to_channels_last(network, card.plan.dimensions)
-        torch_backend = TorchBackend(network, device, precision, channels_last)
-        return cls(card, torch_backend, chain, chosen, budget=budget)
+        folders = [folder] if isinstance(folder, Path) else list(folder)
+        apart = apart and len(folders) > 1
+        members = find_members(folders, weights)
+        loaded, members = load_backend(
+            *(folders, members, device, precision, channels_last, backend), apart=apart
+        )
+        first, *others = members
+        chain, budget = preprocess_chain(first.card.plan, with_label=False), MemoryBudget(ram_gb)
+        return cls(
+            *(first.card, loaded, chain, first.weights, first.quantised_sha256, budget, tuple(others), apart)
+        )
 
     def check(
         self, case: str, image_paths: list[Path], *, accepted: Sequence[Accepted] = (), resample: bool = False
@@ -218,7 +182,7 @@ class Model:
             accumulate_on=self.backend.device if way.sums_on_card else torch.device("cpu"),
         )
         if placement is not None:
-            return restore_labels(stream.slabs(on_window), stream.axis, placement, description)
+            return restore_labels([Source(stream.slabs(on_window), stream.axis, placement)], description)
         slabs = [slab.logits.to("cpu", copy=True) for slab in stream.slabs(on_window)]  # they are overwritten
         logits = torch.cat(slabs, 1).movedim(1, 1 + stream.axis)
         probabilities = to_probabilities(logits, description, channel_axis=0)
@@ -258,17 +222,3 @@ class Model:
         channels = self.card.description.channels
         prepared = prepare_scan(self.chain, [Path("array")], lambda: volume_of(volume, affine, len(channels)))
         return self.finish(self.compute(prepared, config), prepared.header, config)
-
-
-def _load_network(card: ModelCard, path: Path) -> nn.Module:
-    """Return the network of a model card with the weights of a file.
-
-    Raises:
-        InputError: they do not fit.
-    """
-    network = build_network(card.plan, card.description)
-    try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"the weights do not fit the plan ({error})", where=str(path.parent)) from error
-    return network

@@ -47,14 +47,18 @@ class OpenVinoBackend:
     name: BackendName = "openvino"
     device = torch.device("cpu")
 
-    def __init__(self, model: Any, precision: Precision) -> None:
+    def __init__(self, model: Any, precision: Precision, num_members: int = 1) -> None:
         """Compile a converted network: the path of its .xml file, or a model of OpenVINO, for a batch of one.
+
+        Args:
+            num_members: of the networks that a model from `join_converted` holds.
 
         Raises:
             InputError: openvino is not installed, or it has no such precision on this processor.
             ConversionError: OpenVINO cannot load the network.
         """
         self.precision: Precision = precision
+        self.num_members = num_members
         openvino = import_openvino()
         if precision not in _HINTS or (precision == "bf16" and not has_bf16()):
             raise InputError(
@@ -72,7 +76,7 @@ class OpenVinoBackend:
             compiled = openvino.Core().compile_model(model, "CPU", options)
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
-            raise _cannot("load the converted network", error) from error
+            raise cannot("load the converted network", error) from error
         self._lock = threading.Lock()  # the request holds the tensors of one window
         self._tensor = openvino.Tensor
         self._output = tuple(compiled.output(0).shape)[1:]
@@ -90,13 +94,15 @@ class OpenVinoBackend:
         return logits
 
 
-def load_converted(
+def find_converted(
     build: Callable[[], nn.Module],
     content: dict[str, Any],
     shape: Sequence[int],
     precision: Precision,
-) -> OpenVinoBackend:
-    """Return a network in OpenVINO, which is converted unless the cache holds it.
+) -> Any:
+    """Return a network for `OpenVinoBackend`: the path of its .xml file in the cache, or a model of OpenVINO.
+
+    It is converted unless the cache holds it.
 
     Args:
         build: makes the network, in evaluation mode on the CPU; called only for a conversion.
@@ -127,7 +133,7 @@ def load_converted(
                 with wait_for(folder, "conversion"):
                     if not _is_whole(path, key):
                         _convert_into(path, key, build(), shape)
-            return OpenVinoBackend(path / NETWORK_FILES[0], precision)
+            return path / NETWORK_FILES[0]
         except ConversionError:
             raise
         except (InputError, OSError) as error:
@@ -135,15 +141,14 @@ def load_converted(
     else:
         why = "there is no home folder"
     _log.info("The network converted for OpenVINO could not be cached: %s.", why)
-    return OpenVinoBackend(convert_network(build(), shape, winograd=winograd, own_norms=own_norms), precision)
+    return convert_network(build(), shape, winograd=winograd, own_norms=own_norms)
 
 
-def load_quantised(folder: Path) -> tuple[OpenVinoBackend, str]:
-    """Return the quantised network of a model folder, and the SHA-256 of its files.
+def find_quantised(folder: Path) -> tuple[Path, str]:
+    """Return the .xml file of a model folder's quantised network, and the SHA-256 of its files.
 
     Raises:
-        InputError: the model has none, or openvino is not installed.
-        ConversionError: OpenVINO cannot load it.
+        InputError: the model has none.
     """
     files = [folder / INT8_FOLDER / name for name in NETWORK_FILES]
     if not all(file.is_file() for file in files):
@@ -152,14 +157,7 @@ def load_quantised(folder: Path) -> tuple[OpenVinoBackend, str]:
             where=str(folder),
             hint="Make it with `medunet calibrate RUN`, or use another --precision.",
         )
-    try:
-        return OpenVinoBackend(files[0], "int8"), hash_value([hash_file(file) for file in files])
-    except ConversionError as error:
-        raise ConversionError(
-            "OpenVINO cannot load the int8 network: its files are damaged, or of another version",
-            where=str(files[0].parent),
-            hint="Remove the folder and run `medunet calibrate RUN` again, or use another --precision.",
-        ) from error
+    return files[0], hash_value([hash_file(file) for file in files])
 
 
 def converted_folder() -> Path | None:
@@ -194,7 +192,7 @@ def convert_network(
         if winograd:
             use_winograd(model)
     except Exception as error:  # torch.export and OpenVINO raise errors of many kinds
-        raise _cannot("compute this network", error) from error
+        raise cannot("compute this network", error) from error
     return model
 
 
@@ -304,7 +302,8 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {name: hash_file(folder / name) for name in NETWORK_FILES}
 
 
-def _cannot(what: str, error: Exception) -> ConversionError:
+def cannot(what: str, error: Exception) -> ConversionError:
+    """Return the error that OpenVINO cannot do `what`, by the error that it raised."""
     return ConversionError(
         f"OpenVINO cannot {what} ({_first_line(error)})", where=_WHERE, hint="Use --backend torch."
     )

@@ -14,7 +14,7 @@ import torch
 
 from medunet.base.errors import DataError
 from medunet.compute.devices import one_torch_thread
-from medunet.inference.backend import Backend
+from medunet.inference.backend import Backend, window_probabilities
 from medunet.inference.blending import RunningSums
 from medunet.inference.windows import (
     Window,
@@ -53,6 +53,7 @@ def open_stream(
     regions: bool = False,
     batch: int = _BATCH,
     accumulate_on: torch.device | None = None,
+    axis: int | None = None,
 ) -> "WindowStream":
     """Return the stream of a preprocessed float32 image `(C, I, J, K)` on the CPU.
 
@@ -65,19 +66,21 @@ def open_stream(
             combinations of which the volume is mirrored, with windows laid in each mirror image from its own first
             voxel (the network must have been trained with the same mirroring); `shifts`: all windows are laid that
             many times, at offsets below the network's stride (see `make_offsets`), which reduces the dependence on
-            the pooling grid. Over all of these each window's probabilities are averaged; slabs hold the logits of the
-            mean.
+            the pooling grid. Over all of these, and over the networks of a backend, each window's probabilities are
+            averaged; slabs hold the logits of the mean.
         regions: whether each channel has a probability of its own (sigmoid), or they exclude each other (softmax).
         batch: windows that are computed together.
         accumulate_on: where logits are added up; None: on the backend's device.
+        axis: along which slabs come; None: see `choose_axis`, as always for a 2D network.
     """
-    return WindowStream(backend, image, plan, config, regions, batch, accumulate_on or backend.device)
+    device = accumulate_on or backend.device
+    return WindowStream(backend, image, plan, config, regions, batch, device, axis)
 
 
 class WindowStream:
     """The windows of a volume, and the slabs that they finish; made by `open_stream`.
 
-    `axis` is the axis of the volume along which slabs come: the longest one, or `plan.slice_axis` in 2D.
+    `axis` is the axis of the volume along which slabs come, see `choose_axis`.
     `num_windows` is the number of all windows; `num_done` and `num_reused` count those that are added up so far, and
     those among them that were not computed because an earlier one holds the same constant values.
     """
@@ -91,11 +94,12 @@ class WindowStream:
         regions: bool,
         batch: int,
         accumulate_on: torch.device,
+        axis: int | None,
     ) -> None:
         self._backend, self._image, self._plan = backend, image, plan
         self._regions, self._batch, self._device = regions, batch, accumulate_on
         self.shape = tuple(image.shape[1:])
-        self.axis = plan.slice_axis if plan.dimensions == 2 else self.shape.index(max(self.shape))
+        self.axis = choose_axis(plan, self.shape) if axis is None else axis
         layouts = list(product(make_offsets(plan, config.shifts), _choose_flips(plan, config.mirror)))
         self._flips = [axes for _, axes in layouts]
         self._grids = [
@@ -167,18 +171,22 @@ class WindowStream:
 
     @property
     def _averages(self) -> bool:
-        return len(self._grids) > 1
+        return len(self._grids) > 1 or self._backend.num_members > 1
 
     @torch.inference_mode()
     def _predict(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, or probabilities to be averaged, of a batch of images on the CPU."""
         if self._backend.device.type == "cuda":
             images = images.pin_memory()
-        logits = self._backend.forward(images.to(self._backend.device, non_blocking=True))
-        if not self._averages:
-            return logits
-        probabilities = logits.sigmoid() if self._regions else logits.softmax(1)
-        return probabilities.add_(logits, alpha=0)  # NaN where a logit is infinite
+        output = self._backend.forward(images.to(self._backend.device, non_blocking=True))
+        if self._backend.num_members > 1 or not self._averages:
+            return output
+        return window_probabilities(output, regions=self._regions)
+
+
+def choose_axis(plan: Plan, shape: Sequence[int]) -> int:
+    """Return the axis along which a volume is streamed: the longest one, or `plan.slice_axis` in 2D."""
+    return plan.slice_axis if plan.dimensions == 2 else max(range(3), key=lambda axis: shape[axis])
 
 
 def _to_logits(probabilities: torch.Tensor, regions: bool) -> None:

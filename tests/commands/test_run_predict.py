@@ -7,7 +7,7 @@ import pytest
 from medunet.base.files import read_json
 from medunet.compute import choice_cache
 from medunet.compute.choice_cache import Choice
-from medunet.inference import model, probe
+from medunet.inference import model_folder, probe
 from medunet.inference.openvino_backend import ConversionError
 from medunet.runs.run import Run
 
@@ -25,7 +25,7 @@ def test_torch_predicts_where_openvino_cannot_compute_these_weights(
         return choose(*given, **options) if given[4] == "torch" else Choice(backend="openvino")
 
     monkeypatch.setattr(choice_cache, "read_settings", dict)
-    monkeypatch.setattr(model, "load_converted", refuse)
+    monkeypatch.setattr(model_folder, "find_converted", refuse)
     monkeypatch.setattr(probe, "choose_for_model", remembered)
     image = next(iter(sorted((own_run.data_root / "imagesTr").iterdir())))
     given = ("--out", tmp_path / "out", "--device", "cpu", "--precision", "fp32", "--backend", backend)

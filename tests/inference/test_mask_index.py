@@ -204,7 +204,8 @@ from medunet.inference.predict import *
 from medunet.inference.scan import Scan
 import torch
 from medunet.inference.given_scans import find_scans
-from medunet.inference.model import Model, read_card
+from medunet.inference.model import Model
+from medunet.inference.model_folder import read_card
 model = Model.load({folder!r}, device=torch.device("cpu"), precision="fp32")
 fsync = os.fsync
 def stop(handle):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY
+from openvino_networks import load_converted, load_quantised
 from tiny_networks import describe, plan_network
 from torch import nn
 
@@ -24,8 +25,6 @@ from medunet.inference.openvino_backend import (
     OpenVinoBackend,
     check_converted,
     convert_network,
-    load_converted,
-    load_quantised,
 )
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.records.description import Description

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from openvino_networks import load_converted
 from tiny_networks import describe, plan_network
 from torch import nn
 
 from medunet.inference import openvino_backend
-from medunet.inference.openvino_backend import OpenVinoBackend, convert_network, has_bf16, load_converted
+from medunet.inference.openvino_backend import OpenVinoBackend, convert_network, has_bf16
 from medunet.inference.openvino_norms import use_own_norms
 from medunet.networks.builder import build_network
 from medunet.records.plan import count_inputs

@@ -12,7 +12,8 @@ from medunet.base.errors import InputError
 from medunet.base.files import read_json
 from medunet.inference.backend import TorchBackend
 from medunet.inference.given_scans import find_scans
-from medunet.inference.model import Model, read_card
+from medunet.inference.model import Model
+from medunet.inference.model_folder import read_card
 from medunet.inference.predict import predict_scans
 from medunet.inference.restore import to_label_map
 from medunet.inference.scan import Scan

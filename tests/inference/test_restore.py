@@ -20,6 +20,7 @@ from medunet.inference.backend import TorchBackend
 from medunet.inference.model import Model
 from medunet.inference.prepare import Prepared, prepare_scan
 from medunet.inference.restore import _possible, restore_labels, to_label_map
+from medunet.inference.scan_blocks import Source
 from medunet.inference.stream import Slab
 from medunet.networks.builder import to_probabilities
 from medunet.records.config import InferenceConfig
@@ -84,7 +85,7 @@ def check_equal(
     restored = torch.stack(list(restore_probabilities(probabilities, {"image": prepared.image}, chain)))
     expected = to_label_map(restored, description).numpy()
     assert prepared.placement is not None
-    found = restore_labels(in_slabs(logits, axis, cuts), axis, prepared.placement, description)
+    found = restore_labels([Source(in_slabs(logits, axis, cuts), axis, prepared.placement)], description)
     if description.regions:
         is_close = (restored - 0.5).abs().amin(0) < 1e-3
     else:

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from openvino_networks import load_converted
 from tiny_networks import describe, plan_network
 from torch import nn
 
 from medunet.base import processor
 from medunet.inference import openvino_backend, winograd
-from medunet.inference.openvino_backend import OpenVinoBackend, convert_network, load_converted
+from medunet.inference.openvino_backend import OpenVinoBackend, convert_network
 from medunet.inference.winograd import make_transforms, use_winograd
 from medunet.networks.builder import build_network
 
