@@ -20,11 +20,11 @@ from medunet.base.words import two_digits
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import write_mask
+from medunet.inference.maps import CaseMaps, MapName, map_paths
 from medunet.inference.mask_index import MaskIndex, describe_making, hash_images
-from medunet.inference.model import Model
-from medunet.inference.prepare import Prepared
+from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
-from medunet.inference.stream import WindowStream
+from medunet.inference.stream import WindowCounts
 from medunet.records.config import InferenceConfig
 from medunet.records.fault import Fault
 
@@ -44,8 +44,9 @@ class _Case:
 
     scan: Scan
     checked: CheckedScan
+    maps: CaseMaps
     image_sha256: str = ""
-    prepared: list[Prepared] = field(default_factory=list)
+    prepared: list[Any] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # by part
     windows: dict[str, int] = field(default_factory=dict)
 
@@ -57,7 +58,7 @@ class _Case:
         inside = sum(self.seconds.values()) - inside
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start - inside
 
-    def count(self, stream: WindowStream) -> None:
+    def count(self, stream: WindowCounts) -> None:
         self.windows = {"windows": stream.num_done, "windows_reused": stream.num_reused}
 
     def describe(self) -> dict[str, Any]:
@@ -81,13 +82,14 @@ class Cohort:
 
     def __init__(
         self,
-        model: Model,
+        model: Predictor,
         folder: Path,
         config: InferenceConfig,
         entries: Mapping[str, Any],
         unchecked: Collection[str] = (),
         *,
         ahead: bool,
+        maps: Collection[MapName] = (),
     ) -> None:
         """Prepare for scans of which none is being predicted into the folder by another process.
 
@@ -95,7 +97,9 @@ class Cohort:
             entries: what the index says of earlier masks, by case.
             unchecked: cases whose masks are kept: their scans are only checked.
             ahead: whether the next scan is prepared while one computes.
+            maps: that are written beside the masks.
         """
+        self._maps = maps
         self.failed: dict[str, str] = {}
         self._model, self._folder, self._config = model, folder, config
         self._index = MaskIndex(folder, model.card.description)
@@ -136,6 +140,7 @@ class Cohort:
     def _predict(self, scan: Scan, following: Sequence[Scan]) -> None:
         self._bar.begin(scan.case)
         reading, self._reading = self._reading, None
+        case: _Case | None = None
         try:
             case = reading.result() if reading else self._read(scan)
             if self._ahead and following:
@@ -147,7 +152,8 @@ class Cohort:
                 return
             with case.part("compute"):
                 prepared = case.prepared.pop()
-                mask = self._model.compute(prepared, self._config, on_window=partial(self._watch, case))
+                watch, maps = partial(self._watch, case), case.maps if self._maps else None
+                mask = self._model.compute(prepared, self._config, on_window=watch, maps=maps)
                 header = prepared.header
                 del prepared
         except (InputError, ThreadEndedError):  # not specific to the case: a full disk, or unusable options
@@ -155,6 +161,8 @@ class Cohort:
         except Exception as error:  # continue with the other cases
             self._end_writing()
             self._fail(scan, error)
+            if case is not None:
+                case.maps.discard()
             return
         self._end_writing()
         follower = next((each.case for each in following if each.case not in self._unchecked), None)
@@ -166,7 +174,8 @@ class Cohort:
         if scan.trouble:
             raise DataError(scan.trouble)
         checked = self._model.check(scan.case, scan.images, accepted=scan.accepted, resample=scan.resample)
-        case = _Case(scan, checked)
+        maps = CaseMaps(self._maps, self._paths_of_maps(scan), self._model.card.description)
+        case = _Case(scan, checked, maps)
 
         def read() -> Volume:
             with case.part("read"):
@@ -189,7 +198,7 @@ class Cohort:
         if self._stop.is_set():
             raise _StoppedError
 
-    def _watch(self, case: _Case, stream: WindowStream) -> None:
+    def _watch(self, case: _Case, stream: WindowCounts) -> None:
         """Show how far a case is, and end it if the job cannot go on."""
         case.count(stream)
         self._bar.update(stream.num_done / stream.num_windows)
@@ -206,10 +215,16 @@ class Cohort:
             if name not in self._begun:
                 self._index.change({name: _BEGUN}, drop=[name])
             write_mask(self._folder / case.scan.mask_name, tidied, header)
+            case.maps.write(header)
         entry = {"image_sha256": case.image_sha256, **self._describe_making(case.scan), **case.describe()}
+        if self._maps:
+            entry["maps"] = sorted(self._maps)
         begun = {follower: _BEGUN} if follower else {}
         self._index.change({name: entry, **begun}, drop=begun)
         self._begun.update(begun)
+
+    def _paths_of_maps(self, scan: Scan) -> dict[MapName, Path]:
+        return map_paths(self._folder, scan.case, scan.mask_name)
 
     def _describe_making(self, scan: Scan) -> dict[str, Any]:
         resample = scan.is_resampled
@@ -230,6 +245,7 @@ class Cohort:
             raise
         except Exception as error:
             self._fail(case.scan, error)
+            case.maps.discard()
             return
         self._bar.advance()
         self._num_computed += 1
@@ -242,7 +258,8 @@ class Cohort:
         mask = self._folder / scan.mask_name
         self._bar.advance()
         if scan.case in self._found:  # an old mask must not be mistaken for this scan's
-            mask.unlink(missing_ok=True)
+            for path in (mask, *self._paths_of_maps(scan).values()):
+                path.unlink(missing_ok=True)
         elif "image_sha256" in self._entries.get(scan.case, {}) and mask.exists():
             self.failed[scan.case] = f"{reason} (its earlier mask is kept)"
             return
@@ -266,7 +283,7 @@ def fault_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:
     return [{key: getattr(fault, key) for key in keys if getattr(fault, key)} for fault in faults]
 
 
-def _reason(error: Exception, model: Model) -> str:
+def _reason(error: Exception, model: Predictor) -> str:
     if is_out_of_memory(error):
         hint = (
             "Free memory" if model.backend.device.type == "cpu" else "Free memory there, or use --device cpu"

@@ -9,7 +9,9 @@ from medunet.base.errors import InputError
 from medunet.base.files import hash_file, hash_value, read_json_object, remove_unfinished, write_json
 from medunet.base.lock import wait_for
 from medunet.imaging.formats import files_of
-from medunet.inference.model import Model
+from medunet.inference.backend import Backend
+from medunet.inference.model_folder import Member
+from medunet.inference.predictor import Predictor
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.model_card import ModelCard
@@ -17,7 +19,12 @@ from medunet.records.model_card import ModelCard
 # Of prediction: increment it when masks change, so that all are predicted again. Since 0.8 mirror images and
 # shifts are averaged window by window, before it was whole volumes.
 _ALGORITHM, _AVERAGING_ALGORITHM = 1, 2
-_FIRST = {"weights": "best", "backend": "torch", "algorithm": 1}  # before each was recorded, until 0.4 to 0.7
+_FIRST = {
+    "weights": "best",
+    "backend": "torch",
+    "algorithm": 1,
+    "members": [],
+}  # before each was recorded, until 0.4 to 0.7
 _WORDS = {  # for what an entry holds
     "algorithm": "another version of prediction",
     "model_sha256": "other weights",
@@ -27,6 +34,7 @@ _WORDS = {  # for what an entry holds
     "plan_sha256": "another plan or description of the model",
     "options_sha256": "other options of inference",
     "window_options": "other options of inference",
+    "members": "other members of the ensemble",
     "image_sha256": "another scan",
 }
 
@@ -84,7 +92,7 @@ class MaskIndex:
         return index
 
 
-def describe_making(model: Model, config: InferenceConfig, *, resample: bool) -> dict[str, Any]:
+def describe_making(model: Predictor, config: InferenceConfig, *, resample: bool) -> dict[str, Any]:
     """Return everything but the scan that shapes a mask, as it stands in its entry.
 
     Number of threads and memory layout are left out: they change the order of sums only.
@@ -92,20 +100,45 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
     Args:
         resample: whether channels are resampled to the grid of the first one.
     """
-    options = config.to_dict()
-    del options["weights"]  # identified by the hash of the file
-    return {
+    (first, _), *others = model.models(config)
+    options = _shaping_options(config)
+    making = {
         "algorithm": _AVERAGING_ALGORITHM if config.averages else _ALGORITHM,
-        "model_sha256": model.weights_sha256,
-        "weights": model.weights,
-        "fold": model.card.fold,
-        "plan_sha256": hash_value([model.card.plan.hash_input, model.card.description.to_dict()]),
+        **_describe_member(first.members[0]),
+        "plan_sha256": _hash_plan(first.card),
         "options_sha256": hash_value(options | ({"resample": True} if resample else {})),
         "window_options": {key: options[key] for key in ("overlap", "mirror", "shifts")},  # for the reader
-        "backend": model.backend.name,
-        "precision": model.backend.precision,
-        "device": model.backend.device.type,
-    } | ({"quantised_sha256": model.quantised_sha256} if model.quantised_sha256 else {})
+        **_describe_backend(first.backend),
+    }
+    members = [_describe_member(member) for member in first.members]
+    for other, config_of_other in others:
+        own = {"plan_sha256": _hash_plan(other.card), **_describe_backend(other.backend)}
+        own["options_sha256"] = hash_value(_shaping_options(config_of_other))
+        members += [_describe_member(member) | own for member in other.members]
+    return making | ({"members": members} if len(members) > 1 else {})
+
+
+def _shaping_options(config: InferenceConfig) -> dict[str, Any]:
+    options = config.to_dict()
+    del options["weights"]  # identified by the hash of the file
+    return options
+
+
+def _hash_plan(card: ModelCard) -> str:
+    return hash_value([card.plan.hash_input, card.description.to_dict()])
+
+
+def _describe_backend(backend: Backend) -> dict[str, str]:
+    return {"backend": backend.name, "precision": backend.precision, "device": backend.device.type}
+
+
+def _describe_member(member: Member) -> dict[str, Any]:
+    own = {
+        "model_sha256": member.weights_sha256,
+        "weights": member.weights,
+        "fold": member.card.fold,
+    }
+    return own | ({"quantised_sha256": member.quantised_sha256} if member.quantised_sha256 else {})
 
 
 def backend_of_masks(folder: Path, card: ModelCard, device: str) -> tuple[str, str] | None:
@@ -140,7 +173,7 @@ def why_again(before: Mapping[str, Any], making: Mapping[str, Any], images: Iter
     for key in ("backend", "precision", "device"):
         if known.get(key, making[key]) != making[key]:
             return f"{key} {making[key]} instead of {known[key]}"
-    for key, value in making.items():
+    for key, value in {"members": [], **making}.items():
         if known.get(key, value) != value:
             return _WORDS[key]
     return _WORDS["image_sha256"] if before["image_sha256"] != hash_images(images) else ""

@@ -21,6 +21,7 @@ from medunet.compute.live_memory import LiveBytes, count_live_bytes
 from medunet.imaging.volume import Header
 from medunet.inference.backend import Backend
 from medunet.inference.memory_budget import MemoryBudget
+from medunet.inference.stream import choose_axis
 from medunet.networks.builder import build_network
 from medunet.planning.memory import NetworkShape, num_features
 from medunet.records.config import InferenceConfig
@@ -29,6 +30,9 @@ from medunet.records.plan import Plan, count_inputs, count_outputs
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+Other = tuple[
+    "CaseMemory", Sequence[int], InferenceConfig
+]  # another model of the same scan, with its image's grid
 Step = Literal["read", "predict", "finish"]
 _DOING: dict[Step, str] = {"read": "reading it", "predict": "predicting it", "finish": "finishing its mask"}
 
@@ -131,14 +135,19 @@ class CaseMemory:
         return [Way(batch) for batch in _BATCHES if batch <= max(1, most)]
 
     @contextmanager
-    def room_for(self, headers: Sequence[Header], config: InferenceConfig) -> Iterator[None]:
+    def room_for(
+        self, headers: Sequence[Header], config: InferenceConfig, others: Sequence[Other] = ()
+    ) -> Iterator[None]:
         """Hold the memory for a scan while it is read, from its headers alone; wait for that which others hold.
+
+        Args:
+            others: see `predicting`; their images are held as well.
 
         Raises:
             DataError: the way with the least memory does not fit; names the estimated and the free memory and the
                 largest parts.
         """
-        least = self.estimate(headers, config, self.ways[-1])
+        least = self.estimate(headers, config, self.ways[-1], others)
         with self.budget.claim_first([least.main_bytes]) as place:
             if place is None:
                 raise self._too_large(least)
@@ -150,7 +159,9 @@ class CaseMemory:
         with self.budget.claim_first([_TIDYING * num_voxels]):
             yield
 
-    def estimate(self, headers: Sequence[Header], config: InferenceConfig, way: Way) -> Estimate:
+    def estimate(
+        self, headers: Sequence[Header], config: InferenceConfig, way: Way, others: Sequence[Other] = ()
+    ) -> Estimate:
         """Estimate the memory of reading, predicting and finishing a scan from the headers of its files."""
         first, num_channels = headers[0], len(self.description.channels)
         voxels, grid = math.prod(first.shape[:3]), network_grid(first, self.plan)
@@ -165,7 +176,13 @@ class CaseMemory:
             Part("finish", "preprocessed image", image),
             Part("finish", "mask and copies", (1 + _TIDYING if config.postprocess else 2) * voxels),
         ]
-        return Estimate((*parts, *self.predicting(first.shape, grid, config, way).parts))
+        steps: tuple[Step, ...] = ("read", "predict", "finish")
+        for _, other, _ in others:
+            size = num_channels * math.prod(other) * _FLOAT
+            parts += [Part(step, "another model's image", size) for step in steps]
+        if others:
+            parts.append(Part("read", "a copy of the voxels", num_channels * voxels * _FLOAT))
+        return Estimate((*parts, *self.predicting(first.shape, grid, config, way, others=others).parts))
 
     def predicting(
         self,
@@ -175,6 +192,8 @@ class CaseMemory:
         way: Way,
         *,
         in_slabs: bool = True,
+        axis: int | None = None,
+        others: Sequence[Other] = (),
     ) -> Estimate:
         """Estimate the memory of predicting an image that is in memory.
 
@@ -182,17 +201,22 @@ class CaseMemory:
             shape: of the scan, `(I, J, K)`.
             grid: of the preprocessed image, `(I, J, K)`.
             in_slabs: whether labels are decided slab by slab, or once all probabilities are known.
+            axis: along which slabs come; None: see `choose_axis`.
+            others: models that predict the scan at the same time, along the same axis.
         """
         plan, on_card = self.plan, self.backend.device.type != "cpu"
         num_inputs = count_inputs(self.description, plan.context_slices)
         num_outputs = count_outputs(self.description)
-        axis = plan.slice_axis if plan.dimensions == 2 else max(range(3), key=lambda number: grid[number])
+        if self.apart:
+            num_outputs *= 1 + self.backend.num_members
+        axis = choose_axis(plan, grid) if axis is None else axis
         length, section = grid[axis], math.prod(grid) // grid[axis]
         depth = min(length, _SLICES_OF_2D if plan.dimensions == 2 else plan.output_size[axis])
         pairs = zip(sorted(grid), sorted(shape[:3]), strict=True)
         kept = 2 + max(math.ceil(fine / coarse) for fine, coarse in pairs)  # slices between two of the scan
         output = num_outputs * math.prod(plan.output_size) * _FLOAT
         num_logits = _KEPT_LOGITS + (self.backend.name == "openvino") + config.averages + bool(config.mirror)
+        num_logits += self.backend.num_members > 1
         windows = num_logits * output + way.batch * num_inputs * math.prod(plan.patch_size) * _FLOAT
         blocks = num_outputs * _BLOCK_BYTES
         if way.sums_on_card:
@@ -208,6 +232,8 @@ class CaseMemory:
         if not in_slabs:
             everything = 3 * num_outputs * math.prod(grid) * _FLOAT
             parts.append(Part("predict", f"probabilities of {num_outputs} classes", everything))
+        for memory, size, options in others:
+            parts += memory.predicting(shape, size, options, way, in_slabs=in_slabs, axis=axis).parts
         return Estimate(tuple(parts))
 
     def compute(
@@ -218,6 +244,8 @@ class CaseMemory:
         run: Callable[[Way], _Result],
         *,
         in_slabs: bool = True,
+        axis: int | None = None,
+        others: Sequence[Other] = (),
     ) -> _Result:
         """Return what `run` computes in the first way that fits; if memory runs out, in the next smaller one.
 
@@ -230,7 +258,10 @@ class CaseMemory:
         if len(self.description.channels) * math.prod(shape) * _FLOAT > _TRIMMED_BYTES:
             return_freed_memory()  # of reading
         ways = list(self.ways)
-        estimates = {way: self.predicting(shape, grid, config, way, in_slabs=in_slabs) for way in ways}
+        estimates = {
+            way: self.predicting(shape, grid, config, way, in_slabs=in_slabs, axis=axis, others=others)
+            for way in ways
+        }
         while True:
             fitting = [way for way in ways if self._fits_on_card(estimates[way])] or ways[-1:]
             with self.budget.claim_first([estimates[way].main_bytes for way in fitting]) as place:

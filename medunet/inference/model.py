@@ -18,21 +18,24 @@ from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Header, Volume
 from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend
+from medunet.inference.maps import CaseMaps, restore_sources
 from medunet.inference.memory import CaseMemory, Way, network_grid
 from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.model_folder import Member, find_members, load_backend
+from medunet.inference.placement import Placement
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
-from medunet.inference.restore import restore_labels, to_label_map
+from medunet.inference.restore import to_label_map
 from medunet.inference.scan_blocks import Source
-from medunet.inference.stream import WindowStream, open_stream
+from medunet.inference.stream import Slab, WindowCounts, WindowStream, open_stream, to_logits
 from medunet.networks.builder import to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.manifest import Accepted
 from medunet.records.model_card import ModelCard
+from medunet.records.plan import count_outputs
 from medunet.transforms.chain import preprocess_chain, restore_probabilities
 
-OnWindow = Callable[[WindowStream], None]
+OnWindow = Callable[[WindowCounts], None]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Model:
     def members(self) -> tuple[Member, ...]:
         """All networks."""
         return (Member(self.card, self.weights, self.quantised_sha256), *self.others)
+
+    def models(self, config: InferenceConfig) -> "list[tuple[Model, InferenceConfig]]":
+        """Return the model itself with its options, see `Predictor`."""
+        return [(self, config)]
 
     @property
     def weights_sha256(self) -> str:
@@ -152,40 +159,80 @@ class Model:
         config: InferenceConfig,
         *,
         on_window: OnWindow | None = None,
+        maps: CaseMaps | None = None,
     ) -> NDArray[np.uint8]:
         """Return the label map `(I, J, K)` on the scan's grid, before postprocessing.
 
         With less memory, fewer windows are computed together; see `medunet.inference.memory`. `on_window` is called
-        after each window, with the stream that counts them.
+        after each window, with the stream that counts them; `maps` are filled.
 
         Raises:
             DataError: there is not enough memory for any way, or logits are NaN or infinite.
         """
 
         def run(way: Way) -> NDArray[np.uint8]:
-            return self._compute(prepared, config, way, on_window)
+            if prepared.placement is None and maps is None:
+                return self._compute_whole(prepared, config, way, on_window)
+            source = self.source(self.open(prepared, config, way), prepared, on_window)
+            return restore_sources([source], self.card.description, len(self.members), maps)
 
         grid, in_slabs = prepared.image.shape[1:], prepared.placement is not None
         return self.memory.compute(prepared.shape, grid, config, run, in_slabs=in_slabs)
 
-    def _compute(
-        self, prepared: Prepared, config: InferenceConfig, way: Way, on_window: OnWindow | None
-    ) -> NDArray[np.uint8]:
-        description, placement = self.card.description, prepared.placement
-        stream = open_stream(
+    def source(
+        self,
+        stream: WindowStream,
+        prepared: Prepared,
+        on_window: OnWindow | None = None,
+        *,
+        whole: bool = False,
+        weight: float = 1.0,
+    ) -> Source:
+        """Return the logits of a prepared scan for `restore_sources`.
+
+        Args:
+            stream: from `open`.
+            whole: restore all probabilities before anything is decided, by MONAI's inverse transforms, as is always
+                done where the scan has no placement in the network's grid.
+            weight: see `Source`.
+        """
+        if prepared.placement is not None and not whole:
+            return Source(stream.slabs(on_window), stream.axis, prepared.placement, weight)
+        description = self.card.description
+        logits = self._whole_logits(stream, on_window)
+        restored: list[torch.Tensor] = []
+        for each in logits.split(count_outputs(description)):
+            probabilities = to_probabilities(each, description, channel_axis=0)
+            restored += restore_probabilities(probabilities, {"image": prepared.image}, self.chain)
+        on_scan = to_logits(torch.stack(restored), regions=bool(description.regions))
+        placement = Placement.of_whole(prepared.shape)
+        return Source([Slab(0, on_scan)], 0, placement, weight)
+
+    def open(
+        self, prepared: Prepared, config: InferenceConfig, way: Way, axis: int | None = None
+    ) -> WindowStream:
+        """Return the stream of a prepared scan; for `axis`, see `open_stream`."""
+        return open_stream(
             self.backend,
             prepared.image.as_tensor(),
             self.card.plan,
             config,
-            regions=bool(description.regions),
+            regions=bool(self.card.description.regions),
             batch=way.batch,
             accumulate_on=self.backend.device if way.sums_on_card else torch.device("cpu"),
+            axis=axis,
         )
-        if placement is not None:
-            return restore_labels([Source(stream.slabs(on_window), stream.axis, placement)], description)
+
+    def _whole_logits(self, stream: WindowStream, on_window: OnWindow | None) -> torch.Tensor:
         slabs = [slab.logits.to("cpu", copy=True) for slab in stream.slabs(on_window)]  # they are overwritten
-        logits = torch.cat(slabs, 1).movedim(1, 1 + stream.axis)
-        probabilities = to_probabilities(logits, description, channel_axis=0)
+        return torch.cat(slabs, 1).movedim(1, 1 + stream.axis)
+
+    def _compute_whole(
+        self, prepared: Prepared, config: InferenceConfig, way: Way, on_window: OnWindow | None
+    ) -> NDArray[np.uint8]:
+        description = self.card.description
+        logits = self._whole_logits(self.open(prepared, config, way), on_window)
+        probabilities = to_probabilities(logits[: count_outputs(description)], description, channel_axis=0)
         restored = restore_probabilities(probabilities, {"image": prepared.image}, self.chain)
         return to_label_map(restored, description).numpy()
 

@@ -35,6 +35,15 @@ class Placement:
     axes: tuple[AxisPlacement, AxisPlacement, AxisPlacement]  # by axis of the network's grid
     lengths: tuple[int, int, int]  # of the network's grid
 
+    @classmethod
+    def of_whole(cls, shape: Sequence[int]) -> "Placement":
+        """Return the placement of a scan `(I, J, K)` in its own grid."""
+        first, second, third = (
+            AxisPlacement(axis, False, 0, n, np.arange(n, dtype=np.float64)) for axis, n in enumerate(shape)
+        )
+        i, j, k = shape
+        return cls((i, j, k), (first, second, third), (i, j, k))
+
     def view(self, mask: NDArray[np.uint8], order: Sequence[int]) -> NDArray[np.uint8]:
         """Return the part of a mask on the scan's grid that was not cropped away, its axes as the network's.
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from medunet.base.files import remove_unfinished
 from medunet.base.lock import LockedError, hold
 from medunet.base.progress import track
 from medunet.inference.cohort import Cohort
+from medunet.inference.maps import MapName, map_paths
 from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, why_again
-from medunet.inference.model import Model
+from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
 from medunet.postprocessing.steps import check_steps
 from medunet.records.config import InferenceConfig
@@ -22,13 +23,14 @@ _WAIT_S = 1.0  # for another process, before its cases are tried again
 
 
 def predict_scans(
-    model: Model,
+    model: Predictor,
     scans: Sequence[Scan],
     folder: Path,
     config: InferenceConfig,
     *,
     overwrite: bool = False,
     ahead: bool | None = None,
+    maps: Collection[MapName] = (),
 ) -> dict[str, str]:
     """Write `<case>.nii.gz` for every scan and `index.json`; return the failed cases with their reasons.
 
@@ -43,6 +45,7 @@ def predict_scans(
         overwrite: predict all cases again.
         ahead: prepare the next scan while one computes, which takes the memory of another scan; None: on a GPU. The
             last mask is always written meanwhile.
+        maps: that are written beside the masks; cases that lack one are predicted again.
 
     Raises:
         InputError: a mask would replace a file that medunet did not write, the folder holds masks of other labels, it
@@ -59,7 +62,9 @@ def predict_scans(
         try:
             with hold(folder, "predict", [scan.case for scan in waiting], partly=True) as held:
                 mine = [scan for scan in waiting if scan.case in held]
-                failed |= _predict_alone(model, mine, folder, config, overwrite=overwrite, ahead=ahead)
+                failed |= _predict_alone(
+                    model, mine, folder, config, overwrite=overwrite, ahead=ahead, maps=maps
+                )
         except LockedError as error:
             if len(waiting) == len(scans):
                 raise
@@ -74,24 +79,34 @@ def predict_scans(
 
 
 def _predict_alone(
-    model: Model,
+    model: Predictor,
     scans: Sequence[Scan],
     folder: Path,
     config: InferenceConfig,
     *,
     overwrite: bool,
     ahead: bool,
+    maps: Collection[MapName],
 ) -> dict[str, str]:
     """Predict scans that no other process predicts into the folder; return the failed cases with their reasons."""
     done = MaskIndex(folder, model.card.description).read_cases()
     _refuse_other_files(scans, folder, done, overwrite=overwrite)
-    remove_unfinished(folder / scan.mask_name for scan in scans)
-    remaining, unchecked = (scans, set()) if overwrite else _remaining(model, scans, folder, config, done)
-    return Cohort(model, folder, config, done, unchecked, ahead=ahead).predict(remaining).failed
+    files = [map_paths(folder, scan.case, scan.mask_name) for scan in scans]
+    remove_unfinished([folder / scan.mask_name for scan in scans])
+    remove_unfinished(path for each in files for path in each.values() if path.parent.exists())
+    remaining, unchecked = (
+        (scans, set()) if overwrite else _remaining(model, scans, folder, config, done, maps)
+    )
+    return Cohort(model, folder, config, done, unchecked, ahead=ahead, maps=maps).predict(remaining).failed
 
 
 def _remaining(
-    model: Model, scans: Sequence[Scan], folder: Path, config: InferenceConfig, done: dict[str, Any]
+    model: Predictor,
+    scans: Sequence[Scan],
+    folder: Path,
+    config: InferenceConfig,
+    done: dict[str, Any],
+    maps: Collection[MapName],
 ) -> tuple[list[Scan], set[str]]:
     """Return the scans without a mask that was made in the same way, and log why masks are predicted again.
 
@@ -110,6 +125,12 @@ def _remaining(
             why = why_again(before, describe_making(model, config, resample=scan.is_resampled), scan.images)
         except OSError:  # the scan cannot be read, which is reported when it is predicted
             why = "the scan cannot be read"
+        if not why:
+            paths = map_paths(folder, scan.case, scan.mask_name)
+            missing = [
+                name for name in maps if name not in before.get("maps", ()) or not paths[name].exists()
+            ]
+            why = f"no map of {', '.join(missing)}" if missing else ""
         if why:
             remaining.append(scan)
             reasons.append(why)

@@ -6,13 +6,12 @@ only the classes that can win somewhere in a block are interpolated there.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medunet.inference.scan_blocks import Part, Source, Targets, order_of, walk_blocks
+from medunet.inference.scan_blocks import Part, Source, Targets, mean_of_parts, order_of, walk_blocks
 from medunet.records.description import Description
 
 _ROUNDING = 1e-5  # of sums of probabilities
@@ -22,7 +21,11 @@ OnBlock = Callable[[Targets, Sequence[Part], NDArray[np.uint8] | None], None]
 
 
 def restore_labels(
-    sources: Sequence[Source], description: Description, on_block: OnBlock | None = None
+    sources: Sequence[Source],
+    description: Description,
+    on_block: OnBlock | None = None,
+    *,
+    most_rows: int | None = None,
 ) -> NDArray[np.uint8]:
     """Return the uint8 label map `(I, J, K)` on the scan's grid; voxels that were cropped away are background.
 
@@ -34,12 +37,14 @@ def restore_labels(
     Args:
         sources: with the same part of the scan in their grids, and the same axis. Slabs are consecutive slices from
             the first to the last. Channels after those of the description's labels are not decided on.
+        on_block: called with each block.
+        most_rows: of a block; None: as is usual.
     """
     placement, axis = sources[0].placement, sources[0].axis
     mask = np.zeros(placement.shape, np.uint8, order="F")  # as files hold it
     view = placement.view(mask, order_of(axis))
     values = (0, *description.written_values.values())
-    for targets, parts in walk_blocks(sources):
+    for targets, parts in walk_blocks(sources, most_rows):
         labels = decide(parts, bool(description.regions), values)
         if labels is not None:
             view[targets] = labels
@@ -55,7 +60,7 @@ def decide(parts: Sequence[Part], regions: bool, values: Sequence[int]) -> NDArr
         values: of the labels, background first.
     """
     count = len(values) - regions
-    parts = [replace(part, logits=part.logits[:count]) for part in parts]
+    parts = [part.first(count) for part in parts]
     return _decide_regions(parts, values) if regions else _decide_labels(parts, values)
 
 
@@ -65,25 +70,15 @@ def _decide_labels(parts: Sequence[Part], values: Sequence[int]) -> NDArray[np.u
         best, candidates = parts[0].logits.max(0).indices, list(range(len(values)))
     else:
         probabilities = [part.logits.softmax(0) for part in parts]
-        largest = _mean([each.flatten(1).amax(1) for each in probabilities], parts)
+        largest = mean_of_parts([each.flatten(1).amax(1) for each in probabilities], parts)
         candidates = _possible(largest.cpu().numpy())
         if len(candidates) == 1:
             label = values[candidates[0]]
             return None if label == 0 else np.full(_shape(parts), label, np.uint8)
         chosen = [part.interpolate(each[candidates]) for part, each in zip(parts, probabilities, strict=True)]
-        best = _mean(chosen, parts).max(0).indices  # far faster than argmax on a CPU
+        best = mean_of_parts(chosen, parts).max(0).indices  # far faster than argmax on a CPU
     lookup = np.array([values[number] for number in candidates], np.uint8)
     return lookup[best.cpu().numpy()]
-
-
-def _mean(values: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Tensor:
-    """Return the mean of values of several parts by their weights."""
-    if len(parts) == 1:
-        return values[0]
-    total = values[0] * parts[0].weight
-    for value, part in zip(values[1:], parts[1:], strict=True):
-        total.add_(value, alpha=part.weight)
-    return total
 
 
 def _possible(largest: NDArray[np.float32]) -> list[int]:
@@ -105,8 +100,8 @@ def _possible(largest: NDArray[np.float32]) -> list[int]:
 def _decide_regions(parts: Sequence[Part], values: Sequence[int]) -> NDArray[np.uint8] | None:
     """Return the labels `(a, b, c)` of a block, or None if it is in no region."""
     bounds = [part.logits.flatten(1).aminmax(dim=1) for part in parts]
-    low = _mean([each.min.double().sigmoid() for each in bounds], parts).cpu().numpy()
-    high = _mean([each.max.double().sigmoid() for each in bounds], parts).cpu().numpy()
+    low = mean_of_parts([each.min.double().sigmoid() for each in bounds], parts).cpu().numpy()
+    high = mean_of_parts([each.max.double().sigmoid() for each in bounds], parts).cpu().numpy()
     labels: NDArray[np.uint8] | None = None
     for number, value in enumerate(values[1:]):
         if high[number] <= 0.5:
@@ -117,7 +112,7 @@ def _decide_regions(parts: Sequence[Part], values: Sequence[int]) -> NDArray[np.
             labels[:] = value
             continue
         chosen = [part.interpolate(part.logits[number : number + 1].sigmoid()) for part in parts]
-        labels[(_mean(chosen, parts)[0] > 0.5).cpu().numpy()] = value
+        labels[(mean_of_parts(chosen, parts)[0] > 0.5).cpu().numpy()] = value
     return labels
 
 

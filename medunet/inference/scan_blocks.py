@@ -6,7 +6,7 @@ the stream's axis, and along the other two.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,6 +57,15 @@ class Part:
     is_same_grid: bool  # whether a, b, c are the scan's voxels themselves
     weight: float = 1.0
 
+    def first(self, count: int) -> "Part":
+        """Return the part of the first channels."""
+        return replace(self, logits=self.logits[:count])
+
+    def members(self, size: int) -> "list[Part]":
+        """Return the parts of a source's networks with `size` channels each, which follow those of their mean."""
+        each = self.logits.split(size)
+        return [replace(self, logits=logits) for logits in each[len(each) > 1 :]]
+
     def probabilities(self, *, regions: bool) -> torch.Tensor:
         """Return the probabilities `(K, a, b, c)` at the block's voxels of the scan."""
         return self.interpolate(self.logits.sigmoid() if regions else self.logits.softmax(0))
@@ -70,14 +79,27 @@ class Part:
         return (first @ values.flatten(2)).unflatten(2, values.shape[2:])
 
 
+def mean_of_parts(values: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Tensor:
+    """Return the mean of values of several parts by their weights."""
+    if len(parts) == 1:
+        return values[0]
+    total = values[0] * parts[0].weight
+    for value, part in zip(values[1:], parts[1:], strict=True):
+        total.add_(value, alpha=part.weight)
+    return total
+
+
 def order_of(axis: int) -> tuple[int, int, int]:
     """Return the axes of the network's grid with the one of the stream first."""
     first, second = (other for other in range(3) if other != axis)
     return axis, first, second
 
 
-def walk_blocks(sources: Sequence[Source]) -> Iterator[tuple[Targets, list[Part]]]:
-    """Yield all blocks of the scan, each with a part of every source."""
+def walk_blocks(
+    sources: Sequence[Source], most_rows: int | None = None
+) -> Iterator[tuple[Targets, list[Part]]]:
+    """Yield all blocks of the scan, each with a part of every source; those of the same rows one after another."""
+    most_rows = min(most_rows or _ROWS, _ROWS)
     grids = [
         [
             Neighbours.at(source.placement.axes[number].positions, source.placement.lengths[number])
@@ -87,7 +109,7 @@ def walk_blocks(sources: Sequence[Source]) -> Iterator[tuple[Targets, list[Part]
     ]
     same = [all(map(_are_voxels, grid)) for grid in grids]
     columns: list[list[list[_Block]]] = []
-    for rows in _in_blocks([source.slabs for source in sources], [grid[0] for grid in grids]):
+    for rows in _in_blocks([source.slabs for source in sources], [grid[0] for grid in grids], most_rows):
         if not columns:
             side, device = _choose_side(rows[0][1]), rows[0][1].device
             columns = [[[b.to(device) for b in _blocks(axis, side)] for axis in grid[1:]] for grid in grids]
@@ -109,7 +131,7 @@ def walk_blocks(sources: Sequence[Source]) -> Iterator[tuple[Targets, list[Part]
 
 
 def _in_blocks(
-    sources: Sequence[Iterable[Slab]], along: Sequence[Neighbours]
+    sources: Sequence[Iterable[Slab]], along: Sequence[Neighbours], most_rows: int
 ) -> Iterator[list[tuple[_Block, torch.Tensor]]]:
     """Yield blocks of rows of the scan, for each source with the logits `(K, rows, b, c)` that they lie between."""
     every = [_Rows(slabs, axis) for slabs, axis in zip(sources, along, strict=True)]
@@ -118,7 +140,7 @@ def _in_blocks(
         for rows in every:
             while rows.ready <= done:
                 rows.go_on(done)
-        stop = min(done + _ROWS, *(rows.ready for rows in every))
+        stop = min(done + most_rows, *(rows.ready for rows in every))
         stop = min(rows.limit(done, stop) for rows in every)
         yield [rows.between(done, stop) for rows in every]
         done = stop

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, combinations, product
+from typing import Protocol
 
 import torch
 
@@ -42,6 +43,22 @@ class Slab:
 
     start: int
     logits: torch.Tensor
+
+
+class WindowCounts(Protocol):
+    """How far a scan is, see `WindowStream`."""
+
+    @property
+    def num_windows(self) -> int:
+        """The number of all windows."""
+
+    @property
+    def num_done(self) -> int:
+        """The number of windows that are added up."""
+
+    @property
+    def num_reused(self) -> int:
+        """The number of those that were not computed."""
 
 
 def open_stream(
@@ -110,7 +127,7 @@ class WindowStream:
         self.num_done = self.num_reused = 0
 
     @torch.no_grad()
-    def slabs(self, on_window: "Callable[[WindowStream], None] | None" = None) -> Iterator[Slab]:
+    def slabs(self, on_window: Callable[[WindowCounts], None] | None = None) -> Iterator[Slab]:
         """Yield the finished slices from the first to the last; call `on_window` after each window.
 
         Raises:
@@ -145,7 +162,7 @@ class WindowStream:
             if not math.isfinite(float(logits.sum())):
                 raise self._overflow(start, start + logits.shape[1] - 1)
             if self._averages:
-                _to_logits(logits, self._regions)
+                to_logits(logits, regions=self._regions)
             yield Slab(start, logits)
 
     def _overflow(self, first: int, last: int) -> DataError:
@@ -189,12 +206,9 @@ def choose_axis(plan: Plan, shape: Sequence[int]) -> int:
     return plan.slice_axis if plan.dimensions == 2 else max(range(3), key=lambda axis: shape[axis])
 
 
-def _to_logits(probabilities: torch.Tensor, regions: bool) -> None:
-    """Turn probabilities into finite logits, in place."""
-    if regions:
-        probabilities.logit_(eps=_SMALLEST)
-    else:
-        probabilities.clamp_min_(_SMALLEST).log_()
+def to_logits(probabilities: torch.Tensor, *, regions: bool) -> torch.Tensor:
+    """Turn probabilities into finite logits, in place, and return them."""
+    return probabilities.logit_(eps=_SMALLEST) if regions else probabilities.clamp_min_(_SMALLEST).log_()
 
 
 def _choose_flips(plan: Plan, mirror: Sequence[str]) -> list[tuple[int, ...]]:
