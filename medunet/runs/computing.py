@@ -91,8 +91,8 @@ def choose_run_compute(run: Run, device: Any, *, keep: bool = True) -> Any:
         if device.type != "cpu" or earlier.get("processor", processor) == processor:  # 0.4.0 stored none
             return ComputeChoice(**earlier["compute"])
         _log.warning(
-            "Training of %s was started on %s: precision and memory layout are chosen again for this processor.",
-            *(training.describe(), earlier["processor"]["name"]),
+            "%s was started on %s: precision and memory layout are chosen again for this processor.",
+            *(training.describe().capitalize(), earlier["processor"]["name"]),
         )
     with explain_out_of_memory(f"probing {training.describe()}"):
         choice = choose_compute(training, run.read_plan(), run.read_manifest().description, device)
