@@ -50,6 +50,10 @@ def train(
     run: RunArgument,
     data_root: DataRoot = None,
     fold: Fold = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, help="Networks of each fold, which differ in their seed; default: 1."),
+    ] = None,
     device: Device = None,
     ram_gb: Annotated[
         float | None,
@@ -65,6 +69,7 @@ def train(
 ) -> None:
     """Train or resume a fold; `torchrun -m medunet.cli train` trains data-parallel in several processes."""
     given = {
+        "training.seeds": seeds,
         "training.ram_gb": ram_gb,
         "training.init_from": json.dumps(str(init_from)) if init_from else None,
     }

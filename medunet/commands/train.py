@@ -1,4 +1,4 @@
-"""`medunet train`: train or resume one fold, or all folds one after the other."""
+"""`medunet train`: train or resume one fold or all folds, each with one or several seeds, one after the other."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,11 +9,13 @@ from medunet.commands.terminal import console, print_stage
 from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
 from medunet.runs.check_status import require_passed_check
 from medunet.runs.computing import choose_run_compute, device_name, require_plan_for, set_up_cpu
-from medunet.runs.run import Run, each_fold
+from medunet.runs.run import Run, each_member
 
 
 def run_train(run: Run) -> list[ModelCard]:
     """Train or resume the configured fold, or each fold one after the other; return the model cards.
+
+    With `training.seeds` above 1, each fold trains as many networks, one after the other.
 
     Under torchrun or Slurm the processes train data-parallel, and only the first one writes files and prints.
     """
@@ -29,18 +31,18 @@ def run_train(run: Run) -> list[ModelCard]:
     require_plan_for(run, device)
     set_up_cpu(device)
     cards = []
-    for one in each_fold(run):
+    for one in each_member(run):
         with _alone(one, processes):
             manifest, plan = one.read_manifest(), one.read_plan()
             find_resume_checkpoint(one.folder, manifest, plan, one.config)
             compute = processes.broadcast(choose_run_compute(one, device) if processes.is_first else None)
             if processes.is_first:
                 run.save()
-            fold, name = one.config.training.fold, device_name(device)
+            training, name = one.config.training, device_name(device)
             many = f" in {processes.count} processes" if processes.count > 1 else ""
             layout = ", channels-last" if compute.channels_last else ""
             console.print(
-                f"Training fold {fold} on {name}{many} in {compute.precision}{layout}: {compute.why}",
+                f"Training {training.describe()} on {name}{many} in {compute.precision}{layout}: {compute.why}",
                 soft_wrap=True,
             )
             try:
@@ -60,16 +62,16 @@ def run_train(run: Run) -> list[ModelCard]:
                 ) from stop
             if card.train_is_validation:
                 console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
-            print_stage("Train", describe_dice(card), one.folder.model(fold))
+            print_stage("Train", describe_dice(card), one.folder.model(training.fold, training.member))
             cards.append(card)
     return cards
 
 
 def _alone(run: Run, processes: Any) -> AbstractContextManager[object]:
-    """Hold the lock of a fold; of several processes that train it together the first one, which writes, holds it."""
+    """Hold the lock of a network; of several processes that train it, the first one, which writes, holds it."""
     if not processes.is_first:
         return nullcontext()
-    return hold(run.folder.root, "train", [f"fold {run.config.training.fold}"])
+    return hold(run.folder.root, "train", [run.config.training.describe()])
 
 
 def describe_dice(card: ModelCard) -> str:

@@ -105,6 +105,8 @@ class TrainingConfig(Section):
     """Settings of training."""
 
     fold: int | Literal["all", "each"] = 0  # each: all folds, one after the other
+    seeds: int = Field(1, ge=1, le=100)  # networks of each fold, which differ in their seed
+    member: int | None = Field(None, ge=0, exclude=True)  # train this one of them alone; None: all
     epochs: int = Field(1000, ge=1)
     steps_per_epoch: int = Field(250, ge=1)
     max_minutes: float | None = Field(None, gt=0)
@@ -136,10 +138,18 @@ class TrainingConfig(Section):
         None, ge=0
     )  # of data loading; None: 0 on a CPU, otherwise by the number of cores
 
+    def describe(self) -> str:
+        """Return which network is trained, such as "fold 0" or "fold 0, seed 2"."""
+        return f"fold {self.fold}" + (f", seed {self.member}" if self.member else "")
+
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
         if low := [name for name, weight in self.class_weights.items() if not weight >= 0]:
             raise ValueError(f"training.class_weights of {low} must be 0 or more")
+        if self.member is not None and self.member >= self.seeds:
+            raise ValueError(
+                f"training.member {self.member} is not one of the training.seeds 0..{self.seeds - 1}"
+            )
         return self
 
 
@@ -250,6 +260,11 @@ class Config(Section):
     inference: InferenceConfig = InferenceConfig()
     scoring: ScoringConfig = ScoringConfig()
     tuning: TuningConfig = TuningConfig()
+
+    @property
+    def training_seed(self) -> int:
+        """The seed of the network that is trained: the run's seed plus the number of the fold's network."""
+        return (self.seed + (self.training.member or 0)) % 2**32
 
     def to_text(self) -> str:
         """Return the content of the configuration's YAML file."""

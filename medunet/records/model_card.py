@@ -24,6 +24,7 @@ class ModelCard(Record):
     description: Description
     plan: Plan
     fold: int | str
+    seed: int | None = Field(None, exclude_if=lambda seed: seed is None)  # of its training; None before 0.9
     inference: InferenceConfig = InferenceConfig()
     training_cases: tuple[str, ...] = ()
     train_is_validation: bool = False

@@ -49,13 +49,17 @@ class RunFolder:
         """Folder of preprocessed cases; it may be removed at any time and is created again."""
         return self.root / "cache"
 
-    def fold(self, fold: int | str) -> Path:
-        """Return the folder of a fold: checkpoints, model, TensorBoard log and curves."""
-        return self.root / "folds" / str(fold)
+    def fold(self, fold: int | str, member: int | None = None) -> Path:
+        """Return the folder of a fold: checkpoints, model, TensorBoard log and curves.
 
-    def model(self, fold: int | str) -> Path:
+        `member` is the number of the fold's network, with several seeds; the first one is in the fold's own folder.
+        """
+        folder = self.root / "folds" / str(fold)
+        return folder / "seeds" / str(member) if member else folder
+
+    def model(self, fold: int | str, member: int | None = None) -> Path:
         """Return the model folder of a fold, which prediction needs: weights.safetensors and model.json."""
-        return self.fold(fold) / "model"
+        return self.fold(fold, member) / "model"
 
     def need(self, path: Path, command: str) -> Path:
         """Return `path` if it exists.

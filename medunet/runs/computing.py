@@ -84,15 +84,17 @@ def choose_run_compute(run: Run, device: Any, *, keep: bool = True) -> Any:
     plan = hash_value(run.read_plan().hash_input)
     asked = [plan, training.precision, training.channels_last, training.compile, device.type]
     processor = read_processor().to_dict()
-    earlier = read_provenance(run).get("folds", {}).get(str(training.fold), {})
-    if earlier.get("asked") == asked and has_started(run, training.fold):
+    key = str(training.fold) + (f"/seeds/{training.member}" if training.member else "")
+    earlier = read_provenance(run).get("folds", {}).get(key, {})
+    checkpoints = run.folder.fold(training.fold, training.member) / "checkpoints"
+    if earlier.get("asked") == asked and any(checkpoints.glob("*.ckpt")):
         if device.type != "cpu" or earlier.get("processor", processor) == processor:  # 0.4.0 stored none
             return ComputeChoice(**earlier["compute"])
         _log.warning(
-            "Fold %s was started on %s: precision and memory layout are chosen again for this processor.",
-            *(training.fold, earlier["processor"]["name"]),
+            "%s was started on %s: precision and memory layout are chosen again for this processor.",
+            *(training.describe().capitalize(), earlier["processor"]["name"]),
         )
-    with explain_out_of_memory(f"probing fold {training.fold}"):
+    with explain_out_of_memory(f"probing {training.describe()}"):
         choice = choose_compute(training, run.read_plan(), run.read_manifest().description, device)
     if not keep:
         return choice
@@ -101,8 +103,9 @@ def choose_run_compute(run: Run, device: Any, *, keep: bool = True) -> Any:
         "compute": choice.plain(),
         "device": device_name(device),
         "processor": processor,
+        "seed": run.config.training_seed,
     }
-    add_provenance(run, "folds", {str(training.fold): entry})
+    add_provenance(run, "folds", {key: entry})
     return choice
 
 

@@ -153,9 +153,50 @@ def each_fold(run: Run) -> list[Run]:
     return runs
 
 
-def has_started(run: Run, fold: int | str = "*") -> bool:
-    """Return whether training of a fold (by default, of any fold) has reached its first checkpoint."""
-    return any(run.folder.root.glob(f"folds/{fold}/checkpoints/*.ckpt"))
+def each_member(run: Run) -> list[Run]:
+    """Return a copy of the run for each network to train: each fold with each of its seeds, fold by fold.
+
+    With `training.member` set, only that one of each fold.
+    """
+    asked = run.config.training
+    numbers = range(asked.seeds) if asked.member is None else [asked.member]
+    runs = []
+    for one in each_fold(run):
+        for number in numbers:
+            training = one.config.training.model_copy(update={"member": number})
+            runs.append(Run(run.folder, one.config.model_copy(update={"training": training}), run.data_root))
+    return runs
+
+
+def member_folders(folder: RunFolder, fold: int | str | None = None) -> list[Path]:
+    """Return the model folders of a run's trained networks, by fold and then by number of the seed.
+
+    Args:
+        fold: the networks of this fold alone; None or "each": of every numbered fold, or of fold "all" if no
+            numbered one is trained.
+    """
+    by_fold: dict[str, list[Path]] = {}
+    for pattern in ("folds/*/model/model.json", "folds/*/seeds/*/model/model.json"):
+        for path in folder.root.glob(pattern):
+            by_fold.setdefault(path.relative_to(folder.root).parts[1], []).append(path.parent)
+    if fold in (None, "each"):
+        names = sorted((name for name in by_fold if name.isdigit()), key=int) or list(by_fold)
+    else:
+        names = [str(fold)]
+    return [
+        path for name in names for path in sorted(by_fold.get(name, []), key=lambda path: _member_of(path))
+    ]
+
+
+def _member_of(model: Path) -> int:
+    """Return the number of the seed of a model folder, 0 for the fold's own."""
+    return int(model.parent.name) if model.parent.parent.name == "seeds" else 0
+
+
+def has_started(run: Run) -> bool:
+    """Return whether training of any network has reached its first checkpoint."""
+    patterns = ("folds/*/checkpoints/*.ckpt", "folds/*/seeds/*/checkpoints/*.ckpt")
+    return any(path for pattern in patterns for path in run.folder.root.glob(pattern))
 
 
 def label_of(run: Run, case_id: str | None) -> Path:
@@ -196,19 +237,35 @@ def trained_cards(run: Run) -> dict[int | str, ModelCard]:
 def describe_untrained(run: Run, folds: Collection[int | str], what: str) -> str:
     """Return which numbered folds are not trained, and how many cases are therefore not `what`; "" if none.
 
-    `folds` are the trained folds. A hold-out has only fold 0.
+    `folds` are the trained folds. A hold-out has only fold 0. Seeds of trained folds that are not trained are named
+    too.
     """
     manifest = run.read_manifest()
     num_folds = 1 if run.config.holdout is not None else manifest.num_folds
     missing = [fold for fold in range(num_folds) if fold not in folds]
+    seeds = _describe_untrained_seeds(run, folds)
     if not missing or not any(fold != "all" for fold in folds):
-        return ""
+        return seeds
     count = sum(case.fold in missing for case in manifest.used)
     one = len(missing) == 1
     return (
         f"{'fold' if one else 'folds'} {', '.join(map(str, missing))} {'is' if one else 'are'} not trained; "
         f"{'its' if one else 'their'} {count} case{'s' * (count != 1)} {'is' if count == 1 else 'are'} not {what}"
+        f"{'; ' * bool(seeds)}{seeds}"
     )
+
+
+def _describe_untrained_seeds(run: Run, folds: Collection[int | str]) -> str:
+    """Return which of the configured seeds of trained folds are not trained; "" if none."""
+    texts = []
+    for fold in folds:
+        trained = set(member_folders(run.folder, fold))
+        numbers = range(run.config.training.seeds)
+        absent = [str(number) for number in numbers if run.folder.model(fold, number) not in trained]
+        if absent:
+            texts.append(f"seed{'s' * (len(absent) > 1)} {', '.join(absent)} of fold {fold}")
+    many = len(texts) > 1 or any("seeds" in text for text in texts)
+    return f"{' and '.join(texts)} {'are' if many else 'is'} not trained" if texts else ""
 
 
 def held_out_cases(run: Run, fold: int | str) -> list[Case]:

@@ -240,9 +240,17 @@ def find_resume_checkpoint(
     training_config = config.training.model_dump(include={*keys})
     averaged = config.training.ema_decay is not None
     identity = hash_value(
-        [plan.hash_input, manifest.description.to_dict(), cases, config.seed, training_config, averaged]
+        [
+            plan.hash_input,
+            manifest.description.to_dict(),
+            cases,
+            config.training_seed,
+            training_config,
+            averaged,
+        ]
     )
-    checkpoints = run.fold(config.training.fold) / "checkpoints"
+    folder = run.fold(config.training.fold, config.training.member)
+    checkpoints = folder / "checkpoints"
     path = newest_readable(checkpoints)
     if path is None:
         return identity, None, None
@@ -251,6 +259,6 @@ def find_resume_checkpoint(
         raise InputError(
             "the checkpoints were made with another plan, case list, seed, optimizer, loss or epoch length",
             where=str(checkpoints),
-            hint="Choose another run folder, or remove this fold's folder to train it again.",
+            hint=f"Choose another run folder, or remove {folder.relative_to(run.root)} to train it again.",
         )
     return identity, path, saved

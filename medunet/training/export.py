@@ -33,13 +33,15 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
         InputError: there is no checkpoint that can be read.
     """
     fold = config.training.fold
-    checkpoints, model = run.fold(fold) / "checkpoints", run.model(fold)
+    folder = run.fold(fold, config.training.member)
+    checkpoints, model = folder / "checkpoints", folder / "model"
     best, newest = checkpoints / "best.ckpt", newest_readable(checkpoints)
     if newest is None:
         raise InputError("there is no checkpoint", where=str(checkpoints), hint="Train at least one epoch.")
     if not is_readable(best):
         _log.warning(
-            "best.ckpt of fold %s is missing or damaged: the newest weights are exported as the best.", fold
+            "best.ckpt of %s is missing or damaged: the newest weights are exported as the best.",
+            config.training.describe(),
         )
         best = newest
     averaged = config.training.ema_decay is not None
@@ -54,11 +56,12 @@ def export_weights(run: RunFolder, manifest: Manifest, plan: Plan, config: Confi
         description=manifest.description,
         plan=plan,
         fold=fold,
+        seed=config.training_seed,
         inference=config.inference.model_copy(update={"weights": used}),
         training_cases=tuple(case.id for case in training),
         train_is_validation=training == held_out,
         validation_dice=dice,
-        validation_cases=read_validation_plan(run.fold(fold), manifest, config.training).cases,
+        validation_cases=read_validation_plan(folder, manifest, config.training).cases,
         weights_sha256=hash_file(model / WEIGHTS_FILES["best"]),
         final_weights_sha256=hash_file(model / WEIGHTS_FILES["final"]),
         endings=learn_endings(training, manifest.description),

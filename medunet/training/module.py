@@ -126,7 +126,9 @@ class SegmentationModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate, and the seed of random numbers within the network (dropout)."""
-        torch.manual_seed(hash((self.run_config.seed, self.current_epoch, batch_idx, self.global_rank)))
+        torch.manual_seed(
+            hash((self.run_config.training_seed, self.current_epoch, batch_idx, self.global_rank))
+        )
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = self.current_rate()
 
@@ -147,7 +149,7 @@ class SegmentationModule(L.LightningModule):
         spacing = tuple(plan.spacing_mm[axis] for axis in axes)
         parameters = [
             sample_parameters(
-                np.random.default_rng([self.run_config.seed, 1, *address]),
+                np.random.default_rng([self.run_config.training_seed, 1, *address]),
                 dimensions=plan.dimensions,
                 num_channels=batch["image"].shape[1],
                 context_slices=plan.context_slices,

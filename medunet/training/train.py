@@ -60,6 +60,9 @@ def train_fold(
 ) -> ModelCard:
     """Train or resume `config.training.fold` of a run, and export its best and final weights.
 
+    Of a fold with several seeds this trains the network `config.training.member`. All networks share the preprocessed
+    cases, and their validation cases are drawn with the run's seed.
+
     Writes checkpoints, TensorBoard log, training.csv and curves.png in the fold's folder, and at the end the folder
     `model` with weights.safetensors, weights_final.safetensors and model.json. With several processes only the first
     one writes. `validation` sets the validation plan of a new training; None: it is planned by the available time.
@@ -70,8 +73,8 @@ def train_fold(
     """
     if device.type == "cpu":
         keep_freed_memory()
-    fold, description = config.training.fold, manifest.description
-    folder = run.fold(fold)
+    description = manifest.description
+    folder = run.fold(config.training.fold, config.training.member)
     checkpoints = folder / "checkpoints"
     identity, resume, saved = find_resume_checkpoint(run, manifest, plan, config)
     if processes.is_first:
@@ -85,7 +88,7 @@ def train_fold(
         # Hide Lightning's warnings about worker counts and sizes, which users cannot act on.
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"lightning\..*")
-        L.seed_everything(config.seed, workers=True, verbose=False)
+        L.seed_everything(config.training_seed, workers=True, verbose=False)
         if processes.is_first:
             validation = resolve_validation_plan(
                 folder, manifest, plan, config, data_root, compute,
@@ -107,9 +110,9 @@ def train_fold(
         every_epochs = validation.every_epochs
         trainer = _make_trainer(folder, config, compute, device, processes, saved, callbacks, every_epochs)
         if saved is not None and processes.is_first:
-            _log.info("Resuming fold %s at step %d.", fold, saved.step)
+            _log.info("Resuming %s at step %d.", config.training.describe(), saved.step)
         try:
-            with explain_out_of_memory(f"training fold {fold} on {device}"):
+            with explain_out_of_memory(f"training {config.training.describe()} on {device}"):
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if saved else None)
         except SystemExit:  # raised by Lightning on Ctrl-C
             if trainer.interrupted:
@@ -118,7 +121,7 @@ def train_fold(
     if processes.is_first:
         export_weights(run, manifest, plan, config)
     processes.wait()
-    return ModelCard.read(run.model(fold) / "model.json")
+    return ModelCard.read(folder / "model" / "model.json")
 
 
 def _require_memory(
@@ -178,7 +181,7 @@ def _prepare_data(
         [by_id[case.id] for case in validated],
         plan,
         config.training,
-        seed=config.seed,
+        seed=config.training_seed,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
         processes=processes,

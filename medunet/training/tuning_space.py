@@ -10,7 +10,9 @@ from medunet.base.errors import InputError
 from medunet.records.config import Config, TuningRange, change_config
 
 Space = Mapping[str, list[Any] | TuningRange]
-_SAME_FOR_ALL = ("training.fold", "training.init_from")  # otherwise scores could not be compared
+_SAME_FOR_ALL = (  # otherwise scores could not be compared
+    "training.fold", "training.seeds", "training.member", "training.init_from",
+)  # fmt: skip
 _WITHIN = 0.382  # of a range: a fractional number, as most drawn numbers
 
 
