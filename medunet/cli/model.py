@@ -1,6 +1,7 @@
 """The commands on models: `plan`, `train`, `tune`, `predict`, `calibrate` and `export`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,13 +22,16 @@ from medunet.cli.options import (
 )
 from medunet.commands.calibrate import run_calibrate
 from medunet.commands.export import run_export
+from medunet.commands.load_models import PredictOptions
 from medunet.commands.plan import run_plan, show_network
-from medunet.commands.predict import PredictOptions, predict_images, run_predict
+from medunet.commands.predict import predict_images, run_predict
 from medunet.commands.terminal import console
 from medunet.commands.train import run_train
 from medunet.commands.tune import run_tune
+from medunet.records.config import MapName
 from medunet.records.run_folder import RunFolder
-from medunet.runs.run import first_trained_fold
+from medunet.runs.members import find_members
+from medunet.runs.run import first_trained_fold, member_folders
 
 
 def plan(
@@ -141,8 +145,22 @@ def predict(
         Literal["auto", "fp32", "bf16", "fp16", "int8"],
         typer.Option("--precision", help="Precision of the network; int8 after `medunet calibrate`."),
     ] = "auto",
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="MODEL", help="Average with another model or run; may be repeated."),
+    ] = None,
+    agreement: Annotated[
+        bool, typer.Option("--agreement", help="Also write how many networks agree with the mask, as NIfTI.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the probabilities, compressed by slice.")
+    ] = False,
 ) -> None:
-    """Segment scans with a trained model; without images, the held-out cases of the run."""
+    """Segment scans with a trained model, or several as one; without images, the held-out cases of the run."""
+    maps: tuple[MapName, ...] = ()
+    maps += ("agreement",) if agreement else ()
+    maps += ("probabilities",) if probabilities else ()
+    options = PredictOptions(precision, backend, fast, ram_gb, maps)
     if not images and (model / "model.json").exists():
         raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:
@@ -150,16 +168,16 @@ def predict(
         given = {"--accept": accept, "--allow-resample": allow_resample or None}
         refuse_options("faults of a run's own cases are accepted by `medunet check`", given)
         changes = [f"inference.weights={weights}"] if weights else None
+        refuse_options("name other runs in the key inference.members", {"--with": others})
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
-        options = PredictOptions(precision, backend, fast, ram_gb)
         exit_if_any(run_predict(opened, fold=only, overwrite=overwrite, options=options))
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
     exit_if_any(
         predict_images(
-            _model_folder(model, fold),
+            _find_members(model, fold, others or ()),
             images,
             out,
             data_root,
@@ -168,7 +186,7 @@ def predict(
             weights=weights,
             accept=accept or (),
             allow_resample=allow_resample,
-            options=PredictOptions(precision, backend, fast, ram_gb),
+            options=options,
         )
     )
 
@@ -201,6 +219,18 @@ def export(
 ) -> None:
     """Write a trained network for other runtimes, checked to give the same labels there."""
     run_export(_model_folder(model, fold), to, out, weights=weights)
+
+
+def _find_members(model: Path, fold: str | None, others: Sequence[Path]) -> list[Path]:
+    """Return the model folders that predict together; print which fold of a run was chosen."""
+    folders = find_members(model, fold, others)
+    if fold is None and not (model / "model.json").exists():
+        trained, used = member_folders(RunFolder(model)), set(folders)
+        if left := [folder for folder in trained if folder not in used]:
+            fold = first_trained_fold(RunFolder(model))
+            text = f"Fold {fold} predicts alone: --fold each averages {len(left)} more trained networks."
+            console.print(text, highlight=False)
+    return folders
 
 
 def _model_folder(model: Path, fold: str | None) -> Path:

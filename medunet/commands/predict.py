@@ -1,8 +1,7 @@
 """`medunet predict`: segment a run's held-out cases, or any scans, with a trained model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from rich.markup import escape
 from medunet.base.errors import InputError
 from medunet.base.files import read_json_object
 from medunet.base.words import list_some
+from medunet.commands.load_models import AS_USUAL, PredictOptions, load_models
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES, parse_accepted
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
@@ -19,32 +19,20 @@ from medunet.records.costs import FasterWay
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
-from medunet.records.model_card import ModelCard
 from medunet.runs.computing import (
     precision_for,
     require_one_process,
     set_up_cpu,
 )
+from medunet.runs.members import fold_members
 from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
 
 if TYPE_CHECKING:
-    import torch
-
-    from medunet.inference.model import Model
+    from medunet.inference.predictor import Predictor
     from medunet.inference.scan import Scan
 
 _MOST_NAMES = 20
 _UNKNOWN = "not measured for these weights and options; `medunet calibrate RUN` measures it"
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How scans are predicted, as asked for on the command line."""
-
-    precision: str = "auto"  # this and `backend`: see `choose_for_model`
-    backend: str = "auto"
-    fast: bool = False  # larger steps of the window and no averaging, see `InferenceConfig.fast`
-    ram_gb: float | None = None  # the most memory of this process
 
 
 def run_predict(
@@ -53,7 +41,7 @@ def run_predict(
     model: Path | None = None,
     fold: int | str | None = None,
     overwrite: bool = False,
-    options: PredictOptions = PredictOptions(),
+    options: PredictOptions = AS_USUAL,
 ) -> dict[str, str]:
     """Predict the held-out cases of a run and return the failed ones with their reasons.
 
@@ -90,39 +78,56 @@ def _predict_cases(
     """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases."""
     require_one_process()
     from medunet.compute.devices import choose_device
-    from medunet.inference.model_folder import read_card
     from medunet.inference.predict import predict_scans
 
     manifest = run.read_manifest()
     if model is not None:
-        cases, folder = list(manifest.used), model
+        cases, folders = list(manifest.used), [model]
     else:
         assert fold is not None
-        cases, folder = held_out_cases(run, fold), run.folder.model(fold)
+        cases, folders = held_out_cases(run, fold), fold_members(run.folder, fold)
         cases = [case for case in cases if with_tests or case.split != "test"]
     device = choose_device(run.config.device)
     set_up_cpu(device)
-    card = read_card(folder)
     scans = scans_of(cases, manifest, run.data_root)
     if options.precision == "auto":
         options = replace(options, precision=precision_for(run.config, device))
-    loaded = _load(folder, card, device, scans, run.folder.predictions, run.config.inference, options)
-    known = {case.id for case in cases} & set(loaded.card.training_cases)
-    if model is None and known and not loaded.card.train_is_validation:
-        raise InputError(
-            f"its model was trained on {len(known)} of the held-out cases",
-            where=f"fold {fold}",
-            hint="The folds were changed after training. Restore them, or train in another run folder.",
-        )
+    loaded = load_models(folders, device, scans, run.folder.predictions, run.config.inference, options)
+    if model is None:
+        _refuse_known(folders, cases, fold)
     require_same_channels(loaded.card.description, manifest.description)
     inference = choose_options(loaded, run.config.inference, fast=options.fast)
-    failed = predict_scans(loaded, scans, run.folder.predictions, inference, overwrite=overwrite)
-    print_predicted(len(scans), failed, run.folder.predictions)
+    _print_members(loaded)
+    out = run.folder.predictions
+    failed = predict_scans(loaded, scans, out, inference, overwrite=overwrite, maps=options.maps)
+    print_predicted(len(scans), failed, out)
     return failed
 
 
+def _refuse_known(folders: Sequence[Path], cases: Sequence[Case], fold: int | str | None) -> None:
+    """Check that no network was trained on the cases that a fold holds out.
+
+    Raises:
+        InputError: some were; all of them are named.
+    """
+    from medunet.inference.model_folder import read_card
+
+    faults = []
+    for folder in folders:
+        card = read_card(folder)
+        known = {case.id for case in cases} & set(card.training_cases)
+        if known and not card.train_is_validation:
+            faults.append(f"{folder} was trained on {len(known)} of the held-out cases")
+    if faults:
+        raise InputError(
+            "; ".join(faults),
+            where=f"fold {fold}",
+            hint="The folds were changed after training, or differ between runs. Restore them, or train again.",
+        )
+
+
 def predict_images(
-    folder: Path,
+    folders: Sequence[Path],
     images: Sequence[Path],
     out: Path,
     data_root: Path | None,
@@ -132,13 +137,14 @@ def predict_images(
     weights: WeightsName | None = None,
     accept: Sequence[str] = (),
     allow_resample: bool = False,
-    options: PredictOptions = PredictOptions(),
+    options: PredictOptions = AS_USUAL,
 ) -> dict[str, str]:
-    """Predict image files and folders, or the cases of one manifest.json, with a trained model.
+    """Predict image files and folders, or the cases of one manifest.json, with a trained model, or several as one.
 
     Returns the failed cases with their reasons. For `weights`, see `Model.load`.
 
     Args:
+        folders: of the models, whose probabilities are averaged.
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
         allow_resample: resample the channels of a case that are on different grids to the grid of the first one.
     """
@@ -147,7 +153,7 @@ def predict_images(
     from medunet.inference.model_folder import read_card
     from medunet.inference.predict import predict_scans
 
-    card = read_card(folder)
+    card = read_card(folders[0])
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
         require_same_channels(card.description, listed.description)
@@ -161,94 +167,41 @@ def predict_images(
     device = choose_device(device_name)
     set_up_cpu(device)
     inference = card.inference.model_copy(update={"weights": weights or card.inference.weights})
-    model = _load(folder, card, device, scans, out, inference, options)
+    model = load_models(folders, device, scans, out, inference, options)
     inference = choose_options(model, card.inference, fast=options.fast)
-    failed = predict_scans(model, scans, out, inference, overwrite=overwrite)
+    _print_members(model)
+    failed = predict_scans(model, scans, out, inference, overwrite=overwrite, maps=options.maps)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
     return failed
 
 
-def choose_options(model: "Model", options: InferenceConfig, *, fast: bool) -> InferenceConfig:
-    """Return the options, or those of `--fast`; print what int8 and `--fast` cost in Dice, by the model card.
+def choose_options(model: "Predictor", options: InferenceConfig, *, fast: bool) -> InferenceConfig:
+    """Return the options, or those of `--fast`; print what int8 and `--fast` cost in Dice, by the model cards.
 
     Raises:
-        InputError: the cost of the model's int8 network is not measured.
+        InputError: the cost of a network's int8 form is not measured.
     """
     from medunet.inference.quantised import require_measured
 
-    require_measured(model)
-    used: dict[FasterWay, bool] = {"int8": model.backend.precision == "int8", "fast": fast}
-    for way in (way for way, is_used in used.items() if is_used):
-        cost = model.card.cost_of(way, model.weights, options)
-        text = cost.describe() if cost else f"its cost in Dice is {_UNKNOWN}"
-        name = way if way == "int8" else f"--{way}"
-        console.print(f"  [yellow]{name}[/]: {escape(text)}", highlight=False, soft_wrap=True)
+    used: dict[FasterWay, bool] = {"int8": False, "fast": fast}
+    first, *_ = (each for each, _ in model.models(options))
+    for each, _ in model.models(options):
+        require_measured(each)
+        used["int8"] |= each.backend.precision == "int8"
+        for way in (way for way in used if (way == "fast" and fast) or each.backend.precision == way):
+            name = way if way == "int8" else f"--{way}"
+            measured = options if each is first else each.card.inference  # the others' are fast already
+            for member in each.members:
+                cost = member.card.cost_of(way, member.weights, measured)
+                text = cost.describe() if cost else f"its cost in Dice is {_UNKNOWN}"
+                if len(model.members) > 1:
+                    text = f"fold {member.card.fold} alone: {text}"
+                console.print(f"  [yellow]{name}[/]: {escape(text)}", highlight=False, soft_wrap=True)
     if all(used.values()):
         text = "int8 and --fast were measured one by one: together they may cost more"
         console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     return options.fast() if fast else options
-
-
-def _load(
-    folder: Path,
-    card: ModelCard,
-    device: "torch.device",
-    scans: Sequence["Scan"],
-    out: Path,
-    inference: InferenceConfig,
-    options: PredictOptions,
-) -> "Model":
-    """Load a model as it is to predict scans into the folder `out`: as asked for, as before, or as is fastest."""
-    from medunet.compute.choice_cache import read_settings
-    from medunet.inference.model import Model
-    from medunet.inference.openvino_backend import ConversionError
-    from medunet.inference.probe import choose_for_model, count_windows
-
-    precision, backend = _go_on_in(out, card, device, options.precision, options.backend)
-    images = (scan.images[0] for scan in scans if scan.images)
-    weights = inference.weights
-    how = choose_for_model(
-        *(folder, card, device, precision, backend),
-        weights=weights,
-        num_windows=count_windows(images, card, inference.fast() if options.fast else inference),
-    )
-    load = partial(Model.load, folder, device=device, weights=weights, ram_gb=options.ram_gb)
-    try:
-        return load(precision=how.precision, channels_last=how.channels_last, backend=how.backend)
-    except ConversionError as error:  # the choice was made for other weights
-        if backend != "auto" or precision == "int8" or "inference.backend" in read_settings():
-            raise
-        console.print(f"  [yellow]in torch[/]: {escape(error.what)}", highlight=False, soft_wrap=True)
-    how = choose_for_model(folder, card, device, precision, "torch")
-    return load(precision=how.precision, channels_last=how.channels_last)
-
-
-def _go_on_in(
-    folder: Path, card: ModelCard, device: "torch.device", precision: str, backend: str
-) -> tuple[str, str]:
-    """Return precision and backend of the model's masks in a folder, so that a benchmark under load repeats none.
-
-    What is asked for comes first. They are not bf16 on a CPU, which may be another one that computes bf16 very
-    slowly, nor OpenVINO where it is not installed.
-    """
-    from medunet.compute.choice_cache import read_settings
-    from medunet.compute.choosing import requested_options
-    from medunet.inference.mask_index import backend_of_masks
-    from medunet.inference.openvino_backend import import_openvino
-
-    is_asked = requested_options("inference", precision)[0][0] != "auto" or backend != "auto"
-    earlier = backend_of_masks(folder, card, device.type)
-    if earlier is None or is_asked or "inference.backend" in read_settings():
-        return precision, backend
-    if earlier[1] == "bf16" and device.type == "cpu":
-        return precision, backend
-    if earlier[0] == "openvino":
-        try:
-            import_openvino()
-        except InputError:
-            return precision, backend
-    return earlier[1], earlier[0]
 
 
 def scans_of(cases: Sequence[Case], manifest: Manifest, data_root: Path) -> list["Scan"]:
@@ -288,6 +241,14 @@ def require_same_channels(trained: Description, given: Description) -> None:
             where="channels",
             hint="Choose a model that was trained on scans with these channels.",
         )
+
+
+def _print_members(model: "Predictor") -> None:
+    """Print which networks are averaged."""
+    if len(model.members) > 1:
+        folds = [str(member.card.fold) for member in model.members]
+        text = f"{len(folds)} networks averaged: of folds {', '.join(folds)}"
+        console.print(f"  [yellow]ensemble[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def print_left_out(left_out: Mapping[str, Sequence[str]], notes: Sequence[str]) -> None:

@@ -20,12 +20,12 @@ from medunet.base.words import two_digits
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import write_mask
-from medunet.inference.maps import CaseMaps, MapName, map_paths
+from medunet.inference.maps import CaseMaps, map_paths
 from medunet.inference.mask_index import MaskIndex, describe_making, hash_images
 from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
 from medunet.inference.stream import WindowCounts
-from medunet.records.config import InferenceConfig
+from medunet.records.config import InferenceConfig, MapName
 from medunet.records.fault import Fault
 
 _log = logging.getLogger(__name__)

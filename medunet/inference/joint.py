@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from medunet.compute.choice_cache import BackendName
@@ -100,11 +101,11 @@ def _join(networks: Sequence[Any], regions: bool, apart: bool) -> Any:
             reader.replace_source_output(image.output(0))
         logits = model.get_results()[0].input_value(0)
         probabilities = ops.sigmoid(logits) if regions else ops.softmax(logits, 1)
-        nothing = ops.multiply(logits, ops.constant([0.0], dtype="f32"))  # NaN where a logit is infinite
+        nothing = ops.multiply(logits, ops.constant(np.zeros(1, np.float32)))  # NaN where a logit is infinite
         outputs.append(ops.add(probabilities, nothing))
     total = outputs[0]
     for each in outputs[1:]:
         total = ops.add(total, each)
-    mean = ops.multiply(total, ops.constant([1 / len(outputs)], dtype="f32"))
+    mean = ops.multiply(total, ops.constant(np.array([1 / len(outputs)], np.float32)))
     joined = ops.concat([mean, *outputs], 1) if apart else mean
     return openvino.Model([joined.output(0)], [image])

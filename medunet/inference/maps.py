@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import blosc2
 import numpy as np
@@ -17,9 +17,9 @@ from medunet.imaging.volumes import write_mask
 from medunet.inference.placement import Placement
 from medunet.inference.restore import decide, restore_labels
 from medunet.inference.scan_blocks import Part, Source, Targets, mean_of_parts, order_of
+from medunet.records.config import MapName
 from medunet.records.description import Description
 
-MapName = Literal["agreement", "probabilities"]
 MAPS: tuple[MapName, ...] = ("agreement", "probabilities")
 _BUFFER_BYTES = 64_000_000  # of rows of probabilities that are written together
 

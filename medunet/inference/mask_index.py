@@ -121,6 +121,7 @@ def describe_making(model: Predictor, config: InferenceConfig, *, resample: bool
 def _shaping_options(config: InferenceConfig) -> dict[str, Any]:
     options = config.to_dict()
     del options["weights"]  # identified by the hash of the file
+    options.pop("members", None)  # identified by their hashes
     return options
 
 

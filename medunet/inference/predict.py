@@ -11,12 +11,12 @@ from medunet.base.files import remove_unfinished
 from medunet.base.lock import LockedError, hold
 from medunet.base.progress import track
 from medunet.inference.cohort import Cohort
-from medunet.inference.maps import MapName, map_paths
+from medunet.inference.maps import map_paths
 from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, why_again
 from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
 from medunet.postprocessing.steps import check_steps
-from medunet.records.config import InferenceConfig
+from medunet.records.config import InferenceConfig, MapName
 
 _log = logging.getLogger(__name__)
 _WAIT_S = 1.0  # for another process, before its cases are tried again

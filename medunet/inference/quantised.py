@@ -42,20 +42,24 @@ def require_measured(model: Model) -> None:
     """
     if model.backend.precision != "int8":
         return
-    cost = model.card.costs.get("int8")
-    if cost is None:
-        what = "what the int8 network costs in Dice is not measured"
-    elif cost.quantised_sha256 != model.quantised_sha256:
-        what = "the int8 network is not the one whose cost in Dice is in model.json"
-    elif cost.weights_sha256 != model.weights_sha256:
-        what = f"the int8 network was not made from the {model.weights} weights"
-    else:
-        return
-    raise InputError(
-        what,
-        where="--precision int8",
-        hint="Make the network and measure its cost with `medunet calibrate RUN`, or use another precision.",
-    )
+    faults = []
+    for member in model.members:
+        cost = member.card.costs.get("int8")
+        if cost is None:
+            what = "what the int8 network costs in Dice is not measured"
+        elif cost.quantised_sha256 != member.quantised_sha256:
+            what = "the int8 network is not the one whose cost in Dice is in model.json"
+        elif cost.weights_sha256 != member.weights_sha256:
+            what = f"the int8 network was not made from the {member.weights} weights"
+        else:
+            continue
+        faults.append(what if len(model.members) == 1 else f"fold {member.card.fold}: {what}")
+    if faults:
+        raise InputError(
+            "; ".join(faults),
+            where="--precision int8",
+            hint="Make the network and measure its cost with `medunet calibrate RUN`, or use another precision.",
+        )
 
 
 def sample_windows(cases: Sequence[PreparedCase], plan: Plan, seed: int) -> Iterator[NDArray[np.float32]]:

@@ -29,6 +29,7 @@ LossName = Literal[
     "hausdorff_dt",
 ]  # fmt: skip
 WeightsName = Literal["best", "final"]
+MapName = Literal["agreement", "probabilities"]  # that `medunet predict` writes beside masks
 FAST_OVERLAP = 0.25  # of neighbouring windows with --fast
 BodyAxis = Literal["left_right", "posterior_anterior", "inferior_superior"]  # of an array in RAS+ orientation
 Voxels = Annotated[int, Field(ge=1)]
@@ -186,6 +187,8 @@ class InferenceConfig(Section):
     mirror: tuple[BodyAxis, ...] = ()  # test-time mirroring: average over the scan and its mirror images
     shifts: int = Field(1, ge=1, le=64)  # average over this many sub-stride shifts of the scan
     postprocess: dict[str, tuple[PostprocessStep, ...]] = {}  # by target, steps in order
+    # Folders of other runs, relative to this one's, whose networks are averaged with its own.
+    members: tuple[str, ...] = Field((), exclude_if=lambda members: not members)
 
     @property
     def averages(self) -> bool:
