@@ -200,13 +200,17 @@ class Model:
             return Source(stream.slabs(on_window), stream.axis, prepared.placement, weight)
         description = self.card.description
         logits = self._whole_logits(stream, on_window)
-        restored: list[torch.Tensor] = []
+        regions, restored = bool(description.regions), []
         for each in logits.split(count_outputs(description)):
             probabilities = to_probabilities(each, description, channel_axis=0)
-            restored += restore_probabilities(probabilities, {"image": prepared.image}, self.chain)
-        on_scan = to_logits(torch.stack(restored), regions=bool(description.regions))
+            on_scan = torch.stack(
+                list(restore_probabilities(probabilities, {"image": prepared.image}, self.chain))
+            )
+            if not regions:
+                on_scan[0] = 1 - on_scan[1:].sum(0)  # what was cropped away is background
+            restored.append(to_logits(on_scan, regions=regions))
         placement = Placement.of_whole(prepared.shape)
-        return Source([Slab(0, on_scan)], 0, placement, weight)
+        return Source([Slab(0, torch.cat(restored))], 0, placement, weight)
 
     def open(
         self, prepared: Prepared, config: InferenceConfig, way: Way, axis: int | None = None
