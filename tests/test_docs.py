@@ -22,6 +22,8 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from medunet.cli.app import app
+from medunet.commands.load_models import PredictOptions
+from medunet.commands.predict import predict_images
 from medunet.compute.choice_cache import SETTINGS
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.imaging.formats import FORMATS
@@ -334,7 +336,7 @@ def test_keys_in_backticks_exist(page):
         (name_of(page), text)
         for page in PAGES
         for text in blocks(page, "python")
-        if "folds/0/model" not in text
+        if "folds/0/model" not in text and "probabilities/ct1" not in text
     ],
     "page",
     "text",
@@ -345,7 +347,7 @@ def test_python_runs(page, text, capsys):
 
 
 def test_a_scan_in_memory_is_predicted(own_run, tmp_path, monkeypatch, capsys):
-    (text,) = blocks(REPOSITORY / "docs/prediction.md", "python")
+    text, of_probabilities = blocks(REPOSITORY / "docs/prediction.md", "python")
     shutil.copytree(own_run.folder.model(0), tmp_path / "runs/liver/folds/0/model")
     scan = sorted((own_run.data_root / "imagesTr").iterdir())[0]
     shutil.copy(scan, tmp_path / "ct1.nii.gz")
@@ -353,6 +355,12 @@ def test_a_scan_in_memory_is_predicted(own_run, tmp_path, monkeypatch, capsys):
     exec(compile(text, "docs/prediction.md", "exec"), {})
     shape = read_header(scan).shape
     assert capsys.readouterr().out.startswith(str(shape))
+    model = tmp_path / "runs/liver/folds/0/model"
+    predict_images([model], [Path("ct1.nii.gz")], Path("masks"), None, device_name="cpu", overwrite=False,
+                   options=PredictOptions("fp32", "torch", maps=("probabilities",)))  # fmt: skip
+    capsys.readouterr()
+    exec(compile(of_probabilities.replace("40]", "4]"), "docs/prediction.md", "exec"), {})
+    assert str(shape)[1:] in capsys.readouterr().out
 
 
 @each(

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,6 +73,8 @@ class CaseMaps:
             self._begin_probabilities(placement, axis)
 
     def _begin_probabilities(self, placement: Placement, axis: int) -> None:
+        import blosc2  # takes half a second
+
         num_targets, along = len(self._values) - 1, placement.axes[axis].scan_axis
         chunk = [1, *placement.shape]
         chunk[1 + along] = 1

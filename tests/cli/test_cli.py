@@ -184,7 +184,7 @@ def test_faults_give_exit_code_one(call, own_run: Run):
         (("train", "{run}", "--data-root", "{data}", "--fold", "9"), "fold 9 has no cases"),
         (("train", "{run}", "--data-root", "{data}", "--device", "cuda:77"), "CUDA"),
         (("plan", "{run}", "--data-root", "{data}", "--set", "planning.memory_gb=-1"), "planning.memory_gb"),
-        (("predict", "{tmp}", "{data}/imagesTr", "--out", "{tmp}/o"), "holds no model.json"),
+        (("predict", "{tmp}", "{data}/imagesTr", "--out", "{tmp}/o"), "no trained network"),
         (("predict", "{run}", "{data}/imagesTr"), "Add --out FOLDER"),
         (("predict", "{run}", "{data}/none.nii.gz", "--out", "{tmp}/o"), "no such file"),
         (("score", "{data}/labelsTr", "{run}/predictions"), "Add --dataset NAME"),
