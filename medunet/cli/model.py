@@ -22,7 +22,7 @@ from medunet.cli.options import (
 from medunet.commands.calibrate import run_calibrate
 from medunet.commands.export import run_export
 from medunet.commands.plan import run_plan, show_network
-from medunet.commands.predict import PredictOptions, predict_images, run_predict
+from medunet.commands.predict import PredictOptions, RoiOptions, predict_images, run_predict
 from medunet.commands.terminal import console
 from medunet.commands.train import run_train
 from medunet.commands.tune import run_tune
@@ -136,8 +136,28 @@ def predict(
         Literal["auto", "fp32", "bf16", "fp16", "int8"],
         typer.Option("--precision", help="Precision of the network; int8 after `medunet calibrate`."),
     ] = "auto",
+    roi: Annotated[
+        Path | None,
+        typer.Option(
+            "--roi", metavar="COARSE", help="Predict only around what this model, or run, finds in the scan."
+        ),
+    ] = None,
+    roi_targets: Annotated[
+        str | None,
+        typer.Option("--roi-targets", help="Targets of COARSE, such as liver,spleen; default: all."),
+    ] = None,
+    roi_margin_mm: Annotated[
+        float | None, typer.Option("--roi-margin-mm", help="Margin around them in mm; default: 20.")
+    ] = None,
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
+    if roi is None:
+        refuse_options(
+            "there is no region of interest", {"--roi-targets": roi_targets, "--roi-margin-mm": roi_margin_mm}
+        )
+    targets = tuple(filter(None, map(str.strip, (roi_targets or "").split(","))))
+    region = RoiOptions(roi, targets, roi_margin_mm) if roi is not None else None
+    options = PredictOptions(precision, backend, fast, ram_gb, region)
     if not images and (model / "model.json").exists():
         raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:
@@ -147,7 +167,6 @@ def predict(
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
-        options = PredictOptions(precision, backend, fast, ram_gb)
         exit_if_any(run_predict(opened, fold=only, overwrite=overwrite, options=options))
         return
     if out is None:
@@ -163,7 +182,7 @@ def predict(
             weights=weights,
             accept=accept or (),
             allow_resample=allow_resample,
-            options=PredictOptions(precision, backend, fast, ram_gb),
+            options=options,
         )
     )
 

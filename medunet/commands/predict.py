@@ -20,21 +20,32 @@ from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
 from medunet.records.model_card import ModelCard
+from medunet.records.run_folder import RunFolder
 from medunet.runs.computing import (
     precision_for,
     require_one_process,
     set_up_cpu,
 )
-from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
+from medunet.runs.run import Run, describe_untrained, first_trained_fold, held_out_cases, trained_cards
 
 if TYPE_CHECKING:
     import torch
 
     from medunet.inference.model import Model
+    from medunet.inference.predictor import Predictor
     from medunet.inference.scan import Scan
 
 _MOST_NAMES = 20
 _UNKNOWN = "not measured for these weights and options; `medunet calibrate RUN` measures it"
+
+
+@dataclass(frozen=True)
+class RoiOptions:
+    """Where a region of interest is found, in which alone scans are predicted, see `with_roi`."""
+
+    coarse: Path  # folder of a model, or of a run
+    targets: tuple[str, ...] = ()  # of the coarse model; () for all
+    margin_mm: float | None = None  # around them; None: the default
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class PredictOptions:
     backend: str = "auto"
     fast: bool = False  # larger steps of the window and no averaging, see `InferenceConfig.fast`
     ram_gb: float | None = None  # the most memory of this process
+    roi: RoiOptions | None = None
 
 
 def run_predict(
@@ -116,7 +128,8 @@ def _predict_cases(
         )
     require_same_channels(loaded.card.description, manifest.description)
     inference = choose_options(loaded, run.config.inference, fast=options.fast)
-    failed = predict_scans(loaded, scans, run.folder.predictions, inference, overwrite=overwrite)
+    predictor = _in_roi(loaded, scans, run.folder.predictions, options, fold=fold, held_out=model is None)
+    failed = predict_scans(predictor, scans, run.folder.predictions, inference, overwrite=overwrite)
     print_predicted(len(scans), failed, run.folder.predictions)
     return failed
 
@@ -163,7 +176,8 @@ def predict_images(
     inference = card.inference.model_copy(update={"weights": weights or card.inference.weights})
     model = _load(folder, card, device, scans, out, inference, options)
     inference = choose_options(model, card.inference, fast=options.fast)
-    failed = predict_scans(model, scans, out, inference, overwrite=overwrite)
+    predictor = _in_roi(model, scans, out, options)
+    failed = predict_scans(predictor, scans, out, inference, overwrite=overwrite)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
     return failed
@@ -188,6 +202,52 @@ def choose_options(model: "Model", options: InferenceConfig, *, fast: bool) -> I
         text = "int8 and --fast were measured one by one: together they may cost more"
         console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     return options.fast() if fast else options
+
+
+def _in_roi(
+    fine: "Model",
+    scans: Sequence["Scan"],
+    out: Path,
+    options: PredictOptions,
+    *,
+    fold: int | str | None = None,
+    held_out: bool = False,
+) -> "Predictor":
+    """Return a model that predicts in the region of interest of the options alone; without one, the model itself.
+
+    The coarse model has its own options of inference, and backend and precision as for the fine one, other than int8.
+    Of a run it is the model of the same `fold`, so that it has not seen the cases either that are `held_out`.
+
+    Raises:
+        InputError: the coarse model is not trained, was trained on held-out cases, or does not fit the fine one.
+    """
+    from medunet.inference.model import read_card
+    from medunet.inference.roi_model import MARGIN_MM, with_roi
+
+    roi = options.roi
+    if roi is None:
+        return fine
+    folder = roi.coarse
+    if not (folder / "model.json").exists():
+        run = RunFolder(folder)
+        folder = run.model(first_trained_fold(run) if fold is None else fold)
+    card = read_card(folder)
+    known = {scan.case for scan in scans} & set(card.training_cases)
+    if held_out and known and not fine.card.train_is_validation:
+        raise InputError(
+            f"the coarse model was trained on {len(known)} of the held-out cases",
+            where=f"--roi {roi.coarse}",
+            hint="Give a run with the same folds: the cases of a fold are predicted by both models of this fold.",
+        )
+    how = replace(options, fast=False)
+    if options.precision == "int8":
+        how = replace(how, precision="auto", backend="auto")
+    coarse = _load(folder, card, fine.backend.device, scans, out, card.inference, how)
+    margin_mm = MARGIN_MM if roi.margin_mm is None else roi.margin_mm
+    predictor = with_roi(fine, coarse, roi.targets, margin_mm)
+    text = f"{', '.join(predictor.targets)} with {margin_mm:g} {fine.card.description.unit}"
+    console.print(f"  region of interest: {escape(text)}", highlight=False, soft_wrap=True)
+    return predictor
 
 
 def _load(

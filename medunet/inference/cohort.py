@@ -21,10 +21,9 @@ from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import write_mask
 from medunet.inference.mask_index import MaskIndex, describe_making, hash_images
-from medunet.inference.model import Model
-from medunet.inference.prepare import Prepared
+from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
-from medunet.inference.stream import WindowStream
+from medunet.inference.window_count import WindowCount
 from medunet.records.config import InferenceConfig
 from medunet.records.fault import Fault
 
@@ -45,9 +44,10 @@ class _Case:
     scan: Scan
     checked: CheckedScan
     image_sha256: str = ""
-    prepared: list[Prepared] = field(default_factory=list)
+    prepared: list[Any] = field(default_factory=list)  # of the model's `prepare`
     seconds: dict[str, float] = field(default_factory=dict)  # by part
     windows: dict[str, int] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)  # by the model, beside the labels
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -57,8 +57,8 @@ class _Case:
         inside = sum(self.seconds.values()) - inside
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start - inside
 
-    def count(self, stream: WindowStream) -> None:
-        self.windows = {"windows": stream.num_done, "windows_reused": stream.num_reused}
+    def count(self, windows: WindowCount) -> None:
+        self.windows = {"windows": windows.num_done, "windows_reused": windows.num_reused}
 
     def describe(self) -> dict[str, Any]:
         """Return what its entry in the index says of it, beside what shaped its mask."""
@@ -66,6 +66,7 @@ class _Case:
             "seconds": round(sum(self.seconds.values()), 2),
             "seconds_by_part": {name: round(self.seconds.get(name, 0.0), 3) for name in _PARTS},
             **self.windows,
+            **self.found,
             "faults": fault_rows(self.checked.faults),
         }
 
@@ -81,7 +82,7 @@ class Cohort:
 
     def __init__(
         self,
-        model: Model,
+        model: Predictor,
         folder: Path,
         config: InferenceConfig,
         entries: Mapping[str, Any],
@@ -148,7 +149,9 @@ class Cohort:
             with case.part("compute"):
                 prepared = case.prepared.pop()
                 mask = self._model.compute(prepared, self._config, on_window=partial(self._watch, case))
-                header = prepared.header
+                header, case.found = prepared.header, prepared.found
+                for note in prepared.notes:
+                    _log.info(f"{scan.case}: {note}.")
                 del prepared
         except (InputError, ThreadEndedError):  # not specific to the case: a full disk, or unusable options
             raise
@@ -189,10 +192,10 @@ class Cohort:
         if self._stop.is_set():
             raise _StoppedError
 
-    def _watch(self, case: _Case, stream: WindowStream) -> None:
+    def _watch(self, case: _Case, windows: WindowCount) -> None:
         """Show how far a case is, and end it if the job cannot go on."""
-        case.count(stream)
-        self._bar.update(stream.num_done / stream.num_windows)
+        case.count(windows)
+        self._bar.update(windows.num_done / windows.num_windows)
         for call in (self._reading, self._writing):
             if call is not None:
                 call.raise_if_broken()
@@ -266,7 +269,7 @@ def fault_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:
     return [{key: getattr(fault, key) for key in keys if getattr(fault, key)} for fault in faults]
 
 
-def _reason(error: Exception, model: Model) -> str:
+def _reason(error: Exception, model: Predictor) -> str:
     if is_out_of_memory(error):
         hint = (
             "Free memory" if model.backend.device.type == "cpu" else "Free memory there, or use --device cpu"

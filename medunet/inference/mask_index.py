@@ -9,7 +9,8 @@ from medunet.base.errors import InputError
 from medunet.base.files import hash_file, hash_value, read_json_object, remove_unfinished, write_json
 from medunet.base.lock import wait_for
 from medunet.imaging.formats import files_of
-from medunet.inference.model import Model
+from medunet.inference.predictor import Predictor
+from medunet.inference.roi_model import RoiModel
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.model_card import ModelCard
@@ -17,6 +18,7 @@ from medunet.records.model_card import ModelCard
 # Of prediction: increment it when masks change, so that all are predicted again. Since 0.8 mirror images and
 # shifts are averaged window by window, before it was whole volumes.
 _ALGORITHM, _AVERAGING_ALGORITHM = 1, 2
+_ROI_ALGORITHM = 1  # the same for how a region of interest is found, and predicted alone
 _FIRST = {"weights": "best", "backend": "torch", "algorithm": 1}  # before each was recorded, until 0.4 to 0.7
 _WORDS = {  # for what an entry holds
     "algorithm": "another version of prediction",
@@ -84,7 +86,7 @@ class MaskIndex:
         return index
 
 
-def describe_making(model: Model, config: InferenceConfig, *, resample: bool) -> dict[str, Any]:
+def describe_making(model: Predictor, config: InferenceConfig, *, resample: bool) -> dict[str, Any]:
     """Return everything but the scan that shapes a mask, as it stands in its entry.
 
     Number of threads and memory layout are left out: they change the order of sums only.
@@ -92,6 +94,10 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
     Args:
         resample: whether channels are resampled to the grid of the first one.
     """
+    if isinstance(model, RoiModel):
+        coarse = describe_making(model.coarse, model.coarse_options, resample=resample)
+        roi = {"roi_algorithm": _ROI_ALGORITHM, "targets": list(model.targets), "margin_mm": model.margin_mm}
+        return describe_making(model.fine, config, resample=resample) | {"roi": coarse | roi}
     options = config.to_dict()
     del options["weights"]  # identified by the hash of the file
     return {
@@ -111,14 +117,15 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
 def backend_of_masks(folder: Path, card: ModelCard, device: str) -> tuple[str, str] | None:
     """Return the backend and precision of the masks that a model predicted into a folder on this kind of device.
 
-    None if there is no such mask, or if they differ.
+    A coarse model only found their region of interest. None if there is no such mask, or if they differ.
     """
     path = folder / "index.json"
     cases = read_json_object(path).get("cases", {}) if path.exists() else {}
     weights = {card.weights_sha256, card.final_weights_sha256} - {""}
+    entries = [*cases.values(), *(entry["roi"] for entry in cases.values() if "roi" in entry)]
     found = {
         (entry.get("backend", _FIRST["backend"]), entry["precision"])
-        for entry in cases.values()
+        for entry in entries
         if entry.get("model_sha256") in weights
         and entry.get("device", device) == device
         and "precision" in entry
@@ -137,13 +144,26 @@ def why_again(before: Mapping[str, Any], making: Mapping[str, Any], images: Iter
     What the entry of an earlier medunet does not hold is not compared.
     """
     known = {**_FIRST, **before}
+    if why := _why_another_region(known.pop("roi", None), making.get("roi")):
+        return why
     for key in ("backend", "precision", "device"):
         if known.get(key, making[key]) != making[key]:
             return f"{key} {making[key]} instead of {known[key]}"
     for key, value in making.items():
-        if known.get(key, value) != value:
+        if key != "roi" and known.get(key, value) != value:
             return _WORDS[key]
     return _WORDS["image_sha256"] if before["image_sha256"] != hash_images(images) else ""
+
+
+def _why_another_region(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """Return why another region of interest is predicted, by what it is made from; "" if it is the same."""
+    if before is None or now is None:
+        return "" if before is now else "the whole scan" if now is None else "a region of interest alone"
+    for key in ("margin_mm", "targets"):
+        if before[key] != now[key]:
+            return f"{key} of the region of interest {now[key]} instead of {before[key]}"
+    different = [key for key, value in now.items() if before.get(key) != value]
+    return f"{_WORDS.get(different[0], different[0])} of the coarse model" if different else ""
 
 
 def describe_again(reasons: Iterable[str], num_cases: int) -> str:

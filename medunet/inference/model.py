@@ -28,7 +28,8 @@ from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.openvino_backend import load_converted, load_quantised
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
-from medunet.inference.stream import WindowStream, open_stream
+from medunet.inference.stream import open_stream
+from medunet.inference.window_count import WindowCount
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
@@ -37,7 +38,7 @@ from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.records.plan import count_inputs
 from medunet.transforms.chain import preprocess_chain, restore_probabilities
 
-OnWindow = Callable[[WindowStream], None]
+OnWindow = Callable[[WindowCount], None]
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -151,7 +152,12 @@ class Model:
         )
 
     def prepare(
-        self, image_paths: list[Path], *, resample: bool = False, read: Callable[[], Volume] | None = None
+        self,
+        image_paths: list[Path],
+        *,
+        resample: bool = False,
+        read: Callable[[], Volume] | None = None,
+        room: AbstractContextManager[None] | None = None,
     ) -> Prepared:
         """Read and preprocess a scan for the network.
 
@@ -159,6 +165,7 @@ class Model:
             image_paths: an image per channel, in the model's order.
             resample: as of `read_channels`.
             read: reads the channels; None: through the checks of an image (see `CheckedScan`).
+            room: holds the memory for it; None: what this model takes.
 
         Raises:
             DataError: a scan cannot be read or has errors, or its channels differ from those that the model was
@@ -170,7 +177,7 @@ class Model:
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
-        with self._room_for(image_paths):
+        with room or self._room_for(image_paths):
             return prepare_scan(self.chain, image_paths, read)
 
     def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from medunet.base.lock import LockedError, hold
 from medunet.base.progress import track
 from medunet.inference.cohort import Cohort
 from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, why_again
-from medunet.inference.model import Model
+from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
 from medunet.postprocessing.steps import check_steps
 from medunet.records.config import InferenceConfig
@@ -22,7 +22,7 @@ _WAIT_S = 1.0  # for another process, before its cases are tried again
 
 
 def predict_scans(
-    model: Model,
+    model: Predictor,
     scans: Sequence[Scan],
     folder: Path,
     config: InferenceConfig,
@@ -74,7 +74,7 @@ def predict_scans(
 
 
 def _predict_alone(
-    model: Model,
+    model: Predictor,
     scans: Sequence[Scan],
     folder: Path,
     config: InferenceConfig,
@@ -91,7 +91,7 @@ def _predict_alone(
 
 
 def _remaining(
-    model: Model, scans: Sequence[Scan], folder: Path, config: InferenceConfig, done: dict[str, Any]
+    model: Predictor, scans: Sequence[Scan], folder: Path, config: InferenceConfig, done: dict[str, Any]
 ) -> tuple[list[Scan], set[str]]:
     """Return the scans without a mask that was made in the same way, and log why masks are predicted again.
 

@@ -1,0 +1,60 @@
+"""What the prediction of many scans needs of a model: one network, or several that predict together."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medunet.dataset.checks.scan_checks import CheckedScan
+from medunet.imaging.volume import Header, Volume
+from medunet.inference.backend import Backend
+from medunet.inference.model import OnWindow
+from medunet.records.config import InferenceConfig, WeightsName
+from medunet.records.manifest import Accepted
+from medunet.records.model_card import ModelCard
+
+
+class Predictor(Protocol):
+    """Checks, prepares, computes and finishes a scan, see `medunet.inference.model.Model`.
+
+    What `prepare` returns has the scan's `header`. After `compute` it has in `found` what goes into the scan's
+    entry in the index, and in `notes` the lines for the log.
+    """
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the model whose targets the masks hold."""
+
+    @property
+    def backend(self) -> Backend:
+        """What computes its network."""
+
+    @property
+    def weights(self) -> WeightsName:
+        """Which of its weights are in use."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Their SHA-256."""
+
+    @property
+    def quantised_sha256(self) -> str:
+        """That of its int8 network; "" in other precisions."""
+
+    def check(
+        self, case: str, image_paths: list[Path], *, accepted: Sequence[Accepted] = (), resample: bool = False
+    ) -> CheckedScan:
+        """Return a scan that is read through the checks of an image."""
+
+    def prepare(self, image_paths: list[Path], *, read: Callable[[], Volume] | None = None) -> Any:
+        """Read and preprocess a scan."""
+
+    def compute(
+        self, prepared: Any, config: InferenceConfig, *, on_window: OnWindow | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the label map `(I, J, K)` on the scan's grid, before postprocessing."""
+
+    def finish(self, labels: NDArray[np.uint8], header: Header, config: InferenceConfig) -> NDArray[np.uint8]:
+        """Return the label map after postprocessing."""
