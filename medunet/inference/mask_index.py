@@ -159,9 +159,11 @@ def _why_another_region(before: Mapping[str, Any] | None, now: Mapping[str, Any]
     """Return why another region of interest is predicted, by what it is made from; "" if it is the same."""
     if before is None or now is None:
         return "" if before is now else "the whole scan" if now is None else "a region of interest alone"
-    for key in ("margin_mm", "targets"):
-        if before[key] != now[key]:
-            return f"{key} of the region of interest {now[key]} instead of {before[key]}"
+    margins, targets = ([each[key] for each in (now, before)] for key in ("margin_mm", "targets"))
+    if margins[0] != margins[1]:
+        return "a margin of {:g} mm instead of {:g}".format(*margins)
+    if targets[0] != targets[1]:
+        return "a region around {} instead of {}".format(*map(", ".join, targets))
     different = [key for key, value in now.items() if before.get(key) != value]
     return f"{_WORDS.get(different[0], different[0])} of the coarse model" if different else ""
 

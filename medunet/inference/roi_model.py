@@ -125,16 +125,23 @@ class RoiModel:
 
     @contextmanager
     def _room_for(self, image_paths: list[Path]) -> Iterator[None]:
-        """Hold the memory to read a scan, to find the region, and to finish the mask, by the files' headers.
-
-        What the fine network takes is known with the region; `Model.compute` holds it.
-        """
+        """Hold the memory of `estimate`. What the fine network takes is known with the region: `compute` holds it."""
         try:
             headers = [read_header(path) for path in dict.fromkeys(image_paths)]
-            grids = [network_grid(headers[0], each.card.plan) for each in (self.fine, self.coarse)]
+            estimate = self.estimate(headers)
         except DataError:  # reading it says why, with the fault's code
             yield
             return
+        with self.fine.memory.room(estimate):
+            yield
+
+    def estimate(self, headers: Sequence[Header]) -> Estimate:
+        """Estimate the memory to read a scan, to find the region, and to finish the mask.
+
+        Raises:
+            DataError: the first header describes no volume.
+        """
+        grids = [network_grid(headers[0], each.card.plan) for each in (self.fine, self.coarse)]
         coarse = self.coarse.memory.estimate(headers, self.coarse_options, self.coarse.memory.ways[-1])
         fine = self.fine.memory.estimate(headers, self.card.inference, self.fine.memory.ways[-1])
         num_channels = len(self.channels)
@@ -149,8 +156,7 @@ class RoiModel:
             Part("read", "the coarse model's image", coarse_image),
             Part("predict", "the fine model's image", fine_image),
         ]
-        with self.fine.memory.room(Estimate(tuple(parts))):
-            yield
+        return Estimate(tuple(parts))
 
     def compute(
         self, prepared: RoiPrepared, config: InferenceConfig, *, on_window: OnWindow | None = None
@@ -230,7 +236,7 @@ def with_roi(
     channels = _find_channels(coarse.card.description, fine.card.description)
     coarse = replace(coarse, budget=fine.budget)  # both share the memory of the process
     chosen = tuple(name for name in known if not targets or name in targets)
-    return RoiModel(fine, coarse, chosen, margin_mm, channels)
+    return RoiModel(fine, coarse, chosen, float(margin_mm), channels)
 
 
 def _find_channels(coarse: Description, fine: Description) -> tuple[int, ...]:
