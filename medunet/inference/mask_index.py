@@ -150,7 +150,7 @@ def why_again(before: Mapping[str, Any], making: Mapping[str, Any], images: Iter
         if known.get(key, making[key]) != making[key]:
             return f"{key} {making[key]} instead of {known[key]}"
     for key, value in making.items():
-        if key != "roi" and known.get(key, value) != value:
+        if known.get(key, value) != value:
             return _WORDS[key]
     return _WORDS["image_sha256"] if before["image_sha256"] != hash_images(images) else ""
 
