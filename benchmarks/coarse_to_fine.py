@@ -59,7 +59,7 @@ COARSE = (
 )
 FINE = (
     "planning.spacing_mm=[1,1,1]",
-    "planning.patch_size=[64,64,48]",
+    "planning.patch_size=[56,56,40]",
 )
 
 

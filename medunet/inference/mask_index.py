@@ -22,6 +22,7 @@ _ROI_ALGORITHM = 1  # the same for how a region of interest is found, and predic
 _FIRST = {"weights": "best", "backend": "torch", "algorithm": 1}  # before each was recorded, until 0.4 to 0.7
 _WORDS = {  # for what an entry holds
     "algorithm": "another version of prediction",
+    "roi_algorithm": "another version of prediction",
     "model_sha256": "other weights",
     "quantised_sha256": "another int8 network",
     "weights": "other weights",
@@ -165,7 +166,9 @@ def _why_another_region(before: Mapping[str, Any] | None, now: Mapping[str, Any]
     if targets[0] != targets[1]:
         return "a region around {} instead of {}".format(*map(", ".join, targets))
     different = [key for key, value in now.items() if before.get(key) != value]
-    return f"{_WORDS.get(different[0], different[0])} of the coarse model" if different else ""
+    if not different:
+        return ""
+    return f"{_WORDS.get(different[0], f'another {different[0]}')} of the coarse model"
 
 
 def describe_again(reasons: Iterable[str], num_cases: int) -> str:

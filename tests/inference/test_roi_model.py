@@ -16,6 +16,7 @@ from medunet.imaging.nifti import write_volume
 from medunet.imaging.volume import Header
 from medunet.imaging.volumes import read_header, read_volume
 from medunet.inference.backend import TorchBackend
+from medunet.inference.mask_index import backend_of_masks
 from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.model import Model
 from medunet.inference.predict import predict_scans
@@ -234,7 +235,7 @@ def changed(fine: Model, coarse: Model, name: str) -> Any:
         ("targets", "a region around liver instead of liver, spleen"),
         ("weights", "other weights of the coarse model"),
         ("options", "other options of inference of the coarse model"),
-        ("precision", "precision of the coarse model"),
+        ("precision", "another precision of the coarse model"),
     ],
 )
 def test_a_mask_of_another_region_is_made_again(
@@ -255,6 +256,17 @@ def test_a_mask_of_another_region_is_made_again(
     assert time_of() == second
     predict(with_roi(fine, coarse), scan, out)
     assert time_of() > second
+
+
+def test_the_coarse_models_backend_in_a_folder_is_known(fine: Model, coarse: Model, tmp_path: Path) -> None:
+    """So that a benchmark under load repeats no masks."""
+    card = coarse.card.model_copy(update={"final_weights_sha256": "c" * 64})
+    backend = replace(coarse.backend, precision="bf16")  # type: ignore[type-var]
+    model = with_roi(fine, replace(coarse, card=card, backend=backend))
+    predict(model, write_scan(tmp_path, hu150=ORGAN), tmp_path / "out")
+    assert backend_of_masks(tmp_path / "out", card, "cpu") == ("torch", "bf16")
+    assert backend_of_masks(tmp_path / "out", fine.card, "cpu") == ("torch", "fp32")
+    assert backend_of_masks(tmp_path / "out", card, "cuda") is None
 
 
 def test_many_scans_beside_each_other(fine: Model, coarse: Model, tmp_path: Path) -> None:
