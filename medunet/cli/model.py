@@ -155,7 +155,7 @@ def predict(
         refuse_options(
             "there is no region of interest", {"--roi-targets": roi_targets, "--roi-margin-mm": roi_margin_mm}
         )
-    targets = tuple(filter(None, map(str.strip, (roi_targets or "").split(","))))
+    targets = () if roi_targets is None else tuple(map(str.strip, roi_targets.split(",")))
     region = RoiOptions(roi, targets, roi_margin_mm) if roi is not None else None
     options = PredictOptions(precision, backend, fast, ram_gb, region)
     if not images and (model / "model.json").exists():

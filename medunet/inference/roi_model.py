@@ -4,8 +4,8 @@ The region is the box around the coarse model's labels, with a margin. Where the
 the box that is none of the scan, the box grows there and is predicted again, so that nothing is cut off.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -123,17 +123,14 @@ class RoiModel:
         fine = self.fine.prepare(image_paths, read=read_for_both, room=self._room_for(image_paths))
         return RoiPrepared(fine, coarse[0])
 
-    @contextmanager
-    def _room_for(self, image_paths: list[Path]) -> Iterator[None]:
+    def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:
         """Hold the memory of `estimate`. What the fine network takes is known with the region: `compute` holds it."""
         try:
             headers = [read_header(path) for path in dict.fromkeys(image_paths)]
             estimate = self.estimate(headers)
         except DataError:  # reading it says why, with the fault's code
-            yield
-            return
-        with self.fine.memory.room(estimate):
-            yield
+            return nullcontext()
+        return self.fine.memory.room(estimate)
 
     def estimate(self, headers: Sequence[Header]) -> Estimate:
         """Estimate the memory to read a scan, to find the region, and to finish the mask.
@@ -147,12 +144,12 @@ class RoiModel:
         num_channels = len(self.channels)
         fine_image = len(self.card.description.channels) * prod(grids[0]) * _FLOAT
         coarse_image = num_channels * prod(grids[1]) * _FLOAT
-        copy = num_channels * prod(headers[0].shape[:3]) * _FLOAT
+        copied = num_channels * prod(headers[0].shape[:3]) * _FLOAT
         parts = [part for part in fine.parts if part.step != "predict"]
         parts += [part for part in coarse.parts if part.step == "predict"]
-        copy = max(0, copy - fine_image)  # it is freed before the fine image is made
+        copied = max(0, copied - fine_image)  # the copy is freed before the fine image is made
         parts += [
-            Part("read", "copy for the coarse model", copy),
+            Part("read", "copy for the coarse model", copied),
             Part("read", "the coarse model's image", coarse_image),
             Part("predict", "the fine model's image", fine_image),
         ]

@@ -68,6 +68,10 @@ def test_held_out_cases_are_predicted_by_both_models_of_their_fold(
     code, text = call("predict", root, *data, "--roi", coarse)
     assert code == 2
     assert f"the coarse model was trained on {len(held_out)} of the held-out cases" in text
+    (coarse / "folds/0").rename(coarse / "folds/1")
+    code, text = call("predict", root, *data, "--roi", coarse)
+    assert code == 2
+    assert "folds/0/model: holds no model.json" in text, "not the model of another fold"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,7 @@ def test_held_out_cases_are_predicted_by_both_models_of_their_fold(
         (("--roi-targets", "liver"), "--roi-targets: there is no region of interest"),
         (("--roi-margin-mm", "5"), "--roi-margin-mm: there is no region of interest"),
         (("--roi", "RUN", "--roi-targets", "kidney"), "the coarse model has no ['kidney']"),
+        (("--roi", "RUN", "--roi-targets", "liver,"), "the coarse model has no ['']"),
         (("--roi", "RUN", "--roi-margin-mm", "-5"), "-5 mm is no margin"),
         (("--roi", "nowhere"), "holds no model.json"),
     ],
