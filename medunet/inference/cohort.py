@@ -23,7 +23,7 @@ from medunet.imaging.volumes import write_mask
 from medunet.inference.mask_index import MaskIndex, describe_making, hash_images
 from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
-from medunet.inference.window_count import WindowCount
+from medunet.inference.window_count import WindowCounts
 from medunet.records.config import InferenceConfig
 from medunet.records.fault import Fault
 
@@ -44,7 +44,7 @@ class _Case:
     scan: Scan
     checked: CheckedScan
     image_sha256: str = ""
-    prepared: list[Any] = field(default_factory=list)  # of the model's `prepare`
+    prepared: list[Any] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # by part
     windows: dict[str, int] = field(default_factory=dict)
     found: dict[str, Any] = field(default_factory=dict)  # by the model, beside the labels
@@ -57,8 +57,8 @@ class _Case:
         inside = sum(self.seconds.values()) - inside
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start - inside
 
-    def count(self, windows: WindowCount) -> None:
-        self.windows = {"windows": windows.num_done, "windows_reused": windows.num_reused}
+    def count(self, stream: WindowCounts) -> None:
+        self.windows = {"windows": stream.num_done, "windows_reused": stream.num_reused}
 
     def describe(self) -> dict[str, Any]:
         """Return what its entry in the index says of it, beside what shaped its mask."""
@@ -192,10 +192,10 @@ class Cohort:
         if self._stop.is_set():
             raise _StoppedError
 
-    def _watch(self, case: _Case, windows: WindowCount) -> None:
+    def _watch(self, case: _Case, stream: WindowCounts) -> None:
         """Show how far a case is, and end it if the job cannot go on."""
-        case.count(windows)
-        self._bar.update(windows.num_done / windows.num_windows)
+        case.count(stream)
+        self._bar.update(stream.num_done / stream.num_windows)
         for call in (self._reading, self._writing):
             if call is not None:
                 call.raise_if_broken()

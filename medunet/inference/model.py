@@ -29,7 +29,7 @@ from medunet.inference.openvino_backend import load_converted, load_quantised
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
 from medunet.inference.stream import open_stream
-from medunet.inference.window_count import WindowCount
+from medunet.inference.window_count import WindowCounts
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
@@ -38,7 +38,7 @@ from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.records.plan import count_inputs
 from medunet.transforms.chain import preprocess_chain, restore_probabilities
 
-OnWindow = Callable[[WindowCount], None]
+OnWindow = Callable[[WindowCounts], None]
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class WindowCount(Protocol):
+class WindowCounts(Protocol):
     """Windows in all, those done, and those among them that were reused since an earlier one holds the same value."""
 
     @property
@@ -33,15 +33,15 @@ class Counted:
 class SummedWindows:
     """Sums the windows of predictions one after another; `report` is called with the sum after each window."""
 
-    def __init__(self, report: Callable[[WindowCount], None] | None) -> None:
+    def __init__(self, report: Callable[[WindowCounts], None] | None) -> None:
         self._report, self._before, self._now = report, Counted(), Counted()
 
-    def next(self) -> Callable[[WindowCount], None]:
+    def next(self) -> Callable[[WindowCounts], None]:
         """Return what the next prediction calls after each of its windows."""
         self._before = self._now
         return self._add
 
-    def _add(self, count: WindowCount) -> None:
+    def _add(self, count: WindowCounts) -> None:
         before = self._before
         self._now = Counted(
             before.num_windows + count.num_windows,
