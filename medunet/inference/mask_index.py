@@ -165,7 +165,7 @@ def _why_another_region(before: Mapping[str, Any] | None, now: Mapping[str, Any]
         return "a margin of {:g} mm instead of {:g}".format(*margins)
     if targets[0] != targets[1]:
         return "a region around {} instead of {}".format(*map(", ".join, targets))
-    different = [key for key, value in now.items() if before.get(key) != value]
+    different = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if not different:
         return ""
     return f"{_WORDS.get(different[0], f'another {different[0]}')} of the coarse model"
