@@ -22,7 +22,7 @@ from medunet.cli.options import (
 )
 from medunet.commands.calibrate import run_calibrate
 from medunet.commands.export import run_export
-from medunet.commands.load_models import PredictOptions
+from medunet.commands.load_models import PredictOptions, RoiOptions
 from medunet.commands.plan import run_plan, show_network
 from medunet.commands.predict import predict_images, run_predict
 from medunet.commands.terminal import console
@@ -155,12 +155,31 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probabilities, compressed by slice.")
     ] = False,
+    roi: Annotated[
+        Path | None,
+        typer.Option(
+            "--roi", metavar="COARSE", help="Predict only around what this model, or run, finds in the scan."
+        ),
+    ] = None,
+    roi_targets: Annotated[
+        str | None,
+        typer.Option("--roi-targets", help="Targets of COARSE, such as liver,spleen; default: all."),
+    ] = None,
+    roi_margin_mm: Annotated[
+        float | None, typer.Option("--roi-margin-mm", help="Margin around them in mm; default: 20.")
+    ] = None,
 ) -> None:
     """Segment scans with a trained model, or several as one; without images, the held-out cases of the run."""
+    if roi is None:
+        refuse_options(
+            "there is no region of interest", {"--roi-targets": roi_targets, "--roi-margin-mm": roi_margin_mm}
+        )
+    targets = () if roi_targets is None else tuple(map(str.strip, roi_targets.split(",")))
+    region = RoiOptions(roi, targets, roi_margin_mm) if roi is not None else None
     maps: tuple[MapName, ...] = ()
     maps += ("agreement",) if agreement else ()
     maps += ("probabilities",) if probabilities else ()
-    options = PredictOptions(precision, backend, fast, ram_gb, maps)
+    options = PredictOptions(precision, backend, fast, ram_gb, maps, region)
     if not images and (model / "model.json").exists():
         raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:

@@ -1,7 +1,7 @@
 """Trained networks as a command is to use them: averaged if there are several, with what computes them chosen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from medunet.base.errors import InputError
 from medunet.commands.terminal import console
 from medunet.records.config import InferenceConfig, MapName
 from medunet.records.model_card import ModelCard
+from medunet.runs.members import find_members
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from medunet.inference.model import Model
     from medunet.inference.predictor import Predictor
     from medunet.inference.scan import Scan
+
+
+@dataclass(frozen=True)
+class RoiOptions:
+    """Where a region of interest is found, in which alone scans are predicted, see `with_roi`."""
+
+    coarse: Path  # folder of a model, or of a run
+    targets: tuple[str, ...] = ()  # of the coarse model; () for all
+    margin_mm: float | None = None  # around them; None: the default
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class PredictOptions:
     fast: bool = False  # larger steps of the window and no averaging, see `InferenceConfig.fast`
     ram_gb: float | None = None  # the most memory of this process
     maps: tuple[MapName, ...] = ()  # that are written beside the masks, see `CaseMaps`
+    roi: RoiOptions | None = None
 
 
 AS_USUAL = PredictOptions()
@@ -64,6 +75,63 @@ def load_models(
         models.append(_load_group(group, device, scans, out, config, options))
         own.append(config)
     return models[0] if len(models) == 1 else Ensemble(tuple(models), tuple(own[1:]))
+
+
+def in_roi(
+    fine: "Predictor",
+    scans: Sequence["Scan"],
+    out: Path,
+    options: PredictOptions,
+    *,
+    fold: int | str | None = None,
+    held_out: bool = False,
+) -> "Predictor":
+    """Return a model that predicts in the region of interest of the options alone; without one, the model itself.
+
+    The coarse model has its own options of inference, and backend and precision as for the fine one, other than int8.
+    Of a run it is the model of the same `fold`, so that it has not seen the cases either that are `held_out`.
+
+    Raises:
+        InputError: the coarse model is not trained, was trained on held-out cases, or does not fit the fine one;
+            networks of several plans, or maps, are asked for in a region.
+    """
+    from medunet.inference.model import Model
+    from medunet.inference.model_folder import read_card
+    from medunet.inference.roi_model import MARGIN_MM, with_roi
+
+    roi = options.roi
+    if roi is None:
+        return fine
+    if options.maps:
+        raise InputError(
+            "maps are written of whole scans only", where="--roi", hint="Leave one of the options out."
+        )
+    folders = find_members(roi.coarse, None if fold is None else str(fold))
+    known = {scan.case for scan in scans} & {
+        case for folder in folders for case in read_card(folder).training_cases
+    }
+    if held_out and known and not fine.card.train_is_validation:
+        raise InputError(
+            f"the coarse model was trained on {len(known)} of the held-out cases",
+            where=f"--roi {roi.coarse}",
+            hint="Give a run with the same folds: the cases of a fold are predicted by both models of this fold.",
+        )
+    how = replace(options, fast=False, roi=None)
+    if options.precision == "int8":
+        how = replace(how, precision="auto", backend="auto")
+    card = read_card(folders[0])
+    coarse = load_models(folders, fine.backend.device, scans, out, card.inference, how)
+    if not isinstance(fine, Model) or not isinstance(coarse, Model):
+        raise InputError(
+            "networks of different plans cannot be averaged in a region of interest",
+            where="--roi",
+            hint="Give a coarse and a fine model of one plan each.",
+        )
+    margin_mm = MARGIN_MM if roi.margin_mm is None else roi.margin_mm
+    predictor = with_roi(fine, coarse, roi.targets, margin_mm)
+    text = f"{', '.join(predictor.targets)} with {margin_mm:g} {fine.card.description.unit}"
+    console.print(f"  region of interest: {escape(text)}", highlight=False, soft_wrap=True)
+    return predictor
 
 
 def _options_of(card: ModelCard, inference: InferenceConfig, options: PredictOptions) -> InferenceConfig:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from medunet.base.errors import InputError
 from medunet.base.files import read_json_object
 from medunet.base.words import list_some
-from medunet.commands.load_models import AS_USUAL, PredictOptions, load_models
+from medunet.commands.load_models import AS_USUAL, PredictOptions, in_roi, load_models
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES, parse_accepted
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
@@ -99,7 +99,8 @@ def _predict_cases(
     inference = choose_options(loaded, run.config.inference, fast=options.fast)
     _print_members(loaded)
     out = run.folder.predictions
-    failed = predict_scans(loaded, scans, out, inference, overwrite=overwrite, maps=options.maps)
+    predictor = in_roi(loaded, scans, out, options, fold=fold, held_out=model is None)
+    failed = predict_scans(predictor, scans, out, inference, overwrite=overwrite, maps=options.maps)
     print_predicted(len(scans), failed, out)
     return failed
 
@@ -170,7 +171,8 @@ def predict_images(
     model = load_models(folders, device, scans, out, inference, options)
     inference = choose_options(model, card.inference, fast=options.fast)
     _print_members(model)
-    failed = predict_scans(model, scans, out, inference, overwrite=overwrite, maps=options.maps)
+    predictor = in_roi(model, scans, out, options)
+    failed = predict_scans(predictor, scans, out, inference, overwrite=overwrite, maps=options.maps)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
     return failed

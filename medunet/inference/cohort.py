@@ -24,7 +24,7 @@ from medunet.inference.maps import CaseMaps, map_paths
 from medunet.inference.mask_index import MaskIndex, describe_making, hash_images
 from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
-from medunet.inference.stream import WindowCounts
+from medunet.inference.window_count import WindowCounts
 from medunet.records.config import InferenceConfig, MapName
 from medunet.records.fault import Fault
 
@@ -49,6 +49,7 @@ class _Case:
     prepared: list[Any] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # by part
     windows: dict[str, int] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)  # by the model, beside the labels
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -67,6 +68,7 @@ class _Case:
             "seconds": round(sum(self.seconds.values()), 2),
             "seconds_by_part": {name: round(self.seconds.get(name, 0.0), 3) for name in _PARTS},
             **self.windows,
+            **self.found,
             "faults": fault_rows(self.checked.faults),
         }
 
@@ -154,7 +156,9 @@ class Cohort:
                 prepared = case.prepared.pop()
                 watch, maps = partial(self._watch, case), case.maps if self._maps else None
                 mask = self._model.compute(prepared, self._config, on_window=watch, maps=maps)
-                header = prepared.header
+                header, case.found = prepared.header, prepared.found
+                for note in prepared.notes:
+                    _log.info(f"{scan.case}: {note}.")
                 del prepared
         except (InputError, ThreadEndedError):  # not specific to the case: a full disk, or unusable options
             raise

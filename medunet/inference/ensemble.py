@@ -3,8 +3,9 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,8 @@ from medunet.inference.memory import Other, Way, network_grid
 from medunet.inference.model import Model, OnWindow
 from medunet.inference.model_folder import Member, read_card
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
-from medunet.inference.stream import WindowCounts, choose_axis
+from medunet.inference.stream import choose_axis
+from medunet.inference.window_count import WindowCounts
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted
@@ -69,6 +71,8 @@ class PreparedForEach:
     """A scan that is ready for each model."""
 
     each: tuple[Prepared, ...]
+    found: dict[str, Any] = field(default_factory=dict)  # as of `Prepared`
+    notes: list[str] = field(default_factory=list)
 
     @property
     def header(self) -> Header:

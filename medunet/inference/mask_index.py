@@ -12,6 +12,7 @@ from medunet.imaging.formats import files_of
 from medunet.inference.backend import Backend
 from medunet.inference.model_folder import Member
 from medunet.inference.predictor import Predictor
+from medunet.inference.roi_model import RoiModel
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
 from medunet.records.model_card import ModelCard
@@ -19,14 +20,16 @@ from medunet.records.model_card import ModelCard
 # Of prediction: increment it when masks change, so that all are predicted again. Since 0.8 mirror images and
 # shifts are averaged window by window, before it was whole volumes.
 _ALGORITHM, _AVERAGING_ALGORITHM = 1, 2
-_FIRST = {
+_ROI_ALGORITHM = 1  # the same for how a region of interest is found, and predicted alone
+_FIRST = {  # before each was recorded, until 0.4 to 0.7; of one network
     "weights": "best",
     "backend": "torch",
     "algorithm": 1,
     "members": [],
-}  # before each was recorded, until 0.4 to 0.7
+}
 _WORDS = {  # for what an entry holds
     "algorithm": "another version of prediction",
+    "roi_algorithm": "another version of prediction",
     "model_sha256": "other weights",
     "quantised_sha256": "another int8 network",
     "weights": "other weights",
@@ -100,6 +103,10 @@ def describe_making(model: Predictor, config: InferenceConfig, *, resample: bool
     Args:
         resample: whether channels are resampled to the grid of the first one.
     """
+    if isinstance(model, RoiModel):
+        coarse = describe_making(model.coarse, model.coarse_options, resample=resample)
+        roi = {"roi_algorithm": _ROI_ALGORITHM, "targets": list(model.targets), "margin_mm": model.margin_mm}
+        return describe_making(model.fine, config, resample=resample) | {"roi": coarse | roi}
     (first, _), *others = model.models(config)
     options = _shaping_options(config)
     making = {
@@ -145,14 +152,15 @@ def _describe_member(member: Member) -> dict[str, Any]:
 def backend_of_masks(folder: Path, card: ModelCard, device: str) -> tuple[str, str] | None:
     """Return the backend and precision of the masks that a model predicted into a folder on this kind of device.
 
-    None if there is no such mask, or if they differ.
+    A coarse model only found their region of interest. None if there is no such mask, or if they differ.
     """
     path = folder / "index.json"
     cases = read_json_object(path).get("cases", {}) if path.exists() else {}
     weights = {card.weights_sha256, card.final_weights_sha256} - {""}
+    entries = [*cases.values(), *(entry["roi"] for entry in cases.values() if "roi" in entry)]
     found = {
         (entry.get("backend", _FIRST["backend"]), entry["precision"])
-        for entry in cases.values()
+        for entry in entries
         if entry.get("model_sha256") in weights
         and entry.get("device", device) == device
         and "precision" in entry
@@ -171,6 +179,8 @@ def why_again(before: Mapping[str, Any], making: Mapping[str, Any], images: Iter
     What the entry of an earlier medunet does not hold is not compared.
     """
     known = {**_FIRST, **before}
+    if why := _why_another_region(known.pop("roi", None), making.get("roi")):
+        return why
     for key in ("backend", "precision", "device"):
         if known.get(key, making[key]) != making[key]:
             return f"{key} {making[key]} instead of {known[key]}"
@@ -178,6 +188,21 @@ def why_again(before: Mapping[str, Any], making: Mapping[str, Any], images: Iter
         if known.get(key, value) != value:
             return _WORDS[key]
     return _WORDS["image_sha256"] if before["image_sha256"] != hash_images(images) else ""
+
+
+def _why_another_region(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """Return why another region of interest is predicted, by what it is made from; "" if it is the same."""
+    if before is None or now is None:
+        return "" if before is now else "the whole scan" if now is None else "a region of interest alone"
+    margins, targets = ([each[key] for each in (now, before)] for key in ("margin_mm", "targets"))
+    if margins[0] != margins[1]:
+        return "a margin of {:g} mm instead of {:g}".format(*margins)
+    if targets[0] != targets[1]:
+        return "a region around {} instead of {}".format(*map(", ".join, targets))
+    different = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if not different:
+        return ""
+    return f"{_WORDS.get(different[0], f'another {different[0]}')} of the coarse model"
 
 
 def describe_again(reasons: Iterable[str], num_cases: int) -> str:

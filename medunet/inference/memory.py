@@ -147,10 +147,19 @@ class CaseMemory:
             DataError: the way with the least memory does not fit; names the estimated and the free memory and the
                 largest parts.
         """
-        least = self.estimate(headers, config, self.ways[-1], others)
-        with self.budget.claim_first([least.main_bytes]) as place:
+        with self.room(self.estimate(headers, config, self.ways[-1], others)):
+            yield
+
+    @contextmanager
+    def room(self, estimate: Estimate) -> Iterator[None]:
+        """Hold the main memory of an estimate; wait for that which others hold.
+
+        Raises:
+            DataError: it does not fit; see `room_for`.
+        """
+        with self.budget.claim_first([estimate.main_bytes]) as place:
             if place is None:
-                raise self._too_large(least)
+                raise self._too_large(estimate)
             yield
 
     @contextmanager

@@ -26,7 +26,8 @@ from medunet.inference.placement import Placement
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import to_label_map
 from medunet.inference.scan_blocks import Source
-from medunet.inference.stream import Slab, WindowCounts, WindowStream, open_stream, to_logits
+from medunet.inference.stream import Slab, WindowStream, open_stream, to_logits
+from medunet.inference.window_count import WindowCounts
 from medunet.networks.builder import to_probabilities
 from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
@@ -122,7 +123,12 @@ class Model:
         )
 
     def prepare(
-        self, image_paths: list[Path], *, resample: bool = False, read: Callable[[], Volume] | None = None
+        self,
+        image_paths: list[Path],
+        *,
+        resample: bool = False,
+        read: Callable[[], Volume] | None = None,
+        room: AbstractContextManager[None] | None = None,
     ) -> Prepared:
         """Read and preprocess a scan for the network.
 
@@ -130,6 +136,7 @@ class Model:
             image_paths: an image per channel, in the model's order.
             resample: as of `read_channels`.
             read: reads the channels; None: through the checks of an image (see `CheckedScan`).
+            room: holds the memory for it; None: what this model takes.
 
         Raises:
             DataError: a scan cannot be read or has errors, or its channels differ from those that the model was
@@ -141,7 +148,7 @@ class Model:
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
-        with self._room_for(image_paths):
+        with room or self._room_for(image_paths):
             return prepare_scan(self.chain, image_paths, read)
 
     def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:

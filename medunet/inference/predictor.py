@@ -1,4 +1,4 @@
-"""What a cohort needs of a model: one network, several, or a model made of others."""
+"""What the prediction of many scans needs of a model: one network, or several that predict together."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from medunet.imaging.volume import Header, Volume
 from medunet.inference.backend import Backend
 from medunet.inference.maps import CaseMaps
 from medunet.inference.model_folder import Member
-from medunet.inference.stream import WindowCounts
+from medunet.inference.window_count import WindowCounts
 from medunet.records.config import InferenceConfig
 from medunet.records.manifest import Accepted
 from medunet.records.model_card import ModelCard
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class Predictor(Protocol):
-    """The steps of a prediction, see `Model`. A prepared scan has the `header` of its first file."""
+    """Checks, prepares, computes and finishes a scan, see `medunet.inference.model.Model`.
+
+    What `prepare` returns has the scan's `header`. After `compute` it has in `found` what goes into the scan's entry
+    in the index, and in `notes` the lines for the log.
+    """
 
     @property
     def card(self) -> ModelCard:

@@ -1,8 +1,9 @@
 """The first step of prediction: from a scan's files or arrays to the image on the network's grid."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.data.meta_tensor import MetaTensor
@@ -23,6 +24,8 @@ class Prepared:
     image: MetaTensor  # float32 (C, I, J, K) on the network's grid, with what its inverse needs
     header: Header  # of the scan's first file
     placement: Placement | None  # None: see `find_placement`
+    found: dict[str, Any] = field(default_factory=dict)  # by predicting it, for its entry in the index
+    notes: list[str] = field(default_factory=list)  # of predicting it, for the log
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, combinations, product
-from typing import Protocol
 
 import torch
 
@@ -17,6 +16,7 @@ from medunet.base.errors import DataError
 from medunet.compute.devices import one_torch_thread
 from medunet.inference.backend import Backend, window_probabilities
 from medunet.inference.blending import RunningSums
+from medunet.inference.window_count import WindowCounts
 from medunet.inference.windows import (
     Window,
     WindowLogits,
@@ -43,22 +43,6 @@ class Slab:
 
     start: int
     logits: torch.Tensor
-
-
-class WindowCounts(Protocol):
-    """How far a scan is, see `WindowStream`."""
-
-    @property
-    def num_windows(self) -> int:
-        """The number of all windows."""
-
-    @property
-    def num_done(self) -> int:
-        """The number of windows that are added up."""
-
-    @property
-    def num_reused(self) -> int:
-        """The number of those that were not computed."""
 
 
 def open_stream(
