@@ -27,6 +27,7 @@ from medunet.commands.terminal import console
 from medunet.commands.train import run_train
 from medunet.commands.tune import run_tune
 from medunet.records.run_folder import RunFolder
+from medunet.runs.packages import find_models, find_package, only_model
 from medunet.runs.run import first_trained_fold
 
 
@@ -91,7 +92,10 @@ def tune(
 
 def predict(
     model: Annotated[
-        Path, typer.Argument(help="Folder of a run, or of a model such as runs/liver/folds/0/model.")
+        Path,
+        typer.Argument(
+            help="Folder of a run or model, a package (.zip), or a name that `medunet models` lists."
+        ),
     ],
     images: Annotated[
         list[Path] | None, typer.Argument(help="Scans, folders of scans, or one manifest.json.")
@@ -138,7 +142,7 @@ def predict(
     ] = "auto",
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
-    if not images and (model / "model.json").exists():
+    if not images and ((model / "model.json").exists() or find_package(model)):
         raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:
         refuse_options("the masks of held-out cases are written into the run's folder", {"--out": out})
@@ -199,9 +203,15 @@ def export(
 
 
 def _model_folder(model: Path, fold: str | None) -> Path:
-    """Return the model folder that is meant: itself, or that of a run's fold, by default of the first trained one."""
+    """Return the model folder that is meant: itself, that of a package, or that of a run's fold.
+
+    The fold is by default the first trained one. A package is given by its ZIP or its name, and unpacked.
+    """
     if (model / "model.json").exists():
         return model
+    if find_package(model) or not model.exists():
+        refuse_options("a packaged model has no folds to choose from", {"--fold": fold})
+        return only_model(find_models(model), model)
     chosen = fold or first_trained_fold(RunFolder(model))
     if fold is None and chosen != "0":
         console.print(f"Fold 0 is not trained: the model of fold {chosen} is used.", highlight=False)

@@ -6,7 +6,11 @@ from typing import Literal
 
 from medunet.imaging.formats import strip_ending
 
-_MODALITIES: dict[str, Literal["CT", "MR", "PET"]] = {"CT": "CT", "MR": "MR", "PT": "PET"}  # DICOM's (0008,0060)
+_MODALITIES: dict[str, Literal["CT", "MR", "PET"]] = {
+    "CT": "CT",
+    "MR": "MR",
+    "PT": "PET",
+}  # DICOM's (0008,0060)
 _LARGEST_BYTES = 10_000_000
 
 

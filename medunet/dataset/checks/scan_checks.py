@@ -15,11 +15,10 @@ from medunet.dataset.checks.case_checks import read_file
 from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts
 from medunet.dataset.checks.duplicates import check_duplicates
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
-from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.image_checks import check_image
 from medunet.dataset.checks.pair_checks import compare_files
 from medunet.dataset.checks.scope_checks import compare_grid, compare_values, raise_severity
-from medunet.imaging.volume import Header, StoredVoxels, Volume
+from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import join_channels
 from medunet.records.description import Description
 from medunet.records.fault import Fault

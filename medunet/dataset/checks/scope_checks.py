@@ -7,7 +7,6 @@ the training scans, as in older plans, refuses nothing.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -140,7 +139,9 @@ def _compare_field(
     field_mm = step * [sizes[axis] for axis in order]
     if (field_mm <= limits).all():
         return []
-    measured = f"{_times(field_mm)} mm {_DIRECTIONS}, {(field_mm / np.array(largest)).max():.3g} times as large"
+    measured = (
+        f"{_times(field_mm)} mm {_DIRECTIONS}, {(field_mm / np.array(largest)).max():.3g} times as large"
+    )
     expected = f"at most {LARGEST_FIELD:g} times the training scans' largest, {_times(largest)} mm"
     return [make_fault("N028", case, channel, measured, expected=expected)]
 
@@ -167,7 +168,9 @@ def _compare_hounsfield(case: str, name: str, sample: NDArray[Any], fingerprint:
     if known:
         low, high = known["percentile_00_5"], known["percentile_99_5"]
         if low < high and np.mean((sample >= low) & (sample <= high)) < _FEW:
-            expected = f"voxels of {low:.4g} to {high:.4g}, as in the labelled structures of the training scans"
+            expected = (
+                f"voxels of {low:.4g} to {high:.4g}, as in the labelled structures of the training scans"
+            )
             faults.append(make_fault("N027", case, name, shown, expected=expected))
     darkest = fingerprint.darkest.get(name)
     if darkest is not None and darkest < _DARK_HU and np.mean(sample < _FAT_HU) < _NEARLY_NONE:

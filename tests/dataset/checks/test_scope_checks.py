@@ -81,7 +81,14 @@ def ct(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("shape", "found"),
-    [((24, 20, 9), 0), ((36, 30, 13), 0), ((37, 20, 9), 1), ((24, 31, 9), 1), ((24, 20, 14), 1), ((9, 8, 4), 0)],
+    [
+        ((24, 20, 9), 0),
+        ((36, 30, 13), 0),
+        ((37, 20, 9), 1),
+        ((24, 31, 9), 1),
+        ((24, 20, 14), 1),
+        ((9, 8, 4), 0),
+    ],
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_field_of_view_is_compared_along_each_axis_of_the_body(tmp_path, shape, found, turned):

@@ -215,9 +215,9 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
     "N028": FaultKind(
         "field of view unlike the training scans'",
         "error",
-        "On prediction: the size in mm, along each axis of the body, of the box of the voxels that are not 0, against "
-        "the largest field of view of the training scans. More than 1.5 times as large is reported. Of plans up to "
-        "0.8 that cut scans to these boxes it is not known, and nothing is reported.",
+        "On prediction: the size in mm, along each axis of the body, of the box of the voxels that are not 0, "
+        "against the largest field of view of the training scans. More than 1.5 times as large is reported. Plans up "
+        "to 0.8 know it only where their training scans fill these boxes; with others nothing is reported.",
         "",
         "Crop the scan to what the training scans show, or choose a model that was trained on such scans.",
     ),
@@ -225,8 +225,8 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "another modality than the model's",
         "error",
         "On prediction: the modality in the .json file that dcm2niix or BIDS put beside the scan. In a sample of the "
-        "voxels of an MR or PET channel: a twentieth or more as air in a CT, at -1100 to -900, and as many as its soft "
-        "tissue, at -150 to 150. In that of a CT channel, if the training scans show air: almost none below -50.",
+        "voxels of an MR or PET channel: a twentieth or more as air in a CT, at -1100 to -900, and as many as its "
+        "soft tissue, at -150 to 150. Or of a CT channel, if the training scans show air: almost none below -50.",
         "",
         "Give the model scans of the modality that it was trained on.",
     ),
