@@ -61,15 +61,14 @@ class _Source:
     def seed(self) -> int | None:
         return load_config(self.run.config).seed if self.run else None
 
-    @property
-    def epochs(self) -> int | None:
-        """Number of epochs that the fold was trained for; None if its table is missing."""
+    def read_length(self) -> dict[str, int]:
+        """Return for how many epochs and steps the fold was trained, by its table; empty if there is none."""
         path = self.run.fold(self.card.fold) / "training.csv" if self.run else None
         if path is None or not path.is_file():
-            return None
+            return {}
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = [row.get("epoch") or "" for row in csv.DictReader(stream)]
-        return int(float(rows[-1])) if rows and rows[-1] else None
+            last = list(csv.DictReader(stream))[-1:]
+        return {"epochs": int(row["epoch"]) + 1, "steps": int(row["step"])} if (row := dict(*last)) else {}
 
 
 def run_package(
@@ -224,35 +223,30 @@ def _given_example(files: Sequence[Path], source: _Source, work: Path) -> tuple[
 
 
 def _make_examples(source: _Source, work: Path) -> tuple[list[Path], str]:
-    """Write synthetic scans of the first kind that the model does not refuse."""
+    """Write synthetic scans of the first kind that the model does not refuse; return them, and what they are."""
     from medunet.dataset.checks.scan_checks import CheckedScan
-    from medunet.phantoms.example import make_examples
+    from medunet.phantoms.example import example_kinds
 
-    card, what = source.card, ""
-    found: list[Path] = []
-    description = card.description
-    for seed in range(_NUM_EXAMPLES):
-        for number, made in enumerate(make_examples(description, card.plan, seed)):
-            if found and made.what != what:
-                continue
-            is_picture = description.layout == "png"
-            path = _write_scan(work / f"{seed}_{number}", made.image, made.affine, is_picture=is_picture)
-            images = [path] * len(description.channels)
+    description, plan = source.card.description, source.card.plan
+    for number, (what, make) in enumerate(example_kinds(description, plan).items()):
+        paths = []
+        for seed in range(_NUM_EXAMPLES):
+            image, affine = make(seed)
+            stem = work / f"{number}_{seed}"
+            paths.append(_write_scan(stem, image, affine, is_picture=description.layout == "png"))
+            images = [paths[-1]] * len(description.channels)
             try:
-                CheckedScan("example", images, description, card.plan.fingerprint).read()
+                CheckedScan("example", images, description, plan.fingerprint).read()
             except DataError as error:
                 console.print(
-                    f"  [yellow]{made.what} is no example[/]: {escape(str(error))}", highlight=False
+                    f"  {what} is no example: {escape(str(error))}", highlight=False, soft_wrap=True
                 )
-                continue
-            found.append(path)
-            what = made.what
-            break
-    if not found:
-        raise InputError(
-            "the model refuses every synthetic scan", where="example", hint="Give a real one: --example FILE."
-        )
-    return found, what
+                break
+        else:
+            return paths, what
+    raise InputError(
+        "the model refuses every synthetic scan", where="example", hint="Give a real one: --example FILE."
+    )
 
 
 def _write_scan(stem: Path, image: np.ndarray, affine: np.ndarray, *, is_picture: bool) -> Path:
@@ -278,7 +272,7 @@ def _describe(source: _Source, folder: str, stored: "Stored") -> Member:
         fold=source.card.fold,
         seed=source.seed,
         num_training_cases=len(source.card.training_cases) or None,
-        epochs=source.epochs,
+        **source.read_length(),
         weights=stored.weights,
         precision=stored.precision,
         medunet_version=source.card.medunet_version,

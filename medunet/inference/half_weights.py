@@ -1,7 +1,7 @@
 """Store a model's weights in half precision where its labels stay the same, and the model folder of a package."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -49,9 +49,7 @@ def store_model(folder: Path, target: Path, examples: Sequence[Sequence[Path]]) 
     model = Model.load(folder, device=torch.device("cpu"), precision="fp32")
     source = folder / WEIGHTS_FILES[model.weights]
     weights = load_file(source)
-    halved = {
-        name: value.half() if value.dtype == torch.float32 else value for name, value in weights.items()
-    }
+    halved = halve(weights)
     num_channels = len(model.card.description.channels)
     counts = [0, 0, 0]
     for images in examples:
@@ -65,6 +63,11 @@ def store_model(folder: Path, target: Path, examples: Sequence[Sequence[Path]]) 
     card = release_card(model.card, used_sha256=model.weights_sha256, released_sha256=hash_file(path))
     card.write(target / "model.json")
     return stored
+
+
+def halve(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights with those in float32 rounded to float16."""
+    return {name: value.half() if value.dtype == torch.float32 else value for name, value in weights.items()}
 
 
 def _compare(model: Model, halved: dict[str, torch.Tensor], images: list[Path]) -> tuple[int, int, int]:

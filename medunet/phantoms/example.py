@@ -1,8 +1,8 @@
 """A synthetic scan to try a model on: a phantom of the body or head if it fits the channels, else blobs."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,33 +28,36 @@ _AIR_HU, _TISSUE_HU, _NOISE_HU = -1000.0, 40.0, 12.0
 _GREY, _GREY_NOISE = 100.0, 6.0
 
 
-@dataclass(frozen=True)
-class Example:
-    """A synthetic scan `(I, J, K)`, or `(I, J, K, C)` with several channels, and what it is."""
-
-    image: NDArray[Any]
-    affine: Affine  # to RAS+ mm
-    what: str
+Example = tuple[NDArray[Any], Affine]  # (I, J, K), or (I, J, K, C) with several channels; to RAS+ mm
 
 
-def make_examples(description: Description, plan: Plan, seed: int) -> Iterator[Example]:
-    """Yield synthetic scans with the channels and near the spacing of a plan, what is most alike to real ones first.
+def example_kinds(description: Description, plan: Plan) -> dict[str, Callable[[int], Example]]:
+    """Return functions that make a synthetic scan from a seed, by what it is; those most like real scans come first.
 
-    The last one is always blobs on a grid of the plan's median shape; of a picture, `(I, J, 1)` or `(I, J, 1, 3)`.
+    A scan has the channels of the description and about the plan's spacing. The last kind is always blobs, on a grid
+    of the plan's median shape; of pictures they are `(I, J, 1)` or `(I, J, 1, 3)`.
     """
-    kinds = [channel.modality for channel in description.channels.values()]
-    contrasts = [
-        _CONTRASTS.get(name.lower().replace("-", "").replace("_", "")) for name in description.channels
-    ]
-    if kinds == ["CT"] and "liver" in description.labels and description.layout != "png":
-        body = make_phantom(seed, spacing_mm=_spacing(plan, _BODY_MM))
-        yield Example(body.image, body.affine, "a synthetic CT of an abdomen")
-    if set(kinds) == {"MR"} and None not in contrasts and description.layout != "png":
-        brain = make_brain(seed, spacing_mm=_spacing(plan, _BRAIN_MM))
-        image = brain.image[..., [MODALITIES.index(str(name)) for name in contrasts]]
-        what = f"a synthetic MR scan of a head ({', '.join(map(str, contrasts))})"
-        yield Example(image[..., 0] if len(kinds) == 1 else image, brain.affine, what)
-    yield _make_blobs(description, plan, seed)
+    kinds: dict[str, Callable[[int], Example]] = {}
+    channels = description.channels
+    modalities = [channel.modality for channel in channels.values()]
+    contrasts = [_CONTRASTS.get(name.lower().replace("-", "").replace("_", ""), "") for name in channels]
+    if description.layout != "png" and modalities == ["CT"] and "liver" in description.labels:
+        kinds["a synthetic CT of an abdomen"] = partial(_make_body, plan)
+    if description.layout != "png" and set(modalities) == {"MR"} and all(contrasts):
+        kinds[f"a synthetic MR scan of a head ({', '.join(contrasts)})"] = partial(
+            _make_head, plan, contrasts
+        )
+    return {**kinds, "synthetic blobs": partial(_make_blobs, description, plan)}
+
+
+def _make_body(plan: Plan, seed: int) -> Example:
+    body = make_phantom(seed, spacing_mm=_spacing(plan, _BODY_MM))
+    return body.image, body.affine
+
+
+def _make_head(plan: Plan, contrasts: Sequence[str], seed: int) -> Example:
+    head = make_brain(seed, spacing_mm=_spacing(plan, _BRAIN_MM))
+    return _squeeze(head.image[..., [MODALITIES.index(name) for name in contrasts]]), head.affine
 
 
 def _spacing(plan: Plan, size_mm: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -102,7 +105,12 @@ def _make_blobs(description: Description, plan: Plan, seed: int) -> Example:
             frame[blob & inside] = _GREY * rng.uniform(0.4, 2.2)
         frames.append(np.rint(np.abs(frame + _GREY_NOISE * noise)).clip(1, 255))
     image = np.stack(frames, axis=-1).astype(np.uint8 if is_picture else np.int16)
-    return Example(image[..., 0] if len(frames) == 1 else image, affine, "synthetic blobs")
+    return _squeeze(image), affine
+
+
+def _squeeze(image: NDArray[Any]) -> NDArray[Any]:
+    """Return the frames `(I, J, K, C)` as `(I, J, K)` if there is one."""
+    return image[..., 0] if image.shape[3] == 1 else image
 
 
 def _triple(values: NDArray[np.floating]) -> tuple[float, float, float]:

@@ -23,7 +23,8 @@ class Member(Record):
     fold: int | str
     seed: int | None = None  # None: not known
     num_training_cases: int | None = None
-    epochs: int | None = None
+    epochs: int | None = None  # begun
+    steps: int | None = None
     weights: WeightsName  # which of the training's weights these are
     precision: Literal["fp32", "fp16"]  # in which they are stored; they are computed with as any model's
     medunet_version: str  # of training

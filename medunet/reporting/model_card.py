@@ -59,7 +59,8 @@ def _head(package: Package, card: ModelCard) -> str:
     if package.title:
         lines.append(f"{_plain(package.title)}.")
     lines.append(
-        f"Segments {_join(map(_plain, package.targets))} in {card.plan.dimensions}D from {_channels(card.description)}."
+        f"Segments {_join(map(_plain, package.targets))} in {card.plan.dimensions}D from "
+        f"{_channels(card.description)}."
     )
     lines.append(
         "For research only: it is no medical device, and no result may guide the care of a patient unseen."
@@ -169,6 +170,7 @@ def _members(package: Package, cards: Mapping[str, ModelCard]) -> str:
             _known(member.seed),
             _known(member.num_training_cases),
             _known(member.epochs),
+            _known(member.steps),
             member.weights,
             member.precision,
         ]
@@ -179,8 +181,8 @@ def _members(package: Package, cards: Mapping[str, ModelCard]) -> str:
         "",
         f"{count} trained network{'s' * (count != 1)}.",
         "",
-        "| folder | fold | seed | training scans | epochs | weights | stored in |",
-        "|---|---|---|---|---|---|---|",
+        "| folder | fold | seed | training scans | epochs | steps | weights | stored in |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*head, *rows])
 
