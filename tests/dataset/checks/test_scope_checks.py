@@ -11,9 +11,10 @@ import pytest
 from medunet.base.errors import DataError
 from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.nifti import write_volume
-from medunet.records.description import Description
+from medunet.planning.fingerprint import compute_fingerprint
+from medunet.records.description import Description, load_description
 from medunet.records.fault import Fault
-from medunet.records.manifest import Accepted
+from medunet.records.manifest import Accepted, Case
 from medunet.records.plan import Fingerprint, Shown
 
 AFFINE = np.diag([-2.0, 2.0, 4.0, 1.0])
@@ -214,3 +215,34 @@ def test_the_sidecar_tells_the_modality(tmp_path, content, found):
     faults = find(tmp_path, mr(), fingerprint())
     assert [fault.code for fault in faults] == ["N029"] * found
     assert all(fault.measured == "the .json file beside it says CT" for fault in faults)
+
+
+# ---- real scans -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_data
+def test_real_scans_of_the_training_data_pass_and_others_do_not(shared_data: Path):
+    description = load_description("msd_task04_hippocampus")
+    crops = sorted((shared_data / "hippocampus" / "imagesTr").glob("*.nii.gz"))[:40]
+    cases = [
+        Case(
+            id=path.name,
+            patient=path.name,
+            images={"MR": f"imagesTr/{path.name}"},
+            label=f"labelsTr/{path.name}",
+            split="train",
+        )
+        for path in crops
+        if (shared_data / "hippocampus" / "labelsTr" / path.name).exists()
+    ]
+    known = compute_fingerprint(cases[:12], description, shared_data / "hippocampus", seed=0)
+
+    def codes(path: Path) -> set[str]:
+        checked = CheckedScan("x", [path], description, known, ALL)
+        checked.read()
+        return {fault.code for fault in checked.faults}
+
+    assert {path.name: codes(path) for path in crops if codes(path)} == {}
+    assert codes(shared_data / "brats/TCGA-FG-6692/TCGA-FG-6692_t1.nii.gz") == {"N028"}
+    assert codes(shared_data / "brats/raw_not_coregistered/TCGA-FG-6692_raw_t1.nii.gz") == {"N025", "N028"}
+    assert codes(shared_data / "ct_abdomen/ct.nii.gz") == {"N025", "N028", "N029"}
