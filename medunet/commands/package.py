@@ -1,15 +1,12 @@
 """`medunet package`: write one or more trained models as one ZIP for others, with licences, a card and an example."""
 
-import csv
 import math
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.markup import escape
 
 from medunet import __version__
@@ -17,58 +14,16 @@ from medunet.base.errors import DataError, InputError
 from medunet.base.files import hash_file, write_json, write_text
 from medunet.base.zips import write_zip
 from medunet.commands.terminal import console, print_stage
-from medunet.records.config import load_config
 from medunet.records.model_card import ModelCard
 from medunet.records.package import CARD_FILE, PACKAGE_FILE, PACKAGE_NAME, Member, Package
 from medunet.records.run_folder import RunFolder
 from medunet.runs.computing import require_one_process
-from medunet.runs.packages import describe_difference, read_package
-from medunet.runs.run import first_trained_fold
+from medunet.runs.model_source import ModelSource, read_sources
+from medunet.runs.packages import read_package
 
 if TYPE_CHECKING:
     from medunet.inference.half_weights import Stored
     from medunet.reporting.model_card import RunScores
-
-_NUM_EXAMPLES = 3  # that labels in half precision are compared on
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A model folder that is packaged, and the run that it is of, if it lies in one."""
-
-    folder: Path
-    card: ModelCard
-    run: RunFolder | None
-
-    @classmethod
-    def of(cls, folder: Path) -> "_Source":
-        """Read a model folder.
-
-        Raises:
-            InputError: it holds no model card that can be read.
-        """
-        card = ModelCard.read(folder / "model.json")
-        parents = folder.resolve().parents
-        is_in_run = len(parents) > 2 and parents[1].name == "folds" and (parents[2] / "config.yaml").is_file()
-        return cls(folder, card, RunFolder(parents[2]) if is_in_run else None)
-
-    @property
-    def used_sha256(self) -> str:
-        """SHA-256 of the weights in use."""
-        return self.card.sha256_of(self.card.inference.weights or "best")
-
-    @property
-    def seed(self) -> int | None:
-        return load_config(self.run.config).seed if self.run else None
-
-    def read_length(self) -> dict[str, int]:
-        """Return for how many epochs and steps the fold was trained, by its table; empty if there is none."""
-        path = self.run.fold(self.card.fold) / "training.csv" if self.run else None
-        if path is None or not path.is_file():
-            return {}
-        with path.open(newline="", encoding="utf-8") as stream:
-            last = list(csv.DictReader(stream))[-1:]
-        return {"epochs": int(row["epoch"]) + 1, "steps": int(row["step"])} if (row := dict(*last)) else {}
 
 
 def run_package(
@@ -92,7 +47,7 @@ def run_package(
         DataError: the model refuses the example.
     """
     require_one_process()
-    members, faults = _read_sources(sources, fold)
+    members, faults = read_sources(sources, fold)
     faults += _faults_of_options(out, weights_licence, data_licence, members)
     if faults:
         raise InputError(
@@ -100,6 +55,7 @@ def run_package(
             where="medunet package",
             hint="Licences are such as --weights-licence CC-BY-4.0 --data-licence 'CC-BY-SA-4.0, MSD Task04'.",
         )
+    from medunet.commands.package_example import given_example, make_examples
     from medunet.inference.half_weights import store_model
     from medunet.reporting.model_card import write_model_card
 
@@ -107,7 +63,7 @@ def run_package(
         work, packed = Path(temporary) / "work", Path(temporary) / "package"
         packed.mkdir()
         examples, what = (
-            _given_example(example, members[0], work) if example else _make_examples(members[0], work)
+            given_example(example, members[0].card, work) if example else make_examples(members[0].card, work)
         )
         kept = packed / f"example{'.png' if examples[0].suffix == '.png' else '.nii.gz'}"
         kept.write_bytes(examples[0].read_bytes())
@@ -148,41 +104,8 @@ def run_package(
     return package
 
 
-def _read_sources(sources: Sequence[Path], fold: str | None) -> tuple[list[_Source], list[str]]:
-    """Return the members, and what is wrong with the sources."""
-    members: list[_Source] = []
-    faults = []
-    for source in sources:
-        try:
-            members += [_Source.of(folder) for folder in _folders_of(source, fold)]
-        except InputError as error:
-            faults.append(f"{error.where}: {error.what}" if error.where else error.what)
-    different = describe_difference({str(each.folder): each.card for each in members}) if members else ""
-    return members, faults + ([different] if different else [])
-
-
-def _folders_of(source: Path, fold: str | None) -> list[Path]:
-    if (source / "model.json").is_file():
-        if fold is not None:
-            raise InputError("is a model folder, which has no folds: leave --fold out", where=str(source))
-        return [source]
-    run = RunFolder(source)
-    names = [path.parts[-3] for path in source.glob("folds/*/model/model.json")]
-    if not names:
-        raise InputError("holds no model.json, and no trained fold", where=str(source))
-    if fold == "each":
-        numbered = sorted((name for name in names if name.isdigit()), key=int)
-        return [run.model(name) for name in numbered or names]
-    chosen = fold or first_trained_fold(run)
-    if chosen not in names:
-        raise InputError(f"fold {chosen} is not trained", where=str(source))
-    if fold is None and len(names) > 1:
-        console.print(f"Fold {chosen} of {len(names)} is packaged: --fold each takes all.", highlight=False)
-    return [run.model(chosen)]
-
-
 def _faults_of_options(
-    out: Path, weights_licence: str, data_licence: str, members: Sequence[_Source]
+    out: Path, weights_licence: str, data_licence: str, members: Sequence[ModelSource]
 ) -> list[str]:
     faults = []
     if not weights_licence.strip():
@@ -201,72 +124,7 @@ def _faults_of_options(
     return faults
 
 
-def _given_example(files: Sequence[Path], source: _Source, work: Path) -> tuple[list[Path], str]:
-    """Write the given scan without its file's name and header texts."""
-    from medunet.imaging.volumes import read_channels
-
-    channels = source.card.description.channels
-    if len(files) not in (1, len(channels)):
-        raise InputError(
-            f"{len(files)} files for the model's channels {', '.join(channels)}",
-            where="--example",
-            hint="Give one file with all channels, or one for each in this order.",
-        )
-    paths = [*files] * len(channels) if len(files) == 1 else [*files]
-    volume = read_channels(paths)
-    image = np.moveaxis(volume.array, 0, -1)
-    is_whole = bool((image == np.rint(image)).all() and image.min() >= -32768 and image.max() <= 32767)
-    if is_whole:
-        image = image.astype(np.uint8 if volume.header.is_picture and image.max() <= 255 else np.int16)
-    path = _write_scan(work / "given", image, volume.affine, is_picture=volume.header.is_picture)
-    return [path], "a real scan"
-
-
-def _make_examples(source: _Source, work: Path) -> tuple[list[Path], str]:
-    """Write synthetic scans of the first kind that the model does not refuse; return them, and what they are."""
-    from medunet.dataset.checks.scan_checks import CheckedScan
-    from medunet.phantoms.example import example_kinds
-
-    description, plan = source.card.description, source.card.plan
-    for number, (what, make) in enumerate(example_kinds(description, plan).items()):
-        paths = []
-        for seed in range(_NUM_EXAMPLES):
-            image, affine = make(seed)
-            stem = work / f"{number}_{seed}"
-            paths.append(_write_scan(stem, image, affine, is_picture=description.layout == "png"))
-            images = [paths[-1]] * len(description.channels)
-            try:
-                CheckedScan("example", images, description, plan.fingerprint).read()
-            except DataError as error:
-                console.print(
-                    f"  {what} is no example: {escape(str(error))}", highlight=False, soft_wrap=True
-                )
-                break
-        else:
-            return paths, what
-    raise InputError(
-        "the model refuses every synthetic scan", where="example", hint="Give a real one: --example FILE."
-    )
-
-
-def _write_scan(stem: Path, image: np.ndarray, affine: np.ndarray, *, is_picture: bool) -> Path:
-    """Write a scan `(I, J, K)` or `(I, J, K, C)`."""
-    stem.parent.mkdir(exist_ok=True)
-    image = image[..., 0] if image.ndim == 4 and image.shape[3] == 1 else image
-    if is_picture:
-        from PIL import Image
-
-        path = stem.with_name(f"{stem.name}.png")
-        Image.fromarray(np.ascontiguousarray(image[:, :, 0].swapaxes(0, 1), np.uint8)).save(path)
-        return path
-    from medunet.imaging.nifti import write_volume
-
-    path = stem.with_name(f"{stem.name}.nii.gz")
-    write_volume(path, image, affine)
-    return path
-
-
-def _describe(source: _Source, folder: str, stored: "Stored") -> Member:
+def _describe(source: ModelSource, folder: str, stored: "Stored") -> Member:
     return Member(
         folder=folder,
         fold=source.card.fold,
@@ -279,7 +137,7 @@ def _describe(source: _Source, folder: str, stored: "Stored") -> Member:
     )
 
 
-def _print_stored(folder: str, source: _Source, stored: "Stored", num_examples: int) -> None:
+def _print_stored(folder: str, source: ModelSource, stored: "Stored", num_examples: int) -> None:
     decided = stored.num_voxels - stored.num_close
     if stored.precision == "fp16":
         text = f"in half precision: the same label in all of {decided:,} voxels of {num_examples} example scan(s)"
@@ -294,7 +152,7 @@ def _print_stored(folder: str, source: _Source, stored: "Stored", num_examples: 
     )
 
 
-def _read_scores(members: Sequence[_Source]) -> "list[RunScores]":
+def _read_scores(members: Sequence[ModelSource]) -> "list[RunScores]":
     """Read the scores of the members' runs, each run once; scores of other weights are left out, with a line."""
     from medunet.reporting.model_card import RunScores
     from medunet.scoring.predicted import read_index_cases

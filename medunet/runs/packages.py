@@ -102,7 +102,6 @@ def open_package(path: Path) -> tuple[Path, Package]:
         )
     sha256 = hash_file(path)
     folder = cache / sha256
-    cache.mkdir(parents=True, exist_ok=True)
     with wait_for(cache, "models"):  # a second command waits and finds it unpacked
         if folder.exists():
             try:
@@ -154,7 +153,7 @@ def describe_difference(cards: Mapping[str, ModelCard]) -> str:
     They need the same channels and targets in the same order, with the same label values.
     """
     uses = {name: _use_of(card.description) for name, card in cards.items()}
-    first, *others = uses
+    first, *others = uses or [""]
     faults = [
         f"{first} and {other} have different {what}"
         for other in others

@@ -116,3 +116,8 @@ def test_a_given_picture_is_kept_upright(tmp_path: Path, call):
     folder, package = open_package(tmp_path / "x.zip")
     with Image.open(folder / package.example) as kept:
         assert np.array_equal(np.asarray(kept), pixels)
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 200).save(tmp_path / "deep.png")
+    code, text = call(
+        "package", model, "--out", tmp_path / "y.zip", *LICENCES, "--example", tmp_path / "deep.png"
+    )
+    assert (code, "needs 8 bits" in text) == (2, True)

@@ -196,6 +196,14 @@ def test_all_that_is_wrong_is_told_at_once(finished_run: Run, tmp_path: Path, ca
     assert not (tmp_path / "a b.tar").exists()
 
 
+def test_a_model_is_a_member_once(finished_run: Run, tmp_path: Path, call):
+    given = finished_run.folder.root, finished_run.folder.model(0)
+    code, text = call("package", *given, "--out", tmp_path / "x.zip", *LICENCES, "--fold", "0")
+    assert (code, "has no folds: leave --fold out" in text) == (2, True)
+    code, text = call("package", given[1], given[1], "--out", tmp_path / "x.zip", *LICENCES)
+    assert (code, "a model is given twice" in text) == (2, True)
+
+
 def test_another_file_is_not_replaced(finished_run: Run, tmp_path: Path, call):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as packed:
         packed.writestr("thesis.txt", "x")
