@@ -60,7 +60,9 @@ def make_model(folder: Path, kind: str, num_classes: int, *, quick: bool) -> Non
         shapes=((512, 512, 400),) if is_ct else ((35, 50, 35),),
         nonzero_fraction=1.0,
         intensities={modality: statistics},
-        shown=Shown(field_of_view_mm=(10_000.0,) * 3, darkest={}),  # so that scans of any length are predicted
+        shown=Shown(
+            field_of_view_mm=(10_000.0,) * 3, darkest={}
+        ),  # so that scans of any length are predicted
     )
     patch = (32, 32, 32) if quick and is_ct else (96, 96, 96) if is_ct else (40, 56, 40)
     config = PlanningConfig(

@@ -29,9 +29,7 @@ class Intensity(Record):
 class Shown(Record):
     """What the training scans show at most, with which new scans are compared."""
 
-    field_of_view_mm: tuple[
-        float, float, float
-    ]  # the largest of all scans along each axis, in RAS+ axis order
+    field_of_view_mm: tuple[float, float, float]  # the largest of all scans, in RAS+ axis order
     darkest: dict[str, float]  # per channel, the 0.5 percentile of a scan's voxels, the median over the scans
 
 

@@ -112,11 +112,13 @@ def open_package(path: Path) -> tuple[Path, Package]:
                 )
                 shutil.rmtree(folder)
 
+        verified: list[Package] = []
+
         def verify(content: Path) -> None:
-            verify_package(content, path.name)
+            verified.append(verify_package(content, path.name))
 
         unpack(path, folder, cache / f".{sha256}.part", limits=_LIMITS, prepare=verify)
-        return folder, verify_package(folder, path.name)
+        return folder, verified[0]
 
 
 def verify_package(folder: Path, name: str) -> Package:
