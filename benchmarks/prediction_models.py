@@ -38,7 +38,7 @@ def make_model(folder: Path, kind: str, num_classes: int, *, quick: bool) -> Non
     from medunet.records.config import PlanningConfig
     from medunet.records.description import Description
     from medunet.records.model_card import WEIGHTS_FILES, ModelCard
-    from medunet.records.plan import Fingerprint
+    from medunet.records.plan import Fingerprint, Shown
 
     is_ct = kind == "ct"
     modality = "CT" if is_ct else "MR"
@@ -60,6 +60,9 @@ def make_model(folder: Path, kind: str, num_classes: int, *, quick: bool) -> Non
         shapes=((512, 512, 400),) if is_ct else ((35, 50, 35),),
         nonzero_fraction=1.0,
         intensities={modality: statistics},
+        shown=Shown(
+            field_of_view_mm=(10_000.0,) * 3, darkest={}
+        ),  # so that scans of any length are predicted
     )
     patch = (32, 32, 32) if quick and is_ct else (96, 96, 96) if is_ct else (40, 56, 40)
     config = PlanningConfig(

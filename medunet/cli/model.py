@@ -31,6 +31,7 @@ from medunet.commands.tune import run_tune
 from medunet.records.config import MapName
 from medunet.records.run_folder import RunFolder
 from medunet.runs.members import find_members
+from medunet.runs.packages import find_package
 from medunet.runs.run import first_trained_fold, member_folders
 
 
@@ -100,7 +101,10 @@ def tune(
 
 def predict(
     model: Annotated[
-        Path, typer.Argument(help="Folder of a run, or of a model such as runs/liver/folds/0/model.")
+        Path,
+        typer.Argument(
+            help="Folder of a run or model, a package (.zip), or a name that `medunet models` lists."
+        ),
     ],
     images: Annotated[
         list[Path] | None, typer.Argument(help="Scans, folders of scans, or one manifest.json.")
@@ -180,7 +184,7 @@ def predict(
     maps += ("agreement",) if agreement else ()
     maps += ("probabilities",) if probabilities else ()
     options = PredictOptions(precision, backend, fast, ram_gb, maps, region)
-    if not images and (model / "model.json").exists():
+    if not images and ((model / "model.json").exists() or find_package(model)):
         raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:
         refuse_options("the masks of held-out cases are written into the run's folder", {"--out": out})
@@ -243,20 +247,29 @@ def export(
 def _find_members(model: Path, fold: str | None, others: Sequence[Path]) -> list[Path]:
     """Return the model folders that predict together; print which fold of a run was chosen."""
     folders = find_members(model, fold, others)
-    if fold is None and not (model / "model.json").exists():
-        trained, used = member_folders(RunFolder(model)), set(folders)
-        if left := [folder for folder in trained if folder not in used]:
-            fold = first_trained_fold(RunFolder(model))
-            text = f"Fold {fold} predicts alone: --fold each averages {len(left)} more trained networks."
+    run = RunFolder(model)
+    if fold is None and run.config.exists():
+        used = set(folders)
+        if left := [folder for folder in member_folders(run) if folder not in used]:
+            chosen = first_trained_fold(run)
+            text = f"Fold {chosen} predicts alone: --fold each averages {len(left)} more trained networks."
             console.print(text, highlight=False)
     return folders
 
 
 def _model_folder(model: Path, fold: str | None) -> Path:
-    """Return the model folder that is meant: itself, or that of a run's fold, by default of the first trained one."""
-    if (model / "model.json").exists():
-        return model
-    chosen = fold or first_trained_fold(RunFolder(model))
-    if fold is None and chosen != "0":
-        console.print(f"Fold 0 is not trained: the model of fold {chosen} is used.", highlight=False)
-    return RunFolder(model).model(chosen)
+    """Return the folder of the only network that is meant.
+
+    That of a run's fold, by default of the first trained one, is the one of its first seed.
+
+    Raises:
+        InputError: there is none, or a package has several.
+    """
+    folders = find_members(model, fold)
+    if len(folders) > 1 and find_package(model):
+        raise InputError(
+            f"has {len(folders)} members, of which one must be chosen",
+            where=str(model),
+            hint="Give the folder of one of its members.",
+        )
+    return folders[0]

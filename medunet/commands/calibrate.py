@@ -118,7 +118,7 @@ def _labelled(run: Run, cases: Sequence[Case]) -> list["LabelledScan"]:
     from medunet.inference.calibration import LabelledScan
 
     manifest = run.read_manifest()
-    scans = scans_of(cases, manifest, run.data_root)
+    scans = scans_of(cases, manifest, run.data_root, own=True)
     found = []
     for case, scan in zip(cases, scans, strict=True):
         _, label = case_paths(case, manifest.description, run.data_root)

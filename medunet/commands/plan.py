@@ -39,10 +39,10 @@ def run_plan(run: Run) -> Plan:
     state, fingerprint = data_state(run), None
     if plan is not None and earlier.get("data_state_sha256", state) != state:  # 0.6.0 stored none
         fingerprint = _fingerprint(run, manifest)
-        if fingerprint != plan.fingerprint and has_started(run):
+        if not fingerprint.is_of_same_data(plan.fingerprint) and has_started(run):
             console.print("[yellow]The data have changed since the plan, with which training has begun.[/]")
             state = earlier["data_state_sha256"]  # so that this is said each time
-        elif fingerprint != plan.fingerprint:
+        elif not fingerprint.is_of_same_data(plan.fingerprint):
             console.print("The data have changed since the plan, which is made again.")
             plan = None
     if plan is not None and plan.grid != "extent" and not has_started(run):

@@ -14,6 +14,7 @@ from medunet.commands.load_models import AS_USUAL, PredictOptions, in_roi, load_
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES, parse_accepted
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
+from medunet.dataset.checks.scope_checks import SCOPE_CODES
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.costs import FasterWay
 from medunet.records.data_root import case_paths, resolve_data_root
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from medunet.inference.scan import Scan
 
 _MOST_NAMES = 20
+_OWN_CASE = "one of the run's own cases, whose scores are measured"
 _UNKNOWN = "not measured for these weights and options; `medunet calibrate RUN` measures it"
 
 
@@ -89,7 +91,7 @@ def _predict_cases(
         cases = [case for case in cases if with_tests or case.split != "test"]
     device = choose_device(run.config.device)
     set_up_cpu(device)
-    scans = scans_of(cases, manifest, run.data_root)
+    scans = scans_of(cases, manifest, run.data_root, own=True)
     if options.precision == "auto":
         options = replace(options, precision=precision_for(run.config, device))
     loaded = load_models(folders, device, scans, run.folder.predictions, run.config.inference, options)
@@ -206,15 +208,21 @@ def choose_options(model: "Predictor", options: InferenceConfig, *, fast: bool) 
     return options.fast() if fast else options
 
 
-def scans_of(cases: Sequence[Case], manifest: Manifest, data_root: Path) -> list["Scan"]:
-    """Return cases of a manifest as scans, with the faults that it accepts."""
+def scans_of(
+    cases: Sequence[Case], manifest: Manifest, data_root: Path, *, own: bool = False
+) -> list["Scan"]:
+    """Return cases of a manifest as scans, with the faults that it accepts.
+
+    Those that are a run's `own` to be scored are predicted however they differ from the training scans.
+    """
     from medunet.inference.scan import Scan
 
     scans = []
+    within = [Accepted(code=code, case=EVERY_CASE, reason=_OWN_CASE) for code in SCOPE_CODES if own]
     for case in cases:
         images, _ = case_paths(case, manifest.description, data_root)
         accepted = tuple(entry for entry in manifest.accepted if entry.case == case.id)
-        scans.append(Scan(case.id, images, case.resample, accepted))
+        scans.append(Scan(case.id, images, case.resample, (*accepted, *within)))
     return scans
 
 

@@ -1,6 +1,5 @@
 """Cache of benchmark results (backend, precision, layout) in the user's cache folder, and the user's settings."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from medunet.base import user_folders
 from medunet.base.errors import InputError
 from medunet.base.files import hash_value, read_json_object, write_json
 from medunet.base.processor import read_processor
@@ -56,14 +56,8 @@ class CachedChoice(Record):
 
 
 def cache_folder() -> Path | None:
-    """Return the cache folder: `medunet/compute` in XDG_CACHE_HOME, by default ~/.cache; None if there is no home."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    if given and Path(given).is_absolute():  # as the XDG specification requires
-        return Path(given) / "medunet" / "compute"
-    try:
-        return Path.home() / ".cache" / "medunet" / "compute"
-    except RuntimeError:
-        return None
+    """Return the folder of the choices in the user's cache; None if there is no home."""
+    return user_folders.cache_folder("compute")
 
 
 def find_choice(key: dict[str, Any]) -> Choice | None:

@@ -14,6 +14,7 @@ from medunet.imaging.geometry import Affine, spacing_of
 
 PIXELS = "px"
 _PART = 1 << 22  # voxels that are rescaled together
+_SAMPLED_VOXELS = 1 << 14  # enough for a percentile and a histogram
 
 
 @dataclass(frozen=True)
@@ -150,3 +151,12 @@ class Volume:
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """Return the name of a data type, such as 'int16', or 'RGB' for colours."""
     return "".join(dtype.names) if dtype.names else dtype.name
+
+
+def sample_voxels(frame: NDArray[Any]) -> NDArray[Any]:
+    """Return at most 16,384 voxels of a frame `(I, J, K)`, with a stride that has no common divisor with its size."""
+    flat = frame.ravel(order="K")
+    stride = 1 + flat.size // _SAMPLED_VOXELS
+    while stride > 1 and math.gcd(stride, frame.size) > 1:
+        stride += 1
+    return flat[::stride]

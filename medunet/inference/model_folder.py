@@ -140,7 +140,7 @@ def _check_weights(folder: Path, card: ModelCard, chosen: WeightsName) -> None:
     path = folder / WEIGHTS_FILES[chosen]
     if chosen == "final" and not card.final_weights_sha256:
         raise InputError(
-            "the model has no final weights: it was trained with medunet 0.4 or earlier",
+            "the model has no final weights: it is a package, or was trained with medunet 0.4 or earlier",
             where=str(folder),
             hint="Predict with --weights best, or export both again with `medunet train RUN`.",
         )

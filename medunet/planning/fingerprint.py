@@ -12,11 +12,12 @@ from medunet.base.progress import track
 from medunet.base.words import list_some
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.orientation import to_ras
+from medunet.imaging.volume import sample_voxels
 from medunet.imaging.volumes import read_channels, read_label
 from medunet.records.data_root import case_paths
 from medunet.records.description import Description
 from medunet.records.manifest import Case
-from medunet.records.plan import Fingerprint
+from medunet.records.plan import Fingerprint, Shown
 
 _log = logging.getLogger(__name__)
 _SAMPLES_PER_CASE = 10_000  # as nnU-Net: enough for stable percentiles with limited memory
@@ -46,7 +47,7 @@ def compute_fingerprint(
     if not labelled:
         raise InputError("no case has a label", where="manifest.json", hint="Add labelled cases to train on.")
     ignored = description.ignore_value
-    shapes, spacings, fractions = [], [], []
+    shapes, spacings, fractions, fields_mm, darkest = [], [], [], [], []
     samples: list[NDArray[np.float32]] = []
     lost: list[str] = []
     for index, case in enumerate(track(labelled, "Fingerprint")):
@@ -59,6 +60,8 @@ def compute_fingerprint(
         shape = tuple(part.stop - part.start for part in box)
         shapes.append(shape)
         spacings.append(spacing_of(affine))
+        fields_mm.append(np.multiply(array.shape[1:], spacings[-1]))
+        darkest.append([np.percentile(sample_voxels(channel), 0.5) for channel in array])
         fractions.append(np.prod(shape) / np.prod(array.shape[1:]))
         is_foreground = (label > 0) & (label != ignored) if ignored is not None else label > 0
         foreground = np.flatnonzero(is_foreground)
@@ -86,6 +89,13 @@ def compute_fingerprint(
         intensities={
             name: _statistics(channel) for name, channel in zip(description.channels, values, strict=True)
         },
+        shown=Shown(
+            field_of_view_mm=_as_triple(np.max(fields_mm, axis=0).tolist()),
+            darkest={
+                name: round(float(value), 4)
+                for name, value in zip(description.channels, np.median(darkest, axis=0), strict=True)
+            },
+        ),
     )
 
 

@@ -13,6 +13,8 @@ from medunet.records.config import NetworkConfig
 from medunet.records.description import Description
 from medunet.records.unpadded import UNPADDED_NETWORKS, unpadded_margin, unpadded_size
 
+_WHOLE = 0.9999  # of a scan
+
 
 class Intensity(Record):
     """Intensity normalisation of one channel."""
@@ -24,6 +26,13 @@ class Intensity(Record):
     std: float | None = None
 
 
+class Shown(Record):
+    """What the training scans show at most, with which new scans are compared."""
+
+    field_of_view_mm: tuple[float, float, float]  # the largest of all scans, in RAS+ axis order
+    darkest: dict[str, float]  # per channel, the 0.5 percentile of a scan's voxels, the median over the scans
+
+
 class Fingerprint(Record):
     """Properties of the training cases that planning uses: spacings, shapes and foreground intensities."""
 
@@ -32,6 +41,35 @@ class Fingerprint(Record):
     shapes: tuple[tuple[int, int, int], ...]  # per case, in RAS+ axis order, cropped to nonzero
     nonzero_fraction: float  # volume of the nonzero bounding boxes divided by that of the scans
     intensities: dict[str, dict[str, float]]  # per channel, statistics over the labelled foreground
+    shown: Shown | None = Field(None, exclude_if=lambda shown: shown is None)  # None in plans up to 0.8
+
+    @property
+    def field_of_view_mm(self) -> tuple[float, float, float] | None:
+        """The largest field of view of the training scans along each axis of the body; None if it is not known.
+
+        In older plans it is known where the boxes of the nonzero voxels are the whole scans.
+        """
+        if self.shown is not None:
+            return self.shown.field_of_view_mm
+        if self.nonzero_fraction < _WHOLE or not self.shapes:
+            return None
+        sizes = [
+            [size * mm for size, mm in zip(shape, spacing, strict=True)]
+            for shape, spacing in zip(self.shapes, self.spacings_mm, strict=True)
+        ]
+        i, j, k = (max(axis) for axis in zip(*sizes, strict=True))
+        return i, j, k
+
+    @property
+    def darkest(self) -> dict[str, float]:
+        """See `Shown.darkest`; empty if it is not known."""
+        return {} if self.shown is None else self.shown.darkest
+
+    def is_of_same_data(self, earlier: "Fingerprint") -> bool:
+        """Return whether an earlier fingerprint, maybe of an earlier version, was made of the same data."""
+        if earlier.shown is None:
+            return self.model_copy(update={"shown": None}) == earlier
+        return self == earlier
 
 
 class Plan(Record):

@@ -6,6 +6,7 @@ from pathlib import Path
 from medunet.base.errors import InputError
 from medunet.records.config import load_config
 from medunet.records.run_folder import RunFolder
+from medunet.runs.packages import find_models, find_package
 from medunet.runs.run import first_trained_fold, member_folders
 
 
@@ -13,15 +14,25 @@ def find_members(source: Path, fold: str | None, others: Sequence[Path] = ()) ->
     """Return the model folders that predict new scans together.
 
     Args:
-        source: a model folder, or a run's folder. A run brings the runs of its `inference.members` with it.
+        source: a model folder, a run's folder, or a packaged model by its ZIP or name. A run brings the runs of its
+            `inference.members` with it, a package all of its members.
         fold: of runs, the networks of this fold; "each": of all trained ones; None: of the first trained one.
-        others: more of the same, each with its own first trained fold.
+        others: more of the same.
 
     Raises:
         InputError: there is no trained network in one of them; all of these are named.
     """
     found, faults = [], []
     for each in (source, *others):
+        is_packaged = find_package(each) is not None
+        if is_packaged or not each.exists():
+            if not is_packaged:
+                faults.append(f"there is no model '{each}'")
+            elif fold is not None and each == source:
+                faults.append(f"{each}: a packaged model has no folds to choose from")
+            else:
+                found += find_models(each)
+            continue
         runs = [each] if (each / "model.json").exists() else [each, *_configured(each)]
         for run in runs:
             folders = _networks_of(run, fold)
@@ -32,7 +43,7 @@ def find_members(source: Path, fold: str | None, others: Sequence[Path] = ()) ->
         raise InputError(
             "; ".join(faults),
             where="medunet predict",
-            hint="Train first, or give the folder of a trained run or of a model such as RUN/folds/0/model.",
+            hint="Give a model folder, a trained run, a package (.zip), or a name that `medunet models` lists.",
         )
     return list(dict.fromkeys(found))
 

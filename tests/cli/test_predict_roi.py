@@ -27,7 +27,7 @@ def test_new_scans_are_predicted_in_the_region_of_a_model_or_a_run(
     call, finished_run: Run, scan: Path, tmp_path: Path
 ) -> None:
     run, out = finished_run.folder, tmp_path / "out"
-    given = ("predict", run.model(0), scan, "--out", out, "--device", "cpu")
+    given = ("predict", run.model(0), scan, "--out", out, "--device", "cpu", "--accept", "N028")
     roi = ("--roi-targets", "liver", "--roi-margin-mm", "6")
     code, text = call(*given, "--roi", run.root, *roi)
     assert code == 0, text
@@ -82,7 +82,7 @@ def test_held_out_cases_are_predicted_by_both_models_of_their_fold(
         (("--roi", "RUN", "--roi-targets", "kidney"), "the coarse model has no ['kidney']"),
         (("--roi", "RUN", "--roi-targets", "liver,"), "the coarse model has no ['']"),
         (("--roi", "RUN", "--roi-margin-mm", "-5"), "-5 mm is no margin"),
-        (("--roi", "nowhere"), "no trained network"),
+        (("--roi", "nowhere"), "there is no model 'nowhere'"),
     ],
 )
 def test_what_makes_no_region_is_refused(

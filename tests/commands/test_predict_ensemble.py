@@ -101,7 +101,7 @@ def test_models_and_runs_are_averaged_by_name(own_run: Run, call, tmp_path: Path
     code, text = call(*given, "--with", empty, "--with", tmp_path / "none")
     assert code == 2
     assert f"{empty}: no trained network" in text
-    assert f"{tmp_path / 'none'}: no trained network" in text
+    assert f"there is no model '{tmp_path / 'none'}'" in text
 
 
 def test_held_out_cases_are_predicted_by_other_runs_of_the_same_fold_too(own_run: Run, call, tmp_path: Path):

@@ -39,3 +39,27 @@ def test_labels_beyond_the_nonzero_voxels_are_named(tmp_path: Path, caplog: pyte
     nib.save(nib.Nifti1Image(label, affine), tmp_path / "label.nii.gz")
     compute_fingerprint([case], DESCRIPTION, tmp_path, seed=0)
     assert not caplog.records
+
+
+def test_what_the_scans_show_is_kept_along_the_axes_of_the_body(tmp_path: Path) -> None:
+    rng, cases = np.random.default_rng(0), []
+    grids = {"a": ((20, 12, 8), np.diag([-1.0, 2.0, 3.0, 1.0])), "b": ((9, 11, 31), np.eye(4)[[2, 0, 1, 3]])}
+    for name, (shape, affine) in grids.items():
+        image, label = rng.normal(-300, 100, shape).astype(np.float32), np.zeros(shape, np.uint8)
+        label[4, 5, 6] = 1
+        image[:3] = 0  # no part of the nonzero box, and part of the field of view
+        for kind, array in (("image", image), ("label", label)):
+            nib.save(nib.Nifti1Image(array, affine), tmp_path / f"{name}_{kind}.nii.gz")
+        files = {"images": {"T1": f"{name}_image.nii.gz"}, "label": f"{name}_label.nii.gz"}
+        cases.append(Case(id=name, patient=name, split="train", fold=0, **files))
+    found = compute_fingerprint(cases, DESCRIPTION, tmp_path, seed=0)
+    # a: 20 × 24 × 24 mm; b's axes run to A, S and R: 31 × 9 × 11 mm
+    assert found.field_of_view_mm == (31.0, 24.0, 24.0)
+    values = [nib.load(tmp_path / f"{name}_image.nii.gz").get_fdata() for name in grids]
+    expected = np.median([np.percentile(each, 0.5) for each in values])
+    assert found.darkest["T1"] == pytest.approx(expected, abs=30)
+    earlier = found.model_copy(update={"shown": None})
+    assert found.is_of_same_data(earlier), "of a version that did not keep it"
+    assert not found.is_of_same_data(earlier.model_copy(update={"num_cases": 3}))
+    assert found.is_of_same_data(found)
+    assert "shown" not in earlier.to_dict(), "hashes of earlier plans stay"

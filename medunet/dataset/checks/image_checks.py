@@ -1,6 +1,5 @@
 """Check the intensities of an image (N…): whether it is constant, and whether a CT is in Hounsfield units."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -8,11 +7,10 @@ from numpy.typing import NDArray
 
 from medunet.dataset.checks.case_facts import VolumeFacts, hash_content
 from medunet.dataset.checks.fault_codes import make_fault
-from medunet.imaging.volume import Header, StoredVoxels
+from medunet.imaging.volume import Header, StoredVoxels, sample_voxels
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 
-_SAMPLED_VOXELS = 1 << 14  # enough for a percentile and a histogram
 _AIR_HU = (-1100, -900)
 _TISSUE_HU = 150  # fat, muscle and organs differ from water by at most this
 _BIN_HU = 20
@@ -62,15 +60,6 @@ def _is_constant(frame: NDArray[Any], stored: StoredVoxels) -> bool:
     ends = np.array([frame.min(), frame.max()], np.float64) * stored.slope + stored.intercept
     low, high = ends.astype(np.float32)
     return bool(low == high and np.isfinite(low))
-
-
-def sample_voxels(frame: NDArray[Any]) -> NDArray[Any]:
-    """Return at most 16,384 voxels of a frame `(I, J, K)`, with a stride that has no common divisor with its size."""
-    flat = frame.ravel(order="K")
-    stride = 1 + flat.size // _SAMPLED_VOXELS
-    while stride > 1 and math.gcd(stride, frame.size) > 1:
-        stride += 1
-    return flat[::stride]
 
 
 def check_hounsfield(case_id: str, subject: str, sample: NDArray[Any]) -> list[Fault]:

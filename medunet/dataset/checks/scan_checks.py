@@ -3,15 +3,11 @@
 The checks are those of `medunet check`: each file is decoded once, and the voxels that were checked are returned.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
 from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES
@@ -19,18 +15,16 @@ from medunet.dataset.checks.case_checks import read_file
 from medunet.dataset.checks.case_facts import CaseFacts, VolumeFacts
 from medunet.dataset.checks.duplicates import check_duplicates
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
-from medunet.dataset.checks.fault_codes import make_fault
-from medunet.dataset.checks.image_checks import check_image, sample_voxels
+from medunet.dataset.checks.image_checks import check_image
 from medunet.dataset.checks.pair_checks import compare_files
-from medunet.imaging.volume import Header, StoredVoxels, Volume
+from medunet.dataset.checks.scope_checks import compare_grid, compare_values, raise_severity
+from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import join_channels
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted, Case
 from medunet.records.plan import Fingerprint
 
-_SPACING_FACTOR = 2.0  # beyond the training scans' range: augmentation covers less
-_FEW = 1 / 2000  # of the voxels
 _RESAMPLED = "resampled to the grid of the first channel"
 
 
@@ -88,11 +82,12 @@ class CheckedScan:
         found, one = check_image(
             self.case, path.name, channels, header, stored, self.description, hashed=hashed
         )
-        faults += found
+        faults += [raise_severity(fault, self.fingerprint) for fault in found]
         if not any(fault.severity == "error" and not FAULT_KINDS[fault.code].usable for fault in faults):
-            faults += self._compare_intensities(channels, stored, header)
-            if not volumes:
-                faults += self._compare_spacing(header)
+            known = self.description, self.fingerprint
+            faults += compare_values(self.case, channels, header, stored, *known)
+            if not facts:
+                faults += compare_grid(self.case, channels[0], header, stored, self.fingerprint)
         facts.append(one)
         if not self._refused(faults):
             volumes.append((Volume(stored.values(), header), len(channels)))
@@ -111,52 +106,6 @@ class CheckedScan:
         )
         return next(fits, "") if FAULT_KINDS[fault.code].usable else ""
 
-    def _compare_spacing(self, header: Header) -> list[Fault]:
-        """Compare the spacing along the body's axes with the range of the training scans."""
-        if header.is_picture or not self.fingerprint.spacings_mm:
-            return []
-        axes = nib.io_orientation(header.affine)[:, 0]
-        if not np.isfinite(axes).all():
-            return []
-        spacing_mm = [header.spacing_mm[int(np.flatnonzero(axes == body)[0])] for body in range(3)]
-        known = np.array(self.fingerprint.spacings_mm)
-        low, high = known.min(axis=0), known.max(axis=0)
-        factor = max(
-            max(mm / most, least / mm) for mm, least, most in zip(spacing_mm, low, high, strict=True)
-        )
-        if factor <= _SPACING_FACTOR * (1 + 1e-3):
-            return []
-        usual = " × ".join(
-            f"{least:.3g}" if math.isclose(least, most, rel_tol=1e-2) else f"{least:.3g}–{most:.3g}"
-            for least, most in zip(low, high, strict=True)
-        )
-        measured = f"{_times(spacing_mm)} mm left–right, back–front and bottom–top, {factor:.3g} times off"
-        return [
-            make_fault(
-                "N025", self.case, next(iter(self.description.channels)), measured, expected=f"{usual} mm"
-            )
-        ]
-
-    def _compare_intensities(
-        self, channels: Sequence[str], stored: StoredVoxels, header: Header
-    ) -> list[Fault]:
-        """Compare the range of each CT channel's voxels with that of the structures in the training scans."""
-        faults = []
-        for index, name in enumerate(channels):
-            known = self.fingerprint.intensities.get(name)
-            if self.description.channels[name].modality != "CT" or header.is_picture or not known:
-                continue
-            frame: NDArray[Any] = stored.array if stored.array.ndim == 3 else stored.array[..., index]
-            sample = sample_voxels(frame) * stored.slope + stored.intercept
-            low, high = known["percentile_00_5"], known["percentile_99_5"]
-            if low < high and np.mean((sample >= low) & (sample <= high)) < _FEW:
-                measured = f"{sample.min():.4g} to {sample.max():.4g}, median {np.median(sample):.4g}"
-                expected = (
-                    f"voxels of {low:.4g} to {high:.4g}, as in the labelled structures of the training scans"
-                )
-                faults.append(make_fault("N027", self.case, name, measured, expected=expected))
-        return faults
-
 
 def _handed_over(volumes: list[tuple[Volume, int]]) -> Iterator[tuple[Volume, int]]:
     """Yield the volumes without keeping them."""
@@ -172,7 +121,3 @@ def fault_text(fault: Fault) -> str:
     if fault.severity == "error" and kind.usable and fault.code not in GRID_CODES:
         text += f" Or accept it: --accept {fault.code}."
     return text
-
-
-def _times(values: Sequence[float]) -> str:
-    return " × ".join(f"{value:.3g}" for value in values)

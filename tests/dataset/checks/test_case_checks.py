@@ -104,7 +104,7 @@ def test_every_code_but_those_of_dicom_is_provoked() -> None:
     tested = {code for code, *_ in (*ERRORS, *WARNINGS)}
     alone = {"N021", "N099"}  # in this file
     of_intensities = {"N019", "N020", "N026"}  # in test_hounsfield.py
-    of_new_scans = {"N025", "N027"}  # in tests/inference/test_new_scans.py
+    of_new_scans = {"N025", "N027", "N028", "N029"}  # in test_scope_checks.py
     of_labels = {"L006", "L008", "P008"}  # in test_label_checks.py
     of_sets = {
         "N012",

@@ -148,7 +148,7 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "rescale intercept not applied",
         "warning",
         "In a sample of a CT's voxels, at least a tenth is at 900 to 1200, where tissue is without the intercept, "
-        "and almost none at -1100 to -150.",
+        "and almost none at -1100 to -150. An error on prediction, if the training scans have voxels below 0.",
         "air near -1000 HU",
         "Convert the scan again with RescaleSlope and RescaleIntercept.",
     ),
@@ -157,7 +157,8 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
         "warning",
         "In a sample of a CT's voxels, the darkest peak of the histogram is not near -1000, at least a tenth is "
         "where tissue would be with the same offset, and almost none where tissue should be. Air that was clipped or "
-        "cropped away, and padding, are not reported.",
+        "cropped away, and padding, are not reported. An error on prediction, if the training scans have air near "
+        "-1000.",
         "air at -1100 to -900 HU",
         "Find out which offset was applied, and convert the scan again.",
     ),
@@ -189,26 +190,45 @@ VOLUME_FAULTS: dict[str, FaultKind] = {
     ),
     "N025": FaultKind(
         "spacing unlike the training scans'",
-        "warning",
-        "On prediction: the spacing along each axis of the body against that of the training scans. More than a "
-        "factor of two outside their range is reported.",
+        "error",
+        "On prediction: the spacing along each axis of the body against that of the training scans. A warning beyond "
+        "a factor of 2 outside their range; an error if more than 4 times coarser or 10 times finer.",
         "",
         "Check the units and the spacing in the header. If they are right, the model has not learnt such scans.",
     ),
     "N026": FaultKind(
         "CT in grey values instead of HU",
         "warning",
-        "In a sample of a CT's voxels: all are within 0 to 255, so that a window or a scaling was applied.",
+        "In a sample of a CT's voxels: all are within 0 to 255, so that a window or a scaling was applied. An error "
+        "on prediction, if the training scans have voxels below 0.",
         "Hounsfield units, with air near -1000 and fat near -100",
         "Convert the scan again from its source, without a window.",
     ),
     "N027": FaultKind(
         "intensities unlike the training scans'",
-        "warning",
+        "error",
         "On prediction: in a sample of a CT's voxels, fewer than 1 in 2000 are within the range of the labelled "
         "structures of the training scans.",
         "",
         "Convert the scan again with RescaleSlope and RescaleIntercept, or choose a model for such scans.",
+    ),
+    "N028": FaultKind(
+        "field of view unlike the training scans'",
+        "error",
+        "On prediction: the size in mm, along each axis of the body, of the box of the voxels that are not 0, "
+        "against the largest field of view of the training scans. More than 1.5 times as large is reported. Plans up "
+        "to 0.8 know it only where their training scans fill these boxes; with others nothing is reported.",
+        "",
+        "Crop the scan to what the training scans show, or choose a model that was trained on such scans.",
+    ),
+    "N029": FaultKind(
+        "another modality than the model's",
+        "error",
+        "On prediction: the modality in the .json file that dcm2niix or BIDS put beside the scan. In a sample of the "
+        "voxels of an MR or PET channel: a twentieth or more as air in a CT, at -1100 to -900, and as many as its "
+        "soft tissue, at -150 to 150. Or of a CT channel, if the training scans show air: almost none below -50.",
+        "",
+        "Give the model scans of the modality that it was trained on.",
     ),
     "N024": FaultKind(
         "scale factors ignored",
