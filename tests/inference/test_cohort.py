@@ -27,6 +27,7 @@ from medunet.inference.model import Model
 from medunet.inference.predict import predict_scans
 from medunet.inference.scan import Scan
 from medunet.records.config import InferenceConfig
+from medunet.records.manifest import Accepted
 from medunet.runs.run import Run
 
 CPU = torch.device("cpu")
@@ -348,7 +349,9 @@ def test_at_the_end_a_line_says_where_the_time_went(
     array = np.full((40, 17, 9), -1000, np.int16)
     array[0, 0, 0] = 100
     write_volume(tmp_path / "air.nii.gz", array, np.diag([-2.0, 2.0, 4.0, 1.0]))
-    predict_scans(model, [*scans[:1], Scan("air", [tmp_path / "air.nii.gz"])], tmp_path / "out", OPTIONS)
+    accepted = (Accepted(code="N027", case="air", reason="all but one voxel is air"),)
+    air = Scan("air", [tmp_path / "air.nii.gz"], accepted=accepted)
+    predict_scans(model, [*scans[:1], air], tmp_path / "out", OPTIONS)
     line = next(record.message for record in caplog.records if " s a case" in record.message)
     assert line.startswith("2 cases in ")
     assert "(read " in line
