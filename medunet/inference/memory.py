@@ -25,7 +25,7 @@ from medunet.networks.builder import build_network
 from medunet.planning.memory import NetworkShape, num_features
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
-from medunet.records.plan import Plan, count_inputs, count_outputs
+from medunet.records.plan import Plan, count_outputs, plan_inputs
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -181,7 +181,7 @@ class CaseMemory:
             in_slabs: whether labels are decided slab by slab, or once all probabilities are known.
         """
         plan, on_card = self.plan, self.backend.device.type != "cpu"
-        num_inputs = count_inputs(self.description, plan.context_slices)
+        num_inputs = plan_inputs(plan, self.description)
         num_outputs = count_outputs(self.description)
         axis = plan.slice_axis if plan.dimensions == 2 else max(range(3), key=lambda number: grid[number])
         length, section = grid[axis], math.prod(grid) // grid[axis]
@@ -289,7 +289,7 @@ class CaseMemory:
         except RuntimeError:  # SwinUNETR computes with values while it is built
             network = build_network(self.plan, self.description).eval().to("meta")
         return count_live_bytes(
-            network, (1, count_inputs(self.description, self.plan.context_slices), *self.plan.patch_size)
+            network, (1, plan_inputs(self.plan, self.description), *self.plan.patch_size)
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,9 @@ from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend, TorchBackend
 from medunet.inference.memory import CaseMemory, Way, network_grid
 from medunet.inference.memory_budget import MemoryBudget
+from medunet.inference.nnunet.folds import predict_folds
+from medunet.inference.nnunet.prepare import prepare_as_nnunet
+from medunet.inference.nnunet.previous import previous_folders
 from medunet.inference.openvino_backend import load_converted, load_quantised
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
 from medunet.inference.restore import restore_labels, to_label_map
@@ -34,7 +37,7 @@ from medunet.postprocessing.tidy import tidy_labels
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.manifest import Accepted
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
-from medunet.records.plan import count_inputs
+from medunet.records.plan import plan_inputs
 from medunet.transforms.chain import preprocess_chain, restore_probabilities
 
 OnWindow = Callable[[WindowStream], None]
@@ -65,6 +68,7 @@ class Model:
     weights: WeightsName = "best"
     quantised_sha256: str = ""  # of an int8 network
     budget: MemoryBudget = field(default_factory=MemoryBudget)
+    previous: tuple["Model", ...] = ()  # folds of the earlier stage, of a cascade imported from nnU-Net
 
     @cached_property
     def memory(self) -> CaseMemory:
@@ -117,14 +121,20 @@ class Model:
                 hint="Copy the model folder again, or export the model again with `medunet train`.",
             )
         chain, budget = preprocess_chain(card.plan, with_label=False), MemoryBudget(ram_gb)
+        previous: tuple[Model, ...] = ()
+        if card.nnunet is not None and card.nnunet.previous is not None:
+            load = partial(cls.load, device=device, channels_last=channels_last, backend=backend, ram_gb=ram_gb)
+            earlier: Precision = "fp32" if precision == "int8" else precision
+            folders = previous_folders(folder, card.nnunet.previous)
+            previous = tuple(load(each, precision=earlier) for each in folders)
         if backend == "openvino" and precision == "int8":
             quantised, sha256 = load_quantised(folder)
-            return cls(card, quantised, chain, chosen, sha256, budget)
+            return cls(card, quantised, chain, chosen, sha256, budget, previous)
         if backend == "openvino":
             content = {"weights": card.sha256_of(chosen), "plan": hash_value(card.plan.hash_input)}
-            shape = (count_inputs(card.description, card.plan.context_slices), *card.plan.patch_size)
+            shape = (plan_inputs(card.plan, card.description), *card.plan.patch_size)
             converted = load_converted(lambda: _load_network(card, path).eval(), content, shape, precision)
-            return cls(card, converted, chain, chosen, budget=budget)
+            return cls(card, converted, chain, chosen, budget=budget, previous=previous)
         network = _load_network(card, path)
         try:
             network.to(device).eval()
@@ -139,7 +149,7 @@ class Model:
         if channels_last:
             network = to_channels_last(network, card.plan.dimensions)
         torch_backend = TorchBackend(network, device, precision, channels_last)
-        return cls(card, torch_backend, chain, chosen, budget=budget)
+        return cls(card, torch_backend, chain, chosen, budget=budget, previous=previous)
 
     def check(
         self, case: str, image_paths: list[Path], *, accepted: Sequence[Accepted] = (), resample: bool = False
@@ -170,8 +180,24 @@ class Model:
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
+        if self.previous:  # they take memory of their own
+            return self.prepare_volume(read())
         with self._room_for(image_paths):
+            if self.card.nnunet is not None:
+                return self.prepare_volume(read())
             return prepare_scan(self.chain, image_paths, read)
+
+    def prepare_volume(self, volume: Volume) -> Prepared:
+        """Preprocess a scan `(C, I, J, K)` that is in memory; its array may be changed.
+
+        Raises:
+            DataError: as `prepare`.
+        """
+        rules = self.card.nnunet
+        if rules is None:
+            return prepare_scan(self.chain, [volume.header.path], lambda: volume)
+        mask = predict_folds(self.previous, volume) if self.previous else None
+        return prepare_as_nnunet(volume, self.card.plan, rules, mask)
 
     def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:
         try:
@@ -216,9 +242,12 @@ class Model:
             regions=bool(description.regions),
             batch=way.batch,
             accumulate_on=self.backend.device if way.sums_on_card else torch.device("cpu"),
+            as_nnunet=self.card.nnunet is not None,
         )
         if placement is not None:
-            return restore_labels(stream.slabs(on_window), stream.axis, placement, description)
+            slabs_of = stream.slabs(on_window)
+            of_logits = self.card.nnunet is not None
+            return restore_labels(slabs_of, stream.axis, placement, description, of_logits=of_logits)
         slabs = [slab.logits.to("cpu", copy=True) for slab in stream.slabs(on_window)]  # they are overwritten
         logits = torch.cat(slabs, 1).movedim(1, 1 + stream.axis)
         probabilities = to_probabilities(logits, description, channel_axis=0)
@@ -256,7 +285,7 @@ class Model:
         """
         config = config or self.card.inference
         channels = self.card.description.channels
-        prepared = prepare_scan(self.chain, [Path("array")], lambda: volume_of(volume, affine, len(channels)))
+        prepared = self.prepare_volume(volume_of(volume, affine, len(channels)))
         return self.finish(self.compute(prepared, config), prepared.header, config)
 
 

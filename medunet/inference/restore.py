@@ -66,7 +66,12 @@ def _are_voxels(axis: Neighbours) -> bool:
 
 
 def restore_labels(
-    slabs: Iterable[Slab], axis: int, placement: Placement, description: Description
+    slabs: Iterable[Slab],
+    axis: int,
+    placement: Placement,
+    description: Description,
+    *,
+    of_logits: bool = False,
 ) -> NDArray[np.uint8]:
     """Return the uint8 label map `(I, J, K)` on the scan's grid; voxels that were cropped away are background.
 
@@ -76,6 +81,7 @@ def restore_labels(
 
     Args:
         slabs: consecutive slices of the network's grid along `axis`, from the first to the last.
+        of_logits: interpolate logits rather than probabilities, as nnU-Net does.
     """
     order = (axis, *(other for other in range(3) if other != axis))
     mask = np.zeros(placement.shape, np.uint8, order="F")  # as files hold it
@@ -95,7 +101,7 @@ def restore_labels(
         for second in columns[0]:
             for third in columns[1]:
                 part = logits[:, :, second.source, third.source]
-                labels = decide(part, (rows, second, third), values, is_same_grid)
+                labels = decide(part, (rows, second, third), values, is_same_grid, of_logits)
                 if labels is not None:
                     view[rows.target, second.target, third.target] = labels
     return mask
@@ -138,11 +144,15 @@ def _first(values: NDArray[np.int64], least: int) -> int:
 
 
 def _decide_labels(
-    logits: torch.Tensor, blocks: Sequence[_Block], values: Sequence[int], is_same_grid: bool
+    logits: torch.Tensor, blocks: Sequence[_Block], values: Sequence[int], is_same_grid: bool, of_logits: bool
 ) -> NDArray[np.uint8] | None:
     """Return the labels `(a, b, c)` of a block, or None if all are background."""
     if is_same_grid:
         chosen, candidates = logits, list(range(len(values)))
+    elif of_logits:
+        low, high = logits.flatten(1).aminmax(dim=1)
+        candidates = (high >= low.max()).nonzero().flatten().tolist()  # interpolation stays between both
+        chosen = logits[candidates]
     else:
         probabilities = logits.softmax(0)
         candidates = _possible(probabilities.flatten(1).amax(1).cpu().numpy())
@@ -171,7 +181,7 @@ def _possible(largest: NDArray[np.float32]) -> list[int]:
 
 
 def _decide_regions(
-    logits: torch.Tensor, blocks: Sequence[_Block], values: Sequence[int], is_same_grid: bool
+    logits: torch.Tensor, blocks: Sequence[_Block], values: Sequence[int], is_same_grid: bool, of_logits: bool
 ) -> NDArray[np.uint8] | None:
     """Return the labels `(a, b, c)` of a block, or None if it is in no region."""
     low, high = (each.cpu().numpy() for each in logits.flatten(1).aminmax(dim=1))
@@ -184,8 +194,11 @@ def _decide_regions(
         if low[number] > 0:
             labels[:] = value
             continue
-        probabilities = logits[number : number + 1].sigmoid()
-        inside = _interpolate(probabilities, blocks, is_same_grid)[0] > 0.5
+        part = logits[number : number + 1]
+        if of_logits:
+            inside = _interpolate(part, blocks, is_same_grid)[0] > 0
+        else:
+            inside = _interpolate(part.sigmoid(), blocks, is_same_grid)[0] > 0.5
         labels[inside.cpu().numpy()] = value
     return labels
 

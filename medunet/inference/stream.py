@@ -16,6 +16,7 @@ from medunet.base.errors import DataError
 from medunet.compute.devices import one_torch_thread
 from medunet.inference.backend import Backend
 from medunet.inference.blending import RunningSums
+from medunet.inference.nnunet.windows import nnunet_grid, nnunet_weights
 from medunet.inference.windows import (
     Window,
     WindowLogits,
@@ -53,6 +54,7 @@ def open_stream(
     regions: bool = False,
     batch: int = _BATCH,
     accumulate_on: torch.device | None = None,
+    as_nnunet: bool = False,
 ) -> "WindowStream":
     """Return the stream of a preprocessed float32 image `(C, I, J, K)` on the CPU.
 
@@ -70,8 +72,11 @@ def open_stream(
         regions: whether each channel has a probability of its own (sigmoid), or they exclude each other (softmax).
         batch: windows that are computed together.
         accumulate_on: where logits are added up; None: on the backend's device.
+        as_nnunet: windows lie and are weighted as nnU-Net's, each mirrored in itself, and their logits are averaged
+            rather than probabilities; the image is at least as large as the patch.
     """
-    return WindowStream(backend, image, plan, config, regions, batch, accumulate_on or backend.device)
+    device = accumulate_on or backend.device
+    return WindowStream(backend, image, plan, config, regions, batch, device, as_nnunet)
 
 
 class WindowStream:
@@ -91,6 +96,7 @@ class WindowStream:
         regions: bool,
         batch: int,
         accumulate_on: torch.device,
+        as_nnunet: bool = False,
     ) -> None:
         self._backend, self._image, self._plan = backend, image, plan
         self._regions, self._batch, self._device = regions, batch, accumulate_on
@@ -98,10 +104,15 @@ class WindowStream:
         self.axis = plan.slice_axis if plan.dimensions == 2 else self.shape.index(max(self.shape))
         layouts = list(product(make_offsets(plan, config.shifts), _choose_flips(plan, config.mirror)))
         self._flips = [axes for _, axes in layouts]
-        self._grids = [
-            reflect_windows(lay_windows(self.shape, offset, plan, config.overlap), axes, self.shape, plan)
-            for offset, axes in layouts
-        ]
+        self._as_nnunet = as_nnunet
+        if as_nnunet:
+            assert config.shifts == 1, "nnU-Net has no shifts"
+            self._grids = [nnunet_grid(self.shape, plan, config.overlap)] * len(layouts)
+        else:
+            self._grids = [
+                reflect_windows(lay_windows(self.shape, offset, plan, config.overlap), axes, self.shape, plan)
+                for offset, axes in layouts
+            ]
         self.num_windows = sum(math.prod(len(spans) for spans in grid) for grid in self._grids)
         self.num_done = self.num_reused = 0
 
@@ -113,7 +124,8 @@ class WindowStream:
             DataError: logits are NaN or infinite.
         """
         self.num_done = self.num_reused = 0
-        sums = RunningSums(self._plan, self._grids, self.shape, self.axis, self._device)
+        weights = nnunet_weights(self._plan.patch_size) if self._as_nnunet else None
+        sums = RunningSums(self._plan, self._grids, self.shape, self.axis, self._device, weights)
         windows = run_windows(self._predict, self._image.numpy(), self._in_order(), self._plan, self._batch)
         while (found := self._next(windows)) is not None:
             window = found.window
@@ -140,7 +152,7 @@ class WindowStream:
         for start, logits in sums.finish(stop):
             if not math.isfinite(float(logits.sum())):
                 raise self._overflow(start, start + logits.shape[1] - 1)
-            if self._averages:
+            if self._averages_probabilities:
                 _to_logits(logits, self._regions)
             yield Slab(start, logits)
 
@@ -166,8 +178,8 @@ class WindowStream:
                 yield Window(spans, number, self._flips[number])
 
     @property
-    def _averages(self) -> bool:
-        return len(self._grids) > 1
+    def _averages_probabilities(self) -> bool:
+        return len(self._grids) > 1 and not self._as_nnunet
 
     @torch.inference_mode()
     def _predict(self, images: torch.Tensor) -> torch.Tensor:
@@ -175,7 +187,7 @@ class WindowStream:
         if self._backend.device.type == "cuda":
             images = images.pin_memory()
         logits = self._backend.forward(images.to(self._backend.device, non_blocking=True))
-        if not self._averages:
+        if not self._averages_probabilities:
             return logits
         probabilities = logits.sigmoid() if self._regions else logits.softmax(1)
         return probabilities.add_(logits, alpha=0)  # NaN where a logit is infinite

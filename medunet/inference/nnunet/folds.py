@@ -1,0 +1,63 @@
+"""Average the logits of several models with the same plan, as nnU-Net averages the folds of a model."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medunet.imaging.volume import Volume
+from medunet.inference.restore import restore_labels
+from medunet.inference.stream import Slab, WindowStream, open_stream
+from medunet.records.config import InferenceConfig
+
+if TYPE_CHECKING:
+    from medunet.inference.model import Model
+    from medunet.inference.prepare import Prepared
+
+
+def average_slabs(streams: Sequence[WindowStream]) -> Iterator[Slab]:
+    """Yield the slabs of streams over the same image, which finish the same slices, with their mean logits."""
+    for slabs in zip(*(stream.slabs() for stream in streams), strict=True):
+        first, *others = slabs
+        for other in others:
+            assert other.start == first.start
+            first.logits.add_(other.logits)
+        first.logits.div_(len(slabs))
+        yield first
+
+
+def compute_folds(
+    models: Sequence["Model"], prepared: "Prepared", config: InferenceConfig | None = None
+) -> NDArray[np.uint8]:
+    """Return the label map `(I, J, K)` of the mean logits of imported models, the folds of one model of nnU-Net.
+
+    Args:
+        prepared: the scan as any of the models prepares it: they share the plan and the rules.
+        config: None: the models' own.
+    """
+    card = models[0].card
+    config = config or card.inference
+    assert prepared.placement is not None
+    streams = [
+        open_stream(
+            model.backend,
+            prepared.image.as_tensor(),
+            card.plan,
+            config,
+            regions=bool(card.description.regions),
+            accumulate_on=torch.device("cpu"),
+            as_nnunet=True,
+        )
+        for model in models
+    ]
+    return restore_labels(
+        average_slabs(streams), streams[0].axis, prepared.placement, card.description, of_logits=True
+    )
+
+
+def predict_folds(models: Sequence["Model"], volume: Volume) -> NDArray[np.uint8]:
+    """Return the label map `(I, J, K)` of a scan `(C, I, J, K)` by the mean logits of the folds; it is not changed."""
+    prepared = models[0].prepare_volume(Volume(volume.array.copy(), volume.header))
+    return compute_folds(models, prepared)

@@ -1,0 +1,331 @@
+"""Import a trained model of nnU-Net v2: its results folder, or the ZIP that nnU-Net exports, as a run's models."""
+
+import errno
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from medunet import __version__
+from medunet.base.errors import InputError
+from medunet.base.files import atomic_write, hash_file, read_json_object, write_json
+from medunet.base.lock import hold
+from medunet.dataset.archives import Limits, unpack
+from medunet.inference.nnunet.checkpoint import Checkpoint, convert_weights, read_checkpoint
+from medunet.inference.nnunet.plans import NnunetPlans, read_plans, resolve_configuration
+from medunet.inference.nnunet.previous import PREVIOUS
+from medunet.networks.builder import build_network
+from medunet.records.model_card import WEIGHTS_FILES, ModelCard
+from medunet.records.run_folder import RunFolder
+
+CheckpointName = Literal["final", "best"]
+_FILES: dict[CheckpointName, str] = {"final": "checkpoint_final.pth", "best": "checkpoint_best.pth"}
+_MARKER = "imported.json"
+_FOLD = re.compile(r"fold_(\d+|all)")
+_LIMITS = Limits(num_files=100_000, num_bytes=200_000_000_000)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model that was imported."""
+
+    configuration: str
+    trainer: str
+    folds: tuple[str, ...]
+    checkpoint: str  # file name
+    targets: tuple[str, ...]
+    previous: "Imported | None" = None  # of a cascade
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A folder `Trainer__Plans__Configuration`, and its checkpoints by fold."""
+
+    folder: Path
+    plans: dict[str, Any]
+    dataset: dict[str, Any]
+    checkpoints: dict[str, Path]
+
+    @property
+    def configuration(self) -> str:
+        return self.folder.name.split("__")[-1]
+
+
+def import_model(
+    source: Path, out: Path, *, configuration: str | None = None, checkpoint: CheckpointName | None = None
+) -> Imported:
+    """Write the folds of a trained model of nnU-Net v2 as `out/folds/<k>/model`, as those of a run.
+
+    Only plans.json, dataset.json and checkpoints are opened; no code from them is run. The earlier stage of a cascade
+    is imported into `out/previous`. Files of an earlier import are replaced.
+
+    Args:
+        source: folder `Trainer__Plans__Configuration`, its parent `Dataset…`, or a ZIP that nnU-Net exported.
+        configuration: such as 3d_fullres, where the source holds several.
+        checkpoint: None: the final one of each fold, or the best one if no fold has a final one.
+
+    Raises:
+        InputError: no model is found, several are, or medunet does not have what one needs (the message names it all);
+            or `out` holds something else.
+        DataError: a checkpoint or the ZIP is damaged or malicious.
+    """
+    out = out.resolve()
+    with hold(out.parent, "import-model", [out.name]), _opened(source, out) as root:
+        trained = _choose(root, source, configuration)
+        _refuse_other(out)
+        previous = None
+        name = resolve_configuration(trained.plans, trained.configuration, str(source)).get("previous_stage")
+        if name:
+            earlier = _find_earlier(trained, name, source)
+            previous = _write(_read(earlier, checkpoint, source), out / PREVIOUS)
+        read = _read(trained, checkpoint, source)
+        if previous is not None:
+            assert read.rules.rules.previous is not None
+            run = RunFolder(out / PREVIOUS)
+            hashes = {fold: hash_file(run.model(fold) / WEIGHTS_FILES["best"]) for fold in previous.folds}
+            stage = read.rules.rules.previous.model_copy(update={"weights_sha256": hashes})
+            rules = read.rules.rules.model_copy(update={"previous": stage})
+            read = replace(read, rules=replace(read.rules, rules=rules))
+        return replace(_write(read, out), previous=previous)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A model that was read whole, before anything of it is written."""
+
+    rules: NnunetPlans
+    checkpoint: str
+    trainer: str
+    weights: dict[str, dict[str, torch.Tensor]]  # by fold
+    notes: tuple[str, ...]
+
+
+def _read(trained: _Trained, checkpoint: CheckpointName | None, source: Path) -> _Read:
+    """Read the checkpoints of every fold and check that the network has these weights."""
+    names: list[CheckpointName] = [checkpoint] if checkpoint else ["final", "best"]
+    for name in names:
+        paths = {fold: folder / _FILES[name] for fold, folder in trained.checkpoints.items()}
+        paths = {fold: path for fold, path in paths.items() if path.is_file()}
+        if paths:
+            break
+    else:
+        raise InputError(
+            f"no fold_<k> has {' or '.join(_FILES[name] for name in names)}",
+            where=_shown(trained.folder, source),
+            hint="Give a folder with trained folds, such as fold_0, or choose --checkpoint final or best.",
+        )
+    notes = []
+    if checkpoint is None and name == "best":
+        notes.append(f"no fold has {_FILES['final']}: {_FILES['best']} is taken")
+    if left_out := [fold for fold in trained.checkpoints if fold not in paths]:
+        notes.append(f"fold {', '.join(left_out)}: without {_FILES[name]}, left out")
+    weights: dict[str, dict[str, torch.Tensor]] = {}
+    plans: NnunetPlans | None = None
+    for fold, path in paths.items():
+        content = read_checkpoint(path)
+        one = _translate(trained, content, source)
+        if plans is not None and one != plans:
+            raise InputError(
+                f"fold {fold} has another configuration, trainer or mirroring than fold {next(iter(paths))}",
+                where=_shown(trained.folder, source),
+                hint="Import folds of one model only.",
+            )
+        plans = one
+        weights[fold] = _fitting(content, one, f"fold_{fold}/{path.name}")
+    assert plans is not None
+    if (trainer := plans.rules.trainer) != "nnUNetTrainer":
+        notes.append(
+            f"trained by {trainer}: if it changes prediction other than by the mirrored axes, which are read from the "
+            "checkpoint, medunet does not know"
+        )
+    return _Read(plans, _FILES[name], plans.rules.trainer, weights, tuple(notes))
+
+
+def _translate(trained: _Trained, content: Checkpoint, source: Path) -> NnunetPlans:
+    return read_plans(
+        trained.plans,
+        trained.dataset,
+        content.configuration,
+        trainer=content.trainer,
+        mirror_axes=content.mirror_axes,
+        where=_shown(trained.folder, source),
+    )
+
+
+def _fitting(content: Checkpoint, plans: NnunetPlans, where: str) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's weights by medunet's names.
+
+    Raises:
+        InputError: they are not those of the network that the plans describe.
+    """
+    weights = convert_weights(content.weights, plans.plan, plans.permutation, where)
+    with torch.device("meta"):
+        expected = build_network(plans.plan, plans.description).state_dict()
+    faults = [f"{name} is missing" for name in expected if name not in weights]
+    faults += [f"{name} has no place" for name in weights if name not in expected]
+    faults += [
+        f"{name} has shape {tuple(weight.shape)}, not {tuple(expected[name].shape)}"
+        for name, weight in weights.items()
+        if name in expected and weight.shape != expected[name].shape
+    ]
+    if faults:
+        raise InputError(
+            f"its weights are not those of the network in plans.json: {'; '.join(faults[:3])}"
+            + (f"; and {len(faults) - 3} more" if len(faults) > 3 else ""),
+            where=where,
+            hint="Its trainer builds another network; medunet cannot run it.",
+        )
+    return weights
+
+
+def _write(read: _Read, out: Path) -> Imported:
+    """Write model folders, and the marker by which a later import knows that it may replace them."""
+    out.mkdir(parents=True, exist_ok=True)
+    imported = Imported(
+        read.rules.rules.configuration,
+        read.trainer,
+        tuple(read.weights),
+        read.checkpoint,
+        tuple(read.rules.description.targets),
+        notes=read.notes,
+    )
+    write_json(
+        out / _MARKER,
+        {
+            "schema": "medunet.imported/1",
+            "medunet_version": __version__,
+            "configuration": imported.configuration,
+            "trainer": imported.trainer,
+            "checkpoint": imported.checkpoint,
+            "folds": list(imported.folds),
+        },
+    )
+    for fold, weights in read.weights.items():
+        folder = RunFolder(out).model(fold)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / WEIGHTS_FILES["best"]
+        with atomic_write(path) as temporary:
+            try:
+                save_file(weights, temporary)
+            except SafetensorError as error:
+                raise OSError(errno.ENOSPC, str(error)) from error
+        ModelCard(
+            medunet_version=__version__,
+            description=read.rules.description,
+            plan=read.rules.plan,
+            fold=int(fold) if fold.isdigit() else fold,
+            inference=read.rules.inference,
+            weights_sha256=hash_file(path),
+            endings=read.rules.endings,
+            nnunet=read.rules.rules,
+        ).write(folder / "model.json")
+    return imported
+
+
+def _refuse_other(out: Path) -> None:
+    """Refuse a folder that holds anything but an earlier import.
+
+    Raises:
+        InputError: it does.
+    """
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise InputError(
+            "holds something else than an imported model", where=str(out), hint="Choose a new --out folder."
+        )
+
+
+@contextmanager
+def _opened(source: Path, out: Path) -> Iterator[Path]:
+    """Yield the folder of a source; an archive is unpacked beside `out` and removed afterwards."""
+    if source.is_dir():
+        yield source
+        return
+    if not source.is_file():
+        raise InputError("no such file or folder", where=str(source), hint="Check the path.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        folder = Path(temporary)
+        unpack(source, folder / "unpacked", folder / "unfinished", limits=_LIMITS)
+        yield folder / "unpacked"
+
+
+def _choose(root: Path, source: Path, configuration: str | None) -> _Trained:
+    """Return the one trained model in a folder that is meant.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    folders = [path.parent for path in (root, *_folders(root)) for path in [path / "plans.json"] if path.is_file()]
+    folders = [folder for folder in folders if any(_FOLD.fullmatch(each.name) for each in _folders(folder))]
+    models = [_open(folder, source) for folder in folders]
+    chosen = [model for model in models if configuration in (None, model.configuration)]
+    if len(chosen) != 1:
+        found = ", ".join(sorted(folder.name for folder in folders)) or "none"
+        what = "no trained model of nnU-Net v2" if not models else f"several trained models ({found})"
+        if models and configuration is not None:
+            what = f"not exactly one model of configuration {configuration} ({found})"
+        raise InputError(
+            f"holds {what}",
+            where=str(source),
+            hint="Give the folder Trainer__Plans__Configuration with plans.json, dataset.json and fold_0"
+            + (", or choose one with --configuration." if models else "."),
+        )
+    return chosen[0]
+
+
+def _folders(root: Path, depth: int = 2) -> Iterator[Path]:
+    """Yield the folders inside a folder and in those, in order; links are not followed."""
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield path
+            if depth > 1:
+                yield from _folders(path, depth - 1)
+
+
+def _open(folder: Path, source: Path) -> _Trained:
+    if not (folder / "dataset.json").is_file():
+        raise InputError(
+            "dataset.json is missing beside plans.json",
+            where=_shown(folder, source),
+            hint="Copy it from nnU-Net's results or preprocessed folder: it names channels and labels.",
+        )
+    folds = {match[1]: path for path in _folders(folder, 1) if (match := _FOLD.fullmatch(path.name))}
+    numbered = {fold: path for fold, path in sorted(folds.items()) if fold != "all"}
+    plans = read_json_object(folder / "plans.json")
+    return _Trained(folder, plans, read_json_object(folder / "dataset.json"), numbered or folds)
+
+
+def _find_earlier(trained: _Trained, name: str, source: Path) -> _Trained:
+    """Return the model of a cascade's earlier stage, which lies beside it.
+
+    Raises:
+        InputError: it does not.
+    """
+    start = trained.folder.name.rpartition("__")[0]
+    folder = trained.folder.parent / f"{start}__{name}"
+    if not (folder / "plans.json").is_file():
+        raise InputError(
+            f"{trained.configuration} refines the masks of {name}, whose trained model is not beside it",
+            where=_shown(trained.folder, source),
+            hint=f"Put {folder.name} into the same folder.",
+        )
+    return _open(folder, source)
+
+
+def _shown(folder: Path, source: Path) -> str:
+    """Return the name of a folder for messages: not that of a temporary one."""
+    return folder.name if folder.name not in ("unpacked", "") else source.name
+
+
+def describe_notes(imported: Imported) -> Mapping[str, tuple[str, ...]]:
+    """Return the notes on an import by configuration, those of an earlier stage first."""
+    notes = {imported.previous.configuration: imported.previous.notes} if imported.previous else {}
+    return {**notes, imported.configuration: imported.notes}
