@@ -37,7 +37,7 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: E402
 from skimage import io  # noqa: E402
 
-STEPS, BATCH, NUM_CASES = 250, 2, 8
+STEPS, BATCH, NUM_CASES = 400, 2, 8
 CASE = "case_1"
 
 
@@ -234,7 +234,7 @@ def draw(model: dict[str, Any], seed: int) -> tuple[np.ndarray, np.ndarray]:
     body = inside(np.zeros(3), 0.82)
     centre = rng.uniform(-0.2, 0.2, 3) * (0 if flat else 1, 1, 1)
     organ = inside(centre, 0.5)
-    lesion = inside(centre + rng.uniform(-0.1, 0.1, 3) * (0 if flat else 1, 1, 1), 0.27)
+    lesion = inside(centre + rng.uniform(-0.1, 0.1, 3) * (0 if flat else 1, 1, 1), 0.34)
     label = (organ & body).astype(np.int16)
     label[lesion & organ & body] = 2
     hole = inside(np.array([0, -0.55, 0.3]), 0.12)

@@ -92,14 +92,17 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
     Args:
         resample: whether channels are resampled to the grid of the first one.
     """
-    options = config.to_dict()
+    options, card = config.to_dict(), model.card
+    recipe = [card.plan.hash_input, card.description.to_dict()]
+    if card.nnunet is not None:
+        recipe.append(card.nnunet.to_dict())
     del options["weights"]  # identified by the hash of the file
     return {
         "algorithm": _AVERAGING_ALGORITHM if config.averages else _ALGORITHM,
         "model_sha256": model.weights_sha256,
         "weights": model.weights,
-        "fold": model.card.fold,
-        "plan_sha256": hash_value([model.card.plan.hash_input, model.card.description.to_dict()]),
+        "fold": card.fold,
+        "plan_sha256": hash_value(recipe),
         "options_sha256": hash_value(options | ({"resample": True} if resample else {})),
         "window_options": {key: options[key] for key in ("overlap", "mirror", "shifts")},  # for the reader
         "backend": model.backend.name,

@@ -115,6 +115,7 @@ class CaseMemory:
     description: Description
     backend: Backend
     budget: MemoryBudget
+    preparing_copies: int = 1  # of a scan in float32
 
     @cached_property
     def ways(self) -> list[Way]:
@@ -152,7 +153,9 @@ class CaseMemory:
         first, num_channels = headers[0], len(self.description.channels)
         voxels, grid = math.prod(first.shape[:3]), network_grid(first, self.plan)
         image = num_channels * math.prod(grid) * _FLOAT
-        copies = 1 if self.plan.grid == "extent" else _COPIES if self.plan.resize_to is None else _SMOOTHED
+        copies = _COPIES if self.plan.resize_to is None else _SMOOTHED
+        if self.plan.grid == "extent":
+            copies = self.preparing_copies
         parts = [
             Part("read", "voxels as stored", max(header.num_bytes for header in headers)),
             Part("read", "float32 voxels", copies * num_channels * voxels * _FLOAT),

@@ -26,7 +26,7 @@ from medunet.inference.backend import Backend, TorchBackend
 from medunet.inference.memory import CaseMemory, Way, network_grid
 from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.nnunet.folds import predict_folds
-from medunet.inference.nnunet.prepare import prepare_as_nnunet
+from medunet.inference.nnunet.prepare import PREPARING_COPIES, prepare_as_nnunet
 from medunet.inference.nnunet.previous import previous_folders
 from medunet.inference.openvino_backend import load_converted, load_quantised
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
@@ -73,7 +73,8 @@ class Model:
     @cached_property
     def memory(self) -> CaseMemory:
         """The memory that predicting a scan takes."""
-        return CaseMemory(self.card.plan, self.card.description, self.backend, self.budget)
+        copies = 1 if self.card.nnunet is None else PREPARING_COPIES
+        return CaseMemory(self.card.plan, self.card.description, self.backend, self.budget, copies)
 
     @property
     def weights_sha256(self) -> str:
@@ -108,11 +109,12 @@ class Model:
         chosen = weights or card.inference.weights or "best"
         path = folder / WEIGHTS_FILES[chosen]
         if chosen == "final" and not card.final_weights_sha256:
-            raise InputError(
-                "the model has no final weights: it was trained with medunet 0.4 or earlier",
-                where=str(folder),
-                hint="Predict with --weights best, or export both again with `medunet train RUN`.",
-            )
+            what = "it was trained with medunet 0.4 or earlier"
+            hint = "Predict with --weights best, or export both again with `medunet train RUN`."
+            if card.nnunet is not None:
+                what = "its imported checkpoint has the name of the best ones"
+                hint = "Leave out --weights; `medunet import-model --checkpoint` chooses the checkpoint."
+            raise InputError(f"the model has no final weights: {what}", where=str(folder), hint=hint)
         if not path.is_file() or hash_file(path) != card.sha256_of(chosen):
             what = "is not the file that model.json was written with" if path.is_file() else "is missing"
             raise InputError(

@@ -35,6 +35,7 @@ _FLAT_FACTOR = 999.0  # spacing across a volume of one slice, relative to its la
 _SAME = 1e-3  # relative difference of spacings that are the same but for rounding
 _LEAST_STD = 1e-8
 _OUTSIDE = -1  # label of voxels outside the nonzero region
+PREPARING_COPIES = 3  # of a scan in float32: as read, and one channel before and after each axis is resampled
 Box = tuple[slice, slice, slice]
 
 
@@ -67,10 +68,11 @@ def preprocess(
     spacing_mm = _turn_axes(_spacing_of(header), turn)
     if not np.isfinite(image.sum(dtype=np.float64)):
         raise DataError("has NaN or infinite voxels", where=header.path.name, hint="Export the scan again.")
-    nonzero = (image != 0).any(axis=0)
-    box = _bounding_box(nonzero, header)
-    shape = image.shape[1:]
-    image, nonzero = np.ascontiguousarray(image[:, *box]), nonzero[box]
+    nonzero = image[0] != 0
+    for channel in image[1:]:
+        nonzero |= channel != 0
+    box, shape = _bounding_box(nonzero, header), image.shape[1:]
+    image, nonzero = image[:, *box], nonzero[box]
     labels = None
     if mask is not None or any(each.inside_only for each in rules.normalisation):
         inside = nonzero if 1 in shape else fill_holes(nonzero)

@@ -46,7 +46,7 @@ def resample_image(
     if image.shape == tuple(size) or rule.kept:
         return image
     across = [each for each in range(3) if each != axis]
-    source = torch.from_numpy(np.ascontiguousarray(image))
+    source = torch.from_numpy(image.copy() if min(image.strides) < 0 else image)
     result = source
     for each in sorted(across, key=lambda each: size[each] / image.shape[each]):  # axes that shrink first
         result = _apply(result, spline_matrix(image.shape[each], size[each], rule.order), each)
