@@ -265,7 +265,11 @@ def write_scan(model: dict[str, Any], folder: Path, seed: int) -> list[str]:
         written = sitk.GetImageFromArray(array.astype(np.uint8 if is_label else np.int16))
         written.SetSpacing(model["spacing_mm"])
         written.SetOrigin((10.0, -20.0, 5.0))
-        path = folder / "truth" / f"{CASE}{ending}" if is_label else folder / "scans" / f"{CASE}_{number:04d}{ending}"
+        path = (
+            folder / "truth" / f"{CASE}{ending}"
+            if is_label
+            else folder / "scans" / f"{CASE}_{number:04d}{ending}"
+        )
         sitk.WriteImage(written, str(path), True)
         if not is_label:
             files.append(str(path))
@@ -313,12 +317,16 @@ def plans_of(name: str, model: dict[str, Any]) -> tuple[dict[str, Any], dict[str
     return plans, dataset
 
 
-def prepare(manager: PlansManager, name: str, dataset: dict[str, Any], image: np.ndarray, label: np.ndarray, spacing):
+def prepare(
+    manager: PlansManager, name: str, dataset: dict[str, Any], image: np.ndarray, label: np.ndarray, spacing
+):
     """Return image and labels of a case as nnU-Net's preprocessor makes them."""
     settings = manager.get_configuration(name)
     preprocessor = settings.preprocessor_class(verbose=False)
     properties = {"spacing": spacing}
-    return preprocessor.run_case_npy(image, label[None].astype(np.float32), properties, manager, settings, dataset)[:2]
+    return preprocessor.run_case_npy(
+        image, label[None].astype(np.float32), properties, manager, settings, dataset
+    )[:2]
 
 
 def learn(model: dict[str, Any], manager: PlansManager, trainer: nnUNetTrainer, seed: int) -> None:
@@ -336,8 +344,13 @@ def learn(model: dict[str, Any], manager: PlansManager, trainer: nnUNetTrainer, 
         label = np.maximum(label, 0)
         if settings.previous_stage_name is not None:
             rolled = np.roll(label[0], rng.integers(-1, 2, 3), (0, 1, 2))
-            image = np.vstack((image, convert_labelmap_to_one_hot(rolled, heads.foreground_labels, image.dtype)))
-        pads = [(0, 0), *((0, max(0, n - m)) for n, m in zip([0] * (4 - len(patch) - 1) + patch, image.shape[1:]))]
+            image = np.vstack(
+                (image, convert_labelmap_to_one_hot(rolled, heads.foreground_labels, image.dtype))
+            )
+        pads = [
+            (0, 0),
+            *((0, max(0, n - m)) for n, m in zip([0] * (4 - len(patch) - 1) + patch, image.shape[1:])),
+        ]
         cases.append((np.pad(image, pads), np.pad(label, pads)))
     optimiser = torch.optim.Adam(trainer.network.parameters(), 4e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, STEPS)
@@ -355,7 +368,9 @@ def learn(model: dict[str, Any], manager: PlansManager, trainer: nnUNetTrainer, 
         target = torch.stack(targets).long()
         logits = trainer.network(torch.stack(images).float())
         if heads.has_regions:
-            wanted = torch.stack([torch.isin(target, torch.tensor(region)) for region in heads.foreground_regions], 1)
+            wanted = torch.stack(
+                [torch.isin(target, torch.tensor(region)) for region in heads.foreground_regions], 1
+            )
             wanted = wanted.float()
             loss, shares = F.binary_cross_entropy_with_logits(logits, wanted), logits.sigmoid()
         else:
@@ -428,12 +443,16 @@ def answer(name: str, model: dict[str, Any], folder: Path, files: list[str]) -> 
             key = f"{one}/{'+'.join(map(str, folds))}"
             masks = folder / "labels" / key
             masks.mkdir(parents=True, exist_ok=True)
-            predictor.predict_from_files_sequential([files], [str(masks / CASE)], folder_with_segs_from_prev_stage=previous)
+            predictor.predict_from_files_sequential(
+                [files], [str(masks / CASE)], folder_with_segs_from_prev_stage=previous
+            )
             for path in masks.glob("*.json"):
                 path.unlink()
             manager, settings = predictor.plans_manager, predictor.configuration_manager
             seg = previous and str(Path(previous) / f"{CASE}{dataset['file_ending']}")
-            data, labels, _ = settings.preprocessor_class(verbose=False).run_case(files, seg, manager, settings, dataset)
+            data, labels, _ = settings.preprocessor_class(verbose=False).run_case(
+                files, seg, manager, settings, dataset
+            )
             if previous:
                 heads = predictor.label_manager.foreground_labels
                 data = np.vstack((data, convert_labelmap_to_one_hot(labels[0], heads, data.dtype)))
@@ -445,8 +464,10 @@ def answer(name: str, model: dict[str, Any], folder: Path, files: list[str]) -> 
             stored[f"{key}/logits"] = np.rint(logits / scale).astype(np.int16)
             stored[f"{key}/scale"] = np.float64(scale)
             halves = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).float().numpy()
-            print(f"{name} {key}: largest logit {np.abs(logits).max():.1f}; half precision errs by "
-                  f"{np.abs(halves - logits).max():.4f}")
+            print(
+                f"{name} {key}: largest logit {np.abs(logits).max():.1f}; half precision errs by "
+                f"{np.abs(halves - logits).max():.4f}"
+            )
             report_dice(model, folder, masks)
         previous = str(folder / "labels" / f"{one}/0") if "trained" in model else None
     np.savez_compressed(folder / "expected.npz", **stored)
@@ -457,14 +478,18 @@ def report_dice(model: dict[str, Any], folder: Path, masks: Path) -> None:
     ending = model.get("ending", ".nii.gz")
     read = io.imread if ending == ".png" else lambda path: sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     truth, found = read(folder / "truth" / f"{CASE}{ending}"), read(masks / f"{CASE}{ending}")
-    dice = [2 * ((truth == v) & (found == v)).sum() / ((truth == v).sum() + (found == v).sum()) for v in (1, 2)]
+    dice = [
+        2 * ((truth == v) & (found == v)).sum() / ((truth == v).sum() + (found == v).sum()) for v in (1, 2)
+    ]
     print(f"  Dice {', '.join(f'{each:.3f}' for each in dice)}", flush=True)
     assert min(dice) >= 0.7, "the model has not learned its task"
 
 
 def main() -> None:
     """Make the models."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("names", nargs="*", default=list(MODELS))
     given = parser.parse_args()

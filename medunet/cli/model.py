@@ -201,7 +201,8 @@ def export(
 
 def import_model(
     source: Annotated[
-        Path, typer.Argument(help="Results folder of nnU-Net v2 (Trainer__Plans__Configuration), or a ZIP of it.")
+        Path,
+        typer.Argument(help="Results folder of nnU-Net v2 (Trainer__Plans__Configuration), or a ZIP of it."),
     ],
     out: Annotated[
         Path, typer.Option("--out", help="Output folder, which must be new or an earlier import.")
@@ -212,7 +213,9 @@ def import_model(
     ] = None,
     checkpoint: Annotated[
         Literal["final", "best"] | None,
-        typer.Option(help="Which checkpoint of each fold; default: final, or best where there is no final one."),
+        typer.Option(
+            help="Which checkpoint of each fold; default: final, or best where there is no final one."
+        ),
     ] = None,
 ) -> None:
     """Import a trained model of nnU-Net v2, to predict with it by nnU-Net's own rules."""

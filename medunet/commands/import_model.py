@@ -10,7 +10,11 @@ from medunet.runs.computing import require_one_process
 
 
 def run_import_model(
-    source: Path, out: Path, *, configuration: str | None = None, checkpoint: Literal["final", "best"] | None = None
+    source: Path,
+    out: Path,
+    *,
+    configuration: str | None = None,
+    checkpoint: Literal["final", "best"] | None = None,
 ) -> None:
     """Import a results folder or ZIP, see `import_model`, and print what was imported and how to predict with it."""
     require_one_process()

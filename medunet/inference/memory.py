@@ -291,9 +291,7 @@ class CaseMemory:
                 network = build_network(self.plan, self.description).eval()
         except RuntimeError:  # SwinUNETR computes with values while it is built
             network = build_network(self.plan, self.description).eval().to("meta")
-        return count_live_bytes(
-            network, (1, plan_inputs(self.plan, self.description), *self.plan.patch_size)
-        )
+        return count_live_bytes(network, (1, plan_inputs(self.plan, self.description), *self.plan.patch_size))
 
 
 def network_grid(header: Header, plan: Plan) -> tuple[int, int, int]:

@@ -125,7 +125,9 @@ class Model:
         chain, budget = preprocess_chain(card.plan, with_label=False), MemoryBudget(ram_gb)
         previous: tuple[Model, ...] = ()
         if card.nnunet is not None and card.nnunet.previous is not None:
-            load = partial(cls.load, device=device, channels_last=channels_last, backend=backend, ram_gb=ram_gb)
+            load = partial(
+                cls.load, device=device, channels_last=channels_last, backend=backend, ram_gb=ram_gb
+            )
             earlier: Precision = "fp32" if precision == "int8" else precision
             folders = previous_folders(folder, card.nnunet.previous)
             previous = tuple(load(each, precision=earlier) for each in folders)

@@ -8,11 +8,19 @@ from medunet.records.config import NetworkConfig
 _ARCHITECTURES = ("PlainConvUNet", "ResidualEncoderUNet")
 _LEAKY = "torch.nn.LeakyReLU"
 _BASIC_BLOCK = "dynamic_network_architectures.building_blocks.residual.BasicBlockD"
-_EXPECTED: dict[str, tuple[Any, ...]] = {  # by key: the values that medunet's networks have, nnU-Net's usual one first
+_EXPECTED: dict[
+    str, tuple[Any, ...]
+] = {  # by key: the values that medunet's networks have, nnU-Net's usual one first
     "conv_bias": (True,),
     "dropout_op": (None,),
     "nonlin": (_LEAKY, "torch.nn.modules.activation.LeakyReLU"),
-    "nonlin_kwargs": ({"inplace": True}, {"inplace": False}, {"inplace": True, "negative_slope": 0.01}, {}, None),
+    "nonlin_kwargs": (
+        {"inplace": True},
+        {"inplace": False},
+        {"inplace": True, "negative_slope": 0.01},
+        {},
+        None,
+    ),
     "nonlin_first": (False,),
     "stem_channels": (None,),
     "bottleneck_channels": (None,),
@@ -49,8 +57,13 @@ def read_architecture(
     norms = {f"InstanceNorm{dimensions}d": "instance", f"BatchNorm{dimensions}d": "batch"}
     if norm not in norms:
         faults.append(f"norm_op {norm}: medunet has {' and '.join(norms)}")
-    elif {**({"eps": 1e-05, "affine": norms[norm] == "batch"}), **(given.get("norm_op_kwargs") or {})} != _NORM_ARGUMENTS:
-        faults.append(f"norm_op_kwargs {given.get('norm_op_kwargs')}: medunet's networks have {_NORM_ARGUMENTS}")
+    elif {
+        **({"eps": 1e-05, "affine": norms[norm] == "batch"}),
+        **(given.get("norm_op_kwargs") or {}),
+    } != _NORM_ARGUMENTS:
+        faults.append(
+            f"norm_op_kwargs {given.get('norm_op_kwargs')}: medunet's networks have {_NORM_ARGUMENTS}"
+        )
     is_residual = name == "ResidualEncoderUNet"
     num_stages = given["n_stages"]
 
@@ -65,7 +78,10 @@ def read_architecture(
         key = "n_conv_per_stage_decoder" if is_residual else "n_conv_per_stage and n_conv_per_stage_decoder"
         faults.append(f"{key} {depths}: medunet's networks have the same number in every stage")
     rows = {
-        key: [list(row) if isinstance(row, list | tuple) else [row] * dimensions for row in per_stage(key, num_stages)]
+        key: [
+            list(row) if isinstance(row, list | tuple) else [row] * dimensions
+            for row in per_stage(key, num_stages)
+        ]
         for key in ("kernel_sizes", "strides")
     }
     if any(step != 1 for step in rows["strides"][0]):

@@ -60,7 +60,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"holds {found[1]}, which could run code" if found else "is not a checkpoint that can be read safely"
+        what = (
+            f"holds {found[1]}, which could run code"
+            if found
+            else "is not a checkpoint that can be read safely"
+        )
         raise DataError(
             what, where=_short(path), hint="It was not loaded. Get the checkpoint from its authors again."
         ) from error

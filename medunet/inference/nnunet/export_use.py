@@ -17,9 +17,17 @@ def describe_nnunet(card: ModelCard) -> dict[str, Any]:
     """Return the entries of export.json on axes, preprocessing, windows and labels that differ from medunet's."""
     rules, plan = card.nnunet, card.plan
     assert rules is not None
-    axes = [f"axis {number} of the scan" for number in range(3) if plan.dimensions == 3 or number != plan.slice_axis]
+    axes = [
+        f"axis {number} of the scan"
+        for number in range(3)
+        if plan.dimensions == 3 or number != plan.slice_axis
+    ]
     names = list(card.description.channels)
-    steps = ["Take the axes in RAS+ order." if rules.reorient else "Take the axes as NIfTI stores them, fastest first."]
+    steps = [
+        "Take the axes in RAS+ order."
+        if rules.reorient
+        else "Take the axes as NIfTI stores them, fastest first."
+    ]
     steps.append("Crop to the bounding box of the voxels that are not zero in any channel.")
     steps += [f"{name}: {_describe(rule)}." for name, rule in zip(names, rules.normalisation, strict=True)]
     spacing = " × ".join(f"{step:g}" for step in plan.spacing_mm)
@@ -68,7 +76,11 @@ def _describe(rule: Normalisation) -> str:
             "(exact numbers in model.json)"
         )
     if rule.scheme == "zscore":
-        over = "the nonzero voxels, holes filled; the others are left as they are" if rule.inside_only else "all its voxels"
+        over = (
+            "the nonzero voxels, holes filled; the others are left as they are"
+            if rule.inside_only
+            else "all its voxels"
+        )
         return f"subtract the mean and divide by the standard deviation of {over}"
     return _SCHEMES[rule.scheme]
 
@@ -81,5 +93,9 @@ def _describe_resampling(rule: Resampling) -> str:
         text += ", clipped to the range of the values before"
     if rule.separate == "never":
         return text
-    when = "always" if rule.separate == "always" else f"where voxel sizes differ by more than {rule.anisotropy:g} times"
+    when = (
+        "always"
+        if rule.separate == "always"
+        else f"where voxel sizes differ by more than {rule.anisotropy:g} times"
+    )
     return f"{text}; along one coarse axis ({when}) slice by slice, and the nearest slice"

@@ -263,7 +263,9 @@ def _choose(root: Path, source: Path, configuration: str | None) -> _Trained:
     Raises:
         InputError: there is none, or several.
     """
-    folders = [path.parent for path in (root, *_folders(root)) for path in [path / "plans.json"] if path.is_file()]
+    folders = [
+        path.parent for path in (root, *_folders(root)) for path in [path / "plans.json"] if path.is_file()
+    ]
     folders = [folder for folder in folders if any(_FOLD.fullmatch(each.name) for each in _folders(folder))]
     models = [_open(folder, source) for folder in folders]
     chosen = [model for model in models if configuration in (None, model.configuration)]

@@ -90,13 +90,14 @@ def read_plans(
 
     network = read_architecture(settings, plans, dimensions, turned, faults)
     statistics = plans.get(
-        "foreground_intensity_properties_per_channel", plans.get("foreground_intensity_properties_by_modality", {})
+        "foreground_intensity_properties_per_channel",
+        plans.get("foreground_intensity_properties_by_modality", {}),
     )
     normalisation = _read_normalisation(settings, statistics, len(description.channels), faults)
-    labels = sorted(value for name, value in description.labels.items() if name not in ("background", "ignore"))
-    resampling = {
-        what: _read_resampling(settings, what, faults) for what in ("data", "probabilities", "seg")
-    }
+    labels = sorted(
+        value for name, value in description.labels.items() if name not in ("background", "ignore")
+    )
+    resampling = {what: _read_resampling(settings, what, faults) for what in ("data", "probabilities", "seg")}
     if resampling["probabilities"].order > 1:
         faults.append(
             f"resampling_fn_probabilities of order {resampling['probabilities'].order}: medunet has 0 and 1"
@@ -112,7 +113,9 @@ def read_plans(
     medians = [float(step) for step in plans["original_median_spacing_after_transp"]]
     shape = [round(n) for n in plans["original_median_shape_after_transp"]]
     spacing = medians[: 3 - dimensions] + spacing
-    shape = shape[: 3 - dimensions] + [round(n) for n in settings.get("median_image_size_in_voxels", shape[-dimensions:])]
+    shape = shape[: 3 - dimensions] + [
+        round(n) for n in settings.get("median_image_size_in_voxels", shape[-dimensions:])
+    ]
     by_axis = sorted(range(3), key=lambda number: axes[number])
     patch = turned(settings["patch_size"])
     plan = Plan(
@@ -124,7 +127,8 @@ def read_plans(
         spacing_mm=tuple(spacing[number] for number in by_axis),  # type: ignore[arg-type]
         crop_nonzero=True,
         intensities={
-            name: _nearest_intensity(rule) for name, rule in zip(description.channels, normalisation, strict=True)
+            name: _nearest_intensity(rule)
+            for name, rule in zip(description.channels, normalisation, strict=True)
         },
         median_shape=tuple(shape[number] for number in by_axis),  # type: ignore[arg-type]
         patch_size=patch,
@@ -246,18 +250,25 @@ def _read_resampling(settings: Mapping[str, Any], what: str, faults: list[str]) 
     key = f"resampling_fn_{what}"
     name, given = settings.get(key, "none"), dict(settings.get(f"{key}_kwargs") or {})
     given.pop("is_seg", None)
-    separate = {None: "auto", True: "always", False: "never"}.get(given.pop("force_separate_z", _default(name)))
+    separate = {None: "auto", True: "always", False: "never"}.get(
+        given.pop("force_separate_z", _default(name))
+    )
     anisotropy = float(given.pop("separate_z_anisotropy_threshold", 3))
     shared = {"separate": separate or "auto", "anisotropy": anisotropy}
     if name == "resample_data_or_seg_to_shape":
         order, across = given.pop("order", 3), given.pop("order_z", 0)
         if order not in (0, 1, 3) or across != 0:
-            faults.append(f"{key} of order {order}, across slices {across}: medunet has 0, 1 and 3, across slices 0")
+            faults.append(
+                f"{key} of order {order}, across slices {across}: medunet has 0, 1 and 3, across slices 0"
+            )
         rule = Resampling(order=order, **shared)
     elif name == "resample_torch_fornnunet":
         for ignored in ("num_threads", "device", "memefficient_seg_resampling"):
             given.pop(ignored, None)
-        if given.pop("mode", "linear") != "linear" or given.pop("aniso_axis_mode", "nearest-exact") != "nearest-exact":
+        if (
+            given.pop("mode", "linear") != "linear"
+            or given.pop("aniso_axis_mode", "nearest-exact") != "nearest-exact"
+        ):
             faults.append(f"{key} with another mode: medunet has linear, and nearest-exact across slices")
         rule = Resampling(order=1, clipped=False, **shared)
     elif name == "no_resampling_hack":
