@@ -83,7 +83,7 @@ def test_zip_as_nnunet_exports_it_is_the_same_model(tmp_path: Path):
     with zipfile.ZipFile(archive, "w") as packed:
         for path in sorted(root.rglob("*.*")):
             packed.write(path, path.relative_to(root))
-    with pytest.raises(InputError, match="several trained models .*3d_cascade_fullres.*--configuration"):
+    with pytest.raises(InputError, match=r"several trained models .*3d_cascade_fullres.*--configuration"):
         import_model(archive, tmp_path / "out")
     done = import_model(archive, tmp_path / "out", configuration="3d_cascade_fullres")
     import_model(CASCADE.results, tmp_path / "from_folder")
@@ -271,6 +271,22 @@ def test_what_medunet_does_not_have_is_named_all_at_once(results: Path, tmp_path
         *("[2, 3, 2", "strides [1, 2, 2] of the first stage", "probabilities of order 3"),
     )
     assert [text for text in named if text not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("key", ["transpose_forward", "original_median_spacing_after_transp"])
+def test_plans_that_lack_a_key_are_named(results: Path, tmp_path: Path, key: str):
+    change(results / "plans.json", lambda plans: plans.pop(key))
+    with pytest.raises(InputError, match=rf"not as nnU-Net v2 writes it \(KeyError: '{key}'\)"):
+        import_model(results, tmp_path / "out")
+
+
+def test_a_patch_that_does_not_fit_the_strides_is_named(results: Path, tmp_path: Path):
+    change(
+        results / "plans.json",
+        lambda plans: plans["configurations"]["3d_fullres"].update(patch_size=[7, 24, 32]),
+    )
+    with pytest.raises(InputError, match=r"\[32, 24, 7\] is not divisible by the strides"):
+        import_model(results, tmp_path / "out")
 
 
 def test_another_architecture_is_named(results: Path, tmp_path: Path):

@@ -118,28 +118,20 @@ def test_logits_are_interpolated_before_labels_are_decided(regions: bool):
     description = Description.parse({"name": "d", "layout": "nnunet", "channels": channels, **given}, "test")
     logits = RNG.normal(size=(4 - regions, *SHAPE)).astype(np.float32) * 3
     for size, separate in product([(26, 13, 18), (9, 20, 5)], [None, 2]):
-        axes = [
-            AxisPlacement(
-                axis,
-                False,
-                0,
-                new,
-                nearest(old, new).astype(float) if axis == separate else positions(old, new),
-            )
-            for axis, (old, new) in enumerate(zip(SHAPE, size, strict=True))
-        ]
+        places = [positions(old, new) for old, new in zip(SHAPE, size, strict=True)]
+        if separate is not None:
+            places[separate] = nearest(SHAPE[separate], size[separate]).astype(float)
+        axes = [AxisPlacement(axis, False, 0, new, places[axis]) for axis, new in enumerate(size)]
         placement = Placement(size, tuple(axes), SHAPE)  # type: ignore[arg-type]
         slabs = [
             Slab(start, torch.from_numpy(logits[:, start : start + 5].copy()))
             for start in range(0, SHAPE[0], 5)
         ]
         found = restore_labels(slabs, 0, placement, description, of_logits=True)
-        if separate is not None:
-            whole = np.stack([zoom(each, (*size[:2], SHAPE[2]), 1) for each in logits])[
-                ..., nearest(SHAPE[2], size[2])
-            ]
-        else:
-            whole = np.stack([zoom(each, size, 1) for each in logits])
+        across = (*size[:2], SHAPE[2]) if separate == 2 else size
+        whole = np.stack([zoom(each, across, 1) for each in logits])
+        if separate == 2:
+            whole = whole[..., nearest(SHAPE[2], size[2])]
         if regions:
             expected = np.zeros(size, np.uint8)
             for number, each in enumerate(whole, start=1):

@@ -8,9 +8,7 @@ from medunet.records.config import NetworkConfig
 _ARCHITECTURES = ("PlainConvUNet", "ResidualEncoderUNet")
 _LEAKY = "torch.nn.LeakyReLU"
 _BASIC_BLOCK = "dynamic_network_architectures.building_blocks.residual.BasicBlockD"
-_EXPECTED: dict[
-    str, tuple[Any, ...]
-] = {  # by key: the values that medunet's networks have, nnU-Net's usual one first
+_EXPECTED: dict[str, tuple[Any, ...]] = {  # by key: what medunet's networks have, nnU-Net's usual first
     "conv_bias": (True,),
     "dropout_op": (None,),
     "nonlin": (_LEAKY, "torch.nn.modules.activation.LeakyReLU"),
@@ -57,10 +55,7 @@ def read_architecture(
     norms = {f"InstanceNorm{dimensions}d": "instance", f"BatchNorm{dimensions}d": "batch"}
     if norm not in norms:
         faults.append(f"norm_op {norm}: medunet has {' and '.join(norms)}")
-    elif {
-        **({"eps": 1e-05, "affine": norms[norm] == "batch"}),
-        **(given.get("norm_op_kwargs") or {}),
-    } != _NORM_ARGUMENTS:
+    elif (given.get("norm_op_kwargs") or {}) != _NORM_ARGUMENTS:
         faults.append(
             f"norm_op_kwargs {given.get('norm_op_kwargs')}: medunet's networks have {_NORM_ARGUMENTS}"
         )
@@ -77,13 +72,7 @@ def read_architecture(
     if len(set(depths)) != 1:
         key = "n_conv_per_stage_decoder" if is_residual else "n_conv_per_stage and n_conv_per_stage_decoder"
         faults.append(f"{key} {depths}: medunet's networks have the same number in every stage")
-    rows = {
-        key: [
-            list(row) if isinstance(row, list | tuple) else [row] * dimensions
-            for row in per_stage(key, num_stages)
-        ]
-        for key in ("kernel_sizes", "strides")
-    }
+    rows = {key: _rows(per_stage(key, num_stages), dimensions) for key in ("kernel_sizes", "strides")}
     if any(step != 1 for step in rows["strides"][0]):
         faults.append(f"strides {rows['strides'][0]} of the first stage: medunet's networks have 1")
     if even := [row for row in rows["kernel_sizes"] if any(size % 2 == 0 for size in row)]:
@@ -91,8 +80,8 @@ def read_architecture(
     preset = str(plans.get("plans_name", "")).partition("ResEncUNet")[2].removesuffix("Plans")
     return {
         "network": NetworkConfig(
-            name=_RESIDUAL.get(preset, "residual_m") if is_residual else "plain",  # type: ignore[arg-type]
-            norm=norms.get(norm, "instance"),  # type: ignore[arg-type]
+            name=_RESIDUAL.get(preset, "residual_m") if is_residual else "plain",
+            norm=norms.get(norm, "instance"),
             upsampling="transposed",
         ),
         "features": tuple(per_stage("features_per_stage", num_stages)),
@@ -102,6 +91,11 @@ def read_architecture(
         "encoder_blocks": tuple(encoder) if is_residual else (),
         "deep_supervision": max(1, num_stages - 2),
     }
+
+
+def _rows(values: Sequence[Any], dimensions: int) -> list[list[int]]:
+    """Return a number for each axis and stage, where a single number of a stage holds for all axes."""
+    return [list(row) if isinstance(row, list | tuple) else [row] * dimensions for row in values]
 
 
 def _old_architecture(settings: Mapping[str, Any], dimensions: int) -> dict[str, Any]:

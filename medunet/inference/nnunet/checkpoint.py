@@ -1,7 +1,7 @@
 """nnU-Net's checkpoints: read without running code from them, and their weights as those of medunet's networks.
 
-A checkpoint is a pickle. Only tensors, plain Python values and NumPy's numbers, which its log holds, are read from it;
-anything else is refused by name.
+A checkpoint is a pickle. Only tensors, plain Python values and NumPy's numbers, which its log holds, are read from
+it; anything else is refused by name.
 """
 
 import pickle

@@ -1,4 +1,4 @@
-"""How another program uses an exported network that was imported from nnU-Net: nnU-Net's rules in words and numbers."""
+"""How another program uses an exported network that came from nnU-Net: nnU-Net's rules in words and numbers."""
 
 from typing import Any
 
@@ -17,17 +17,11 @@ def describe_nnunet(card: ModelCard) -> dict[str, Any]:
     """Return the entries of export.json on axes, preprocessing, windows and labels that differ from medunet's."""
     rules, plan = card.nnunet, card.plan
     assert rules is not None
-    axes = [
-        f"axis {number} of the scan"
-        for number in range(3)
-        if plan.dimensions == 3 or number != plan.slice_axis
-    ]
+    kept_axes = [axis for axis in range(3) if plan.dimensions == 3 or axis != plan.slice_axis]
+    axes = [f"axis {axis} of the scan" for axis in kept_axes]
     names = list(card.description.channels)
-    steps = [
-        "Take the axes in RAS+ order."
-        if rules.reorient
-        else "Take the axes as NIfTI stores them, fastest first."
-    ]
+    order = "in RAS+ order" if rules.reorient else "as NIfTI stores them, fastest first"
+    steps = [f"Take the axes {order}."]
     steps.append("Crop to the bounding box of the voxels that are not zero in any channel.")
     steps += [f"{name}: {_describe(rule)}." for name, rule in zip(names, rules.normalisation, strict=True)]
     spacing = " × ".join(f"{step:g}" for step in plan.spacing_mm)
@@ -56,10 +50,11 @@ def describe_nnunet(card: ModelCard) -> dict[str, Any]:
             "overlap": card.inference.overlap,
             "mirror": card.inference.mirror,
             "shifts": 1,
-            "how": "Windows lie evenly spaced from the first voxel to the last and overlap by at least this share of the patch. "
-            "The logits of each window and of its mirror images along these axes (left_right is axis 0 of the scan, "
-            "posterior_anterior axis 1, inferior_superior axis 2) are averaged, and added up with Gaussian weights, "
-            "sigma an eighth of the patch, peak 10 in half precision, where the lowest are the smallest above 0.",
+            "how": "Windows lie evenly spaced from the first voxel to the last and overlap by at least this share of "
+            "the patch. The logits of each window and of its mirror images along these axes (left_right is axis 0 of "
+            "the scan, posterior_anterior axis 1, inferior_superior axis 2) are averaged, and added up with Gaussian "
+            "weights, sigma an eighth of the patch, peak 10 in half precision, where the lowest are the smallest "
+            "above 0.",
         },
         "labels": {
             "written_values": values if regions else {"background": 0, **values},
@@ -76,11 +71,9 @@ def _describe(rule: Normalisation) -> str:
             "(exact numbers in model.json)"
         )
     if rule.scheme == "zscore":
-        over = (
-            "the nonzero voxels, holes filled; the others are left as they are"
-            if rule.inside_only
-            else "all its voxels"
-        )
+        over = "all its voxels"
+        if rule.inside_only:
+            over = "the nonzero voxels, holes filled; the others are left as they are"
         return f"subtract the mean and divide by the standard deviation of {over}"
     return _SCHEMES[rule.scheme]
 
@@ -93,9 +86,7 @@ def _describe_resampling(rule: Resampling) -> str:
         text += ", clipped to the range of the values before"
     if rule.separate == "never":
         return text
-    when = (
-        "always"
-        if rule.separate == "always"
-        else f"where voxel sizes differ by more than {rule.anisotropy:g} times"
-    )
+    when = "always"
+    if rule.separate == "auto":
+        when = f"where voxel sizes differ by more than {rule.anisotropy:g} times"
     return f"{text}; along one coarse axis ({when}) slice by slice, and the nearest slice"

@@ -58,6 +58,6 @@ def compute_folds(
 
 
 def predict_folds(models: Sequence["Model"], volume: Volume) -> NDArray[np.uint8]:
-    """Return the label map `(I, J, K)` of a scan `(C, I, J, K)` by the mean logits of the folds; it is not changed."""
+    """Return the label map `(I, J, K)` of a scan `(C, I, J, K)`, which is not changed, by the folds' mean logits."""
     prepared = models[0].prepare_volume(Volume(volume.array.copy(), volume.header))
     return compute_folds(models, prepared)

@@ -1,13 +1,10 @@
 """Import a trained model of nnU-Net v2: its results folder, or the ZIP that nnU-Net exports, as a run's models."""
 
 import errno
-import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -15,12 +12,12 @@ from safetensors.torch import save_file
 
 from medunet import __version__
 from medunet.base.errors import InputError
-from medunet.base.files import atomic_write, hash_file, read_json_object, write_json
+from medunet.base.files import atomic_write, hash_file, write_json
 from medunet.base.lock import hold
-from medunet.dataset.archives import Limits, unpack
 from medunet.inference.nnunet.checkpoint import Checkpoint, convert_weights, read_checkpoint
 from medunet.inference.nnunet.plans import NnunetPlans, read_plans, resolve_configuration
 from medunet.inference.nnunet.previous import PREVIOUS
+from medunet.inference.nnunet.results_folder import Trained, choose_model, find_earlier, open_source, shown
 from medunet.networks.builder import build_network
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
 from medunet.records.run_folder import RunFolder
@@ -28,8 +25,6 @@ from medunet.records.run_folder import RunFolder
 CheckpointName = Literal["final", "best"]
 _FILES: dict[CheckpointName, str] = {"final": "checkpoint_final.pth", "best": "checkpoint_best.pth"}
 _MARKER = "imported.json"
-_FOLD = re.compile(r"fold_(\d+|all)")
-_LIMITS = Limits(num_files=100_000, num_bytes=200_000_000_000)
 
 
 @dataclass(frozen=True)
@@ -43,20 +38,6 @@ class Imported:
     targets: tuple[str, ...]
     previous: "Imported | None" = None  # of a cascade
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """A folder `Trainer__Plans__Configuration`, and its checkpoints by fold."""
-
-    folder: Path
-    plans: dict[str, Any]
-    dataset: dict[str, Any]
-    checkpoints: dict[str, Path]
-
-    @property
-    def configuration(self) -> str:
-        return self.folder.name.split("__")[-1]
 
 
 def import_model(
@@ -73,18 +54,18 @@ def import_model(
         checkpoint: None: the final one of each fold, or the best one if no fold has a final one.
 
     Raises:
-        InputError: no model is found, several are, or medunet does not have what one needs (the message names it all);
-            or `out` holds something else.
+        InputError: no model is found, several are, or medunet does not have what one needs (the message names it
+            all); or `out` holds something else.
         DataError: a checkpoint or the ZIP is damaged or malicious.
     """
     out = out.resolve()
-    with hold(out.parent, "import-model", [out.name]), _opened(source, out) as root:
-        trained = _choose(root, source, configuration)
+    with hold(out.parent, "import-model", [out.name]), open_source(source, out) as root:
+        trained = choose_model(root, source, configuration)
         _refuse_other(out)
         previous = None
         name = resolve_configuration(trained.plans, trained.configuration, str(source)).get("previous_stage")
         if name:
-            earlier = _find_earlier(trained, name, source)
+            earlier = find_earlier(trained, name, source)
             previous = _write(_read(earlier, checkpoint, source), out / PREVIOUS)
         read = _read(trained, checkpoint, source)
         if previous is not None:
@@ -108,7 +89,7 @@ class _Read:
     notes: tuple[str, ...]
 
 
-def _read(trained: _Trained, checkpoint: CheckpointName | None, source: Path) -> _Read:
+def _read(trained: Trained, checkpoint: CheckpointName | None, source: Path) -> _Read:
     """Read the checkpoints of every fold and check that the network has these weights."""
     names: list[CheckpointName] = [checkpoint] if checkpoint else ["final", "best"]
     for name in names:
@@ -119,7 +100,7 @@ def _read(trained: _Trained, checkpoint: CheckpointName | None, source: Path) ->
     else:
         raise InputError(
             f"no fold_<k> has {' or '.join(_FILES[name] for name in names)}",
-            where=_shown(trained.folder, source),
+            where=shown(trained.folder, source),
             hint="Give a folder with trained folds, such as fold_0, or choose --checkpoint final or best.",
         )
     notes = []
@@ -135,7 +116,7 @@ def _read(trained: _Trained, checkpoint: CheckpointName | None, source: Path) ->
         if plans is not None and one != plans:
             raise InputError(
                 f"fold {fold} has another configuration, trainer or mirroring than fold {next(iter(paths))}",
-                where=_shown(trained.folder, source),
+                where=shown(trained.folder, source),
                 hint="Import folds of one model only.",
             )
         plans = one
@@ -143,20 +124,20 @@ def _read(trained: _Trained, checkpoint: CheckpointName | None, source: Path) ->
     assert plans is not None
     if (trainer := plans.rules.trainer) != "nnUNetTrainer":
         notes.append(
-            f"trained by {trainer}: if it changes prediction other than by the mirrored axes, which are read from the "
-            "checkpoint, medunet does not know"
+            f"trained by {trainer}: medunet does not know whether it changes prediction, other than by the mirrored "
+            "axes, which are read from the checkpoint"
         )
     return _Read(plans, _FILES[name], plans.rules.trainer, weights, tuple(notes))
 
 
-def _translate(trained: _Trained, content: Checkpoint, source: Path) -> NnunetPlans:
+def _translate(trained: Trained, content: Checkpoint, source: Path) -> NnunetPlans:
     return read_plans(
         trained.plans,
         trained.dataset,
         content.configuration,
         trainer=content.trainer,
         mirror_axes=content.mirror_axes,
-        where=_shown(trained.folder, source),
+        where=shown(trained.folder, source),
     )
 
 
@@ -240,91 +221,6 @@ def _refuse_other(out: Path) -> None:
         raise InputError(
             "holds something else than an imported model", where=str(out), hint="Choose a new --out folder."
         )
-
-
-@contextmanager
-def _opened(source: Path, out: Path) -> Iterator[Path]:
-    """Yield the folder of a source; an archive is unpacked beside `out` and removed afterwards."""
-    if source.is_dir():
-        yield source
-        return
-    if not source.is_file():
-        raise InputError("no such file or folder", where=str(source), hint="Check the path.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        folder = Path(temporary)
-        unpack(source, folder / "unpacked", folder / "unfinished", limits=_LIMITS)
-        yield folder / "unpacked"
-
-
-def _choose(root: Path, source: Path, configuration: str | None) -> _Trained:
-    """Return the one trained model in a folder that is meant.
-
-    Raises:
-        InputError: there is none, or several.
-    """
-    folders = [
-        path.parent for path in (root, *_folders(root)) for path in [path / "plans.json"] if path.is_file()
-    ]
-    folders = [folder for folder in folders if any(_FOLD.fullmatch(each.name) for each in _folders(folder))]
-    models = [_open(folder, source) for folder in folders]
-    chosen = [model for model in models if configuration in (None, model.configuration)]
-    if len(chosen) != 1:
-        found = ", ".join(sorted(folder.name for folder in folders)) or "none"
-        what = "no trained model of nnU-Net v2" if not models else f"several trained models ({found})"
-        if models and configuration is not None:
-            what = f"not exactly one model of configuration {configuration} ({found})"
-        raise InputError(
-            f"holds {what}",
-            where=str(source),
-            hint="Give the folder Trainer__Plans__Configuration with plans.json, dataset.json and fold_0"
-            + (", or choose one with --configuration." if models else "."),
-        )
-    return chosen[0]
-
-
-def _folders(root: Path, depth: int = 2) -> Iterator[Path]:
-    """Yield the folders inside a folder and in those, in order; links are not followed."""
-    for path in sorted(root.iterdir()):
-        if path.is_dir() and not path.is_symlink():
-            yield path
-            if depth > 1:
-                yield from _folders(path, depth - 1)
-
-
-def _open(folder: Path, source: Path) -> _Trained:
-    if not (folder / "dataset.json").is_file():
-        raise InputError(
-            "dataset.json is missing beside plans.json",
-            where=_shown(folder, source),
-            hint="Copy it from nnU-Net's results or preprocessed folder: it names channels and labels.",
-        )
-    folds = {match[1]: path for path in _folders(folder, 1) if (match := _FOLD.fullmatch(path.name))}
-    numbered = {fold: path for fold, path in sorted(folds.items()) if fold != "all"}
-    plans = read_json_object(folder / "plans.json")
-    return _Trained(folder, plans, read_json_object(folder / "dataset.json"), numbered or folds)
-
-
-def _find_earlier(trained: _Trained, name: str, source: Path) -> _Trained:
-    """Return the model of a cascade's earlier stage, which lies beside it.
-
-    Raises:
-        InputError: it does not.
-    """
-    start = trained.folder.name.rpartition("__")[0]
-    folder = trained.folder.parent / f"{start}__{name}"
-    if not (folder / "plans.json").is_file():
-        raise InputError(
-            f"{trained.configuration} refines the masks of {name}, whose trained model is not beside it",
-            where=_shown(trained.folder, source),
-            hint=f"Put {folder.name} into the same folder.",
-        )
-    return _open(folder, source)
-
-
-def _shown(folder: Path, source: Path) -> str:
-    """Return the name of a folder for messages: not that of a temporary one."""
-    return folder.name if folder.name not in ("unpacked", "") else source.name
 
 
 def describe_notes(imported: Imported) -> Mapping[str, tuple[str, ...]]:

@@ -1,10 +1,9 @@
 """What nnU-Net's plans.json and dataset.json say, in medunet's terms: description, plan and rules of prediction.
 
-nnU-Net's arrays have the axes `z y x`, permuted by `transpose_forward`; medunet's have `x y z`, as files do. Axis n of
-nnU-Net's network is therefore axis `2 - transpose_forward[n]` here.
+nnU-Net's arrays have the axes `z y x`, permuted by `transpose_forward`; medunet's have `x y z`, as files do. Axis n
+of nnU-Net's network is therefore axis `2 - transpose_forward[n]` here.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,11 @@ from typing import Any
 from medunet.base.errors import InputError
 from medunet.dataset.layouts.dataset_json import describe_json
 from medunet.inference.nnunet.architecture import read_architecture
+from medunet.inference.nnunet.preprocessing import nearest_intensity, read_normalisation, read_resampling
 from medunet.records.config import InferenceConfig
-from medunet.records.description import Description
-from medunet.records.nnunet_rules import NnunetRules, Normalisation, PreviousStage, Resampling
-from medunet.records.plan import Fingerprint, Intensity, Plan
+from medunet.records.description import Description, Layout
+from medunet.records.nnunet_rules import NnunetRules, PreviousStage
+from medunet.records.plan import Plan
 from medunet.transforms.augment import BODY_AXES
 
 READERS = {  # whether each turns scans to RAS+ orientation
@@ -26,14 +26,6 @@ READERS = {  # whether each turns scans to RAS+ orientation
     "NibabelIOWithReorient": True,
 }
 _PICTURES = "NaturalImage2DIO"
-_SCHEMES = {
-    "ZScoreNormalization": "zscore",
-    "CTNormalization": "ct",
-    "NoNormalization": "none",
-    "RescaleTo01Normalization": "rescale_to_0_1",
-    "RGBTo01Normalization": "rgb_to_0_1",
-}
-_STATISTICS = ("mean", "std", "percentile_00_5", "percentile_99_5")
 
 
 @dataclass(frozen=True)
@@ -65,96 +57,56 @@ def read_plans(
         where: the results folder, for messages.
 
     Raises:
-        InputError: medunet does not have something that they ask for; the message names all of it.
+        InputError: medunet does not have something that they ask for (the message names all of it), or the files are
+            not as nnU-Net v2 writes them.
     """
+    where = f"{where} ({configuration})"
+    try:
+        return _translate(plans, dataset, configuration, trainer, mirror_axes, where)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"plans.json is not as nnU-Net v2 writes it ({type(error).__name__}: {error})",
+            where=where,
+            hint="Copy the results folder again.",
+        ) from error
+
+
+def _translate(
+    plans: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    configuration: str,
+    trainer: str,
+    mirror_axes: Sequence[int],
+    where: str,
+) -> NnunetPlans:
     faults: list[str] = []
     settings = resolve_configuration(plans, configuration, where)
-    reader = plans.get("image_reader_writer")
+    reader = str(plans.get("image_reader_writer"))
     if reader not in READERS:
         faults.append(f"image_reader_writer {reader}: medunet has {', '.join(READERS)}")
     for key, own in (("preprocessor_name", "DefaultPreprocessor"), ("label_manager", "LabelManager")):
         given = {**plans, **settings}.get(key, own)
         if given != own:
             faults.append(f"{key} {given}: medunet has {own}")
-    layout = "png" if reader == _PICTURES else "nnunet"
+    layout: Layout = "png" if reader == _PICTURES else "nnunet"
     description = describe_json(dataset, str(plans.get("dataset_name", "nnunet")), layout)
     description = _in_order(description, faults)
-    axes = tuple(2 - axis for axis in plans["transpose_forward"])  # of the scan, by nnU-Net's
-    dimensions = len(settings["patch_size"])
-    slice_axis = axes[0] if dimensions == 2 else 2
-    network_axes = axes[3 - dimensions :]
-    permutation = tuple(network_axes.index(axis) for axis in sorted(network_axes))
-
-    def turned(values: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(values[number] for number in permutation)
-
-    network = read_architecture(settings, plans, dimensions, turned, faults)
+    axes = _Axes(tuple(2 - axis for axis in plans["transpose_forward"]), len(settings["patch_size"]))
+    network = read_architecture(settings, plans, axes.dimensions, axes.turn, faults)
     statistics = plans.get(
         "foreground_intensity_properties_per_channel",
         plans.get("foreground_intensity_properties_by_modality", {}),
     )
-    normalisation = _read_normalisation(settings, statistics, len(description.channels), faults)
-    labels = sorted(
-        value for name, value in description.labels.items() if name not in ("background", "ignore")
-    )
-    resampling = {what: _read_resampling(settings, what, faults) for what in ("data", "probabilities", "seg")}
+    normalisation = read_normalisation(settings, statistics, len(description.channels), faults)
+    resampling = {what: read_resampling(settings, what, faults) for what in ("data", "probabilities", "seg")}
     if resampling["probabilities"].order > 1:
         faults.append(
             f"resampling_fn_probabilities of order {resampling['probabilities'].order}: medunet has 0 and 1"
         )
-    previous = settings.get("previous_stage") or ""
     if faults:
         raise InputError(
-            "; ".join(faults),
-            where=f"{where} ({configuration})",
-            hint="medunet cannot run this model; predict with nnU-Net.",
+            "; ".join(faults), where=where, hint="medunet cannot run this model; predict with nnU-Net."
         )
-    spacing = [float(step) for step in settings["spacing"]]
-    medians = [float(step) for step in plans["original_median_spacing_after_transp"]]
-    shape = [round(n) for n in plans["original_median_shape_after_transp"]]
-    spacing = medians[: 3 - dimensions] + spacing
-    shape = shape[: 3 - dimensions] + [
-        round(n) for n in settings.get("median_image_size_in_voxels", shape[-dimensions:])
-    ]
-    by_axis = sorted(range(3), key=lambda number: axes[number])
-    patch = turned(settings["patch_size"])
-    plan = Plan(
-        dataset=description.name,
-        dimensions=dimensions,  # type: ignore[arg-type]
-        slice_axis=slice_axis,
-        grid="extent",
-        orientation="RAS" if READERS[reader] else "as stored",
-        spacing_mm=tuple(spacing[number] for number in by_axis),  # type: ignore[arg-type]
-        crop_nonzero=True,
-        intensities={
-            name: _nearest_intensity(rule)
-            for name, rule in zip(description.channels, normalisation, strict=True)
-        },
-        median_shape=tuple(shape[number] for number in by_axis),  # type: ignore[arg-type]
-        patch_size=patch,
-        batch_size=settings["batch_size"],
-        mask_inputs=len(labels) if previous else 0,
-        anisotropic=max(patch) > 3 * min(patch),
-        memory_gb=0.0,
-        estimated_gb=0.0,
-        fingerprint=Fingerprint(
-            num_cases=int(dataset.get("numTraining", 0)),
-            spacings_mm=(),
-            shapes=(),
-            nonzero_fraction=1.0,
-            intensities={
-                name: {key: float(value) for key, value in statistics.get(str(number), {}).items()}
-                for number, name in enumerate(description.channels)
-            },
-        ),
-        why={
-            "network": f"imported from nnU-Net: {configuration} of {plans.get('plans_name', 'its plans')}",
-            "intensities": "of nnU-Net's schemes the nearest of medunet's; `nnunet.normalisation` in the model card "
-            "has those that predictions follow",
-            "memory_gb": "not planned by medunet",
-        },
-        **network,
-    )
     rules = NnunetRules(
         configuration=configuration,
         trainer=trainer,
@@ -162,14 +114,103 @@ def read_plans(
         normalisation=tuple(normalisation),
         image=resampling["data"],
         logits=resampling["probabilities"],
-        previous=PreviousStage(labels=tuple(labels), resampling=resampling["seg"], weights_sha256={})
-        if previous
-        else None,
     )
-    mirrored = sorted(network_axes[number] for number in mirror_axes)
-    inference = InferenceConfig(overlap=0.5, mirror=tuple(BODY_AXES[axis] for axis in mirrored))  # type: ignore[misc]
-    endings = {name: ("_0000",) for name in description.channels} if layout == "png" else {}
-    return NnunetPlans(description, plan, rules, inference, permutation, previous, endings)
+    previous = settings.get("previous_stage") or ""
+    if previous:
+        values = [value for name, value in description.labels.items() if name not in ("background", "ignore")]
+        stage = PreviousStage(labels=tuple(sorted(values)), resampling=resampling["seg"], weights_sha256={})
+        rules = rules.model_copy(update={"previous": stage})
+    plan = _make_plan(plans, settings, description, axes, network, rules, where)
+    known = {
+        name: {key: float(value) for key, value in statistics.get(str(number), {}).items()}
+        for number, name in enumerate(description.channels)
+    }
+    fingerprint = plan.fingerprint.model_copy(
+        update={"num_cases": int(dataset.get("numTraining", 0)), "intensities": known}
+    )
+    mirrored = sorted(axes.of_patch[number] for number in mirror_axes)
+    inference = InferenceConfig(overlap=0.5, mirror=tuple(BODY_AXES[axis] for axis in mirrored))
+    endings: dict[str, tuple[str, ...]] = {}
+    if layout == "png":  # one file has all colours
+        endings = dict.fromkeys(description.channels, ("_0000",))
+    plan = plan.model_copy(update={"fingerprint": fingerprint})
+    return NnunetPlans(description, plan, rules, inference, axes.permutation, previous, endings)
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """The axis of the scan for each of nnU-Net's, of which a 2D patch has the last two."""
+
+    of_scan: tuple[int, ...]
+    dimensions: int
+
+    @property
+    def of_patch(self) -> tuple[int, ...]:
+        """The axis of the scan for each of nnU-Net's patch."""
+        return self.of_scan[3 - self.dimensions :]
+
+    @property
+    def permutation(self) -> tuple[int, ...]:
+        """The axis of nnU-Net's patch for each of ours."""
+        return tuple(self.of_patch.index(axis) for axis in sorted(self.of_patch))
+
+    def turn(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Return values by nnU-Net's axes of the patch, by ours."""
+        return tuple(values[number] for number in self.permutation)
+
+    def turn_all(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Return values by nnU-Net's three axes, by those of the scan."""
+        return tuple(values[self.of_scan.index(axis)] for axis in range(3))
+
+
+def _make_plan(
+    plans: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    description: Description,
+    axes: _Axes,
+    network: Mapping[str, Any],
+    rules: NnunetRules,
+    where: str,
+) -> Plan:
+    """Return the plan of a configuration, without what is known of the training cases."""
+    first = 3 - axes.dimensions  # of nnU-Net's axes that the patch has
+    spacing = [float(step) for step in settings["spacing"]]
+    medians = [float(step) for step in plans["original_median_spacing_after_transp"]]
+    shape = list(plans["original_median_shape_after_transp"])
+    shape[first:] = settings.get("median_image_size_in_voxels", shape[first:])[-axes.dimensions :]
+    patch = axes.turn(settings["patch_size"])
+    why = {
+        "network": f"imported from nnU-Net: {rules.configuration} of {plans.get('plans_name', 'its plans')}",
+        "intensities": "of nnU-Net's schemes the nearest of medunet's; `nnunet.normalisation` in the model card has "
+        "those that predictions follow",
+        "memory_gb": "not planned by medunet",
+    }
+    unknown = {"num_cases": 0, "spacings_mm": (), "shapes": (), "nonzero_fraction": 1.0, "intensities": {}}
+    return Plan.parse(
+        {
+            "dataset": description.name,
+            "dimensions": axes.dimensions,
+            "slice_axis": axes.of_scan[0] if axes.dimensions == 2 else 2,
+            "grid": "extent",
+            "orientation": "RAS" if rules.reorient else "as stored",
+            "spacing_mm": axes.turn_all([*medians[:first], *spacing]),
+            "crop_nonzero": True,
+            "intensities": dict(
+                zip(description.channels, map(nearest_intensity, rules.normalisation), strict=True)
+            ),
+            "median_shape": tuple(round(n) for n in axes.turn_all(shape)),
+            "patch_size": patch,
+            "batch_size": settings["batch_size"],
+            "mask_inputs": len(rules.previous.labels) if rules.previous else 0,
+            "anisotropic": max(patch) > 3 * min(patch),
+            "memory_gb": 0.0,
+            "estimated_gb": 0.0,
+            "fingerprint": unknown,
+            "why": why,
+            **network,
+        },
+        where,
+    )
 
 
 def resolve_configuration(plans: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
@@ -212,77 +253,3 @@ def _in_order(description: Description, faults: list[str]) -> Description:
         faults.append(f"labels: values {values} are not consecutive")
     ordered = dict(sorted(description.labels.items(), key=lambda item: item[1]))
     return description.model_copy(update={"labels": ordered})
-
-
-def _read_normalisation(
-    settings: Mapping[str, Any], statistics: Mapping[str, Any], num_channels: int, faults: list[str]
-) -> list[Normalisation]:
-    names, masked = settings["normalization_schemes"], settings["use_mask_for_norm"]
-    if not len(names) == len(masked) == num_channels:
-        faults.append(f"normalization_schemes: {len(names)} for {num_channels} channels")
-        return []
-    found = []
-    for number, (name, inside_only) in enumerate(zip(names, masked, strict=True)):
-        scheme = _SCHEMES.get(name)
-        known = statistics.get(str(number), {})
-        if scheme is None:
-            faults.append(f"normalisation {name}: medunet has {', '.join(_SCHEMES)}")
-        elif scheme != "ct":
-            found.append(Normalisation(scheme=scheme, inside_only=bool(inside_only) and scheme == "zscore"))  # type: ignore[arg-type]
-        elif any(not math.isfinite(known.get(key, math.nan)) for key in _STATISTICS):
-            faults.append(f"foreground_intensity_properties_per_channel.{number}: {name} needs {_STATISTICS}")
-        else:
-            mean, std, low, high = (float(known[key]) for key in _STATISTICS)
-            found.append(Normalisation(scheme="ct", clip_low=low, clip_high=high, mean=mean, std=std))
-    return found
-
-
-def _nearest_intensity(rule: Normalisation) -> Intensity:
-    """Return the intensity scheme of medunet that comes nearest, which a plan has to have."""
-    if rule.scheme == "ct":
-        numbers = {key: getattr(rule, key) for key in ("clip_low", "clip_high", "mean", "std")}
-        return Intensity(scheme="ct", **numbers)
-    return Intensity(scheme="zscore_nonzero" if rule.inside_only else "zscore")
-
-
-def _read_resampling(settings: Mapping[str, Any], what: str, faults: list[str]) -> Resampling:
-    """Return the rule of a resampling function by its name and arguments; nnU-Net's defaults for what is missing."""
-    key = f"resampling_fn_{what}"
-    name, given = settings.get(key, "none"), dict(settings.get(f"{key}_kwargs") or {})
-    given.pop("is_seg", None)
-    separate = {None: "auto", True: "always", False: "never"}.get(
-        given.pop("force_separate_z", _default(name))
-    )
-    anisotropy = float(given.pop("separate_z_anisotropy_threshold", 3))
-    shared = {"separate": separate or "auto", "anisotropy": anisotropy}
-    if name == "resample_data_or_seg_to_shape":
-        order, across = given.pop("order", 3), given.pop("order_z", 0)
-        if order not in (0, 1, 3) or across != 0:
-            faults.append(
-                f"{key} of order {order}, across slices {across}: medunet has 0, 1 and 3, across slices 0"
-            )
-        rule = Resampling(order=order, **shared)
-    elif name == "resample_torch_fornnunet":
-        for ignored in ("num_threads", "device", "memefficient_seg_resampling"):
-            given.pop(ignored, None)
-        if (
-            given.pop("mode", "linear") != "linear"
-            or given.pop("aniso_axis_mode", "nearest-exact") != "nearest-exact"
-        ):
-            faults.append(f"{key} with another mode: medunet has linear, and nearest-exact across slices")
-        rule = Resampling(order=1, clipped=False, **shared)
-    elif name == "no_resampling_hack":
-        rule = Resampling(order=0, kept=True, **shared)
-    else:
-        faults.append(
-            f"{key} {name}: medunet has resample_data_or_seg_to_shape, resample_torch_fornnunet, no_resampling_hack"
-        )
-        return Resampling(order=0)
-    if given:
-        faults.append(f"{key}_kwargs {sorted(given)}: unknown to medunet")
-    return rule
-
-
-def _default(name: str) -> bool | None:
-    """Return nnU-Net's default of `force_separate_z`, which differs between its functions."""
-    return None if name == "resample_torch_fornnunet" else False

@@ -27,7 +27,7 @@ from medunet.inference.nnunet.resampling import (
 from medunet.inference.placement import AxisPlacement, Placement
 from medunet.inference.prepare import Prepared
 from medunet.postprocessing.holes import fill_holes
-from medunet.records.nnunet_rules import Normalisation, NnunetRules
+from medunet.records.nnunet_rules import NnunetRules, Normalisation
 from medunet.records.plan import Plan
 
 _PICTURE_SLICE = 999.0  # spacing across a picture, in pixels
@@ -60,7 +60,8 @@ def preprocess(
         previous: label map `(I, J, K)` of an earlier stage on the scan's grid, for the network of a cascade.
 
     Raises:
-        DataError: the scan has NaN or infinite voxels, is zero everywhere, or its values do not fit the normalisation.
+        DataError: the scan has NaN or infinite voxels, is zero everywhere, or its values do not fit the
+            normalisation.
     """
     header = volume.header
     turn = nib.io_orientation(header.affine) if rules.reorient else np.array([(0, 1), (1, 1), (2, 1)], float)
@@ -88,8 +89,9 @@ def preprocess(
     channels = [resample_image(channel, size, axis, rules.image) for channel in image]
     if rules.previous is not None:
         assert labels is not None
-        rule = rules.previous.resampling
-        resampled = resample_labels(labels, size, separate_axis(spacing_mm, target_mm, rule), rule)
+        mask_rule = rules.previous.resampling
+        mask_axis = separate_axis(spacing_mm, target_mm, mask_rule)
+        resampled = resample_labels(labels, size, mask_axis, mask_rule)
         channels += [(resampled == value).astype(np.float32) for value in rules.previous.labels]
     return Preprocessed(np.stack(channels), box, spacing_mm, tuple(target_mm), turn, shape)
 
@@ -118,7 +120,8 @@ def _place(done: Preprocessed, rules: NnunetRules, low: Sequence[int], lengths: 
         flipped = bool(done.turn[scan_axis, 1] < 0)
         new, old = box.stop - box.start, done.image.shape[1 + number]
         is_nearest = number == axis or rules.logits.order == 0
-        places = (nearest(old, new) if is_nearest else positions(old, new)) + float(low[number])
+        places = nearest(old, new).astype(np.float64) if is_nearest else positions(old, new)
+        places = places + low[number]
         start, stop = box.start, box.stop
         if flipped:
             start, stop = done.shape[number] - box.stop, done.shape[number] - box.start

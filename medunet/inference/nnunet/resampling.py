@@ -67,11 +67,9 @@ def resample_labels(
     """
     if labels.shape == tuple(size) or rule.kept:
         return labels
-    own = (slice(None),) * 3
+    closest = labels
     for each in range(3):
-        index = nearest(labels.shape[each], size[each])
-        own = (*own[:each], index, *own[each + 1 :])
-    closest = labels[np.ix_(*own)]
+        closest = closest.take(nearest(labels.shape[each], size[each]), each)
     if rule.order == 0:
         return closest
     values = np.unique(labels)
