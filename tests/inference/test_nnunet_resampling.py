@@ -75,6 +75,16 @@ def test_labels_go_to_the_largest_mask_and_ties_to_the_nearest():
     assert nearest(4, 3).tolist() == [0, 2, 3]
 
 
+def test_torch_function_gives_ties_to_the_smaller_label():
+    labels = RNG.integers(0, 3, SHAPE).astype(np.int16)
+    found = resample_labels(labels, (26, 13, 18), None, Resampling(order=1, clipped=False))
+    masks = torch.stack([torch.from_numpy(labels == value) for value in range(3)]).float() * 1000
+    shares = torch.nn.functional.interpolate(masks[None], (26, 13, 18), mode="trilinear")[0].half()
+    is_tie = (shares == shares.amax(0)).sum(0) > 1
+    assert is_tie.any()
+    assert (found == shares.argmax(0).numpy()).mean() > 0.999
+
+
 def test_the_coarse_axis_is_separate_where_voxels_are_flat():
     auto, never = Resampling(order=3), Resampling(order=3, separate="never")
     assert separate_axis((1, 1, 4), (1, 1, 1), auto) == 2

@@ -63,7 +63,8 @@ def resample_labels(
 ) -> NDArray[np.int16]:
     """Return a label map `(I, J, K)` at another size: each voxel gets the label whose interpolated mask is largest.
 
-    Where two are equal it is the nearest voxel's label, if that is one of them, otherwise the smaller one.
+    Where two are equal it is the nearest voxel's label, if that is one of them, otherwise the smaller one. nnU-Net's
+    torch function, which does not clip, takes the smaller one at once, and compares in half precision.
     """
     if labels.shape == tuple(size) or rule.kept:
         return labels
@@ -77,8 +78,10 @@ def resample_labels(
     best = is_closest = None
     for value in values:
         share = resample_image((labels == value).astype(np.float32), size, axis, rule)
-        share = np.round(share, 5)  # so that ties are ties
-        here = closest == value
+        if rule.clipped:
+            share, here = np.round(share, 6), closest == value  # so that ties are ties
+        else:
+            share, here = (1000 * share).astype(np.float16), np.zeros(result.shape, bool)
         if best is None or is_closest is None:
             best, is_closest = share, here & (share > 0)
             continue
