@@ -122,7 +122,9 @@ class Model:
                 where=str(folder),
                 hint="Copy the model folder again, or export the model again with `medunet train`.",
             )
-        chain, budget = preprocess_chain(card.plan, with_label=False), MemoryBudget(ram_gb)
+        is_own = card.nnunet is None
+        chain = preprocess_chain(card.plan, with_label=False) if is_own else Compose()
+        budget = MemoryBudget(ram_gb)
         previous: tuple[Model, ...] = ()
         if card.nnunet is not None and card.nnunet.previous is not None:
             load = partial(

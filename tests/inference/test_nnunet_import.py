@@ -77,6 +77,13 @@ def test_importing_again_changes_nothing(results: Path, tmp_path: Path):
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
 
 
+def test_importing_again_drops_folds_that_are_gone(results: Path, tmp_path: Path):
+    import_model(results, tmp_path / "out")
+    shutil.rmtree(results / "fold_0")
+    import_model(results, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "folds").iterdir()] == ["1"]
+
+
 def test_zip_as_nnunet_exports_it_is_the_same_model(tmp_path: Path):
     archive = tmp_path / "model.zip"
     root = CASCADE.folder / "results"
@@ -353,6 +360,14 @@ def test_a_cascade_needs_its_earlier_stage(tmp_path: Path):
     folder = RunFolder(tmp_path / "out").model(0)
     with pytest.raises(InputError, match="the earlier stage of this cascade is missing"):
         Model.load(folder, device=torch.device("cpu"), precision="fp32")
+
+
+def test_a_refused_cascade_leaves_nothing(tmp_path: Path):
+    root = shutil.copytree(CASCADE.results.parent, tmp_path / "results")
+    (root / CASCADE.results.name / "fold_0" / "checkpoint_final.pth").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be read"):
+        import_model(root, tmp_path / "out", configuration="3d_cascade_fullres")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_holds_something_else_is_not_written_to(results: Path, tmp_path: Path):

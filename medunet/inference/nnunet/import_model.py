@@ -1,6 +1,7 @@
 """Import a trained model of nnU-Net v2: its results folder, or the ZIP that nnU-Net exports, as a run's models."""
 
 import errno
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from safetensors.torch import save_file
 
 from medunet import __version__
 from medunet.base.errors import InputError
-from medunet.base.files import atomic_write, hash_file, write_json
+from medunet.base.files import atomic_write, hash_file, read_json_object, write_json
 from medunet.base.lock import hold
 from medunet.inference.nnunet.checkpoint import Checkpoint, convert_weights, read_checkpoint
-from medunet.inference.nnunet.plans import NnunetPlans, read_plans, resolve_configuration
+from medunet.inference.nnunet.plans import NnunetPlans, read_plans
 from medunet.inference.nnunet.previous import PREVIOUS
 from medunet.inference.nnunet.results_folder import Trained, choose_model, find_earlier, open_source, shown
 from medunet.networks.builder import build_network
@@ -62,20 +63,15 @@ def import_model(
     with hold(out.parent, "import-model", [out.name]), open_source(source, out) as root:
         trained = choose_model(root, source, configuration)
         _refuse_other(out)
-        previous = None
-        name = resolve_configuration(trained.plans, trained.configuration, str(source)).get("previous_stage")
-        if name:
-            earlier = find_earlier(trained, name, source)
-            previous = _write(_read(earlier, checkpoint, source), out / PREVIOUS)
         read = _read(trained, checkpoint, source)
-        if previous is not None:
-            assert read.rules.rules.previous is not None
-            run = RunFolder(out / PREVIOUS)
-            hashes = {fold: hash_file(run.model(fold) / WEIGHTS_FILES["best"]) for fold in previous.folds}
-            stage = read.rules.rules.previous.model_copy(update={"weights_sha256": hashes})
-            rules = read.rules.rules.model_copy(update={"previous": stage})
-            read = replace(read, rules=replace(read.rules, rules=rules))
-        return replace(_write(read, out), previous=previous)
+        if not read.rules.previous:
+            return _write(read, out)
+        earlier = _read(find_earlier(trained, read.rules.previous, source), checkpoint, source)
+        _mark(read, out)  # so that a stopped import can be repeated
+        previous = _write(earlier, out / PREVIOUS)
+        return replace(
+            _write(_with_hashes(read, previous, RunFolder(out / PREVIOUS)), out), previous=previous
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,6 @@ class _Read:
 
     rules: NnunetPlans
     checkpoint: str
-    trainer: str
     weights: dict[str, dict[str, torch.Tensor]]  # by fold
     notes: tuple[str, ...]
 
@@ -127,7 +122,7 @@ def _read(trained: Trained, checkpoint: CheckpointName | None, source: Path) -> 
             f"trained by {trainer}: medunet does not know whether it changes prediction, other than by the mirrored "
             "axes, which are read from the checkpoint"
         )
-    return _Read(plans, _FILES[name], plans.rules.trainer, weights, tuple(notes))
+    return _Read(plans, _FILES[name], weights, tuple(notes))
 
 
 def _translate(trained: Trained, content: Checkpoint, source: Path) -> NnunetPlans:
@@ -167,28 +162,38 @@ def _fitting(content: Checkpoint, plans: NnunetPlans, where: str) -> dict[str, t
     return weights
 
 
-def _write(read: _Read, out: Path) -> Imported:
-    """Write model folders, and the marker by which a later import knows that it may replace them."""
+def _with_hashes(read: _Read, previous: Imported, run: RunFolder) -> _Read:
+    """Return a cascade with the hashes of the weights of its earlier stage, which is in `run`."""
+    stage = read.rules.rules.previous
+    assert stage is not None
+    hashes = {fold: hash_file(run.model(fold) / WEIGHTS_FILES["best"]) for fold in previous.folds}
+    stage = stage.model_copy(update={"weights_sha256": hashes})
+    rules = read.rules.rules.model_copy(update={"previous": stage})
+    return replace(read, rules=replace(read.rules, rules=rules))
+
+
+def _mark(read: _Read, out: Path) -> None:
+    """Write the marker by which a later import knows that it may replace the folder; drop folds that are gone."""
     out.mkdir(parents=True, exist_ok=True)
-    imported = Imported(
-        read.rules.rules.configuration,
-        read.trainer,
-        tuple(read.weights),
-        read.checkpoint,
-        tuple(read.rules.description.targets),
-        notes=read.notes,
-    )
+    earlier = read_json_object(out / _MARKER)["folds"] if (out / _MARKER).is_file() else []
+    for fold in set(earlier) - set(read.weights):
+        shutil.rmtree(RunFolder(out).fold(fold), ignore_errors=True)
     write_json(
         out / _MARKER,
         {
             "schema": "medunet.imported/1",
             "medunet_version": __version__,
-            "configuration": imported.configuration,
-            "trainer": imported.trainer,
-            "checkpoint": imported.checkpoint,
-            "folds": list(imported.folds),
+            "configuration": read.rules.rules.configuration,
+            "trainer": read.rules.rules.trainer,
+            "checkpoint": read.checkpoint,
+            "folds": list(read.weights),
         },
     )
+
+
+def _write(read: _Read, out: Path) -> Imported:
+    """Write model folders and the marker."""
+    _mark(read, out)
     for fold, weights in read.weights.items():
         folder = RunFolder(out).model(fold)
         folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +213,14 @@ def _write(read: _Read, out: Path) -> Imported:
             endings=read.rules.endings,
             nnunet=read.rules.rules,
         ).write(folder / "model.json")
-    return imported
+    return Imported(
+        read.rules.rules.configuration,
+        read.rules.rules.trainer,
+        tuple(read.weights),
+        read.checkpoint,
+        tuple(read.rules.description.targets),
+        notes=read.notes,
+    )
 
 
 def _refuse_other(out: Path) -> None:
