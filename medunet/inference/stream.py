@@ -12,7 +12,7 @@ from itertools import chain, combinations, product
 
 import torch
 
-from medunet.base.errors import DataError
+from medunet.base.errors import DataError, InputError
 from medunet.compute.devices import one_torch_thread
 from medunet.inference.backend import Backend
 from medunet.inference.blending import RunningSums
@@ -106,7 +106,10 @@ class WindowStream:
         self._flips = [axes for _, axes in layouts]
         self._as_nnunet = as_nnunet
         if as_nnunet:
-            assert config.shifts == 1, "nnU-Net has no shifts"
+            if config.shifts > 1:
+                raise InputError(
+                    "models of nnU-Net have no shifts of their windows", where="inference.shifts"
+                )
             self._grids = [nnunet_grid(self.shape, plan, config.overlap)] * len(layouts)
         else:
             self._grids = [

@@ -7,6 +7,7 @@ import pytest
 import torch
 from nnunet_models import EXAMPLES, Example
 
+from medunet.base.errors import InputError
 from medunet.imaging.volumes import read_channels
 from medunet.inference.model import Model
 from medunet.inference.nnunet.folds import compute_folds, predict_folds
@@ -99,6 +100,13 @@ def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
     return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+def test_shifts_of_windows_are_refused(imported: Path):
+    model = EXAMPLES[0].load(imported / "slices-3d_fullres")
+    shifted = model.card.inference.model_copy(update={"shifts": 2})
+    with pytest.raises(InputError, match="have no shifts"):
+        model.compute(prepare(EXAMPLES[0], model), shifted)
 
 
 def test_folds_are_averaged_as_logits(imported: Path):

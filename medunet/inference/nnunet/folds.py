@@ -13,6 +13,7 @@ from medunet.inference.stream import Slab, WindowStream, open_stream
 from medunet.records.config import InferenceConfig
 
 if TYPE_CHECKING:
+    from medunet.inference.memory import Way
     from medunet.inference.model import Model
     from medunet.inference.prepare import Prepared
 
@@ -36,25 +37,32 @@ def compute_folds(
     Args:
         prepared: the scan as any of the models prepares it: they share the plan and the rules.
         config: None: the models' own.
+
+    Raises:
+        DataError: as `Model.compute`. The memory for the sums of one fold is counted, not for those of all.
     """
-    card = models[0].card
-    config = config or card.inference
-    assert prepared.placement is not None
-    streams = [
-        open_stream(
-            model.backend,
-            prepared.image.as_tensor(),
-            card.plan,
-            config,
-            regions=bool(card.description.regions),
-            accumulate_on=torch.device("cpu"),
-            as_nnunet=True,
-        )
-        for model in models
-    ]
-    return restore_labels(
-        average_slabs(streams), streams[0].axis, prepared.placement, card.description, of_logits=True
-    )
+    first, card = models[0], models[0].card
+    options, placement = config or card.inference, prepared.placement
+    assert placement is not None
+
+    def run(way: "Way") -> NDArray[np.uint8]:
+        streams = [
+            open_stream(
+                model.backend,
+                prepared.image.as_tensor(),
+                card.plan,
+                options,
+                regions=bool(card.description.regions),
+                batch=way.batch,
+                accumulate_on=model.backend.device if way.sums_on_card else torch.device("cpu"),
+                as_nnunet=True,
+            )
+            for model in models
+        ]
+        slabs = average_slabs(streams)
+        return restore_labels(slabs, streams[0].axis, placement, card.description, of_logits=True)
+
+    return first.memory.compute(prepared.shape, prepared.image.shape[1:], options, run)
 
 
 def predict_folds(models: Sequence["Model"], volume: Volume) -> NDArray[np.uint8]:

@@ -64,9 +64,9 @@ def import_model(
         trained = choose_model(root, source, configuration)
         _refuse_other(out)
         read = _read(trained, checkpoint, source)
-        if not read.rules.previous:
+        if not read.plans.previous:
             return _write(read, out)
-        earlier = _read(find_earlier(trained, read.rules.previous, source), checkpoint, source)
+        earlier = _read(find_earlier(trained, read.plans.previous, source), checkpoint, source)
         _mark(read, out)  # so that a stopped import can be repeated
         previous = _write(earlier, out / PREVIOUS)
         return replace(
@@ -78,7 +78,7 @@ def import_model(
 class _Read:
     """A model that was read whole, before anything of it is written."""
 
-    rules: NnunetPlans
+    plans: NnunetPlans
     checkpoint: str
     weights: dict[str, dict[str, torch.Tensor]]  # by fold
     notes: tuple[str, ...]
@@ -164,12 +164,12 @@ def _fitting(content: Checkpoint, plans: NnunetPlans, where: str) -> dict[str, t
 
 def _with_hashes(read: _Read, previous: Imported, run: RunFolder) -> _Read:
     """Return a cascade with the hashes of the weights of its earlier stage, which is in `run`."""
-    stage = read.rules.rules.previous
+    stage = read.plans.rules.previous
     assert stage is not None
     hashes = {fold: hash_file(run.model(fold) / WEIGHTS_FILES["best"]) for fold in previous.folds}
     stage = stage.model_copy(update={"weights_sha256": hashes})
-    rules = read.rules.rules.model_copy(update={"previous": stage})
-    return replace(read, rules=replace(read.rules, rules=rules))
+    rules = read.plans.rules.model_copy(update={"previous": stage})
+    return replace(read, plans=replace(read.plans, rules=rules))
 
 
 def _mark(read: _Read, out: Path) -> None:
@@ -183,8 +183,8 @@ def _mark(read: _Read, out: Path) -> None:
         {
             "schema": "medunet.imported/1",
             "medunet_version": __version__,
-            "configuration": read.rules.rules.configuration,
-            "trainer": read.rules.rules.trainer,
+            "configuration": read.plans.rules.configuration,
+            "trainer": read.plans.rules.trainer,
             "checkpoint": read.checkpoint,
             "folds": list(read.weights),
         },
@@ -205,20 +205,20 @@ def _write(read: _Read, out: Path) -> Imported:
                 raise OSError(errno.ENOSPC, str(error)) from error
         ModelCard(
             medunet_version=__version__,
-            description=read.rules.description,
-            plan=read.rules.plan,
+            description=read.plans.description,
+            plan=read.plans.plan,
             fold=int(fold) if fold.isdigit() else fold,
-            inference=read.rules.inference,
+            inference=read.plans.inference,
             weights_sha256=hash_file(path),
-            endings=read.rules.endings,
-            nnunet=read.rules.rules,
+            endings=read.plans.endings,
+            nnunet=read.plans.rules,
         ).write(folder / "model.json")
     return Imported(
-        read.rules.rules.configuration,
-        read.rules.rules.trainer,
+        read.plans.rules.configuration,
+        read.plans.rules.trainer,
         tuple(read.weights),
         read.checkpoint,
-        tuple(read.rules.description.targets),
+        tuple(read.plans.description.targets),
         notes=read.notes,
     )
 
