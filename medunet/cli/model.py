@@ -22,6 +22,7 @@ from medunet.cli.options import (
 )
 from medunet.commands.calibrate import run_calibrate
 from medunet.commands.export import run_export
+from medunet.commands.import_model import run_import_model
 from medunet.commands.load_models import PredictOptions, RoiOptions
 from medunet.commands.plan import run_plan, show_network
 from medunet.commands.predict import predict_images, run_predict
@@ -242,6 +243,29 @@ def export(
 ) -> None:
     """Write a trained network for other runtimes, checked to give the same labels there."""
     run_export(_model_folder(model, fold), to, out, weights=weights)
+
+
+def import_model(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Results folder of nnU-Net v2 (Trainer__Plans__Configuration), or a ZIP of it."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Output folder, which must be new or an earlier import.")
+    ],
+    configuration: Annotated[
+        str | None,
+        typer.Option(help="Such as 3d_fullres; needed where the source holds several."),
+    ] = None,
+    checkpoint: Annotated[
+        Literal["final", "best"] | None,
+        typer.Option(
+            help="Which checkpoint of each fold; default: final, or best where there is no final one."
+        ),
+    ] = None,
+) -> None:
+    """Import a trained model of nnU-Net v2, to predict with it by nnU-Net's own rules."""
+    run_import_model(source, out, configuration=configuration, checkpoint=checkpoint)
 
 
 def _find_members(model: Path, fold: str | None, others: Sequence[Path]) -> list[Path]:

@@ -35,13 +35,23 @@ class WindowShares:
     """
 
     def __init__(
-        self, plan: Plan, grids: Sequence[Grid], shape: tuple[int, ...], axis: int, device: torch.device
+        self,
+        plan: Plan,
+        grids: Sequence[Grid],
+        shape: tuple[int, ...],
+        axis: int,
+        device: torch.device,
+        weights: torch.Tensor | None = None,
     ) -> None:
-        """Blend the windows of grids that lie in a volume `shape`, which come by their place along `axis`."""
+        """Blend the windows of grids that lie in a volume `shape`, which come by their place along `axis`.
+
+        `weights` are those of a window's voxels; None: `gaussian_weights`.
+        """
         self._grids, self._shape, self._axis = grids, shape, axis
         self._is_blended, self._num_kept = plan.padded, len(grids) if plan.dimensions == 2 else 1
         size = list(plan.output_size)
-        weights = gaussian_weights(size) if plan.padded else torch.full(size, 1 / len(grids))
+        if weights is None:
+            weights = gaussian_weights(size) if plan.padded else torch.full(size, 1 / len(grids))
         self._weights = (weights.unsqueeze(axis) if plan.dimensions == 2 else weights).to(device)
         self._sums: dict[tuple[int, ...], torch.Tensor] = {}  # of the weights of a grid, by grid and place
 
@@ -91,10 +101,19 @@ class RunningSums:
     """
 
     def __init__(
-        self, plan: Plan, grids: Sequence[Grid], shape: tuple[int, ...], axis: int, device: torch.device
+        self,
+        plan: Plan,
+        grids: Sequence[Grid],
+        shape: tuple[int, ...],
+        axis: int,
+        device: torch.device,
+        weights: torch.Tensor | None = None,
     ) -> None:
-        """Add windows of grids in a volume `shape`, of which slices along `axis` are finished one after the other."""
-        self._shares = WindowShares(plan, grids, shape, axis, device)
+        """Add windows of grids in a volume `shape`, of which slices along `axis` are finished one after the other.
+
+        For `weights`, see `WindowShares`.
+        """
+        self._shares = WindowShares(plan, grids, shape, axis, device, weights)
         self._dimensions, self._axis, self._device = plan.dimensions, axis, device
         longest = max(span.high - span.low for grid in grids for span in grid[axis])
         self._depth = longest if plan.dimensions == 3 else min(_HELD_SLICES, shape[axis])

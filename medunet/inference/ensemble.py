@@ -20,7 +20,7 @@ from medunet.inference.maps import CaseMaps, restore_sources
 from medunet.inference.memory import Other, Way, network_grid
 from medunet.inference.model import Model, OnWindow
 from medunet.inference.model_folder import Member, read_card
-from medunet.inference.prepare import Prepared, prepare_scan, volume_of
+from medunet.inference.prepare import Prepared, volume_of
 from medunet.inference.stream import choose_axis
 from medunet.inference.window_count import WindowCounts
 from medunet.records.config import InferenceConfig
@@ -58,7 +58,8 @@ def group_by_plan(folders: Sequence[Path]) -> list[list[Path]]:
         )
     groups = defaultdict(list)
     for folder, card in zip(folders, cards, strict=True):
-        groups[hash_value(card.plan.hash_input)].append(folder)
+        rules = None if card.nnunet is None else card.nnunet.to_dict()
+        groups[hash_value([card.plan.hash_input, rules])].append(folder)
     return list(groups.values())
 
 
@@ -147,20 +148,15 @@ class Ensemble:
         """Read a scan once, and preprocess it for each model; see `Model.prepare`."""
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
         with self._room_for(image_paths):
-            return self._prepare(image_paths, read())
+            return self.prepare_volume(read())
 
-    def _prepare(self, image_paths: list[Path], volume: Volume) -> PreparedForEach:
+    def prepare_volume(self, volume: Volume) -> PreparedForEach:
+        """Preprocess a scan `(C, I, J, K)` for each model; its array may be changed."""
         each = []
         for model in self.each:
             is_last = model is self.each[-1]
-            own = (
-                volume if is_last else replace(volume, array=volume.array.copy())
-            )  # preprocessing changes it
-
-            def read(own: Volume = own) -> Volume:
-                return own
-
-            each.append(prepare_scan(model.chain, image_paths, read))
+            own = volume if is_last else replace(volume, array=volume.array.copy())
+            each.append(model.prepare_volume(own))
         return PreparedForEach(tuple(each))
 
     def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:
@@ -242,7 +238,5 @@ class Ensemble:
     ) -> NDArray[np.uint8]:
         """Return the predicted label map of a scan in memory, see `Model.predict`."""
         config = config or self.card.inference
-        prepared = self._prepare(
-            [Path("array")], volume_of(volume, affine, len(self.card.description.channels))
-        )
+        prepared = self.prepare_volume(volume_of(volume, affine, len(self.card.description.channels)))
         return self.finish(self.compute(prepared, config), prepared.header, config)

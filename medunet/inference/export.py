@@ -31,7 +31,7 @@ from medunet.inference.restore import to_label_map
 from medunet.networks.builder import to_probabilities
 from medunet.records.config import WeightsName
 from medunet.records.description import Description
-from medunet.records.plan import count_inputs
+from medunet.records.plan import plan_inputs
 
 ExportFormat = Literal["onnx", "openvino"]
 
@@ -91,7 +91,7 @@ def export_model(
     with hold(out.parent, "export", [out.name]), atomic_folder(out) as temporary:
         assert isinstance(model.backend, TorchBackend)
         network = model.backend.network
-        shape = (count_inputs(card.description, card.plan.context_slices), *card.plan.patch_size)
+        shape = (plan_inputs(card.plan, card.description), *card.plan.patch_size)
         if target == "onnx":
             any_batch = card.plan.network.name not in _ONE_BY_ONE
             batch = write_onnx(network, shape, temporary, any_batch=any_batch)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from medunet.inference.nnunet.export_use import describe_nnunet
 from medunet.records.description import Description
 from medunet.records.model_card import ModelCard
 from medunet.records.plan import Intensity, Plan, count_outputs
@@ -14,13 +15,16 @@ def describe_use(card: ModelCard) -> dict[str, Any]:
     """Return the entries of export.json on axes, preprocessing, windows and labels, as plain data."""
     plan, description = card.plan, card.description
     channels = [] if description.regions else ["background"]
+    output = {
+        "name": "logits",
+        "type": "float32",
+        "shape": ["as the input's", count_outputs(description), *plan.output_size],
+        "channels": [*channels, *description.targets],
+    }
+    if card.nnunet is not None:
+        return {"output": output, **describe_nnunet(card)}
     return {
-        "output": {
-            "name": "logits",
-            "type": "float32",
-            "shape": ["as the input's", count_outputs(description), *plan.output_size],
-            "channels": [*channels, *description.targets],
-        },
+        "output": output,
         "axes": _describe_axes(plan, description),
         "preprocessing": _describe_preprocessing(plan),
         "windows": _describe_windows(card),

@@ -22,17 +22,20 @@ class JointTorchBackend:
 
     name: BackendName = "torch"
 
-    def __init__(self, members: Sequence[TorchBackend], *, regions: bool, apart: bool = False) -> None:
+    def __init__(
+        self, members: Sequence[TorchBackend], *, regions: bool, apart: bool = False, of_logits: bool = False
+    ) -> None:
         """Average the probabilities of networks on one device, in one precision.
 
         Args:
             regions: whether each channel has a probability of its own (sigmoid); otherwise they exclude each other.
             apart: whether the probabilities of each network follow the mean: `(1 + N) * K` channels instead of K.
+            of_logits: average logits instead, as nnU-Net does.
         """
         self.precision: Precision = members[0].precision
         self.device = members[0].device
         self.num_members = len(members)
-        self._members, self._regions, self._apart = members, regions, apart
+        self._members, self._regions, self._apart, self._of_logits = members, regions, apart, of_logits
 
     @torch.inference_mode()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -40,23 +43,29 @@ class JointTorchBackend:
         outputs: list[torch.Tensor] = []
         mean = torch.zeros(())
         for number, member in enumerate(self._members):
-            probabilities = window_probabilities(member.forward(images), regions=self._regions)
+            output = member.forward(images)
+            if not self._of_logits:
+                output = window_probabilities(output, regions=self._regions)
             if self._apart:
-                outputs.append(probabilities)
-            mean = probabilities.clone() if number == 0 else mean.add_(probabilities)
+                outputs.append(output)
+            mean = output.clone() if number == 0 else mean.add_(output)
         mean /= self.num_members
         return torch.cat([mean, *outputs], 1) if self._apart else mean
 
 
 def load_openvino(
-    networks: Sequence[Any], precision: Precision, *, regions: bool, apart: bool = False
+    networks: Sequence[Any],
+    precision: Precision,
+    *,
+    regions: bool,
+    apart: bool = False,
+    of_logits: bool = False,
 ) -> OpenVinoBackend:
     """Return one network, or several as one, in OpenVINO.
 
     Args:
         networks: paths of .xml files or models of OpenVINO, of the same input and output.
-        regions: as of `JointTorchBackend`.
-        apart: as of `JointTorchBackend`.
+        regions: this and the following as of `JointTorchBackend`.
 
     Raises:
         InputError: OpenVINO cannot compute in this precision.
@@ -64,10 +73,12 @@ def load_openvino(
     """
     if len(networks) == 1:
         return OpenVinoBackend(networks[0], precision)
-    return OpenVinoBackend(_join(networks, regions, apart), precision, len(networks))
+    return OpenVinoBackend(_join(networks, regions, apart, of_logits), precision, len(networks))
 
 
-def load_quantised(networks: Sequence[Path], *, regions: bool, apart: bool = False) -> OpenVinoBackend:
+def load_quantised(
+    networks: Sequence[Path], *, regions: bool, apart: bool = False, of_logits: bool = False
+) -> OpenVinoBackend:
     """Return one int8 network, or several as one; for the arguments, see `load_openvino`.
 
     Raises:
@@ -75,7 +86,7 @@ def load_quantised(networks: Sequence[Path], *, regions: bool, apart: bool = Fal
         ConversionError: it cannot load the networks.
     """
     try:
-        return load_openvino(networks, "int8", regions=regions, apart=apart)
+        return load_openvino(networks, "int8", regions=regions, apart=apart, of_logits=of_logits)
     except ConversionError as error:
         raise ConversionError(
             "OpenVINO cannot load the int8 network: its files are damaged, or of another version",
@@ -84,7 +95,7 @@ def load_quantised(networks: Sequence[Path], *, regions: bool, apart: bool = Fal
         ) from error
 
 
-def _join(networks: Sequence[Any], regions: bool, apart: bool) -> Any:
+def _join(networks: Sequence[Any], regions: bool, apart: bool, of_logits: bool) -> Any:
     """Return networks as one model of OpenVINO whose output is the mean of their probabilities."""
     openvino = import_openvino()
     from openvino import opset13 as ops
@@ -100,6 +111,9 @@ def _join(networks: Sequence[Any], regions: bool, apart: bool) -> Any:
         for reader in model.get_parameters()[0].output(0).get_target_inputs():
             reader.replace_source_output(image.output(0))
         logits = model.get_results()[0].input_value(0)
+        if of_logits:
+            outputs.append(logits)
+            continue
         probabilities = ops.sigmoid(logits) if regions else ops.softmax(logits, 1)
         nothing = ops.multiply(logits, ops.constant(np.zeros(1, np.float32)))  # NaN where a logit is infinite
         outputs.append(ops.add(probabilities, nothing))

@@ -133,7 +133,10 @@ def _shaping_options(config: InferenceConfig) -> dict[str, Any]:
 
 
 def _hash_plan(card: ModelCard) -> str:
-    return hash_value([card.plan.hash_input, card.description.to_dict()])
+    recipe = [card.plan.hash_input, card.description.to_dict()]
+    if card.nnunet is not None:
+        recipe.append(card.nnunet.to_dict())
+    return hash_value(recipe)
 
 
 def _describe_backend(backend: Backend) -> dict[str, str]:

@@ -26,7 +26,7 @@ from medunet.networks.builder import build_network
 from medunet.planning.memory import NetworkShape, num_features
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
-from medunet.records.plan import Plan, count_inputs, count_outputs
+from medunet.records.plan import Plan, count_outputs, plan_inputs
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -119,9 +119,9 @@ class CaseMemory:
     description: Description
     backend: Backend
     budget: MemoryBudget
-    apart: bool = (
-        False  # whether the logits of each of several networks are added up beside those of the mean
-    )
+    # Whether the logits of each of several networks are added up beside those of the mean.
+    apart: bool = False
+    preparing_copies: int = 1  # of a scan in float32
 
     @cached_property
     def ways(self) -> list[Way]:
@@ -175,7 +175,9 @@ class CaseMemory:
         first, num_channels = headers[0], len(self.description.channels)
         voxels, grid = math.prod(first.shape[:3]), network_grid(first, self.plan)
         image = num_channels * math.prod(grid) * _FLOAT
-        copies = 1 if self.plan.grid == "extent" else _COPIES if self.plan.resize_to is None else _SMOOTHED
+        copies = _COPIES if self.plan.resize_to is None else _SMOOTHED
+        if self.plan.grid == "extent":
+            copies = self.preparing_copies
         parts = [
             Part("read", "voxels as stored", max(header.num_bytes for header in headers)),
             Part("read", "float32 voxels", copies * num_channels * voxels * _FLOAT),
@@ -214,7 +216,7 @@ class CaseMemory:
             others: models that predict the scan at the same time, along the same axis.
         """
         plan, on_card = self.plan, self.backend.device.type != "cpu"
-        num_inputs = count_inputs(self.description, plan.context_slices)
+        num_inputs = plan_inputs(plan, self.description)
         num_outputs = count_outputs(self.description)
         if self.apart:
             num_outputs *= 1 + self.backend.num_members
@@ -331,9 +333,7 @@ class CaseMemory:
                 network = build_network(self.plan, self.description).eval()
         except RuntimeError:  # SwinUNETR computes with values while it is built
             network = build_network(self.plan, self.description).eval().to("meta")
-        return count_live_bytes(
-            network, (1, count_inputs(self.description, self.plan.context_slices), *self.plan.patch_size)
-        )
+        return count_live_bytes(network, (1, plan_inputs(self.plan, self.description), *self.plan.patch_size))
 
 
 def network_grid(header: Header, plan: Plan) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from medunet.inference.maps import CaseMaps, restore_sources
 from medunet.inference.memory import CaseMemory, Way, network_grid
 from medunet.inference.memory_budget import MemoryBudget
 from medunet.inference.model_folder import Member, find_members, load_backend
+from medunet.inference.nnunet.prepare import PREPARING_COPIES, prepare_as_nnunet
+from medunet.inference.nnunet.previous import previous_folders
 from medunet.inference.placement import Placement
 from medunet.inference.prepare import Prepared, prepare_scan, volume_of
-from medunet.inference.restore import to_label_map
+from medunet.inference.restore import restore_whole, to_label_map, with_background
 from medunet.inference.scan_blocks import Source
 from medunet.inference.stream import Slab, WindowStream, open_stream, to_logits
 from medunet.inference.window_count import WindowCounts
@@ -55,11 +57,14 @@ class Model:
     budget: MemoryBudget = field(default_factory=MemoryBudget)
     others: tuple[Member, ...] = ()
     apart: bool = False
+    previous: "Model | None" = None  # the earlier stage of a cascade imported from nnU-Net
 
     @cached_property
     def memory(self) -> CaseMemory:
         """The memory that predicting a scan takes."""
-        return CaseMemory(self.card.plan, self.card.description, self.backend, self.budget, self.apart)
+        copies = 1 if self.card.nnunet is None else PREPARING_COPIES
+        card = self.card
+        return CaseMemory(card.plan, card.description, self.backend, self.budget, self.apart, copies)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -108,9 +113,23 @@ class Model:
             *(folders, members, device, precision, channels_last, backend), apart=apart
         )
         first, *others = members
-        chain, budget = preprocess_chain(first.card.plan, with_label=False), MemoryBudget(ram_gb)
+        card, budget = first.card, MemoryBudget(ram_gb)
+        chain = preprocess_chain(card.plan, with_label=False) if card.nnunet is None else Compose()
+        previous: Model | None = None
+        if card.nnunet is not None and card.nnunet.previous is not None:
+            earlier: Precision = "fp32" if precision == "int8" else precision
+            earlier_folders = previous_folders(folders[0], card.nnunet.previous)
+            previous = cls.load(
+                earlier_folders,
+                device=device,
+                precision=earlier,
+                channels_last=channels_last,
+                backend=backend,
+                ram_gb=ram_gb,
+            )
         return cls(
-            *(first.card, loaded, chain, first.weights, first.quantised_sha256, budget, tuple(others), apart)
+            *(card, loaded, chain, first.weights, first.quantised_sha256),
+            *(budget, tuple(others), apart, previous),
         )
 
     def check(
@@ -148,8 +167,24 @@ class Model:
                 f"has {len(image_paths)} image(s), but the model needs {list(self.card.description.channels)}"
             )
         read = read or self.check(image_paths[0].name, image_paths, resample=resample).read
+        if self.previous is not None:  # it takes memory of its own
+            return self.prepare_volume(read())
         with room or self._room_for(image_paths):
+            if self.card.nnunet is not None:
+                return self.prepare_volume(read())
             return prepare_scan(self.chain, image_paths, read)
+
+    def prepare_volume(self, volume: Volume) -> Prepared:
+        """Preprocess a scan `(C, I, J, K)` that is in memory; its array may be changed.
+
+        Raises:
+            DataError: as `prepare`.
+        """
+        rules = self.card.nnunet
+        if rules is None:
+            return prepare_scan(self.chain, [volume.header.path], lambda: volume)
+        mask = None if self.previous is None else self.previous.predict_volume(volume)
+        return prepare_as_nnunet(volume, self.card.plan, rules, mask)
 
     def _room_for(self, image_paths: list[Path]) -> AbstractContextManager[None]:
         try:
@@ -199,25 +234,21 @@ class Model:
 
         Args:
             stream: from `open`.
-            whole: restore all probabilities before anything is decided, by MONAI's inverse transforms, as is always
-                done where the scan has no placement in the network's grid.
+            whole: restore all probabilities to the scan's grid before anything is decided, as is always done where
+                the scan has no placement in the network's grid.
             weight: see `Source`.
         """
-        if prepared.placement is not None and not whole:
-            return Source(stream.slabs(on_window), stream.axis, prepared.placement, weight)
+        as_nnunet = self.card.nnunet is not None
+        if prepared.placement is not None:
+            source = Source(stream.slabs(on_window), stream.axis, prepared.placement, weight, as_nnunet)
+            return restore_whole(source, self.card.description) if whole else source
         description = self.card.description
-        logits = self._whole_logits(stream, on_window)
         regions, restored = bool(description.regions), []
-        for each in logits.split(count_outputs(description)):
+        for each in self._whole_logits(stream, on_window).split(count_outputs(description)):
             probabilities = to_probabilities(each, description, channel_axis=0)
-            on_scan = torch.stack(
-                list(restore_probabilities(probabilities, {"image": prepared.image}, self.chain))
-            )
-            if not regions:
-                on_scan[0] = 1 - on_scan[1:].sum(0)  # what was cropped away is background
-            restored.append(to_logits(on_scan, regions=regions))
-        placement = Placement.of_whole(prepared.shape)
-        return Source([Slab(0, torch.cat(restored))], 0, placement, weight)
+            on_scan = restore_probabilities(probabilities, {"image": prepared.image}, self.chain)
+            restored.append(to_logits(with_background(torch.stack(list(on_scan)), regions), regions=regions))
+        return Source([Slab(0, torch.cat(restored))], 0, Placement.of_whole(prepared.shape), weight)
 
     def open(
         self, prepared: Prepared, config: InferenceConfig, way: Way, axis: int | None = None
@@ -232,6 +263,7 @@ class Model:
             batch=way.batch,
             accumulate_on=self.backend.device if way.sums_on_card else torch.device("cpu"),
             axis=axis,
+            as_nnunet=self.card.nnunet is not None,
         )
 
     def _whole_logits(self, stream: WindowStream, on_window: OnWindow | None) -> torch.Tensor:
@@ -260,6 +292,11 @@ class Model:
                 labels, description.targets, description.written_values, config.postprocess, header.spacing_mm
             )
 
+    def predict_volume(self, volume: Volume) -> NDArray[np.uint8]:
+        """Return the label map `(I, J, K)` of a scan `(C, I, J, K)`, which is not changed, without postprocessing."""
+        prepared = self.prepare_volume(replace(volume, array=volume.array.copy()))
+        return self.compute(prepared, self.card.inference)
+
     def predict(
         self, volume: NDArray, affine: NDArray, config: InferenceConfig | None = None
     ) -> NDArray[np.uint8]:
@@ -278,5 +315,5 @@ class Model:
         """
         config = config or self.card.inference
         channels = self.card.description.channels
-        prepared = prepare_scan(self.chain, [Path("array")], lambda: volume_of(volume, affine, len(channels)))
+        prepared = self.prepare_volume(volume_of(volume, affine, len(channels)))
         return self.finish(self.compute(prepared, config), prepared.header, config)

@@ -21,7 +21,7 @@ from medunet.inference.openvino_backend import find_converted, find_quantised
 from medunet.networks.builder import build_network
 from medunet.records.config import WeightsName
 from medunet.records.model_card import WEIGHTS_FILES, ModelCard
-from medunet.records.plan import Plan, count_inputs
+from medunet.records.plan import Plan, plan_inputs
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -86,20 +86,24 @@ def load_backend(
         InputError: as of `Model.load`.
     """
     plan, description = members[0].card.plan, members[0].card.description
-    regions = bool(description.regions)
+    how = {
+        "regions": bool(description.regions),
+        "apart": apart,
+        "of_logits": members[0].card.nnunet is not None,
+    }
     builds = [
         partial(load_network, member.card, folder / WEIGHTS_FILES[member.weights])
         for folder, member in zip(folders, members, strict=True)
     ]
     if backend == "openvino" and precision == "int8":
         found = [find_quantised(folder) for folder in folders]
-        quantised = load_quantised([path for path, _ in found], regions=regions, apart=apart)
+        quantised = load_quantised([path for path, _ in found], **how)
         return quantised, [
             replace(member, quantised_sha256=sha256)
             for member, (_, sha256) in zip(members, found, strict=True)
         ]
     if backend == "openvino":
-        shape = (count_inputs(description, plan.context_slices), *plan.patch_size)
+        shape = (plan_inputs(plan, description), *plan.patch_size)
         content = [
             {"weights": member.weights_sha256, "plan": hash_value(member.card.plan.hash_input)}
             for member in members
@@ -107,14 +111,14 @@ def load_backend(
         networks = [
             find_converted(build, own, shape, precision) for build, own in zip(builds, content, strict=True)
         ]
-        return load_openvino(networks, precision, regions=regions, apart=apart), list(members)
+        return load_openvino(networks, precision, **how), list(members)
     in_torch = [
         TorchBackend(_move(build(), device, plan, channels_last), device, precision, channels_last)
         for build in builds
     ]
     if len(in_torch) == 1:
         return in_torch[0], list(members)
-    return JointTorchBackend(in_torch, regions=regions, apart=apart), list(members)
+    return JointTorchBackend(in_torch, **how), list(members)
 
 
 def load_network(card: ModelCard, path: Path) -> nn.Module:
@@ -139,11 +143,12 @@ def _check_weights(folder: Path, card: ModelCard, chosen: WeightsName) -> None:
     """
     path = folder / WEIGHTS_FILES[chosen]
     if chosen == "final" and not card.final_weights_sha256:
-        raise InputError(
-            "the model has no final weights: it is a package, or was trained with medunet 0.4 or earlier",
-            where=str(folder),
-            hint="Predict with --weights best, or export both again with `medunet train RUN`.",
-        )
+        what = "it is a package, or was trained with medunet 0.4 or earlier"
+        hint = "Predict with --weights best, or export both again with `medunet train RUN`."
+        if card.nnunet is not None:
+            what = "its imported checkpoint has the name of the best ones"
+            hint = "Leave out --weights; `medunet import-model --checkpoint` chooses the checkpoint."
+        raise InputError(f"the model has no final weights: {what}", where=str(folder), hint=hint)
     if not path.is_file() or hash_file(path) != card.sha256_of(chosen):
         what = "is not the file that model.json was written with" if path.is_file() else "is missing"
         raise InputError(

@@ -44,10 +44,10 @@ class Placement:
         i, j, k = shape
         return cls((i, j, k), (first, second, third), (i, j, k))
 
-    def view(self, mask: NDArray[np.uint8], order: Sequence[int]) -> NDArray[np.uint8]:
-        """Return the part of a mask on the scan's grid that was not cropped away, its axes as the network's.
+    def view(self, mask: NDArray, order: Sequence[int]) -> NDArray:
+        """Return the part of an array on the scan's grid that was not cropped away, its axes as the network's.
 
-        Writing to the view changes the mask. `order` permutes the network's axes.
+        Writing to the view changes the array. `order` permutes the network's axes.
         """
         box = [slice(0, 0)] * 3
         for axis in self.axes:

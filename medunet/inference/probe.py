@@ -28,7 +28,7 @@ from medunet.networks.builder import build_network
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.description import Description
 from medunet.records.model_card import ModelCard
-from medunet.records.plan import Plan, count_inputs, count_outputs
+from medunet.records.plan import Plan, count_outputs, plan_inputs
 
 _log = logging.getLogger(__name__)
 _GPU_ROUNDS = 4
@@ -198,7 +198,7 @@ def _fastest(
 
 def _time_window(backend: Backend, card: ModelCard, clock: Callable[[], float]) -> float:
     """Return the shortest time of a window in seconds: of four, or of as many as start within two seconds."""
-    channels = count_inputs(card.description, card.plan.context_slices)
+    channels = plan_inputs(card.plan, card.description)
     image = torch.randn((1, channels, *card.plan.patch_size), generator=torch.Generator().manual_seed(0))
     best_s, end = math.inf, clock() + _TIMED_S
     for _ in range(_ROUNDS):
@@ -228,7 +228,7 @@ def choose_prediction(
     requested, sources = requested_options("inference", precision)
     if device.type == "cpu":
         key = choice_key("inference", requested, network_key(plan, description), plan.patch_size, 1)
-        num_inputs = count_inputs(description, plan.context_slices)
+        num_inputs = plan_inputs(plan, description)
         return choose_on_cpu(
             key,
             sources,
@@ -258,7 +258,7 @@ def _predict(network: nn.Module, image: torch.Tensor, variant: Variant) -> None:
 
 def _gpu_seconds(plan: Plan, description: Description, device: torch.device, variant: Variant) -> float:
     network = build_network(plan, description).to(device).eval()
-    channels = count_inputs(description, plan.context_slices)
+    channels = plan_inputs(plan, description)
     image = torch.zeros((1, channels, *plan.patch_size), device=device)
     best_s = float("inf")
     for _ in range(_GPU_ROUNDS):

@@ -24,7 +24,7 @@ from medunet.inference.openvino_backend import (
     import_openvino,
     save_network,
 )
-from medunet.records.plan import Plan, count_inputs
+from medunet.records.plan import Plan, plan_inputs
 from medunet.transforms.patches import PreparedCase, sample_patch
 
 PACKAGES = ("openvino", "nncf")
@@ -104,7 +104,7 @@ def quantise(model: Model, folder: Path, cases: Sequence[PreparedCase], seed: in
     if whole and note.get("made_from") == made_from and note.get("sha256") == _hash(out):
         return _hash(out)
     plan, description = model.card.plan, model.card.description
-    shape = (count_inputs(description, plan.context_slices), *plan.patch_size)
+    shape = (plan_inputs(plan, description), *plan.patch_size)
     assert isinstance(model.backend, TorchBackend)
     converted = convert_network(model.backend.network, shape, own_norms=True)
     _log.info("Quantising the network to int8 on %d windows of %d cases.", made_from["windows"], len(cases))

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medunet.inference.placement import Placement
 from medunet.inference.scan_blocks import Part, Source, Targets, mean_of_parts, order_of, walk_blocks
+from medunet.inference.stream import Slab, to_logits
 from medunet.records.description import Description
 
 _ROUNDING = 1e-5  # of sums of probabilities
@@ -53,6 +55,30 @@ def restore_labels(
     return mask
 
 
+def restore_whole(source: Source, description: Description) -> Source:
+    """Return a source in the scan's own grid, with all logits of the resampled probabilities in memory."""
+    regions, shape = bool(description.regions), source.placement.shape
+    size = len(description.written_values) + (not regions)
+    found: NDArray[np.float32] = np.zeros((0, *shape), np.float32)
+    for targets, (part,) in walk_blocks([source]):
+        if not len(found):
+            found = np.zeros((len(part.logits), *shape), np.float32)
+            views = [source.placement.view(each, order_of(source.axis)) for each in found]
+        each = [own.probabilities(regions=regions) for own in part.split(size)]
+        for view, probabilities in zip(views, torch.cat(each).cpu().numpy(), strict=True):
+            view[targets] = probabilities
+    groups = torch.from_numpy(found).split(size)
+    logits = torch.cat([to_logits(with_background(each, regions), regions=regions) for each in groups])
+    return Source([Slab(0, logits)], 0, Placement.of_whole(shape), source.weight)
+
+
+def with_background(probabilities: torch.Tensor, regions: bool) -> torch.Tensor:
+    """Return probabilities `(K, I, J, K)` of which the background has what is left, such as what was cropped away."""
+    if not regions:
+        probabilities[0] = 1 - probabilities[1:].sum(0)
+    return probabilities
+
+
 def decide(parts: Sequence[Part], regions: bool, values: Sequence[int]) -> NDArray[np.uint8] | None:
     """Return the labels `(a, b, c)` of a block, or None if all are background.
 
@@ -66,8 +92,16 @@ def decide(parts: Sequence[Part], regions: bool, values: Sequence[int]) -> NDArr
 
 def _decide_labels(parts: Sequence[Part], values: Sequence[int]) -> NDArray[np.uint8] | None:
     """Return the labels `(a, b, c)` of a block, or None if all are background."""
-    if len(parts) == 1 and parts[0].is_same_grid:
-        best, candidates = parts[0].logits.max(0).indices, list(range(len(values)))
+    first = parts[0]
+    if len(parts) == 1 and first.is_same_grid:
+        best, candidates = first.logits.max(0).indices, list(range(len(values)))
+    elif len(parts) == 1 and first.of_logits:
+        low, high = first.logits.flatten(1).aminmax(dim=1)
+        candidates = (high >= low.max()).nonzero().flatten().tolist()  # interpolation stays between both
+        best = first.interpolate(first.logits[candidates]).max(0).indices
+    elif any(part.of_logits for part in parts):
+        candidates = list(range(len(values)))
+        best = mean_of_parts([part.probabilities(regions=False) for part in parts], parts).max(0).indices
     else:
         probabilities = [part.logits.softmax(0) for part in parts]
         largest = mean_of_parts([each.flatten(1).amax(1) for each in probabilities], parts)
@@ -111,7 +145,7 @@ def _decide_regions(parts: Sequence[Part], values: Sequence[int]) -> NDArray[np.
         if low[number] > 0.5:
             labels[:] = value
             continue
-        chosen = [part.interpolate(part.logits[number : number + 1].sigmoid()) for part in parts]
+        chosen = [part.only(number).probabilities(regions=True) for part in parts]
         labels[(mean_of_parts(chosen, parts)[0] > 0.5).cpu().numpy()] = value
     return labels
 

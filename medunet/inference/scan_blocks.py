@@ -39,13 +39,15 @@ class _Block:
 class Source:
     """The slabs of one model, along `axis` of its grid, and where the scan's voxels lie there.
 
-    `weight` is its share of the mean of the probabilities of several sources.
+    `weight` is its share of the mean of the probabilities of several sources. With `of_logits`, logits are
+    interpolated rather than probabilities, as nnU-Net does.
     """
 
     slabs: Iterable[Slab]
     axis: int
     placement: Placement
     weight: float = 1.0
+    of_logits: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,30 @@ class Part:
     blocks: tuple[_Block, _Block, _Block]
     is_same_grid: bool  # whether a, b, c are the scan's voxels themselves
     weight: float = 1.0
+    of_logits: bool = False
 
     def first(self, count: int) -> "Part":
         """Return the part of the first channels."""
         return replace(self, logits=self.logits[:count])
 
+    def only(self, number: int) -> "Part":
+        """Return the part of one channel."""
+        return replace(self, logits=self.logits[number : number + 1])
+
+    def split(self, size: int) -> "list[Part]":
+        """Return the parts of `size` channels each."""
+        return [replace(self, logits=logits) for logits in self.logits.split(size)]
+
     def members(self, size: int) -> "list[Part]":
         """Return the parts of a source's networks with `size` channels each, which follow those of their mean."""
-        each = self.logits.split(size)
-        return [replace(self, logits=logits) for logits in each[len(each) > 1 :]]
+        each = self.split(size)
+        return each[len(each) > 1 :]
 
     def probabilities(self, *, regions: bool) -> torch.Tensor:
         """Return the probabilities `(K, a, b, c)` at the block's voxels of the scan."""
-        return self.interpolate(self.logits.sigmoid() if regions else self.logits.softmax(0))
+        if self.of_logits:
+            return _probabilities(self.interpolate(self.logits), regions)
+        return self.interpolate(_probabilities(self.logits, regions))
 
     def interpolate(self, values: torch.Tensor) -> torch.Tensor:
         """Return values `(n, a, b, c)` of the network's grid interpolated linearly to the scan's voxels."""
@@ -77,6 +90,10 @@ class Part:
         first, second, third = (block.weights for block in self.blocks)
         values = second @ (values @ third.T)
         return (first @ values.flatten(2)).unflatten(2, values.shape[2:])
+
+
+def _probabilities(logits: torch.Tensor, regions: bool) -> torch.Tensor:
+    return logits.sigmoid() if regions else logits.softmax(0)
 
 
 def mean_of_parts(values: Sequence[torch.Tensor], parts: Sequence[Part]) -> torch.Tensor:
@@ -122,6 +139,7 @@ def walk_blocks(
                         (first, second, third),
                         is_same,
                         source.weight,
+                        source.of_logits,
                     )
                     for (first, logits), second, third, is_same, source in zip(
                         rows, seconds, thirds, same, sources, strict=True

@@ -12,10 +12,11 @@ from itertools import chain, combinations, product
 
 import torch
 
-from medunet.base.errors import DataError
+from medunet.base.errors import DataError, InputError
 from medunet.compute.devices import one_torch_thread
 from medunet.inference.backend import Backend, window_probabilities
 from medunet.inference.blending import RunningSums
+from medunet.inference.nnunet.windows import nnunet_grid, nnunet_weights
 from medunet.inference.window_count import WindowCounts
 from medunet.inference.windows import (
     Window,
@@ -55,6 +56,7 @@ def open_stream(
     batch: int = _BATCH,
     accumulate_on: torch.device | None = None,
     axis: int | None = None,
+    as_nnunet: bool = False,
 ) -> "WindowStream":
     """Return the stream of a preprocessed float32 image `(C, I, J, K)` on the CPU.
 
@@ -73,9 +75,11 @@ def open_stream(
         batch: windows that are computed together.
         accumulate_on: where logits are added up; None: on the backend's device.
         axis: along which slabs come; None: see `choose_axis`, as always for a 2D network.
+        as_nnunet: windows lie and are weighted as nnU-Net's, each mirrored in itself, and their logits are averaged
+            rather than probabilities; the image is at least as large as the patch.
     """
     device = accumulate_on or backend.device
-    return WindowStream(backend, image, plan, config, regions, batch, device, axis)
+    return WindowStream(backend, image, plan, config, regions, batch, device, axis, as_nnunet)
 
 
 class WindowStream:
@@ -96,6 +100,7 @@ class WindowStream:
         batch: int,
         accumulate_on: torch.device,
         axis: int | None,
+        as_nnunet: bool,
     ) -> None:
         self._backend, self._image, self._plan = backend, image, plan
         self._regions, self._batch, self._device = regions, batch, accumulate_on
@@ -103,10 +108,18 @@ class WindowStream:
         self.axis = choose_axis(plan, self.shape) if axis is None else axis
         layouts = list(product(make_offsets(plan, config.shifts), _choose_flips(plan, config.mirror)))
         self._flips = [axes for _, axes in layouts]
-        self._grids = [
-            reflect_windows(lay_windows(self.shape, offset, plan, config.overlap), axes, self.shape, plan)
-            for offset, axes in layouts
-        ]
+        self._as_nnunet = as_nnunet
+        if as_nnunet:
+            if config.shifts > 1:
+                raise InputError(
+                    "models of nnU-Net have no shifts of their windows", where="inference.shifts"
+                )
+            self._grids = [nnunet_grid(self.shape, plan, config.overlap)] * len(layouts)
+        else:
+            self._grids = [
+                reflect_windows(lay_windows(self.shape, offset, plan, config.overlap), axes, self.shape, plan)
+                for offset, axes in layouts
+            ]
         self.num_windows = sum(math.prod(len(spans) for spans in grid) for grid in self._grids)
         self.num_done = self.num_reused = 0
 
@@ -118,7 +131,8 @@ class WindowStream:
             DataError: logits are NaN or infinite.
         """
         self.num_done = self.num_reused = 0
-        sums = RunningSums(self._plan, self._grids, self.shape, self.axis, self._device)
+        weights = nnunet_weights(self._plan.patch_size) if self._as_nnunet else None
+        sums = RunningSums(self._plan, self._grids, self.shape, self.axis, self._device, weights)
         windows = run_windows(self._predict, self._image.numpy(), self._in_order(), self._plan, self._batch)
         while (found := self._next(windows)) is not None:
             window = found.window
@@ -145,7 +159,7 @@ class WindowStream:
         for start, logits in sums.finish(stop):
             if not math.isfinite(float(logits.sum())):
                 raise self._overflow(start, start + logits.shape[1] - 1)
-            if self._averages:
+            if self._averages_probabilities:
                 to_logits(logits, regions=self._regions)
             yield Slab(start, logits)
 
@@ -171,8 +185,8 @@ class WindowStream:
                 yield Window(spans, number, self._flips[number])
 
     @property
-    def _averages(self) -> bool:
-        return len(self._grids) > 1 or self._backend.num_members > 1
+    def _averages_probabilities(self) -> bool:
+        return (len(self._grids) > 1 or self._backend.num_members > 1) and not self._as_nnunet
 
     @torch.inference_mode()
     def _predict(self, images: torch.Tensor) -> torch.Tensor:
@@ -180,7 +194,7 @@ class WindowStream:
         if self._backend.device.type == "cuda":
             images = images.pin_memory()
         output = self._backend.forward(images.to(self._backend.device, non_blocking=True))
-        if self._backend.num_members > 1 or not self._averages:
+        if self._backend.num_members > 1 or not self._averages_probabilities:
             return output
         return window_probabilities(output, regions=self._regions)
 

@@ -8,7 +8,7 @@ from medunet.networks.monai_networks import MonaiNetwork, build_monai_network
 from medunet.networks.unet import UNet
 from medunet.planning.architectures import ARCHITECTURES
 from medunet.records.description import Description
-from medunet.records.plan import Plan, count_inputs, count_outputs
+from medunet.records.plan import Plan, count_outputs, plan_inputs
 
 
 def build_network(plan: Plan, description: Description) -> nn.Module:
@@ -17,7 +17,7 @@ def build_network(plan: Plan, description: Description) -> nn.Module:
     In training mode every network returns a list of logits, finest first; in evaluation mode only the finest.
     """
     architecture = ARCHITECTURES[plan.network.name]
-    num_inputs = count_inputs(description, plan.context_slices)
+    num_inputs = plan_inputs(plan, description)
     num_outputs = count_outputs(description)
     if not architecture.own:
         return build_monai_network(plan, num_inputs, num_outputs)

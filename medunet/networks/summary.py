@@ -16,7 +16,7 @@ from medunet.networks.builder import build_network
 from medunet.networks.monai_networks import MonaiNetwork
 from medunet.planning.architectures import ARCHITECTURES
 from medunet.records.description import Description
-from medunet.records.plan import Plan, count_inputs
+from medunet.records.plan import Plan, plan_inputs
 
 _POOLS = (nn.MaxPool2d, nn.MaxPool3d)
 
@@ -48,7 +48,7 @@ def summarise_network(plan: Plan, description: Description) -> list[LayerRow]:
 
     for name, part in parts.items():
         part.register_forward_hook(record(name))
-    num_inputs = count_inputs(description, plan.context_slices)
+    num_inputs = plan_inputs(plan, description)
     with torch.no_grad():
         network(torch.empty((2, num_inputs, *plan.patch_size), device="meta"))
     order = {name: position for position, name in enumerate(shapes)}
@@ -61,7 +61,7 @@ def summarise_network(plan: Plan, description: Description) -> list[LayerRow]:
 def network_table(plan: Plan, description: Description) -> Table:
     """Return the summary as a table for the terminal, with the total in the last row."""
     rows = summarise_network(plan, description)
-    size = _sizes((count_inputs(description, plan.context_slices), *plan.patch_size))
+    size = _sizes((plan_inputs(plan, description), *plan.patch_size))
     table = Table(title=f"{plan.network.name}, {plan.dimensions}D, input {size}", show_footer=True)
     table.add_column("part", footer="total")
     table.add_column("layers")

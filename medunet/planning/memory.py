@@ -12,7 +12,7 @@ from medunet.planning.architectures import ARCHITECTURES, Architecture
 from medunet.planning.topology import Topology
 from medunet.records.config import NetworkConfig
 from medunet.records.description import Description
-from medunet.records.plan import Plan, count_inputs, count_outputs
+from medunet.records.plan import Plan, count_outputs, plan_inputs
 
 _BYTES_PER_WEIGHT = 16  # weight, gradient, and two moments in float32
 _SWIN_WEIGHTS = {3: 80, 2: 32}  # of SwinUNETR, per squared width summed over the stages; measured
@@ -40,7 +40,7 @@ class NetworkShape:
             topology=Topology(plan.kernel_sizes, plan.strides, plan.patch_size, ()),
             features=plan.features,
             convolutions=plan.convolutions_per_stage,
-            num_inputs=count_inputs(description, plan.context_slices),
+            num_inputs=plan_inputs(plan, description),
             num_outputs=count_outputs(description),
             deep_supervision=plan.deep_supervision,
             padded=plan.padded,

@@ -8,6 +8,7 @@ from medunet.base.record import Record
 from medunet.records.config import InferenceConfig, WeightsName
 from medunet.records.costs import Cost, FasterWay, hash_options
 from medunet.records.description import Description
+from medunet.records.nnunet_rules import NnunetRules
 from medunet.records.plan import Plan
 
 WEIGHTS_FILES: dict[WeightsName, str] = {"best": "weights.safetensors", "final": "weights_final.safetensors"}
@@ -36,6 +37,8 @@ class ModelCard(Record):
     final_weights_sha256: str = ""  # empty before 0.5
     # Endings of each channel's file names in training, where the description has none; empty before 0.7.
     endings: dict[str, tuple[str, ...]] = {}
+    # How nnU-Net predicts with a model that was imported from it; None: by medunet's rules.
+    nnunet: NnunetRules | None = Field(default=None, exclude_if=lambda rules: rules is None)
     # What faster ways of prediction cost, measured by `medunet calibrate`.
     costs: dict[FasterWay, Cost] = Field(default={}, exclude_if=lambda costs: not costs)
 

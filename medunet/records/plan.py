@@ -86,6 +86,8 @@ class Plan(Record):
     spacing_mm: tuple[float, float, float]
     slice_axis: int  # the axis across which 2D networks slice: the one with the largest spacing
     context_slices: int = 1  # 2D: odd number of neighbouring slices stacked as input channels
+    # Masks of an earlier stage that the network of a cascade gets as further input channels.
+    mask_inputs: int = Field(default=0, exclude_if=lambda count: not count)
     resize_to: tuple[int, int] | None = None  # 2D: every slice is resized to this size
     # What resampling preserves: the extent of the scan or, in plans up to 0.4.0, the centre of its first voxel.
     grid: Literal["extent", "first_voxel"] = "first_voxel"
@@ -219,6 +221,11 @@ class Plan(Record):
 def count_inputs(description: Description, context_slices: int) -> int:
     """Return the channels of a network's input: every image channel in every slice of context."""
     return len(description.channels) * context_slices
+
+
+def plan_inputs(plan: Plan, description: Description) -> int:
+    """Return the channels of the input of a plan's network: those of the image, and masks of an earlier stage."""
+    return count_inputs(description, plan.context_slices) + plan.mask_inputs
 
 
 def count_outputs(description: Description) -> int:

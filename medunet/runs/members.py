@@ -71,6 +71,8 @@ def _networks_of(source: Path, fold: str | None) -> list[Path]:
     if (source / "model.json").exists():
         return [source]
     folder = RunFolder(source)
+    if fold is None and not folder.config.exists():  # imported from nnU-Net, which averages all folds
+        return member_folders(folder)
     return member_folders(folder, fold or first_trained_fold(folder))
 
 

@@ -59,7 +59,7 @@ class Smooth(nn.Module):
 def make_model(plan: Plan, description: Description, seeds: list[int], *, apart: bool = False) -> Model:
     num_classes = len(description.targets) + (not description.regions)
     each = [TorchBackend(Smooth(plan.dimensions, num_classes, seed), CPU, "fp32") for seed in seeds]
-    card: Any = SimpleNamespace(plan=plan, description=description, inference=PLAIN)
+    card: Any = SimpleNamespace(plan=plan, description=description, inference=PLAIN, nnunet=None)
     regions = bool(description.regions)
     backend: Any = JointTorchBackend(each, regions=regions, apart=apart) if len(each) > 1 else each[0]
     others = tuple(Member(card) for _ in seeds[1:])
@@ -125,7 +125,7 @@ def test_labels_and_maps_equal_those_of_all_probabilities_averaged_on_the_scan(
     )
     ensemble = Ensemble(models, (PLAIN,))
     volume = scan(shape, affine, margins)
-    prepared = ensemble._prepare([Path("x")], volume)
+    prepared = ensemble.prepare_volume(volume)
     own = [restored(model, each) for model, each in zip(models, prepared.each, strict=True)]
     mean = (2 * own[0] + own[1]) / 3
     expected = to_label_map(mean, description).numpy()
@@ -162,7 +162,7 @@ def test_a_common_axis_is_that_of_the_slices(tiny_plan: Plan):
         )
         ensemble = Ensemble(models, (PLAIN,))
         volume = scan((20, 30, 40), affine_of("RAS", (1.0, 1.0, 1.0)), (3, 0, 0, 0, 0, 0))
-        prepared = ensemble._prepare([Path("x")], volume)
+        prepared = ensemble.prepare_volume(volume)
         axes.append(ensemble._common_axis(prepared, [tuple(each.image.shape[1:]) for each in prepared.each]))
     longest = max(range(3), key=lambda axis: prepared.each[0].image.shape[1 + axis])
     assert axes == [longest, 1, None]
@@ -173,7 +173,7 @@ def test_a_scan_is_prepared_for_each_model_as_alone(tiny_plan: Plan):
     models = tuple(make_model(change(tiny_plan, grid="extent"), describe(), [1]) for _ in range(2))
     affine = affine_of("LPS", (1.0, 1.0, 1.0))
     alone = prepare_scan(models[0].chain, [Path("x")], lambda: scan((20, 30, 24), affine)).image
-    prepared = Ensemble(models, (PLAIN,))._prepare([Path("x")], scan((20, 30, 24), affine))
+    prepared = Ensemble(models, (PLAIN,)).prepare_volume(scan((20, 30, 24), affine))
     for each in prepared.each:
         assert torch.equal(each.image.as_tensor(), alone.as_tensor())
 

@@ -43,7 +43,9 @@ scan[20:60, 20:60, 30:60] = np.random.default_rng(0).normal(5, 1, (40, 40, 30))
 process = psutil.Process()
 
 def model(budget=None):
-    card = SimpleNamespace(plan=plan, description=description, inference=InferenceConfig())
+    card = SimpleNamespace(
+        plan=plan, description=description, inference=InferenceConfig(), nnunet=None
+    )
     return Model(card, StandIn(), preprocess_chain(plan, with_label=False), budget=budget or MemoryBudget())
 
 def peak_bytes():  # getrusage would have the peak of the process that started this one, too

@@ -184,7 +184,7 @@ def test_a_sheared_scan_is_restored_at_once_after_the_last_slab(tiny_plan: Plan,
     plan = change(tiny_plan, grid="first_voxel", spacing_mm=(1.5, 1.5, 1.5))
     prepared, chain = prepare(plan, shape, affine, (0,) * 6)
     assert prepared.placement is None
-    card: Any = SimpleNamespace(plan=plan, description=describe())
+    card: Any = SimpleNamespace(plan=plan, description=describe(), nnunet=None)
     model = Model(card, TorchBackend(ByValue(), torch.device("cpu"), "fp32"), chain)
     probabilities = to_probabilities(
         ByValue()(prepared.image.as_tensor()[None])[0], describe(), channel_axis=0
