@@ -131,6 +131,7 @@ def train(name: str, model: dict[str, Any], results: Path) -> None:
             trainer.enable_deep_supervision = False
             heads, settings = trainer.label_manager, trainer.configuration_manager
             extra = len(heads.foreground_labels) if settings.previous_stage_name else 0
+            torch.manual_seed(fold)
             trainer.network = trainer.build_network_architecture(
                 *(trainer.plans_manager, settings, len(model["channels"]) + extra),
                 *(heads.num_segmentation_heads, False),
