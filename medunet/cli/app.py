@@ -24,7 +24,7 @@ app = typer.Typer(
 for command in (
     *(data.import_dicom, data.fetch, data.merge_masks, data.manifest, data.check),
     *(model.plan, model.train, model.tune, model.predict, model.calibrate, model.export),
-    *(review.score, review.compare, review.report),
+    *(review.score, review.select, review.compare, review.report),
     *(all_stages.run, all_stages.demo, devices),
 ):
     app.command()(command)

@@ -28,6 +28,8 @@ from medunet.commands.train import run_train
 from medunet.commands.tune import run_tune
 from medunet.records.run_folder import RunFolder
 from medunet.runs.run import first_trained_fold
+from medunet.runs.selection import chosen as chosen_selection
+from medunet.runs.selection import run_of
 
 
 def plan(
@@ -141,6 +143,9 @@ def predict(
         Literal["auto", "fp32", "bf16", "fp16", "int8"],
         typer.Option("--precision", help="Precision of the network; int8 after `medunet calibrate`."),
     ] = "auto",
+    no_selection: Annotated[
+        bool, typer.Option("--no-selection", help="Do not follow what `medunet select` chose for the run.")
+    ] = False,
 ) -> None:
     """Segment scans with a trained model; without images, the held-out cases of the run."""
     if not images and (model / "model.json").exists():
@@ -149,6 +154,9 @@ def predict(
         refuse_options("the masks of held-out cases are written into the run's folder", {"--out": out})
         given = {"--accept": accept, "--allow-resample": allow_resample or None}
         refuse_options("faults of a run's own cases are accepted by `medunet check`", given)
+        refuse_options(
+            "held-out cases are never predicted by a selection", {"--no-selection": no_selection or None}
+        )
         changes = [f"inference.weights={weights}"] if weights else None
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
@@ -157,6 +165,10 @@ def predict(
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
+    selection = None
+    if not no_selection and not (model / "model.json").exists():
+        selection = chosen_selection(RunFolder(model))
+        model = model if selection is None else run_of(RunFolder(model), selection).root
     exit_if_any(
         predict_images(
             _model_folder(model, fold),
@@ -169,6 +181,7 @@ def predict(
             accept=accept or (),
             allow_resample=allow_resample,
             options=PredictOptions(precision, backend, fast, ram_gb),
+            selection=selection,
         )
     )
 

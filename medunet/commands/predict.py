@@ -20,12 +20,14 @@ from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
 from medunet.records.model_card import ModelCard
+from medunet.records.selection import Selection
 from medunet.runs.computing import (
     precision_for,
     require_one_process,
     set_up_cpu,
 )
 from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
+from medunet.runs.selection import apply_steps
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +135,7 @@ def predict_images(
     accept: Sequence[str] = (),
     allow_resample: bool = False,
     options: PredictOptions = PredictOptions(),
+    selection: Selection | None = None,
 ) -> dict[str, str]:
     """Predict image files and folders, or the cases of one manifest.json, with a trained model.
 
@@ -141,6 +144,7 @@ def predict_images(
     Args:
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
         allow_resample: resample the channels of a case that are on different grids to the grid of the first one.
+        selection: what `medunet select` chose for this model's run; its postprocessing is applied.
     """
     from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
@@ -163,6 +167,9 @@ def predict_images(
     inference = card.inference.model_copy(update={"weights": weights or card.inference.weights})
     model = _load(folder, card, device, scans, out, inference, options)
     inference = choose_options(model, card.inference, fast=options.fast)
+    if selection is not None:
+        inference, text = apply_steps(inference, selection)
+        console.print(f"  [yellow]selection[/]: {escape(text)}", highlight=False, soft_wrap=True)
     failed = predict_scans(model, scans, out, inference, overwrite=overwrite)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)

@@ -84,6 +84,13 @@ class MaskIndex:
         return index
 
 
+def hash_making_options(config: InferenceConfig, *, resample: bool) -> str:
+    """Return the hash of all options that shape a mask, as it stands in its entry; for `resample` see below."""
+    options = config.to_dict()
+    del options["weights"]  # identified by the hash of the file
+    return hash_value(options | ({"resample": True} if resample else {}))
+
+
 def describe_making(model: Model, config: InferenceConfig, *, resample: bool) -> dict[str, Any]:
     """Return everything but the scan that shapes a mask, as it stands in its entry.
 
@@ -93,14 +100,13 @@ def describe_making(model: Model, config: InferenceConfig, *, resample: bool) ->
         resample: whether channels are resampled to the grid of the first one.
     """
     options = config.to_dict()
-    del options["weights"]  # identified by the hash of the file
     return {
         "algorithm": _AVERAGING_ALGORITHM if config.averages else _ALGORITHM,
         "model_sha256": model.weights_sha256,
         "weights": model.weights,
         "fold": model.card.fold,
         "plan_sha256": hash_value([model.card.plan.hash_input, model.card.description.to_dict()]),
-        "options_sha256": hash_value(options | ({"resample": True} if resample else {})),
+        "options_sha256": hash_making_options(config, resample=resample),
         "window_options": {key: options[key] for key in ("overlap", "mirror", "shifts")},  # for the reader
         "backend": model.backend.name,
         "precision": model.backend.precision,

@@ -41,6 +41,10 @@ class RunFolder:
         return self.root / "scores.csv"
 
     @property
+    def selection(self) -> Path:
+        return self.root / "selection.json"
+
+    @property
     def report(self) -> Path:
         return self.root / "report"
 

@@ -1,0 +1,141 @@
+"""Gains in Dice over patients that are not by chance: what a selection on held-out cases keeps.
+
+The score of a case is the mean Dice over its targets, that of a patient the mean over the patient's cases, so that a
+patient counts once. A case without a mask scores 0. The Dice of an empty mask and an empty reference is undefined: it
+counts as 1 if anything that is compared has a mask there, and otherwise the target is left out of the case.
+
+A gain counts if all three hold:
+
+- The mean over patients is higher.
+- Wilcoxon's signed-rank test over patients, one-sided and corrected for the number tried (Holm), is at or below the
+  level.
+- The 95% bootstrap interval of the mean gain lies above 0. The test alone sees how many patients gain; the interval
+  also sees that a few lose much.
+
+With fewer than `MIN_UNITS` patients there is no interval, and nothing counts.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medunet.scoring.intervals import MIN_UNITS, bootstrap_intervals, number_units
+from medunet.scoring.statistics import DECIMALS, adjust_holm, signed_rank_p
+
+LEVEL = 0.05  # of all decisions of a selection together
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What something gains over what it is compared with, over the patients that have a score."""
+
+    mean_before: float
+    mean: float
+    gain: float
+    low: float  # 95% interval of the gain; NaN without one
+    high: float
+    p: float  # one-sided
+    p_holm: float  # corrected for all that were tried together
+    num_patients: int
+    num_better: int
+    num_worse: int
+    no_interval: str = ""
+
+    def counts(self, level: float) -> bool:
+        """Return whether it is a gain by the three rules of this module."""
+        if self.num_patients < MIN_UNITS or not self.gain > 0 or not self.p_holm <= level:
+            return False
+        return self.low > 0 or math.isnan(self.low)  # NaN: all patients gain the same
+
+
+def round_level(number: int) -> float:
+    """Return the level of a decision, numbered from 1: each has half of the level that the ones before left.
+
+    However many decisions follow one another, the chance that any of them is wrong where nothing gains stays at
+    `LEVEL`.
+    """
+    return float(LEVEL / 2**number)
+
+
+def score_patients(dice: _Floats, patients: Sequence[str]) -> _Floats:
+    """Return the scores `(variants, patients)` of variants, such as configurations; patients in sorted order.
+
+    Args:
+        dice: `(variants, cases, targets)`; NaN where mask and reference are both empty, 0 for a missing mask.
+        patients: the patient of each case.
+
+    Patients without a defined target are left out, so that there may be fewer of them.
+    """
+    undefined = np.isnan(dice)
+    filled = np.where(undefined & ~undefined.all(axis=0, keepdims=True), 1.0, dice)
+    counts = (~np.isnan(filled)).sum(axis=2)
+    of_case = np.nansum(filled, axis=2) / np.where(counts == 0, np.nan, counts)
+    order = np.argsort(np.array(patients, dtype=object), kind="stable")
+    kept = order[~np.isnan(of_case[0][order])]
+    names, unit_of = number_units([patients[index] for index in kept])
+    members = np.zeros((kept.size, len(names)))
+    members[np.arange(kept.size), unit_of] = 1 / np.bincount(unit_of, minlength=len(names))[unit_of]
+    return np.asarray(of_case[:, kept] @ members, dtype=np.float64)
+
+
+def measure_gains(before: Sequence[_Floats], after: Sequence[_Floats]) -> list[Gain]:
+    """Return the gain of each pair of scores `(patients,)`, corrected for the number of pairs."""
+    gains = [_measure(first, second) for first, second in zip(before, after, strict=True)]
+    corrected = adjust_holm([gain.p for gain in gains])
+    return [replace(gain, p_holm=p) for gain, p in zip(gains, corrected, strict=True)]
+
+
+def choose_in_order(
+    names: Sequence[str], scores: _Floats, level: float
+) -> tuple[int, list[tuple[int, int, Gain]]]:
+    """Choose one of several in the order given: a later one replaces an earlier one only if it gains on it.
+
+    Args:
+        names: from the simplest to the most costly.
+        scores: `(names, patients)`.
+
+    Returns:
+        The index of the chosen one, and the pairs that were compared with their gains: (earlier, later, gain).
+    """
+    pairs = [(first, second) for second in range(len(names)) for first in range(second)]
+    gains = measure_gains([scores[first] for first, _ in pairs], [scores[second] for _, second in pairs])
+    of_pair = dict(zip(pairs, gains, strict=True))
+    chosen = 0
+    for later in range(1, len(names)):
+        if of_pair[chosen, later].counts(level):
+            chosen = later
+    return chosen, [(*pair, gain) for pair, gain in of_pair.items()]
+
+
+def choose_each(groups: Sequence[str], gains: Sequence[Gain], level: float) -> dict[str, int]:
+    """Return for each group, such as a target, the index of its largest gain that counts; the first of equal ones."""
+    best: dict[str, int] = {}
+    for index, (group, gain) in enumerate(zip(groups, gains, strict=True)):
+        if gain.counts(level) and (group not in best or gain.gain > gains[best[group]].gain):
+            best[group] = index
+    return best
+
+
+def _measure(before: _Floats, after: _Floats) -> Gain:
+    # Sorted, so that the resamples do not depend on the order of the patients.
+    differences = np.sort(np.round(after - before, DECIMALS))
+    intervals = bootstrap_intervals(differences)
+    is_any = differences.size > 0
+    return Gain(
+        mean_before=float(before.mean()) if is_any else math.nan,
+        mean=float(after.mean()) if is_any else math.nan,
+        gain=float(differences.mean()) if is_any else math.nan,
+        low=intervals.mean[0],
+        high=intervals.mean[1],
+        p=signed_rank_p(differences, "greater"),
+        p_holm=math.nan,
+        num_patients=int(differences.size),
+        num_better=int(np.count_nonzero(differences > 0)),
+        num_worse=int(np.count_nonzero(differences < 0)),
+        no_interval=intervals.why_none,
+    )
