@@ -22,7 +22,7 @@ from medunet.runs.run import Run
 from medunet.runs.selection import hash_masks
 from medunet.runs.step_choice import Steps, choose_steps, explain_none, make_trial, stack_dice
 from medunet.runs.step_trials import CaseDice, HeldOut, try_steps
-from medunet.scoring.gains import choose_in_order, measure_gains, round_level, score_patients
+from medunet.scoring.gains import LEVEL, choose_in_order, measure_gains, round_level, score_patients
 from medunet.scoring.mask_hashes import hash_mask
 
 _ALGORITHM = 1  # increment it when another choice may come out of the same files
@@ -162,7 +162,7 @@ def _mean_scores(
         )
         dice.append(stack_dice(tried))
     scores = score_patients(np.concatenate(dice), _patients_of(run, [held.case for held in cases]))
-    (gain,) = measure_gains([scores[0]], [scores[1]])
+    (gain,) = measure_gains([scores[0]], [scores[1]], LEVEL)
     return MeanScores(
         num_cases=len(cases),
         num_patients=gain.num_patients,

@@ -35,9 +35,10 @@ class Trial(Record):
     mean_before: float | None
     mean: float | None
     gain: float | None
-    low: float | None  # 95% interval of the gain
+    low: float | None  # 95% interval of this gain by itself
     high: float | None
     no_interval: str = Field("", exclude_if=lambda why: not why)
+    bound: float | None  # lower one of the gain, for all trials of the round together, at its level
     p: float | None  # one-sided
     p_holm: float | None  # corrected for all trials of the round
     num_patients: int

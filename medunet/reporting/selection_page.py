@@ -63,6 +63,7 @@ def _round_rows(decision: Round) -> dict[str, Any]:
                 "mean": _number(trial.mean),
                 "gain": _number(trial.gain, signed=True),
                 "interval": _interval(trial.low, trial.high),
+                "bound": _number(trial.bound, signed=True),
                 "p": _p(trial.p_holm),
                 "num_better": trial.num_better,
                 "num_worse": trial.num_worse,

@@ -58,8 +58,8 @@ def choose_steps(
         about = f"Try steps, round {len(rounds) + 1}"
         tried = try_steps(cases, description, variants, about=about, journal=journal, workers=workers)
         scores = score_patients(stack_dice(tried), patients)
-        gains = measure_gains([scores[0]] * len(options), list(scores[1:]))
         level = round_level(first_round + len(rounds))
+        gains = measure_gains([scores[0]] * len(options), list(scores[1:]), level)
         best = choose_each([name for name, _ in options], gains, level)
         if len(best) > 1:
             top = max(best.values(), key=lambda index: (gains[index].gain, -index))
@@ -151,6 +151,7 @@ def make_trial(gain: Gain, tried: str, against: str, *, is_chosen: bool, target:
         low=json_number(gain.low),
         high=json_number(gain.high),
         no_interval=gain.no_interval,
+        bound=json_number(gain.bound),
         p=json_number(gain.p),
         p_holm=json_number(gain.p_holm),
         num_patients=gain.num_patients,

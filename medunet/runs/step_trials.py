@@ -178,7 +178,8 @@ class _Journal:
         for line in lines:
             with suppress(ValueError, KeyError, TypeError):  # the last one may be incomplete
                 plain = json.loads(line)
-                self._found[plain.pop("key")] = CaseDice(**plain)
+                key = plain.pop("key")
+                self._found[key] = CaseDice(**plain)
 
     def find(self, case: HeldOut) -> CaseDice | None:
         """Return what is known of a case; None if it is not finished or its files have changed."""

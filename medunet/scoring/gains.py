@@ -4,15 +4,15 @@ The score of a case is the mean Dice over its targets, that of a patient the mea
 patient counts once. A case without a mask scores 0. The Dice of an empty mask and an empty reference is undefined: it
 counts as 1 if anything that is compared has a mask there, and otherwise the target is left out of the case.
 
-A gain counts if all three hold:
+A gain counts if both hold, at a level for all that are tried together:
 
-- The mean over patients is higher.
-- Wilcoxon's signed-rank test over patients, one-sided and corrected for the number tried (Holm), is at or below the
-  level.
-- The 95% bootstrap interval of the mean gain lies above 0. The test alone sees how many patients gain; the interval
-  also sees that a few lose much.
+- Wilcoxon's signed-rank test over patients, one-sided and corrected by Holm, is at or below the level. It is exact,
+  but sees mainly how many patients gain.
+- The lower bound of the mean gain lies above 0: the bootstrap-t over patients, with the quantile of the largest of
+  all ratios in a resample (max-statistic). It sees that a few patients lose much.
 
-With fewer than `MIN_UNITS` patients there is no interval, and nothing counts.
+With fewer than `MIN_UNITS` patients there is no bound, and nothing counts. Harm that is so rare that no patient shows
+it cannot be seen by any test.
 """
 
 import math
@@ -22,7 +22,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from medunet.scoring.intervals import MIN_UNITS, bootstrap_intervals, number_units
+from medunet.scoring.intervals import (
+    MIN_UNITS,
+    SMALLEST_ERROR,
+    bootstrap_intervals,
+    number_units,
+    resample_counts,
+)
 from medunet.scoring.statistics import DECIMALS, adjust_holm, signed_rank_p
 
 LEVEL = 0.05  # of all decisions of a selection together
@@ -37,8 +43,9 @@ class Gain:
     mean_before: float
     mean: float
     gain: float
-    low: float  # 95% interval of the gain; NaN without one
+    low: float  # 95% interval of this gain by itself; NaN without one
     high: float
+    bound: float  # lower one, for all that were tried together, at the level of the decision
     p: float  # one-sided
     p_holm: float  # corrected for all that were tried together
     num_patients: int
@@ -47,10 +54,8 @@ class Gain:
     no_interval: str = ""
 
     def counts(self, level: float) -> bool:
-        """Return whether it is a gain by the three rules of this module."""
-        if self.num_patients < MIN_UNITS or not self.gain > 0 or not self.p_holm <= level:
-            return False
-        return self.low > 0 or math.isnan(self.low)  # NaN: all patients gain the same
+        """Return whether it is a gain by the two rules of this module, at the level that its bound was made for."""
+        return self.bound > 0 and self.p_holm <= level
 
 
 def round_level(number: int) -> float:
@@ -83,11 +88,40 @@ def score_patients(dice: _Floats, patients: Sequence[str]) -> _Floats:
     return np.asarray(of_case[:, kept] @ members, dtype=np.float64)
 
 
-def measure_gains(before: Sequence[_Floats], after: Sequence[_Floats]) -> list[Gain]:
-    """Return the gain of each pair of scores `(patients,)`, corrected for the number of pairs."""
+def measure_gains(before: Sequence[_Floats], after: Sequence[_Floats], level: float) -> list[Gain]:
+    """Return the gain of each pair of scores `(patients,)`, of the same patients in all pairs.
+
+    Their p are corrected for the number of pairs, and their bounds hold for all pairs together at the level.
+    """
     gains = [_measure(first, second) for first, second in zip(before, after, strict=True)]
+    if not gains:
+        return []
     corrected = adjust_holm([gain.p for gain in gains])
-    return [replace(gain, p_holm=p) for gain, p in zip(gains, corrected, strict=True)]
+    bounds = _lower_bounds(np.stack(after) - np.stack(before), level)
+    return [
+        replace(gain, p_holm=p, bound=bound) for gain, p, bound in zip(gains, corrected, bounds, strict=True)
+    ]
+
+
+def _lower_bounds(differences: _Floats, level: float) -> list[float]:
+    """Return the lower bound of the mean of each row of `(pairs, patients)`; NaN where the patients do not differ."""
+    num_pairs, num_patients = differences.shape
+    rounded = np.round(differences, DECIMALS)
+    means = rounded.mean(axis=1) if num_patients else np.full(num_pairs, np.nan)
+    residuals = rounded - means[:, None]
+    known = np.flatnonzero(np.abs(residuals).max(axis=1, initial=0.0) > 10.0**-DECIMALS)
+    bounds = np.full(num_pairs, np.nan)
+    if num_patients < MIN_UNITS or not known.size:
+        return bounds.tolist()
+    residuals = residuals[known]
+    scale = math.sqrt(num_patients - 1)
+    errors = np.sqrt((residuals**2).mean(axis=1)) / scale
+    counts = resample_counts(num_patients) / num_patients
+    shifts = counts @ residuals.T
+    spreads = np.sqrt(np.maximum(counts @ (residuals**2).T - shifts**2, 0)) / scale
+    largest = (shifts / np.maximum(spreads, SMALLEST_ERROR * errors)).max(axis=1)
+    bounds[known] = means[known] - np.quantile(largest, 1 - level) * errors
+    return bounds.tolist()
 
 
 def choose_in_order(
@@ -103,7 +137,9 @@ def choose_in_order(
         The index of the chosen one, and the pairs that were compared with their gains: (earlier, later, gain).
     """
     pairs = [(first, second) for second in range(len(names)) for first in range(second)]
-    gains = measure_gains([scores[first] for first, _ in pairs], [scores[second] for _, second in pairs])
+    gains = measure_gains(
+        [scores[first] for first, _ in pairs], [scores[second] for _, second in pairs], level
+    )
     of_pair = dict(zip(pairs, gains, strict=True))
     chosen = 0
     for later in range(1, len(names)):
@@ -122,8 +158,7 @@ def choose_each(groups: Sequence[str], gains: Sequence[Gain], level: float) -> d
 
 
 def _measure(before: _Floats, after: _Floats) -> Gain:
-    # Sorted, so that the resamples do not depend on the order of the patients.
-    differences = np.sort(np.round(after - before, DECIMALS))
+    differences = np.round(after - before, DECIMALS)
     intervals = bootstrap_intervals(differences)
     is_any = differences.size > 0
     return Gain(
@@ -132,10 +167,11 @@ def _measure(before: _Floats, after: _Floats) -> Gain:
         gain=float(differences.mean()) if is_any else math.nan,
         low=intervals.mean[0],
         high=intervals.mean[1],
+        bound=math.nan,
         p=signed_rank_p(differences, "greater"),
         p_holm=math.nan,
         num_patients=int(differences.size),
         num_better=int(np.count_nonzero(differences > 0)),
         num_worse=int(np.count_nonzero(differences < 0)),
-        no_interval=intervals.why_none,
+        no_interval=intervals.why_none.replace(" case", " patient"),  # each value is a patient's
     )
