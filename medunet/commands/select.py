@@ -16,7 +16,7 @@ from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.records.scores import json_number
 from medunet.records.selection import Configuration, MeanScores, Round, Selection
-from medunet.runs.candidates import Candidate, find_candidates, labelled_cases
+from medunet.runs.candidates import Candidate, find_candidates, labelled_cases, relative_to_run
 from medunet.runs.provenance import add_provenance
 from medunet.runs.run import Run
 from medunet.runs.selection import hash_masks
@@ -108,7 +108,7 @@ def _select(
             Configuration(
                 name=each.name,
                 members=each.members,
-                masks=f"{each.masks.resolve().parent.name}/{each.masks.name}",
+                masks=relative_to_run(each.masks, run),
                 masks_sha256=hash_masks(each.masks),
                 mean_dice=json_number(float(scores[number].mean())) if scores[number].size else None,
             )

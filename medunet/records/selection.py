@@ -9,9 +9,9 @@ from medunet.records.config import PostprocessStep
 
 
 class Member(Record):
-    """A trained network: its run by the name of the run's folder, its model folder within that, and its weights."""
+    """A trained network: its run, its model folder within that, and its weights."""
 
-    run: str
+    run: str  # relative to the folder of the selection: . or one beside it, such as ../liver_2d
     model: str  # such as folds/0/model
     weights_sha256: str  # of those that predict by default
 
@@ -21,7 +21,7 @@ class Configuration(Record):
 
     name: str
     members: tuple[Member, ...]
-    masks: str  # folder of them, beside the run's folder, such as liver_3d/predictions
+    masks: str  # folder of them, relative to that of the selection: predictions, or such as ../liver_2d/predictions
     masks_sha256: str
     mean_dice: float | None  # over patients
 

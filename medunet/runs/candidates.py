@@ -1,5 +1,6 @@
 """What a selection chooses from: runs on the same cases and folds, each with its masks of the cases it holds out."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def find_candidates(runs: Sequence[Run]) -> list[Candidate]:
     """
     _require_comparable(runs)
     alone = [
-        Candidate(run.folder.root.resolve().name, tuple(_members(run)), run.folder.predictions)
+        Candidate(run.folder.root.resolve().name, tuple(_members(run, runs[0])), run.folder.predictions)
         for run in runs
     ]
     return sorted([*alone, *find_ensembles(runs, alone)], key=lambda candidate: len(candidate.members))
@@ -71,13 +72,18 @@ def labelled_cases(run: Run, masks: Path) -> tuple[list[HeldOut], list[HeldOut],
     return folds, tests, unlabelled
 
 
-def _members(run: Run) -> list[Member]:
+def relative_to_run(path: Path, run: Run) -> str:
+    """Return a path in a run, or in one beside it, relative to the run's folder."""
+    return Path(os.path.relpath(path.resolve(), run.folder.root.resolve())).as_posix()
+
+
+def _members(run: Run, first: Run) -> list[Member]:
     members = []
     for folder in member_folders(run.folder):
         card = ModelCard.read(folder / "model.json")
         members.append(
             Member(
-                run=run.folder.root.resolve().name,
+                run=relative_to_run(run.folder.root, first),
                 model=folder.relative_to(run.folder.root).as_posix(),
                 weights_sha256=card.sha256_of(card.inference.weights or "best"),
             )

@@ -21,12 +21,12 @@ def chosen(folder: RunFolder) -> Selection | None:
         return None
     selection = Selection.read(folder.selection)
     stale = [
-        f"{member.run}/{member.model}"
+        (Path(member.run) / member.model).as_posix()
         for member in selection.configuration.members
         if _weights_of(model_of(folder, member)) != member.weights_sha256
     ]
     what = f"other networks: {', '.join(stale)} changed or cannot be found" if stale else ""
-    masks = folder.root.resolve().parent / selection.configuration.masks
+    masks = folder.root.resolve() / selection.configuration.masks
     if not stale and masks.is_dir() and hash_masks(masks) != selection.configuration.masks_sha256:
         what = f"other masks of held-out cases than {selection.configuration.masks} holds now"
     if what:
@@ -40,7 +40,7 @@ def chosen(folder: RunFolder) -> Selection | None:
 
 def run_of(folder: RunFolder, selection: Selection) -> RunFolder:
     """Return the folder of the run that was chosen: the run's own, or that of a run beside it."""
-    return RunFolder(folder.root.resolve().parent / selection.configuration.members[0].run)
+    return RunFolder(folder.root.resolve() / selection.configuration.members[0].run)
 
 
 def apply_steps(options: InferenceConfig, selection: Selection) -> tuple[InferenceConfig, str]:
@@ -62,8 +62,8 @@ def hash_masks(masks: Path) -> str:
 
 
 def model_of(folder: RunFolder, member: Member) -> Path:
-    """Return the model folder of a member of a selection in a run's folder; other runs are beside the run."""
-    return folder.root.resolve().parent / member.run / member.model
+    """Return the model folder of a member of the selection in a run's folder."""
+    return folder.root.resolve() / member.run / member.model
 
 
 def _weights_of(model: Path) -> str:

@@ -18,10 +18,11 @@ from medunet.imaging.nifti import read_header, write_mask
 from medunet.records.config import PostprocessStep
 from medunet.records.model_card import ModelCard
 from medunet.records.plan import Plan
+from medunet.records.run_folder import RunFolder
 from medunet.records.selection import Selection
 from medunet.runs import step_trials
 from medunet.runs.run import Run
-from medunet.runs.selection import chosen
+from medunet.runs.selection import chosen, run_of
 
 
 @pytest.fixture
@@ -181,15 +182,48 @@ def test_a_selection_is_read_until_its_networks_or_masks_change(make, tiny_plan)
     assert chosen(run.folder) == selection
     mask = run.folder.predictions / "p00a.nii.gz"
     mask.write_bytes(mask.read_bytes() + b" ")
-    with pytest.raises(InputError, match="made with other masks of held-out cases than specks/predictions"):
+    with pytest.raises(InputError, match="made with other masks of held-out cases than predictions"):
         chosen(run.folder)
     shutil.rmtree(run.folder.predictions)  # to save space
     assert chosen(run.folder) == selection
     card = run.folder.model(1) / "model.json"
     write_json(card, {**read_json(card), "final_weights_sha256": "trained again"})
-    with pytest.raises(InputError, match="other networks: specks/folds/1/model changed") as error:
+    with pytest.raises(InputError, match="other networks: folds/1/model changed") as error:
         chosen(run.folder)
     assert "--no-selection" in str(error.value)
+
+
+def test_a_run_that_is_moved_keeps_its_selection(make, tmp_path):
+    run = make("specks", add_specks)
+    selection = run_select(run, [make("other", shift)])
+    moved = RunFolder(shutil.copytree(tmp_path / "runs", tmp_path / "elsewhere") / "specks")
+    assert chosen(moved) == selection
+    assert selection.configuration.masks == "../other/predictions"
+    assert run_of(moved, selection).root.resolve() == (tmp_path / "elsewhere/other").resolve()
+
+
+def speck_both_and_hole(rng, label):
+    """Return a mask with a speck of each target, and a hole in the liver."""
+    mask = add_specks(rng, label)
+    mask[23, 18, :2] = 2
+    i, j, _ = (int(each.mean()) for each in np.nonzero(label == 1))
+    mask[i - 1 : i + 2, j, 4] = 0
+    return mask
+
+
+def test_every_target_gets_its_steps_one_round_after_another(make):
+    run = make("both", speck_both_and_hole)
+    selection = run_select(run)
+    keys = {
+        name: [next(iter(step.model_dump())) for step in steps]
+        for name, steps in selection.postprocess.items()
+    }
+    assert sorted(keys["liver"]) in (["fill_holes", "keep_largest"], ["closing_mm", "keep_largest"])
+    assert keys["spleen"] == ["keep_largest"]
+    first, second, *_ = selection.rounds
+    assert {trial.target for trial in first.trials if trial.is_chosen} == {"liver", "spleen"}
+    assert {trial.target for trial in second.trials if trial.is_chosen} == {"liver"}
+    assert selection.folds.chosen > selection.folds.first
 
 
 def test_the_command_names_all_faults(make, call, tmp_path):
@@ -213,8 +247,8 @@ SPLIT = PostprocessStep(opening_mm=60)  # removes all but the background
 
 
 def write_selection(run: Run, name: str, folder: str, postprocess) -> None:
-    """Write a selection that chose a run's fold 0."""
-    card = ModelCard.read(run.folder.root.parent / folder / "folds/0/model/model.json")
+    """Write a selection that chose fold 0 of the run in a folder relative to the run."""
+    card = ModelCard.read(run.folder.root / folder / "folds/0/model/model.json")
     member = {
         "run": folder, "model": "folds/0/model", "weights_sha256": card.sha256_of(card.inference.weights),
     }  # fmt: skip
@@ -244,7 +278,7 @@ def test_prediction_follows_the_selection_and_says_so(own_run, call, tmp_path):
     text, plain = predict(call, own_run, root, tmp_path / "plain")
     assert "selection" not in text
     assert plain.any()
-    write_selection(own_run, "run", "run", {"liver": [SPLIT.model_dump()]})
+    write_selection(own_run, "run", ".", {"liver": [SPLIT.model_dump()]})
     text, tidied = predict(call, own_run, root, tmp_path / "tidied")
     assert "selection: run; postprocessing liver: opening_mm 60" in text
     assert not (tidied == 1).any()
@@ -261,7 +295,7 @@ def test_prediction_follows_the_selection_and_says_so(own_run, call, tmp_path):
 
 
 def test_a_models_own_steps_take_precedence(own_run, call, tmp_path):
-    write_selection(own_run, "run", "run", {"liver": [SPLIT.model_dump()]})
+    write_selection(own_run, "run", ".", {"liver": [SPLIT.model_dump()]})
     path = own_run.folder.model(0) / "model.json"
     card = read_json(path)
     card["inference"]["postprocess"] = {"tumour": [{"keep_largest": True}]}
@@ -275,7 +309,7 @@ def test_the_network_of_another_run_predicts_if_it_was_chosen(own_run, call, tmp
     other = shutil.copytree(own_run.folder.root, tmp_path / "other")
     path = other / "folds/0/model/model.json"
     write_json(path, {**read_json(path), "fold": 1})
-    write_selection(own_run, "other", "other", {})
+    write_selection(own_run, "other", "../other", {})
     text, _ = predict(call, own_run, own_run.folder.root, tmp_path / "out")
     assert "selection: other; postprocessing none" in text
     entry = next(iter(json.loads((tmp_path / "out/index.json").read_text())["cases"].values()))
@@ -283,7 +317,7 @@ def test_the_network_of_another_run_predicts_if_it_was_chosen(own_run, call, tmp
 
 
 def test_held_out_cases_never_follow_a_selection(own_run, call):
-    write_selection(own_run, "run", "run", {"liver": [SPLIT.model_dump()]})
+    write_selection(own_run, "run", ".", {"liver": [SPLIT.model_dump()]})
     code, text = call("predict", own_run.folder.root, "--data-root", own_run.data_root, "--device", "cpu")
     assert code == 0
     assert "predicted again" not in text
@@ -293,13 +327,13 @@ def test_held_out_cases_never_follow_a_selection(own_run, call):
 
 
 def test_a_stale_selection_stops_a_prediction(own_run, tmp_path, call):
-    write_selection(own_run, "run", "run", {})
+    write_selection(own_run, "run", ".", {})
     path = own_run.folder.model(0) / "model.json"
     write_json(path, {**read_json(path), "final_weights_sha256": "other"})
     scan = sorted((own_run.data_root / "imagesTr").iterdir())[0]
     code, text = call("predict", own_run.folder.root, scan, "--out", tmp_path / "out")
     assert code == 2
-    assert "other networks: run/folds/0/model changed" in text
+    assert "other networks: folds/0/model changed" in text
     assert not (tmp_path / "out").exists()
 
 
