@@ -213,7 +213,7 @@ def _journal(run: Run) -> Path:
 
 
 def _print(selection: Selection, run: Run) -> None:
-    table = Table(title="Held-out cases: mean Dice over patients, before postprocessing")
+    table = Table(title="Mean Dice before postprocessing")
     table.add_column("configuration")
     table.add_column("networks", justify="right")
     table.add_column("mean Dice", justify="right")

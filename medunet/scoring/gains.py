@@ -17,7 +17,7 @@ it cannot be seen by any test.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from medunet.scoring.intervals import (
     MIN_UNITS,
     SMALLEST_ERROR,
-    bootstrap_intervals,
     number_units,
     resample_counts,
 )
 from medunet.scoring.statistics import DECIMALS, adjust_holm, signed_rank_p
 
 LEVEL = 0.05  # of all decisions of a selection together
+_ENDS = (0.025, 0.975)  # of an interval
 
 _Floats = NDArray[np.float64]
 
@@ -91,37 +91,60 @@ def score_patients(dice: _Floats, patients: Sequence[str]) -> _Floats:
 def measure_gains(before: Sequence[_Floats], after: Sequence[_Floats], level: float) -> list[Gain]:
     """Return the gain of each pair of scores `(patients,)`, of the same patients in all pairs.
 
-    Their p are corrected for the number of pairs, and their bounds hold for all pairs together at the level.
+    Their p are corrected for the number of pairs, and their bounds hold for all pairs together at the level. The
+    intervals are those of `bootstrap_intervals`.
     """
-    gains = [_measure(first, second) for first, second in zip(before, after, strict=True)]
-    if not gains:
+    if len(before) == 0:
         return []
-    corrected = adjust_holm([gain.p for gain in gains])
-    bounds = _lower_bounds(np.stack(after) - np.stack(before), level)
+    first, second = np.stack(before), np.stack(after)
+    differences = np.round(second - first, DECIMALS)
+    num_patients = differences.shape[1]
+    corrected = adjust_holm(p_values := [signed_rank_p(row, "greater") for row in differences])
+    lows, highs, bounds = _resample_means(differences, level)
+    few = f"{num_patients} patient{'s' * (num_patients != 1)}, fewer than {MIN_UNITS}"
+    same = f"the {num_patients} patients do not differ"
+    means = [each.mean(axis=1) if num_patients else np.full(len(each), np.nan) for each in (first, second)]
     return [
-        replace(gain, p_holm=p, bound=bound) for gain, p, bound in zip(gains, corrected, bounds, strict=True)
+        Gain(
+            mean_before=float(means[0][index]),
+            mean=float(means[1][index]),
+            gain=float(row.mean()) if num_patients else math.nan,
+            low=lows[index],
+            high=highs[index],
+            bound=bounds[index],
+            p=p_values[index],
+            p_holm=corrected[index],
+            num_patients=num_patients,
+            num_better=int(np.count_nonzero(row > 0)),
+            num_worse=int(np.count_nonzero(row < 0)),
+            no_interval=(few if num_patients < MIN_UNITS else same) if math.isnan(lows[index]) else "",
+        )
+        for index, row in enumerate(differences)
     ]
 
 
-def _lower_bounds(differences: _Floats, level: float) -> list[float]:
-    """Return the lower bound of the mean of each row of `(pairs, patients)`; NaN where the patients do not differ."""
+def _resample_means(differences: _Floats, level: float) -> tuple[list[float], list[float], list[float]]:
+    """Return for each row of `(pairs, patients)` both ends of the mean's 95% interval, and its lower bound.
+
+    By the bootstrap-t; the bounds hold for all rows together. NaN for few patients, and where they do not differ.
+    """
     num_pairs, num_patients = differences.shape
-    rounded = np.round(differences, DECIMALS)
-    means = rounded.mean(axis=1) if num_patients else np.full(num_pairs, np.nan)
-    residuals = rounded - means[:, None]
-    known = np.flatnonzero(np.abs(residuals).max(axis=1, initial=0.0) > 10.0**-DECIMALS)
-    bounds = np.full(num_pairs, np.nan)
-    if num_patients < MIN_UNITS or not known.size:
-        return bounds.tolist()
-    residuals = residuals[known]
-    scale = math.sqrt(num_patients - 1)
-    errors = np.sqrt((residuals**2).mean(axis=1)) / scale
-    counts = resample_counts(num_patients) / num_patients
-    shifts = counts @ residuals.T
-    spreads = np.sqrt(np.maximum(counts @ (residuals**2).T - shifts**2, 0)) / scale
-    largest = (shifts / np.maximum(spreads, SMALLEST_ERROR * errors)).max(axis=1)
-    bounds[known] = means[known] - np.quantile(largest, 1 - level) * errors
-    return bounds.tolist()
+    ends = np.full((3, num_pairs), np.nan)
+    if num_patients >= MIN_UNITS:
+        means = differences.mean(axis=1)
+        residuals = differences - means[:, None]
+        known = np.flatnonzero(np.abs(residuals).max(axis=1) > 10.0**-DECIMALS)
+        residuals, scale = residuals[known], math.sqrt(num_patients - 1)
+        errors = np.sqrt((residuals**2).mean(axis=1)) / scale
+        counts = resample_counts(num_patients) / num_patients
+        shifts = counts @ residuals.T
+        spreads = np.sqrt(np.maximum(counts @ (residuals**2).T - shifts**2, 0)) / scale
+        ratios = shifts / np.maximum(spreads, SMALLEST_ERROR * errors)
+        if known.size:
+            high, low = np.quantile(ratios, _ENDS, axis=0)
+            bound = np.quantile(ratios.max(axis=1), 1 - level)
+            ends[:, known] = means[known] - np.stack([low, high, np.full(known.size, bound)]) * errors
+    return ends[0].tolist(), ends[1].tolist(), ends[2].tolist()
 
 
 def choose_in_order(
@@ -155,23 +178,3 @@ def choose_each(groups: Sequence[str], gains: Sequence[Gain], level: float) -> d
         if gain.counts(level) and (group not in best or gain.gain > gains[best[group]].gain):
             best[group] = index
     return best
-
-
-def _measure(before: _Floats, after: _Floats) -> Gain:
-    differences = np.round(after - before, DECIMALS)
-    intervals = bootstrap_intervals(differences)
-    is_any = differences.size > 0
-    return Gain(
-        mean_before=float(before.mean()) if is_any else math.nan,
-        mean=float(after.mean()) if is_any else math.nan,
-        gain=float(differences.mean()) if is_any else math.nan,
-        low=intervals.mean[0],
-        high=intervals.mean[1],
-        bound=math.nan,
-        p=signed_rank_p(differences, "greater"),
-        p_holm=math.nan,
-        num_patients=int(differences.size),
-        num_better=int(np.count_nonzero(differences > 0)),
-        num_worse=int(np.count_nonzero(differences < 0)),
-        no_interval=intervals.why_none.replace(" case", " patient"),  # each value is a patient's
-    )

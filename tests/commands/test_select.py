@@ -13,6 +13,7 @@ from tiny_selection import DESCRIPTION, add_specks, make_run, shift, write_card
 from medunet.base.errors import InputError
 from medunet.base.files import read_json, write_json
 from medunet.commands.predict import predict_images
+from medunet.commands.score import run_score
 from medunet.commands.select import run_select
 from medunet.imaging.nifti import read_header, write_mask
 from medunet.records.config import PostprocessStep
@@ -20,9 +21,11 @@ from medunet.records.model_card import ModelCard
 from medunet.records.plan import Plan
 from medunet.records.run_folder import RunFolder
 from medunet.records.selection import Selection
+from medunet.reporting.report import report_run
 from medunet.runs import step_trials
 from medunet.runs.run import Run
 from medunet.runs.selection import chosen, run_of
+from medunet.scoring.tables import read_scores
 
 
 @pytest.fixture
@@ -83,6 +86,17 @@ def test_a_step_that_helps_is_chosen_and_nothing_else(make):
     assert "liver: <b>keep_largest</b>; spleen: <b>none</b>" in page
     assert "they flatter what was chosen" in page
     assert str(run.data_root.parent) not in page + run.folder.selection.read_text()
+
+
+def test_the_report_leads_to_the_selection(make):
+    run = make("specks", shift)
+    scores = run_score(run)
+    assert {row.status for row in scores} == {"ok"}
+    for selected in (False, True):
+        if selected:
+            run_select(run)
+        page = report_run(run.folder, run.data_root, scores=read_scores(run.folder.scores))
+        assert ('href="../selection.html"' in page.read_text()) is selected
 
 
 def test_nothing_is_chosen_where_nothing_helps(make):

@@ -15,6 +15,7 @@ from medunet.scoring.gains import (
     round_level,
     score_patients,
 )
+from medunet.scoring.intervals import bootstrap_intervals
 
 NAN = math.nan
 
@@ -148,6 +149,15 @@ def test_few_patients_prove_nothing() -> None:
     (none,) = measure_gains([before], [before], LEVEL)
     assert (none.gain, none.p, none.counts(1.0)) == (0.0, 1.0, False)
     assert measure_gains([], [], LEVEL) == []
+
+
+def test_intervals_are_those_of_all_scores() -> None:
+    rng = np.random.default_rng(9)
+    before, after = rng.uniform(0.5, 1, (2, 5, 37))
+    for number, gain in enumerate(measure_gains(list(before), list(after), LEVEL)):
+        low, high = bootstrap_intervals(np.round(after[number] - before[number], 9)).mean
+        assert (gain.low, gain.high) == (pytest.approx(low), pytest.approx(high))
+        assert gain.bound < low  # of five together
 
 
 def test_the_bound_is_that_of_students_t_where_it_holds() -> None:
