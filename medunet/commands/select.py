@@ -135,7 +135,7 @@ def _choose_configuration(names: Sequence[str], scores: NDArray[np.float64]) -> 
     if index:
         why = (
             f"{names[index]}: it gains more than it may by chance at the level {level:g} over what is simpler, "
-            "and nothing more costly gains on it"
+            "and none behind it gains on it"
         )
     else:
         why = f"{names[0]}, the simplest: {explain_none([gain for *_, gain in pairs], level)}"
