@@ -25,7 +25,7 @@ for command in (
     *(data.import_dicom, data.fetch, data.merge_masks, data.manifest, data.check),
     *(model.plan, model.train, model.tune, model.predict, model.calibrate, model.export),
     *(packages.package, packages.models, model.import_model),
-    *(review.score, review.compare, review.report),
+    *(review.score, review.select, review.compare, review.report),
     *(all_stages.run, all_stages.demo, devices),
 ):
     app.command()(command)

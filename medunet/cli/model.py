@@ -34,6 +34,8 @@ from medunet.records.run_folder import RunFolder
 from medunet.runs.members import find_members
 from medunet.runs.packages import find_package
 from medunet.runs.run import first_trained_fold, member_folders
+from medunet.runs.selection import chosen as chosen_selection
+from medunet.runs.selection import model_of
 
 
 def plan(
@@ -173,6 +175,9 @@ def predict(
     roi_margin_mm: Annotated[
         float | None, typer.Option("--roi-margin-mm", help="Margin around them in mm; default: 20.")
     ] = None,
+    no_selection: Annotated[
+        bool, typer.Option("--no-selection", help="Do not follow what `medunet select` chose for the run.")
+    ] = False,
 ) -> None:
     """Segment scans with a trained model, or several as one; without images, the held-out cases of the run."""
     if roi is None:
@@ -191,6 +196,9 @@ def predict(
         refuse_options("the masks of held-out cases are written into the run's folder", {"--out": out})
         given = {"--accept": accept, "--allow-resample": allow_resample or None}
         refuse_options("faults of a run's own cases are accepted by `medunet check`", given)
+        refuse_options(
+            "held-out cases are never predicted by a selection", {"--no-selection": no_selection or None}
+        )
         changes = [f"inference.weights={weights}"] if weights else None
         refuse_options("name other runs in the key inference.members", {"--with": others})
         opened = open_run(model, data_root, changes, fold=fold, device=device)
@@ -199,9 +207,18 @@ def predict(
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
+    selection = None if no_selection else chosen_selection(RunFolder(model))
+    if selection is not None and (fold is not None or others):
+        text = "selection.json is not followed: --fold and --with say which networks predict"
+        console.print(f"  [yellow]note[/] {text}", highlight=False, soft_wrap=True)
+        selection = None
+    if selection is None:
+        folders = _find_members(model, fold, others or ())
+    else:
+        folders = [model_of(RunFolder(model), member) for member in selection.configuration.members]
     exit_if_any(
         predict_images(
-            _find_members(model, fold, others or ()),
+            folders,
             images,
             out,
             data_root,
@@ -211,6 +228,7 @@ def predict(
             accept=accept or (),
             allow_resample=allow_resample,
             options=options,
+            selection=selection,
         )
     )
 

@@ -1,4 +1,4 @@
-"""The commands that evaluate masks: `score`, `compare` and `report`."""
+"""The commands that evaluate masks: `score`, `select`, `compare` and `report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +17,7 @@ from medunet.cli.options import (
 )
 from medunet.commands.report import run_report
 from medunet.commands.score import reference_dataset, run_score, score_mask_files
+from medunet.commands.select import run_select
 from medunet.records.config import change_config
 from medunet.records.description import Description, load_description
 from medunet.records.scores import UNSCORED
@@ -100,6 +101,23 @@ def score(
             join=join,
         )
     exit_if_any([row for row in scores if row.status in UNSCORED])
+
+
+def select(
+    run: RunArgument,
+    others: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="Further runs on the same cases and folds, to choose from."),
+    ] = None,
+    no_ensembles: Annotated[
+        bool, typer.Option("--no-ensembles", help="Compare the runs by themselves only.")
+    ] = False,
+    workers: Workers = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Choose configuration and postprocessing by the cases that the folds hold out; `predict` follows the choice."""
+    opened = [open_run(each, data_root) for each in (run, *(others or []))]
+    run_select(opened[0], opened[1:], ensembles=not no_ensembles, workers=workers)
 
 
 def compare(

@@ -20,13 +20,15 @@ from medunet.records.costs import FasterWay
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
+from medunet.records.selection import Selection
 from medunet.runs.computing import (
     precision_for,
     require_one_process,
     set_up_cpu,
 )
 from medunet.runs.members import fold_members
-from medunet.runs.run import Run, describe_untrained, held_out_cases, trained_cards
+from medunet.runs.run import Run, describe_untrained, held_out_cases, member_folders, trained_cards
+from medunet.runs.selection import apply_steps
 
 if TYPE_CHECKING:
     from medunet.inference.predictor import Predictor
@@ -68,6 +70,21 @@ def run_predict(
     return failed
 
 
+def predict_ensemble(runs: Sequence[Run], out: Path) -> dict[str, str]:
+    """Predict the held-out cases of several runs on the same folds by the networks of all of them, into a folder.
+
+    Returns the failed cases with their reasons. The options of inference are each run's own, as trained; of the first
+    one they are those of its configuration.
+    """
+    folds = list(trained_cards(runs[0]))
+    failed: dict[str, str] = {}
+    for fold in folds:
+        members = [folder for run in runs for folder in member_folders(run.folder, fold)]
+        is_last = fold == folds[-1]
+        failed |= _predict_cases(runs[0], AS_USUAL, fold=fold, with_tests=is_last, members=members, out=out)
+    return failed
+
+
 def _predict_cases(
     run: Run,
     options: PredictOptions,
@@ -76,8 +93,15 @@ def _predict_cases(
     fold: int | str | None = None,
     with_tests: bool = True,
     overwrite: bool = False,
+    members: Sequence[Path] = (),
+    out: Path | None = None,
 ) -> dict[str, str]:
-    """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases."""
+    """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases.
+
+    Args:
+        members: networks of this fold; none: those of the run, see `fold_members`.
+        out: folder of the masks; None: the run's predictions.
+    """
     require_one_process()
     from medunet.compute.devices import choose_device
     from medunet.inference.predict import predict_scans
@@ -87,20 +111,20 @@ def _predict_cases(
         cases, folders = list(manifest.used), [model]
     else:
         assert fold is not None
-        cases, folders = held_out_cases(run, fold), fold_members(run.folder, fold)
+        cases, folders = held_out_cases(run, fold), [*members] or fold_members(run.folder, fold)
         cases = [case for case in cases if with_tests or case.split != "test"]
+    out = out or run.folder.predictions
     device = choose_device(run.config.device)
     set_up_cpu(device)
     scans = scans_of(cases, manifest, run.data_root, own=True)
     if options.precision == "auto":
         options = replace(options, precision=precision_for(run.config, device))
-    loaded = load_models(folders, device, scans, run.folder.predictions, run.config.inference, options)
+    loaded = load_models(folders, device, scans, out, run.config.inference, options)
     if model is None:
         _refuse_known(folders, cases, fold)
     require_same_channels(loaded.card.description, manifest.description)
     inference = choose_options(loaded, run.config.inference, fast=options.fast)
     _print_members(loaded)
-    out = run.folder.predictions
     predictor = in_roi(loaded, scans, out, options, fold=fold, held_out=model is None)
     failed = predict_scans(predictor, scans, out, inference, overwrite=overwrite, maps=options.maps)
     print_predicted(len(scans), failed, out)
@@ -141,6 +165,7 @@ def predict_images(
     accept: Sequence[str] = (),
     allow_resample: bool = False,
     options: PredictOptions = AS_USUAL,
+    selection: Selection | None = None,
 ) -> dict[str, str]:
     """Predict image files and folders, or the cases of one manifest.json, with a trained model, or several as one.
 
@@ -150,6 +175,7 @@ def predict_images(
         folders: of the models, whose probabilities are averaged.
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
         allow_resample: resample the channels of a case that are on different grids to the grid of the first one.
+        selection: what `medunet select` chose for this model's run; its postprocessing is applied.
     """
     from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
@@ -172,6 +198,9 @@ def predict_images(
     inference = card.inference.model_copy(update={"weights": weights or card.inference.weights})
     model = load_models(folders, device, scans, out, inference, options)
     inference = choose_options(model, card.inference, fast=options.fast)
+    if selection is not None:
+        inference, text = apply_steps(inference, selection)
+        console.print(f"  [yellow]selection[/]: {escape(text)}", highlight=False, soft_wrap=True)
     _print_members(model)
     predictor = in_roi(model, scans, out, options)
     failed = predict_scans(predictor, scans, out, inference, overwrite=overwrite, maps=options.maps)

@@ -95,6 +95,11 @@ class MaskIndex:
         return index
 
 
+def hash_making_options(config: InferenceConfig, *, resample: bool) -> str:
+    """Return the hash of all options that shape a mask, as it stands in its entry; for `resample` see below."""
+    return hash_value(_shaping_options(config) | ({"resample": True} if resample else {}))
+
+
 def describe_making(model: Predictor, config: InferenceConfig, *, resample: bool) -> dict[str, Any]:
     """Return everything but the scan that shapes a mask, as it stands in its entry.
 
@@ -113,14 +118,14 @@ def describe_making(model: Predictor, config: InferenceConfig, *, resample: bool
         "algorithm": _AVERAGING_ALGORITHM if config.averages else _ALGORITHM,
         **_describe_member(first.members[0]),
         "plan_sha256": _hash_plan(first.card),
-        "options_sha256": hash_value(options | ({"resample": True} if resample else {})),
+        "options_sha256": hash_making_options(config, resample=resample),
         "window_options": {key: options[key] for key in ("overlap", "mirror", "shifts")},  # for the reader
         **_describe_backend(first.backend),
     }
     members = [_describe_member(member) for member in first.members]
     for other, config_of_other in others:
         own = {"plan_sha256": _hash_plan(other.card), **_describe_backend(other.backend)}
-        own["options_sha256"] = hash_value(_shaping_options(config_of_other))
+        own["options_sha256"] = hash_making_options(config_of_other, resample=False)
         members += [_describe_member(member) | own for member in other.members]
     return making | ({"members": members} if len(members) > 1 else {})
 

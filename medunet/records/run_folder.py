@@ -37,8 +37,17 @@ class RunFolder:
         return self.root / "predictions"
 
     @property
+    def ensembles(self) -> Path:
+        """Folder of held-out masks of ensembles with other runs, which `medunet select` compares."""
+        return self.root / "ensembles"
+
+    @property
     def scores(self) -> Path:
         return self.root / "scores.csv"
+
+    @property
+    def selection(self) -> Path:
+        return self.root / "selection.json"
 
     @property
     def report(self) -> Path:

@@ -49,11 +49,13 @@ def cohort_html(
     faults: Sequence[Fault] | None,
     provenance: Mapping[str, Any] | None,
     stale: Sequence[str] = (),
+    has_selection: bool = False,
 ) -> str:
     """Return the HTML index page.
 
     `pages` has an entry for each case of `scores`. `lesions` is None if none were scored, `faults` if the data were
-    not checked. `stale` says what changed since the cases were scored.
+    not checked. `stale` says what changed since the cases were scored. With `has_selection` the page of the run's
+    selection is linked.
     """
     description = manifest.description
     ranked = rank_cases(scores)
@@ -70,6 +72,7 @@ def cohort_html(
         "index.html",
         title=description.title or description.name,
         run_name=run_name,
+        has_selection=has_selection,
         num_cases=len(ranked),
         num_unscored=len(unscored),
         mean_dice=number_text(dice.mean, 3),

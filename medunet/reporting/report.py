@@ -99,6 +99,7 @@ def report_run(
         faults=faults,
         provenance=provenance,
         stale=stale.warnings,
+        has_selection=(run.root / "selection.html").exists(),
     )
     write_text(page, html)
     for old in set((run.report / "cases").glob("*.html")) - {

@@ -12,7 +12,7 @@ from scipy.special import ndtr, stdtrit
 MIN_UNITS = 10  # with 2 to 9 the intervals of skewed scores cover 50% to 90%
 UNBOUNDED = (-math.inf, math.inf)
 _ENDS = (0.025, 0.975)
-_SMALLEST_ERROR = 0.3  # of a resample, as a share of the sample's standard error
+SMALLEST_ERROR = 0.3  # of a resample, as a share of the sample's standard error
 _SEED = 0
 _NUM_RESAMPLES = 2000
 _BATCH = 4_000_000  # counts in memory at once
@@ -73,7 +73,7 @@ def bootstrap_intervals(
         # The residuals of a resample are around its own mean: r - shift * size.
         variance = squares - 2 * shift * products + shift**2 * squared_sizes
         errors = np.sqrt(num_units / (num_units - 1) * np.maximum(variance, 0)) / total
-        ratios.append(shift / np.maximum(errors, _SMALLEST_ERROR * error))
+        ratios.append(shift / np.maximum(errors, SMALLEST_ERROR * error))
         medians.append(_weighted_medians(ordered, counts[:, ordered_unit]))
     low, high = np.quantile(np.concatenate(ratios), _ENDS)
     tail = float(ndtr(math.sqrt(num_units / (num_units - 1)) * stdtrit(num_units - 1, _ENDS[0])))
@@ -110,7 +110,7 @@ def _resample(num_units: int, num_values: int) -> Iterator[_Floats]:
     """Yield counts `(resamples, units)`: how often each unit is in each of the resamples."""
     step = max(1, _BATCH // max(num_units, num_values))
     if step >= _NUM_RESAMPLES:
-        yield _all_counts(num_units)
+        yield resample_counts(num_units)
         return
     generator = np.random.default_rng(_SEED)
     for start in range(0, _NUM_RESAMPLES, step):
@@ -118,8 +118,8 @@ def _resample(num_units: int, num_values: int) -> Iterator[_Floats]:
 
 
 @lru_cache(maxsize=4)
-def _all_counts(num_units: int) -> _Floats:
-    """Return the counts of all resamples, which the metrics of a cohort share."""
+def resample_counts(num_units: int) -> _Floats:
+    """Return counts `(resamples, units)`: how often each unit is in each resample, the same for all metrics."""
     return _draw(np.random.default_rng(_SEED), num_units, _NUM_RESAMPLES)
 
 
