@@ -14,7 +14,13 @@ from medunet.records.data_root import case_paths
 from medunet.records.manifest import Case, Manifest
 from medunet.records.model_card import ModelCard
 from medunet.records.selection import Member
-from medunet.runs.run import Run, held_out_cases, member_folders, trained_cards
+from medunet.runs.run import (
+    Run,
+    describe_untrained_seeds,
+    held_out_cases,
+    member_folders,
+    trained_cards,
+)
 from medunet.runs.step_trials import HeldOut
 
 _MOST_NAMES = 3
@@ -150,12 +156,14 @@ def _differences(first: Manifest, other: Manifest, name: str) -> list[str]:
 
 
 def _untrained(run: Run) -> list[str]:
-    """Return why a run's held-out cases say nothing about it: folds are not trained, or nothing is held out."""
+    """Return why a run's held-out cases say nothing about it: folds or seeds are not trained, or all is seen."""
     cards = trained_cards(run)
     num_folds = 1 if run.config.holdout is not None else run.read_manifest().num_folds
     if missing := [str(fold) for fold in range(num_folds) if fold not in cards]:
         one = len(missing) == 1
         return [f"{'fold' if one else 'folds'} {', '.join(missing)} {'is' if one else 'are'} not trained"]
+    if seeds := describe_untrained_seeds(run, cards):
+        return [seeds]
     if any(card.train_is_validation for card in cards.values()):
         return ["its model was trained on the cases that it is scored on: no case is held out"]
     return []

@@ -131,6 +131,15 @@ def test_runs_are_beside_one_another_and_given_once(pair, tmp_path):
     assert "must be beside one another" in fault_of(first, elsewhere)
 
 
+def test_seeds_that_are_not_trained_are_named(pair, tiny_plan):
+    first, second = pair
+    asked = open_run(first.folder.root, first.data_root, changes=["training.seeds=2"])
+    write_card(first.folder, tiny_plan, 0, 1)
+    assert "first: seed 1 of fold 1 is not trained" in fault_of(asked, second)
+    write_card(first.folder, tiny_plan, 1, 1)
+    assert len(find_candidates([asked, second])) == 2
+
+
 def test_a_model_trained_on_what_it_is_scored_on_is_refused(pair, tiny_plan):
     first, _ = pair
     path = first.folder.model(0) / "model.json"
