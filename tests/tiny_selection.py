@@ -15,7 +15,7 @@ from medunet.records.manifest import Case, Manifest
 from medunet.records.model_card import ModelCard
 from medunet.records.plan import Plan
 from medunet.records.run_folder import RunFolder
-from medunet.runs.run import Run, open_run
+from medunet.runs.run import Run, member_folders, open_run
 
 Labels = NDArray[np.uint8]
 Draw = Callable[[np.random.Generator, Labels], Labels]
@@ -126,4 +126,18 @@ def change_index(run: Run, case: str, **changes: object) -> None:
     index = read_json(path)
     entry = {**index["cases"].get(case, {}), **changes}
     index["cases"][case] = {key: value for key, value in entry.items() if value is not None}
+    write_json(path, index)
+
+
+def predict_by_all(run: Run) -> None:
+    """Let the index say that every network of a fold predicted the cases that it holds out."""
+    manifest = run.read_manifest()
+    path = run.folder.predictions / "index.json"
+    index = read_json(path)
+    for case in manifest.used:
+        fold = 1 if case.fold is None else case.fold
+        count = len(member_folders(run.folder, fold))
+        entry = index["cases"][case.id]
+        sha256 = f"{run.folder.root.name}-{fold}"
+        index["cases"][case.id] = entry | {"members": [{"model_sha256": sha256}] * count}
     write_json(path, index)

@@ -15,7 +15,13 @@ from medunet.records.data_root import case_paths
 from medunet.records.manifest import Case, Manifest
 from medunet.records.model_card import ModelCard
 from medunet.records.selection import Member
-from medunet.runs.run import Run, held_out_cases, member_folders, trained_cards
+from medunet.runs.run import (
+    Run,
+    describe_untrained_seeds,
+    held_out_cases,
+    member_folders,
+    trained_cards,
+)
 from medunet.runs.step_trials import HeldOut
 
 _MOST_NAMES = 3
@@ -167,12 +173,14 @@ def _differences(first: Manifest, other: Manifest, name: str) -> list[str]:
 
 
 def _untrained(run: Run) -> list[str]:
-    """Return why a run's held-out cases say nothing about it: folds are not trained, or nothing is held out."""
+    """Return why a run's held-out cases say nothing about it: folds or seeds are not trained, or all is seen."""
     cards = trained_cards(run)
     num_folds = 1 if run.config.holdout is not None else run.read_manifest().num_folds
     if missing := [str(fold) for fold in range(num_folds) if fold not in cards]:
         one = len(missing) == 1
         return [f"{'fold' if one else 'folds'} {', '.join(missing)} {'is' if one else 'are'} not trained"]
+    if seeds := describe_untrained_seeds(run, cards):
+        return [seeds]
     if any(card.train_is_validation for card in cards.values()):
         return ["its model was trained on the cases that it is scored on: no case is held out"]
     return []
@@ -185,18 +193,25 @@ def _unusable_masks(run: Run) -> list[str]:
     entries, failed = index.get("cases", {}), index.get("failed", {})
     faults = []
     weights: dict[str, set[str]] = {}
+    num_networks: dict[str, int] = {}  # of the last fold that holds a case out, which predicts it
     for fold in trained_cards(run):
-        of_fold = set()
-        for folder in member_folders(run.folder, fold):
+        of_fold, folders = set(), member_folders(run.folder, fold)
+        for folder in folders:
             card = ModelCard.read(folder / "model.json")
             of_fold |= {card.weights_sha256, card.final_weights_sha256}
         for case in held_out_cases(run, fold):
             weights.setdefault(case.id, set()).update(of_fold)
+            num_networks[case.id] = len(folders)
     whole = {case for case, entry in entries.items() if "begun" not in entry}
     if absent := sorted(weights.keys() - whole - failed.keys()):
         faults.append(f"held-out cases are not predicted: {list_some(absent, _MOST_NAMES)}")
     known = sorted(weights.keys() & whole)
-    if stale := [case for case in known if entries[case].get("model_sha256") not in weights[case]]:
+    stale = []
+    for name in known:
+        used = [each.get("model_sha256") for each in entries[name].get("members", [entries[name]])]
+        if len(used) != num_networks[name] or not weights[name].issuperset(used):
+            stale.append(name)
+    if stale:
         faults.append(f"masks are of an earlier model: {list_some(stale, _MOST_NAMES)}")
     if tidied := [case for case in known if not _is_untouched(entries[case], run)]:
         faults.append(

@@ -243,7 +243,7 @@ def describe_untrained(run: Run, folds: Collection[int | str], what: str) -> str
     manifest = run.read_manifest()
     num_folds = 1 if run.config.holdout is not None else manifest.num_folds
     missing = [fold for fold in range(num_folds) if fold not in folds]
-    seeds = _describe_untrained_seeds(run, folds)
+    seeds = describe_untrained_seeds(run, folds)
     if not missing or not any(fold != "all" for fold in folds):
         return seeds
     count = sum(case.fold in missing for case in manifest.used)
@@ -255,7 +255,7 @@ def describe_untrained(run: Run, folds: Collection[int | str], what: str) -> str
     )
 
 
-def _describe_untrained_seeds(run: Run, folds: Collection[int | str]) -> str:
+def describe_untrained_seeds(run: Run, folds: Collection[int | str]) -> str:
     """Return which of the configured seeds of trained folds are not trained; "" if none."""
     texts = []
     for fold in folds:

@@ -136,7 +136,8 @@ def explain_none(gains: Sequence[Gain], level: float) -> str:
     num_patients = max((gain.num_patients for gain in gains), default=0)
     if num_patients < MIN_UNITS:
         return f"{num_patients} patients are too few to tell a gain from chance ({MIN_UNITS} are needed)"
-    return f"none of {len(gains)} tried gains more than it may by chance at the level {level:g}"
+    what = f"none of {len(gains)} tried" if len(gains) > 1 else "nothing"
+    return f"{what} gains more than it may by chance at the level {level:g}"
 
 
 def make_trial(gain: Gain, tried: str, against: str, *, is_chosen: bool, target: str = "") -> Trial:

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
-from tiny_selection import DESCRIPTION, add_specks, make_run, shift, write_card
+from tiny_selection import DESCRIPTION, add_specks, make_run, predict_by_all, shift, write_card
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json, write_json
@@ -120,6 +120,9 @@ def test_the_simplest_configuration_is_kept_unless_another_gains(make, tiny_plan
     assert [trial.tried for trial in selection.rounds[0].trials if trial.is_chosen] == ["good"] * 2
     assert selection.rounds[1].level == selection.rounds[0].level / 2
     write_card(worse.folder, tiny_plan, 0, 1)  # two networks: no longer the simplest
+    with pytest.raises(InputError, match="worse: masks are of an earlier model"):
+        run_select(worse, [alike], ensembles=False)
+    predict_by_all(worse)
     assert run_select(worse, [alike], ensembles=False).chosen == "alike"
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_selection import DESCRIPTION, change_index, make_run, shift, write_card
+from tiny_selection import DESCRIPTION, change_index, make_run, predict_by_all, shift, write_card
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json, write_json
@@ -42,6 +42,7 @@ def test_candidates_come_from_the_fewest_networks_to_the_most(pair, tiny_plan):
     alone = [[each.name for each in find_candidates(runs, ensembles=False)] for runs in (pair, pair[::-1])]
     assert alone == [["first", "second"], ["second", "first"]]
     write_card(first.folder, tiny_plan, 0, 1)
+    predict_by_all(first)
     candidates = find_candidates([first, second])
     assert [each.name for each in candidates] == ["second", "first", "first + second"]
     assert candidates[2].members == (*candidates[1].members, *candidates[0].members)
@@ -131,6 +132,16 @@ def test_runs_are_beside_one_another_and_given_once(pair, tmp_path):
     assert "first: given twice" in fault_of(first, first)
     elsewhere = open_run(shutil.copytree(tmp_path / "second", tmp_path / "deep/second"), first.data_root)
     assert "must be beside one another" in fault_of(first, elsewhere)
+
+
+def test_seeds_that_are_not_trained_are_named(pair, tiny_plan):
+    first, second = pair
+    asked = open_run(first.folder.root, first.data_root, changes=["training.seeds=2"])
+    write_card(first.folder, tiny_plan, 0, 1)
+    assert "first: seed 1 of fold 1 is not trained" in fault_of(asked, second)
+    write_card(first.folder, tiny_plan, 1, 1)
+    predict_by_all(asked)
+    assert len(find_candidates([asked, second], ensembles=False)) == 2
 
 
 def test_a_model_trained_on_what_it_is_scored_on_is_refused(pair, tiny_plan):

@@ -44,6 +44,17 @@ def test_signed_ranks_are_scipys(size: int) -> None:
     assert signed_rank_p(differences) == pytest.approx(wilcoxon(differences).pvalue)
 
 
+@pytest.mark.parametrize("size", [8, 30, 80])
+def test_one_sided_signed_ranks_are_scipys(size: int) -> None:
+    differences = np.random.default_rng(size).normal(0.2, 1, size)
+    method = "exact" if size <= 50 else "asymptotic"
+    for signed in (differences, -differences):
+        expected = wilcoxon(signed, alternative="greater", method=method).pvalue
+        assert signed_rank_p(signed, "greater") == pytest.approx(expected)
+    assert signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "greater") == pytest.approx(1 / 64)
+    assert signed_rank_p([-1.0, -2.0, -3.0, -4.0, -5.0, -6.0], "greater") == 1
+
+
 def test_differences_that_prove_nothing() -> None:
     assert math.isnan(signed_rank_p([]))
     assert math.isnan(signed_rank_p([1.0, 2.0, 3.0, 4.0, 5.0]))
