@@ -1,7 +1,8 @@
 """Coarse to fine: a coarse model finds a region of interest in a scan, and a fine model predicts there alone.
 
 The region is the box around the coarse model's labels, with a margin. Where the fine model's labels reach a face of
-the box that is none of the scan, the box grows there and is predicted again, so that nothing is cut off.
+the box that is none of the scan, connected with what the coarse model found, the box grows there and is predicted
+again, so that nothing of it is cut off.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from medunet.base.errors import DataError, InputError
 from medunet.dataset.checks.scan_checks import CheckedScan
+from medunet.imaging.components import find_components
 from medunet.imaging.volume import Header, Volume
 from medunet.imaging.volumes import read_header
 from medunet.inference.backend import Backend
@@ -23,8 +25,8 @@ from medunet.inference.maps import CaseMaps
 from medunet.inference.memory import Estimate, Part, network_grid
 from medunet.inference.model import Model, OnWindow
 from medunet.inference.model_folder import Member
-from medunet.inference.prepare import Prepared, prepare_scan
-from medunet.inference.roi_box import Box, count_voxels, find_box, name_faces
+from medunet.inference.prepare import Prepared
+from medunet.inference.roi_box import Box, Face, count_voxels, find_box, name_faces
 from medunet.inference.roi_crop import bounds_of, crop_prepared
 from medunet.inference.window_count import SummedWindows
 from medunet.records.config import InferenceConfig
@@ -113,7 +115,7 @@ class RoiModel:
                 array[number] = volume.array[channel]
             copies = [Volume(array, volume.header)]
             del array
-            coarse.append(prepare_scan(self.coarse.chain, image_paths, copies.pop))
+            coarse.append(self.coarse.prepare_volume(copies.pop()))
             return volume
 
         fine = self.fine.prepare(image_paths, read=read_for_both, room=self._room_for(image_paths))
@@ -184,14 +186,22 @@ class RoiModel:
             part = crop_prepared(fine, box, self.card.plan)
             labels = self.fine.compute(part, config, on_window=windows.next())
             faces = box.reached(labels, bounds)
-            if not faces:
+            connected = reached_from(found, box, labels, bounds) if faces else []
+            if not connected:
                 break
+            faces = connected
             steps = [max(1, step) * 2**growths for step in count_voxels(self.margin_mm, spacing_mm)]
             box = box.grow(faces, steps, bounds)  # by more each time, so that few steps reach the scan's end
             growths += 1
             sides, shape = name_faces(faces, header.affine), " x ".join(map(str, box.shape))
             prepared.notes.append(
                 f"labels reach the end of the region of interest ({sides}), which grows there, to {shape} voxels"
+            )
+        if faces:
+            sides = name_faces(faces, header.affine)
+            prepared.notes.append(
+                f"labels at the end of the region of interest ({sides}) are not connected with where the coarse "
+                "model found something: they are cut there"
             )
         prepared.found.update(roi_box=[list(span) for span in box.spans], roi_growths=growths)
         mask = np.zeros(fine.shape, np.uint8, order="F")  # as files hold it
@@ -208,6 +218,20 @@ class RoiModel:
     def finish(self, labels: NDArray[np.uint8], header: Header, config: InferenceConfig) -> NDArray[np.uint8]:
         """Return a label map after the fine model's postprocessing, see `Model.finish`."""
         return self.fine.finish(labels, header, config)
+
+
+def reached_from(found: Box, box: Box, labels: NDArray[np.uint8], bounds: Box) -> list[Face]:
+    """Return the faces of a box that are touched by labels `(I, J, K)` connected (26) with those in another box.
+
+    Args:
+        found: where the coarse model found its targets, in `box`.
+    """
+    is_near = np.zeros_like(labels, bool)
+    is_near[tuple(slice(a - low, b - low) for (a, b), low in zip(found.spans, box.starts, strict=True))] = (
+        True
+    )
+    components = find_components(labels > 0)
+    return box.reached(components.select(components.touching(is_near)).view(np.uint8), bounds)
 
 
 def with_roi(

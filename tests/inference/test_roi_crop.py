@@ -50,7 +50,7 @@ class ByMean(torch.nn.Module):
 
 def make_model(plan: Plan, *, regions: bool = False) -> Model:
     description = describe(regions=regions)
-    card: Any = SimpleNamespace(plan=plan, description=description)
+    card: Any = SimpleNamespace(plan=plan, description=description, nnunet=None)
     network = ByMean(2 if regions else 3, plan.valid_margin if plan.dimensions == 2 else ())
     return Model(
         card, TorchBackend(network, torch.device("cpu"), "fp32"), preprocess_chain(plan, with_label=False)

@@ -25,7 +25,7 @@ from medunet.inference.scan import Scan
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description, load_description
 from medunet.records.model_card import ModelCard
-from medunet.records.plan import Plan
+from medunet.records.plan import Plan, Shown
 from medunet.transforms.chain import preprocess_chain
 
 OPTIONS = InferenceConfig()
@@ -60,6 +60,8 @@ def make_model(
     plan: Plan, thresholds_hu: tuple[float, float], description: Description | None = None, **card: Any
 ) -> Model:
     description = description or load_description("phantoms")
+    shown = Shown(field_of_view_mm=(500.0,) * 3, darkest={})
+    plan = plan.model_copy(update={"fingerprint": plan.fingerprint.model_copy(update={"shown": shown})})
     network = ByThreshold(plan, thresholds_hu, regions=bool(description.regions))
     about = {"final_weights_sha256": "f" * 64, **card}
     made = ModelCard(medunet_version="0", description=description, plan=plan, fold=0, **about)
@@ -143,6 +145,23 @@ def test_an_organ_that_reaches_over_the_box_is_whole(
     lines = [line for line in caplog.messages if line.startswith("a: labels reach")]
     assert len(lines) == 3
     assert "(right, left), which grows there, to" in lines[0]
+
+
+def test_false_labels_at_the_border_do_not_make_the_box_grow(
+    fine: Model, coarse: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are connected with nothing that the coarse model found, and a line says that they are cut."""
+    caplog.set_level(logging.INFO)
+    speck = box((32, 60), (15, 27), (8, 12))  # beside the organ, across the box's end
+    scan = write_scan(tmp_path, hu150=ORGAN, hu110=speck)
+    mask, entry = predict(with_roi(fine, coarse, margin_mm=10), scan, tmp_path / "roi")
+    assert entry["roi_growths"] == 0
+    stop = entry["roi_box"][0][1]
+    assert 33 < stop < 40
+    assert mask[stop - 1, 20, 10]
+    assert not mask[stop:].any()
+    (line,) = (line for line in caplog.messages if "not connected" in line)
+    assert line.startswith("a: labels at the end of the region of interest (")
 
 
 def test_without_a_margin_the_box_still_grows(fine: Model, coarse: Model, tmp_path: Path) -> None:
