@@ -1,7 +1,8 @@
 """Prediction compared with nnU-Net and with a script of MONAI: whole commands, memory, cohorts, long CTs, labels.
 
 python benchmarks/prediction.py --peer-python PEER/bin/python --work DIR --data-root HIPPOCAMPUS [--model FOLDER] \
-    [--run RUN --run-data DIR] [--only windows,mirror,length,cohort,long,labels,start,gpu] [--rounds 3] [--quick]
+    [--run RUN --run-data DIR] [--only windows,mirror,length,cohort,long,labels,start,ensemble,gpu] \
+    [--rounds 3] [--quick]
 
 See benchmarks/nnunet_peer.py for how to create PEER, nnU-Net's environment; without it nnU-Net is left out. Models,
 scans and results are kept in the work folder, so that a stopped benchmark goes on; `--again` repeats the chosen
@@ -20,6 +21,7 @@ sections. Prints Markdown tables. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=a
 - `long`: a CT of 512×512×1000 voxels of 0.7×0.7×1 mm, 96³ patches of 32 to 320 features at 1.5 mm, 15 and 118
   classes. After two batches a stand-in answers instead of the network, see benchmarks/prediction_processes.py.
 - `labels`: a trained run's held-out cases: every way against float32, and stored masks against today's.
+- `ensemble`: five networks of one plan beside one of them, on the scan of `windows` and on 40 hippocampi.
 - `gpu`: a CT of 512×512×400 voxels with 15 classes on `--device cuda`, by part. It needs no data.
 """
 
@@ -32,13 +34,14 @@ from subprocess import run
 
 from prediction_bench import MONAI, NNUNET, WAYS, Bench, Contenders, link_files
 from prediction_ct import measure_gpu, measure_long
+from prediction_ensemble import measure_ensemble
 from prediction_labels import measure_labels
 from prediction_tables import print_commands
 
 from medunet.base.errors import InputError
 from medunet.base.processor import num_threads, read_processor
 
-SECTIONS = ("windows", "mirror", "length", "cohort", "long", "labels", "start", "gpu")
+SECTIONS = ("windows", "mirror", "length", "cohort", "long", "labels", "start", "ensemble", "gpu")
 DATASET = "Dataset001_hippocampus"  # nnU-Net's name for the model that is made from ours
 AXES = ("left_right", "posterior_anterior", "inferior_superior")
 
@@ -146,6 +149,7 @@ def main() -> None:
         "long": lambda: measure_long(bench),
         "labels": lambda: measure_labels(bench),
         "start": lambda: measure_start(bench),
+        "ensemble": lambda: measure_ensemble(bench),
         "gpu": lambda: measure_gpu(bench),
     }
     versions = ", ".join(f"{name} {value}" for name, value in bench.conditions["versions"].items())

@@ -291,9 +291,10 @@ def _find_members(model: Path, fold: str | None, others: Sequence[Path]) -> list
     folders = find_members(model, fold, others)
     run = RunFolder(model)
     if fold is None and run.config.exists():
-        used = set(folders)
+        used, chosen = set(folders), first_trained_fold(run)
+        if chosen != "0":
+            console.print(f"Fold 0 is not trained: the model of fold {chosen} is used.", highlight=False)
         if left := [folder for folder in member_folders(run) if folder not in used]:
-            chosen = first_trained_fold(run)
             text = f"Fold {chosen} predicts alone: --fold each averages {len(left)} more trained networks."
             console.print(text, highlight=False)
     return folders
