@@ -123,7 +123,7 @@ class Bench:
             report,
             lambda: self.call(
                 *("command", *within, report, "predict", model, scans, "--out", out),
-                *("--device", self.given.device, *options),
+                *("--device", self.given.device, "--accept", "N028", *options),  # scans are tiled
                 log="medunet",
             ),
         )
