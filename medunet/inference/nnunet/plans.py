@@ -122,7 +122,9 @@ def _translate(
         rules = rules.model_copy(update={"previous": stage})
     plan = _make_plan(plans, settings, description, axes, network, rules, where)
     known = {
-        name: {key: float(value) for key, value in statistics.get(str(number), {}).items()}
+        name: {
+            key: float(value) for key, value in statistics.get(str(number), {}).items() if value is not None
+        }
         for number, name in enumerate(description.channels)
     }
     fingerprint = plan.fingerprint.model_copy(
