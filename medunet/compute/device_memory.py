@@ -1,6 +1,9 @@
 """Free memory of a device: GPU memory, or main memory for the CPU."""
 
 import ctypes
+import mmap
+from collections.abc import Collection
+from pathlib import Path
 
 import torch
 
@@ -29,3 +32,22 @@ def return_freed_memory() -> None:
         AttributeError,
     ):  # a C library other than glibc, which `keep_freed_memory` does not affect
         return
+
+
+def release_mapped(files: Collection[Path]) -> None:
+    """Let the system drop the pages of files that are mapped for reading; they are read again where they are needed.
+
+    Does nothing where the system does not list its maps as Linux does.
+    """
+    names = {str(file.resolve()) for file in files}
+    try:
+        library, maps = ctypes.CDLL(None), Path("/proc/self/maps").read_text().splitlines()
+        advise, advice = library.madvise, mmap.MADV_DONTNEED
+    except (OSError, AttributeError):
+        return
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for line in maps:
+        addresses, rights, *_, name = line.split(maxsplit=5)
+        if name in names and "w" not in rights:
+            start, stop = (int(each, 16) for each in addresses.split("-"))
+            advise(start, stop - start, advice)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from medunet.compute.choice_cache import BackendName
+from medunet.compute.device_memory import release_mapped
 from medunet.compute.devices import Precision
 from medunet.inference.backend import TorchBackend, window_probabilities
 from medunet.inference.openvino_backend import ConversionError, OpenVinoBackend, cannot, import_openvino
@@ -72,8 +73,12 @@ def load_openvino(
         ConversionError: it cannot load the networks.
     """
     if len(networks) == 1:
-        return OpenVinoBackend(networks[0], precision)
-    return OpenVinoBackend(_join(networks, regions, apart, of_logits), precision, len(networks))
+        backend = OpenVinoBackend(networks[0], precision)
+    else:
+        backend = OpenVinoBackend(_join(networks, regions, apart, of_logits), precision, len(networks))
+    # The weights are compiled into another form; OpenVINO keeps the file mapped, but does not read it again.
+    release_mapped([each.with_suffix(".bin") for each in networks if isinstance(each, Path)])
+    return backend
 
 
 def load_quantised(
