@@ -25,7 +25,7 @@ from tests.tiny_networks import plan_network
 NUM_CLASSES = {num_classes}
 
 class StandIn:
-    name, precision, device = "torch", "fp32", torch.device("cpu")
+    name, precision, device, num_members = "torch", "fp32", torch.device("cpu"), 1
     batches = []
 
     def forward(self, images):
