@@ -122,3 +122,12 @@ def test_a_run_is_planned_although_its_configured_fold_lacks_a_class(tmp_path: P
     run_train(configured(run, 2))
     with pytest.raises(FaultsError, match=r"fold 0 \(S015"):
         run_train(configured(run, 0))
+
+
+def test_an_export_says_which_fold_it_is_of(own_run, call, tmp_path):
+    pytest.importorskip("openvino")
+    folds = own_run.folder.root / "folds"
+    (folds / "0").rename(folds / "1")
+    code, text = call("export", own_run.folder.root, "--to", "openvino", "--out", tmp_path / "exported")
+    assert code == 0, text
+    assert "Fold 0 is not trained: the model of fold 1 is used." in text

@@ -1,4 +1,4 @@
-"""The commands on models: `plan`, `train`, `tune`, `predict`, `calibrate` and `export`."""
+"""The commands on models: `plan`, `train`, `tune`, `predict`, `calibrate`, `export` and `import-model`."""
 
 import json
 from collections.abc import Sequence
@@ -291,13 +291,19 @@ def _find_members(model: Path, fold: str | None, others: Sequence[Path]) -> list
     folders = find_members(model, fold, others)
     run = RunFolder(model)
     if fold is None and run.config.exists():
-        used, chosen = set(folders), first_trained_fold(run)
-        if chosen != "0":
-            console.print(f"Fold 0 is not trained: the model of fold {chosen} is used.", highlight=False)
+        used, chosen = set(folders), _first_fold(run)
         if left := [folder for folder in member_folders(run) if folder not in used]:
             text = f"Fold {chosen} predicts alone: --fold each averages {len(left)} more trained networks."
             console.print(text, highlight=False)
     return folders
+
+
+def _first_fold(run: RunFolder) -> str:
+    """Return the first trained fold of a run; print it if it is not fold 0."""
+    chosen = first_trained_fold(run)
+    if chosen != "0":
+        console.print(f"Fold 0 is not trained: the model of fold {chosen} is used.", highlight=False)
+    return chosen
 
 
 def _model_folder(model: Path, fold: str | None) -> Path:
@@ -315,4 +321,6 @@ def _model_folder(model: Path, fold: str | None) -> Path:
             where=str(model),
             hint="Give the folder of one of its members.",
         )
+    if fold is None and RunFolder(model).config.exists():
+        _first_fold(RunFolder(model))
     return folders[0]

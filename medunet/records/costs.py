@@ -62,8 +62,8 @@ class Cost(Record):
 
 
 def hash_options(options: InferenceConfig) -> str:
-    """Return a hash of the options of inference, the choice of weights left out."""
-    return hash_value(options.model_copy(update={"weights": None}).to_dict())
+    """Return a hash of the options of inference, the choice of weights and of other runs left out."""
+    return hash_value(options.model_copy(update={"weights": None, "members": ()}).to_dict())
 
 
 def _dice(value: float | None) -> str:

@@ -42,7 +42,6 @@ def find_members(source: Path, fold: str | None, others: Sequence[Path] = ()) ->
     if faults:
         raise InputError(
             "; ".join(faults),
-            where="medunet predict",
             hint="Give a model folder, a trained run, a package (.zip), or a name that `medunet models` lists.",
         )
     return list(dict.fromkeys(found))

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medunet.base.files import hash_file
+from medunet.records.config import InferenceConfig
+from medunet.records.costs import hash_options
 from medunet.records.run_folder import RunFolder
 from medunet.runs.run import Run
 
@@ -140,3 +142,10 @@ def test_options_that_do_not_fit_are_refused(own_run: Run, call, option: list[st
     code, text = call("predict", own_run.folder.root, "--data-root", own_run.data_root, *option)
     assert code == 2
     assert "inference.members" in text if option[0] == "--with" else "fold" in text
+
+
+def test_a_measured_cost_holds_for_a_run_that_names_other_runs():
+    """The cost is of the network by itself: whom it is averaged with is not one of its options."""
+    alone = InferenceConfig()
+    assert hash_options(alone.model_copy(update={"members": ("../other",)})) == hash_options(alone)
+    assert hash_options(alone.model_copy(update={"overlap": 0.25})) != hash_options(alone)
