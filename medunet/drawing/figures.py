@@ -6,7 +6,7 @@ figure does not depend on the orientation in which the scan is stored.
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from medunet.base.files import atomic_write
+from medunet.drawing.palette import FALSE_NEGATIVE, FALSE_POSITIVE, colour_targets
 from medunet.drawing.planes import (
     DASHES,
     INK,
@@ -40,20 +41,12 @@ from medunet.drawing.planes import (
 from medunet.imaging.geometry import Affine, spacing_of
 from medunet.imaging.orientation import to_ras
 
-# Okabe and Ito's colours, suitable for all kinds of colour vision; vermilion is reserved for errors.
-TARGET_COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#0072B2")
-FALSE_POSITIVE, FALSE_NEGATIVE = "#D55E00", "#56B4E9"
 CT_SOFT_TISSUE = (40.0, 400.0)  # level and width in HU
 
 _ZOOM_MARGIN_MM = 15.0
 
 Centre = tuple[int, int, int]
 Unit = Literal["mm", "px"]  # px: a 2D picture without position in a patient
-
-
-def colour_targets(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each target; colours repeat from the seventh target on."""
-    return {name: TARGET_COLOURS[index % len(TARGET_COLOURS)] for index, name in enumerate(names)}
 
 
 def largest_cross_sections(mask: NDArray) -> Centre:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from medunet.drawing.figures import TARGET_COLOURS
+from medunet.drawing.palette import TARGET_COLOURS
 from medunet.drawing.slices import Slices
 
 _SIDE, _SIDE_ALONE = 320, 640  # pixels of the longer side of a slice, and of a single slice

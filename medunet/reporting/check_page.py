@@ -16,7 +16,8 @@ from medunet.base.progress import track
 from medunet.dataset.checks.duplicates import part_of
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.manifest_checks import choose_workers_for, errors_left
-from medunet.drawing.figures import TARGET_COLOURS, View, draw_thumbnail, figure_png
+from medunet.drawing.figures import View, draw_thumbnail, figure_png
+from medunet.drawing.palette import TARGET_COLOURS
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Case, Manifest

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medunet.drawing.figures import FALSE_POSITIVE
+from medunet.drawing.palette import FALSE_POSITIVE
 from medunet.reporting.cohort_plots import MAX_TARGETS
 from medunet.reporting.plot_style import DOT, GREY, INK, style_axes
 from medunet.scoring.agreement import ReaderPair, TargetAgreement

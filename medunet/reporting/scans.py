@@ -1,7 +1,7 @@
 """Load a case's image and label maps for reports, in RAS+ axis order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,8 @@ class Scan:
     warnings: tuple[str, ...]
     unit: Unit  # px: a 2D picture
     is_resampled: bool = False  # whether the prediction was resampled to the reference's grid
+    # Every channel on this grid `(I, J, K)` by name, the shown one first; pictures in colour have none.
+    channels: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def default_channel(description: Description) -> str:
@@ -92,6 +94,7 @@ def load_scan(
         warnings=tuple(warnings),
         unit=description.unit,
         is_resampled=is_resampled,
+        channels={} if coloured else {channel: image[0]},
     )
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from medunet.base.errors import InputError, MedunetError
 from medunet.base.files import read_json
 from medunet.base.progress import track
-from medunet.drawing.figures import colour_targets, largest_cross_sections, save_figure, window_limits
+from medunet.drawing.figures import largest_cross_sections, save_figure, window_limits
+from medunet.drawing.palette import colour_targets
 from medunet.drawing.planes import (
     INK,
     PLANES,

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from medunet.drawing.figures import TARGET_COLOURS
+from medunet.drawing.palette import TARGET_COLOURS
 from medunet.drawing.slice_picture import draw_slices
 from medunet.drawing.slices import Slices
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tiny_run import ODD_ID, make_run
 
 from medunet.base.errors import InputError
-from medunet.drawing.figures import TARGET_COLOURS, figure_png
+from medunet.drawing.figures import figure_png
+from medunet.drawing.palette import TARGET_COLOURS
 from medunet.reporting.scans import Scan
 from medunet.reporting.triptych import _dice_text, draw_triptych, save_triptychs
 from medunet.scoring.tables import read_scores
