@@ -216,7 +216,7 @@ class Panel:
 
 def to_bytes(pixels: NDArray, preset: Preset) -> NDArray[np.uint8]:
     """Return intensities within a window as 0 to 255; NaN is black."""
-    scale = 255 / (preset.high - preset.low)
+    scale = 255 / max(preset.high - preset.low, 1e-12)
     scaled = (pixels.astype(np.float32) - preset.low) * scale
     return np.nan_to_num(scaled, nan=0, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
 

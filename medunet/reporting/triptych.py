@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medunet.base.errors import InputError, MedunetError
 from medunet.base.files import atomic_write, read_json
 from medunet.base.progress import track
-from medunet.drawing.legend import Swatch
+from medunet.drawing.legend import Entry, Swatch, Text
 from medunet.drawing.letters import name_targets
 from medunet.drawing.orthogonal import PLANES, Box, Plane, box_around, direction_marks, position_text
 from medunet.drawing.palette import colour_targets, style_targets
@@ -140,10 +140,11 @@ def draw_triptych(
             row.append(Place(draw(column, plane), ": ".join(parts), directions))
         rows.append(row)
     colours, names = colour_targets(targets), name_targets(targets)
-    legend = [Swatch(names[name], colours[name], is_striped=False) for name in list(targets)[:_MAX_NAMED]]
+    named = list(targets)[:_MAX_NAMED]
+    legend: list[Entry] = [Swatch(names[name], colours[name], is_striped=False) for name in named]
+    if len(targets) > len(named):
+        legend.append(Text(f"and {len(targets) - len(named)} more"))
     text = ", ".join(f"{name} {preset.low:.3g} to {preset.high:.3g}" for name, preset in presets.items())
-    if len(targets) > len(legend):
-        text = f"and {len(targets) - len(legend)} targets more; {text}"
     sheet = draw_sheet(rows, legend, heading=title, footer=Footer(text, px_per_mm, scan.unit))
     is_grey = all(image.ndim == 3 for image in images.values())
     return to_png(reduce_colours(sheet, colours.values()) if is_grey else sheet)
