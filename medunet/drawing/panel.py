@@ -58,7 +58,8 @@ class Panel:
         self.size = width, height
         self._over, self._large = over, (width * over, height * over)
         grey = Image.fromarray(to_bytes(self._upright(pixels), preset))
-        self.picture = grey.resize(self._large, Image.Resampling.BICUBIC).convert("RGB")
+        # Sharper filters draw dark rims around bright structures.
+        self.picture = grey.resize(self._large, Image.Resampling.BILINEAR).convert("RGB")
         self._pen = Pen(ImageDraw.Draw(self.picture), over, _BLACK)
         self._texts: list[tuple[tuple[float, float], str, str, int]] = []
 
