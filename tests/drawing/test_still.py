@@ -338,7 +338,9 @@ def test_pictures_in_colour_keep_their_colours_and_have_no_directions(headings: 
     assert headings[1:] == [""]
 
 
-@pytest.mark.parametrize("name", ["肝臓", "كبد", "<b>$x$</b>", "a" * 300, "lésion_hépatique"])
+@pytest.mark.parametrize(
+    "name", ["two\nlines", "\udcff.nii", "肝臓", "كبد", "<b>$x$</b>", "a" * 300, "lésion_hépatique"]
+)
 def test_names_in_any_script_are_drawn_without_stretching_the_sheet(name: str) -> None:
     view = scene()
     plain = pixels(draw_still(view)).shape[1]
