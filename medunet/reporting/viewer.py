@@ -32,6 +32,7 @@ VIEWER_SCRIPTS = (
     "viewer.js",
     "viewer_marks.js",
     "viewer_controls.js",
+    "viewer_input.js",
 )
 ASSETS = Path(__file__).parent / "assets"  # filled when medunet is installed, see hatch_build.py
 LIBRARY, LICENCES = "niivue.umd.js", "niivue.LICENCES.txt"

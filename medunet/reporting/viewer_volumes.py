@@ -168,8 +168,7 @@ def _text(data: bytes) -> str:
 
 def _bounds(mask: NDArray[np.bool_]) -> Box:
     """Return the bounding box of a mask, of an empty one the whole grid."""
-    flat = mask.any(axis=2)
-    along = (flat.any(axis=1), flat.any(axis=0), mask.any(axis=(0, 1)))
+    along = [np.any(mask, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
     present = [np.flatnonzero(line) if line.any() else np.arange(line.size) for line in along]
     return tuple((int(places[0]), int(places[-1]) + 1) for places in present)
 
