@@ -254,7 +254,9 @@ class ReportConfig(Section):
     max_hd95_mm: float | None = Field(20.0, gt=0)  # of the robust Hausdorff distance; not in 2D pictures
     max_volume_error: float | None = Field(0.5, gt=0)  # difference relative to the reference's volume
     min_agreement: float | None = Field(0.7, ge=0, le=1)  # of an ensemble's networks, without a reference
-    may_be_cut: Literal["all"] | tuple[str, ...] = ()  # targets that may reach the border of a scan, such as an aorta
+    may_be_cut: (
+        Literal["all"] | tuple[str, ...]
+    ) = ()  # targets that may reach the border of a scan, such as an aorta
 
     @model_validator(mode="after")
     def _consistent(self) -> "ReportConfig":

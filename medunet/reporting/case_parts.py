@@ -29,7 +29,9 @@ class CaseParts:
     case_id: str
     page: str  # file name of its page, in the folder cases/ of the report
     description: Description
-    rows: pd.DataFrame  # its rows of scores.csv, one for each target; without rows for a scan without a reference
+    rows: (
+        pd.DataFrame
+    )  # its rows of scores.csv, one for each target; without rows for a scan without a reference
     lesions: pd.DataFrame | None = None  # its rows of lesions.csv, if lesions were scored
     links: Links = Links()
     fold: int | None = None  # in which the case is held out
@@ -38,7 +40,9 @@ class CaseParts:
     entry: Mapping[str, Any] = field(default_factory=dict)  # of the case in predictions/index.json
     provenance: Mapping[str, Any] = field(default_factory=dict)  # content of the run's provenance.json
     stale: tuple[str, ...] = ()  # what changed since the case was scored
-    use: str = ""  # whether its model was trained on this case, or its weights chosen on it: see `describe_use`
+    use: str = (
+        ""  # whether its model was trained on this case, or its weights chosen on it: see `describe_use`
+    )
 
 
 @dataclass(frozen=True)
