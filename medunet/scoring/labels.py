@@ -1,29 +1,24 @@
 """Scores of one case: compare a predicted with a reference label map, target by target, matched by name."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from medunet.base.errors import InputError
 from medunet.records.scores import CaseLesions, CaseScore, HD95Mode, LesionPreset, Surface
-from medunet.scoring.bits import find_box, memory_order
+from medunet.scoring.bits import find_box
 from medunet.scoring.cldice import check_available, compute_cldice
 from medunet.scoring.lesions import score_lesions
 from medunet.scoring.masks import Crop, check_options, find_flat_axis, score_masks
 from medunet.scoring.notes import BORDER
 from medunet.scoring.swaps import find_swaps
+from medunet.scoring.target_masks import Labels, find_boxes, mask_of, widen
 
 Targets = Mapping[str, tuple[int, ...]]  # target name -> its label values
-Labels = NDArray[np.integer]
-Box = tuple[slice, ...]
 
 _MANY_TARGETS = 8  # from this number on, finding the boxes of all targets in one pass is faster
-_MAX_VALUE = 65_535  # largest label value for that
-_MAX_COMPARED = 4  # label values of a target; np.isin is faster for more
 _CERTAIN_IOU = 0.5  # above this IoU no other mask can overlap better
 
 
@@ -69,19 +64,19 @@ def score_labels(
     names = find_common_targets(targets_reference, targets_prediction)
     check_names(options, names)
     _check_labels(reference, prediction)
-    box = _widen(find_box(reference, prediction), reference.shape)
+    box = widen(find_box(reference, prediction), reference.shape)
     truth, predicted = reference[box], prediction[box]
     kept = None if ignore_value is None else truth != ignore_value
     num_ignored = 0 if ignore_value is None else _count_value(reference, truth, ignore_value)
     penalty_mm = field_of_view_mm(reference.shape, spacing_mm)
-    find_target_box = _find_boxes(truth, predicted) if len(names) >= _MANY_TARGETS else None
+    find_target_box = find_boxes(truth, predicted) if len(names) >= _MANY_TARGETS else None
     scores = []
     for name in names:
         values = targets_reference[name], targets_prediction[name]
         part = find_target_box(*values) if find_target_box else tuple(slice(0, size) for size in truth.shape)
         part_kept = None if kept is None else kept[part]
-        mask_reference = _mask_of(truth[part], values[0], part_kept)
-        mask_prediction = _mask_of(predicted[part], values[1], part_kept)
+        mask_reference = mask_of(truth[part], values[0], part_kept)
+        mask_prediction = mask_of(predicted[part], values[1], part_kept)
         crop = Crop(
             tuple(outer.start + inner.start for outer, inner in zip(box, part, strict=True)),
             reference.shape,
@@ -170,62 +165,6 @@ def field_of_view_mm(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> f
     if (flat := find_flat_axis(shape)) is not None:
         del sides[flat]
     return math.hypot(*sides)
-
-
-def _widen(box: Box, shape: tuple[int, ...]) -> Box:
-    """Return a box at least two voxels wide if the grid is: lesions in a box of one slice are measured in 2D."""
-    sides = []
-    for side, size in zip(box, shape, strict=True):
-        start, stop = side.start, max(side.stop, side.start + 1)
-        if stop - start == 1 and size > 1:
-            start, stop = (start, stop + 1) if stop < size else (start - 1, stop)
-        sides.append(slice(start, stop))
-    return tuple(sides)
-
-
-def _find_boxes(
-    reference: Labels, prediction: Labels
-) -> Callable[[tuple[int, ...], tuple[int, ...]], Box] | None:
-    """Return a function that returns the bounding box of given label values in either map.
-
-    Each map is read once: with many targets, searching the whole map for each takes longer than computing all scores.
-    Returns None if a label value is negative or too large.
-    """
-    boxes_by_value = []
-    for labels in (reference, prediction):
-        # SciPy lists every value up to the largest.
-        if labels.min(initial=0) < 0 or labels.max(initial=0) > _MAX_VALUE:
-            return None
-        order = memory_order(labels)
-        boxes = ndimage.find_objects(labels.transpose(order).astype(np.int32, copy=False))
-        back = np.argsort(order)
-        boxes_by_value.append([box and tuple(box[axis] for axis in back) for box in boxes])
-
-    def find_target_box(*values: tuple[int, ...]) -> Box:
-        boxes = [
-            listed[value - 1]
-            for listed, wanted in zip(boxes_by_value, values, strict=True)
-            for value in wanted
-            if 0 < value <= len(listed) and listed[value - 1]
-        ]
-        sides = zip(*boxes, strict=True) if boxes else [[slice(0, 0)]] * reference.ndim
-        joined = [slice(min(side.start for side in each), max(side.stop for side in each)) for each in sides]
-        return _widen(tuple(joined), reference.shape)
-
-    return find_target_box
-
-
-def _mask_of(labels: Labels, values: tuple[int, ...], kept: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    if 0 < len(values) <= _MAX_COMPARED:
-        mask = labels == values[0]
-        for value in values[1:]:
-            mask |= labels == value
-    else:
-        order = memory_order(labels)  # NumPy uses C order, and copying to it takes longer than the search
-        mask = np.isin(labels.transpose(order), values).transpose(np.argsort(order))
-    if kept is not None:
-        mask &= kept
-    return mask
 
 
 def _count_value(labels: Labels, cropped: Labels, value: int) -> int:

@@ -23,7 +23,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from scipy import ndimage
 
 from medunet.imaging.components import Connectivity, label_components
 from medunet.records.scores import LesionPreset
+from medunet.scoring.bits import find_box
 
 Matching = Literal["touch", "iou", "one_to_one"]
 Mask = NDArray[np.bool_]
@@ -122,6 +123,39 @@ def find_lesions(
         sizes = np.bincount(lesions.ravel())[1:]
     touching = tuple((lesion, component) for lesion, component, _ in _count_overlaps(reach, predicted))
     return LesionMaps(lesions, predicted, touching, sizes, predicted_sizes)
+
+
+def find_lesions_in_box(
+    reference: Mask,
+    prediction: Mask,
+    rules: LesionRules,
+    numbers_reference: Labels | None = None,
+    numbers_prediction: Labels | None = None,
+) -> tuple[LesionMaps, tuple[int, ...]]:
+    """Number the lesions of two masks `(I, J, K)` or `(I, J)` in the box that holds both (see `find_lesions`).
+
+    Returns:
+        The maps of the box, where 2D is one slice `(I, J, 1)`, and the first voxel of the box. The numbers do not
+        depend on the memory order of the masks.
+    """
+    num_axes = reference.ndim
+    box = find_box(reference, prediction)
+    if box[0].start == box[0].stop:
+        box = (slice(0, 1),) * num_axes  # both masks are empty: one voxel of background
+
+    def crop(array: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(array[box]).reshape(
+            *(side.stop - side.start for side in box), *(1,) * (3 - num_axes)
+        )
+
+    maps = find_lesions(
+        crop(reference),
+        crop(prediction),
+        rules,
+        None if numbers_reference is None else crop(numbers_reference),
+        None if numbers_prediction is None else crop(numbers_prediction),
+    )
+    return maps, tuple(side.start for side in box)
 
 
 def match_lesions(maps: LesionMaps, rules: LesionRules) -> list[Match]:

@@ -9,7 +9,6 @@ the convex hull, so they may cross a notch.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,13 @@ from scipy.spatial import ConvexHull
 
 from medunet.base.errors import InputError
 from medunet.records.scores import CaseLesions, HD95Mode, Lesion, LesionPreset, Surface
-from medunet.scoring.bits import find_box
 from medunet.scoring.lesion_presets import (
     PRESETS,
     Labels,
     LesionRules,
     Mask,
     Match,
-    find_lesions,
+    find_lesions_in_box,
     match_lesions,
 )
 from medunet.scoring.masks import Crop, MaskScore, check_masks, check_options, score_masks
@@ -93,24 +91,7 @@ def score_lesions(
     _check_rules(preset, reference.ndim, slice_axis)
     rules = PRESETS[preset]
     num_axes, shape = reference.ndim, reference.shape
-    box = find_box(reference, prediction)
-    if box[0].start == box[0].stop:
-        box = (slice(0, 1),) * num_axes  # both masks are empty: one voxel of background
-    start = tuple(side.start for side in box)
-
-    def crop(array: NDArray[Any]) -> NDArray[Any]:
-        """Crop to the box, in C order, so that numbers do not depend on the memory order; 2D becomes one slice."""
-        return np.ascontiguousarray(array[box]).reshape(
-            *(side.stop - side.start for side in box), *(1,) * (3 - num_axes)
-        )
-
-    maps = find_lesions(
-        crop(reference),
-        crop(prediction),
-        rules,
-        None if numbers_reference is None else crop(numbers_reference),
-        None if numbers_prediction is None else crop(numbers_prediction),
-    )
+    maps, start = find_lesions_in_box(reference, prediction, rules, numbers_reference, numbers_prediction)
     boxes = ndimage.find_objects(maps.reference)
     predicted_boxes = ndimage.find_objects(maps.prediction)
     voxel_mm3 = math.prod(spacing_mm) if num_axes == 3 else math.nan

@@ -87,7 +87,37 @@ def measure_distances(
     Both masks are packed (see `bits.pack`) and not empty; `spacing_mm` is in their axis order.
     """
     sides = [_Side.of(voxels, spacing_mm, surface) for voxels in (reference, prediction)]
-    return _measure(sides[0], sides[1], spacing_mm), _measure(sides[1], sides[0], spacing_mm)
+    return _measure(sides[0], sides[1], spacing_mm)[0], _measure(sides[1], sides[0], spacing_mm)[0]
+
+
+@dataclass(frozen=True)
+class WorstDistance:
+    """The largest distance between two surfaces, which is the Hausdorff distance, and the elements at its two ends.
+
+    `start` lies on the surface of the reference if `from_reference`, else on that of the prediction; `end` is the
+    element of the other surface nearest to it. Element i of an axis is voxel i, or with areas the cell between the
+    voxels i - 1 and i.
+    """
+
+    mm: float
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    from_reference: bool
+
+
+def find_worst_distance(
+    reference: Bits, prediction: Bits, spacing_mm: tuple[float, ...], surface: Surface = "area"
+) -> WorstDistance:
+    """Return where the largest of all distances of `measure_distances` is; the first one if several are equal."""
+    sides = [_Side.of(voxels, spacing_mm, surface) for voxels in (reference, prediction)]
+    worst: list[WorstDistance] = []
+    for own, other in (sides, sides[::-1]):
+        distances, farthest = _measure(own, other, spacing_mm)
+        start, ends = own.unravel(own.elements[farthest : farthest + 1]), other.unravel(other.elements)
+        nearest = ends[np.square((ends - start) * np.asarray(spacing_mm)).sum(axis=1).argmin()]
+        index = [tuple(int(step) for step in each) for each in (start[0], nearest)]
+        worst.append(WorstDistance(distances.largest, index[0], index[1], own is sides[0]))
+    return max(worst, key=lambda found: found.mm)
 
 
 def compute_hausdorff(from_reference: Distances, from_prediction: Distances) -> float:
@@ -160,11 +190,12 @@ class _Side:
         return index
 
 
-def _measure(own: _Side, other: _Side, spacing_mm: tuple[float, ...]) -> Distances:
-    """Return the distance from every element of one surface to the nearest element of the other."""
+def _measure(own: _Side, other: _Side, spacing_mm: tuple[float, ...]) -> tuple[Distances, int]:
+    """Return the distance from every element of one surface to the nearest of the other, and the farthest element."""
     shared = unpack(other.bits & own.bits)[own.elements]
     mm, weights = [np.zeros(1)], [own.weight[shared].sum(keepdims=True)]
     index, weight = own.unravel(own.elements[~shared]), own.weight[~shared]
+    farthest = 0  # among the elements that are not shared; those found last are the farthest
 
     near_mm, offsets = _list_offsets(spacing_mm, _NUM_NEAR)
     lookup = _Lookup.of(other.bits, offsets)
@@ -181,6 +212,8 @@ def _measure(own: _Side, other: _Side, spacing_mm: tuple[float, ...]) -> Distanc
             found |= lookup.is_surface[at + step]
         mm.append(np.array([length_mm]))
         weights.append(weight[left[found]].sum(keepdims=True))
+        if found.any():
+            farthest = int(left[found.argmax()])
         at, left = at[~found], left[~found]
     if left.size and left.size * _FEW_RATIO <= other.elements.size:
         far_mm, offsets = _list_offsets(spacing_mm, _NUM_FAR)
@@ -188,13 +221,17 @@ def _measure(own: _Side, other: _Side, spacing_mm: tuple[float, ...]) -> Distanc
         lengths_mm, found = _search_offsets(other.bits, index[left], far_mm[beyond], offsets[beyond])
         mm.append(lengths_mm)
         weights.append(weight[left[found]])
+        if found.any():
+            farthest = int(left[found][lengths_mm.argmax()])
         left = left[~found]
     if left.size:
         step_mm = np.asarray(spacing_mm, dtype=np.float64)
         points = other.unravel(other.elements) * step_mm
         mm.append(_nearest_mm(points, index[left] * step_mm))
         weights.append(weight[left])
-    return _sort(np.concatenate(mm), np.concatenate(weights))
+        farthest = int(left[mm[-1].argmax()])
+    distances = _sort(np.concatenate(mm), np.concatenate(weights))
+    return distances, int(np.flatnonzero(~shared)[farthest]) if len(index) else 0
 
 
 def _search_offsets(
