@@ -9,6 +9,7 @@ import pandas as pd
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted
+from medunet.records.scores import LesionPreset
 
 # failed: no scores; review: a threshold is not kept; good: all are kept; none: nothing to judge.
 Severity = Literal["failed", "review", "good", "none"]
@@ -40,6 +41,7 @@ class CaseParts:
     entry: Mapping[str, Any] = field(default_factory=dict)  # of the case in predictions/index.json
     provenance: Mapping[str, Any] = field(default_factory=dict)  # content of the run's provenance.json
     stale: tuple[str, ...] = ()  # what changed since the case was scored
+    lesion_rules: Mapping[str, LesionPreset] = field(default_factory=dict)  # by target, without a reference
     use: str = (
         ""  # whether its model was trained on this case, or its weights chosen on it: see `describe_use`
     )

@@ -11,7 +11,8 @@ from medunet.records.config import ReportConfig
 from medunet.records.scores import UNSCORED
 from medunet.reporting.case_parts import Severity
 from medunet.reporting.page import number_text
-from medunet.reporting.scores import SIZE_UNITS, Unit, has_note, measures
+from medunet.reporting.scores import SIZE_UNITS, Measure, Unit, has_note, measures
+from medunet.scoring.columns import percentile_of
 
 _MAX_NAMED = 4  # targets named in one reason
 
@@ -59,7 +60,8 @@ def judge_case(
     """
     for status in ("failed", "missing"):
         if (rows["status"] == status).any():
-            found = [reason for reason in rows.loc[rows["status"] == status, "reason"].unique() if reason]
+            reasons_given = dict.fromkeys(rows.loc[rows["status"] == status, "reason"])
+            found = [reason for reason in reasons_given if reason]
             default = "the case could not be scored" if status == "failed" else "there is no prediction"
             return Verdict("failed", f"{status.capitalize()}: {'; '.join(found) or default}")
     reasons = [
@@ -75,11 +77,9 @@ def judge_case(
     defined = rows[rows["dice"].notna()]
     if defined.empty:
         return Verdict("none", "Nothing to find, and nothing was predicted")
-    lowest = defined.loc[defined["dice"].idxmin()]
-    several = len(defined) > 1
-    text = (
-        f"{'lowest ' if several else ''}Dice {lowest['dice']:.3f}{f' ({lowest["label"]})' if several else ''}"
-    )
+    lowest, label = min(zip(defined["dice"], defined["label"], strict=True), key=lambda pair: pair[0])
+    which = f" ({label})" if len(defined) > 1 else ""
+    text = f"{'lowest ' if which else ''}Dice {lowest:.3f}{which}"
     counted = 0 if lesions is None else int(lesions["counted"].sum())
     found = f", {counted} of {counted} lesions found" if counted else ""
     return Verdict("good", f"Within the thresholds: {text}{found}")
@@ -186,36 +186,67 @@ def _lesion_reasons(lesions: pd.DataFrame | None, unit: Unit) -> Iterable[str]:
             yield f"{label}: {len(wrong)}{of} lesion{plural} {word}{size}"
 
 
-def _threshold_reasons(rows: pd.DataFrame, settings: ReportConfig, unit: Unit) -> Iterable[str]:
+def find_asking(rows: pd.DataFrame, settings: ReportConfig, unit: Unit) -> set[str]:
+    """Return the targets that are missed, invented, or beyond a threshold."""
+    wrong = rows["status"].isin(["missed", "false_positive", *UNSCORED]) | (rows["dice"] == 0)
+    asking = {*rows.loc[wrong, "label"]}
+    for find in (_low_dice, _far, _off):
+        asking |= {label for _, label in find(rows, settings, unit)}
+    return asking
+
+
+def _low_dice(rows: pd.DataFrame, settings: ReportConfig, unit: Unit) -> list[tuple[float, str]]:
+    """Return the targets with a Dice below their threshold, and above 0, the lowest first."""
+    low = []
+    for dice, label in zip(rows["dice"], rows["label"], strict=True):
+        least = settings.target_min_dice.get(label, settings.min_dice)
+        if least is not None and 0 < dice < least:
+            low.append((dice, label))
+    return sorted(low)
+
+
+def _far(rows: pd.DataFrame, settings: ReportConfig, unit: Unit) -> list[tuple[float, str]]:
+    """Return the targets with a robust Hausdorff distance beyond the threshold, the largest first."""
+    measure, most = _robust_distance(rows, unit), settings.max_hd95_mm
+    if measure is None or most is None or unit == "px":
+        return []
+    scored = rows[rows["status"] == "ok"]
+    pairs = zip(scored[measure.column], scored["label"], strict=True)
+    return sorted(((value, label) for value, label in pairs if value > most), reverse=True)
+
+
+def _off(rows: pd.DataFrame, settings: ReportConfig, unit: Unit) -> list[tuple[float, str]]:
+    """Return the targets whose relative volume error is beyond the threshold, the largest first."""
+    most = settings.max_volume_error
     scored = rows[(rows["status"] == "ok") & (rows["dice"] > 0)]
-    limits = {label: settings.target_min_dice.get(label, settings.min_dice) for label in scored["label"]}
-    low = [
-        (dice, label)
-        for dice, label in zip(scored["dice"], scored["label"], strict=True)
-        if (least := limits[label]) is not None and dice < least
-    ]
-    if low:
-        below = sorted({limit for _, label in low if (limit := limits[label]) is not None})
-        named = [f"{label} {dice:.3f}" for dice, label in sorted(low)]
-        yield f"Dice below {' or '.join(f'{limit:g}' for limit in below)}: {list_some(named, _MAX_NAMED)}"
-    distances = [each for each in measures(rows, unit) if each.column.startswith("hd")]
-    if distances and unit == "mm" and settings.max_hd95_mm is not None:
-        measure, most = distances[-1], settings.max_hd95_mm
-        pairs = zip(scored[measure.column], scored["label"], strict=True)
-        far = sorted(((value, label) for value, label in pairs if value > most), reverse=True)
-        if far:
-            named = [f"{label} {number_text(value, 1)} mm" for value, label in far]
-            heading = measure.heading.removesuffix(" mm")
-            yield f"{heading} above {most:g} mm: {list_some(named, _MAX_NAMED)}"
-    most_error = settings.max_volume_error
-    if most_error is not None and {"reference_ml", "predicted_ml"} <= set(scored.columns):
-        relative = (scored["predicted_ml"] - scored["reference_ml"]) / scored["reference_ml"]
-        pairs = zip(relative, scored["label"], strict=True)
-        off = sorted(((value, label) for value, label in pairs if abs(value) > most_error), key=_by_size)
-        if off:
-            named = [f"{label} {number_text(100 * value, 0, signed=True)}%" for value, label in off]
-            size = "volume" if unit == "mm" else "area"
-            yield f"{size} off by more than {100 * most_error:g}%: {list_some(named, _MAX_NAMED)}"
+    if most is None or not {"reference_ml", "predicted_ml"} <= set(rows.columns):
+        return []
+    errors = (scored["predicted_ml"] - scored["reference_ml"]) / scored["reference_ml"]
+    pairs = zip(errors, scored["label"], strict=True)
+    return sorted(
+        ((value, label) for value, label in pairs if abs(value) > most), key=lambda pair: -abs(pair[0])
+    )
+
+
+def _robust_distance(rows: pd.DataFrame, unit: Unit) -> Measure | None:
+    distances = [each for each in measures(rows, unit) if percentile_of(each.column)]
+    return distances[-1] if distances else None
+
+
+def _threshold_reasons(rows: pd.DataFrame, settings: ReportConfig, unit: Unit) -> Iterable[str]:
+    if low := _low_dice(rows, settings, unit):
+        limits = {settings.target_min_dice.get(label, settings.min_dice) for _, label in low}
+        below = " or ".join(f"{limit:g}" for limit in sorted(filter(None, limits)))
+        yield f"Dice below {below}: {list_some([f'{label} {dice:.3f}' for dice, label in low], _MAX_NAMED)}"
+    measure = _robust_distance(rows, unit)
+    if measure is not None and (far := _far(rows, settings, unit)):
+        named = [f"{label} {number_text(value, 1)} mm" for value, label in far]
+        heading = measure.heading.removesuffix(" mm")
+        yield f"{heading} above {settings.max_hd95_mm:g} mm: {list_some(named, _MAX_NAMED)}"
+    if off := _off(rows, settings, unit):
+        named = [f"{label} {number_text(100 * value, 0, signed=True)}%" for value, label in off]
+        size, most = "volume" if unit == "mm" else "area", 100 * (settings.max_volume_error or 0)
+        yield f"{size} off by more than {most:g}%: {list_some(named, _MAX_NAMED)}"
 
 
 def _cut_reasons(cut: Mapping[str, str], settings: ReportConfig) -> Iterable[str]:
@@ -237,10 +268,6 @@ def _cut_by_notes(rows: pd.DataFrame) -> dict[str, str]:
 def _size_text(size_ml: float, unit: Unit) -> str:
     name, factor = SIZE_UNITS[unit]
     return f"{number_text(factor * size_ml, 2 if unit == 'mm' else 0)} {name}"
-
-
-def _by_size(pair: tuple[float, str]) -> float:
-    return -abs(pair[0])
 
 
 def _or_zero(value: float) -> float:

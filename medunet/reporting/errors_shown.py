@@ -1,0 +1,176 @@
+"""The errors of a case as its page shows them: listed worst first, each with a still picture."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from medunet.drawing.presets import Preset, display_presets
+from medunet.drawing.still import Marks, StillView, draw_still, draw_thumbnail
+from medunet.imaging.geometry import spacing_of
+from medunet.records.description import Description
+from medunet.records.finding import Finding
+from medunet.records.scores import LesionPreset, Surface
+from medunet.reporting.case_parts import CaseParts
+from medunet.reporting.page import data_uri, number_text
+from medunet.reporting.scans import Scan, position_name
+from medunet.scoring.findings import find_errors
+from medunet.scoring.lesion_presets import PRESETS
+
+_MAX_CONTOURS = 6  # stills have the contours of all targets up to this number, otherwise only of their own
+_MAX_STILLS = 24
+_STILLS_BYTES = 3_000_000  # of all stills of a page
+_WORDS = {
+    "surface_distance": "surfaces {length} apart",
+    "missed_lesion": "lesion {lesion} missed",
+    "false_positive_lesion": "lesion {lesion} invented",
+    "lesion": "lesion {lesion}",
+    "false_negative": "largest part missed",
+    "false_positive": "largest part too much",
+}
+
+
+@dataclass(frozen=True)
+class ShownError:
+    """An error as the page lists it."""
+
+    index: int  # in the order of the findings
+    target: str
+    text: str  # what it is, with its size
+    place: str
+    lesion: int | None
+    still: str | None  # data URI; None beyond the number or size of stills of a page
+    caption: str
+
+
+def find_case_errors(scan: Scan, parts: CaseParts) -> list[Finding]:
+    """Return the errors of a case, worst first, measured as its scores were; none without both masks."""
+    if scan.reference is None or scan.prediction is None:
+        return []
+    surfaces = [surface for surface in parts.rows["surface"] if surface in ("area", "voxel")]
+    rules: dict[str, LesionPreset] = {}
+    if parts.lesions is not None:
+        for label, name in zip(parts.lesions["label"], parts.lesions["rules"], strict=True):
+            if name in PRESETS:
+                rules[label] = cast(LesionPreset, name)
+    scored = set(parts.rows["label"])
+    i_mm, j_mm, k_mm = spacing_of(scan.affine)
+    return find_errors(
+        scan.reference,
+        scan.prediction,
+        {name: values for name, values in parts.description.targets.items() if name in scored},
+        (i_mm, j_mm, k_mm),
+        rules=rules,
+        unit=scan.unit,
+        surface=cast(Surface, surfaces[0]) if surfaces else "area",
+        ignore_value=parts.description.ignore_value,
+        stored_codes=scan.stored_codes,
+        numbers_reference=scan.numbers_reference,
+        numbers_prediction=scan.numbers_prediction,
+    )
+
+
+class Stills:
+    """Draws the stills of a case, each in the channel and the window of its target."""
+
+    def __init__(self, scan: Scan, description: Description, names: Iterable[str]) -> None:
+        """Prepare the stills of a scan with these targets."""
+        self._scan, self._description = scan, description
+        self.targets = {name: values for name, values in description.targets.items() if name in set(names)}
+        self._windows: dict[str, list[Preset]] = {}
+
+    @property
+    def channels(self) -> list[str]:
+        """The names of the channels, the one shown first in front."""
+        return list(self._scan.channels) or [self._scan.channel]
+
+    def modality_of(self, channel: str) -> str:
+        """Return the modality of a channel."""
+        known = self._description.channels.get(channel)
+        return known.modality if known else self._scan.modality
+
+    def channel_of(self, target: str | None) -> str:
+        """Return the channel that a target is judged on."""
+        wanted = self._description.shown_in.get(target or "", "")
+        return wanted if wanted in self._scan.channels else self.channels[0]
+
+    def presets_of(self, channel: str, target: str | None = None) -> list[Preset]:
+        """Return the windows of a channel to choose from, the one for a target, or for all targets, first."""
+        names = [target] if target else list(self.targets)
+        image, modality = self._scan.channels.get(channel, self._scan.image), self.modality_of(channel)
+        if modality == "CT":
+            return display_presets(image, modality, names)
+        if channel not in self._windows:  # percentiles do not depend on the target
+            self._windows[channel] = display_presets(image, modality, names)
+        return self._windows[channel]
+
+    def draw(
+        self,
+        focus: Finding | None = None,
+        *,
+        target: str | None = None,
+        channel: str | None = None,
+        marks: Marks | None = None,
+        centre: tuple[int, int, int] | None = None,
+    ) -> str:
+        """Return a still as data URI: of an error, or of a target, or of all targets."""
+        target = focus.target if focus else target
+        filled = focus is not None and focus.kind != "surface_distance"
+        view = self._view(target, channel)
+        png = draw_still(view, focus, marks=marks or ("errors" if filled else "contours"), centre=centre)
+        return data_uri(png)
+
+    def draw_small(self, focus: Finding | None = None) -> str:
+        """Return a small picture of an error, or of all targets, as data URI."""
+        return data_uri(draw_thumbnail(self._view(focus.target if focus else None, None), focus))
+
+    def _view(self, target: str | None, channel: str | None) -> StillView:
+        scan, channel = self._scan, channel or self.channel_of(target)
+        own = {name: values for name, values in self.targets.items() if name == target}
+        return StillView(
+            image=scan.channels.get(channel, scan.image),
+            affine=scan.affine,
+            targets=self.targets if len(self.targets) <= _MAX_CONTOURS or not own else own,
+            preset=self.presets_of(channel, target)[0],
+            modality=self.modality_of(channel),
+            reference=scan.reference,
+            prediction=scan.prediction,
+            unit=scan.unit,
+        )
+
+
+def show_errors(findings: Sequence[Finding], stills: Stills, scan: Scan) -> list[ShownError]:
+    """Return all errors in their order, the first ones with stills."""
+    shown, num_bytes = [], 0
+    for index, finding in enumerate(findings):
+        text, place = describe_error(finding, scan), describe_place(scan, finding.centre)
+        still = None
+        if index < _MAX_STILLS and num_bytes < _STILLS_BYTES:
+            still = stills.draw(finding)
+            num_bytes += len(still)
+        channel = stills.channel_of(finding.target)
+        caption = f"{finding.target}: {text}, {place}" + (
+            f", in {channel}" if len(stills.channels) > 1 else ""
+        )
+        shown.append(ShownError(index, finding.target, text, place, finding.lesion, still, caption))
+    return shown
+
+
+def describe_error(finding: Finding, scan: Scan) -> str:
+    """Return what an error is, with its size."""
+    unit, is_distance = scan.unit, finding.kind == "surface_distance"
+    length = f"{number_text(finding.length_mm, 1)} {unit}"
+    parts = [_WORDS[finding.kind].format(length=length, lesion=finding.lesion)]
+    if not math.isnan(finding.volume_ml):
+        parts.append(f"{number_text(finding.volume_ml, 2 if finding.volume_ml >= 0.1 else 3)} ml")
+    if not is_distance and not math.isnan(finding.length_mm):
+        parts.append(f"{length} long")
+    return ", ".join(parts)
+
+
+def describe_place(scan: Scan, voxel: tuple[int, int, int]) -> str:
+    """Return the position of a voxel as pictures print it: in mm from the origin of the scan, or in pixels."""
+    position = (scan.affine @ (*voxel, 1))[:3]
+    if scan.unit == "px":  # the affine of pictures points against columns and rows
+        return f"at column {-position[0]:.0f}, row {-position[1]:.0f}"
+    return f"at {' '.join(position_name(axis, float(mm)) for axis, mm in enumerate(position))} mm"
