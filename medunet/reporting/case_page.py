@@ -12,11 +12,11 @@ from medunet.reporting.case_parts import CaseParts, CaseSummary
 from medunet.reporting.classes import (
     MANY,
     group_classes,
+    group_volumes,
     measure_agreement,
     measure_volumes,
-    volume_rows,
 )
-from medunet.reporting.errors_shown import ShownError, Stills, find_case_errors, show_errors
+from medunet.reporting.errors_shown import ShownError, Stills, find_case_errors, noun_of, show_errors
 from medunet.reporting.explanations import describe_conventions
 from medunet.reporting.found_lesions import FoundTable, choose_rules, find_lesions
 from medunet.reporting.lesions import describe_rules, tabulate_case
@@ -75,7 +75,15 @@ def case_page(
     findings: list[Finding] = []
     found: list[FoundTable] = []
     if has_scores:
-        verdict = judge_case(parts.rows, parts.lesions, settings, unit, cut=cut, stale=parts.stale)
+        verdict = judge_case(
+            parts.rows,
+            parts.lesions,
+            settings,
+            unit,
+            cut=cut,
+            stale=parts.stale,
+            noun=noun_of(description),
+        )
         findings = find_case_errors(shown_scan, parts) if shown_scan else []
     elif shown_scan is None or shown_scan.prediction is None:
         verdict = Verdict(
@@ -98,7 +106,7 @@ def case_page(
         else []
     )
     asking = find_asking(parts.rows, settings, unit) if has_scores else set()
-    groups = group_classes(parts.rows, unit, asking) if has_scores else []
+    groups = group_classes(parts.rows, unit, asking, with_border=cut is None) if has_scores else []
     scripts = (*(VIEWER_SCRIPTS if pictures.viewer else ()), *(("case.js",) if len(targets) > MANY else ()))
     html = render(
         "case.html",
@@ -121,9 +129,10 @@ def case_page(
         columns=[measure.heading for measure in measures(parts.rows, unit)] if has_scores else [],
         num_targets=len(targets),
         is_searched=len(targets) > MANY,
-        volumes=volume_rows(volumes_ml, agreement, unit),
+        volumes=group_volumes(volumes_ml, agreement, unit) if volumes_ml else [],
         num_networks=len(parts.entry.get("members", ())),
         has_agreement=bool(agreement),
+        noun=noun_of(description),
         size_unit=SIZE_UNITS[unit][0],
         unit=unit,
         lesions=tables,

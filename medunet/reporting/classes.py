@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medunet.imaging.geometry import spacing_of
+from medunet.records.scores import UNSCORED
 from medunet.reporting.explanations import row_reason
 from medunet.reporting.page import number_text
 from medunet.reporting.scans import Scan
@@ -27,13 +28,19 @@ class ClassGroup:
     rows: tuple[dict[str, Any], ...]
 
 
-def group_classes(rows: pd.DataFrame, unit: Unit, asking: Collection[str]) -> list[ClassGroup]:
+def group_classes(
+    rows: pd.DataFrame, unit: Unit, asking: Collection[str], *, with_border: bool
+) -> list[ClassGroup]:
     """Return the rows of a case's targets: in their order, or in groups if there are many, the worst first.
 
-    `asking` are the targets that ask for a review: they are never folded.
+    `asking` are the targets that ask for a review: they are never folded. With `with_border`, rows say which masks
+    touch the border of the scan.
     """
     shown = measures(rows, unit)
-    records = [(row, _cells(row, shown, unit, asks=row["label"] in asking)) for _, row in rows.iterrows()]
+    records = [
+        (row, _cells(row, shown, unit, asks=row["label"] in asking, with_border=with_border))
+        for _, row in rows.iterrows()
+    ]
     if len(records) <= MANY:
         return [ClassGroup("", tuple(cells for _, cells in records))]
     open_rows, perfect, absent = [], [], []
@@ -82,12 +89,12 @@ def measure_agreement(
     return shares
 
 
-def volume_rows(
+def group_volumes(
     volumes_ml: Mapping[str, float], agreement: Mapping[str, float], unit: Unit
-) -> list[dict[str, str]]:
-    """Return the rows of the table of a mask without a reference, the largest target first, empty ones last."""
+) -> list[ClassGroup]:
+    """Return the rows of a mask without a reference, the largest target first; of many, the empty ones apart."""
     scale, decimals = SIZE_UNITS[unit][1], 2 if unit == "mm" else 0
-    return [
+    rows = [
         {
             "label": name,
             "predicted": number_text(scale * volume, decimals) if volume else "not found",
@@ -95,6 +102,11 @@ def volume_rows(
         }
         for name, volume in sorted(volumes_ml.items(), key=lambda entry: -entry[1])
     ]
+    num_found = sum(volume > 0 for volume in volumes_ml.values())
+    if len(rows) <= MANY:
+        return [ClassGroup("", tuple(rows))]
+    groups = [ClassGroup("", tuple(rows[:num_found])), ClassGroup("Not found", tuple(rows[num_found:]))]
+    return [group for group in groups if group.rows]
 
 
 def _count(labels: NDArray) -> dict[int, int]:
@@ -107,7 +119,9 @@ def _count(labels: NDArray) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(values, counts, strict=True) if value and count}
 
 
-def _cells(row: pd.Series, columns: Sequence[Measure], unit: Unit, *, asks: bool) -> dict[str, Any]:
+def _cells(
+    row: pd.Series, columns: Sequence[Measure], unit: Unit, *, asks: bool, with_border: bool
+) -> dict[str, Any]:
     scale, decimals = SIZE_UNITS[unit][1], 2 if unit == "mm" else 0
     reference, predicted = (
         scale * float(row.get(name, math.nan)) for name in ("reference_ml", "predicted_ml")
@@ -118,10 +132,17 @@ def _cells(row: pd.Series, columns: Sequence[Measure], unit: Unit, *, asks: bool
         "label": row["label"],
         "status": row["status"],
         "asks": asks,
-        "reason": row_reason(row),
+        "reason": row_reason(row) if with_border or row["status"] in UNSCORED else "",
+        "key_values": [_name_value(measure, float(row[measure.column]), unit) for measure in columns[:3]],
         "values": [number_text(row[measure.column], measure.decimals) for measure in columns],
         "reference": number_text(reference, decimals),
         "predicted": number_text(predicted, decimals),
         "difference": number_text(predicted - reference, decimals, signed=True),
         "relative": percent if percent == "–" else f"{percent}%",
     }
+
+
+def _name_value(measure: Measure, value: float, unit: Unit) -> str:
+    """Return name and value, such as "Dice 0.912" or "HD95 2.50 mm"."""
+    name = measure.heading.removesuffix(f" {unit}")
+    return f"{name} {number_text(value, measure.decimals)}{f' {unit}' if name != measure.heading else ''}"

@@ -14,6 +14,7 @@ from medunet.records.scores import LesionPreset, Surface
 from medunet.reporting.case_parts import CaseParts
 from medunet.reporting.page import data_uri, number_text
 from medunet.reporting.scans import Scan, position_name
+from medunet.reporting.scores import Unit
 from medunet.scoring.findings import find_errors
 from medunet.scoring.lesion_presets import PRESETS
 
@@ -22,9 +23,9 @@ _MAX_STILLS = 24
 _STILLS_BYTES = 3_000_000  # of all stills of a page
 _WORDS = {
     "surface_distance": "surfaces {length} apart",
-    "missed_lesion": "lesion {lesion} missed",
-    "false_positive_lesion": "lesion {lesion} invented",
-    "lesion": "lesion {lesion}",
+    "missed_lesion": "{noun} {lesion} missed",
+    "false_positive_lesion": "{noun} {lesion} invented",
+    "lesion": "part {lesion}",
     "false_negative": "largest part missed",
     "false_positive": "largest part too much",
 }
@@ -70,6 +71,11 @@ def find_case_errors(scan: Scan, parts: CaseParts) -> list[Finding]:
     )
 
 
+def noun_of(description: Description) -> str:
+    """Return what the lesions of a dataset are called."""
+    return "object" if description.instances else "lesion"
+
+
 class Stills:
     """Draws the stills of a case, each in the channel and the window of its target."""
 
@@ -77,6 +83,7 @@ class Stills:
         """Prepare the stills of a scan with these targets."""
         self._scan, self._description = scan, description
         self.targets = {name: values for name, values in description.targets.items() if name in set(names)}
+        self.noun = noun_of(description)
         self._windows: dict[str, list[Preset]] = {}
 
     @property
@@ -143,7 +150,7 @@ def show_errors(findings: Sequence[Finding], stills: Stills, scan: Scan) -> list
     """Return all errors in their order, the first ones with stills."""
     shown, num_bytes = [], 0
     for index, finding in enumerate(findings):
-        text, place = describe_error(finding, scan), describe_place(scan, finding.centre)
+        text, place = describe_error(finding, scan.unit, stills.noun), describe_place(scan, finding.centre)
         still = None
         if index < _MAX_STILLS and num_bytes < _STILLS_BYTES:
             still = stills.draw(finding)
@@ -156,11 +163,11 @@ def show_errors(findings: Sequence[Finding], stills: Stills, scan: Scan) -> list
     return shown
 
 
-def describe_error(finding: Finding, scan: Scan) -> str:
-    """Return what an error is, with its size."""
-    unit, is_distance = scan.unit, finding.kind == "surface_distance"
+def describe_error(finding: Finding, unit: Unit, noun: str = "lesion") -> str:
+    """Return what an error is, with its size; `noun` is what a lesion is called."""
+    is_distance = finding.kind == "surface_distance"
     length = f"{number_text(finding.length_mm, 1)} {unit}"
-    parts = [_WORDS[finding.kind].format(length=length, lesion=finding.lesion)]
+    parts = [_WORDS[finding.kind].format(length=length, lesion=finding.lesion, noun=noun)]
     if not math.isnan(finding.volume_ml):
         parts.append(f"{number_text(finding.volume_ml, 2 if finding.volume_ml >= 0.1 else 3)} ml")
     if not is_distance and not math.isnan(finding.length_mm):

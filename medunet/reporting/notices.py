@@ -70,8 +70,9 @@ def _fault_notices(parts: CaseParts) -> list[Notice]:
         reason = f" Accepted: {accepted[code]}." if code in accepted else ""
         one = len(faults) == 1
         text = f"{texts[0]}. {faults[0].hint}" if one else f"in {len(faults)} places. {faults[0].hint}"
-        level = severity if severity in _ORDER else "warning"
-        notices.append(Notice(level, f"{code} {severity}", f"{text}{reason}", () if one else tuple(texts)))
+        notices.append(
+            Notice(faults[0].severity, f"{code} {severity}", f"{text}{reason}", () if one else tuple(texts))
+        )
     return notices
 
 

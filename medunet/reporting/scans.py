@@ -1,7 +1,7 @@
 """Load a case's image and label maps for reports, in RAS+ axis order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -200,17 +200,15 @@ def _read_masks(
 
     An indexed prediction holds the label values of its index; any other is read as the description says.
     """
-    renumber = None if is_indexed else description.renumber
+    rules = LabelRules() if is_indexed else replace(description.label_rules, labels=None)
     prediction = prediction if prediction is not None and prediction.exists() else None
     if resample and label is not None and prediction is not None:
-        pair = read_pair(
-            label, prediction, description.label_rules, LabelRules(renumber=renumber), resample=True
-        )
+        pair = read_pair(label, prediction, description.label_rules, rules, resample=True)
         is_resampled = any(note.kind == "resampled" for note in pair.notes)
         return pair.reference, Volume(pair.prediction, pair.reference.header), is_resampled
     return (
         None if label is None else read_label(label, description.label_rules),
-        None if prediction is None else read_label(prediction, LabelRules(renumber=renumber)),
+        None if prediction is None else read_label(prediction, rules),
         False,
     )
 

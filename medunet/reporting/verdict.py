@@ -44,6 +44,7 @@ def judge_case(
     *,
     cut: Mapping[str, str] | None = None,
     stale: Sequence[str] = (),
+    noun: str = "lesion",
 ) -> Verdict:
     """Return the verdict on a scored case.
 
@@ -57,18 +58,19 @@ def judge_case(
         unit: px for 2D pictures, which have no distances in mm.
         cut: by target, which mask reaches which border; None: by the notes of the scores.
         stale: what changed since scoring.
+        noun: what a lesion is called, such as "object".
     """
     for status in ("failed", "missing"):
         if (rows["status"] == status).any():
-            reasons_given = dict.fromkeys(rows.loc[rows["status"] == status, "reason"])
-            found = [reason for reason in reasons_given if reason]
+            given = dict.fromkeys(rows.loc[rows["status"] == status, "reason"].tolist())
+            found = [reason for reason in given if reason]
             default = "the case could not be scored" if status == "failed" else "there is no prediction"
             return Verdict("failed", f"{status.capitalize()}: {'; '.join(found) or default}")
     reasons = [
         *stale,
         *_swapped(rows),
         *_whole_targets(rows, unit),
-        *_lesion_reasons(lesions, unit),
+        *_lesion_reasons(lesions, unit, noun),
         *_threshold_reasons(rows, settings, unit),
         *_cut_reasons(_cut_by_notes(rows) if cut is None else cut, settings),
     ]
@@ -81,8 +83,8 @@ def judge_case(
     which = f" ({label})" if len(defined) > 1 else ""
     text = f"{'lowest ' if which else ''}Dice {lowest:.3f}{which}"
     counted = 0 if lesions is None else int(lesions["counted"].sum())
-    found = f", {counted} of {counted} lesions found" if counted else ""
-    return Verdict("good", f"Within the thresholds: {text}{found}")
+    text += f", {counted} of {counted} {noun}s found" if counted else ""
+    return Verdict("good", f"Within the thresholds: {text}")
 
 
 def judge_new(
@@ -166,7 +168,7 @@ def _whole_targets(rows: pd.DataFrame, unit: Unit) -> Iterable[str]:
             yield f"{what}: {list_some(named, _MAX_NAMED)}"
 
 
-def _lesion_reasons(lesions: pd.DataFrame | None, unit: Unit) -> Iterable[str]:
+def _lesion_reasons(lesions: pd.DataFrame | None, unit: Unit, noun: str) -> Iterable[str]:
     if lesions is None:
         return
     for label in lesions["label"].drop_duplicates():
@@ -180,10 +182,13 @@ def _lesion_reasons(lesions: pd.DataFrame | None, unit: Unit) -> Iterable[str]:
             if wrong.empty:
                 continue
             of = f" of {num_lesions}" if status == "missed" else ""
-            plural = "" if (num_lesions if of else len(wrong)) == 1 else "s"
-            largest = wrong[column].max()
-            size = "" if math.isnan(largest) else f", the largest of {_size_text(largest, unit)}"
-            yield f"{label}: {len(wrong)}{of} lesion{plural} {word}{size}"
+            largest = float(wrong[column].max())
+            size = (
+                ""
+                if math.isnan(largest)
+                else f"{'of' if len(wrong) == 1 else 'up to'} {_size_text(largest, unit)}"
+            )
+            yield f"{noun}s of {label}: {len(wrong)}{of} {word}{f', {size}' if size else ''}"
 
 
 def find_asking(rows: pd.DataFrame, settings: ReportConfig, unit: Unit) -> set[str]:
