@@ -1,8 +1,8 @@
 """What a reader should look at on a case: the errors of a predicted label map, worst first.
 
 For each target these are the largest distance between the two surfaces, which is the score HD; every missed and every
-false positive lesion, by the rules that scored them; and the largest connected component of false negative and of
-false positive voxels, unless it is one of these lesions.
+false positive lesion, by the rules that scored them; and the largest connected component of the false
+negative and of the false positive voxels that are left without these lesions.
 
 The order is: errors of targets that are missed or invented as a whole, by volume; missed and false positive lesions,
 by volume; surface distances, by length; components of wrong voxels, by volume. In pictures, area stands for volume.
@@ -22,7 +22,7 @@ from medunet.records.finding import Finding, FindingKind, Voxel
 from medunet.records.scores import LesionPreset, Surface
 from medunet.scoring.bits import find_box, memory_order, pack
 from medunet.scoring.lesion_presets import PRESETS, Labels, find_lesions_in_box, match_lesions
-from medunet.scoring.lesions import Axes, measure_axes
+from medunet.scoring.lesions import measure_axes
 from medunet.scoring.masks import Mask, find_flat_axis
 from medunet.scoring.surface import WorstDistance, find_worst_distance
 from medunet.scoring.target_masks import find_boxes, mask_of, widen
@@ -36,6 +36,18 @@ class _Ranked(NamedTuple):
     tier: int
     size: float
     finding: Finding
+
+
+class _Part(NamedTuple):
+    """Connected wrong voxels or a lesion: its mask in its own box, which lies at `place` in the target's box."""
+
+    kind: FindingKind
+    mask: Mask
+    place: tuple[slice, ...]
+    size: float  # mm³, px² in pictures
+    slice_index: int  # of the mask, along the slice axis: the slice to show
+    long_axis_mm: float = math.nan
+    lesion: int | None = None
 
 
 def find_errors(
@@ -77,7 +89,7 @@ def find_errors(
     numbers = [
         None if each is None else turn.to_stored(each) for each in (numbers_reference, numbers_prediction)
     ]
-    steps_mm = tuple(spacing_mm[axis] for axis in turn.axes)
+    steps_mm = tuple(float(spacing_mm[axis]) for axis in turn.axes)
     slice_axis = turn.axes.index(2)
     box = widen(find_box(truth, found), truth.shape)
     find_target_box = find_boxes(truth[box], found[box])
@@ -141,21 +153,19 @@ class _TargetErrors:
         is_whole = has_truth != has_found
         if has_truth and has_found and (distance := self._find_distance(surface)):
             yield _Ranked(2, distance.length_mm, distance)
-        listed = set()
+        left: dict[FindingKind, Mask] = {  # wrong voxels that are not those of a listed lesion
+            "false_negative": self.reference & ~self.prediction,
+            "false_positive": self.prediction & ~self.reference,
+        }
         if preset:
-            for size, finding in self._find_lesions(preset, numbers_reference, numbers_prediction):
-                listed.add((size, finding.box))
-                yield _Ranked(0 if is_whole else 1, size, finding)
-        components: tuple[tuple[FindingKind, Mask], ...] = (
-            ("false_negative", self.reference & ~self.prediction),
-            ("false_positive", self.prediction & ~self.reference),
-        )
-        for kind, wrong in components:
-            if not wrong.any():
-                continue
-            size, finding = self._find_component(kind, wrong)
-            if (size, finding.box) not in listed:
-                yield _Ranked(0 if is_whole else 3, size, finding)
+            for lesion in self._find_lesions(preset, numbers_reference, numbers_prediction):
+                yield _Ranked(0 if is_whole else 1, lesion.size, self._describe(lesion))
+                wrong = left["false_negative" if lesion.kind == "missed_lesion" else "false_positive"]
+                wrong[lesion.place] &= ~lesion.mask
+        for kind, wrong in left.items():
+            if wrong.any():
+                component = self._find_component(kind, wrong)
+                yield _Ranked(0 if is_whole else 3, component.size, self._describe(component))
 
     def _find_distance(self, surface: Surface) -> Finding | None:
         """Return the largest surface distance; None if the masks are equal."""
@@ -207,8 +217,8 @@ class _TargetErrors:
 
     def _find_lesions(
         self, preset: LesionPreset, numbers_reference: Labels | None, numbers_prediction: Labels | None
-    ) -> Iterator[tuple[float, Finding]]:
-        """Yield missed lesions that count and false positives, numbered as `score_lesions` does, with their size."""
+    ) -> Iterator[_Part]:
+        """Yield missed lesions that count and false positives, numbered as `score_lesions` does."""
         rules = PRESETS[preset]
         shape = self.reference.shape[:2] if self.unit == "px" else self.reference.shape
 
@@ -227,69 +237,59 @@ class _TargetErrors:
         matched = {number for match in matches for number in match.references}
         found = {number for match in matches for number in match.predictions}
         num_lesions = len(maps.reference_sizes)
+
+        def cut(
+            kind: FindingKind, lesions: Labels, box: tuple[slice, ...], component: int, number: int
+        ) -> _Part:
+            mask = lesions[box] == component
+            axes = measure_axes(mask, self.spacing_mm, self.slice_axis)
+            place = tuple(
+                slice(side.start + first, side.stop + first) for side, first in zip(box, corner, strict=True)
+            )
+            return _Part(kind, mask, place, self._size(mask), axes.slice_index, axes.long_mm, number)
+
         for number, box in enumerate(ndimage.find_objects(maps.reference), start=1):
-            size = int(maps.reference_sizes[number - 1]) * self.voxel_mm3
-            is_counted = self.unit == "px" or not size <= rules.ignored_mm3
+            volume_mm3 = int(maps.reference_sizes[number - 1]) * self.voxel_mm3
+            is_counted = self.unit == "px" or not volume_mm3 <= rules.ignored_mm3
             if number not in matched and is_counted:
-                yield (
-                    size,
-                    self._lesion("missed_lesion", maps.reference[box] == number, box, corner, size, number),
-                )
+                yield cut("missed_lesion", maps.reference, box, number, number)
         for component, box in enumerate(ndimage.find_objects(maps.prediction), start=1):
             if component not in found:
                 num_lesions += 1
-                size = int(maps.prediction_sizes[component - 1]) * self.voxel_mm3
-                mask = maps.prediction[box] == component
-                yield size, self._lesion("false_positive_lesion", mask, box, corner, size, num_lesions)
+                yield cut("false_positive_lesion", maps.prediction, box, component, num_lesions)
 
-    def _lesion(
-        self,
-        kind: FindingKind,
-        mask: Mask,
-        box: tuple[slice, ...],
-        corner: tuple[int, ...],
-        size: float,
-        number: int,
-    ) -> Finding:
-        axes: Axes = measure_axes(mask, self.spacing_mm, self.slice_axis)
-        first = tuple(side.start + offset for side, offset in zip(box, corner, strict=True))
-        return self._of_mask(
-            kind, mask, first, axes.slice_index, size, long_axis_mm=axes.long_mm, lesion=number
-        )
-
-    def _find_component(self, kind: FindingKind, wrong: Mask) -> tuple[float, Finding]:
-        """Return the largest 26-connected component of a mask that is not empty, with its size."""
+    def _find_component(self, kind: FindingKind, wrong: Mask) -> _Part:
+        """Return the largest 26-connected component of a mask that is not empty."""
         box = find_box(wrong)
         components, sizes = label_components(np.ascontiguousarray(wrong[box]), 26)
-        largest = int(np.argmax(sizes))
-        is_largest = components == largest + 1
-        own = find_box(is_largest)
-        mask = is_largest[own]
-        first = tuple(outer.start + inner.start for outer, inner in zip(box, own, strict=True))
+        is_largest = components == int(np.argmax(sizes)) + 1
+        inner = find_box(is_largest)
+        mask = is_largest[inner]
+        place = tuple(
+            slice(outer.start + own.start, outer.start + own.stop)
+            for outer, own in zip(box, inner, strict=True)
+        )
         others = tuple(axis for axis in range(3) if axis != self.slice_axis)
-        size = int(sizes[largest]) * self.voxel_mm3
-        return size, self._of_mask(kind, mask, first, int(mask.sum(axis=others).argmax()), size)
+        return _Part(kind, mask, place, self._size(mask), int(mask.sum(axis=others).argmax()))
 
-    def _of_mask(
-        self,
-        kind: FindingKind,
-        mask: Mask,
-        first: tuple[int, ...],
-        slice_index: int,
-        size: float,
-        *,
-        long_axis_mm: float = math.nan,
-        lesion: int | None = None,
-    ) -> Finding:
-        """Return the finding of a mask in its own box, with the centre in the given slice of that box."""
-        plane = np.argwhere(np.take(mask, slice_index, axis=self.slice_axis))
+    def _size(self, mask: Mask) -> float:
+        return int(np.count_nonzero(mask)) * self.voxel_mm3
+
+    def _describe(self, part: _Part) -> Finding:
+        """Return the finding of a part, with the centre in the middle of its slice."""
+        plane = np.argwhere(np.take(part.mask, part.slice_index, axis=self.slice_axis))
         steps_mm = [step for axis, step in enumerate(self.spacing_mm) if axis != self.slice_axis]
         apart = np.square((plane - plane.mean(axis=0)) * steps_mm).sum(axis=1)
-        inner = np.insert(plane[apart.argmin()], self.slice_axis, slice_index)
-        i, j, k = (int(index + offset) for index, offset in zip(inner, first, strict=True))
-        box = tuple((offset, offset + size) for offset, size in zip(first, mask.shape, strict=True))
-        volume_ml = math.nan if self.unit == "px" else size / 1000
-        return self._finding(kind, (i, j, k), box, length_mm=long_axis_mm, volume_ml=volume_ml, lesion=lesion)
+        inner = np.insert(plane[apart.argmin()], self.slice_axis, part.slice_index)
+        i, j, k = (int(index) + side.start for index, side in zip(inner, part.place, strict=True))
+        return self._finding(
+            part.kind,
+            (i, j, k),
+            tuple((side.start, side.stop) for side in part.place),
+            length_mm=part.long_axis_mm,
+            volume_ml=math.nan if self.unit == "px" else part.size / 1000,
+            lesion=part.lesion,
+        )
 
     def _finding(
         self,

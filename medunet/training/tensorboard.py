@@ -1,6 +1,5 @@
 """TensorBoard log of a training: losses, scores, speed, memory, curves, images, network graph and settings."""
 
-import io
 import json
 import math
 import warnings
@@ -17,6 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from medunet.drawing.png import to_png
 from medunet.drawing.slice_picture import draw_slices
 from medunet.records.plan import Plan, count_inputs
 from medunet.records.unpadded import unpadded_size
@@ -134,10 +134,8 @@ def _smallest_input(plan: Plan) -> tuple[int, ...]:
 
 def _add_picture(writer: SummaryWriter, tag: str, picture: Image.Image, step: int) -> None:
     """Write an image with its palette; `add_image` would convert it to RGB."""
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
     image = Summary.Image(
-        height=picture.height, width=picture.width, colorspace=3, encoded_image_string=stream.getvalue()
+        height=picture.height, width=picture.width, colorspace=3, encoded_image_string=to_png(picture)
     )
     writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
