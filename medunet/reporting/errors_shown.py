@@ -1,10 +1,10 @@
 """The errors of a case as its page shows them: listed worst first, each with a still picture."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from medunet.drawing.captions import caption
 from medunet.drawing.presets import Preset, display_presets
 from medunet.drawing.still import Marks, StillView, draw_still, draw_thumbnail
 from medunet.imaging.geometry import spacing_of
@@ -12,7 +12,7 @@ from medunet.records.description import Description
 from medunet.records.finding import Finding
 from medunet.records.scores import LesionPreset, Surface
 from medunet.reporting.case_parts import CaseParts
-from medunet.reporting.page import data_uri, number_text
+from medunet.reporting.page import data_uri
 from medunet.reporting.scans import Scan, position_name
 from medunet.reporting.scores import Unit
 from medunet.scoring.findings import find_errors
@@ -21,14 +21,6 @@ from medunet.scoring.lesion_presets import PRESETS
 _MAX_CONTOURS = 6  # stills have the contours of all targets up to this number, otherwise only of their own
 _MAX_STILLS = 24
 _STILLS_BYTES = 3_000_000  # of all stills of a page
-_WORDS = {
-    "surface_distance": "surfaces {length} apart",
-    "missed_lesion": "{noun} {lesion} missed",
-    "false_positive_lesion": "{noun} {lesion} invented",
-    "lesion": "part {lesion}",
-    "false_negative": "largest part missed",
-    "false_positive": "largest part too much",
-}
 
 
 @dataclass(frozen=True)
@@ -164,15 +156,8 @@ def show_errors(findings: Sequence[Finding], stills: Stills, scan: Scan) -> list
 
 
 def describe_error(finding: Finding, unit: Unit, noun: str = "lesion") -> str:
-    """Return what an error is, with its size; `noun` is what a lesion is called."""
-    is_distance = finding.kind == "surface_distance"
-    length = f"{number_text(finding.length_mm, 1)} {unit}"
-    parts = [_WORDS[finding.kind].format(length=length, lesion=finding.lesion, noun=noun)]
-    if not math.isnan(finding.volume_ml):
-        parts.append(f"{number_text(finding.volume_ml, 2 if finding.volume_ml >= 0.1 else 3)} ml")
-    if not is_distance and not math.isnan(finding.length_mm):
-        parts.append(f"{length} long")
-    return ", ".join(parts)
+    """Return what an error is, with its size, as its picture says it; `noun` is what a lesion is called."""
+    return caption(finding, unit, "").removeprefix(": ").replace("lesion", noun)
 
 
 def describe_place(scan: Scan, voxel: tuple[int, int, int]) -> str:

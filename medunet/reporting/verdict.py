@@ -183,12 +183,9 @@ def _lesion_reasons(lesions: pd.DataFrame | None, unit: Unit, noun: str) -> Iter
                 continue
             of = f" of {num_lesions}" if status == "missed" else ""
             largest = float(wrong[column].max())
-            size = (
-                ""
-                if math.isnan(largest)
-                else f"{'of' if len(wrong) == 1 else 'up to'} {_size_text(largest, unit)}"
-            )
-            yield f"{noun}s of {label}: {len(wrong)}{of} {word}{f', {size}' if size else ''}"
+            upto = "up to " if len(wrong) > 1 else ""
+            size = "" if math.isnan(largest) else f" ({upto}{_size_text(largest, unit)})"
+            yield f"{noun}s of {label}: {len(wrong)}{of} {word}{size}"
 
 
 def find_asking(rows: pd.DataFrame, settings: ReportConfig, unit: Unit) -> set[str]:
