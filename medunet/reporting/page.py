@@ -55,6 +55,11 @@ def render(template: str, *, styles: Sequence[str] = (), scripts: Sequence[str] 
     )
 
 
+def render_part(template: str, **values: Any) -> Markup:
+    """Return the HTML of a template for a part of a page, with all values escaped."""
+    return Markup(_environment().get_template(template).render(**values))
+
+
 def content_policy(scripts: Sequence[str], *, viewer: bool = False) -> Markup:
     """Return the Content-Security-Policy of a page with these inline scripts.
 

@@ -1,21 +1,48 @@
 """The viewer of a case page: NiiVue on volumes that are written into the page, and its file beside the pages."""
 
 import logging
+import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from markupsafe import Markup
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
+from medunet.base.files import atomic_write, hash_file
+from medunet.drawing.palette import FALSE_NEGATIVE, FALSE_POSITIVE
 from medunet.drawing.presets import Preset
 from medunet.records.finding import Finding
+from medunet.reporting.page import json_script, render_part
 from medunet.reporting.scans import Scan
+from medunet.reporting.scores import Unit
+from medunet.reporting.viewer_volumes import Layout, choose_layout, encode_image, encode_mask, number_labels
 
 _log = logging.getLogger(__name__)
 
 # For `render(styles=..., scripts=...)` of a page with a viewer.
-VIEWER_STYLES, VIEWER_SCRIPTS = ("viewer.css",), ("viewer.js",)
+VIEWER_STYLES = ("viewer.css",)
+VIEWER_SCRIPTS = (
+    "viewer_volumes.js",
+    "viewer_panes.js",
+    "viewer.js",
+    "viewer_marks.js",
+    "viewer_controls.js",
+)
+ASSETS = Path(__file__).parent / "assets"  # filled when medunet is installed, see hatch_build.py
+LIBRARY, LICENCES = "niivue.umd.js", "niivue.LICENCES.txt"
+
+_KINDS = {
+    "surface_distance": "Largest surface distance of {target}",
+    "missed_lesion": "Missed lesion {lesion} of {target}",
+    "false_positive_lesion": "False positive lesion {lesion} of {target}",
+    "false_negative": "Largest missed part of {target}",
+    "false_positive": "Largest false positive part of {target}",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +66,8 @@ def make_viewer(
     *,
     masks: Mapping[str, NDArray] | None = None,
     modalities: Mapping[str, str] | None = None,
+    shown_on: Mapping[str, str] | None = None,
+    ignore_value: int | None = None,
     assets: str = "../assets",
 ) -> Viewer | None:
     """Return the viewer of a scan, or None if medunet was installed without NiiVue.
@@ -53,9 +82,66 @@ def make_viewer(
         masks: label maps on the scan's grid by name, if others than the scan's reference and prediction (two
             methods, say). One named "reference" is what errors are shown against.
         modalities: modality of each channel; one that is not named has the scan's.
+        shown_on: the channel that shows a target best, if one does: jumps to its findings change to it.
+        ignore_value: value in the reference whose voxels are no errors.
         assets: folder of NiiVue as the page sees it, see `copy_assets`.
     """
-    return None
+    if not (ASSETS / LIBRARY).exists():
+        return None
+    images = dict(scan.channels) or {scan.channel: scan.image}
+    stored = {"reference": scan.reference, "prediction": scan.prediction} if masks is None else masks
+    label_maps = {name: labels for name, labels in stored.items() if labels is not None}
+    spacing = [1.0, 1.0, 1.0] if scan.unit == "px" else [float(mm) for mm in voxel_sizes(scan.affine)]
+    values = sorted({value for group in targets.values() for value in group})
+    ignored = [] if ignore_value is None else [ignore_value]
+    numbered = number_labels(label_maps, [*values, *ignored])
+    number_of = {value: place + 1 for place, value in enumerate(sorted({*values, *ignored}))}
+    layout = choose_layout(list(images.values()), spacing, _important(label_maps, values, findings))
+    channel_of = {name: place for place, name in enumerate(images)}
+    offset = [first for first, _ in layout.box]
+    affine = np.array(scan.affine, np.float64)
+    affine[:3, 3] += affine[:3, :3] @ offset
+    data = {
+        "unit": scan.unit,
+        "size": [end - first for first, end in layout.box],
+        "first": offset,
+        "step": layout.step,
+        "spacing": spacing,
+        "affine": affine.tolist(),
+        "channels": [
+            {
+                "name": name,
+                "unit": "HU" if (modalities or {}).get(name, scan.modality).upper() == "CT" else "",
+                "presets": [[preset.name, preset.low, preset.high] for preset in presets.get(name, ())],
+                **encode_image(image, layout),
+            }
+            for name, image in images.items()
+        ],
+        "targets": [
+            {
+                "name": name,
+                "colour": colours[name],
+                "values": sorted(number_of[value] for value in group),
+                "channel": channel_of.get((shown_on or {}).get(name, "")),
+            }
+            for name, group in targets.items()
+        ],
+        "masks": [{"name": name, **encode_mask(labels, layout.box)} for name, labels in numbered.items()],
+        "reference": list(numbered).index("reference") if "reference" in numbered else None,
+        "ignored": number_of[ignore_value] if ignore_value is not None else None,
+        "errors": {"false negative": FALSE_NEGATIVE, "false positive": FALSE_POSITIVE},
+        "findings": [_finding(finding, list(targets), offset, scan.unit) for finding in findings],
+    }
+    return Viewer(
+        html=render_part(
+            "viewer.html",
+            data=json_script("viewer-data", data),
+            library=f"{assets}/{LIBRARY}",
+            findings=[describe_finding(finding, scan.unit) for finding in findings],
+            is_picture=scan.unit == "px",
+        ),
+        notices=tuple(_notices(scan, layout)),
+    )
 
 
 def copy_assets(report_folder: Path) -> bool:
@@ -63,4 +149,71 @@ def copy_assets(report_folder: Path) -> bool:
 
     A file that is there already and is the same is left alone. Logs one line if NiiVue is missing.
     """
-    return False
+    if not (ASSETS / LIBRARY).exists():
+        _log.warning(
+            "The interactive viewer is missing from this installation, so that pages have still pictures only. "
+            "Install medunet again with access to a package index to have it."
+        )
+        return False
+    for name in (LIBRARY, LICENCES):
+        source, target = ASSETS / name, report_folder / "assets" / name
+        if not target.exists() or hash_file(target) != hash_file(source):
+            with atomic_write(target) as temporary:
+                shutil.copyfile(source, temporary)
+    return True
+
+
+def describe_finding(finding: Finding, unit: Unit = "mm") -> str:
+    """Return a finding as a line of text, such as "Missed lesion 2 of tumour, 1.40 ml, 18.0 mm"."""
+    title = _KINDS[finding.kind].format(
+        target=finding.target, lesion="" if finding.lesion is None else finding.lesion
+    )
+    sizes = []
+    if not math.isnan(finding.volume_ml):
+        sizes.append(f"{finding.volume_ml:.{2 if finding.volume_ml >= 0.1 else 3}f} ml")
+    if not math.isnan(finding.length_mm):
+        sizes.append("infinite" if math.isinf(finding.length_mm) else f"{finding.length_mm:.1f} {unit}")
+    return ", ".join((" ".join(title.split()), *sizes))
+
+
+def _finding(finding: Finding, targets: Sequence[str], offset: Sequence[int], unit: Unit) -> dict[str, Any]:
+    def place(voxel: Sequence[int]) -> list[int]:
+        return [int(index) - first for index, first in zip(voxel, offset, strict=True)]
+
+    return {
+        "title": describe_finding(finding, unit),
+        "kind": finding.kind,
+        "target": targets.index(finding.target) if finding.target in targets else None,
+        "centre": place(finding.centre),
+        "end": None if finding.end is None else place(finding.end),
+        "length": finding.length_mm if math.isfinite(finding.length_mm) else None,
+        "low": place([first for first, _ in finding.box]),
+        "high": place([end for _, end in finding.box]),
+    }
+
+
+def _important(
+    label_maps: Mapping[str, NDArray], values: Sequence[int], findings: Sequence[Finding]
+) -> NDArray[np.bool_] | None:
+    """Return the voxels that must be shown: all targets in all masks, and all that can be jumped to."""
+    if not label_maps:
+        return None
+    shown = np.zeros(next(iter(label_maps.values())).shape, bool)
+    for labels in label_maps.values():
+        shown |= np.isin(labels, values)
+    for finding in findings:
+        shown[tuple(slice(first, end) for first, end in finding.box)] = True
+    return shown
+
+
+def _notices(scan: Scan, layout: Layout) -> list[str]:
+    notices = []
+    if any(end - first < size for (first, end), size in zip(layout.box, scan.image.shape, strict=False)):
+        notices.append("The viewer holds the part of the scan around the masks.")
+    if layout.step != (1, 1, 1):
+        every = " × ".join(str(step) for step in layout.step)
+        notices.append(
+            f"The viewer holds one voxel in {every} of the image, so that the page stays small. Values at the "
+            "crosshair are those of the stored voxel that is named; masks and errors have full resolution."
+        )
+    return notices
