@@ -36,20 +36,20 @@ _CT = (
     _window("liver", 90, 150),
     _window("brain", 40, 80),
 )
-# Beginnings of the words of target names, by the CT preset for them.
+# Words of target names, by the CT preset for them, as regular expressions for whole words.
 _WORDS = {
-    "lung": ("lung", "pulmon", "airway", "trachea", "bronch", "lobe", "nodule", "covid", "emphysema"),
+    "lung": r"lungs?|pulmonary|airways?|trachea|bronch\w*|covid|emphysema|pneumonia",
     "bone": (
-        *("bone", "skull", "mandible", "spine", "spinal", "vertebra", "sacrum", "rib", "sternum", "clavic"),
-        *("scapula", "humerus", "femur", "tibia", "fibula", "pelvi", "hip", "fracture", "tooth", "teeth"),
+        r"bones?|skull|mandible|spine|vertebrae?|sacrum|ribs?|sternum|clavic\w*|scapulae?|humerus|femurs?|tibia|fibula|"
+        r"pelvis|hips?|fractures?|tooth|teeth"
     ),
-    "liver": ("liver", "hepat"),
-    "brain": ("brain", "cereb", "intracranial", "stroke", "haemorrhag", "hemorrhag", "ischaem", "ischem"),
+    "liver": r"liver|hepatic",
+    "brain": r"brain|cereb\w*|hippocamp\w*|intracranial|stroke|ha?emorrhages?|ischa?emia",
 }
-# Words that are found in any body part, and do not decide.
+# Words that are used for any body part, and do not decide.
 _ANYWHERE = (
-    *("tumor", "tumour", "lesion", "cancer", "metasta", "mass", "cyst", "vessel", "artery", "vein"),
-    *("left", "right", "upper", "middle", "lower", "anterior", "posterior", "and", "of", "with", "infect"),
+    r"tumou?rs?|lesions?|cancer|metastas[ei]s|mass|nodules?|cysts?|vessels?|arter(y|ies)|veins?|lobes?|infection|left|"
+    r"right|upper|middle|lower|anterior|posterior|and|of|with|[a-z]"
 )
 
 
@@ -69,10 +69,8 @@ def display_presets(image: NDArray, modality: str, targets: Iterable[str]) -> li
         first = _ct_window(targets)
         return sorted(_CT, key=lambda preset: preset.name != first)  # stable
     low, dark, bright, high = (float(value) for value in _percentiles(image, (0.5, 10, 98, 99.5)))
-    largest = float(np.nanmax(np.where(np.isfinite(image), image, np.nan), initial=-math.inf))
-    smallest = float(np.nanmin(np.where(np.isfinite(image), image, np.nan), initial=math.inf))
-    if not largest >= smallest:
-        smallest, largest = 0.0, 1.0
+    finite = image if image.dtype.kind in "biu" or np.isfinite(image.sum()) else image[np.isfinite(image)]
+    smallest, largest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if modality == "PET":
         windows = [("standard", 0.0, high), ("bright", 0.0, bright), ("full range", 0.0, largest)]
     else:
@@ -88,10 +86,10 @@ def _ct_window(targets: Iterable[str]) -> str:
     parts = set()
     for target in targets:
         words = [word for word in re.split(r"[^a-z]+", target.casefold()) if word]
-        found = {part for part, begins in _WORDS.items() if any(word.startswith(begins) for word in words)}
+        found = {part for part, known in _WORDS.items() if any(re.fullmatch(known, word) for word in words)}
         if found:
             parts |= found
-        elif not all(word.startswith(_ANYWHERE) for word in words):
+        elif not all(re.fullmatch(_ANYWHERE, word) for word in words):
             parts.add("soft tissue")
     return parts.pop() if len(parts) == 1 else "soft tissue"
 

@@ -51,6 +51,7 @@ _MARGIN_VOXELS, _MIN_SIDE_VOXELS = (4, 40), (24, 120)  # limits of both, in the 
 _MAX_ELONGATION = 1.6
 _MAX_SIDE_PX = 1200
 _ALONE = 1.7  # a single plane is larger
+_MAX_COMPARED = 8  # label values; np.isin is faster for more
 _THIN = LINE_STYLES[0]
 
 
@@ -81,7 +82,7 @@ def draw_still(
     """Return a PNG of the planes through a finding, cropped to it with a margin.
 
     All planes have the same scale. A surface distance is drawn in the plane in which it is longest, projected onto
-    it; where its other end lies in another slice, the text beside it says in which.
+    it; where its other end lies in another slice, the heading says in which.
 
     Args:
         view: what is drawn.
@@ -104,8 +105,10 @@ def draw_still(
     position_mm = apply_affine(scene.affine, middle)
     for plane, panel in zip(planes, panels, strict=True):
         scene.mark(panel, plane, middle, marks, focus)
+    heading = ""
     if focus:
-        scene.mark_finding(panels, planes, middle, focus)
+        heading = caption(focus, view.unit, name_targets(view.targets)[focus.target])
+        heading += scene.mark_finding(panels, planes, middle, focus)
         for panel, plane in zip(panels, planes, strict=True):
             scene.locate(panel, plane, middle, focus)
     places = [
@@ -118,7 +121,7 @@ def draw_still(
     sheet = draw_sheet(
         [places],
         legend,
-        heading=caption(focus, view.unit, name_targets(view.targets)[focus.target]) if focus else "",
+        heading=heading,
         footer=Footer(window_text(view), px_per_mm, view.unit),
     )
     return _encode(sheet, view, [entry.colour for entry in legend])
@@ -280,13 +283,16 @@ class _Scene:
 
     def mark_finding(
         self, panels: Sequence[Panel], planes: Sequence[Plane], centre: Voxel, finding: Finding
-    ) -> None:
-        """Draw a frame around a finding in every plane; of a surface distance the line in one of them."""
+    ) -> str:
+        """Draw a frame around a finding in every plane; of a surface distance the line in one of them.
+
+        Returns what is to be said of the line: in which plane it is drawn, and where its other end lies.
+        """
         end = self.to_ras(finding.end)
         if end is None:
             for panel, plane in zip(panels, planes, strict=True):
                 panel.bracket(_of_plane(plane, self.box_of(finding)))
-            return
+            return ""
 
         def length_mm(plane: Plane) -> float:
             return math.hypot(*((end[a] - centre[a]) * self.spacing_mm[a] for a in (plane.across, plane.up)))
@@ -294,13 +300,15 @@ class _Scene:
         longest = max(planes, key=length_mm)
         for panel, plane in zip(panels, planes, strict=True):
             start = centre[plane.across], centre[plane.up]
-            if plane is not longest:
+            if plane is longest:
+                text = f"{finding.length_mm:.1f} {self.view.unit}"
+                panel.mark_distance(start, (end[plane.across], end[plane.up]), text)
+            else:
                 panel.mark_voxel(start)
-                continue
-            text = f"{finding.length_mm:.1f} {self.view.unit}"
-            if end[plane.through] != centre[plane.through]:
-                text += f", end at {depth_text(plane, apply_affine(self.affine, end))}"
-            panel.mark_distance(start, (end[plane.across], end[plane.up]), text)
+        if end[longest.through] == centre[longest.through]:
+            return ""
+        depth = depth_text(longest, apply_affine(self.affine, end))
+        return f", projected onto the {longest.name} plane: its other end (ring) lies at {depth}"
 
     def _slice(self, volume: NDArray, plane: Plane, centre: Voxel) -> NDArray:
         return volume[(slice(None),) * plane.through + (centre[plane.through],)]
@@ -308,7 +316,13 @@ class _Scene:
     def _all_targets(self, labels: NDArray | None) -> NDArray[np.bool_]:
         if labels is None:
             return np.zeros(self.shape, dtype=bool)
-        return np.isin(labels, sorted({value for united in self.view.targets.values() for value in united}))
+        values = sorted({value for united in self.view.targets.values() for value in united})
+        if len(values) > _MAX_COMPARED:
+            return np.isin(labels, values)
+        mask = np.zeros_like(labels, dtype=bool)  # in the memory order of the labels, unlike that of np.isin
+        for value in values:
+            mask |= labels == value
+        return mask
 
 
 def _of_plane(plane: Plane, box: Box) -> tuple[Span, Span]:
