@@ -28,6 +28,8 @@ from medunet.reporting.verdict import Verdict, describe_thresholds, find_asking,
 from medunet.reporting.viewer import VIEWER_SCRIPTS, VIEWER_STYLES, Viewer, make_viewer
 
 _MAX_KEY_ROWS = 6  # targets up to which the verdict has their scores
+_PAGE_BYTES = 7_200_000  # of the volumes and stills of a page
+_LEAST_STILLS_BYTES, _MOST_STILLS_BYTES = 1_000_000, 3_000_000
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def case_page(
         found, findings = find_lesions(shown_scan, targets, choose_rules(targets, parts.lesion_rules))
     stills = Stills(shown_scan, description, targets) if shown_scan else None
     pictures = (
-        _draw(shown_scan, stills, findings, with_viewer=with_viewer)
+        _draw(shown_scan, stills, findings, with_viewer=with_viewer, ignore_value=description.ignore_value)
         if shown_scan and stills
         else _Pictures([], [], None)
     )
@@ -158,19 +160,10 @@ def case_page(
     )
 
 
-def _draw(scan: Scan, stills: Stills, findings: list[Finding], *, with_viewer: bool) -> _Pictures:
+def _draw(
+    scan: Scan, stills: Stills, findings: list[Finding], *, with_viewer: bool, ignore_value: int | None
+) -> _Pictures:
     """Return the stills and the viewer of a case."""
-    errors = show_errors(findings, stills, scan)
-    others = []
-    if findings and len(stills.channels) > 1:  # the worst error in the other channels
-        own = stills.channel_of(findings[0].target)
-        others += [
-            _Picture(stills.draw(findings[0], channel=name), f"The same place in {name}")
-            for name in stills.channels
-            if name != own
-        ]
-    what = "The whole picture" if scan.unit == "px" else "Largest cross-sections of all targets"
-    others.append(_Picture(stills.draw(), what))
     viewer = None
     if with_viewer:
         viewer = make_viewer(
@@ -180,7 +173,22 @@ def _draw(scan: Scan, stills: Stills, findings: list[Finding], *, with_viewer: b
             {name: stills.presets_of(name) for name in stills.channels},
             findings,
             modalities={name: stills.modality_of(name) for name in stills.channels},
+            shown_on={name: stills.channel_of(name) for name in stills.targets},
+            ignore_value=ignore_value,
         )
+    free_bytes = _PAGE_BYTES - (len(viewer.html) if viewer else 0)
+    errors = show_errors(
+        findings, stills, scan, min(max(free_bytes, _LEAST_STILLS_BYTES), _MOST_STILLS_BYTES)
+    )
+    others = []
+    if findings and len(stills.channels) > 1:  # the worst error in the other channels
+        own = stills.channel_of(findings[0].target)
+        others += [
+            _Picture(stills.draw(findings[0], channel=name), f"The same place in {name}")
+            for name in stills.channels
+            if name != own
+        ]
+    others.append(_Picture(stills.draw(), stills.describe_overview()))
     return _Pictures(errors, others, viewer)
 
 

@@ -26,6 +26,7 @@ class ClassGroup:
 
     heading: str
     rows: tuple[dict[str, Any], ...]
+    is_absent: bool = False  # neither mask has them
 
 
 def group_classes(
@@ -57,7 +58,7 @@ def group_classes(
     groups = [
         ClassGroup("", tuple(cells for *_, cells in open_rows)),
         ClassGroup(f"Dice of {NEAR_PERFECT_DICE:g} or more", tuple(cells for _, cells in perfect)),
-        ClassGroup("In neither mask", tuple(absent)),
+        ClassGroup("In neither mask", tuple(absent), is_absent=True),
     ]
     return [group for group in groups if group.rows]
 

@@ -1,6 +1,6 @@
 """The errors of a case as its page shows them: listed worst first, each with a still picture."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,6 +8,7 @@ from medunet.drawing.captions import caption
 from medunet.drawing.presets import Preset, display_presets
 from medunet.drawing.still import Marks, StillView, draw_still, draw_thumbnail
 from medunet.imaging.geometry import spacing_of
+from medunet.imaging.whole_numbers import count_values
 from medunet.records.description import Description
 from medunet.records.finding import Finding
 from medunet.records.scores import LesionPreset, Surface
@@ -20,7 +21,6 @@ from medunet.scoring.lesion_presets import PRESETS
 
 _MAX_CONTOURS = 6  # stills have the contours of all targets up to this number, otherwise only of their own
 _MAX_STILLS = 24
-_STILLS_BYTES = 3_000_000  # of all stills of a page
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Stills:
         """Prepare the stills of a scan with these targets."""
         self._scan, self._description = scan, description
         self.targets = {name: values for name, values in description.targets.items() if name in set(names)}
+        self._overview = _choose_largest(scan, self.targets)
         self.noun = noun_of(description)
         self._windows: dict[str, list[Preset]] = {}
 
@@ -103,6 +104,14 @@ class Stills:
             self._windows[channel] = display_presets(image, modality, names)
         return self._windows[channel]
 
+    def describe_overview(self) -> str:
+        """Return the caption of the picture of all targets."""
+        few = len(self._overview) < len(self.targets)
+        which = f"the {len(self._overview)} largest targets" if few else "all targets"
+        if self._scan.unit == "px":
+            return f"The whole picture with {which}"
+        return f"Largest cross-sections of {which}"
+
     def draw(
         self,
         focus: Finding | None = None,
@@ -125,11 +134,11 @@ class Stills:
 
     def _view(self, target: str | None, channel: str | None) -> StillView:
         scan, channel = self._scan, channel or self.channel_of(target)
-        own = {name: values for name, values in self.targets.items() if name == target}
+        own = {name: values for name, values in self.targets.items() if name == target} or self._overview
         return StillView(
             image=scan.channels.get(channel, scan.image),
             affine=scan.affine,
-            targets=self.targets if len(self.targets) <= _MAX_CONTOURS or not own else own,
+            targets=self.targets if len(self.targets) <= _MAX_CONTOURS else own,
             preset=self.presets_of(channel, target)[0],
             modality=self.modality_of(channel),
             reference=scan.reference,
@@ -138,13 +147,26 @@ class Stills:
         )
 
 
-def show_errors(findings: Sequence[Finding], stills: Stills, scan: Scan) -> list[ShownError]:
-    """Return all errors in their order, the first ones with stills."""
+def _choose_largest(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the targets of the overview: the largest ones of the reference, or else of the prediction."""
+    labels = scan.prediction if scan.reference is None else scan.reference
+    if labels is None or len(targets) <= _MAX_CONTOURS:
+        return dict(targets)
+    counts = count_values(labels)
+    sizes = {name: sum(counts.get(value, 0) for value in values) for name, values in targets.items()}
+    largest = sorted(targets, key=lambda name: -sizes[name])[:_MAX_CONTOURS]
+    return {name: targets[name] for name in targets if name in largest}
+
+
+def show_errors(
+    findings: Sequence[Finding], stills: Stills, scan: Scan, most_bytes: float
+) -> list[ShownError]:
+    """Return all errors in their order, the first ones with stills, of about `most_bytes` together."""
     shown, num_bytes = [], 0
     for index, finding in enumerate(findings):
         text, place = describe_error(finding, scan.unit, stills.noun), describe_place(scan, finding.centre)
         still = None
-        if index < _MAX_STILLS and num_bytes < _STILLS_BYTES:
+        if index < _MAX_STILLS and num_bytes < most_bytes:
             still = stills.draw(finding)
             num_bytes += len(still)
         channel = stills.channel_of(finding.target)

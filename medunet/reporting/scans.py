@@ -122,8 +122,40 @@ def read_scan(
 
     With `resample_channels`, images on another grid are resampled to the grid of the description's first channel.
 
-    Raises: DataError: as `load_scan`.
+    Raises: DataError: as `load_scan`. The message names no file, since that may name the patient.
     """
+    try:
+        return _read_scan(
+            images,
+            description,
+            prediction,
+            label=label,
+            predicted_targets=predicted_targets,
+            channel=channel,
+            resample=resample,
+            resample_channels=resample_channels,
+            where=where,
+        )
+    except DataError as error:
+        what = error.what
+        paths = [*images.values(), *(path for path in (label, prediction) if path)]
+        for name in sorted({path.name for path in paths}, key=len, reverse=True):
+            what = what.replace(name, "the file")
+        raise DataError(what, where=where, hint=error.hint) from error
+
+
+def _read_scan(
+    images: Mapping[str, Path],
+    description: Description,
+    prediction: Path | None,
+    *,
+    label: Path | None,
+    predicted_targets: Mapping[str, Sequence[int]] | None,
+    channel: str | None,
+    resample: bool,
+    resample_channels: bool,
+    where: str,
+) -> Scan:
     is_only = channel is not None
     channel = channel or default_channel(description)
     if channel not in images:

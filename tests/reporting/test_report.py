@@ -159,9 +159,12 @@ def test_a_case_that_cannot_be_shown_is_named_and_stops_nothing(tmp_path: Path) 
     index = report_run(run, data_root, scores=scores).read_text()
     assert "Cases without pictures" in index
     assert "Missing: there is no prediction<" in index
-    assert re.search(r"ras_good</a>: ras_good.nii.gz: not a readable NIfTI file", index)
+    assert re.search(r"ras_good</a>: case ras_good: not a readable NIfTI file", index)
     assert re.search(r"stranger</a>: the case is not in manifest.json", index)
-    assert "No pictures: ras_good.nii.gz" in (run.report / "cases" / "ras_good.html").read_text()
+    assert (
+        "No pictures: case ras_good: not a readable NIfTI file"
+        in (run.report / "cases" / "ras_good.html").read_text()
+    )
     assert "The data were not checked" in index
     assert str(tmp_path) not in index
     assert not stale.exists()
@@ -190,7 +193,7 @@ def test_a_label_map_off_the_scan_is_shown_with_a_warning_or_not_at_all(tmp_path
     nib.save(nib.Nifti1Image(np.zeros((5, 6, 7), np.uint8), labels.affine), poor)
     index = report_run(run, data_root, scores=read_scores(run.scores)).read_text()
     assert "places it 6.00 mm away from the scan" in (run.report / "cases" / "ras_good.html").read_text()
-    assert "lps_poor.nii.gz: prediction shape (5, 6, 7) differs from the scan&#39;s (30, 34, 20)" in index
+    assert "case lps_poor: prediction shape (5, 6, 7) differs from the scan&#39;s (30, 34, 20)" in index
 
 
 def test_making_it_again_gives_the_same_bytes(made: RunFolder) -> None:
