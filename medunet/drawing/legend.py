@@ -11,7 +11,9 @@ from medunet.drawing.letters import line_height, load_font
 from medunet.drawing.palette import INK, LineStyle, to_rgb
 from medunet.drawing.panel import OVER, STRIPE_PX, tint
 
-_GAP_PX, _SAMPLE_PX = 8, 46
+_GAP_PX = 8
+_SAMPLE = 46, 26  # pixels of a sample beside a text of 16
+_TEXT_PX = 16
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ Entry = Line | Swatch
 
 def entry_width(entry: Entry, text_px: int) -> int:
     """Return the width in pixels that an entry takes."""
-    return round(_SAMPLE_PX + load_font(text_px).getlength(entry.text) + 3 * _GAP_PX)
+    return round(_sample_width(text_px) + load_font(text_px).getlength(entry.text) + 3 * _GAP_PX)
 
 
 def break_lines(entries: Sequence[Entry], width: int, text_px: int) -> list[list[Entry]]:
@@ -61,16 +63,23 @@ def draw_legend(picture: Image.Image, lines: Sequence[Sequence[Entry]], top: int
     for number, line in enumerate(lines):
         x, y = _GAP_PX, top + number * height
         for entry in line:
-            picture.paste(_sample(entry, height), (x, y))
-            draw.text((x + _SAMPLE_PX + _GAP_PX, y + height / 2), entry.text, INK, font, "lm")
+            sample = _sample(entry, text_px / _TEXT_PX)
+            picture.paste(sample, (x, y + (height - sample.height) // 2))
+            draw.text((x + _sample_width(text_px) + _GAP_PX, y + height / 2), entry.text, INK, font, "lm")
             x += entry_width(entry, text_px)
 
 
-def _sample(entry: Entry, height: int) -> Image.Image:
-    sample = Image.new("RGB", (_SAMPLE_PX * OVER, height * OVER), "black")
+def _sample_width(text_px: int) -> int:
+    return round(_SAMPLE[0] * text_px / _TEXT_PX)
+
+
+def _sample(entry: Entry, scale: float) -> Image.Image:
+    """Return a sample that is larger beside larger texts."""
+    width, height = _SAMPLE
+    sample = Image.new("RGB", (round(width * scale) * OVER, round(height * scale) * OVER), "black")
+    pen = Pen(ImageDraw.Draw(sample), OVER * scale)
     if isinstance(entry, Line):
-        line = np.array([(2.0, height / 2), (_SAMPLE_PX - 2.0, height / 2)])
-        pen = Pen(ImageDraw.Draw(sample), OVER)
+        line = np.array([(2.0, height / 2), (width - 2.0, height / 2)])
         draw_contour(pen, line, to_rgb(entry.colour), entry.style, is_broken=entry.is_broken)
         return sample.reduce(OVER)
     inside = np.zeros((sample.height, sample.width), dtype=bool)
