@@ -1,7 +1,7 @@
 """Load a case's image and label maps for reports, in RAS+ axis order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +9,21 @@ from nibabel.affines import obliquity
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
-from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
+from medunet.imaging.geometry import Affine, axis_codes
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volume import Header, Volume
-from medunet.imaging.volumes import describe_other_grid, read_channels, read_label
-from medunet.imaging.whole_numbers import count_values
+from medunet.imaging.volumes import describe_other_grid, read_channels
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
-from medunet.records.label_rules import LabelRules
 from medunet.records.manifest import Case
+from medunet.reporting.scan_masks import (
+    join_by_name,
+    match_to_scan,
+    read_agreement,
+    read_masks,
+    read_numbers,
+)
 from medunet.reporting.scores import Unit
-from medunet.scoring.reading import read_pair
 
 _DIRECTIONS = (("L", "R"), ("P", "A"), ("I", "S"))  # at the low and the high end of each axis
 
@@ -169,19 +173,19 @@ def _read_scan(
     image, affine = to_ras(shown, header.affine)
     warnings: list[str] = []
     is_indexed = predicted_targets is not None
-    truth, found, is_resampled = _read_masks(
+    truth, found, is_resampled = read_masks(
         label, prediction, description, is_indexed=is_indexed, resample=resample
     )
-    reference = None if truth is None else _match(truth, "reference", header, warnings)
+    reference = None if truth is None else match_to_scan(truth, "reference", header, warnings)
     prediction_warnings = [] if is_resampled else warnings  # resampled: same position as the reference
-    predicted = None if found is None else _match(found, "prediction", header, prediction_warnings)
+    predicted = None if found is None else match_to_scan(found, "prediction", header, prediction_warnings)
     if predicted is not None and predicted_targets is not None:
-        predicted = _join_by_name(predicted, predicted_targets, description)
+        predicted = join_by_name(predicted, predicted_targets, description)
     channels = {} if coloured else {channel: image[0]}
     if not coloured and not is_only:
         channels |= _read_others(images, channel, volume, frames, description, warnings)
-    numbers = _read_numbers(label, None if is_resampled or is_indexed else prediction, description, header)
-    agreement = _read_agreement(prediction, header, warnings)
+    numbers = read_numbers(label, None if is_resampled or is_indexed else prediction, description, header)
+    agreement = read_agreement(prediction, header, warnings)
     return Scan(
         image=np.moveaxis(image, 0, -1) if coloured else image[0],
         affine=affine,
@@ -225,26 +229,6 @@ def _read_file(
     return read_channels([images[channel]] * len(names)), names
 
 
-def _read_masks(
-    label: Path | None, prediction: Path | None, description: Description, *, is_indexed: bool, resample: bool
-) -> tuple[Volume | None, Volume | None, bool]:
-    """Return reference and prediction (None if there is none), and whether the prediction was resampled.
-
-    An indexed prediction holds the label values of its index; any other is read as the description says.
-    """
-    rules = LabelRules() if is_indexed else replace(description.label_rules, labels=None)
-    prediction = prediction if prediction is not None and prediction.exists() else None
-    if resample and label is not None and prediction is not None:
-        pair = read_pair(label, prediction, description.label_rules, rules, resample=True)
-        is_resampled = any(note.kind == "resampled" for note in pair.notes)
-        return pair.reference, Volume(pair.prediction, pair.reference.header), is_resampled
-    return (
-        None if label is None else read_label(label, description.label_rules),
-        None if prediction is None else read_label(prediction, rules),
-        False,
-    )
-
-
 def _read_others(
     images: Mapping[str, Path],
     shown: str,
@@ -273,67 +257,6 @@ def _read_others(
             continue
         arrays[name] = to_ras(other.array[names.index(name)][None], volume.affine)[0][0]
     return arrays
-
-
-def _read_numbers(
-    label: Path | None, prediction: Path | None, description: Description, scan: Header
-) -> list[NDArray[np.integer] | None]:
-    """Return the numbers of the objects in reference and prediction in RAS+ axis order; None where there are none.
-
-    As in scoring, a predicted mask with a single value numbers nothing.
-    """
-    found: list[NDArray[np.integer] | None] = [None, None]
-    if not description.instances:
-        return found
-    for place, path in enumerate((label, prediction)):
-        if path is not None and path.exists():
-            numbers = read_label(path, LabelRules()).array
-            if place == 0 or len(count_values(numbers).keys() - {0}) > 1:
-                found[place] = to_ras(numbers[None], scan.affine)[0][0]
-    return found
-
-
-def _read_agreement(prediction: Path | None, scan: Header, warnings: list[str]) -> NDArray | None:
-    """Return the map of agreement beside a predicted mask in RAS+ axis order; None if there is none."""
-    path = None if prediction is None else prediction.parent / "agreement" / prediction.name
-    if path is None or not path.exists():
-        return None
-    volume = read_label(path)
-    if volume.array.shape != scan.shape:
-        warnings.append(
-            f"The map of agreement is not used: shape {volume.array.shape} differs from the scan's {scan.shape}."
-        )
-        return None
-    return to_ras(volume.array[None], scan.affine)[0][0]
-
-
-def _match(volume: Volume, name: str, scan: Header, warnings: list[str]) -> NDArray:
-    """Return a label map in RAS+ axis order, voxel by voxel as the scan; warn if its header has another position."""
-    if volume.array.shape != scan.shape:
-        can_resample = name == "prediction" and not scan.is_picture
-        raise DataError(
-            f"{name} shape {volume.array.shape} differs from the scan's {scan.shape}",
-            where=volume.header.path.name,
-            hint="Score it with `--resample` to see it on the reference's grid." if can_resample else "",
-        )
-    moved_mm = corner_displacement_mm(scan.shape, scan.affine, volume.affine)
-    if moved_mm > 0.01 * min(scan.spacing_mm):
-        warnings.append(
-            f"The header of the {name} places it {moved_mm:.2f} mm away from the scan; "
-            "the pictures overlay them voxel by voxel."
-        )
-    return to_ras(volume.array[None], scan.affine)[0][0]
-
-
-def _join_by_name(
-    labels: NDArray, predicted_targets: Mapping[str, Sequence[int]], description: Description
-) -> NDArray:
-    """Return a label map with the description's values for all targets that both have."""
-    joined = np.zeros_like(labels)
-    for name, value in description.written_values.items():
-        if name in predicted_targets:
-            joined[np.isin(labels, predicted_targets[name])] = value
-    return joined
 
 
 def _describe_grid(header: Header) -> str:
