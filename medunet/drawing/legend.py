@@ -35,12 +35,20 @@ class Swatch:
     is_striped: bool
 
 
-Entry = Line | Swatch
+@dataclass(frozen=True)
+class Text:
+    """Entry without a sample."""
+
+    text: str
+
+
+Entry = Line | Swatch | Text
 
 
 def entry_width(entry: Entry, text_px: int) -> int:
     """Return the width in pixels that an entry takes."""
-    return round(_sample_width(text_px) + load_font(text_px).getlength(entry.text) + 3 * _GAP_PX)
+    sample_px = 0 if isinstance(entry, Text) else _sample_width(text_px) + _GAP_PX
+    return round(sample_px + load_font(text_px).getlength(entry.text) + 2 * _GAP_PX)
 
 
 def break_lines(entries: Sequence[Entry], width: int, text_px: int) -> list[list[Entry]]:
@@ -63,9 +71,12 @@ def draw_legend(picture: Image.Image, lines: Sequence[Sequence[Entry]], top: int
     for number, line in enumerate(lines):
         x, y = _GAP_PX, top + number * height
         for entry in line:
-            sample = _sample(entry, text_px / _TEXT_PX)
-            picture.paste(sample, (x, y + (height - sample.height) // 2))
-            draw.text((x + _sample_width(text_px) + _GAP_PX, y + height / 2), entry.text, INK, font, "lm")
+            left = x
+            if not isinstance(entry, Text):
+                sample = _sample(entry, text_px / _TEXT_PX)
+                picture.paste(sample, (x, y + (height - sample.height) // 2))
+                left += _sample_width(text_px) + _GAP_PX
+            draw.text((left, y + height / 2), entry.text, INK, font, "lm")
             x += entry_width(entry, text_px)
 
 
@@ -73,7 +84,7 @@ def _sample_width(text_px: int) -> int:
     return round(_SAMPLE[0] * text_px / _TEXT_PX)
 
 
-def _sample(entry: Entry, scale: float) -> Image.Image:
+def _sample(entry: Line | Swatch, scale: float) -> Image.Image:
     """Return a sample that is larger beside larger texts."""
     width, height = _SAMPLE
     sample = Image.new("RGB", (round(width * scale) * OVER, round(height * scale) * OVER), "black")

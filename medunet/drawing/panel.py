@@ -58,7 +58,8 @@ class Panel:
         self.size = width, height
         self._over, self._large = over, (width * over, height * over)
         grey = Image.fromarray(to_bytes(self._upright(pixels), preset))
-        self.picture = grey.resize(self._large, Image.Resampling.BICUBIC).convert("RGB")
+        # Sharper filters draw dark rims around bright structures.
+        self.picture = grey.resize(self._large, Image.Resampling.BILINEAR).convert("RGB")
         self._pen = Pen(ImageDraw.Draw(self.picture), over, _BLACK)
         self._texts: list[tuple[tuple[float, float], str, str, int]] = []
 
@@ -216,7 +217,7 @@ class Panel:
 
 def to_bytes(pixels: NDArray, preset: Preset) -> NDArray[np.uint8]:
     """Return intensities within a window as 0 to 255; NaN is black."""
-    scale = 255 / (preset.high - preset.low)
+    scale = 255 / max(preset.high - preset.low, 1e-12)
     scaled = (pixels.astype(np.float32) - preset.low) * scale
     return np.nan_to_num(scaled, nan=0, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
 

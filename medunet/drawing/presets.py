@@ -48,8 +48,8 @@ _WORDS = {
 }
 # Words that are used for any body part, and do not decide.
 _ANYWHERE = (
-    r"tumou?rs?|lesions?|cancer|metastas[ei]s|mass|nodules?|cysts?|vessels?|arter(y|ies)|veins?|lobes?|infection|left|"
-    r"right|upper|middle|lower|anterior|posterior|and|of|with|[a-z]"
+    r"tumou?rs?|lesions?|cancer|metastas[ei]s|mass|nodules?|cysts?|core|necro\w*|o?edema|enhancing|vessels?|"
+    r"arter(y|ies)|veins?|lobes?|infection|left|right|upper|middle|lower|anterior|posterior|whole|and|of|with|[a-z]"
 )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medunet.drawing.captions import caption
-from medunet.drawing.legend import Entry, Line, Swatch
+from medunet.drawing.legend import Entry, Line, Swatch, Text
 from medunet.drawing.letters import name_targets
 from medunet.drawing.orthogonal import (
     PLANES,
@@ -52,23 +52,26 @@ _MAX_ELONGATION = 1.6
 _MAX_SIDE_PX = 1200
 _ALONE = 1.7  # a single plane is larger
 _MAX_COMPARED = 8  # label values; np.isin is faster for more
+_MAX_OUTLINED = len(LINE_STYLES)  # targets that can be told apart
 _THIN = LINE_STYLES[0]
 
 
 @dataclass(frozen=True)
 class StillView:
-    """A scan with the label maps on its grid, and how it is shown."""
+    """A scan with the label maps on its grid, and how it is shown.
+
+    With all targets of a dataset, in its order, a target has the same colour and line in every picture of a case.
+    """
 
     image: NDArray  # (I, J, K) in any orientation, or (I, J, K, 3) in colour
     affine: Affine  # from voxel index to RAS+ mm
-    targets: Mapping[
-        str, tuple[int, ...]
-    ]  # target name -> its label values; their order determines the colours
+    targets: Mapping[str, tuple[int, ...]]  # target name -> its label values; their order decides the colours
     preset: Preset  # the window
     modality: str = "CT"  # decides how the window is printed: level and width in HU, or from and to
     reference: NDArray | None = None
     prediction: NDArray | None = None
     unit: Unit = "mm"
+    ignore_value: int | None = None  # voxels of the reference with it are neither right nor wrong
 
 
 def draw_still(
@@ -88,8 +91,9 @@ def draw_still(
         view: what is drawn.
         focus: an error on the grid of the view. Without it, the whole planes through `centre` are drawn, by default
             through the largest cross-sections of all targets.
-        marks: "contours": reference continuous and prediction broken, of every target; "errors": false negative and
-            false positive voxels filled, of the target of the finding or else of all targets.
+        marks: "contours": reference continuous and prediction broken, of every target, or only of that of the finding
+            if there are more than six; "errors": false negative and false positive voxels filled, of the target of
+            the finding or else of all targets.
         centre: voxel index that the planes pass through, without a finding.
         plane_px: the longer side of every plane has at least this many pixels (of a single plane 1.7 times as many),
             unless another would have more than 1200.
@@ -117,14 +121,14 @@ def draw_still(
         else Place(panel)
         for panel, plane in zip(panels, planes, strict=True)
     ]
-    legend = _legend(view, marks)
+    legend = _legend(view, marks, _outlined(view, focus))
     sheet = draw_sheet(
         [places],
         legend,
         heading=heading,
         footer=Footer(window_text(view), px_per_mm, view.unit),
     )
-    return _encode(sheet, view, [entry.colour for entry in legend])
+    return _encode(sheet, view, _colours(legend))
 
 
 def draw_thumbnail(view: StillView, focus: Finding | None = None, *, side_px: int = 144) -> bytes:
@@ -135,7 +139,7 @@ def draw_thumbnail(view: StillView, focus: Finding | None = None, *, side_px: in
     plane = scene.seen_planes()[0]
     sides_mm = [(box[a][1] - box[a][0]) * scene.spacing_mm[a] for a in (plane.across, plane.up)]
     panel = scene.panel(plane, middle, box, side_px / max(sides_mm))
-    scene.mark(panel, plane, middle, "contours", None)
+    scene.mark(panel, plane, middle, "contours", focus)
     square = Image.new("RGB", (side_px, side_px), "black")
     square.paste(panel.finish(), ((side_px - panel.size[0]) // 2, (side_px - panel.size[1]) // 2))
     return _encode(square, view, colour_targets(view.targets).values())
@@ -259,7 +263,7 @@ class _Scene:
             return [empty if cut is None else np.isin(cut, self.view.targets[name]) for cut in cuts]
 
         if marks == "contours":
-            pairs = {name: masks(name) for name in self.view.targets}
+            pairs = {name: masks(name) for name in _outlined(self.view, focus)}
             for number, is_broken in enumerate((False, True)):
                 for name, pair in pairs.items():
                     panel.outline(pair[number], self._colours[name], self._styles[name], is_broken=is_broken)
@@ -270,6 +274,8 @@ class _Scene:
         for truth, found in pairs.values():
             false_positive |= found & ~truth
             false_negative |= truth & ~found
+        if self.view.ignore_value is not None and cuts[0] is not None:
+            false_positive &= cuts[0] != self.view.ignore_value
         panel.fill(false_positive, FALSE_POSITIVE, is_striped=False)
         panel.fill(false_negative, FALSE_NEGATIVE, is_striped=True)
         for number, is_broken in enumerate((False, True)):
@@ -341,13 +347,23 @@ def _encode(picture: Image.Image, view: StillView, colours: Iterable[str]) -> by
     return to_png(picture if view.image.ndim == 4 else reduce_colours(picture, colours))
 
 
-def _legend(view: StillView, marks: Marks) -> list[Entry]:
+def _colours(legend: Sequence[Entry]) -> list[str]:
+    return [entry.colour for entry in legend if not isinstance(entry, Text)]
+
+
+def _outlined(view: StillView, focus: Finding | None) -> list[str]:
+    """Return the targets whose contours are drawn."""
+    return [focus.target] if focus and len(view.targets) > _MAX_OUTLINED else list(view.targets)
+
+
+def _legend(view: StillView, marks: Marks, outlined: Sequence[str]) -> list[Entry]:
     entries: list[Entry] = []
     if marks == "contours":
-        names, styles = name_targets(view.targets), style_targets(view.targets)
-        entries += [
-            Line(names[name], colour, styles[name]) for name, colour in colour_targets(view.targets).items()
-        ]
+        names = name_targets(view.targets)
+        colours, styles = colour_targets(view.targets), style_targets(view.targets)
+        entries += [Line(names[name], colours[name], styles[name]) for name in outlined[:_MAX_OUTLINED]]
+        if len(outlined) > _MAX_OUTLINED:
+            entries.append(Text(f"and {len(outlined) - _MAX_OUTLINED} more"))
     else:
         entries += [
             Swatch("false negative", FALSE_NEGATIVE, is_striped=True),

@@ -16,8 +16,9 @@ from medunet.base.progress import track
 from medunet.dataset.checks.duplicates import part_of
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.manifest_checks import choose_workers_for, errors_left
-from medunet.drawing.figures import View, draw_thumbnail, figure_png
 from medunet.drawing.palette import TARGET_COLOURS
+from medunet.drawing.presets import display_presets
+from medunet.drawing.still import StillView, draw_thumbnail
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Case, Manifest
@@ -200,18 +201,17 @@ def _draw(item: tuple[Case, str | None], *, description: Description, data_root:
             unlabelled = case.model_copy(update={"label": None})
             scan = load_scan(unlabelled, description, data_root, None, channel=channel)
             remark = f"Pictured without its label: {error.what}."
-        view = View(
+        targets = _outlined(description)
+        view = StillView(
             scan.image,
             scan.affine,
-            _outlined(description),
-            reference=scan.reference,
+            targets,
+            display_presets(scan.image, scan.modality, targets)[0],
             modality=scan.modality,
+            reference=scan.reference,
             unit=scan.unit,
         )
-        return Picture(
-            data_uri(figure_png(draw_thumbnail(view, width_px=_PICTURE_PX))),
-            remark or " ".join(scan.warnings),
-        )
+        return Picture(data_uri(draw_thumbnail(view, side_px=_PICTURE_PX)), remark or " ".join(scan.warnings))
     except MedunetError as error:
         return Picture(None, f"Not pictured: {error.what}.")
     except Exception as error:  # a faulty file may cause any error, whose text may contain a local path

@@ -9,31 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from medunet.base.errors import InputError, MedunetError
-from medunet.base.files import read_json
+from medunet.base.files import atomic_write, read_json
 from medunet.base.progress import track
-from medunet.drawing.figures import largest_cross_sections, save_figure, window_limits
-from medunet.drawing.palette import colour_targets
-from medunet.drawing.planes import (
-    INK,
-    PLANES,
-    Box,
-    Plane,
-    add_footer,
-    annotate,
-    box_around,
-    outline,
-    paint,
-    position_text,
-    set_limits,
-)
+from medunet.drawing.legend import Entry, Swatch, Text
+from medunet.drawing.letters import name_targets
+from medunet.drawing.orthogonal import PLANES, Box, Plane, box_around, direction_marks, position_text
+from medunet.drawing.palette import colour_targets, style_targets
+from medunet.drawing.panel import Panel
+from medunet.drawing.png import reduce_colours, to_png
+from medunet.drawing.presets import display_presets
+from medunet.drawing.sheet import Footer, Place, draw_sheet
+from medunet.drawing.still import largest_cross_sections
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import mask_ending
@@ -44,10 +34,8 @@ from medunet.reporting.page import number_text
 from medunet.reporting.scans import Scan, default_channel, load_scan, read_channel_file
 from medunet.reporting.scores import is_resampled
 
-_COLUMN_INCH, _GAP_INCH, _DPI = 3.2, 0.08, 110
-_TITLE_INCH, _HEADER_INCH, _FOOTER_INCH = 0.62, 0.3, 0.4
+_WIDEST_PX = 400  # of a plane
 _MAX_NAMED = 6  # targets in title and legend
-_OPACITY = 0.4
 _MARGIN_VOXELS = 2  # margin around skull-stripped heads, where the background is 0
 
 
@@ -96,8 +84,9 @@ def save_triptychs(
             failed[case.id] = str(error)
             continue
         title = f"{case.id}    {_dice_text(scored[case.id])}" if case.id in scored else case.id
-        figure = draw_triptych(scan, manifest.description.targets, images=images, title=title)
-        save_figure(run.root / "pictures" / f"{case.id}.png", figure)
+        picture = draw_triptych(scan, manifest.description.targets, images=images, title=title)
+        with atomic_write(run.root / "pictures" / f"{case.id}.png", suffix=".png") as temporary:
+            temporary.write_bytes(picture)
     return failed
 
 
@@ -107,8 +96,8 @@ def draw_triptych(
     *,
     images: Mapping[str, NDArray] | None = None,
     title: str = "",
-) -> Figure:
-    """Draw image, reference and prediction side by side; later targets are painted over earlier ones.
+) -> bytes:
+    """Return a PNG of image, reference and prediction side by side; later targets are painted over earlier ones.
 
     Args:
         scan: volumes in RAS+ axis order, as `medunet.reporting.scans.load_scan` returns them.
@@ -117,10 +106,9 @@ def draw_triptych(
         title: text above the columns.
     """
     images = dict(images or {scan.channel: scan.image})
-    limits = {name: window_limits(image, scan.modality) for name, image in images.items()}
+    presets = {name: display_presets(image, scan.modality, targets)[0] for name, image in images.items()}
     masks = {"reference": scan.reference, "prediction": scan.prediction}
-    colours = colour_targets(targets)
-    columns = [*images, *masks]
+    columns = {**dict.fromkeys(images), **masks}
     headings = {name: f"no {name}" if name in masks and masks[name] is None else name for name in columns}
     if scan.is_resampled:
         headings["prediction"] = "prediction, resampled"
@@ -128,67 +116,51 @@ def draw_triptych(
     centre, box = _centre(scan, targets), _filled_box(images[background])
     spacing_mm = spacing_of(scan.affine)
     position_mm = apply_affine(scan.affine, centre)
-    figure, panels = _lay_out(headings, box, spacing_mm)
-    for (column, plane), axes in panels.items():
-        cut = (slice(None),) * plane.through + (centre[plane.through],)
-        shown = column if column in images else background
-        set_limits(axes, plane, box, spacing_mm)
-        paint(axes, images[shown][cut], plane, spacing_mm, limits[shown])
-        if scan.unit == "mm":
-            is_left = column == columns[0]
-            annotate(axes, plane, position_text(plane, position_mm) if is_left else "")
-        mask = masks.get(column)
-        if mask is not None:
-            _overlay(axes, mask[cut], plane, spacing_mm, targets, colours)
-    top = 1 - 0.3 * _TITLE_INCH / figure.get_figheight()
-    figure.text(0.5, top, title, color=INK, fontsize=12, ha="center", va="center")
-    named = list(targets)[:_MAX_NAMED]
-    handles = [Patch(color=colours[name], label=name.replace("_", " ")) for name in named]
-    handles += [Patch(alpha=0, label=f"and {len(targets) - len(named)} more")] * (len(targets) > len(named))
-    text = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in limits.items())
-    add_footer(figure, next(iter(panels.values())), text, handles, scan.unit)
-    return figure
-
-
-def _lay_out(
-    headings: Mapping[str, str], box: Box, spacing_mm: Sequence[float]
-) -> tuple[Figure, dict[tuple[str, Plane], Axes]]:
-    """Return a black figure with a heading and planes for each column, all at one scale in mm, and its panels."""
-    sizes_mm = [(end - first) * step for (first, end), step in zip(box, spacing_mm, strict=True)]
     seen = [plane for plane in PLANES if min(_num_voxels(box, plane)) > 1] or [PLANES[0]]
-    inch_per_mm = _COLUMN_INCH / max(sizes_mm[plane.across] for plane in seen)
-    tall = [sizes_mm[plane.up] * inch_per_mm for plane in seen]
-    width = len(headings) * (_COLUMN_INCH + _GAP_INCH) - _GAP_INCH
-    height = _TITLE_INCH + sum(tall) + _HEADER_INCH * len(seen) + _FOOTER_INCH
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="black")
-    panels = {}
-    for number, (column, heading) in enumerate(headings.items()):
-        middle = number * (_COLUMN_INCH + _GAP_INCH) + _COLUMN_INCH / 2
-        top = height - _TITLE_INCH
-        figure.text(middle / width, top / height, heading, color=INK, fontsize=12, ha="center", va="bottom")
-        for plane, up in zip(seen, tall, strict=True):
-            across = sizes_mm[plane.across] * inch_per_mm
-            top -= _HEADER_INCH + up
-            rectangle = ((middle - across / 2) / width, top / height, across / width, up / height)
-            panels[column, plane] = figure.add_axes(rectangle)
-    return figure, panels
+    px_per_mm = _WIDEST_PX / max(_num_voxels(box, plane)[0] * spacing_mm[plane.across] for plane in seen)
+
+    def draw(column: str, plane: Plane) -> Panel:
+        shown = column if column in images else background
+        cut = (slice(None),) * plane.through + (centre[plane.through],)
+        spans = box[plane.across], box[plane.up]
+        step_mm = spacing_mm[plane.across], spacing_mm[plane.up]
+        panel = Panel(images[shown][cut], spans, step_mm, px_per_mm, presets[shown])
+        mask = columns[column]
+        if mask is not None:
+            _overlay(panel, mask[cut], targets)
+        return panel
+
+    rows = []
+    for plane in seen:
+        row = []
+        for column in columns:
+            parts = [headings[column]] if plane is seen[0] else []
+            if scan.unit == "mm" and column == background:
+                parts.append(position_text(plane, position_mm))
+            directions = direction_marks(plane) if scan.unit == "mm" else None
+            row.append(Place(draw(column, plane), ": ".join(parts), directions))
+        rows.append(row)
+    colours, names = colour_targets(targets), name_targets(targets)
+    named = list(targets)[:_MAX_NAMED]
+    legend: list[Entry] = [Swatch(names[name], colours[name], is_striped=False) for name in named]
+    if len(targets) > len(named):
+        legend.append(Text(f"and {len(targets) - len(named)} more"))
+    text = ", ".join(f"{name} {preset.low:.3g} to {preset.high:.3g}" for name, preset in presets.items())
+    sheet = draw_sheet(rows, legend, heading=title, footer=Footer(text, px_per_mm, scan.unit))
+    is_grey = all(image.ndim == 3 for image in images.values())
+    return to_png(reduce_colours(sheet, colours.values()) if is_grey else sheet)
 
 
-def _overlay(
-    axes: Axes,
-    labels: NDArray,
-    plane: Plane,
-    spacing_mm: Sequence[float],
-    targets: Mapping[str, tuple[int, ...]],
-    colours: Mapping[str, str],
-) -> None:
+def _overlay(panel: Panel, labels: NDArray, targets: Mapping[str, tuple[int, ...]]) -> None:
     """Draw every target of a slice `(across, up)` filled and outlined."""
-    fill = np.zeros((*labels.shape, 4))
-    for name, values in targets.items():
-        fill[np.isin(labels, values)] = to_rgba(colours[name], _OPACITY)
-    paint(axes, fill, plane, spacing_mm)
-    for name, values in targets.items():
-        outline(axes, np.isin(labels, values), plane, spacing_mm, colours[name])
+    colours, styles = colour_targets(targets), style_targets(targets)
+    masks = {name: np.isin(labels, values) for name, values in targets.items()}
+    covered = np.zeros(labels.shape, dtype=bool)
+    for name in reversed(masks):
+        panel.fill(masks[name] & ~covered, colours[name], is_striped=False)
+        covered |= masks[name]
+    for name, mask in masks.items():
+        panel.outline(mask, colours[name], styles[name], is_broken=False)
 
 
 def _centre(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ CT = np.zeros((4, 5, 6), np.int16)
     [
         (["left_lung", "right_lung"], "lung"),
         (["lung", "lung_tumour"], "lung"),
+        (["lung", "lung_tumour", "necrotic_core"], "lung"),
         (["lung_upper_lobe_left", "trachea"], "lung"),
         (["liver", "tumour"], "liver"),
         (["hepatic_vessel", "liver tumour"], "liver"),

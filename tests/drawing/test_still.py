@@ -419,3 +419,31 @@ def test_nested_regions_keep_their_colours(panels: list[Panel]) -> None:
         drawn = panel_pixels(panel)
         for colour in TARGET_COLOURS[:2]:
             assert (np.abs(drawn - to_rgb(colour)).max(axis=2) < 20).sum() > 200
+
+
+def test_of_many_targets_only_that_of_the_finding_is_outlined(panels: list[Panel]) -> None:
+    labels = np.zeros(WIDE, np.uint8)
+    for value in range(1, 21):
+        labels[2 * value : 2 * value + 2, 5:60, 5:35] = value
+    prediction = np.where(labels == 9, 0, labels)  # class 8 counted from 0: the third colour again
+    targets = {f"class {value}": (value,) for value in range(1, 21)}
+    view = StillView(
+        np.zeros(WIDE, np.float32), AFFINE, targets, GREY, reference=labels, prediction=prediction
+    )
+    (finding,) = find_errors(labels, prediction, targets, SPACING_MM)
+    few = pixels(draw_still(view, finding))
+    colours = [(np.abs(few - to_rgb(colour)).max(axis=2) < 12).sum() > 30 for colour in TARGET_COLOURS]
+    assert colours == [False, False, True, False, False, False]
+    assert pixels(draw_still(view)).shape[0] < few.shape[0] + 60  # the legend does not list them all
+
+
+def test_ignored_voxels_are_no_errors(panels: list[Panel]) -> None:
+    reference = cube(9, np.uint8)
+    view = StillView(
+        cube(0), AFFINE, {"organ": (1,)}, GREY, reference=reference, prediction=cube(1, np.uint8)
+    )
+    draw_still(view, marks="errors", centre=(17, 7, 10))
+    draw_still(replace(view, ignore_value=9), marks="errors", centre=(17, 7, 10))
+    tinted, bare = (saturation(panel_pixels(panel)).max() > 60 for panel in (panels[0], panels[3]))
+    assert tinted
+    assert not bare

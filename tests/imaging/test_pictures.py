@@ -1,16 +1,17 @@
 """Pictures as volumes, against SimpleITK and Pillow: every pixel in its place, every mode read or refused by name."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from figure_pixels import figure_array
 from numpy.typing import NDArray
 from PIL import Image
 
 from medunet.base.errors import DataError
-from medunet.drawing.figures import View, draw_planes
+from medunet.drawing.presets import Preset
+from medunet.drawing.still import StillView, draw_still
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.pictures import picture_affine
 from medunet.imaging.volumes import (
@@ -160,17 +161,16 @@ def test_picture_is_drawn_upright_and_in_its_colours(tmp_path: Path) -> None:
     image = read_channels([save(tmp_path / "a.png", quarters)] * 3)
     turned, affine = to_ras(image.array, image.affine)
     label = np.zeros((90, 60, 1), np.uint8)
-    figure = draw_planes(
-        View(
-            np.moveaxis(turned, 0, -1),
-            affine,
-            reference=label,
-            targets={"x": (1,)},
-            unit="px",
-            modality="other",
-        )
+    view = StillView(
+        np.moveaxis(turned, 0, -1),
+        affine,
+        {"x": (1,)},
+        Preset("full range", 0, 255),
+        modality="other",
+        reference=label,
+        unit="px",
     )
-    drawn = figure_array(figure).astype(int)
+    drawn = np.asarray(Image.open(io.BytesIO(draw_still(view))).convert("RGB")).astype(int)
     inside = np.argwhere((drawn.max(axis=2) > 200) & (drawn.min(axis=2) < 60))
     (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0)
     high, wide = (bottom - top) // 4, (right - left) // 4

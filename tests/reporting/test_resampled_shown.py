@@ -16,6 +16,7 @@ from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import read_label
 from medunet.records.manifest import Manifest
 from medunet.records.run_folder import RunFolder
+from medunet.reporting import triptych
 from medunet.reporting.report import report_run
 from medunet.reporting.scans import load_scan
 from medunet.reporting.scores import is_resampled
@@ -139,7 +140,9 @@ def test_a_mask_that_was_moved_away_since_is_not_shown(made: tuple[RunFolder, Pa
     assert pictures((run.report / "cases/lps_poor.html").read_text())
 
 
-def test_pictures_for_slides_show_what_was_scored_too(made: tuple[RunFolder, Path]) -> None:
+def test_pictures_for_slides_show_what_was_scored_too(
+    made: tuple[RunFolder, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, data_root = made
     path, _ = cut_finer(run, "ras_good")
     score(run, data_root, resample=True)
@@ -147,4 +150,13 @@ def test_pictures_for_slides_show_what_was_scored_too(made: tuple[RunFolder, Pat
     assert save_triptychs(run, data_root, read_scores(run.scores)) == {}
     case = next(case for case in Manifest.read(run.manifest).cases if case.id == "ras_good")
     scan = load_scan(case, DESCRIPTION, data_root, path, resample=True)
-    assert "prediction, resampled" in {text.get_text() for text in draw_triptych(scan, {}).texts}
+    titles: list[str] = []
+    original = triptych.draw_sheet
+
+    def record(rows, legend, **options):
+        titles.extend(place.title for place in rows[0])
+        return original(rows, legend, **options)
+
+    monkeypatch.setattr(triptych, "draw_sheet", record)
+    draw_triptych(scan, {})
+    assert titles[1:] == ["reference", "prediction, resampled"]
