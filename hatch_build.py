@@ -62,7 +62,14 @@ def _download() -> bytes:
         wanted = Path(folder) / "wanted.txt"
         wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        options = ["--require-hashes", "--disable-pip-version-check", "--dest", folder, "--requirement", str(wanted)]
+        options = [
+            "--require-hashes",
+            "--disable-pip-version-check",
+            "--dest",
+            folder,
+            "--requirement",
+            str(wanted),
+        ]
         subprocess.run([*command, *options], check=True, capture_output=True, text=True)
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:

@@ -71,16 +71,24 @@ def encode_image(image: NDArray, layout: Layout) -> dict[str, Any]:
     values = np.asarray(image[slices], np.float32)
     size = list(values.shape[:3])
     if values.ndim == 4:
-        pixels = values.clip(0, 255).astype(np.uint8)
-        return {"type": "rgb", "size": size, "data": _text(pixels.transpose(2, 1, 0, 3).tobytes())}
+        slope = max(1.0, float(values.max(initial=0)) / 255)
+        pixels = np.rint(values / slope).clip(0, 255).astype(np.uint8)
+        return {
+            "type": "rgb",
+            "size": size,
+            "slope": slope,
+            "offset": 0.0,
+            "decimals": 0,
+            "data": _text(pixels.transpose(2, 1, 0, 3).tobytes()),
+        }
     finite = np.isfinite(values)
     if not finite.all():
         values = np.where(finite, values, values[finite].min() if finite.any() else 0)
     low, high = float(values.min()), float(values.max())
     slope, offset, decimals = 1.0, 0.0, 0
     if not (values == np.rint(values)).all() or high - low > _STEPS:
-        slope = (high - low) / _STEPS
-        decimals = min(9, max(0, math.ceil(3 - math.log10(high - low))))
+        span = high - low or 1.0
+        slope, decimals = span / _STEPS, min(9, max(0, math.ceil(3 - math.log10(span))))
     if slope != 1 or low < _INT16.min or high > _INT16.max:
         offset = (high + low) / 2 if slope != 1 else float(round((high + low) / 2))
     stored = np.rint((values - np.float64(offset)) / slope).astype(np.int16)

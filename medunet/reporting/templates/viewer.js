@@ -83,9 +83,9 @@
     const place = voxel.map((at, axis) => clamp(Math.round(at / step[axis]), 0, channel.size[axis] - 1));
     const at = place[0] + channel.size[0] * (place[1] + channel.size[1] * place[2]);
     const away = distance(place.map((n, axis) => n * step[axis]), voxel);
-    if (channel.type === "rgb") return { text: channel.voxels.subarray(3 * at, 3 * at + 3).join(", "), away };
-    const value = channel.voxels[at] * channel.slope + channel.offset;
-    return { text: `${value.toFixed(channel.decimals)} ${channel.unit}`.trim().replace("-", "−"), away };
+    const textOf = (stored) => (stored * channel.slope + channel.offset).toFixed(channel.decimals).replace("-", "−");
+    if (channel.type === "rgb") return { text: [0, 1, 2].map((colour) => textOf(channel.voxels[3 * at + colour])).join(", "), away };
+    return { text: `${textOf(channel.voxels[at])} ${channel.unit}`.trim(), away };
   }
 
   function targetsAt(mask, [i, j, k]) {
