@@ -19,7 +19,7 @@ from medunet.reporting.scores import Unit
 from medunet.scoring.findings import find_errors
 from medunet.scoring.lesion_presets import PRESETS
 
-_MAX_CONTOURS = 6  # stills have the contours of all targets up to this number, otherwise only of their own
+_MAX_CONTOURS = 6  # targets outlined in the overview
 _MAX_STILLS = 24
 
 
@@ -112,38 +112,29 @@ class Stills:
             return f"The whole picture with {which}"
         return f"Largest cross-sections of {which}"
 
-    def draw(
-        self,
-        focus: Finding | None = None,
-        *,
-        target: str | None = None,
-        channel: str | None = None,
-        marks: Marks | None = None,
-        centre: tuple[int, int, int] | None = None,
-    ) -> str:
-        """Return a still as data URI: of an error, or of a target, or of all targets."""
-        target = focus.target if focus else target
-        filled = focus is not None and focus.kind != "surface_distance"
-        view = self._view(target, channel)
-        png = draw_still(view, focus, marks=marks or ("errors" if filled else "contours"), centre=centre)
-        return data_uri(png)
+    def draw(self, focus: Finding | None = None, *, channel: str | None = None) -> str:
+        """Return a still as data URI: of an error, filled or as a distance between contours, or of all targets."""
+        filled = focus is not None and focus.kind not in ("surface_distance", "lesion")
+        marks: Marks = "errors" if filled else "contours"
+        return data_uri(draw_still(self._view(focus, channel), focus, marks=marks))
 
     def draw_small(self, focus: Finding | None = None) -> str:
         """Return a small picture of an error, or of all targets, as data URI."""
-        return data_uri(draw_thumbnail(self._view(focus.target if focus else None, None), focus))
+        return data_uri(draw_thumbnail(self._view(focus), focus))
 
-    def _view(self, target: str | None, channel: str | None) -> StillView:
-        scan, channel = self._scan, channel or self.channel_of(target)
-        own = {name: values for name, values in self.targets.items() if name == target} or self._overview
+    def _view(self, focus: Finding | None, channel: str | None = None) -> StillView:
+        scan, target = self._scan, focus.target if focus else None
+        channel = channel or self.channel_of(target)
         return StillView(
             image=scan.channels.get(channel, scan.image),
             affine=scan.affine,
-            targets=self.targets if len(self.targets) <= _MAX_CONTOURS else own,
+            targets=self.targets if focus else self._overview,
             preset=self.presets_of(channel, target)[0],
             modality=self.modality_of(channel),
             reference=scan.reference,
             prediction=scan.prediction,
             unit=scan.unit,
+            ignore_value=self._description.ignore_value,
         )
 
 
