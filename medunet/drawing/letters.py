@@ -31,6 +31,11 @@ def _letters() -> frozenset[int]:
     return frozenset(FT2Font(_font_path()).get_charmap())
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, without what cannot be encoded: names of files may hold anything."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
 def name_targets(names: Iterable[str]) -> dict[str, str]:
     """Return what stands for each target in a picture: its name without underscores.
 
@@ -39,7 +44,7 @@ def name_targets(names: Iterable[str]) -> dict[str, str]:
     """
     shown = {}
     for number, name in enumerate(names, start=1):
-        text = name.replace("_", " ")
+        text = printable(name.replace("_", " "))
         if not set(map(ord, text)) <= _letters():
             text = f"target {number}"
         shown[name] = text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 1]}…"

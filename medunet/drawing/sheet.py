@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from medunet.drawing.legend import Entry, break_lines, draw_legend, entry_width
-from medunet.drawing.letters import line_height, load_font
+from medunet.drawing.letters import line_height, load_font, printable
 from medunet.drawing.palette import INK
 from medunet.drawing.panel import Panel
 
@@ -57,6 +57,7 @@ def draw_sheet(
 ) -> Image.Image:
     """Return the sheet in RGB, with the panels of each row side by side and in columns of one width."""
     font, line_px = load_font(text_px), line_height(text_px)
+    heading = printable(heading)
     columns = [max(place.size[0] for place in column) for column in zip(*rows, strict=True)]
     panels_px = sum(columns) + _GAP_PX * (len(columns) - 1)
     entries = [entry_width(entry, text_px) for entry in legend]
@@ -75,7 +76,7 @@ def draw_sheet(
         y += title_px
         x = (width - panels_px) // 2
         for place, column_px in zip(row, columns, strict=True):
-            draw.text((x + column_px / 2, y - line_px / 2), place.title, INK, font, "mm")
+            draw.text((x + column_px / 2, y - line_px / 2), printable(place.title), INK, font, "mm")
             _draw_place(sheet, place, x + (column_px - place.size[0]) // 2, y)
             x += column_px + _GAP_PX
         y += row_px
@@ -110,7 +111,7 @@ def _num_lines(footer: Footer, width: int, text_px: int) -> int:
     """Return the lines of the footer: the scale bar is on a line of its own where the sheet is narrow."""
     font = load_font(text_px)
     bar_px, text = scale_bar(footer.px_per_mm, footer.unit)
-    needed_px = font.getlength(footer.window_text) + bar_px + font.getlength(text) + 5 * _GAP_PX
+    needed_px = font.getlength(printable(footer.window_text)) + bar_px + font.getlength(text) + 5 * _GAP_PX
     return 2 if needed_px > width else 1
 
 
@@ -118,7 +119,7 @@ def _draw_footer(sheet: Image.Image, footer: Footer, text_px: int) -> None:
     draw, font, line_px = ImageDraw.Draw(sheet), load_font(text_px), line_height(text_px)
     width, height = sheet.size
     top = height - line_px * _num_lines(footer, width, text_px)
-    draw.text((_GAP_PX, top + line_px / 2), footer.window_text, INK, font, "lm")
+    draw.text((_GAP_PX, top + line_px / 2), printable(footer.window_text), INK, font, "lm")
     bar_px, text = scale_bar(footer.px_per_mm, footer.unit)
     right, middle = width - _GAP_PX, height - line_px // 2
     draw.rectangle((right - bar_px, middle - 2, right - 1, middle + 1), INK)

@@ -18,7 +18,8 @@ from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.manifest_checks import choose_workers_for, errors_left
 from medunet.drawing.palette import TARGET_COLOURS
 from medunet.drawing.presets import display_presets
-from medunet.drawing.still import StillView, draw_thumbnail
+from medunet.drawing.scene import StillView
+from medunet.drawing.still import draw_thumbnail
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Case, Manifest

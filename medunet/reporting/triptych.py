@@ -22,8 +22,8 @@ from medunet.drawing.palette import colour_targets, style_targets
 from medunet.drawing.panel import Panel
 from medunet.drawing.png import reduce_colours, to_png
 from medunet.drawing.presets import display_presets
+from medunet.drawing.scene import largest_cross_sections
 from medunet.drawing.sheet import Footer, Place, draw_sheet
-from medunet.drawing.still import largest_cross_sections
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import mask_ending

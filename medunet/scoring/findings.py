@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -24,6 +23,7 @@ from medunet.scoring.bits import find_box, memory_order, pack
 from medunet.scoring.lesion_presets import PRESETS, Labels, find_lesions_in_box, match_lesions
 from medunet.scoring.lesions import measure_axes
 from medunet.scoring.masks import Mask, find_flat_axis
+from medunet.scoring.stored_order import StoredOrder
 from medunet.scoring.surface import WorstDistance, find_worst_distance
 from medunet.scoring.target_masks import find_boxes, mask_of, widen
 
@@ -84,7 +84,7 @@ def find_errors(
         AssertionError: the maps differ in shape.
     """
     assert reference.shape == prediction.shape, f"shapes {reference.shape} and {prediction.shape} differ"
-    turn = _Turn(stored_codes, reference.shape)
+    turn = StoredOrder(stored_codes, reference.shape)
     truth, found = turn.to_stored(reference), turn.to_stored(prediction)
     numbers = [
         None if each is None else turn.to_stored(each) for each in (numbers_reference, numbers_prediction)
@@ -319,42 +319,3 @@ class _TargetErrors:
     def _shift(self, voxel: Voxel) -> Voxel:
         i, j, k = (index + offset for index, offset in zip(voxel, self.start, strict=True))
         return i, j, k
-
-
-class _Turn:
-    """Turn arrays from RAS+ to the axis order of the stored files, and findings back."""
-
-    def __init__(self, codes: str, shape: tuple[int, ...]) -> None:
-        stored = nib.orientations.axcodes2ornt(tuple(codes))
-        ras = nib.orientations.axcodes2ornt(tuple("RAS"))
-        self._change = nib.orientations.ornt_transform(ras, stored)
-        self._shape = shape
-        self.axes = [int(axis) for axis, _ in stored]  # of the RAS+ grid, in the order of the stored one
-        self._is_flipped = [flip < 0 for _, flip in stored]
-
-    def to_stored(self, array: NDArray) -> NDArray:
-        """Return a view of an array `(I, J, K)` in stored order."""
-        return nib.apply_orientation(array, self._change)
-
-    def from_stored(self, finding: Finding) -> Finding:
-        """Return a finding on the RAS+ grid."""
-        box: list[tuple[int, int]] = [(0, 0)] * 3
-        for axis, is_flipped, (low, high) in zip(self.axes, self._is_flipped, finding.box, strict=True):
-            size = self._shape[axis]
-            box[axis] = (size - high, size - low) if is_flipped else (low, high)
-        return Finding(
-            kind=finding.kind,
-            target=finding.target,
-            centre=self._turn(finding.centre),
-            end=None if finding.end is None else self._turn(finding.end),
-            length_mm=finding.length_mm,
-            volume_ml=finding.volume_ml,
-            box=tuple(box),
-            lesion=finding.lesion,
-        )
-
-    def _turn(self, voxel: Voxel) -> Voxel:
-        turned = [0, 0, 0]
-        for axis, is_flipped, index in zip(self.axes, self._is_flipped, voxel, strict=True):
-            turned[axis] = self._shape[axis] - 1 - index if is_flipped else index
-        return turned[0], turned[1], turned[2]

@@ -89,6 +89,10 @@ def test_names_stand_below_with_their_colours_on_as_many_lines_as_they_need():
     assert many.height > few.height + 5 * line_height(3 * SIDE // 40)
 
 
+def test_a_title_may_hold_anything():
+    assert draw_slices(case(), TARGETS, "$x$ <b>\n\udcff 肝").size == draw_slices(case(), TARGETS, "c").size
+
+
 @pytest.mark.parametrize("spacing_mm", [(1.0, 100.0), (100.0, 1.0)])
 def test_thin_slices_keep_room_for_titles(spacing_mm: tuple[float, float]):
     assert draw_slices(case(spacing_mm=spacing_mm), TARGETS, "c").width >= 3 * 110

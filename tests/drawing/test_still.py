@@ -13,12 +13,14 @@ from PIL import Image
 from scipy import ndimage
 
 from medunet.drawing import still
+from medunet.drawing.marks import Marks
 from medunet.drawing.orthogonal import PLANES
 from medunet.drawing.palette import FALSE_NEGATIVE, FALSE_POSITIVE, TARGET_COLOURS, to_rgb
 from medunet.drawing.panel import Panel
 from medunet.drawing.presets import Preset
+from medunet.drawing.scene import StillView, largest_cross_sections
 from medunet.drawing.sheet import scale_bar
-from medunet.drawing.still import StillView, draw_still, draw_thumbnail, largest_cross_sections, window_text
+from medunet.drawing.still import draw_still, draw_thumbnail, window_text
 from medunet.records.finding import Finding
 from medunet.scoring.findings import find_errors
 
@@ -131,7 +133,7 @@ def test_errors_fill_the_voxels_that_differ(
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "PIR", "SAL"])
 @pytest.mark.parametrize("marks", ["contours", "errors"])
-def test_every_orientation_draws_the_same_picture(codes: str, marks: still.Marks) -> None:
+def test_every_orientation_draws_the_same_picture(codes: str, marks: Marks) -> None:
     image = np.random.default_rng(0).normal(0.5, 0.2, SHAPE).astype(np.float32)
     reference, prediction = cube(1, np.uint8), np.roll(cube(1, np.uint8), 2, axis=0)
     view = StillView(image, AFFINE, {"organ": (1,)}, GREY, reference=reference, prediction=prediction)
@@ -198,7 +200,7 @@ def without(view: StillView, finding: Finding) -> StillView:
 
 
 @pytest.mark.parametrize("marks", ["contours", "errors"])
-def test_every_error_is_visible_in_its_picture(marks: still.Marks, panels: list[Panel]) -> None:
+def test_every_error_is_visible_in_its_picture(marks: Marks, panels: list[Panel]) -> None:
     view = scene()
     for finding in findings_of(view):
         panels.clear()
@@ -338,7 +340,9 @@ def test_pictures_in_colour_keep_their_colours_and_have_no_directions(headings: 
     assert headings[1:] == [""]
 
 
-@pytest.mark.parametrize("name", ["肝臓", "كبد", "<b>$x$</b>", "a" * 300, "lésion_hépatique"])
+@pytest.mark.parametrize(
+    "name", ["two\nlines", "\udcff.nii", "肝臓", "كبد", "<b>$x$</b>", "a" * 300, "lésion_hépatique"]
+)
 def test_names_in_any_script_are_drawn_without_stretching_the_sheet(name: str) -> None:
     view = scene()
     plain = pixels(draw_still(view)).shape[1]

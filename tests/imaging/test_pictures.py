@@ -11,7 +11,8 @@ from PIL import Image
 
 from medunet.base.errors import DataError
 from medunet.drawing.presets import Preset
-from medunet.drawing.still import StillView, draw_still
+from medunet.drawing.scene import StillView
+from medunet.drawing.still import draw_still
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.pictures import picture_affine
 from medunet.imaging.volumes import (
