@@ -5,12 +5,14 @@ import math
 import re
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 from scored_case import INVENTED, MISSED, NO_ROWS, SHAPE, draw_masks, make_case, make_many, page_of
 from tiny_run import DESCRIPTION, affine_of
 
+from medunet.base.errors import DataError
 from medunet.imaging.nifti import read_header, write_mask, write_volume
 from medunet.records.config import ReportConfig
 from medunet.records.description import Description
@@ -238,3 +240,27 @@ def test_the_thresholds_of_the_run_are_printed_and_used(tmp_path: Path) -> None:
     page, summary = page_of(scan, rows, lesions, settings=ReportConfig(min_dice=0.25))
     assert summary.severity == "good"
     assert "Dice below 0.25;" in page
+
+
+def test_what_headers_files_and_folders_say_is_on_no_page(tmp_path: Path) -> None:
+    folder = tmp_path / "MUELLER_ANNA"
+    folder.mkdir()
+    _, rows, lesions = make_case(folder, *draw_masks())
+    names = {}
+    for role in ("image", "label", "predicted"):
+        image = nib.load(folder / f"{role}.nii.gz")
+        image.header["descrip"], image.header["db_name"] = b"MUELLER ANNA 1970", b"PAT-4711"
+        names[role] = f"ANNA_{role}_19700101.nii.gz"
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), folder / names[role])
+    case = Case(id="one", patient="PAT-4711", images={"CT": names["image"]}, label=names["label"])
+    scan = load_scan(case, DESCRIPTION, folder, folder / names["predicted"])
+    pages = [page_of(scan, rows, lesions)[0], page_of(scan, NO_ROWS)[0]]
+    (folder / names["predicted"]).write_bytes(b"not a mask")
+    with pytest.raises(DataError) as raised:
+        load_scan(case, DESCRIPTION, folder, folder / names["predicted"])
+    pages.append(page_of(str(raised.value), rows, lesions)[0])
+    assert "not a readable NIfTI file" in pages[-1]
+    for page in pages:
+        text = re.sub(r"base64,[^\"]+|<script.*?</script>", "", page, flags=re.DOTALL)
+        for canary in ("MUELLER", "ANNA", "4711", "1970", tmp_path.name):
+            assert canary not in text
