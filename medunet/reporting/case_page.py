@@ -94,7 +94,7 @@ def case_page(
     else:
         volumes_ml = measure_volumes(shown_scan, targets)
         agreement = measure_agreement(shown_scan, targets, len(parts.entry.get("members", ())))
-        verdict = judge_new(volumes_ml, settings, cut=cut or {}, agreement=agreement)
+        verdict = judge_new(volumes_ml, settings, unit, cut=cut or {}, agreement=agreement)
         found, findings = find_lesions(shown_scan, targets, choose_rules(targets, parts.lesion_rules))
     stills = Stills(shown_scan, description, targets) if shown_scan else None
     pictures = (
@@ -194,7 +194,7 @@ def _draw(
 
 def _caveats(parts: CaseParts, *, has_scores: bool) -> list[str]:
     """Return what to bear in mind when reading the verdict: units, and how the case was used."""
-    caveats = []
+    caveats = [] if has_scores else ["There is no reference, and so no score."]
     if parts.use and has_scores:
         caveats.append(f"{parts.use[0].upper()}{parts.use[1:]}.")
     if parts.description.unit == "px":

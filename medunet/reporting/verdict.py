@@ -90,6 +90,7 @@ def judge_case(
 def judge_new(
     volumes_ml: Mapping[str, float],
     settings: ReportConfig,
+    unit: Unit = "mm",
     *,
     cut: Mapping[str, str],
     agreement: Mapping[str, float],
@@ -97,8 +98,9 @@ def judge_new(
     """Return the verdict on a mask without a reference, which can only be judged by itself.
 
     Args:
-        volumes_ml: volume by target, or area in a picture.
+        volumes_ml: volume by target, or area in 1000 pixels in a picture.
         settings: the thresholds.
+        unit: px for 2D pictures.
         cut: by target, which mask reaches which border.
         agreement: by target, the share of its voxels on which all networks agree; empty for a single network.
     """
@@ -112,12 +114,12 @@ def judge_new(
     if poor:
         what = list_some([text for _, text in sorted(poor)], _MAX_NAMED)
         reasons.append(f"the networks agree on less than {100 * (least or 0):.0f}% of the voxels of {what}")
-    present = [name for name, volume in volumes_ml.items() if volume > 0]
+    present = [f"{name} {_size_text(volume, unit)}" for name, volume in volumes_ml.items() if volume > 0]
     if not present:
         reasons.insert(0, "nothing was found")
     if reasons:
         return Verdict("review", "Review", tuple(reasons))
-    return Verdict("none", f"No reference, so no score. Found: {list_some(present, _MAX_NAMED)}")
+    return Verdict("none", f"Found: {list_some(present, _MAX_NAMED)}")
 
 
 def describe_thresholds(settings: ReportConfig, unit: Unit = "mm", *, has_reference: bool = True) -> str:

@@ -182,8 +182,9 @@ def test_a_new_scan_has_volumes_diameters_and_no_score(tmp_path: Path) -> None:
     )
     page, summary = page_of(scan, NO_ROWS, lesion_rules={"tumour": "lits"})
     text = text_of(page)
+    assert "There is no reference, and so no score." in text
     assert summary.severity == "none"
-    assert summary.verdict == "No reference, so no score. Found: liver, tumour"
+    assert summary.verdict == "Found: liver 145.80 ml, tumour 0.54 ml"
     assert not re.search(r"\bDice\b|HD95|reference (solid|ml)|Worst error|missed lesion|false positive", text)
     assert 'data-heading="Predicted ml">145.80<' in page  # 27 × 24 × 15 voxels of 15 mm³: liver is a region
     assert 'data-heading="Predicted ml">0.54<' in page

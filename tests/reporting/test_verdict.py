@@ -147,7 +147,7 @@ def test_many_targets_are_counted() -> None:
 
 def test_without_a_reference_there_is_no_score_to_judge() -> None:
     verdict = judge_new({"liver": 1500.0, "tumour": 0.0}, DEFAULTS, cut={}, agreement={})
-    assert (verdict.severity, verdict.sentence) == ("none", "No reference, so no score. Found: liver")
+    assert (verdict.severity, verdict.sentence) == ("none", "Found: liver 1500.00 ml")
     nothing = judge_new({"liver": 0.0}, DEFAULTS, cut={}, agreement={})
     assert (nothing.severity, nothing.reasons) == ("review", ("nothing was found",))
     split = judge_new(
