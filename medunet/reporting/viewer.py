@@ -20,7 +20,7 @@ from medunet.records.finding import Finding
 from medunet.reporting.page import json_script, render_part
 from medunet.reporting.scans import Scan
 from medunet.reporting.scores import Unit
-from medunet.reporting.viewer_volumes import Layout, choose_layout, encode_image, encode_mask, number_labels
+from medunet.reporting.viewer_volumes import Layout, encode_images, encode_mask, number_labels
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ VIEWER_SCRIPTS = (
     "viewer.js",
     "viewer_marks.js",
     "viewer_controls.js",
+    "viewer_input.js",
 )
 ASSETS = Path(__file__).parent / "assets"  # filled when medunet is installed, see hatch_build.py
 LIBRARY, LICENCES = "niivue.umd.js", "niivue.LICENCES.txt"
@@ -97,7 +98,7 @@ def make_viewer(
     ignored = [] if ignore_value is None else [ignore_value]
     numbered = number_labels(label_maps, [*values, *ignored])
     number_of = {value: place + 1 for place, value in enumerate(sorted({*values, *ignored}))}
-    layout = choose_layout(list(images.values()), spacing, _important(label_maps, values, findings))
+    layout, encoded = encode_images(list(images.values()), spacing, _important(numbered, findings))
     channel_of = {name: place for place, name in enumerate(images)}
     offset = [first for first, _ in layout.box]
     affine = np.array(scan.affine, np.float64)
@@ -114,9 +115,9 @@ def make_viewer(
                 "name": name,
                 "unit": "HU" if (modalities or {}).get(name, scan.modality).upper() == "CT" else "",
                 "presets": [[preset.name, preset.low, preset.high] for preset in presets.get(name, ())],
-                **encode_image(image, layout),
+                **image,
             }
-            for name, image in images.items()
+            for name, image in zip(images, encoded, strict=True)
         ],
         "targets": [
             {
@@ -193,15 +194,11 @@ def _finding(finding: Finding, targets: Sequence[str], offset: Sequence[int], un
     }
 
 
-def _important(
-    label_maps: Mapping[str, NDArray], values: Sequence[int], findings: Sequence[Finding]
-) -> NDArray[np.bool_] | None:
+def _important(numbered: Mapping[str, NDArray], findings: Sequence[Finding]) -> NDArray[np.bool_] | None:
     """Return the voxels that must be shown: all targets in all masks, and all that can be jumped to."""
-    if not label_maps:
+    if not numbered:
         return None
-    shown = np.zeros(next(iter(label_maps.values())).shape, bool)
-    for labels in label_maps.values():
-        shown |= np.isin(labels, values)
+    shown = np.logical_or.reduce([labels > 0 for labels in numbered.values()])
     for finding in findings:
         shown[tuple(slice(first, end) for first, end in finding.box)] = True
     return shown

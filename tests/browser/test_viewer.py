@@ -16,7 +16,7 @@ from viewer_page import box_finding, make_scan, write_page
 from medunet.drawing.presets import Preset
 from medunet.records.finding import Finding
 from medunet.reporting import viewer as viewer_module
-from medunet.reporting.viewer_volumes import Layout
+from medunet.reporting.viewer_volumes import Layout, encode_image
 
 pytestmark = [pytest.mark.usefixtures("needs_viewer"), pytest.mark.slow]
 
@@ -257,7 +257,9 @@ def test_a_coarser_display_names_the_voxel_of_its_values(
     tmp_path: Path, open_page: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box = ((3, 40), (2, 32), (1, 24))
-    monkeypatch.setattr(viewer_module, "choose_layout", lambda *_: Layout(box, (2, 2, 1)))
+    layout = Layout(box, (2, 2, 1))
+    encoded = [encode_image(make_image(), layout)]
+    monkeypatch.setattr(viewer_module, "encode_images", lambda *_: (layout, encoded))
     reference, prediction = make_labels()
     scan = make_scan({"CT": make_image()}, AFFINE, reference=reference, prediction=prediction)
     findings = make_findings(reference, prediction)

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from medunet.records.finding import Finding
 from medunet.reporting import viewer as module
 from medunet.reporting.scans import Scan
 from medunet.reporting.viewer import LIBRARY, LICENCES, copy_assets, describe_finding, make_viewer
+from medunet.reporting.viewer_volumes import Layout, encode_image, encode_images
 
 SHAPE = (12, 10, 8)
 TARGETS = {"organ": (1, 7), "lesion": (7,)}
@@ -101,8 +103,10 @@ def test_data_of_the_page() -> None:
 
 
 def test_places_are_those_of_the_part_that_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = module.Layout(((2, 12), (1, 10), (0, 8)), (1, 1, 1))
-    monkeypatch.setattr(module, "choose_layout", lambda *_: layout)
+    layout = Layout(((2, 12), (1, 10), (0, 8)), (1, 1, 1))
+    monkeypatch.setattr(
+        module, "encode_images", lambda images, *_: (layout, [encode_image(images[0], layout)])
+    )
     viewer = make_viewer(make_scan(), TARGETS, COLOURS, {}, [make_finding()])
     assert viewer is not None
     data = read_data(viewer.html)
@@ -114,11 +118,12 @@ def test_places_are_those_of_the_part_that_is_stored(monkeypatch: pytest.MonkeyP
 
 def test_findings_far_from_the_masks_are_stored_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(
-        module,
-        "choose_layout",
-        lambda *args: asked.append(args[2]) or module.Layout(((0, 12), (0, 10), (0, 8)), (1, 1, 1)),
-    )
+
+    def note(*args: Any) -> Any:
+        asked.append(args[2])
+        return encode_images(*args)
+
+    monkeypatch.setattr(module, "encode_images", note)
     make_viewer(make_scan(), TARGETS, COLOURS, {}, [make_finding(box=((10, 12), (8, 9), (7, 8)))])
     (important,) = asked
     assert important[10:12, 8, 7].all()

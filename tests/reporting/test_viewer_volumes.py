@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from medunet.reporting.viewer_volumes import (
     MAX_TEXT_BYTES,
     Layout,
-    choose_layout,
     encode_image,
+    encode_images,
     encode_mask,
     number_labels,
-    stored_text_bytes,
 )
 
 SHAPE = (7, 5, 4)
@@ -94,6 +93,15 @@ def test_masks_have_numbers_for_the_values_that_are_named(values: tuple[int, ...
     np.testing.assert_array_equal(data.reshape(3, 5, 6).transpose(2, 1, 0), numbered[1:7, :, 1:4])
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_labels_of_any_type_and_sign_are_numbered(kind: type) -> None:
+    labels = np.array([[[0, 3, 7, 100, 9]]], kind)
+    numbered = number_labels({"a": labels}, (100, 3, 55))["a"]
+    assert numbered.ravel().tolist() == [0, 1, 0, 3, 0]
+    far = np.array([[[-2, 5_000_000, 3]]], np.int64)
+    assert number_labels({"a": far}, (3, 5_000_000))["a"].ravel().tolist() == [0, 2, 1]
+
+
 def test_more_than_255_numbers_have_16_bits() -> None:
     labels = np.arange(600).reshape(10, 60, 1)
     numbered = number_labels({"a": labels}, list(range(1, 600)))["a"]
@@ -104,15 +112,16 @@ def test_a_small_scan_is_whole() -> None:
     image = np.random.default_rng(0).normal(size=(60, 50, 40)).astype(np.float32)
     important = np.zeros(image.shape, bool)
     important[30, 20, 20] = True
-    layout = choose_layout([image], (1.0, 1.0, 2.0), important)
+    layout, encoded = encode_images([image], (1.0, 1.0, 2.0), important)
     assert layout == Layout(((0, 60), (0, 50), (0, 40)), (1, 1, 1))
+    assert encoded == [encode_image(image, layout)]
 
 
 def test_a_large_scan_is_cut_around_what_matters_with_a_margin_in_mm() -> None:
     image = np.random.default_rng(0).integers(-1000, 1000, (200, 200, 100)).astype(np.float32)
     important = np.zeros(image.shape, bool)
     important[100:104, 100:110, 50] = True
-    layout = choose_layout([image], (1.0, 2.0, 5.0), important)
+    layout, _ = encode_images([image], (1.0, 2.0, 5.0), important)
     assert layout.step == (1, 1, 1)
     (i_low, i_end), (j_low, j_end), (k_low, k_end) = layout.box
     assert (100 - i_low, i_end - 104) == (80, 80)
@@ -120,14 +129,10 @@ def test_a_large_scan_is_cut_around_what_matters_with_a_margin_in_mm() -> None:
     assert (50 - k_low, k_end - 51) == (16, 16)
 
 
-def test_what_is_too_large_is_halved_in_plane_first_and_fits() -> None:
+@pytest.mark.parametrize(("num_images", "step"), [(2, (2, 2, 1)), (16, (4, 4, 1)), (30, (4, 4, 2))])
+def test_what_is_too_large_is_halved_in_plane_first_and_fits(num_images: int, step: tuple[int, ...]) -> None:
     noise = np.random.default_rng(0).integers(-30_000, 30_000, (160, 150, 60)).astype(np.float32)
-    layout = choose_layout([noise, noise], (1.0, 1.0, 2.5), None)
-    assert layout.box == ((0, 160), (0, 150), (0, 60))
-    assert layout.step == (2, 2, 1)
-    assert stored_text_bytes([noise, noise], layout) <= MAX_TEXT_BYTES
-    finer = Layout(layout.box, (1, 1, 1))
-    assert stored_text_bytes([noise, noise], finer) > MAX_TEXT_BYTES
-    layout = choose_layout([noise] * 16, (1.0, 1.0, 2.5), None)
-    assert layout.step == (4, 4, 2)
-    assert stored_text_bytes([noise] * 16, layout) <= MAX_TEXT_BYTES
+    layout, encoded = encode_images([noise] * num_images, (1.0, 1.0, 2.5), None)
+    assert layout == Layout(((0, 160), (0, 150), (0, 60)), step)  # type: ignore[arg-type]
+    text = sum(len(image["data"]) for image in encoded)
+    assert MAX_TEXT_BYTES / 4.5 < text <= MAX_TEXT_BYTES

@@ -1,45 +1,9 @@
 "use strict";
-// The controls of the viewer: lists and buttons, keys, mouse and touch, and jumps to findings. It also starts it.
+// The controls of the viewer: what its keys, lists and buttons do, jumps to findings, and the lines of text below.
 
 (() => {
   const viewer = medunetViewer, { element, clamp, state, redraw } = viewer;
   const FEW_TARGETS = 6; // up to so many are outlined together at first
-  let dragged = null;
-
-  const KEYS = [
-    [["ArrowUp", "PageUp"], "Arrow up", "next slice", () => scroll(1)],
-    [["ArrowDown", "PageDown"], "Arrow down", "previous slice", () => scroll(-1)],
-    [["a"], "A", "axial", () => choosePlane(2)],
-    [["o"], "O", "coronal", () => choosePlane(1)],
-    [["s"], "S", "sagittal", () => choosePlane(0)],
-    [["v"], "V", "next layout", () => cycle("layout")],
-    [["c"], "C", "next image", () => cycle("channel")],
-    [["w"], "W", "next window", () => cycle("preset")],
-    [["+", "="], "+", "zoom in", () => viewer.zoomBy(1.25)],
-    [["-", "_"], "−", "zoom out", () => viewer.zoomBy(0.8)],
-    [["0"], "0", "fit the whole slice", () => viewer.fit()],
-    [["m"], "M", "all masks on or off", () => toggleMasks()],
-    [["1", "2", "3", "4"], "1, 2 …", "one mask on or off", (key) => toggleMask(Number(key) - 1)],
-    [["e"], "E", "errors instead of masks", () => nextErrors()],
-    [["t"], "T", "next target", () => cycle("target")],
-    [["f"], "F", "filled or contours", () => { state.filled = !state.filled; }],
-    [["["], "[", "less opacity", () => { state.opacity = clamp(state.opacity - 0.1, 0, 1); }],
-    [["]"], "]", "more opacity", () => { state.opacity = clamp(state.opacity + 0.1, 0, 1); }],
-    [["x"], "X", "crosshair on or off", () => { state.crosshair = !state.crosshair; }],
-    [["d"], "D", "measure a distance: drag", () => setMeasuring(!state.measuring)],
-    [["n"], "N", "next finding", () => jump(1)],
-    [["p"], "P", "previous finding", () => jump(-1)],
-    [["?"], "?", "this list", () => toggleHelp()],
-    [["Escape"], "Escape", "end measuring, close this list", () => { setMeasuring(false); toggleHelp(false); }],
-  ];
-  const MOUSE = [
-    ["Click, drag", "move the crosshair"],
-    ["Wheel", "scroll, once the viewer has the focus"],
-    ["Ctrl + wheel", "zoom"],
-    ["Shift + drag", "move the picture"],
-    ["Right drag", "window: across its width, up its level"],
-    ["Double click", "this plane alone, and back"],
-  ];
 
   // ---- what keys and buttons do
 
@@ -137,8 +101,6 @@
     element("opacity").addEventListener("input", (event) => { state.opacity = Number(event.target.value); redraw(); });
     element("slice").addEventListener("input", (event) => { state.voxel[state.plane] = Number(event.target.value); redraw(); });
     for (const id of ["level", "width"]) element(id).addEventListener("change", readWindow);
-    for (const [, shown, text] of KEYS) addKey(shown, text);
-    for (const [shown, text] of MOUSE) addKey(shown, text);
   }
 
   function fill(id, entries, onChange) {
@@ -154,14 +116,6 @@
     button.textContent = name;
     button.addEventListener("click", () => { onClick(); redraw(); });
     element("masks").append(button);
-  }
-
-  function addKey(shown, text) {
-    const row = document.createElement("div");
-    for (const [tag, content] of [["dt", shown], ["dd", text]]) {
-      row.appendChild(document.createElement(tag)).textContent = content;
-    }
-    element("keys").append(row);
   }
 
   function readWindow() {
@@ -243,130 +197,8 @@
     }));
   }
 
-  // ---- keys, mouse and touch
-
-  function listen() {
-    const stage = element("stage");
-    stage.addEventListener("keydown", onKey);
-    stage.addEventListener("wheel", onWheel, { passive: false });
-    stage.addEventListener("pointerdown", onDown);
-    stage.addEventListener("pointermove", onMove);
-    for (const kind of ["pointerup", "pointercancel"]) stage.addEventListener(kind, () => { dragged = null; });
-    stage.addEventListener("dblclick", onDoubleClick);
-    stage.addEventListener("contextmenu", (event) => event.preventDefault());
-    new ResizeObserver(redraw).observe(stage);
-    const actions = {
-      zoomIn: () => viewer.zoomBy(1.25), zoomOut: () => viewer.zoomBy(0.8), fit: () => viewer.fit(),
-      measure: () => setMeasuring(!state.measuring), help: () => toggleHelp(),
-    };
-    element("on").addEventListener("click", (event) => {
-      const button = event.target.closest("[data-viewer]");
-      if (button) { actions[button.dataset.viewer](); redraw(); }
-    });
-    document.addEventListener("click", (event) => {
-      const link = event.target.closest("[data-finding]");
-      if (link) { event.preventDefault(); show(Number(link.dataset.finding)); }
-    });
-  }
-
-  function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const known = KEYS.find(([keys]) => keys.includes(key));
-    if (!known) return;
-    event.preventDefault();
-    known[3](key);
-    redraw();
-  }
-
-  const pointOf = (event) => {
-    const box = element("stage").getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top];
-  };
-
-  function onWheel(event) {
-    const rectangle = viewer.rectangleAt(...pointOf(event));
-    if (!rectangle || (document.activeElement !== element("stage") && !event.ctrlKey)) return; // the page scrolls
-    event.preventDefault();
-    if (event.ctrlKey) {
-      viewer.zoomBy(Math.exp(-event.deltaY * 0.002), viewer.toVoxel(rectangle, ...pointOf(event)));
-    } else {
-      const axis = rectangle.plane.through;
-      state.voxel[axis] = clamp(state.voxel[axis] - Math.sign(event.deltaY), 0, viewer.data.size[axis] - 1);
-    }
-    redraw();
-  }
-
-  function onDown(event) {
-    const [x, y] = pointOf(event), rectangle = viewer.rectangleAt(x, y);
-    if (!rectangle) return;
-    element("stage").focus({ preventScroll: true });
-    element("stage").setPointerCapture(event.pointerId);
-    const right = event.button === 2, move = event.button === 1 || event.shiftKey;
-    dragged = { kind: right ? "window" : move ? "pan" : state.measuring ? "ruler" : "crosshair", rectangle, x, y };
-    if (right) state.channel = rectangle.channel;
-    if (dragged.kind === "ruler") state.ruler = { plane: rectangle.plane, from: viewer.toVoxel(rectangle, x, y), to: viewer.toVoxel(rectangle, x, y) };
-    if (dragged.kind === "crosshair") state.voxel = viewer.onGrid(viewer.toVoxel(rectangle, x, y));
-    redraw();
-  }
-
-  function onMove(event) {
-    if (!dragged) return;
-    const [x, y] = pointOf(event), { rectangle, kind } = dragged, here = viewer.toVoxel(rectangle, x, y);
-    if (kind === "crosshair") state.voxel = viewer.onGrid(here);
-    if (kind === "ruler") state.ruler.to = here;
-    if (kind === "pan") {
-      const before = viewer.toVoxel(rectangle, dragged.x, dragged.y);
-      state.centre = state.centre.map((at, axis) => at - (here[axis] - before[axis]));
-    }
-    if (kind === "window") {
-      const { low, high } = state.windows[state.channel], width = high - low, level = (low + high) / 2;
-      const wide = width * Math.exp((x - dragged.x) * 0.006), middle = level + (dragged.y - y) * width * 0.003;
-      setWindow(middle - wide / 2, middle + wide / 2);
-    }
-    [dragged.x, dragged.y] = [x, y];
-    redraw();
-  }
-
-  function onDoubleClick(event) {
-    const rectangle = viewer.rectangleAt(...pointOf(event));
-    if (!rectangle || state.layout === "channels") return;
-    const alone = state.layout === "one";
-    if (alone && viewer.data.size.every((size) => size > 1)) state.layout = "three";
-    if (!alone) { state.layout = "one"; state.plane = rectangle.plane.through; }
-    redraw();
-  }
-
-  // ---- start and stop
-
-  async function start() {
-    element("on").hidden = false; // the pictures need a size
-    await viewer.open();
-    const { data } = viewer;
-    if (data.targets.length > FEW_TARGETS && data.findings.length) state.target = data.findings[0].target ?? -1;
-    fillControls();
-    listen();
-    if (data.findings.length) show(0, { focus: false });
-    viewer.drawNow();
-    element("off").hidden = true;
-    document.documentElement.classList.add("viewer-runs");
-  }
-
-  function stop(reason) {
-    document.documentElement.classList.remove("viewer-runs");
-    element("on").hidden = true;
-    element("off").hidden = false;
-    element("off").textContent = `The interactive viewer is not running: ${reason}. The pictures on this page show the same errors.`;
-  }
-
-  Object.assign(viewer, { show, stop, updateControls, start });
-
-  const root = document.getElementById("viewer");
-  if (root) {
-    const library = document.createElement("script");
-    library.src = root.dataset.library;
-    library.addEventListener("error", () => stop(`${root.dataset.library} is missing beside the pages`));
-    library.addEventListener("load", () => start().catch((error) => stop(error.message)));
-    document.head.append(library);
-  }
+  Object.assign(viewer, {
+    scroll, choosePlane, cycle, toggleMask, toggleMasks, nextErrors, setMeasuring, toggleHelp, jump, show,
+    setWindow, fillControls, updateControls, FEW_TARGETS,
+  });
 })();
