@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from medunet.drawing.captions import caption
+from medunet.drawing.marks import Marks
 from medunet.drawing.presets import Preset, display_presets
-from medunet.drawing.still import Marks, StillView, draw_still, draw_thumbnail
+from medunet.drawing.scene import StillView
+from medunet.drawing.still import draw_still, draw_thumbnail
 from medunet.imaging.geometry import spacing_of
 from medunet.imaging.whole_numbers import count_values
 from medunet.records.description import Description

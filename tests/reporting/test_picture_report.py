@@ -47,7 +47,9 @@ def test_pages_speak_of_pixels(run: RunFolder, tmp_path: Path) -> None:
     assert "40 × 56 pixels, no spacing known" in page
     assert "red, green, blue" in page
     for html in (page, index.read_text()):
-        text = re.sub(r"data:image/png;base64,[^\"]+|<style>.*?</style>", "", html, flags=re.DOTALL)
+        text = re.sub(
+            r"data:image/png;base64,[^\"]+|<style>.*?</style>|<script>.*?</script>", "", html, flags=re.DOTALL
+        )
         assert "HD95 px" in text
         assert "in pixels" in text
         assert not re.search(r"\bmm\b|\bml\b|[Aa]xial|patient is left|inferior", text)

@@ -136,7 +136,7 @@ def test_a_mask_that_was_moved_away_since_is_not_shown(made: tuple[RunFolder, Pa
     score(run, data_root, resample=True)
     write_volume(path, volume.array, nib.affines.from_matvec(np.eye(3), (500, 0, 0)) @ volume.affine)
     page = page_of(run, data_root, "ras_good")
-    assert "No pictures: the two grids do not overlap" in page
+    assert "No pictures: case ras_good: the two grids do not overlap" in page
     assert pictures((run.report / "cases/lps_poor.html").read_text())
 
 
