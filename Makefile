@@ -33,8 +33,8 @@ tensorboard: $(STAMP)
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
 
-# Install the pinned versions; does nothing if neither file has changed.
-$(STAMP): pyproject.toml constraints.txt
+# Install the pinned versions; does nothing if none of these files has changed.
+$(STAMP): pyproject.toml constraints.txt hatch_build.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v[:2] <= (3, 13); \
 	  sys.exit(0 if ok else f"medunet needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

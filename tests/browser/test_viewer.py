@@ -118,25 +118,35 @@ def test_pictures_follow_slice_window_and_masks(page_file: Path, open_page: Call
     assert (read(page, "#viewer-marks") != masks).any()
 
 
-@pytest.mark.parametrize("plane", [0, 1, 2], ids=["sagittal", "coronal", "axial"])
+@pytest.mark.parametrize(("plane", "ratio"), [(0, 1), (1, 1.5), (2, 2)], ids=["sagittal", "coronal", "axial"])
 def test_masks_lie_on_the_image_in_radiological_orientation(
-    plane: int, page_file: Path, open_page: Callable[..., Any]
+    plane: int, ratio: float, page_file: Path, open_page: Callable[..., Any]
 ) -> None:
-    page = wait(open_page(page_file))
+    page = wait(open_page(page_file, device_scale_factor=ratio))
     middle = [28, 22, 16]
     set_state(
         page, plane=plane, layout="one", voxel=middle, crosshair=False, finding=-1, filled=True, opacity=1
     )
-    set_state(page, shown=[True, False], target=0, zoom=1)
+    set_state(page, shown=[True, False], target=0)
     page.evaluate("medunetViewer.fit()")
-    image, marks = read(page, ".viewer-image"), read(page, "#viewer-marks")
-    coloured = (marks[..., 0].astype(int) - marks[..., 2] > 100) & (marks[..., 3] > 200)
-    bright = image[..., 0] > 170  # 180 HU and more, half way up to the organ in a noise of 30
+    coloured, bright = read_organ(page)
     rows, columns = bright.shape
+    assert columns == pytest.approx(ratio * page.locator("#viewer-stage").bounding_box()["width"], abs=1)
     assert np.abs(extent(coloured) - extent(bright)).max() <= 0.02 * columns
     top, left, bottom, right = extent(coloured)
     assert (left + right) / 2 < columns / 2  # the right, or the front of sagittal planes, is on the left
     assert (top + bottom) / 2 < rows / 2  # the front or the head is up
+    set_state(page, zoom=1.6, centre=[26, 20, 15])
+    zoomed, bright = read_organ(page)
+    assert np.abs(extent(zoomed) - extent(bright)).max() <= 0.02 * columns
+    assert np.ptp(extent(zoomed)[1::2]) == pytest.approx(1.6 * (right - left), rel=0.03)
+
+
+def read_organ(page: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return where the organ's mask is filled, and where the image is as bright as the organ."""
+    image, marks = read(page, ".viewer-image"), read(page, "#viewer-marks")
+    coloured = (marks[..., 0].astype(int) - marks[..., 2] > 100) & (marks[..., 3] > 200)
+    return coloured, image[..., 0] > 170  # half way up to the organ, above the noise
 
 
 def test_crosshair_tells_position_and_value(page_file: Path, open_page: Callable[..., Any]) -> None:
@@ -278,9 +288,8 @@ def test_a_coarser_display_names_the_voxel_of_its_values(
     set_state(page, plane=2, layout="one", crosshair=False, finding=-1, filled=True, opacity=1, target=0)
     set_state(page, shown=[True, False])
     page.evaluate("medunetViewer.fit()")
-    marks, picture = read(page, "#viewer-marks"), read(page, ".viewer-image")
-    coloured = (marks[..., 0].astype(int) - marks[..., 2] > 100) & (marks[..., 3] > 200)
-    difference = extent(coloured) - extent(picture[..., 0] > 170)
+    coloured, bright = read_organ(page)
+    difference = extent(coloured) - extent(bright)
     assert np.abs(difference).max() <= 0.05 * coloured.shape[1]  # a stored voxel
 
 

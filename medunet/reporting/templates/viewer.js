@@ -50,7 +50,7 @@
   function painterOf(channel) {
     starting[channel] ??= viewer.Painter.create(stage, viewer.channels[channel], viewer.data.step, viewer.data.spacing)
       .then((painter) => {
-        painter.canvas.addEventListener("webglcontextlost", () => viewer.stop("the graphics processor was lost"));
+        painter.canvas.addEventListener("webglcontextlost", () => viewer.stop("the browser took back the graphics processor, load the page again"));
         painters[channel] = painter;
       });
     return starting[channel];
