@@ -17,7 +17,7 @@ from medunet.drawing.letters import load_font
 from medunet.drawing.palette import INK, LineStyle, Rgb, to_rgb
 from medunet.drawing.presets import Preset
 
-OVER = 2
+OVER = 2  # enlargement while drawing
 STRIPE_PX = 4
 _OPAQUE, _PALE = 165, 40  # of 255
 _BLACK = (0, 0, 0)
@@ -170,9 +170,8 @@ class Panel:
         middle = (first + last) / 2
         along = (last - first) / max(math.hypot(*(last - first)), 1e-9)
         normal = np.array([-along[1], along[0]])
-        normal *= (
-            -1 if normal[1] > 0 or (normal[1] == 0 and normal[0] < 0) else 1
-        )  # above, or else to the right
+        is_below = normal[1] > 0 or (normal[1] == 0 and normal[0] < 0)
+        normal *= -1 if is_below else 1  # the text stands above the line, or else to its right
         font = load_font(LETTER_PX)
         reach = 8 + font.getlength(text) / 2 * abs(normal[0]) + LETTER_PX / 2 * abs(normal[1])
         width, height = self.size
