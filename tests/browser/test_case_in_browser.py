@@ -46,12 +46,11 @@ def test_a_click_on_an_error_shows_it_in_the_viewer(open_page: Any, good_page: P
     assert not page.locator(".stills").is_visible()
     link = page.locator("ol.errors a", has_text="false positive lesion 2")
     link.click()
-    place = page.locator("#viewer-place")
-    assert "lesion 2" in place.inner_text()
+    page.wait_for_selector('#viewer-place:has-text("lesion 2")')
     z_mm = link.locator("xpath=..").locator(".aside").inner_text().split(" S ")[1].removesuffix(" mm")
-    assert f"S {z_mm} mm" in place.inner_text()
+    assert f"S {z_mm} mm" in page.locator("#viewer-place").inner_text()
     page.locator("table.lesions a", has_text="1").click()
-    assert "lesion 1" in place.inner_text()
+    page.wait_for_selector('#viewer-place:has-text("lesion 1")')
 
 
 @pytest.mark.usefixtures("needs_viewer")
