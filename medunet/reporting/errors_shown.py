@@ -33,7 +33,6 @@ class ShownError:
     target: str
     text: str  # what it is, with its size
     place: str
-    lesion: int | None
     still: str | None  # data URI; None beyond the number or size of stills of a page
     caption: str
 
@@ -166,7 +165,7 @@ def show_errors(
         caption = f"{finding.target}: {text}, {place}" + (
             f", in {channel}" if len(stills.channels) > 1 else ""
         )
-        shown.append(ShownError(index, finding.target, text, place, finding.lesion, still, caption))
+        shown.append(ShownError(index, finding.target, text, place, still, caption))
     return shown
 
 
