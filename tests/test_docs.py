@@ -36,6 +36,7 @@ from medunet.records.config import (
     NetworkName,
     PlanningConfig,
     PostprocessStep,
+    ReportConfig,
     ScoringConfig,
     TrainingConfig,
     TuningConfig,
@@ -47,7 +48,7 @@ README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 MOST_README_LINES = 200
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands
-SECTIONS = "planning|training|inference|scoring|tuning"
+SECTIONS = "planning|training|inference|scoring|report|tuning"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -287,6 +288,7 @@ TABLES: list[tuple[str, str, set[str]]] = [
         {end for each in FORMATS if each.may_be_image or each.may_be_label for end in each.endings},
     ),
     ("docs/scores.md", "key below `scoring`", set(ScoringConfig.model_fields)),
+    ("docs/reports.md", "key below `report`", set(ReportConfig.model_fields)),
     (
         "docs/intake.md",
         "key at the top level",

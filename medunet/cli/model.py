@@ -175,6 +175,9 @@ def predict(
     roi_margin_mm: Annotated[
         float | None, typer.Option("--roi-margin-mm", help="Margin around them in mm; default: 20.")
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write a page for each scan: volumes, lesions, viewer.")
+    ] = False,
     no_selection: Annotated[
         bool, typer.Option("--no-selection", help="Do not follow what `medunet select` chose for the run.")
     ] = False,
@@ -194,6 +197,9 @@ def predict(
         raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:
         refuse_options("the masks of held-out cases are written into the run's folder", {"--out": out})
+        refuse_options(
+            "the pages of held-out cases are written by `medunet report`", {"--report": report or None}
+        )
         given = {"--accept": accept, "--allow-resample": allow_resample or None}
         refuse_options("faults of a run's own cases are accepted by `medunet check`", given)
         refuse_options(
@@ -229,6 +235,7 @@ def predict(
             allow_resample=allow_resample,
             options=options,
             selection=selection,
+            report_of=model if report else None,
         )
     )
 

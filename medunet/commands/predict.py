@@ -11,6 +11,7 @@ from medunet.base.errors import InputError
 from medunet.base.files import read_json_object
 from medunet.base.words import list_some
 from medunet.commands.load_models import AS_USUAL, PredictOptions, in_roi, load_models
+from medunet.commands.report_new import report_scans
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES, parse_accepted
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
@@ -166,6 +167,7 @@ def predict_images(
     allow_resample: bool = False,
     options: PredictOptions = AS_USUAL,
     selection: Selection | None = None,
+    report_of: Path | None = None,
 ) -> dict[str, str]:
     """Predict image files and folders, or the cases of one manifest.json, with a trained model, or several as one.
 
@@ -176,6 +178,7 @@ def predict_images(
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
         allow_resample: resample the channels of a case that are on different grids to the grid of the first one.
         selection: what `medunet select` chose for this model's run; its postprocessing is applied.
+        report_of: run or model whose thresholds and lesion rules the scans' pages follow; None: no pages.
     """
     from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
@@ -206,6 +209,8 @@ def predict_images(
     failed = predict_scans(predictor, scans, out, inference, overwrite=overwrite, maps=options.maps)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
+    if report_of is not None:
+        report_scans(scans, model.card.description, out, failed, report_of)
     return failed
 
 

@@ -8,6 +8,7 @@ _KINDS: dict[FindingKind, str] = {
     "surface_distance": "worst surface distance",
     "missed_lesion": "missed lesion",
     "false_positive_lesion": "false positive lesion",
+    "lesion": "lesion",
     "false_negative": "largest false negative region",
     "false_positive": "largest false positive region",
 }

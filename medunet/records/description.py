@@ -67,6 +67,7 @@ class Description(Record):
     regions: dict[str, tuple[str, ...]] = {}
     region_order: tuple[str, ...] = ()
     instances: bool = False  # label files number the objects: every value above 0 is the one foreground label
+    shown_in: dict[str, str] = {}  # target -> channel that it is judged on; others: FLAIR, or the first
     sided: bool = False  # whether left and right structures have different labels
     patient: str = ""  # regular expression whose first group is the patient in a case id
     site: str = ""  # regular expression whose first group is the hospital or scanner in a case id
@@ -75,7 +76,7 @@ class Description(Record):
     @model_serializer(mode="wrap")
     def _given_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out unused keys that earlier versions did not have, so that hashes of their runs stay valid."""
-        later = ("table", "site", "stored_values")
+        later = ("table", "site", "stored_values", "shown_in")
         return {key: value for key, value in handler(self).items() if value or key not in later}
 
     @model_validator(mode="after")
@@ -113,6 +114,11 @@ class Description(Record):
                         )
         elif self.region_order:
             faults.append("region_order: is set but regions are not")
+        known = [*self.regions] or [*self.foreground]
+        if unknown := [name for name in self.shown_in if name not in known]:
+            faults.append(f"shown_in: {unknown} are no targets; choose from {known}")
+        if unknown := [name for name in self.shown_in.values() if name not in self.channels]:
+            faults.append(f"shown_in: there are no channels {unknown}; choose from {list(self.channels)}")
         if self.instances and (len(self.foreground) != 1 or self.regions):
             faults.append("instances: needs exactly one foreground label and no regions")
         if self.instances and self.ignore_value is not None:

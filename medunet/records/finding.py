@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 FindingKind = Literal[
-    "surface_distance", "missed_lesion", "false_positive_lesion", "false_negative", "false_positive"
+    "surface_distance", "missed_lesion", "false_positive_lesion", "false_negative", "false_positive", "lesion"
 ]
 Voxel = tuple[int, int, int]
 
@@ -15,7 +15,7 @@ class Finding:
 
     `surface_distance` is the largest distance between the two surfaces, with both ends; `missed_lesion` and
     `false_positive_lesion` are lesions by the rules that scored them; `false_negative` and `false_positive` are the
-    largest connected components of wrong voxels.
+    largest connected components of wrong voxels. Without a reference, `lesion` is one of the prediction: no error.
     """
 
     kind: FindingKind

@@ -1,239 +1,214 @@
-"""Report page of one case: verdict, warnings, scores, pictures and provenance in one offline HTML file."""
+"""Report page of one case: verdict, worst error, viewer, errors, lesions, targets, volumes and provenance."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
-from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
-from medunet.drawing.figures import (
-    View,
-    draw_errors,
-    draw_planes,
-    draw_thumbnail,
-    figure_png,
-    largest_cross_sections,
-    window_limits,
+from medunet.drawing.palette import colour_targets
+from medunet.records.config import ReportConfig
+from medunet.records.finding import Finding
+from medunet.reporting.borders import find_cut
+from medunet.reporting.case_parts import CaseParts, CaseSummary
+from medunet.reporting.classes import (
+    MANY,
+    group_classes,
+    group_volumes,
+    measure_agreement,
+    measure_volumes,
 )
-from medunet.records.description import Description
-from medunet.records.fault import Fault
-from medunet.records.manifest import Accepted
-from medunet.reporting.explanations import (
-    describe_conventions,
-    describe_faster_ways,
-    row_reason,
-    score_remarks,
-    training_warning,
-)
+from medunet.reporting.errors_shown import ShownError, Stills, find_case_errors, noun_of, show_errors
+from medunet.reporting.explanations import describe_conventions
+from medunet.reporting.found_lesions import FoundTable, choose_rules, find_lesions
 from medunet.reporting.lesions import describe_rules, tabulate_case
-from medunet.reporting.page import data_uri, flat_items, number_text, render
+from medunet.reporting.notices import collect_notices
+from medunet.reporting.page import flat_items, render
 from medunet.reporting.scans import Scan
-from medunet.reporting.scores import SIZE_UNITS, Measure, Unit, measures, verdict
+from medunet.reporting.scores import SIZE_UNITS, measures
+from medunet.reporting.verdict import Verdict, describe_thresholds, find_asking, judge_case, judge_new
+from medunet.reporting.viewer import VIEWER_SCRIPTS, VIEWER_STYLES, Viewer, make_viewer
 
-_MAX_CONTOURS = (
-    6  # pictures show the contours of all targets up to this number, otherwise only of their own target
-)
-_MAX_PICTURED = 24  # targets that get pictures
-_FACES = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
-
-
-@dataclass(frozen=True)
-class Links:
-    """File names of the pages of the next worse and the next better case, or None."""
-
-    worse: str | None
-    better: str | None
+_MAX_KEY_ROWS = 6  # targets up to which the verdict has their scores
+_PAGE_BYTES = 7_200_000  # of the volumes and stills of a page
+_LEAST_STILLS_BYTES, _MOST_STILLS_BYTES = 1_000_000, 3_000_000
 
 
 @dataclass(frozen=True)
 class _Picture:
-    target: str
-    planes: str  # data URI
-    errors: str | None
-    text: str  # caption
+    """A still that is not of a listed error."""
+
+    still: str  # data URI
+    caption: str
 
 
-def case_html(
-    case_id: str,
-    rows: pd.DataFrame,
-    description: Description,
+@dataclass(frozen=True)
+class _Pictures:
+    """Everything on a page that shows voxels."""
+
+    errors: list[ShownError]
+    others: list[_Picture]
+    viewer: Viewer | None
+
+
+def case_page(
+    parts: CaseParts,
     scan: Scan | str,
-    links: Links,
+    settings: ReportConfig | None = None,
     *,
-    lesions: pd.DataFrame | None = None,
-    fold: int | None = None,
-    faults: Sequence[Fault] = (),
-    accepted: Sequence[Accepted] = (),
-    prediction_entry: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    stale: Sequence[str] = (),
-) -> str:
-    """Return the HTML page of a case.
+    with_viewer: bool = True,
+) -> tuple[str, CaseSummary]:
+    """Return the HTML page of a case, and what the page of the cohort shows of it.
+
+    A case without rows of scores has no reference: its page has volumes and lesions of the prediction alone.
 
     Args:
-        case_id: the id of the case.
-        rows: its rows of scores.csv, one for each target.
-        description: the dataset's description, with targets and modality.
+        parts: what is known of the case.
         scan: the volumes of the case, or the reason why they cannot be shown.
-        links: the neighbouring pages.
-        lesions: its rows of lesions.csv, if lesions were scored.
-        fold: the fold in which the case is held out.
-        faults: faults that the data check found in this case.
-        accepted: faults of this case that the user accepted, with reasons.
-        prediction_entry: the entry of the case in predictions/index.json.
-        provenance: the content of the run's provenance.json.
-        stale: what changed since the case was scored.
+        settings: thresholds of the verdict; None: the defaults.
+        with_viewer: whether the page has volumes to scroll through; otherwise it has stills only.
     """
-    severity, sentence = verdict(rows)
-    shown = measures(rows, description.unit)
-    targets = {name: values for name, values in description.targets.items() if name in set(rows["label"])}
-    pictures = _pictures(scan, targets) if isinstance(scan, Scan) else []
-    pictured = {picture.target for picture in pictures}
-    tables = [] if lesions is None else tabulate_case(lesions, rows, description.unit)
-    origin = {"fold": fold, **(prediction_entry or {})}
-    known = {(fault.code, fault.subject) for fault in faults}
-    found = [
-        fault for fault in origin.pop("faults", []) if (fault["code"], fault.get("subject", "")) not in known
-    ]
-    return render(
+    settings = settings or ReportConfig()
+    description, unit, has_scores = parts.description, parts.description.unit, len(parts.rows) > 0
+    named = set(parts.rows["label"]) if has_scores else set(description.targets)
+    targets = {name: values for name, values in description.targets.items() if name in named}
+    shown_scan = scan if isinstance(scan, Scan) else None
+    cut = find_cut(shown_scan, targets) if shown_scan else None
+    volumes_ml: dict[str, float] = {}
+    agreement: dict[str, float] = {}
+    findings: list[Finding] = []
+    found: list[FoundTable] = []
+    if has_scores:
+        verdict = judge_case(
+            parts.rows,
+            parts.lesions,
+            settings,
+            unit,
+            cut=cut,
+            stale=parts.stale,
+            noun=noun_of(description),
+        )
+        findings = find_case_errors(shown_scan, parts) if shown_scan else []
+    elif shown_scan is None or shown_scan.prediction is None:
+        verdict = Verdict(
+            "failed", f"Failed: {scan if isinstance(scan, str) else 'there is no predicted mask'}"
+        )
+    else:
+        volumes_ml = measure_volumes(shown_scan, targets)
+        agreement = measure_agreement(shown_scan, targets, len(parts.entry.get("members", ())))
+        verdict = judge_new(volumes_ml, settings, unit, cut=cut or {}, agreement=agreement)
+        found, findings = find_lesions(shown_scan, targets, choose_rules(targets, parts.lesion_rules))
+    stills = Stills(shown_scan, description, targets) if shown_scan else None
+    pictures = (
+        _draw(shown_scan, stills, findings, with_viewer=with_viewer, ignore_value=description.ignore_value)
+        if shown_scan and stills
+        else _Pictures([], [], None)
+    )
+    tables = (
+        tabulate_case(parts.lesions, parts.rows, unit, scan=shown_scan, targets=targets, findings=findings)
+        if parts.lesions is not None and has_scores
+        else []
+    )
+    asking = find_asking(parts.rows, settings, unit) if has_scores else set()
+    groups = group_classes(parts.rows, unit, asking, with_border=cut is None) if has_scores else []
+    scripts = (*(VIEWER_SCRIPTS if pictures.viewer else ()), *(("case.js",) if len(targets) > MANY else ()))
+    html = render(
         "case.html",
-        title=case_id,
+        styles=(*(VIEWER_STYLES if pictures.viewer else ()), "case.css"),
+        scripts=scripts,
+        title=parts.case_id,
         dataset=description.title or description.name,
-        severity=severity,
-        verdict=sentence,
-        columns=[measure.heading for measure in shown],
-        size_unit=SIZE_UNITS[description.unit][0],
-        rows=[_row(row, shown, description.unit) for _, row in rows.iterrows()],
-        remarks=score_remarks(rows),
-        faults=faults,
-        accepted={entry.code: entry.reason for entry in accepted},
-        warnings=[
-            *stale,
-            *map(_prediction_warning, found),
-            *describe_faster_ways(prediction_entry or {}),
-            *([training_warning(provenance)] if training_warning(provenance) else []),
-            *([*_border_warnings(scan, targets), *scan.warnings] if isinstance(scan, Scan) else []),
-        ],
+        links=parts.links,
+        scan=shown_scan,
+        no_scan=scan if isinstance(scan, str) else "",
+        has_scores=has_scores,
+        verdict=verdict,
+        caveats=_caveats(parts, has_scores=has_scores),
+        thresholds=describe_thresholds(settings, unit, has_reference=has_scores),
+        notices=collect_notices(parts, scan, cut or {}),
+        pictures=pictures,
+        viewer_notices=pictures.viewer.notices if pictures.viewer else (),
+        has_key_rows=has_scores and len(parts.rows) <= _MAX_KEY_ROWS,
+        groups=groups,
+        columns=[measure.heading for measure in measures(parts.rows, unit)] if has_scores else [],
+        num_targets=len(targets),
+        is_searched=len(targets) > MANY,
+        volumes=group_volumes(volumes_ml, agreement, unit) if volumes_ml else [],
+        num_networks=len(parts.entry.get("members", ())),
+        has_agreement=bool(agreement),
+        noun=noun_of(description),
+        size_unit=SIZE_UNITS[unit][0],
+        unit=unit,
         lesions=tables,
         lesion_rules=[
-            describe_rules(rules, description.unit, instances=description.instances)
+            describe_rules(rules, unit, instances=description.instances)
             for rules in dict.fromkeys(table.rules for table in tables)
         ],
-        unit=description.unit,
-        scan=scan if isinstance(scan, Scan) else None,
-        no_scan=scan if isinstance(scan, str) else "",
-        pictures=pictures,
-        unpictured=[name for name in targets if name not in pictured] if isinstance(scan, Scan) else [],
-        conventions=describe_conventions(rows, description.unit),
-        origin=flat_items({key: value for key, value in origin.items() if value is not None}),
-        provenance=flat_items(dict(provenance or {})),
-        links=links,
+        found=found,
+        conventions=describe_conventions(parts.rows, unit) if has_scores else _describe_new(unit),
+        origin=_origin(parts),
+        provenance=flat_items(dict(parts.provenance)),
+    )
+    worst = pictures.errors[0] if pictures.errors and has_scores else None
+    return html, CaseSummary(
+        page=parts.page,
+        severity=verdict.severity,
+        verdict=verdict.sentence,
+        reasons=verdict.reasons,
+        thumbnail=stills.draw_small(findings[0] if findings else None) if stills else None,
+        worst_picture=worst.still if worst else None,
+        worst_text=worst.caption if worst else "",
+        trouble=scan if isinstance(scan, str) else "",
     )
 
 
-def thumbnail(scan: Scan, rows: pd.DataFrame, description: Description) -> str:
-    """Return a small axial picture of the target with the lowest Dice, as data URI."""
-    known = rows[rows["label"].isin(list(description.targets))]
-    worst = known.sort_values("dice", kind="stable")["label"].head(1)
-    targets = {label: description.targets[label] for label in worst}
-    return data_uri(figure_png(draw_thumbnail(_view(scan, targets))))
-
-
-def _view(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> View:
-    """Return a view of the scan with the targets to outline, with the window of all its pictures."""
-    low, high = window_limits(scan.image, scan.modality)
-    return View(
-        scan.image,
-        scan.affine,
-        targets,
-        reference=scan.reference,
-        prediction=scan.prediction,
-        modality=scan.modality,
-        window=((low + high) / 2, high - low),
-        unit=scan.unit,
-    )
-
-
-def _pictures(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[_Picture]:
-    """Draw each target that is in the reference or the prediction, at its largest cross-sections."""
-    view = _view(scan, targets)
-    pictures: list[_Picture] = []
-    for name, values in targets.items():
-        truth, found = (
-            None if labels is None else np.isin(labels, values)
-            for labels in (scan.reference, scan.prediction)
+def _draw(
+    scan: Scan, stills: Stills, findings: list[Finding], *, with_viewer: bool, ignore_value: int | None
+) -> _Pictures:
+    """Return the stills and the viewer of a case."""
+    viewer = None
+    if with_viewer:
+        viewer = make_viewer(
+            scan,
+            stills.targets,
+            colour_targets(stills.targets),
+            {name: stills.presets_of(name) for name in stills.channels},
+            findings,
+            modalities={name: stills.modality_of(name) for name in stills.channels},
+            shown_on={name: stills.channel_of(name) for name in stills.targets},
+            ignore_value=ignore_value,
         )
-        present = [
-            (owner, mask)
-            for owner, mask in (("reference", truth), ("prediction", found))
-            if mask is not None and mask.any()
-        ]
-        if not present or len(pictures) == _MAX_PICTURED:
-            continue
-        owner, mask = present[0]
-        own = replace(view, targets={name: values}, centre=largest_cross_sections(mask))
-        planes = draw_planes(replace(own, targets=targets) if len(targets) <= _MAX_CONTOURS else own)
-        errors = None
-        if truth is not None and found is not None:
-            errors = data_uri(figure_png(draw_errors(own)))
-        text = f"Largest cross-sections of {name} in the {owner}. The patient's right is on the left of the picture."
-        if scan.unit == "px":
-            text = f"The whole picture with the outlines of {name}."
-        if scan.is_resampled:
-            text += " The prediction is shown as it was scored: resampled to the reference's grid."
-        pictures.append(_Picture(name, data_uri(figure_png(planes)), errors, text))
-    return pictures
-
-
-def _prediction_warning(fault: Mapping[str, str]) -> str:
-    """Return what the checks found when the scan was predicted, as a sentence."""
-    accepted = f" (accepted: {fault['accepted']})" if "accepted" in fault else ""
-    title = FAULT_KINDS[fault["code"]].title
-    found = f"{fault['code']} {title}, {fault.get('subject', '')}: {fault['measured']}{accepted}"
-    return f"Found when predicted: {found}."
-
-
-def _border_warnings(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return warnings about masks that touch a face of the volume and may be cut off; none for 2D pictures."""
-    warnings: list[str] = []
-    if scan.unit == "px":
-        return warnings
-    for owner, labels in (("reference", scan.reference), ("prediction", scan.prediction)):
-        for name, values in targets.items():
-            faces = [] if labels is None else _touched_faces(np.isin(labels, values))
-            if faces:
-                warnings.append(
-                    f"{name}: the {owner} reaches the {', '.join(faces)} border of the scan and may be cut off. "
-                    "Volume and distances are those of the visible part."
-                )
-    return warnings
-
-
-def _touched_faces(mask: NDArray[np.bool_]) -> list[str]:
-    return [
-        face
-        for axis, faces in enumerate(_FACES)
-        if mask.shape[axis] > 1
-        for index, face in zip((0, -1), faces, strict=True)
-        if mask[(slice(None),) * axis + (index,)].any()
-    ]
-
-
-def _row(row: pd.Series, columns: Sequence[Measure], unit: Unit) -> dict[str, Any]:
-    scale, decimals = SIZE_UNITS[unit][1], 2 if unit == "mm" else 0
-    reference, predicted = (
-        scale * float(row.get(name, math.nan)) for name in ("reference_ml", "predicted_ml")
+    free_bytes = _PAGE_BYTES - (len(viewer.html) if viewer else 0)
+    errors = show_errors(
+        findings, stills, scan, min(max(free_bytes, _LEAST_STILLS_BYTES), _MOST_STILLS_BYTES)
     )
-    return {
-        "label": row["label"],
-        "status": row["status"],
-        "reason": row_reason(row),
-        "values": [number_text(row[measure.column], measure.decimals) for measure in columns],
-        "reference": number_text(reference, decimals),
-        "predicted": number_text(predicted, decimals),
-        "difference": number_text(predicted - reference, decimals, signed=True),
-    }
+    others = []
+    if findings and len(stills.channels) > 1:  # the worst error in the other channels
+        own = stills.channel_of(findings[0].target)
+        others += [
+            _Picture(stills.draw(findings[0], channel=name), f"The same place in {name}")
+            for name in stills.channels
+            if name != own
+        ]
+    others.append(_Picture(stills.draw(), stills.describe_overview()))
+    return _Pictures(errors, others, viewer)
+
+
+def _caveats(parts: CaseParts, *, has_scores: bool) -> list[str]:
+    """Return what to bear in mind when reading the verdict: units, and how the case was used."""
+    caveats = [] if has_scores else ["There is no reference, and so no score."]
+    if parts.use and has_scores:
+        caveats.append(f"{parts.use[0].upper()}{parts.use[1:]}.")
+    if parts.description.unit == "px":
+        caveats.append("Lengths are in pixels and sizes are areas: a picture has no spacing.")
+    return caveats
+
+
+def _describe_new(unit: str) -> str:
+    sizes = "Volumes are in ml and lengths in mm, on the scan's own grid."
+    return "Areas and lengths are in pixels, since a picture has no spacing." if unit == "px" else sizes
+
+
+def _origin(parts: CaseParts) -> list[tuple[str, str]]:
+    """Return where the mask comes from; the faults found when predicted have their own notices."""
+    entry: Mapping[str, Any] = {key: value for key, value in parts.entry.items() if key != "faults"}
+    own = {"fold": parts.fold, **entry}
+    return flat_items({key: value for key, value in own.items() if value is not None})

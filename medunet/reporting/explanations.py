@@ -1,17 +1,21 @@
 """Texts on report pages that explain how scores were computed, and remarks on them."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
+from medunet.base.errors import MedunetError
 from medunet.records.config import FAST_OVERLAP
-from medunet.records.model_card import TRAIN_IS_VALIDATION
+from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
+from medunet.records.run_folder import RunFolder
 from medunet.records.scores import UNSCORED, Note
 from medunet.reporting.scores import Unit, measures
 from medunet.scoring.columns import percentile_of
 
+_log = logging.getLogger(__name__)
 _SURFACES = {
     "mm": {"area": "between surfaces weighted by area", "voxel": "between surface voxels"},
     "px": {"area": "between outlines weighted by length", "voxel": "between the pixels of outlines"},
@@ -88,6 +92,32 @@ def describe_weights(about: Mapping[str, Any]) -> str:
         return f"{text} The cases that the best were chosen on were not recorded: they may be among the scored ones."
     part = f"{chosen} of the {sum(counts.values())} scored cases" if chosen else "none of the scored cases"
     return f"{text} The best were chosen on {part}{': the scores of these are optimistic' if chosen else ''}."
+
+
+def read_cards(run: RunFolder) -> dict[str, ModelCard]:
+    """Return the model cards of a run's trained folds, by fold; a card that cannot be read is left out."""
+    cards = {}
+    for path in sorted((run.root / "folds").glob("*/model/model.json")):
+        try:
+            cards[path.parents[1].name] = ModelCard.read(path)
+        except MedunetError:
+            _log.warning(f"fold {path.parents[1].name}: model.json cannot be read, so its cases are unknown")
+    return cards
+
+
+def describe_use(case: str, entry: Mapping[str, Any], cards: Mapping[str, ModelCard]) -> str:
+    """Return how a case was used for the model that predicted it: trained on it, or weights chosen on it; else "".
+
+    `entry` is that of the case in index.json, `cards` are those of `read_cards`.
+    """
+    card = cards.get(str(entry.get("fold", "")))
+    if card is None or card.sha256_of(entry.get("weights", "best")) != entry.get("model_sha256"):
+        return ""
+    if case in card.training_cases:
+        return "the model was trained on this case: its scores say nothing about new scans"
+    if entry.get("weights", "best") == "best" and case in card.validation_cases:
+        return "the best weights were chosen on this case among others: its scores are optimistic"
+    return ""
 
 
 def score_remarks(rows: pd.DataFrame) -> list[Remark]:

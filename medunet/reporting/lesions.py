@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from medunet.records.finding import Finding
 from medunet.records.scores import Lesion
 from medunet.reporting.page import number_text
+from medunet.reporting.scans import Scan, position_name
 from medunet.reporting.scores import (
     SIZE_UNITS,
     Measure,
@@ -93,11 +95,26 @@ class CohortLesions:
     sizes: list[SizeClassDetection]  # empty for 2D pictures, whose lesions have no volume
 
 
-def tabulate_case(lesions: pd.DataFrame, rows: pd.DataFrame, unit: Unit) -> list[CaseTable]:
+def tabulate_case(
+    lesions: pd.DataFrame,
+    rows: pd.DataFrame,
+    unit: Unit,
+    *,
+    scan: Scan | None = None,
+    targets: Mapping[str, tuple[int, ...]] | None = None,
+    findings: Sequence[Finding] = (),
+) -> list[CaseTable]:
     """Return a table for each target of a case with lesions.
 
-    `lesions` are the case's rows of lesions.csv, `rows` those of scores.csv.
+    Args:
+        lesions: the case's rows of lesions.csv.
+        rows: its rows of scores.csv.
+        unit: px for 2D pictures.
+        scan: its volumes, from which slices are named by their position in mm; None: by their number alone.
+        targets: label values by target.
+        findings: the errors that the page lists; lesions among them link to these.
     """
+    indices = {(each.target, each.lesion): place for place, each in enumerate(findings) if each.lesion}
     tables = []
     for label in lesions["label"].drop_duplicates():
         own = lesions[lesions["label"] == label]
@@ -118,7 +135,14 @@ def tabulate_case(lesions: pd.DataFrame, rows: pd.DataFrame, unit: Unit) -> list
                     for value in scored[measure.column]
                 ],
                 distance=distance.heading,
-                rows=[_cells(lesion, distance, unit) for lesion in shown],
+                rows=[
+                    {
+                        **_cells(lesion, distance, unit),
+                        "slice": _slice_name(lesion, scan, (targets or {}).get(label, ())),
+                        "finding": indices.get((label, lesion.number)),
+                    }
+                    for lesion in shown
+                ],
                 num_hidden=len(records) - len(shown),
             )
         )
@@ -254,8 +278,16 @@ def _cells(lesion: Lesion, distance: Measure, unit: Unit) -> dict[str, Any]:
         "dice": number_text(lesion.dice, 3),
         "distance": number_text(lesion.hd95_mm, distance.decimals),
         "axes": f"{number_text(lesion.long_axis_mm, 1)} × {number_text(lesion.short_axis_mm, 1)}",
-        "slice": lesion.slice_index,
     }
+
+
+def _slice_name(lesion: Lesion, scan: Scan | None, values: Sequence[int]) -> str:
+    """Return the slice of a lesion's axes as pictures name it, such as "S 12.0 mm", with its number in the file."""
+    if scan is None or scan.unit == "px":
+        return str(lesion.slice_index)
+    labels = scan.prediction if lesion.status == "false_positive" else scan.reference
+    position_mm = scan.slice_mm(lesion.slice_index, labels, values)
+    return f"{position_name(2, position_mm)} mm (slice {lesion.slice_index})"
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -11,15 +11,19 @@ from medunet.base.files import read_json, write_text
 from medunet.base.progress import track
 from medunet.dataset.checks.manifest_checks import read_faults
 from medunet.imaging.volumes import mask_ending
+from medunet.records.config import load_config
 from medunet.records.manifest import Case, Manifest
 from medunet.records.run_folder import RunFolder
-from medunet.reporting.case_page import Links, case_html, thumbnail
+from medunet.reporting.case_page import case_page
+from medunet.reporting.case_parts import CaseParts, Links
 from medunet.reporting.cohort_page import CasePage, cohort_html
+from medunet.reporting.explanations import describe_use, read_cards
 from medunet.reporting.page import page_names
 from medunet.reporting.scans import Scan, load_scan
 from medunet.reporting.scores import is_resampled, rank_cases
 from medunet.reporting.stale import find_stale
 from medunet.reporting.summaries import summarise_cohort
+from medunet.reporting.viewer import copy_assets
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +57,9 @@ def report_run(
     for warning in stale.warnings:
         _log.warning(warning)
     provenance = read_json(run.provenance) if run.provenance.exists() else None
+    settings = load_config(run.config).report if run.config.exists() else None
+    cards = read_cards(run)
+    copy_assets(run.report)
     ranked = rank_cases(scores)
     names = page_names(ranked)
     pages: dict[str, CasePage] = {}
@@ -62,28 +69,30 @@ def report_run(
         ending = mask_ending(next(iter(case.images.values()))) if case else ""
         prediction = run.predictions / f"{case_id}{ending}"
         scan = _load(case, manifest, data_root, prediction, predicted_targets, resample=is_resampled(rows))
-        html = case_html(
-            case_id,
-            rows,
-            manifest.description,
-            scan,
-            Links(
+        parts = CaseParts(
+            case_id=case_id,
+            page=names[case_id],
+            description=manifest.description,
+            rows=rows,
+            lesions=None if lesions is None else lesions[lesions["case"] == case_id],
+            links=Links(
                 worse=names[ranked[rank - 1]] if rank else None,
                 better=names[ranked[rank + 1]] if rank + 1 < len(ranked) else None,
             ),
-            lesions=None if lesions is None else lesions[lesions["case"] == case_id],
             fold=case.fold if case else None,
-            faults=[fault for fault in faults or () if fault.case == case_id],
-            accepted=[entry for entry in manifest.accepted if entry.case == case_id],
-            prediction_entry=entries.get(case_id),
-            provenance=provenance,
-            stale=stale.of(case_id),
+            faults=tuple(fault for fault in faults or () if fault.case == case_id),
+            accepted=tuple(entry for entry in manifest.accepted if entry.case == case_id),
+            entry=entries.get(case_id, {}),
+            provenance=provenance or {},
+            stale=tuple(stale.of(case_id)),
+            use=describe_use(case_id, entries.get(case_id, {}), cards),
         )
+        html, shown = case_page(parts, scan, settings)
         write_text(run.report / "cases" / names[case_id], html)
         pages[case_id] = CasePage(
             name=names[case_id],
-            thumbnail=thumbnail(scan, rows, manifest.description) if isinstance(scan, Scan) else None,
-            trouble=scan if isinstance(scan, str) else "",
+            thumbnail=shown.thumbnail,
+            trouble=shown.trouble,
         )
     page = run.report / "index.html"
     summary = summarise_cohort(scores, run.root / "scores.json")

@@ -9,16 +9,23 @@ from nibabel.affines import obliquity
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError
-from medunet.imaging.geometry import Affine, axis_codes, corner_displacement_mm
+from medunet.imaging.geometry import Affine, axis_codes
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volume import Header, Volume
-from medunet.imaging.volumes import read_channels, read_label
+from medunet.imaging.volumes import describe_other_grid, read_channels
 from medunet.records.data_root import file_path
 from medunet.records.description import Description
-from medunet.records.label_rules import LabelRules
 from medunet.records.manifest import Case
+from medunet.reporting.scan_masks import (
+    join_by_name,
+    match_to_scan,
+    read_agreement,
+    read_masks,
+    read_numbers,
+)
 from medunet.reporting.scores import Unit
-from medunet.scoring.reading import read_pair
+
+_DIRECTIONS = (("L", "R"), ("P", "A"), ("I", "S"))  # at the low and the high end of each axis
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,31 @@ class Scan:
     is_resampled: bool = False  # whether the prediction was resampled to the reference's grid
     # Every channel on this grid `(I, J, K)` by name, the shown one first; pictures in colour have none.
     channels: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    stored_codes: str = "RAS"  # directions of the axes as stored, in which slices and lesions are numbered
+    # How many networks give each voxel the label of the mask, if that map was written with the prediction.
+    agreement: NDArray | None = None
+    numbers_reference: NDArray | None = None  # of the objects, where label files number them
+    numbers_prediction: NDArray | None = None
+
+    def slice_mm(self, index: int, labels: NDArray | None = None, values: Sequence[int] = ()) -> float:
+        """Return the position of an axial slice, numbered as stored, in mm along the axis to superior.
+
+        In a tilted scan, it is the position of the middle of the labels' `values` in that slice, or of the slice.
+        """
+        axis = next((place for place, code in enumerate(self.stored_codes) if code in "SI"), 2)
+        num_slices = self.image.shape[2]
+        k = num_slices - 1 - index if self.stored_codes[axis] == "I" else index
+        i, j = ((size - 1) / 2 for size in self.image.shape[:2])
+        if labels is not None and 0 <= k < num_slices:
+            inside = np.argwhere(np.isin(labels[:, :, k], values))
+            i, j = inside.mean(axis=0) if len(inside) else (i, j)
+        return float((self.affine @ (i, j, k, 1))[2])
+
+
+def position_name(axis: int, position_mm: float) -> str:
+    """Return a position along an axis of RAS+ as pictures print it, such as "S 12.0"."""
+    rounded = round(position_mm, 1)
+    return f"{_DIRECTIONS[axis][rounded >= 0]} {abs(rounded):.1f}"
 
 
 def default_channel(description: Description) -> str:
@@ -55,34 +87,105 @@ def load_scan(
     channel: str | None = None,
     resample: bool = False,
 ) -> Scan:
-    """Read a channel of a case (None: see `default_channel`) and those of its label maps that exist.
+    """Read a case: one channel, or all (None: the first shown is that of `default_channel`), and its label maps.
 
+    A label map that does not exist is None. A channel that cannot be shown with the first one is named in a warning.
     `predicted_targets` are the label values of the prediction by target name, if they differ from the description.
     With `resample`, a prediction on another grid is resampled to the reference's grid exactly as for scoring.
 
     Raises: DataError: a file cannot be read, an affine is singular, a label map and the scan have different shapes,
         or the prediction cannot be resampled. InputError: a file is outside the data root.
     """
+    where = f"case {case.id}"
+    return read_scan(
+        {name: file_path(path, data_root, where) for name, path in case.images.items()},
+        description,
+        prediction,
+        label=file_path(case.label, data_root, where) if case.label else None,
+        predicted_targets=predicted_targets,
+        channel=channel,
+        resample=resample,
+        resample_channels=case.resample,
+        where=where,
+    )
+
+
+def read_scan(
+    images: Mapping[str, Path],
+    description: Description,
+    prediction: Path | None,
+    *,
+    label: Path | None = None,
+    predicted_targets: Mapping[str, Sequence[int]] | None = None,
+    channel: str | None = None,
+    resample: bool = False,
+    resample_channels: bool = False,
+    where: str = "",
+) -> Scan:
+    """Read images by channel and label maps as `load_scan` does; `where` names the case in errors.
+
+    With `resample_channels`, images on another grid are resampled to the grid of the description's first channel.
+
+    Raises: DataError: as `load_scan`. The message names no file, since that may name the patient.
+    """
+    try:
+        return _read_scan(
+            images,
+            description,
+            prediction,
+            label=label,
+            predicted_targets=predicted_targets,
+            channel=channel,
+            resample=resample,
+            resample_channels=resample_channels,
+            where=where,
+        )
+    except DataError as error:
+        what = error.what
+        paths = [*images.values(), *(path for path in (label, prediction) if path)]
+        for name in sorted({path.name for path in paths}, key=len, reverse=True):
+            what = what.replace(name, "the file")
+        raise DataError(what, where=where, hint=error.hint) from error
+
+
+def _read_scan(
+    images: Mapping[str, Path],
+    description: Description,
+    prediction: Path | None,
+    *,
+    label: Path | None,
+    predicted_targets: Mapping[str, Sequence[int]] | None,
+    channel: str | None,
+    resample: bool,
+    resample_channels: bool,
+    where: str,
+) -> Scan:
+    is_only = channel is not None
     channel = channel or default_channel(description)
-    if channel not in case.images:
-        raise DataError(f"has no channel '{channel}'", where=f"case {case.id}")
-    volume, frames = read_channel_file(case, channel, description, data_root)
+    if channel not in images:
+        raise DataError(f"has no channel '{channel}'", where=where)
+    volume, frames = _read_file(images, channel, description, resample=resample_channels)
     header = volume.header
     if "?" in axis_codes(header.affine):
-        raise DataError("its affine is singular", where=f"case {case.id}", hint="Export the scan again.")
+        raise DataError("its affine is singular", where=where, hint="Export the scan again.")
     coloured = header.is_picture and len(frames) > 1
     shown = volume.array if coloured else volume.array[frames.index(channel)][None]
     image, affine = to_ras(shown, header.affine)
     warnings: list[str] = []
-    label = file_path(case.label, data_root, f"case {case.id}") if case.label else None
-    truth, found, is_resampled = _read_masks(
-        label, prediction, description, is_indexed=predicted_targets is not None, resample=resample
+    is_indexed = predicted_targets is not None
+    truth, found, is_resampled = read_masks(
+        label, prediction, description, is_indexed=is_indexed, resample=resample
     )
-    reference = None if truth is None else _match(truth, "reference", header, warnings)
+    reference = None if truth is None else match_to_scan(truth, "reference", header, warnings)
     prediction_warnings = [] if is_resampled else warnings  # resampled: same position as the reference
-    predicted = None if found is None else _match(found, "prediction", header, prediction_warnings)
+    predicted = None if found is None else match_to_scan(found, "prediction", header, prediction_warnings)
     if predicted is not None and predicted_targets is not None:
-        predicted = _join_by_name(predicted, predicted_targets, description)
+        predicted = join_by_name(predicted, predicted_targets, description)
+    channels = {} if coloured else {channel: image[0]}
+    if not coloured and not is_only:
+        channels |= _read_others(images, channel, volume, frames, description, warnings)
+    numbers = read_numbers(label, None if is_resampled or is_indexed else prediction, description, header)
+    agreement = read_agreement(prediction, header, warnings)
     return Scan(
         image=np.moveaxis(image, 0, -1) if coloured else image[0],
         affine=affine,
@@ -94,7 +197,11 @@ def load_scan(
         warnings=tuple(warnings),
         unit=description.unit,
         is_resampled=is_resampled,
-        channels={} if coloured else {channel: image[0]},
+        channels=channels,
+        stored_codes=axis_codes(header.affine),
+        agreement=agreement,
+        numbers_reference=numbers[0],
+        numbers_prediction=numbers[1],
     )
 
 
@@ -108,64 +215,48 @@ def read_channel_file(
     Raises:
         DataError: a file cannot be read.
     """
-    if case.resample:
+    images = {name: file_path(path, data_root, f"case {case.id}") for name, path in case.images.items()}
+    return _read_file(images, channel, description, resample=case.resample)
+
+
+def _read_file(
+    images: Mapping[str, Path], channel: str, description: Description, *, resample: bool
+) -> tuple[Volume, list[str]]:
+    if resample:
         names = list(description.channels)
-        paths = [file_path(case.images[name], data_root, f"case {case.id}") for name in names]
-        return read_channels(paths, resample=True), names
-    path = case.images[channel]
-    names = [name for name in description.channels if case.images.get(name) == path]
-    return read_channels([file_path(path, data_root, f"case {case.id}")] * len(names)), names
+        return read_channels([images[name] for name in names], resample=True), names
+    names = [name for name in description.channels if images.get(name) == images[channel]]
+    return read_channels([images[channel]] * len(names)), names
 
 
-def _read_masks(
-    label: Path | None, prediction: Path | None, description: Description, *, is_indexed: bool, resample: bool
-) -> tuple[Volume | None, Volume | None, bool]:
-    """Return reference and prediction (None if there is none), and whether the prediction was resampled.
+def _read_others(
+    images: Mapping[str, Path],
+    shown: str,
+    volume: Volume,
+    frames: Sequence[str],
+    description: Description,
+    warnings: list[str],
+) -> dict[str, NDArray[np.float32]]:
+    """Return the channels other than the shown one, in RAS+ axis order, and add a warning for each that is left out.
 
-    An indexed prediction holds the label values of its index; any other is read as the description says.
+    `volume` is the file of the shown channel, with the channels `frames`.
     """
-    renumber = None if is_indexed else description.renumber
-    prediction = prediction if prediction is not None and prediction.exists() else None
-    if resample and label is not None and prediction is not None:
-        pair = read_pair(
-            label, prediction, description.label_rules, LabelRules(renumber=renumber), resample=True
-        )
-        is_resampled = any(note.kind == "resampled" for note in pair.notes)
-        return pair.reference, Volume(pair.prediction, pair.reference.header), is_resampled
-    return (
-        None if label is None else read_label(label, description.label_rules),
-        None if prediction is None else read_label(prediction, LabelRules(renumber=renumber)),
-        False,
-    )
-
-
-def _match(volume: Volume, name: str, scan: Header, warnings: list[str]) -> NDArray:
-    """Return a label map in RAS+ axis order, voxel by voxel as the scan; warn if its header has another position."""
-    if volume.array.shape != scan.shape:
-        can_resample = name == "prediction" and not scan.is_picture
-        raise DataError(
-            f"{name} shape {volume.array.shape} differs from the scan's {scan.shape}",
-            where=volume.header.path.name,
-            hint="Score it with `--resample` to see it on the reference's grid." if can_resample else "",
-        )
-    moved_mm = corner_displacement_mm(scan.shape, scan.affine, volume.affine)
-    if moved_mm > 0.01 * min(scan.spacing_mm):
-        warnings.append(
-            f"The header of the {name} places it {moved_mm:.2f} mm away from the scan; "
-            "the pictures overlay them voxel by voxel."
-        )
-    return to_ras(volume.array[None], scan.affine)[0][0]
-
-
-def _join_by_name(
-    labels: NDArray, predicted_targets: Mapping[str, Sequence[int]], description: Description
-) -> NDArray:
-    """Return a label map with the description's values for all targets that both have."""
-    joined = np.zeros_like(labels)
-    for name, value in description.written_values.items():
-        if name in predicted_targets:
-            joined[np.isin(labels, predicted_targets[name])] = value
-    return joined
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for name in description.channels:
+        if name == shown:
+            continue
+        other, names = volume, list(frames)
+        try:
+            if name not in frames:
+                other, names = _read_file(images, name, description, resample=False)
+            difference = describe_other_grid(other.header, volume.header)
+        except DataError as error:
+            difference = error.what
+        if difference:
+            warnings.append(f"The channel {name} is not shown: {difference}.")
+            continue
+        arrays[name] = to_ras(other.array[names.index(name)][None], volume.affine)[0][0]
+    return arrays
 
 
 def _describe_grid(header: Header) -> str:

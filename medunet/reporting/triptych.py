@@ -31,7 +31,7 @@ from medunet.records.description import Description
 from medunet.records.manifest import Case, Manifest
 from medunet.records.run_folder import RunFolder
 from medunet.reporting.page import number_text
-from medunet.reporting.scans import Scan, load_scan, read_channel_file
+from medunet.reporting.scans import Scan, default_channel, load_scan, read_channel_file
 from medunet.reporting.scores import is_resampled
 
 _WIDEST_PX = 400  # of a plane
@@ -76,6 +76,7 @@ def save_triptychs(
                 data_root,
                 prediction,
                 predicted_targets,
+                channel=default_channel(manifest.description),
                 resample=case.id in scored and is_resampled(scored[case.id]),
             )
             images = {name: _load_channel(case, name, manifest.description, data_root) for name in channels}

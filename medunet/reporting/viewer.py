@@ -41,6 +41,7 @@ _KINDS = {
     "surface_distance": "Largest surface distance of {target}",
     "missed_lesion": "Missed lesion {lesion} of {target}",
     "false_positive_lesion": "False positive lesion {lesion} of {target}",
+    "lesion": "Part {lesion} of {target}",
     "false_negative": "Largest missed part of {target}",
     "false_positive": "Largest false positive part of {target}",
 }

@@ -189,3 +189,29 @@ def test_options_that_cannot_be_used_are_refused(call, finished_run: Run, scans,
     code, text = call(*arguments, "--precision", "int8", "--backend", "torch")
     assert code == 2
     assert "int8 is computed by OpenVINO on the CPU" in text
+
+
+def test_pages_of_new_scans(call, finished_run: Run, scans: Path, tmp_path: Path):
+    model, out = finished_run.folder.root, tmp_path / "out"
+    code, text = call("predict", model, scans, "--out", out, "--report")
+    assert code == 1, "two scans fail"
+    assert "open in a browser" in text
+    index = (out / "report/index.html").read_text()
+    places = [index.index(f'dir="auto">{case}</a>') for case in ("moved", "offset", "good")]
+    assert places == sorted(places), "failed ones first"
+    page = (out / "report/cases/good.html").read_text()
+    assert "<h2>Volumes</h2>" in page
+    assert "<h2>Provenance</h2>" in page
+    assert "model_sha256" in page
+    assert "<h2>Targets</h2>" not in page
+    failed = (out / "report/cases/moved.html").read_text()
+    assert "Failed: N008 sform and qform disagree" in failed
+    for html in (index, page, failed):
+        assert str(tmp_path) not in html
+        assert str(finished_run.data_root) not in html
+
+
+def test_held_out_cases_have_their_own_report(call, finished_run: Run):
+    code, text = call("predict", finished_run.folder.root, "--report")
+    assert code == 2
+    assert "the pages of held-out cases are written by `medunet report`" in text

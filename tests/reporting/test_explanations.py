@@ -7,14 +7,30 @@ import pytest
 from tiny_run import DESCRIPTION
 
 from medunet.records.scores import Note
-from medunet.reporting.case_page import Links, case_html
-from medunet.reporting.explanations import describe_conventions, describe_faster_ways, score_remarks
+from medunet.reporting.case_page import case_page
+from medunet.reporting.case_parts import CaseParts
+from medunet.reporting.explanations import (
+    describe_conventions,
+    describe_faster_ways,
+    describe_use,
+    score_remarks,
+)
 from medunet.reporting.scores import Unit
 from medunet.scoring.notes import BORDER, note_resampling, note_swap
 
 SWAPPED = note_swap("liver", "tumour", (0.9, 0.85), (0.05, 0.1))
 RESAMPLED = note_resampling((1.0, 1.0, 5.0))
 OTHER = Note("other", "another remark")
+
+
+class FakeCard:
+    """What of a model card says which cases a model knows."""
+
+    training_cases = ("trained_on",)
+    validation_cases = ("chosen_on",)
+
+    def sha256_of(self, weights: str) -> str:
+        return "0123"
 
 
 def table(*notes: tuple[Note, ...], surface: str = "area", distance: str = "hd95_mm") -> pd.DataFrame:
@@ -65,12 +81,15 @@ def test_remarks_stand_once_and_swaps_first() -> None:
 def test_a_page_is_headed_by_its_remarks() -> None:
     rows = table((SWAPPED, RESAMPLED), (BORDER, SWAPPED, RESAMPLED))
     rows = rows.assign(reference_ml=1.0, predicted_ml=math.nan)
-    html = case_html("one", rows, DESCRIPTION, "no scan", Links(None, None))
-    head, scores = html[html.index("<h1>") :].split("<h2>Scores</h2>")
-    assert '<p class="verdict bad">Labels look swapped: liver, tumour. Lowest Dice 0.100 (liver)</p>' in head
+    parts = CaseParts(case_id="one", page="one.html", description=DESCRIPTION, rows=rows)
+    html, summary = case_page(parts, "no scan")
+    head, scores = html[html.index("<h1") :].split("<h2>Targets</h2>")
+    assert summary.severity == "review"
+    assert summary.reasons[0] == "labels look swapped: liver, tumour"
+    assert "<li>Labels look swapped: liver, tumour</li>" in head
     assert head.count("look swapped: IoU") == head.count("resampled from") == 1
     assert '<li class="error"><b>Check the labels</b>: liver and tumour look swapped: IoU 0.90' in head
-    assert "border" not in head
+    assert "<li>Cut by the border of the scan: tumour</li>" in head
     assert f'<span class="second">{BORDER.text}</span>' in scores
     assert "look swapped" not in scores  # once is enough
     assert "resampled" not in scores
@@ -89,3 +108,14 @@ def test_masks_of_faster_ways_say_so():
     int8, fast = describe_faster_ways({"precision": "int8", "window_options": {**windows, "overlap": 0.25}})
     assert int8.startswith("Predicted by the int8 network.")
     assert fast.startswith("Predicted as by --fast: windows overlap by 0.25 of the patch")
+
+
+def test_a_case_that_the_model_knows_says_so():
+    card = FakeCard()
+    entry = {"fold": 0, "weights": "best", "model_sha256": "0123"}
+    assert describe_use("trained_on", entry, {"0": card}).startswith("the model was trained on this case")
+    assert "optimistic" in describe_use("chosen_on", entry, {"0": card})
+    assert describe_use("unseen", entry, {"0": card}) == ""
+    assert describe_use("chosen_on", {**entry, "weights": "final"}, {"0": card}) == ""
+    assert describe_use("chosen_on", {**entry, "model_sha256": "of another training"}, {"0": card}) == ""
+    assert describe_use("chosen_on", {**entry, "fold": 1}, {"0": card}) == ""

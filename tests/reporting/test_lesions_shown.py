@@ -11,9 +11,11 @@ from tiny_run import DESCRIPTION, ODD_ID, make_run
 
 from medunet.commands.report import run_report
 from medunet.records.config import Config
+from medunet.records.description import Description
 from medunet.records.manifest import Manifest
 from medunet.records.run_folder import RunFolder
-from medunet.reporting.case_page import Links, case_html
+from medunet.reporting.case_page import case_page
+from medunet.reporting.case_parts import CaseParts
 from medunet.reporting.lesions import cohort_measures, describe_rules, summarise_lesions, tabulate_case
 from medunet.reporting.page import page_names
 from medunet.runs.run import Run
@@ -117,7 +119,8 @@ def test_a_case_lists_its_lesions() -> None:
         "dice": "0.800",
         "distance": "2.50",
         "axes": "14.0 × 9.5",
-        "slice": 31,
+        "slice": "31",
+        "finding": None,
     }
     assert (table.rows[3]["distance"], table.rows[3]["predicted"]) == ("∞", "0.300")
 
@@ -133,24 +136,21 @@ def test_of_many_lesions_the_largest_are_listed() -> None:
     assert table.counts.num_found == 120
 
 
+def page_of(rows: pd.DataFrame, lesions: pd.DataFrame, description: Description = DESCRIPTION) -> str:
+    """Return the page of a case whose scan cannot be shown."""
+    parts = CaseParts(case_id="one", page="one.html", description=description, rows=rows, lesions=lesions)
+    return case_page(parts, "no scan")[0]
+
+
 def test_the_page_of_a_case_greys_what_does_not_count() -> None:
     rows = SCORES[SCORES["case"] == "one"]
-    page = case_html(
-        "one",
-        rows,
-        DESCRIPTION,
-        "no scan",
-        Links(None, None),
-        lesions=LESIONS[LESIONS["case"] == "one"],
-    )
+    page = page_of(rows, LESIONS[LESIONS["case"] == "one"])
     assert "<h2>Lesions of tumour</h2>" in page
     assert page.count('<tr class="uncounted">') == page.count("not counted: too small") == 1
     text = _text(page)
     assert "2 − missed not counted: too small 0.010 0.000 0.000 ∞ 2.0 × 1.0 4 3 − missed 0.200" in text
     assert "Rules “brats2023”: 26-connected" in text
-    assert "Lesions of" not in case_html(
-        "two", rows, DESCRIPTION, "no scan", Links(None, None), lesions=LESIONS.iloc[:0]
-    )
+    assert "<h2>Lesions of" not in page_of(rows, LESIONS.iloc[:0])
 
 
 def test_lesions_of_pictures_are_areas_in_pixels() -> None:
@@ -159,14 +159,7 @@ def test_lesions_of_pictures_are_areas_in_pixels() -> None:
     lesions = LESIONS.assign(rules="lits", slice=0)
     (summary,) = summarise_lesions(lesions, TARGETS, "px")
     assert summary.sizes == []
-    page = case_html(
-        "one",
-        SCORES[SCORES["case"] == "one"],
-        pictures,
-        "no picture",
-        Links(None, None),
-        lesions=lesions[lesions["case"] == "one"],
-    )
+    page = page_of(SCORES[SCORES["case"] == "one"], lesions[lesions["case"] == "one"], pictures)
     text = _text(page)
     assert "Reference px Predicted px Dice HD95 px Long × short axis px 1 ✓ matched 1250 1500 0.800" in text
     assert not re.search(r"\bmm\b|\bml\b|axial|[Ss]lice", text)

@@ -42,15 +42,18 @@ def test_pages_speak_of_pixels(run: RunFolder, tmp_path: Path) -> None:
     index = report_run(run, tmp_path / "data", scores=read_scores(run.scores))
     page = (index.parent / "cases/disc_01.html").read_text()
     area = np.count_nonzero(draw_discs(1)[1])
-    assert f'<td class="number">{area}</td><td class="number">{area}</td><td class="number">0</td>' in page
+    cells = re.findall(r'data-heading="(?:Reference|Predicted|Difference) px">(.*?)</td>', page)
+    assert cells == [str(area), str(area), "0"]
     assert "40 × 56 pixels, no spacing known" in page
     assert "red, green, blue" in page
     for html in (page, index.read_text()):
-        text = re.sub(r"data:image/png;base64,[^\"]+|<style>.*?</style>", "", html, flags=re.DOTALL)
+        text = re.sub(
+            r"data:image/png;base64,[^\"]+|<style>.*?</style>|<script>.*?</script>", "", html, flags=re.DOTALL
+        )
         assert "HD95 px" in text
         assert "in pixels" in text
         assert not re.search(r"\bmm\b|\bml\b|[Aa]xial|patient is left|inferior", text)
-    assert page.count("<img") == 2  # the picture, and its errors
+    assert page.count("<img") >= 2  # the worst error, and the picture
 
 
 def test_scan_is_in_colour_with_its_masks(run: RunFolder, tmp_path: Path) -> None:
