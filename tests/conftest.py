@@ -25,6 +25,8 @@ from medunet.runs import computing
 from medunet.runs.run import Run, open_run
 from medunet.training.curves import Curves
 
+pytest_plugins = ("browser_rig",)
+
 REPOSITORY = Path(__file__).parents[1]
 
 
