@@ -246,6 +246,25 @@ class ScoringConfig(Section):
     tubes: tuple[str, ...] = ()  # tubular targets such as vessels, scored by clDice
 
 
+class ReportConfig(Section):
+    """Settings of the report: the thresholds that the page of a case is judged by; null: not judged."""
+
+    min_dice: float | None = Field(0.7, ge=0, le=1)
+    target_min_dice: dict[str, float] = {}  # by target, instead of min_dice
+    max_hd95_mm: float | None = Field(20.0, gt=0)  # of the robust Hausdorff distance; not in 2D pictures
+    max_volume_error: float | None = Field(0.5, gt=0)  # difference relative to the reference's volume
+    min_agreement: float | None = Field(0.7, ge=0, le=1)  # of an ensemble's networks, without a reference
+    may_be_cut: (
+        Literal["all"] | tuple[str, ...]
+    ) = ()  # targets that may reach the border of a scan, such as an aorta
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ReportConfig":
+        if wrong := [name for name, dice in self.target_min_dice.items() if not 0 <= dice <= 1]:
+            raise ValueError(f"report.target_min_dice of {wrong} must be between 0 and 1")
+        return self
+
+
 class Config(Section):
     """The configuration of a run. Paths to the data are never stored: they come from `--data-root`."""
 
@@ -262,6 +281,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
     scoring: ScoringConfig = ScoringConfig()
+    report: ReportConfig = ReportConfig()
     tuning: TuningConfig = TuningConfig()
 
     @property

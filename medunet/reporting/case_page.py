@@ -19,9 +19,12 @@ from medunet.drawing.figures import (
     largest_cross_sections,
     window_limits,
 )
+from medunet.records.config import ReportConfig
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Accepted
+from medunet.records.scores import UNSCORED
+from medunet.reporting.case_parts import CaseParts, CaseSummary, Links
 from medunet.reporting.explanations import (
     describe_conventions,
     describe_faster_ways,
@@ -42,19 +45,59 @@ _FACES = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior")
 
 
 @dataclass(frozen=True)
-class Links:
-    """File names of the pages of the next worse and the next better case, or None."""
-
-    worse: str | None
-    better: str | None
-
-
-@dataclass(frozen=True)
 class _Picture:
     target: str
     planes: str  # data URI
     errors: str | None
     text: str  # caption
+
+
+def case_page(
+    parts: CaseParts,
+    scan: Scan | str,
+    settings: ReportConfig | None = None,
+    *,
+    with_viewer: bool = True,
+) -> tuple[str, CaseSummary]:
+    """Return the HTML page of a case, and what the page of the cohort shows of it.
+
+    Args:
+        parts: what is known of the case.
+        scan: the volumes of the case, or the reason why they cannot be shown.
+        settings: thresholds of the verdict; None: the defaults.
+        with_viewer: whether the page has volumes to scroll through; otherwise it has stills only.
+    """
+    severity, sentence = verdict(parts.rows)
+    targets = {} if isinstance(scan, str) else parts.description.targets
+    worst = parts.rows.sort_values("dice", kind="stable")["label"].tolist()
+    named = {name: targets[name] for name in worst[:1] if name in targets}
+    pictures = _pictures(scan, named) if isinstance(scan, Scan) else []
+    html = case_html(
+        parts.case_id,
+        parts.rows,
+        parts.description,
+        scan,
+        parts.links,
+        lesions=parts.lesions,
+        fold=parts.fold,
+        faults=parts.faults,
+        accepted=parts.accepted,
+        prediction_entry=parts.entry,
+        provenance=parts.provenance,
+        stale=parts.stale,
+    )
+    return html, CaseSummary(
+        page=parts.page,
+        severity="failed"
+        if parts.rows["status"].isin(UNSCORED).any()
+        else {"bad": "review", "fair": "good", "none": "none"}[severity],
+        verdict=sentence,
+        reasons=(),
+        thumbnail=thumbnail(scan, parts.rows, parts.description) if isinstance(scan, Scan) else None,
+        worst_picture=pictures[0].errors or pictures[0].planes if pictures else None,
+        worst_text=pictures[0].text if pictures else "",
+        trouble=scan if isinstance(scan, str) else "",
+    )
 
 
 def case_html(

@@ -1,23 +1,29 @@
-"""Helpers for all report pages: templates, number formatting, embedded pictures and safe file names."""
+"""Helpers for all report pages: templates, scripts and their policy, numbers as text, pictures, safe file names."""
 
 import base64
 import hashlib
+import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 import medunet
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_VIEWER = "viewer.js"  # the only script that loads another one
+_IN_SCRIPTS = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -29,9 +35,54 @@ def _environment() -> Environment:
     return environment
 
 
-def render(template: str, **values: Any) -> str:
-    """Return the HTML of a template with all values escaped."""
-    return _environment().get_template(template).render(**values)
+def render(template: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = (), **values: Any) -> str:
+    """Return the HTML of a template with all values escaped.
+
+    `styles` and `scripts` name files in `templates/`, such as `cohort.css` and `cohort.js`: both are written into the
+    page, the scripts at its end. No other script runs, since the page's policy allows these by their hash alone.
+    """
+    sources = {name: (_TEMPLATES / name).read_text(encoding="utf-8") for name in (*styles, *scripts)}
+    assert not any(re.search(r"</(style|script)|<!--", source, re.IGNORECASE) for source in sources.values())
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            page_policy=content_policy([sources[name] for name in scripts], viewer=_VIEWER in scripts),
+            page_styles=[Markup(sources[name]) for name in styles],
+            page_scripts=[Markup(sources[name]) for name in scripts],
+        )
+    )
+
+
+def content_policy(scripts: Sequence[str], *, viewer: bool = False) -> Markup:
+    """Return the Content-Security-Policy of a page with these inline scripts.
+
+    Nothing is loaded from anywhere. The viewer's library is a file beside the pages; a page that is opened from a
+    file has no origin, so that only the scheme can be named. The library draws pictures from `data:` and `blob:`.
+    """
+    allowed = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
+    ]
+    rules = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'"]
+    if viewer:
+        allowed = ["'self'", "file:", *allowed]
+        rules[1] = "img-src data: blob:"
+        rules.append("connect-src data: blob:")
+    if allowed:
+        rules.append(f"script-src {' '.join(allowed)}")
+    return Markup("; ".join(rules))
+
+
+def json_script(element_id: str, value: Any) -> Markup:
+    """Return a `<script type="application/json">` with an id that holds a value as data, never as code.
+
+    Infinite and undefined numbers have no form in JSON and are refused with a ValueError: write None.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(
+        _IN_SCRIPTS
+    )
+    return Markup('<script type="application/json" id="{}">{}</script>').format(element_id, Markup(text))
 
 
 def number_text(value: float, decimals: int = 2, *, signed: bool = False) -> str:
