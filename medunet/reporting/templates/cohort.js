@@ -143,10 +143,11 @@
     // The state is in the address, so that Back from a case returns to it.
     function store() {
       const state = new URLSearchParams();
-      for (const field of byId("tools").elements) {
+      for (const field of fields()) {
         if (field.value && field.type !== "reset") state.set(nameOf(field), field.value);
       }
       if (state.get("side") === "below") state.delete("side");
+      if (state.get("rows") === String(data.pageRows)) state.delete("rows");
       if (sorted.by !== "") state.set("sort", (sorted.down ? "-" : "") + sorted.by);
       if (first) state.set("first", first);
       const text = state.toString();
@@ -157,7 +158,7 @@
 
     function restore() {
       const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
-      for (const field of byId("tools").elements) {
+      for (const field of fields()) {
         if (state.has(nameOf(field))) field.value = state.get(nameOf(field));
       }
       const by = state.get("sort") ?? "";
@@ -165,6 +166,10 @@
       if (document.querySelector(`[data-sort="${CSS.escape(name)}"]`)) sorted = { by: name, down: by.startsWith("-") };
       first = Number(state.get("first")) || 0;
       if ([...state].length || data.rows.length > data.pageRows) show();
+    }
+
+    function fields() {
+      return [...byId("tools").elements, byId("rows")];
     }
 
     function nameOf(field) {
