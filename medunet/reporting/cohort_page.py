@@ -117,7 +117,7 @@ def cohort_html(
         has_penalised=any(row.is_penalised for own in rows.values() for row in own),
         **lesions,
         faults=None if source.faults is None else _count_faults(source.faults),
-        is_run=manifest is not None,
+        is_run=source.is_run,
         unmatched=manifest.unmatched if manifest else (),
         excluded=manifest.excluded if manifest else (),
         accepted=manifest.accepted if manifest else (),

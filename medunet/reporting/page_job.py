@@ -28,7 +28,7 @@ class PageJob:
 
     parts: CaseParts
     case: Case | None  # None: it is not in the manifest
-    prediction: Path
+    prediction: Path | None
     with_viewer: bool
     keeps_picture: bool  # whether the report's index may show the picture of its worst error
 
@@ -155,6 +155,8 @@ def _load(job: PageJob, options: PageOptions) -> Scan | str:
         return options.no_scan
     if job.case is None:
         return "the case is not in manifest.json, so its scan is unknown"
+    if not job.case.images:
+        return "no image is named like this case in the folder of images"
     try:
         return load_scan(
             job.case,
@@ -172,7 +174,7 @@ def _load(job: PageJob, options: PageOptions) -> Scan | str:
 
 def _spacing_mm(job: PageJob, options: PageOptions) -> tuple[float, ...] | None:
     """Return the scan's voxel size by its header."""
-    if options.no_scan or job.case is None or job.parts.description.unit == "px":
+    if options.no_scan or job.case is None or not job.case.images or job.parts.description.unit == "px":
         return None
     try:
         path = file_path(next(iter(job.case.images.values())), options.data_root, f"case {job.case.id}")

@@ -1,6 +1,7 @@
 """Report of scored cases: an index and a page for each case, as offline HTML made from a run's files or any masks."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from medunet.base.errors import MedunetError
 from medunet.base.files import read_json, write_text
 from medunet.base.pool import choose_workers, run_parallel
 from medunet.base.progress import CaseBar
 from medunet.dataset.checks.manifest_checks import read_faults
 from medunet.imaging.volumes import mask_ending, read_header
-from medunet.records.data_root import case_paths
+from medunet.records.data_root import file_path
 from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
 from medunet.records.run_folder import RunFolder
@@ -97,6 +99,7 @@ def report_run(
         provenance=read_json(run.provenance) if run.provenance.exists() else None,
         stale=find_stale(scores, manifest, data_root, run.predictions),
         has_selection=(run.root / "selection.html").exists(),
+        is_run=True,
     )
     return write_report(source, options)
 
@@ -199,19 +202,18 @@ def _make_pages(jobs: Sequence[PageJob], common: PageOptions, num_workers: int) 
 
 def _choose_workers(source: ReportSource, ranked: Sequence[str]) -> int:
     """Choose the number of processes by cores, memory and the largest reference by its file's size."""
-    labels = [
-        case_paths(case, source.description, source.data_root)[1]
-        for case in (source.cases.get(case_id) for case_id in ranked)
-        if case is not None and case.label is not None and not source.no_scan
-    ]
-    sizes = {path: path.stat().st_size for path in labels if path is not None and path.exists()}
+    sizes: dict[Path, int] = {}
     num_voxels = _LEAST_VOXELS
-    if sizes:
-        try:
+    try:
+        for case in [source.cases[case_id] for case_id in ranked if case_id in source.cases]:
+            if case.label is not None and not source.no_scan:
+                path = file_path(case.label, source.data_root, f"case {case.id}")
+                sizes[path] = path.stat().st_size if path.exists() else 0
+        if sizes:
             shape = read_header(max(sizes, key=lambda path: sizes[path]), label=True).shape
-            num_voxels = max(num_voxels, shape[0] * shape[1] * shape[2])
-        except Exception:  # named when its page is made
-            num_voxels = _LEAST_VOXELS
+            num_voxels = max(num_voxels, math.prod(shape))
+    except (MedunetError, OSError, ValueError):
+        num_voxels = _LEAST_VOXELS  # what is wrong is on the page of the case
     return choose_workers(
         len(ranked), num_voxels, bytes_per_voxel=_BYTES_PER_VOXEL, bytes_per_process=_BYTES_PER_PROCESS
     )

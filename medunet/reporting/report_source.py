@@ -27,7 +27,7 @@ class ReportSource:
     scores_json: Path  # it may be absent
     description: Description
     cases: Mapping[str, Case]
-    predictions: Mapping[str, Path]  # by case; the file may be absent
+    predictions: Mapping[str, Path | None]  # by case; the file may be absent
     data_root: Path
     manifest: Manifest | None = None  # of the scored dataset, if there is one
     predicted_targets: Mapping[str, Sequence[int]] | None = None
@@ -37,6 +37,7 @@ class ReportSource:
     provenance: Mapping[str, Any] | None = None
     stale: StaleScores = field(default_factory=lambda: StaleScores({}))
     no_scan: str = ""  # why no case has pictures
+    is_run: bool = False  # whose data can be checked
     has_selection: bool = False
 
 

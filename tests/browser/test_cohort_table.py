@@ -43,7 +43,9 @@ def table(index: Path) -> pd.DataFrame:
     wide.columns = [f"{label} {measure}" for measure, label in wide.columns]
     states = scores.groupby("case")["status"].agg(lambda own: bool(set(own) & set(UNSCORED)))
     lowest = scores.groupby("case")["dice"].min()
-    severity = ["failed" if states[case] else "review" if lowest[case] < 0.7 else "good" for case in wide.index]
+    severity = [
+        "failed" if states[case] else "review" if lowest[case] < 0.7 else "good" for case in wide.index
+    ]
     site = scores.drop_duplicates("case").set_index("case")["site"]
     return wide.assign(severity=severity, site=site).loc[rank_cases(scores)]
 
@@ -53,7 +55,13 @@ def opened(index: Path, tmp_path: Path, **state: object) -> str:
     assert BROWSER
     printed = subprocess.run(
         [
-            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"),
+            *(
+                BROWSER,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                f"--user-data-dir={tmp_path / 'browser'}",
+            ),
             *("--virtual-time-budget=5000", "--dump-dom", f"{index.as_uri()}#{urlencode(state)}"),
         ],
         capture_output=True,
@@ -70,7 +78,9 @@ def rows_of(page: str) -> list[str]:
 
 
 def cases_of(page: str) -> list[str]:
-    return [html.unescape(re.search(r'<th scope="row"><a [^>]*>([^<]*)</a>', row)[1]) for row in rows_of(page)]
+    return [
+        html.unescape(re.search(r'<th scope="row"><a [^>]*>([^<]*)</a>', row)[1]) for row in rows_of(page)
+    ]
 
 
 COLUMNS = ["liver dice", "liver hd95_mm", "tumour dice", "tumour hd95_mm"]
@@ -98,7 +108,10 @@ def test_filters_leave_what_pandas_leaves(index: Path, table: pd.DataFrame, tmp_
         ({"measure": 2, "bound": 0.5}, table[table["tumour dice"] < 0.5]),
         ({"measure": 1, "side": "above", "bound": 1.5}, table[table["liver hd95_mm"] > 1.5]),
         ({"f0": 'A & "B"'}, table[table["site"] == 'A & "B"']),
-        ({"severity": "review", "f0": "south"}, table[(table.severity == "review") & (table.site == "south")]),
+        (
+            {"severity": "review", "f0": "south"},
+            table[(table.severity == "review") & (table.site == "south")],
+        ),
         ({"search": "CASE_001"}, table[table.index.str.contains("case_001")]),
         ({"search": "no such case"}, table.iloc[:0]),
     ):
