@@ -339,8 +339,8 @@ def _detection(
         chart.dots(dots, links, most)
         charts.append(chart.svg())
     caption = (
-        "Every reference lesion that counts: found ones as dots at their Dice, missed ones as crosses. The numbers are "
-        "found of all in the size class. The diameter is that of a sphere of the lesion's volume."
+        "Every reference lesion that counts: found ones as dots at their Dice, missed ones as crosses. The numbers "
+        "are found of all in the size class. The diameter is that of a sphere of the lesion's volume."
     )
     return Figure("Detection by size", tuple(charts), caption)
 

@@ -13,7 +13,7 @@ from medunet.records.manifest import Case
 from medunet.records.scores import UNSCORED
 from medunet.reporting.case_parts import CaseSummary
 from medunet.reporting.cohort_charts import draw_cohort
-from medunet.reporting.cohort_table import PAGE_ROWS, make_case_table
+from medunet.reporting.cohort_table import PAGE_ROWS, make_case_table, short_verdict
 from medunet.reporting.explanations import describe_conventions, describe_weights, training_warning
 from medunet.reporting.lesions import CohortLesions, cohort_measures, describe_rules, summarise_lesions
 from medunet.reporting.page import flat_items, interval_text, json_script, number_text, render
@@ -86,6 +86,7 @@ def cohort_html(
         num_targets=len(summary.targets),
         worst=worst,
         worst_summary=summaries[worst] if worst else None,
+        worst_verdict=short_verdict(summaries[worst]) if worst else "",
         strata=_strata(summary),
         warnings=[
             *source.stale.warnings,

@@ -105,7 +105,7 @@ def make_case_table(
                 "case": case,
                 "page": f"cases/{summary.page}",
                 "severity": summary.severity,
-                "verdict": summary.verdict,
+                "verdict": short_verdict(summary),
                 "thumbnail": thumbnail if spent <= _THUMBNAIL_BYTES else None,
                 "texts": texts[case],
                 "numbers": [value for target in targets for value in values.get((case, target), none)],
@@ -117,6 +117,13 @@ def make_case_table(
         if summary.thumbnail and not row["thumbnail"]
     )
     return CaseTable(columns, tuple(filters), tuple(rows), hidden)
+
+
+def short_verdict(summary: CaseSummary) -> str:
+    """Return the sentence of a verdict without the word that its mark beside it says."""
+    said = f"{summary.severity.capitalize()}: "
+    rest = summary.verdict.removeprefix(said)
+    return rest[:1].upper() + rest[1:] if summary.verdict.startswith(said) else rest
 
 
 def _plain(value: float) -> float | str | None:

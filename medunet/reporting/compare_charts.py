@@ -33,8 +33,8 @@ def draw_differences(comparison: Comparison, links: Mapping[str, CaseLink]) -> l
                 charts.append(_draw_pairs(pairs, comparison.letters, links, most * len(pairs)).svg())
         side = "right" if higher_is_better(metric) else "left"
         caption = (
-            f"A dot for each case: the first method's {metric_text(metric)} less the second's. {side.capitalize()} of "
-            "0 the first is better. The line is the mean with its 95% interval; crosses at the edge are infinite."
+            f"A dot for each case: the first method's {metric_text(metric)} less the second's. {side.capitalize()} "
+            "of 0 the first is better. The line is the mean with its 95% interval; crosses at the edge are infinite."
         )
         if charts:
             figures.append(Figure(f"Differences in {metric_text(metric)}", tuple(charts), caption))

@@ -1,4 +1,4 @@
-"""Pages of a comparison: paired differences by target, the worst of them, and a page for each case with all methods."""
+"""Pages of a comparison: paired differences by target, the largest of them, and a page for each case."""
 
 import math
 import os

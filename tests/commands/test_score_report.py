@@ -114,5 +114,5 @@ def test_volumes_are_a_number_of_cases(text: str, number: int | None) -> None:
 
 
 def test_other_volumes_are_refused() -> None:
-    with pytest.raises(InputError, match="--volumes.*Write all, none or a number"):
+    with pytest.raises(InputError, match=r"--volumes.*Write all, none or a number"):
         parse_volumes("-1")
