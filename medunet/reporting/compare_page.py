@@ -29,7 +29,7 @@ from medunet.scoring.compare import Comparison
 from medunet.scoring.paired import PairDifference
 
 NUM_PICTURED = 20  # cases of the largest differences, if their images are known
-_MAX_WORST = 50  # rows of the table of the largest differences
+_MAX_WORST = 30  # rows of the table of the largest differences
 _MOST_LEVELS_UP = 2  # to a method's own report, so that links name no folders further away
 
 
@@ -132,7 +132,7 @@ def write_compare_pages(
             summary=[_summary_row(pair, comparison) for pair in _main_pairs(comparison)],
             has_intervals=any(not math.isnan(pair.low) for pair in _main_pairs(comparison)),
             figures=figures,
-            worst=_worst(comparison, links),
+            worst=_worst(comparison, links, rows),
             most=_MAX_WORST,
             num_pictured=0 if images is None else min(NUM_PICTURED, len(ranked)),
         ),
@@ -263,7 +263,11 @@ def _difference_row(pair: PairDifference, case: str, comparison: Comparison) -> 
     }
 
 
-def _worst(comparison: Comparison, links: Mapping[str, CaseLink]) -> list[dict[str, str]]:
+def _worst(
+    comparison: Comparison,
+    links: Mapping[str, CaseLink],
+    rows: Mapping[str, Mapping[str, pd.DataFrame]],
+) -> list[dict[str, str]]:
     """Return the largest differences in the first main metric, over all targets and pairs of methods."""
     found = [
         (abs(value), case, pair)
@@ -274,6 +278,20 @@ def _worst(comparison: Comparison, links: Mapping[str, CaseLink]) -> list[dict[s
     ]
     largest = sorted(found, key=lambda each: (-each[0], each[1], each[2].label))[:_MAX_WORST]
     return [
-        {**_difference_row(pair, case, comparison), "case": case, "href": links[case].href}
+        {
+            **_difference_row(pair, case, comparison),
+            "case": case,
+            "href": links[case].href,
+            "first": _value(rows[pair.first].get(case), pair),
+            "second": _value(rows[pair.second].get(case), pair),
+        }
         for _, case, pair in largest
     ]
+
+
+def _value(rows: pd.DataFrame | None, pair: PairDifference) -> str:
+    """Return a method's own score of a case as text, "–" where it has none."""
+    own = None if rows is None else rows[rows["label"] == pair.label]
+    if own is None or own.empty:
+        return "–"
+    return number_text(float(own.iloc[0][pair.metric]), decimals_of(pair.metric))

@@ -81,6 +81,7 @@ def test_the_largest_differences_are_listed_first(methods: list[Path], tmp_path:
     largest = (one["dice"] - two["dice"]).abs().round(12).sort_values(ascending=False, kind="stable")
     assert [(html.unescape(case), label) for case, label in rows][:3] == list(largest.index[:3])
     assert rows[0] == ("case_3", "tumour")
+    assert re.search(r"A−B</td><td[^>]*>0.760</td><td[^>]*>0.000</td><td[^>]*>\+0.760</td>", table)
     case = (tmp_path / "out" / "cases" / "case_3.html").read_text()
     assert re.search(r"<td>B</td><td><span class=\"status missed\">missed</span></td><td[^>]*>0.000", case)
     assert "smaller differences" in case
