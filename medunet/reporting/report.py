@@ -41,7 +41,7 @@ from medunet.reporting.viewer import copy_assets
 _log = logging.getLogger(__name__)
 
 _KEPT_PICTURES = 20  # of worst errors: the first case that has one is shown
-_BYTES_PER_VOXEL = 28  # peak while a page is made: image, masks, their surfaces
+_BYTES_PER_VOXEL = 38  # peak while a page with volumes is made: image, masks, their surfaces, compressed text
 _BYTES_PER_PROCESS = 400_000_000
 _LEAST_VOXELS = 2_000_000  # drawing takes as long as reading so many
 _KILLED = "the process that drew it was killed, likely for want of memory: try again with fewer --workers"
