@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_run import ODD_ID, make_run
 
+from medunet.base.errors import InputError
 from medunet.base.files import read_json, write_json
 from medunet.imaging.nifti import read_header, write_mask
 from medunet.records.config import ReportConfig
@@ -86,6 +87,27 @@ def test_pages_are_kept_until_their_case_changes(
 
     monkeypatch.setattr(page_job, "__version__", "99")
     assert again() == set(CASES)
+
+
+def test_cases_are_grouped_by_a_joined_column(
+    made: tuple[RunFolder, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data_root = made
+    scores, table = read_scores(run.scores), tmp_path / "scanners.csv"
+    table.write_text("case,scanner\nras_good,one\nlps_poor,two\noblique_healthy,two\n")
+    options = ReportOptions(by=("scanner",), join=table)
+    index = report_run(run, data_root, scores=scores, options=options).read_text()
+    assert "<h2>Summary by scanner</h2>" in index
+    assert "<h2>Dice by scanner</h2>" in index
+    assert '<option value="unknown">unknown</option>' in index  # two cases are not in the table
+    assert "<h2>Summary by voxel size</h2>" in index  # 2 and 5 mm
+
+    def refuse() -> None:
+        with pytest.raises(InputError, match="there is no column scaner"):
+            report_run(run, data_root, scores=scores, options=ReportOptions(by=("scaner",), join=table))
+
+    (run.report / "cases" / "ras_good.html").unlink()
+    assert made_again(monkeypatch, refuse) == set()  # before any page is made
 
 
 def test_a_stopped_report_goes_on(made: tuple[RunFolder, Path], monkeypatch: pytest.MonkeyPatch) -> None:
