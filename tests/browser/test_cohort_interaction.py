@@ -1,4 +1,4 @@
-"""The cohort's page under a reader's hands: dots that open their case, a table that keeps its state, access for all."""
+"""The cohort's page under a reader's hands: dots that open their case, a table that keeps its state, no barriers."""
 
 from pathlib import Path
 
