@@ -79,7 +79,10 @@ def write_compare_pages(
     names = page_names(ranked)
     links = {case: CaseLink(number, f"cases/{names[case]}") for number, case in enumerate(ranked)}
     rows = {
-        method: dict(tuple(table[table["label"].isin(comparison.labels)].groupby("case", sort=False)))
+        method: {
+            str(case): own
+            for case, own in table[table["label"].isin(comparison.labels)].groupby("case", sort=False)
+        }
         for method, table in tables.items()
     }
     if images is not None:
