@@ -15,7 +15,7 @@ from medunet.cli.options import (
     open_run,
     refuse_options,
 )
-from medunet.commands.report import run_report
+from medunet.commands.report import DEFAULT_VOLUMES, run_report
 from medunet.commands.score import reference_dataset, run_score, score_mask_files
 from medunet.commands.select import run_select
 from medunet.records.config import change_config
@@ -58,6 +58,13 @@ def score(
     ] = False,
     by: By = None,
     join: Join = None,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Also write the pages of the report; a run has `medunet report`.")
+    ] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of the scans, for the pictures of the report's pages."),
+    ] = None,
     workers: Workers = None,
     data_root: DataRoot = None,
     changes: Changes = None,
@@ -69,6 +76,8 @@ def score(
             "--prediction-dataset": prediction_dataset,
             "--pairs": pairs,
             "--out": out,
+            "--images": images,
+            "--report": with_report or None,
         }
         refuse_options("a run is scored with its own description, into its own folder", given)
         opened = open_run(reference, data_root, changes)
@@ -83,6 +92,8 @@ def score(
                 where="medunet score",
                 hint="Add --dataset NAME and --out FOLDER.",
             )
+        if reference.suffix == ".json":
+            refuse_options("the manifest names the images", {"--images": images})
         other: Description | None = None
         if prediction_dataset is not None:
             other = load_description(prediction_dataset)
@@ -99,6 +110,8 @@ def score(
             workers=workers,
             by=by or (),
             join=join,
+            report=with_report,
+            images=images,
         )
     exit_if_any([row for row in scores if row.status in UNSCORED])
 
@@ -145,17 +158,27 @@ def compare(
     ] = None,
     by: By = None,
     join: Join = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of the scans, for pictures of the largest differences."),
+    ] = None,
     data_root: DataRoot = None,
 ) -> None:
     """Compare methods by their scores on the same cases, or the readers of one case."""
     from medunet.commands.compare import compare_scores
     from medunet.commands.compare_readers import compare_reader_maps
 
-    given: dict[str, object] = {"--reference": reference, "--data-root": data_root}
+    given: dict[str, object] = {"--reference": reference, "--data-root": data_root, "--images": images}
     if readers is None:
         if reference is None:
             refuse_options("score tables already name their labels", {"--dataset": dataset, **given})
-        exit_if_any(compare_scores(scores or [], out, reference, dataset, data_root, by=by or (), join=join))
+        if reference is not None and reference.suffix == ".json":
+            refuse_options("the manifest names the images", {"--images": images})
+        exit_if_any(
+            compare_scores(
+                scores or [], out, reference, dataset, data_root, by=by or (), join=join, images=images
+            )
+        )
         return
     given = {"SCORES": scores or None, **given, "--by": by or None, "--join": join}
     refuse_options("readers are only compared with each other", given)
@@ -164,6 +187,18 @@ def compare(
     compare_reader_maps(readers, out, dataset)
 
 
-def report(run: RunArgument, data_root: DataRoot = None) -> None:
+def report(
+    run: RunArgument,
+    volumes: Annotated[
+        str,
+        typer.Option(
+            "--volumes", help="Cases with volumes to scroll through, worst first: a number, all or none."
+        ),
+    ] = DEFAULT_VOLUMES,
+    by: By = None,
+    join: Join = None,
+    workers: Workers = None,
+    data_root: DataRoot = None,
+) -> None:
     """Write an HTML page for each case and an index with the worst cases first."""
-    run_report(open_run(run, data_root))
+    run_report(open_run(run, data_root), volumes=volumes, workers=workers, by=by or (), join=join)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -16,12 +16,18 @@ from medunet.commands.alone import alone
 from medunet.commands.score import reference_dataset, score_mask_files
 from medunet.commands.terminal import console, print_stage
 from medunet.records.config import change_config
+from medunet.records.data_root import resolve_data_root
+from medunet.records.description import load_description
+from medunet.records.manifest import Manifest
 from medunet.records.scores import UNSCORED
 from medunet.scoring.compare import Comparison, compare
 from medunet.scoring.intervals import describe_intervals
 from medunet.scoring.paired import PairDifference, Ranking
 from medunet.scoring.strata import choose_strata, columns_of_tables
 from medunet.scoring.tables import json_value, read_scores, write_table
+
+if TYPE_CHECKING:
+    from medunet.reporting.compare_page import Images
 
 _NUM_NAMED = 5
 
@@ -36,13 +42,16 @@ def compare_scores(
     *,
     by: Sequence[str] = (),
     join: Path | None = None,
+    images: Path | None = None,
 ) -> list[str]:
     """Compare methods by their scores.csv, each given as that file or as the folder that contains it.
 
     With a `reference` (a folder of masks described by `dataset`, or a manifest.json) a method may also be a folder of
     masks without a scores.csv. It is scored first, into `out`/scores/<method>/.
 
-    Writes comparison.csv, comparison.json, ranking.csv and comparison.png; with `by`, which names text columns of the
+    Writes comparison.csv, comparison.json, ranking.csv, comparison.png and pages: comparison.html and one for each
+    case. Those of the largest differences have pictures if the scans are known: by a manifest as reference, or by
+    their names in the folder `images`. With `by`, which names text columns of the
     score tables or of the table `join` (see `choose_strata`), also strata.csv and strata_ranking.csv. Returns the ids
     of the cases that are absent from a method's scores or could not be scored here.
 
@@ -50,13 +59,17 @@ def compare_scores(
         InputError: A path without scores, tables that cannot be compared, or an option that would be ignored.
     """
     from medunet.drawing.figures import save_figure
+    from medunet.reporting.compare_page import write_compare_pages
     from medunet.reporting.compare_plots import draw_comparison
 
     files = _name_tables(paths, with_masks=reference is not None)
+    folders = {name: path if path.is_dir() else path.parent for name, path in zip(files, paths, strict=True)}
     unscored: list[str] = []
     if reference is not None:
         masks = {name: file.parent for name, file in files.items() if not file.is_file()}
-        unscored = _score_masks(masks, reference, out / "scores", dataset, data_root)
+        unscored = _score_masks(
+            masks, reference, out / "scores", dataset, data_root, may_be_none=images is not None
+        )
         files |= {name: out / "scores" / name / "scores.csv" for name in masks}
     tables = {name: read_scores(file) for name, file in files.items()}
     cases = list(dict.fromkeys(case for table in tables.values() for case in table["case"]))
@@ -91,6 +104,10 @@ def compare_scores(
     write_json(out / "comparison.json", json_value(content))
     if (figure := draw_comparison(comparison)) is not None:
         save_figure(out / "comparison.png", figure)
+    known = None
+    if reference is not None and (images is not None or reference.suffix == ".json"):
+        known = _find_images(comparison, folders, reference, dataset, data_root, images)
+    page = write_compare_pages(out, comparison, tables, folders, known)
     console.print(comparison_table(comparison))
     if strata:
         console.print(stratum_table(comparison))
@@ -98,6 +115,7 @@ def compare_scores(
         console.print(f"  [yellow]strata[/] {escape(remark)}", highlight=False, soft_wrap=True)
     _print_gaps(comparison)
     print_stage("Compare", f"{len(tables)} methods, {len(comparison.labels)} labels", out / "comparison.csv")
+    print_stage("Compare", "open in a browser", page)
     return sorted({case for cases in comparison.absent.values() for case in cases} | set(unscored))
 
 
@@ -155,12 +173,20 @@ def _cells(pair: PairDifference, letters: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _score_masks(
-    masks: Mapping[str, Path], reference: Path, out: Path, dataset: str | None, data_root: Path | None
+    masks: Mapping[str, Path],
+    reference: Path,
+    out: Path,
+    dataset: str | None,
+    data_root: Path | None,
+    *,
+    may_be_none: bool,
 ) -> list[str]:
     """Score the mask folders of methods with the default settings of `medunet score`; return the unscored cases.
 
     A repeated call resumes where it was stopped, and only scores cases again that have changed since.
     """
+    if not masks and may_be_none:  # the references are only needed for pictures
+        return []
     if not masks:
         raise InputError(
             "every method has a scores.csv already", where="--reference", hint="Leave the option out."
@@ -177,6 +203,40 @@ def _score_masks(
         )
         unscored += [score.case for score in scores if score.status in UNSCORED]
     return unscored
+
+
+def _find_images(
+    comparison: Comparison,
+    folders: Mapping[str, Path],
+    reference: Path,
+    dataset: str | None,
+    data_root: Path | None,
+    images: Path | None,
+) -> "Images":
+    """Return the scans and each method's masks: those in its folder, or in the folder predictions of a run.
+
+    Raises:
+        InputError: The references need a description, or no scan is named like a case.
+    """
+    from medunet.commands.mask_cases import cases_of_pairs
+    from medunet.reporting.compare_page import Images
+    from medunet.scoring.pairs import Pair, list_volumes
+
+    masks = {}
+    for method, folder in folders.items():
+        inner = folder / "predictions"
+        masks[method] = list_volumes(inner if inner.is_dir() else folder)
+    if reference.suffix == ".json":
+        listed = Manifest.read(reference)
+        cases = {case.id: case for case in listed.cases}
+        return Images(listed.description, resolve_data_root(data_root), cases, masks)
+    if dataset is None:
+        raise InputError("masks need a description", where="--dataset", hint="Add --dataset NAME.")
+    description = load_description(dataset)
+    references = list_volumes(reference) if reference.is_dir() else {}
+    pairs = [Pair(case, path, None) for case, path in references.items()]
+    root, found = cases_of_pairs(pairs, description, images)
+    return Images(description, root, found, masks)
 
 
 def _name_tables(paths: Sequence[Path], *, with_masks: bool) -> dict[str, Path]:

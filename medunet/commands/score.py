@@ -9,6 +9,7 @@ from rich.markup import escape
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.commands.alone import alone
+from medunet.commands.report import report_masks
 from medunet.commands.terminal import console, print_stage
 from medunet.imaging.volumes import mask_ending
 from medunet.records.config import Config
@@ -129,13 +130,16 @@ def score_mask_files(
     keep_journal: bool = False,
     by: Sequence[str] = (),
     join: Path | None = None,
+    report: bool = False,
+    images: Path | None = None,
 ) -> list[CaseScore]:
     """Score masks of any tool, given as files or folders, against references described by `config.dataset`.
 
     The reference may also be a manifest.json; then all its labelled cases below `data_root` are expected. Labels are
     matched by name. The names of the prediction's labels come from `prediction_description`, otherwise from the
     index.json that medunet wrote next to the masks, otherwise from the reference's description. For `keep_journal`,
-    `by` and `join`, see `score_and_show`.
+    `by` and `join`, see `score_and_show`. With `report` or a folder of `images`, pages are written too (see
+    `report_masks`).
 
     Raises:
         InputError: A target is not declared, a path does not exist, or no file names match.
@@ -143,6 +147,7 @@ def score_mask_files(
     from medunet.scoring.pairs import find_pairs, match_cases
     from medunet.scoring.strata import columns_of_cases
 
+    listed: Manifest | None = None
     if reference.suffix == ".json":
         listed = Manifest.read(reference)
         description = listed.description
@@ -167,7 +172,8 @@ def score_mask_files(
         console.print(f"  [yellow]unmatched prediction[/] {text}", highlight=False)
     about = {"dataset": description.name, "num_unmatched_predictions": len(unmatched)}
     about |= count_weights([pair.case for pair in pairs], read_index_cases(prediction_folder), {})
-    return score_and_show(
+    failures = read_failures(prediction_folder)
+    scores = score_and_show(
         pairs,
         wanted,
         predicted,
@@ -178,11 +184,26 @@ def score_mask_files(
         columns=columns,
         by=by,
         join=join,
-        reasons=read_failures(prediction_folder),
+        reasons=failures,
         resample=resample,
         workers=workers,
         keep_journal=keep_journal,
     )
+    if report or images is not None:
+        own = dict(predicted.targets)
+        report_masks(
+            out,
+            pairs,
+            description,
+            config.report,
+            listed=listed,
+            data_root=data_root,
+            images=images,
+            predicted_targets=None if own == dict(description.targets) else own,
+            reasons=failures,
+            workers=workers,
+        )
+    return scores
 
 
 def score_and_show(

@@ -1,4 +1,4 @@
-"""Index page of a report: failed cases, all cases from worst to best, summaries, lesions, plots and data check."""
+"""Index page of a report: failures, the worst error, a headline for each target, all cases, charts and summaries."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,138 +6,203 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from medunet.drawing.figures import figure_png
 from medunet.records.description import Description
 from medunet.records.fault import Fault
-from medunet.records.manifest import Manifest
+from medunet.records.manifest import Case
 from medunet.records.scores import UNSCORED
-from medunet.reporting.cohort_plots import MAX_TARGETS, draw_dice, draw_volumes
+from medunet.reporting.case_parts import CaseSummary
+from medunet.reporting.cohort_charts import draw_cohort
+from medunet.reporting.cohort_table import PAGE_ROWS, make_case_table, short_verdict
 from medunet.reporting.explanations import describe_conventions, describe_weights, training_warning
-from medunet.reporting.lesions import cohort_measures, describe_rules, summarise_lesions
-from medunet.reporting.page import data_uri, flat_items, interval_text, number_text, render
-from medunet.reporting.scores import (
-    Measure,
-    Unit,
-    measures,
-    rank_cases,
-    verdict,
-)
+from medunet.reporting.lesions import CohortLesions, cohort_measures, describe_rules, summarise_lesions
+from medunet.reporting.page import flat_items, interval_text, json_script, number_text, render
+from medunet.reporting.report_source import ReportSource
+from medunet.reporting.scores import Measure, Unit, measures
+from medunet.reporting.strata_shown import filters_of
 from medunet.reporting.summaries import CohortSummary, summary_rows
+from medunet.reporting.svg import CaseLink
 from medunet.scoring.strata import Stratum
 from medunet.scoring.summary import LabelSummary
 
+_MAX_HEADLINES = 6  # targets with a headline; of more, those with the lowest mean Dice
+
 
 @dataclass(frozen=True)
-class CasePage:
-    """Page of a case as the index lists it: file name, thumbnail, and why it has no pictures ("" if it has)."""
+class Headline:
+    """The main numbers of one target, as text, and its worst scored case."""
 
-    name: str
-    thumbnail: str | None
-    trouble: str
+    target: str
+    dice: str
+    interval: str
+    facts: tuple[str, ...]
+    worst: str  # case
+    worst_page: str
+    worst_dice: str
 
 
 def cohort_html(
-    run_name: str,
-    scores: pd.DataFrame,
-    manifest: Manifest,
-    pages: Mapping[str, CasePage],
-    *,
-    lesions: pd.DataFrame | None,
+    source: ReportSource,
     summary: CohortSummary,
-    faults: Sequence[Fault] | None,
-    provenance: Mapping[str, Any] | None,
-    stale: Sequence[str] = (),
-    has_selection: bool = False,
+    summaries: Mapping[str, CaseSummary],
+    *,
+    by: Sequence[str] = (),
 ) -> str:
     """Return the HTML index page.
 
-    `pages` has an entry for each case of `scores`. `lesions` is None if none were scored, `faults` if the data were
-    not checked. `stale` says what changed since the cases were scored. With `has_selection` the page of the run's
-    selection is linked.
+    Args:
+        source: what the report is made from; its scores have a column for each group.
+        summary: the means of the cohort.
+        summaries: what the page of each case says, worst case first.
+        by: text columns of the scores that get charts; `summary.strata` has their tables.
     """
-    description = manifest.description
-    ranked = rank_cases(scores)
-    unscored = set(scores.loc[scores["status"].isin(UNSCORED), "case"])
-    targets = list(scores["label"].drop_duplicates())
-    entries = [
-        _entry(case, scores[scores["case"] == case], pages[case], targets, description.unit)
-        for case in ranked
-    ]
+    scores, description = source.scores, source.description
+    unit = description.unit
+    unscored = list(dict.fromkeys(scores.loc[scores["status"].isin(UNSCORED), "case"]))
+    ranked = [case for case in summaries if case not in set(unscored)]
+    table = make_case_table(scores, summaries, filters_of(scores, by), unit)
+    links = {
+        case: CaseLink(number, f"cases/{each.page}") for number, (case, each) in enumerate(summaries.items())
+    }
+    lesions = _lesion_values(source.lesions, summary.targets, description)
+    sizes = {row.label: row.sizes for row in lesions["sized"]}
+    charts = draw_cohort(scores, source.lesions, links, unit, by=by, sizes=sizes)
     weights, is_optimistic = describe_weights(summary.about), summary.about.get("num_chosen_on", 0) != 0
-    dice = summary.dice
-    summaries = {label: summary_rows(own, scores, description.unit) for label, own in summary.targets.items()}
+    rows = {label: summary_rows(own, scores, unit) for label, own in summary.targets.items()}
+    worst = next((case for case in ranked if summaries[case].worst_picture), None)
+    manifest = source.manifest
     return render(
         "index.html",
+        styles=("cohort.css",),
+        scripts=("cohort.js",),
         title=description.title or description.name,
-        run_name=run_name,
-        has_selection=has_selection,
-        num_cases=len(ranked),
-        num_unscored=len(unscored),
-        mean_dice=number_text(dice.mean, 3),
-        dice_interval="" if math.isnan(dice.low) else interval_text(dice.low, dice.high, 3),
-        no_interval=dice.no_interval,
-        num_averaged=dice.num_cases,
+        run_name=source.name,
+        has_selection=source.has_selection,
+        num_cases=len(summaries),
         num_patients=summary.num_patients,
+        num_unscored=len(unscored),
+        num_review=sum(each.severity == "review" for each in summaries.values()),
+        headlines=_headlines(scores, summary.targets, lesions["lesions"], summaries, unit),
+        num_targets=len(summary.targets),
+        worst=worst,
+        worst_summary=summaries[worst] if worst else None,
+        worst_verdict=short_verdict(summaries[worst]) if worst else "",
         strata=_strata(summary),
         warnings=[
-            *stale,
+            *source.stale.warnings,
             *(
                 text
-                for text in (training_warning(provenance), weights if is_optimistic else "", summary.remark)
+                for text in (
+                    training_warning(source.provenance),
+                    weights if is_optimistic else "",
+                    summary.remark,
+                )
                 if text
             ),
         ],
-        unscored=[entry for entry in entries if entry["case"] in unscored],
-        ranked=[entry for entry in entries if entry["case"] not in unscored],
-        troubled=[entry for entry in entries if entry["page"].trouble],
-        targets=targets,
-        distance=_table_distance(scores, description.unit),
-        summaries=summaries,
+        unscored=[(case, summaries[case]) for case in summaries if case in set(unscored)],
+        num_ranked=len(ranked),
+        troubles=_troubles(summaries),
+        table=table,
+        table_rows=table.rows[:PAGE_ROWS],
+        table_data=json_script("cases-data", table.data),
+        targets=list(scores["label"].drop_duplicates()),
+        distance=_table_distance(scores, unit),
+        charts=charts,
+        summaries=rows,
         reasons=list(
             dict.fromkeys(
-                row.metric.no_interval
-                for rows in summaries.values()
-                for row in rows
-                if row.metric.no_interval
+                row.metric.no_interval for own in rows.values() for row in own if row.metric.no_interval
             )
         ),
-        has_penalised=any(row.is_penalised for rows in summaries.values() for row in rows),
-        **_lesion_values(lesions, summary.targets, description),
-        dice_plot=_uri(draw_dice(scores)),
-        volume_plot=_uri(draw_volumes(scores, description.unit)),
-        most_plotted=MAX_TARGETS,
-        faults=None if faults is None else _count_faults(faults),
-        unmatched=manifest.unmatched,
-        excluded=manifest.excluded,
-        accepted=manifest.accepted,
-        not_scored=len({case.id for case in manifest.used} - set(ranked)),
-        conventions=" ".join(filter(None, (describe_conventions(scores, description.unit), weights))),
-        volumes="Volumes in ml" if description.unit == "mm" else "Areas in pixels",
-        provenance=flat_items(dict(provenance or {})),
+        has_penalised=any(row.is_penalised for own in rows.values() for row in own),
+        **lesions,
+        faults=None if source.faults is None else _count_faults(source.faults),
+        is_run=source.is_run,
+        unmatched=manifest.unmatched if manifest else (),
+        excluded=manifest.excluded if manifest else (),
+        accepted=manifest.accepted if manifest else (),
+        others=_group_others(manifest.used, set(summaries), summary.about) if manifest else {},
+        conventions=" ".join(filter(None, (describe_conventions(scores, unit), weights))),
+        provenance=flat_items(dict(source.provenance or {})),
     )
 
 
-def _entry(
-    case: str, rows: pd.DataFrame, page: CasePage, targets: Sequence[str], unit: Unit
-) -> dict[str, Any]:
-    severity, sentence = verdict(rows)
-    distance = _table_distance(rows, unit)
-    by_label = {row["label"]: row for _, row in rows.iterrows()}
-    cells = []
-    for label in targets:
-        if label not in by_label:
-            cells.append({"dice": "", "distance": ""})
-            continue
-        row = by_label[label]
-        cells.append(
-            {
-                "dice": number_text(row["dice"], 3),
-                "distance": number_text(row[distance.column]) if distance else "",
-            }
+def _headlines(
+    scores: pd.DataFrame,
+    targets: Mapping[str, LabelSummary],
+    lesions: Sequence[CohortLesions],
+    summaries: Mapping[str, CaseSummary],
+    unit: Unit,
+) -> list[Headline]:
+    """Return the headlines of the targets, lowest mean Dice first; of many targets only those of the lowest."""
+
+    def mean(label: str) -> float:
+        value = targets[label].metrics["dice"].mean
+        return math.inf if math.isnan(value) else value
+
+    distance = _table_distance(scores, unit)
+    found = []
+    for label in sorted(targets, key=mean)[:_MAX_HEADLINES]:
+        own, dice = targets[label], targets[label].metrics["dice"]
+        known = scores[(scores["label"] == label) & scores["dice"].notna()].sort_values("dice", kind="stable")
+        facts = [f"median {number_text(dice.median, 3)}"]
+        if distance:
+            metric = own.metrics[distance.column]
+            facts.append(f"median {distance.heading} {number_text(metric.median, distance.decimals)}")
+        for count, what in (
+            (own.num_missed, "missed altogether"),
+            (own.num_false_positive, "invented"),
+            (own.num_missing + own.num_failed, "failed or missing, as 0"),
+        ):
+            if count:
+                facts.append(f"{count} {what}")
+        for row in lesions:
+            if row.label == label:
+                facts.append(f"lesions: {row.counts.text}")
+        case = str(known.iloc[0]["case"]) if len(known) else ""
+        interval = "" if math.isnan(dice.mean_low) else interval_text(dice.mean_low, dice.mean_high, 3)
+        found.append(
+            Headline(
+                target=label,
+                dice=number_text(dice.mean, 3),
+                interval=interval,
+                facts=tuple(facts),
+                worst=case,
+                worst_page=summaries[case].page if case else "",
+                worst_dice=number_text(float(known.iloc[0]["dice"]), 3) if case else "",
+            )
         )
-    return {"case": case, "page": page, "severity": severity, "verdict": sentence, "cells": cells}
+    return found
+
+
+def _troubles(summaries: Mapping[str, CaseSummary]) -> list[tuple[str, list[tuple[str, CaseSummary]]]]:
+    """Return the reasons why cases have no pictures, each with its cases."""
+    found: dict[str, list[tuple[str, CaseSummary]]] = {}
+    for case, summary in summaries.items():
+        if summary.trouble:
+            found.setdefault(summary.trouble, []).append((case, summary))
+    return list(found.items())
+
+
+def _group_others(used: Sequence[Case], scored: set[str], about: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the manifest's cases that are not scored, by what they are."""
+    folds = [str(fold) for fold in about.get("folds", ())]
+    named = f"fold {folds[0]}" if len(folds) == 1 else f"folds {', '.join(folds)}"
+    groups: dict[str, list[str]] = {}
+    for case in used:
+        if case.id in scored:
+            continue
+        if case.label is None:
+            what = "without a reference"
+        elif case.split == "train" and folds:
+            what = f"training cases of {named}: a model is not scored on what it was trained on"
+        elif case.split == "train":
+            what = "training cases, which are not among these scores"
+        else:
+            what = "test cases, which are not among these scores"
+        groups.setdefault(what, []).append(case.id)
+    return groups
 
 
 def _lesion_values(
@@ -174,7 +239,7 @@ def _lesion_values(
 
 
 def _strata(summary: CohortSummary) -> dict[str, list[Stratum]]:
-    """Return the strata by column; their Dice has no interval where the reason is named."""
+    """Return the strata by column."""
     return {
         name: [stratum for stratum in summary.strata if stratum.by == name]
         for name in dict.fromkeys(stratum.by for stratum in summary.strata)
@@ -182,7 +247,7 @@ def _strata(summary: CohortSummary) -> dict[str, list[Stratum]]:
 
 
 def _table_distance(scores: pd.DataFrame, unit: Unit) -> Measure | None:
-    """Return the distance that the case table shows next to Dice: the robust Hausdorff distance."""
+    """Return the distance that tables show next to Dice: the robust Hausdorff distance."""
     distances = [measure for measure in measures(scores, unit) if measure.column.startswith("hd")]
     return distances[-1] if distances else None
 
@@ -206,7 +271,3 @@ def _count_faults(faults: Sequence[Fault]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _uri(figure: Figure | None) -> str | None:
-    return None if figure is None else data_uri(figure_png(figure))

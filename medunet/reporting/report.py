@@ -1,146 +1,142 @@
-"""Report of a run: an index and a page for each scored case, as offline HTML made from the run's files."""
+"""Report of scored cases: an index and a page for each case, as offline HTML made from a run's files or any masks."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from medunet.base.errors import MedunetError
 from medunet.base.files import read_json, write_text
-from medunet.base.progress import track
+from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.progress import CaseBar
 from medunet.dataset.checks.manifest_checks import read_faults
-from medunet.imaging.volumes import mask_ending
-from medunet.records.config import load_config
-from medunet.records.manifest import Case, Manifest
+from medunet.imaging.volumes import mask_ending, read_header
+from medunet.records.data_root import file_path
+from medunet.records.fault import Fault
+from medunet.records.manifest import Manifest
 from medunet.records.run_folder import RunFolder
-from medunet.reporting.case_page import case_page
 from medunet.reporting.case_parts import CaseParts, Links
-from medunet.reporting.cohort_page import CasePage, cohort_html
+from medunet.reporting.cohort_page import cohort_html
 from medunet.reporting.explanations import describe_use, read_cards
 from medunet.reporting.page import page_names
-from medunet.reporting.scans import Scan, load_scan
-from medunet.reporting.scores import is_resampled, rank_cases
+from medunet.reporting.page_job import (
+    PageJob,
+    PageOptions,
+    PageResult,
+    make_page,
+    remove_others,
+    write_failed_page,
+)
+from medunet.reporting.report_source import ReportOptions, ReportSource
+from medunet.reporting.scores import rank_cases
 from medunet.reporting.stale import find_stale
-from medunet.reporting.summaries import summarise_cohort
+from medunet.reporting.strata_shown import add_columns, add_spacing, groups_of
+from medunet.reporting.summaries import summarise_cohort, summarise_groups
 from medunet.reporting.viewer import copy_assets
 
 _log = logging.getLogger(__name__)
 
+_KEPT_PICTURES = 20  # of worst errors: the first case that has one is shown
+_BYTES_PER_VOXEL = 38  # peak while a page with volumes is made: image, masks, their surfaces, compressed text
+_BYTES_PER_PROCESS = 400_000_000
+_LEAST_VOXELS = 2_000_000  # drawing takes as long as reading so many
+_KILLED = "the process that drew it was killed, likely for want of memory: try again with fewer --workers"
+
 
 def report_run(
-    run: RunFolder, data_root: Path, *, scores: pd.DataFrame, lesions: pd.DataFrame | None = None
+    run: RunFolder,
+    data_root: Path,
+    *,
+    scores: pd.DataFrame,
+    lesions: pd.DataFrame | None = None,
+    options: ReportOptions | None = None,
 ) -> Path:
     """Write `report/index.html` and `report/cases/*.html` of a run and return the path of the index.
 
     A case whose scan or masks cannot be read still gets a page with the reason, and is listed on the index. Masks
     that were resampled for scoring are shown resampled. Masks and cases that changed since scoring are named. Means
-    come from scores.json; if it does not match scores.csv, they are computed again and the index says why.
+    come from scores.json; if it does not match scores.csv, they are computed again and the index says why. Pages that
+    were made from the same files, scores and options are kept, so that a stopped call goes on.
 
     Args:
         run: folder with manifest.json and, if they exist, checks.json, predictions/, scores.json and provenance.json.
         data_root: folder that the manifest's paths are relative to.
         scores: the table of scores.csv (see `medunet.scoring.tables.read_scores`).
         lesions: the table of lesions.csv (`read_lesions`), if lesions were scored.
+        options: thresholds, volumes, processes and groups.
 
     Raises:
-        InputError: manifest.json is missing, or one of the run's files cannot be used.
+        InputError: manifest.json is missing, or one of the run's files cannot be used; a column of `by` is not known.
     """
     manifest = Manifest.read(run.need(run.manifest, "manifest"))
     cases = {case.id: case for case in manifest.cases}
-    faults = read_faults(run.checks) if run.checks.exists() else None
     index_file = run.predictions / "index.json"
     index = read_json(index_file) if index_file.exists() else {}
-    entries, predicted_targets = index.get("cases", {}), index.get("targets")
-    scores = _with_failed_predictions(scores, index.get("failed", {}))
-    stale = find_stale(scores, manifest, data_root, run.predictions)
-    for warning in stale.warnings:
-        _log.warning(warning)
-    provenance = read_json(run.provenance) if run.provenance.exists() else None
-    settings = load_config(run.config).report if run.config.exists() else None
-    cards = read_cards(run)
-    copy_assets(run.report)
-    ranked = rank_cases(scores)
-    names = page_names(ranked)
-    pages: dict[str, CasePage] = {}
-    for rank, case_id in enumerate(track(ranked, "Report")):
-        rows = scores[scores["case"] == case_id]
+    scores = with_failures(scores, index.get("failed", {}))
+    predictions = {}
+    for case_id in scores["case"].drop_duplicates():
         case = cases.get(case_id)
         ending = mask_ending(next(iter(case.images.values()))) if case else ""
-        prediction = run.predictions / f"{case_id}{ending}"
-        scan = _load(case, manifest, data_root, prediction, predicted_targets, resample=is_resampled(rows))
-        parts = CaseParts(
-            case_id=case_id,
-            page=names[case_id],
-            description=manifest.description,
-            rows=rows,
-            lesions=None if lesions is None else lesions[lesions["case"] == case_id],
-            links=Links(
-                worse=names[ranked[rank - 1]] if rank else None,
-                better=names[ranked[rank + 1]] if rank + 1 < len(ranked) else None,
-            ),
-            fold=case.fold if case else None,
-            faults=tuple(fault for fault in faults or () if fault.case == case_id),
-            accepted=tuple(entry for entry in manifest.accepted if entry.case == case_id),
-            entry=entries.get(case_id, {}),
-            provenance=provenance or {},
-            stale=tuple(stale.of(case_id)),
-            use=describe_use(case_id, entries.get(case_id, {}), cards),
-        )
-        html, shown = case_page(parts, scan, settings)
-        write_text(run.report / "cases" / names[case_id], html)
-        pages[case_id] = CasePage(
-            name=names[case_id],
-            thumbnail=shown.thumbnail,
-            trouble=shown.trouble,
-        )
-    page = run.report / "index.html"
-    summary = summarise_cohort(scores, run.root / "scores.json")
+        predictions[case_id] = run.predictions / f"{case_id}{ending}"
+    cards = read_cards(run)
+    source = ReportSource(
+        name=run.root.name,
+        report=run.report,
+        scores=scores,
+        lesions=lesions,
+        scores_json=run.root / "scores.json",
+        description=manifest.description,
+        cases=cases,
+        predictions=predictions,
+        data_root=data_root,
+        manifest=manifest,
+        predicted_targets=index.get("targets"),
+        entries=index.get("cases", {}),
+        uses={case: describe_use(case, index.get("cases", {}).get(case, {}), cards) for case in predictions},
+        faults=read_faults(run.checks) if run.checks.exists() else None,
+        provenance=read_json(run.provenance) if run.provenance.exists() else None,
+        stale=find_stale(scores, manifest, data_root, run.predictions),
+        has_selection=(run.root / "selection.html").exists(),
+        is_run=True,
+    )
+    return write_report(source, options)
+
+
+def write_report(source: ReportSource, options: ReportOptions | None = None) -> Path:
+    """Write a report's index and the pages of its cases, in several processes; return the path of the index."""
+    options = options or ReportOptions()
+    for warning in source.stale.warnings:
+        _log.warning(warning)
+    summary = summarise_cohort(source.scores, source.scores_json)
     if summary.remark:
         _log.warning(summary.remark)
-    html = cohort_html(
-        run.root.name,
-        scores,
-        manifest,
-        pages,
-        lesions=lesions,
-        summary=summary,
-        faults=faults,
-        provenance=provenance,
-        stale=stale.warnings,
-        has_selection=(run.root / "selection.html").exists(),
+    wanted = dict.fromkeys([*summary.about.get("by", ()), *options.by])
+    by = [name for name in wanted if name in source.scores or name in options.by]
+    table = add_columns(source.scores, source.manifest, by, options.join)
+    ranked = rank_cases(source.scores)
+    jobs = _jobs(source, ranked, options)
+    common = PageOptions(
+        source.report, source.data_root, source.predicted_targets, options.settings, source.no_scan
     )
-    write_text(page, html)
-    for old in set((run.report / "cases").glob("*.html")) - {
-        run.report / "cases" / name for name in names.values()
-    }:
-        old.unlink()
+    if any(job.with_viewer for job in jobs):
+        copy_assets(source.report)
+    results = _make_pages(jobs, common, options.workers or _choose_workers(source, ranked))
+    table = add_spacing(table, {case: result.spacing_mm for case, result in results.items()})
+    groups = groups_of(table, by)
+    summary = replace(summary, strata=summarise_groups(table, groups))
+    page = source.report / "index.html"
+    summaries = {case: results[case].summary for case in ranked}
+    write_text(page, cohort_html(replace(source, scores=table), summary, summaries, by=groups))
+    remove_others(source.report, [job.parts.page for job in jobs])
     return page
 
 
-def _load(
-    case: Case | None,
-    manifest: Manifest,
-    data_root: Path,
-    prediction: Path,
-    predicted_targets: Mapping[str, Sequence[int]] | None,
-    *,
-    resample: bool,
-) -> Scan | str:
-    """Return a case's volumes, or the reason why they cannot be shown."""
-    if case is None:
-        return "the case is not in manifest.json, so its scan is unknown"
-    try:
-        return load_scan(
-            case, manifest.description, data_root, prediction, predicted_targets, resample=resample
-        )
-    except MedunetError as error:
-        return str(error)
-    except (OSError, MemoryError) as error:  # the message may contain a local path
-        return f"the scan cannot be read ({type(error).__name__})"
-
-
-def _with_failed_predictions(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.DataFrame:
+def with_failures(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.DataFrame:
     """Return the scores with the error of a failed prediction as the reason why it is missing."""
     reasons = [
         f"the prediction failed: {unpredicted[case]}"
@@ -149,3 +145,78 @@ def _with_failed_predictions(scores: pd.DataFrame, unpredicted: Mapping[str, str
         for case, status, reason in zip(scores["case"], scores["status"], scores["reason"], strict=True)
     ]
     return scores.assign(reason=reasons)
+
+
+def _jobs(source: ReportSource, ranked: Sequence[str], options: ReportOptions) -> list[PageJob]:
+    """Return the page of each case, worst first."""
+    names = page_names(ranked)
+    rows = dict(tuple(source.scores.groupby("case", sort=False)))
+    lesions = {} if source.lesions is None else dict(tuple(source.lesions.groupby("case", sort=False)))
+    none = None if source.lesions is None else source.lesions.iloc[:0]
+    faults: dict[str, list[Fault]] = {}
+    for fault in source.faults or ():
+        faults.setdefault(fault.case, []).append(fault)
+    accepted = () if source.manifest is None else source.manifest.accepted
+    jobs = []
+    for rank, case_id in enumerate(ranked):
+        case = source.cases.get(case_id)
+        parts = CaseParts(
+            case_id=case_id,
+            page=names[case_id],
+            description=source.description,
+            rows=rows[case_id],
+            lesions=lesions.get(case_id, none),
+            links=Links(
+                worse=names[ranked[rank - 1]] if rank else None,
+                better=names[ranked[rank + 1]] if rank + 1 < len(ranked) else None,
+            ),
+            fold=case.fold if case else None,
+            faults=tuple(faults.get(case_id, ())),
+            accepted=tuple(entry for entry in accepted if entry.case == case_id),
+            entry=source.entries.get(case_id, {}),
+            provenance=source.provenance or {},
+            stale=tuple(source.stale.of(case_id)),
+            use=source.uses.get(case_id, ""),
+        )
+        has_volumes = options.num_volumes is None or rank < options.num_volumes
+        jobs.append(
+            PageJob(
+                parts, case, source.predictions[case_id], has_volumes, keeps_picture=rank < _KEPT_PICTURES
+            )
+        )
+    return jobs
+
+
+def _make_pages(jobs: Sequence[PageJob], common: PageOptions, num_workers: int) -> dict[str, PageResult]:
+    """Make the pages and return their results by case; a case whose process was killed has a page that says so."""
+    results: dict[str, PageResult] = {}
+    make = partial(make_page, options=common)
+    with (
+        CaseBar("Report", len(jobs)) as bar,
+        closing(run_parallel(make, jobs, min(num_workers, max(len(jobs), 1)))) as done,
+    ):
+        for index, result in done:
+            job = jobs[index]
+            results[job.parts.case_id] = result or write_failed_page(job, common, _KILLED)
+            bar.advance()
+            bar.begin(job.parts.case_id)
+    return results
+
+
+def _choose_workers(source: ReportSource, ranked: Sequence[str]) -> int:
+    """Choose the number of processes by cores, memory and the largest reference by its file's size."""
+    sizes: dict[Path, int] = {}
+    num_voxels = _LEAST_VOXELS
+    try:
+        for case in [source.cases[case_id] for case_id in ranked if case_id in source.cases]:
+            if case.label is not None and not source.no_scan:
+                path = file_path(case.label, source.data_root, f"case {case.id}")
+                sizes[path] = path.stat().st_size if path.exists() else 0
+        if sizes:
+            shape = read_header(max(sizes, key=lambda path: sizes[path]), label=True).shape
+            num_voxels = max(num_voxels, math.prod(shape))
+    except (MedunetError, OSError, ValueError):
+        num_voxels = _LEAST_VOXELS  # what is wrong is on the page of the case
+    return choose_workers(
+        len(ranked), num_voxels, bytes_per_voxel=_BYTES_PER_VOXEL, bytes_per_process=_BYTES_PER_PROCESS
+    )

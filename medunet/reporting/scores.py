@@ -63,16 +63,16 @@ def rank_cases(scores: pd.DataFrame) -> list[str]:
     largest distance, then by name. Cases without a defined Dice (empty in both masks) come last.
     """
 
+    by_case = scores.groupby("case", sort=False)
+    statuses, dice = by_case["status"].agg(set), by_case["dice"].min()
+    distances = by_case["hd_mm"].max() if "hd_mm" in scores else dice * math.nan
+
     def sort_key(case: str) -> tuple[float, float, float, str]:
-        rows = scores[scores["case"] == case]
-        statuses = set(rows["status"])
-        state = 0 if "failed" in statuses else 1 if "missing" in statuses else 2
-        dice = rows["dice"].min()
-        distance = rows["hd_mm"].max() if "hd_mm" in rows else math.nan
+        state = 0 if "failed" in statuses[case] else 1 if "missing" in statuses[case] else 2
         return (
             state,
-            math.inf if math.isnan(dice) else dice,
-            0.0 if math.isnan(distance) else -distance,
+            math.inf if math.isnan(dice[case]) else dice[case],
+            0.0 if math.isnan(distances[case]) else -distances[case],
             case,
         )
 

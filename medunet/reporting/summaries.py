@@ -1,7 +1,7 @@
 """Summary of a cohort's scores for its report, read from scores.json if that matches scores.csv."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from medunet.reporting.scores import Measure, Unit, dice_by_case, measures
-from medunet.scoring.columns import LESION_COLUMNS
+from medunet.scoring.columns import LESION_COLUMNS, percentile_of
 from medunet.scoring.scores_json import find_difference, read_scores_json
 from medunet.scoring.strata import Stratum, summarise_table_strata
 from medunet.scoring.summary import (
@@ -79,6 +79,12 @@ def summarise_cohort(scores: pd.DataFrame, stored_file: Path) -> CohortSummary:
     targets = {summary.label: summary for summary in summaries}
     strata = summarise_table_strata(scores, about.get("by", ()), shown, by_case)
     return CohortSummary(targets, dice, len(set(units.values())), tuple(strata), about, remark)
+
+
+def summarise_groups(scores: pd.DataFrame, by: Sequence[str]) -> tuple[Stratum, ...]:
+    """Return the summaries of Dice and the robust distance for each value of the columns `by`."""
+    distances = [name for name in scores.columns if percentile_of(str(name))]
+    return tuple(summarise_table_strata(scores, by, ["dice", *distances], dice_by_case(scores)))
 
 
 def _with_intervals(stored: list[LabelSummary], computed: list[LabelSummary]) -> list[LabelSummary]:

@@ -40,10 +40,10 @@ def find_pairs(
     if pairs_csv is not None:
         pairs = _read_pairs(pairs_csv)
         named = {pair.prediction.resolve() for pair in pairs if pair.prediction is not None}
-        present = _list_volumes(prediction) if prediction.is_dir() else {}
+        present = list_volumes(prediction) if prediction.is_dir() else {}
         return pairs, [path.name for path in present.values() if path.resolve() not in named]
     if reference.is_dir() and prediction.is_dir():
-        return _match(_list_volumes(reference), _list_volumes(prediction), prediction, "reference")
+        return _match(list_volumes(reference), list_volumes(prediction), prediction, "reference")
     if not reference.exists() or not prediction.exists():
         absent = reference if not reference.exists() else prediction
         raise InputError("no such file or folder", where=str(absent), hint="Check the path.")
@@ -54,7 +54,7 @@ def find_pairs(
             hint="Give two files, two folders, or one reference file and a folder of predictions.",
         )
     predictions = (
-        _list_volumes(prediction) if prediction.is_dir() else {strip_ending(prediction.name): prediction}
+        list_volumes(prediction) if prediction.is_dir() else {strip_ending(prediction.name): prediction}
     )
     if not predictions:
         raise InputError(f"contains no {' or '.join(_ENDINGS)} file", where=str(prediction))
@@ -71,7 +71,7 @@ def match_cases(labels: dict[str, Path], prediction: Path) -> tuple[list[Pair], 
     """
     if not prediction.is_dir():
         raise InputError("no such folder", where=str(prediction), hint="Give the folder of the predictions.")
-    return _match(labels, _list_volumes(prediction), prediction, "case id")
+    return _match(labels, list_volumes(prediction), prediction, "case id")
 
 
 def _match(
@@ -89,7 +89,7 @@ def _match(
     return pairs, [path.name for stem, path in predictions.items() if stem not in references]
 
 
-def _list_volumes(folder: Path) -> dict[str, Path]:
+def list_volumes(folder: Path) -> dict[str, Path]:
     """Return a folder's label files by name without extension, sorted, without hidden files (such as macOS's `._*`).
 
     These are its volumes, of any format; in a folder without volumes, its 2D pictures.

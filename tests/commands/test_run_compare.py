@@ -63,7 +63,7 @@ def test_files_say_what_was_compared(methods: list[Path], tmp_path: Path, capsys
     absent = compare_scores([methods[0], methods[1] / "scores.csv", methods[2]], tmp_path / "out")
     assert absent == ["case_6"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        *("comparison.csv", "comparison.json", "comparison.png", "ranking.csv")
+        *("cases", "comparison.csv", "comparison.html", "comparison.json", "comparison.png", "ranking.csv")
     ]
     pairs = pd.read_csv(tmp_path / "out" / "comparison.csv")
     tumour = pairs[(pairs["label"] == "tumour") & (pairs["metric"] == "dice")].iloc[0]
@@ -98,8 +98,9 @@ def test_files_say_what_was_compared(methods: list[Path], tmp_path: Path, capsys
 def test_the_same_tables_give_the_same_bytes(methods: list[Path], tmp_path: Path) -> None:
     for out in ("one", "two"):
         compare_scores(methods, tmp_path / out)
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+    for path in [path for path in (tmp_path / "one").rglob("*") if path.is_file()]:
+        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert path.read_bytes() == other.read_bytes(), path.name
 
 
 def test_methods_of_one_name_are_told_apart_by_the_folder_above(tmp_path: Path) -> None:

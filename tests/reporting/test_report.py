@@ -101,13 +101,13 @@ def test_names_are_escaped(pages: dict[str, str], index: str) -> None:
 def test_the_index_names_failures_first_then_the_worst(index: str) -> None:
     text = _Tags(index[index.index("<body>") :]).text
     order = ["no_prediction", ODD_ID, "lps_poor", "oblique_healthy", "ras_good"]
-    places = [text.index(name) for name in order]
+    table = text.index("worst first")
+    places = [text.index(name, table) for name in order]
     assert places == sorted(places)
-    assert text.index("Failed and missing") < places[0] < text.index("worst first") < places[1]
+    assert text.index("Failed and missing") < text.index(order[0]) < text.index("Worst error") < table
+    assert re.search(rf"Worst error: {re.escape(ODD_ID)}", text)
     assert "Missing: the prediction failed: the scan has a hole" in text
     assert "4 of 5" in text
-    why = "no 95% interval: 5 cases, fewer than 10"
-    assert f"mean Dice over 5 cases, failed and missing ones as 0; {why}" in text
     why = "5 cases, fewer than 10; 4 cases, fewer than 10; 1 case, fewer than 10"
     assert f"Where there is none: {why}." in text
 
@@ -191,7 +191,7 @@ def test_a_table_without_rows_still_makes_an_index(tmp_path: Path, made: RunFold
     Manifest.read(made.manifest).write(run.manifest)
     index = report_run(run, tmp_path, scores=read_scores(made.scores).iloc[:0]).read_text()
     assert "No case could be scored" in index
-    assert "5 other cases" in index
+    assert "5 training cases, which are not among these scores" in index
 
 
 def test_a_label_map_off_the_scan_is_shown_with_a_warning_or_not_at_all(tmp_path: Path) -> None:
