@@ -14,13 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from medunet.drawing.palette import FALSE_POSITIVE
-from medunet.reporting.cohort_plots import MAX_TARGETS
 from medunet.reporting.plot_style import DOT, GREY, INK, style_axes
 from medunet.scoring.agreement import ReaderPair, TargetAgreement
 from medunet.scoring.columns import higher_is_better
 from medunet.scoring.compare import Comparison
 from medunet.scoring.paired import PairDifference
 
+_MAX_TARGETS = 12  # in a plot; comparison.csv has all
 _MAX_ROWS = 24  # in a panel; comparison.csv has all
 _MAX_NAME = 22  # characters of a tick label
 _COLUMNS_OF_MATRICES = 3
@@ -34,7 +34,7 @@ def draw_comparison(comparison: Comparison) -> Figure | None:
     Differences are those of Dice and the robust Hausdorff distance, ranks those by Dice. Returns None if there are no
     differences.
     """
-    labels = comparison.labels[:MAX_TARGETS]
+    labels = comparison.labels[:_MAX_TARGETS]
     shown = comparison.main_metrics[:2]
     panels = [
         [pair for pair in comparison.pairs if pair.metric == metric and pair.label in labels]
@@ -66,7 +66,7 @@ def draw_comparison(comparison: Comparison) -> Figure | None:
 
 def draw_readers(pairs: Sequence[ReaderPair], agreements: Sequence[TargetAgreement]) -> Figure | None:
     """Draw a matrix of readers for each target, Dice below the diagonal and HD95 above; None without pairs."""
-    agreements = agreements[:MAX_TARGETS]
+    agreements = agreements[:_MAX_TARGETS]
     if not pairs or not agreements:
         return None
     readers = list(agreements[0].dice_by_reader)

@@ -1,4 +1,4 @@
-"""Score tables for report pages: the measures shown, the ranking of cases and a verdict for each."""
+"""Score tables for report pages: the measures shown, and the ranking of cases."""
 
 import math
 import re
@@ -87,32 +87,3 @@ def is_resampled(rows: pd.DataFrame) -> bool:
 def has_note(notes: Iterable[Note], kind: NoteKind) -> bool:
     """Return whether any of a target's notes is of a kind."""
     return any(note.kind == kind for note in notes)
-
-
-def verdict(rows: pd.DataFrame) -> tuple[str, str]:
-    """Return the verdict on a case: its severity (bad, fair or none) and a one-sentence summary."""
-    by_status = {status: list(group["label"]) for status, group in rows.groupby("status", sort=False)}
-    if "failed" in by_status or "missing" in by_status:
-        status = "failed" if "failed" in by_status else "missing"
-        reasons = [reason for reason in rows.loc[rows["status"] == status, "reason"].unique() if reason]
-        default = "the case could not be scored" if status == "failed" else "there is no prediction"
-        return "bad", f"{status.capitalize()}: {'; '.join(reasons) or default}"
-    faults = {
-        "Labels look swapped": [
-            label
-            for label, notes in zip(rows["label"], rows["notes"], strict=True)
-            if has_note(notes, "swapped")
-        ],
-        "Missed": by_status.get("missed", []),
-        "False positive": by_status.get("false_positive", []),
-    }
-    parts = [f"{fault}: {', '.join(labels)}" for fault, labels in faults.items() if labels]
-    is_bad = bool(parts)
-    defined = rows[(rows["status"] == "ok") & rows["dice"].notna()]
-    if not defined.empty:
-        lowest = defined.sort_values("dice", kind="stable").iloc[0]
-        others = "missed" in by_status or "false_positive" in by_status
-        parts.append(f"Lowest {'other ' if others else ''}Dice {lowest['dice']:.3f} ({lowest['label']})")
-    if not parts:
-        return "none", "Nothing to find, and nothing was predicted"
-    return ("bad" if is_bad else "fair"), ". ".join(parts)

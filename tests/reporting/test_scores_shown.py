@@ -6,14 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tiny_run import DESCRIPTION
-from tiny_scores import SCORES, score_table_of
+from tiny_scores import SCORES
 
 from medunet.records.description import Description
 from medunet.records.manifest import Case
-from medunet.records.scores import Note
 from medunet.reporting.page import flat_items, interval_text, number_text, page_names
 from medunet.reporting.scans import default_channel, load_scan
-from medunet.reporting.scores import dice_by_case, measures, rank_cases, verdict
+from medunet.reporting.scores import dice_by_case, measures, rank_cases
 
 
 def test_ranking_puts_failures_then_the_worst_first() -> None:
@@ -24,29 +23,6 @@ def test_dice_of_a_case_is_the_mean_over_its_targets() -> None:
     # apart, broken, gone, good, missed; `empty` has no defined Dice.
     wanted = {"apart": 0.25, "broken": 0.0, "gone": 0.0, "good": 0.9, "missed": 0.475}
     assert dice_by_case(SCORES) == pytest.approx(wanted)
-
-
-@pytest.mark.parametrize(
-    ("case", "expected"),
-    [
-        ("good", ("fair", "Lowest Dice 0.900 (liver)")),
-        ("gone", ("bad", "Missing: there is no prediction")),
-        ("broken", ("bad", "Failed: the case could not be scored")),
-        ("missed", ("bad", "Missed: tumour. Lowest other Dice 0.950 (liver)")),
-        ("empty", ("none", "Nothing to find, and nothing was predicted")),
-    ],
-)
-def test_verdicts(case: str, expected: tuple[str, str]) -> None:
-    assert verdict(SCORES[SCORES["case"] == case]) == expected
-
-
-def test_swapped_labels_are_a_verdict() -> None:
-    rows = score_table_of(
-        ("one", "L5", "ok", 0.1, 9.0), ("one", "L6", "ok", 0.2, 9.0), ("one", "L7", "ok", 0.9, 1.0)
-    )
-    swapped = (Note("swapped", "L5 and L6 look swapped: IoU 0.90"),)
-    rows["notes"] = [swapped, swapped, ()]
-    assert verdict(rows) == ("bad", "Labels look swapped: L5, L6. Lowest Dice 0.100 (L5)")
 
 
 def test_measures_follow_the_columns_with_their_own_percentile_and_tolerance() -> None:
