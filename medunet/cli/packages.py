@@ -41,6 +41,14 @@ def package(
             "--example", help="A scan that may be given away, a file per channel; default: a synthetic one."
         ),
     ] = None,
+    scores_of: Annotated[
+        Path | None,
+        typer.Option(
+            "--scores-of",
+            metavar="RUN",
+            help="A scored run of the same recipe with scans left out, for the card of members trained on all.",
+        ),
+    ] = None,
 ) -> None:
     """Write trained models as one ZIP for others, with licences, a model card and an example; no case is listed."""
     run_package(
@@ -51,6 +59,7 @@ def package(
         data_licence=data_licence,
         attribution=attribution,
         example=example or (),
+        scores_of=scores_of,
     )
 
 
