@@ -68,13 +68,19 @@ def models(
     add: Annotated[
         Path | None, typer.Option("--add", metavar="FILE.zip", help="Copy a package into the user's folder.")
     ] = None,
+    example: Annotated[
+        Path | None,
+        typer.Option("--example", metavar="FILE", help="Write the model's example, a scan to try it on."),
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another model of the same name.")
+        bool, typer.Option("--overwrite", help="Replace another model of the same name, or the file.")
     ] = False,
 ) -> None:
-    """List the models that `medunet predict` knows by name, show the card of one, or add one."""
+    """List the models that `medunet predict` knows by name, show the card or write the example of one, or add one."""
     if name is not None:
-        refuse_options("a card is shown", {"--add": add})
-    if add is None:
-        refuse_options("nothing is added", {"--overwrite": overwrite or None})
-    exit_if_any(range(run_models(name, add=add, overwrite=overwrite)))
+        refuse_options("a model is named", {"--add": add})
+    else:
+        refuse_options("no model is named", {"--example": example})
+    if add is None and example is None:
+        refuse_options("nothing is written", {"--overwrite": overwrite or None})
+    exit_if_any(range(run_models(name, add=add, example=example, overwrite=overwrite)))

@@ -377,6 +377,21 @@ def test_models_are_listed_shown_and_added(packaged: Path, own_run: Run, tmp_pat
     assert (code, "no folds to choose from" in text) == (2, True)
 
 
+def test_the_example_of_a_model_can_be_written_and_predicted(packaged: Path, tmp_path: Path, call):
+    assert call("models", "--add", packaged)[0] == 0
+    scan = tmp_path / "scan.nii.gz"
+    code, text = call("models", "tiny", "--example", tmp_path / "scan.png")
+    assert (code, "the example is a .nii.gz file" in text) == (2, True)
+    assert call("models", "tiny", "--example", scan)[0] == 0
+    assert scan.read_bytes() == contents(packaged)["example.nii.gz"]
+    code, text = call("models", "tiny", "--example", scan)
+    assert (code, "exists" in text) == (2, True)
+    assert call("models", "tiny", "--example", scan, "--overwrite")[0] == 0
+    assert call("models", "--example", scan)[0] == 2
+    assert call("predict", "tiny", scan, "--out", tmp_path / "masks", *HOW)[0] == 0
+    assert nib.load(tmp_path / "masks/scan.nii.gz").shape == nib.load(scan).shape
+
+
 def test_a_name_is_not_taken_from_another_model(packaged: Path, own_run: Run, tmp_path: Path, call):
     call("models", "--add", packaged)
     model = own_run.folder.model(0)
