@@ -35,7 +35,7 @@ def write_model_card(
         *_scores(package, cards, scores),
         _costs(cards),
         _training(package, card.plan),
-        _limits(package, cards, scores),
+        _limits(package, scores),
         _example(package, example),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -219,7 +219,7 @@ def _training(package: Package, plan: Plan) -> str:
     )
 
 
-def _limits(package: Package, cards: Mapping[str, ModelCard], scores: Sequence[RunScores]) -> str:
+def _limits(package: Package, scores: Sequence[RunScores]) -> str:
     lines = [
         "## Limits",
         "",
@@ -227,7 +227,7 @@ def _limits(package: Package, cards: Mapping[str, ModelCard], scores: Sequence[R
         "may be segmented badly without a word.",
         "- It always gives a mask, where the structure is absent too. Look at every mask before you use it.",
     ]
-    if any(card.train_is_validation for card in cards.values()):
+    if any(each.scores.about.get("train_is_validation") for each in scores):
         lines.append(f"- {TRAIN_IS_VALIDATION}")
     elif not scores:
         lines.append("- How good it is has not been measured on held-out scans.")
