@@ -41,6 +41,14 @@ def package(
             "--example", help="A scan that may be given away, a file per channel; default: a synthetic one."
         ),
     ] = None,
+    scores_of: Annotated[
+        Path | None,
+        typer.Option(
+            "--scores-of",
+            metavar="RUN",
+            help="A scored run of the same recipe with scans left out, for the card of members trained on all.",
+        ),
+    ] = None,
 ) -> None:
     """Write trained models as one ZIP for others, with licences, a model card and an example; no case is listed."""
     run_package(
@@ -51,6 +59,7 @@ def package(
         data_licence=data_licence,
         attribution=attribution,
         example=example or (),
+        scores_of=scores_of,
     )
 
 
@@ -59,13 +68,19 @@ def models(
     add: Annotated[
         Path | None, typer.Option("--add", metavar="FILE.zip", help="Copy a package into the user's folder.")
     ] = None,
+    example: Annotated[
+        Path | None,
+        typer.Option("--example", metavar="FILE", help="Write the model's example, a scan to try it on."),
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another model of the same name.")
+        bool, typer.Option("--overwrite", help="Replace another model of the same name, or the file.")
     ] = False,
 ) -> None:
-    """List the models that `medunet predict` knows by name, show the card of one, or add one."""
+    """List the models that `medunet predict` knows by name, show the card or write the example of one, or add one."""
     if name is not None:
-        refuse_options("a card is shown", {"--add": add})
-    if add is None:
-        refuse_options("nothing is added", {"--overwrite": overwrite or None})
-    exit_if_any(range(run_models(name, add=add, overwrite=overwrite)))
+        refuse_options("a model is named", {"--add": add})
+    else:
+        refuse_options("no model is named", {"--example": example})
+    if add is None and example is None:
+        refuse_options("nothing is written", {"--overwrite": overwrite or None})
+    exit_if_any(range(run_models(name, add=add, example=example, overwrite=overwrite)))

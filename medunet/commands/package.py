@@ -1,6 +1,5 @@
 """`medunet package`: write one or more trained models as one ZIP for others, with licences, a card and an example."""
 
-import math
 import re
 import tempfile
 from collections.abc import Sequence
@@ -13,17 +12,16 @@ from medunet import __version__
 from medunet.base.errors import DataError, InputError
 from medunet.base.files import hash_file, write_json, write_text
 from medunet.base.zips import write_zip
+from medunet.commands.package_scores import read_own_scores, read_recipe_scores
 from medunet.commands.terminal import console, print_stage
 from medunet.records.model_card import ModelCard
 from medunet.records.package import CARD_FILE, PACKAGE_FILE, PACKAGE_NAME, Member, Package
-from medunet.records.run_folder import RunFolder
 from medunet.runs.computing import require_one_process
 from medunet.runs.model_source import ModelSource, read_sources
 from medunet.runs.packages import read_package
 
 if TYPE_CHECKING:
     from medunet.inference.half_weights import Stored
-    from medunet.reporting.model_card import RunScores
 
 
 def run_package(
@@ -35,11 +33,13 @@ def run_package(
     data_licence: str = "",
     attribution: str = "",
     example: Sequence[Path] = (),
+    scores_of: Path | None = None,
 ) -> Package:
     """Write a package of the models of runs, or of model folders; each is a member.
 
     Of a run, `fold` is a fold, or "each" for all that are trained; None: the first trained one. The example is a
     synthetic scan, unless files are given: one with all channels, or one for each channel in the model's order.
+    `scores_of` is a run of the same recipe whose scores the card tells; None: the members' own runs.
 
     Raises:
         InputError: licences are not stated, the name or the place cannot be used, or models are missing or do not
@@ -55,6 +55,7 @@ def run_package(
             where="medunet package",
             hint="Licences are such as --weights-licence CC-BY-4.0 --data-licence 'CC-BY-SA-4.0, MSD Task04'.",
         )
+    scores = read_own_scores(members) if scores_of is None else [read_recipe_scores(scores_of, members)]
     from medunet.commands.package_example import given_example, make_examples
     from medunet.inference.half_weights import store_model
     from medunet.reporting.model_card import write_model_card
@@ -93,7 +94,7 @@ def run_package(
             files={**hashes, CARD_FILE: "0" * 64},
         )
         cards = {each.folder: ModelCard.read(packed / each.folder / "model.json") for each in listed}
-        write_text(packed / CARD_FILE, write_model_card(package, cards, _read_scores(members), what))
+        write_text(packed / CARD_FILE, write_model_card(package, cards, scores, what))
         hashes[CARD_FILE] = hash_file(packed / CARD_FILE)
         package = package.model_copy(update={"files": dict(sorted(hashes.items()))})
         write_json(packed / PACKAGE_FILE, package.to_dict())
@@ -150,32 +151,3 @@ def _print_stored(folder: str, source: ModelSource, stored: "Stored", num_exampl
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _read_scores(members: Sequence[ModelSource]) -> "list[RunScores]":
-    """Read the scores of the members' runs, each run once; scores of other weights are left out, with a line."""
-    from medunet.reporting.model_card import RunScores
-    from medunet.scoring.predicted import read_index_cases
-    from medunet.scoring.scores_json import read_scores_json
-
-    found = []
-    for root in dict.fromkeys(source.run.root for source in members if source.run):
-        run, ours = RunFolder(root), [each for each in members if each.run and each.run.root == root]
-        path = root / "scores.json"
-        if not path.is_file():
-            continue
-        scores = read_scores_json(path)
-        used = {str(each.card.fold): each.used_sha256 for each in ours}
-        rows = read_index_cases(run.predictions).values()
-        predicted = [row for row in rows if str(row.get("fold")) in used and "model_sha256" in row]
-        trouble = ""
-        if not scores.summaries or math.isnan(scores.mean_dice):
-            trouble = "hold no summary"
-        elif not predicted or any(row["model_sha256"] != used[str(row["fold"])] for row in predicted):
-            trouble = "are not known to be of these weights"
-        if trouble:
-            text = f"the scores of {root.name} {trouble}, and are left out: score the run again"
-            console.print(f"  [yellow]{escape(text)}[/]", highlight=False, soft_wrap=True)
-            continue
-        found.append(RunScores(scores, ours[0].seed))
-    return found

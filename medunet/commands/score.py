@@ -60,8 +60,11 @@ def run_score(
         raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
     cases = {case.id: case for case in manifest.used} if not cards else {}
     hashes: dict[str, set[str]] = {}
+    seen = False  # whether a network predicts cases that it was trained on
     for fold, card in cards.items():
-        for case in held_out_cases(run, fold):
+        held_out = held_out_cases(run, fold)
+        seen = seen or not {case.id for case in held_out}.isdisjoint(card.training_cases)
+        for case in held_out:
             cases[case.id] = case
             hashes.setdefault(case.id, set()).update((card.weights_sha256, card.final_weights_sha256))
     entries = read_index_cases(run.folder.predictions)
@@ -86,7 +89,6 @@ def run_score(
     predicted = read_predicted(run.folder.predictions) or Predicted.by(manifest.description, is_own=False)
     wanted = choose_targets(manifest.description, targets)
     require_targets(targets, predicted)
-    seen = any(card.train_is_validation for card in cards.values())
     used = count_weights([pair.case for pair in pairs if pair.prediction is not None], entries, cards)
     about = {"folds": [str(fold) for fold in cards], "train_is_validation": seen, **used}
     scores = score_and_show(

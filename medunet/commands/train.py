@@ -11,6 +11,10 @@ from medunet.runs.check_status import require_passed_check
 from medunet.runs.computing import choose_run_compute, device_name, require_plan_for, set_up_cpu
 from medunet.runs.run import Run, each_member
 
+_TESTED_APART = (
+    "Dice during this training is of cases that it is trained on. The test cases are scored apart."
+)
+
 
 def run_train(run: Run) -> list[ModelCard]:
     """Train or resume the configured fold, or each fold one after the other; return the model cards.
@@ -61,7 +65,8 @@ def run_train(run: Run) -> list[ModelCard]:
                     "stopped", hint="Run the same command to resume from the last checkpoint."
                 ) from stop
             if card.train_is_validation:
-                console.print(f"[yellow]{TRAIN_IS_VALIDATION}[/]")
+                has_tests = any(case.split == "test" for case in manifest.used)
+                console.print(f"[yellow]{_TESTED_APART if has_tests else TRAIN_IS_VALIDATION}[/]")
             print_stage("Train", describe_dice(card), one.folder.model(training.fold, training.member))
             cards.append(card)
     return cards

@@ -1,9 +1,7 @@
 """The model card of a package in Markdown (MODEL_CARD.md), from its content and a run's scores: aggregates only."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from medunet.base.words import two_digits
 from medunet.dataset.checks.scope_checks import COARSER, FINER, LARGEST_FIELD, SPACING_FACTOR
@@ -11,20 +9,10 @@ from medunet.records.description import Description
 from medunet.records.model_card import TRAIN_IS_VALIDATION, ModelCard
 from medunet.records.package import Package
 from medunet.records.plan import Fingerprint, Plan
-from medunet.scoring.scores_json import StoredScores
-from medunet.scoring.summary import LabelSummary, MetricSummary
+from medunet.reporting.markdown import join, or_unknown, plain, table
+from medunet.reporting.model_card_scores import RunScores, write_scores
 
 _DIRECTIONS = ("left–right", "back–front", "bottom–top")
-_METRICS = {"dice": ("Dice", 3), "hd95_mm": ("HD95 in mm", 2), "assd_mm": ("ASSD in mm", 2)}
-_BACKSLASHED = re.compile(r"([\\`*\[\]<>|])")
-
-
-@dataclass(frozen=True)
-class RunScores:
-    """Scores of one run whose models are in the package; `seed` is the run's, None if it is not known."""
-
-    scores: StoredScores
-    seed: int | None = None
 
 
 def write_model_card(
@@ -47,7 +35,7 @@ def write_model_card(
         *_scores(package, cards, scores),
         _costs(cards),
         _training(package, card.plan),
-        _limits(package, cards, scores),
+        _limits(package, scores),
         _example(package, example),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -55,11 +43,11 @@ def write_model_card(
 
 def _head(package: Package, card: ModelCard) -> str:
     use = f"medunet predict {package.name}.zip SCANS --out MASKS"
-    lines = [f"# {_plain(package.name)}"]
+    lines = [f"# {plain(package.name)}"]
     if package.title:
-        lines.append(f"{_plain(package.title)}.")
+        lines.append(f"{plain(package.title)}.")
     lines.append(
-        f"Segments {_join(map(_plain, package.targets))} in {card.plan.dimensions}D from "
+        f"Segments {join(map(plain, package.targets))} in {card.plan.dimensions}D from "
         f"{_channels(card.description)}."
     )
     lines.append(
@@ -70,16 +58,16 @@ def _head(package: Package, card: ModelCard) -> str:
 
 
 def _channels(description: Description) -> str:
-    return _join(
-        f"{_plain(name)} ({channel.modality})" if name != channel.modality else name
+    return join(
+        f"{plain(name)} ({channel.modality})" if name != channel.modality else name
         for name, channel in description.channels.items()
     )
 
 
 def _targets(description: Description) -> str:
     rows = [
-        f"| {_plain(name)} | {description.written_values[name]} | "
-        f"{_plain(', '.join(description.regions.get(name, (name,))))} |"
+        f"| {plain(name)} | {description.written_values[name]} | "
+        f"{plain(', '.join(description.regions.get(name, (name,))))} |"
         for name in description.targets
     ]
     head = [
@@ -93,19 +81,19 @@ def _targets(description: Description) -> str:
 
 def _data(package: Package, card: ModelCard) -> str:
     description, count = card.description, card.plan.fingerprint.num_cases
-    title = _plain(description.title or description.name)
+    title = plain(description.title or description.name)
     source = (
-        f" ({_plain(description.source)})" if description.source and description.source not in title else ""
+        f" ({plain(description.source)})" if description.source and description.source not in title else ""
     )
     lines = [
         "## Data and licences",
         "",
         f"- Trained on: {title}{source}, {count} labelled scans.",
-        f"- Licence of the data: {_plain(package.data_licence)}",
-        f"- Licence of the weights: {_plain(package.weights_licence)}",
+        f"- Licence of the data: {plain(package.data_licence)}",
+        f"- Licence of the weights: {plain(package.weights_licence)}",
     ]
     if package.attribution:
-        lines.append(f"- Attribution: {_plain(package.attribution)}")
+        lines.append(f"- Attribution: {plain(package.attribution)}")
     return "\n".join(lines)
 
 
@@ -153,11 +141,11 @@ def _intensities(description: Description, known: Fingerprint) -> list[str]:
         if channel.modality == "CT" and statistics:
             low, high = statistics["percentile_00_5"], statistics["percentile_99_5"]
             lines.append(
-                f"- Intensities of {_plain(name)}: Hounsfield units; the structures have {low:.4g} to {high:.4g}. "
+                f"- Intensities of {plain(name)}: Hounsfield units; the structures have {low:.4g} to {high:.4g}. "
                 "Grey values and other offsets are refused (N019, N020, N026, N027)."
             )
         elif channel.modality != "CT":
-            lines.append(f"- Intensities of {_plain(name)}: any scale; each scan is normalised by itself.")
+            lines.append(f"- Intensities of {plain(name)}: any scale; each scan is normalised by itself.")
     return lines
 
 
@@ -166,11 +154,11 @@ def _members(package: Package, cards: Mapping[str, ModelCard]) -> str:
     for member in package.members:
         cells = [
             f"`{member.folder}`",
-            _plain(str(member.fold)),
-            _known(member.seed),
-            _known(member.num_training_cases),
-            _known(member.epochs),
-            _known(member.steps),
+            plain(str(member.fold)),
+            or_unknown(member.seed),
+            or_unknown(member.num_training_cases),
+            or_unknown(member.epochs),
+            or_unknown(member.steps),
             member.weights,
             member.precision,
         ]
@@ -190,49 +178,7 @@ def _members(package: Package, cards: Mapping[str, ModelCard]) -> str:
 def _scores(package: Package, cards: Mapping[str, ModelCard], scores: Sequence[RunScores]) -> list[str]:
     if not scores:
         return ["## Scores\n\nNot scored."]
-    return [_one_score(package, each, many=len(scores) > 1) for each in scores]
-
-
-def _one_score(package: Package, each: RunScores, *, many: bool) -> str:
-    stored = each.scores
-    folds = _join(str(fold) for fold in stored.about.get("folds", ()))
-    heading = "## Scores" + (f" of the run with seed {_known(each.seed)}" if many else "")
-    told = f"On held-out scans of fold{'s' * (folds.count(',') + folds.count(' and ') > 0)} {folds}: each is scored "
-    told += "with the one network that was not trained on it"
-    told += ", and not with all members together." if len(package.members) > 1 else "."
-    if stored.about.get("train_is_validation"):
-        told = TRAIN_IS_VALIDATION
-    told += " Means with their 95% bootstrap intervals over patients; –: none, or undefined."
-    names = [name for name in _METRICS if any(name in label.metrics for label in stored.summaries)]
-    names += sorted(
-        {name for label in stored.summaries for name in label.metrics if re.fullmatch(r"nsd_\w+mm", name)}
-    )
-    titles = [_METRICS[name][0] if name in _METRICS else f"NSD at {name[4:-2]} mm" for name in names]
-    head = ["structure", *titles, "scans", "patients", "missed", "false positive", "failed"]
-    rows = []
-    for label in stored.summaries:
-        cells = [_interval(label.metrics.get(name), _METRICS.get(name, ("", 3))[1]) for name in names]
-        rows.append([_plain(label.label), *cells, *_counts(label)])
-    lines = [heading, "", told, "", *_table(head, rows)]
-    return "\n".join(lines)
-
-
-def _counts(label: LabelSummary) -> list[str]:
-    patients = max((metric.num_patients for metric in label.metrics.values()), default=0)
-    failed = label.num_missing + label.num_failed
-    return [
-        str(number)
-        for number in (label.num_expected, patients, label.num_missed, label.num_false_positive, failed)
-    ]
-
-
-def _interval(metric: MetricSummary | None, digits: int) -> str:
-    if metric is None or math.isnan(metric.mean):
-        return "–"
-    mean = f"{metric.mean:.{digits}f}"
-    if metric.no_interval or math.isnan(metric.mean_low):
-        return mean
-    return f"{mean} ({metric.mean_low:.{digits}f}–{metric.mean_high:.{digits}f})"
+    return [write_scores(package, each, many=len(scores) > 1) for each in scores]
 
 
 def _costs(cards: Mapping[str, ModelCard]) -> str:
@@ -245,7 +191,7 @@ def _costs(cards: Mapping[str, ModelCard]) -> str:
         dice = "–" if cost.difference is None else f"{cost.difference:+.4f}".replace("-", "−")
         seconds = (two_digits(cost.seconds_fp32), two_digits(cost.seconds))
         rows.append(
-            [f"`{folder}`", *seconds, dice, str(cost.num_cases), f"{cost.backend_fp32} on {_plain(place)}"]
+            [f"`{folder}`", *seconds, dice, str(cost.num_cases), f"{cost.backend_fp32} on {plain(place)}"]
         )
     head = [
         "folder",
@@ -256,24 +202,24 @@ def _costs(cards: Mapping[str, ModelCard]) -> str:
         "measured with",
     ]
     told = "On the held-out scans of the member's fold, reading and writing included."
-    return "\n".join(["## Time", "", told, "", *_table(head, rows)])
+    return "\n".join(["## Time", "", told, "", *table(head, rows)])
 
 
 def _training(package: Package, plan: Plan) -> str:
-    versions = _join(dict.fromkeys(member.medunet_version for member in package.members))
+    versions = join(dict.fromkeys(member.medunet_version for member in package.members))
     return "\n".join(
         [
             "## How it was trained",
             "",
             f"- With medunet {versions}; packaged with medunet {package.medunet_version}.",
-            f"- Network: {_plain(plan.network.name)}, {plan.dimensions}D, features {_join(map(str, plan.features))}.",
+            f"- Network: {plain(plan.network.name)}, {plan.dimensions}D, features {join(map(str, plan.features))}.",
             f"- Patches of {_times(plan.patch_size)} voxels at {_times(plan.spacing_mm)} mm, "
             f"{plan.batch_size} a batch.",
         ]
     )
 
 
-def _limits(package: Package, cards: Mapping[str, ModelCard], scores: Sequence[RunScores]) -> str:
+def _limits(package: Package, scores: Sequence[RunScores]) -> str:
     lines = [
         "## Limits",
         "",
@@ -281,10 +227,15 @@ def _limits(package: Package, cards: Mapping[str, ModelCard], scores: Sequence[R
         "may be segmented badly without a word.",
         "- It always gives a mask, where the structure is absent too. Look at every mask before you use it.",
     ]
-    if any(card.train_is_validation for card in cards.values()):
+    if any(each.scores.about.get("train_is_validation") for each in scores):
         lines.append(f"- {TRAIN_IS_VALIDATION}")
     elif not scores:
         lines.append("- How good it is has not been measured on held-out scans.")
+    elif any(each.recipe is not None for each in scores):
+        lines.append(
+            "- The scores are of networks trained alike on fewer scans of the same source. Scans of other hospitals "
+            "may score lower."
+        )
     else:
         lines.append(
             "- The scores are from the same source as its training scans. Scans of other hospitals may score lower."
@@ -298,28 +249,9 @@ def _limits(package: Package, cards: Mapping[str, ModelCard], scores: Sequence[R
 
 
 def _example(package: Package, example: str) -> str:
-    what = f": {_plain(example)}" if example else ""
+    what = f": {plain(example)}" if example else ""
     return f"## Example\n\n`{package.example}`{what}. It shows that the model runs, and not how good it is."
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def _known(value: int | None) -> str:
-    return "not known" if value is None else str(value)
 
 
 def _times(values: Iterable[float]) -> str:
     return " × ".join(f"{value:.4g}" for value in values)
-
-
-def _join(texts: Iterable[str]) -> str:
-    """Return texts as an enumeration: a, b and c."""
-    *others, last = list(texts) or [""]
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _plain(text: str) -> str:
-    """Return text from elsewhere on one line, so that it is read as text and not as Markdown or HTML."""
-    return _BACKSLASHED.sub(r"\\\1", " ".join(text.split()))

@@ -135,6 +135,50 @@ def test_scores_of_other_weights_are_left_out(own_run: Run, tmp_path: Path, call
     assert "has not been measured on held-out scans" in card
 
 
+def trained_on_all(run: Run, root: Path) -> Path:
+    """Write the run again as one whose network is another one, trained on all cases."""
+    shutil.copytree(run.folder.root, root)
+    (root / "folds" / "0").rename(root / "folds" / "all")
+    change_weights(root / "folds/all/model", nudge)
+    card = ModelCard.read(root / "folds/all/model/model.json")
+    cases = tuple(case.id for case in run.read_manifest().used)
+    card.model_copy(update={"fold": "all", "training_cases": cases}).write(
+        root / "folds/all/model/model.json"
+    )
+    return root / "folds/all/model"
+
+
+def test_a_model_of_all_cases_has_the_scores_of_its_recipe(own_run: Run, tmp_path: Path, call):
+    model = trained_on_all(own_run, tmp_path / "release")
+    out = tmp_path / "all.zip"
+    assert call("package", model, "--out", out, *LICENCES, "--scores-of", own_run.folder.root)[0] == 0
+    text = contents(out)["MODEL_CARD.md"].decode()
+    training, held_out = own_run.read_manifest().split_fold(0)
+    assert f"one network, trained alike on {len(training)} scans, on held-out scans of fold 0" in text
+    assert f"{len(held_out)} of the scored ones among them" in text
+
+
+@pytest.mark.parametrize("fault", ["another recipe", "other weights", "no scores"])
+def test_scores_that_are_not_of_the_recipe_are_refused(own_run: Run, tmp_path: Path, call, fault: str):
+    model = trained_on_all(own_run, tmp_path / "release")
+    theirs = own_run.folder.model(0)
+    if fault == "another recipe":
+        card = ModelCard.read(model / "model.json")
+        plan = card.plan.model_copy(update={"batch_size": card.plan.batch_size + 1})
+        card.model_copy(update={"plan": plan}).write(model / "model.json")
+        expected = "is of another recipe: batch"
+    elif fault == "other weights":
+        change_weights(theirs, nudge)
+        expected = "its scores are not known to be of these weights"
+    else:
+        (own_run.folder.root / "scores.json").unlink()
+        expected = "holds no trained network with scores.json"
+    out = tmp_path / "x.zip"
+    code, text = call("package", model, "--out", out, *LICENCES, "--scores-of", own_run.folder.root)
+    assert (code, out.exists()) == (2, False)
+    assert expected in text
+
+
 # ---- half precision ---------------------------------------------------------------------------------------------
 
 
@@ -331,6 +375,21 @@ def test_models_are_listed_shown_and_added(packaged: Path, own_run: Run, tmp_pat
     assert (code, "no such file" in text) == (2, True)
     code, text = call("predict", "tiny", scan, "--out", tmp_path / "out", "--fold", "0")
     assert (code, "no folds to choose from" in text) == (2, True)
+
+
+def test_the_example_of_a_model_can_be_written_and_predicted(packaged: Path, tmp_path: Path, call):
+    assert call("models", "--add", packaged)[0] == 0
+    scan = tmp_path / "scan.nii.gz"
+    code, text = call("models", "tiny", "--example", tmp_path / "scan.png")
+    assert (code, "the example is a .nii.gz file" in text) == (2, True)
+    assert call("models", "tiny", "--example", scan)[0] == 0
+    assert scan.read_bytes() == contents(packaged)["example.nii.gz"]
+    code, text = call("models", "tiny", "--example", scan)
+    assert (code, "exists" in text) == (2, True)
+    assert call("models", "tiny", "--example", scan, "--overwrite")[0] == 0
+    assert call("models", "--example", scan)[0] == 2
+    assert call("predict", "tiny", scan, "--out", tmp_path / "masks", *HOW)[0] == 0
+    assert nib.load(tmp_path / "masks/scan.nii.gz").shape == nib.load(scan).shape
 
 
 def test_a_name_is_not_taken_from_another_model(packaged: Path, own_run: Run, tmp_path: Path, call):

@@ -264,6 +264,21 @@ def test_scores_on_training_cases_say_so_everywhere(finished_run: Run, tmp_path,
         assert "say nothing about new scans" in page.read_text()
 
 
+def test_a_test_set_beside_fold_all_is_held_out(finished_run: Run, tmp_path, capsys):
+    changes = (*TINY, "training.fold=all", "training.epochs=1", "test_share=0.3")
+    run = open_run(tmp_path / "run", finished_run.data_root, dataset="phantoms", changes=changes)
+    assert run_all(run)[0] == []
+    text = " ".join(capsys.readouterr().out.split())
+    assert "The test cases are scored apart." in text
+    assert "say nothing about new scans" not in text
+    scores = read_json(tmp_path / "run/scores.json")
+    assert not scores["about"]["train_is_validation"]
+    tests = {case.id for case in run.read_manifest().used if case.split == "test"}
+    assert {row["case"] for row in scores["scores"]} == tests
+    for page in (tmp_path / "run/report").rglob("*.html"):
+        assert "say nothing about new scans" not in page.read_text()
+
+
 def test_masks_of_an_earlier_model_are_not_scored(own_run: Run):
     longer = open_run(own_run.folder.root, own_run.data_root, changes=["training.epochs=8"])
     before = own_run.folder.model(0).joinpath("weights.safetensors").read_bytes()

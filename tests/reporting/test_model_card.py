@@ -12,7 +12,8 @@ from medunet.records.model_card import ModelCard
 from medunet.records.package import Package
 from medunet.records.plan import Shown
 from medunet.records.released_card import release_card, sum_up
-from medunet.reporting.model_card import RunScores, write_model_card
+from medunet.reporting.model_card import write_model_card
+from medunet.reporting.model_card_scores import Recipe, RunScores
 from medunet.scoring.scores_json import StoredScores
 from medunet.scoring.summary import LabelSummary, MetricSummary
 
@@ -104,6 +105,25 @@ def test_scores_on_training_scans_are_not_called_held_out():
     text = write_model_card(make_package(), {"members/0": make_card(train_is_validation=True)}, scores)
     assert "On held-out" not in sections_of(text)["Scores"]
     assert "say nothing about new scans" in sections_of(text)["Limits"]
+
+
+def test_scores_of_the_recipe_are_not_called_those_of_these_weights():
+    member = {"folder": "members/0", "fold": "all", "weights": "final", "precision": "fp32"}
+    package = make_package(members=[{**member, "medunet_version": "0.9.0", "num_training_cases": 40}])
+    scores = RunScores(make_scores(folds=["all"]), 0, num_networks=5, recipe=Recipe(26, 14))
+    sections = sections_of(write_model_card(package, {"members/0": make_card()}, [scores]))
+    for part in (
+        "Of the recipe, not of these weights: the mean of 5 networks, trained alike on 26 scans, on a test set",
+        "were trained on 40 scans, 14 of the scored ones among them.",
+    ):
+        assert part in sections["Scores"]
+    assert "fewer scans" in sections["Limits"]
+
+
+def test_an_ensemble_is_said_to_be_scored_as_one():
+    scores = RunScores(make_scores(), 0, num_networks=3)
+    text = write_model_card(make_package(), {"members/0": make_card()}, [scores])
+    assert "each is scored with the mean of 3 networks that were not trained on it." in text
 
 
 def test_text_from_elsewhere_is_no_markup():
