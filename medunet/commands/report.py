@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medunet.base.errors import InputError
 from medunet.commands.alone import alone
@@ -11,7 +12,9 @@ from medunet.records.data_root import resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Manifest
 from medunet.runs.run import Run
-from medunet.scoring.pairs import Pair
+
+if TYPE_CHECKING:
+    from medunet.scoring.pairs import Pair
 
 DEFAULT_VOLUMES = "100"
 _NO_IMAGES = "no images are known: name their folder with --images, or score against a manifest.json"
@@ -54,7 +57,7 @@ def run_report(
 
 def report_masks(
     out: Path,
-    pairs: Sequence[Pair],
+    pairs: "Sequence[Pair]",
     description: Description,
     settings: ReportConfig,
     *,

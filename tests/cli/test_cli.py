@@ -242,7 +242,7 @@ def test_a_full_disk_is_named(call, own_run: Run, monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_memory_that_runs_out_is_named(call, own_run: Run, monkeypatch, error: Exception):
-    def exhausted(run: Run) -> None:
+    def exhausted(run: Run, **options: object) -> None:
         raise error
 
     monkeypatch.setattr(review, "run_report", exhausted)
@@ -252,7 +252,7 @@ def test_memory_that_runs_out_is_named(call, own_run: Run, monkeypatch, error: E
 
 
 def test_our_own_faults_are_told_apart(call, own_run: Run, monkeypatch):
-    monkeypatch.setattr(review, "run_report", lambda run: 1 / 0)
+    monkeypatch.setattr(review, "run_report", lambda run, **options: 1 / 0)
     code, text = call("report", own_run.folder.root, "--data-root", own_run.data_root)
     assert code == 3
     assert "--debug" in text

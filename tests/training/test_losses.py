@@ -15,7 +15,7 @@ from medunet.records.description import Description, load_description
 from medunet.training.losses import SegmentationLoss
 
 REGIONS = load_description("brats_2018_2021")
-LABELS: Description = REGIONS.model_copy(update={"regions": {}, "region_order": ()})
+LABELS: Description = REGIONS.model_copy(update={"regions": {}, "region_order": (), "shown_in": {}})
 SIZE = (8, 12, 6)
 SIZES = ((8, 12, 6), (4, 6, 3), (2, 3, 1))
 ONE_LABEL = LABELS.model_copy(update={"labels": {"background": 0, "liver": 2}})
