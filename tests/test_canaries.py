@@ -17,9 +17,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
+from conftest import TINY
 from nibabel.nifti1 import Nifti1Extension
 from tiny_cohort import write_tiny_cohort
-from conftest import TINY
 from typer.testing import CliRunner, Result
 
 from medunet.cli.app import app

@@ -175,6 +175,7 @@ def _draw(
             modalities={name: stills.modality_of(name) for name in stills.channels},
             shown_on={name: stills.channel_of(name) for name in stills.targets},
             ignore_value=ignore_value,
+            noun=stills.noun,
         )
     free_bytes = _PAGE_BYTES - (len(viewer.html) if viewer else 0)
     errors = show_errors(

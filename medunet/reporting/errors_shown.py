@@ -136,6 +136,7 @@ class Stills:
             prediction=scan.prediction,
             unit=scan.unit,
             ignore_value=self._description.ignore_value,
+            noun=self.noun,
         )
 
 
@@ -171,12 +172,13 @@ def show_errors(
 
 def describe_error(finding: Finding, unit: Unit, noun: str = "lesion") -> str:
     """Return what an error is, with its size, as its picture says it; `noun` is what a lesion is called."""
-    return caption(finding, unit, "").removeprefix(": ").replace("lesion", noun)
+    return caption(finding, unit, "", noun).removeprefix(": ")
 
 
 def describe_place(scan: Scan, voxel: tuple[int, int, int]) -> str:
     """Return the position of a voxel as pictures print it: in mm from the origin of the scan, or in pixels."""
     position = (scan.affine @ (*voxel, 1))[:3]
     if scan.unit == "px":  # the affine of pictures points against columns and rows
-        return f"at column {-position[0]:.0f}, row {-position[1]:.0f}"
+        column, row = (round(-float(along)) for along in position[:2])
+        return f"at column {column}, row {row}"
     return f"at {' '.join(position_name(axis, float(mm)) for axis, mm in enumerate(position))} mm"

@@ -147,4 +147,4 @@ def test_pictures_show_both_methods_masks_where_scans_are_known(
     # The tumours that only one method found, or invented.
     assert sorted(with_pictures) == [page_names([ODD_ID])[ODD_ID].removesuffix(".html"), "ras_good"]
     page = (tmp_path / "out" / "cases" / "ras_good.html").read_text()
-    assert page.count("<img") == 2
+    assert page.count("<img") == 1  # the other method made no error there
