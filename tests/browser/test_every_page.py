@@ -1,4 +1,4 @@
-"""Every kind of page in a real browser: no serious fault of accessibility, no sideways scrolling, no odd name runs."""
+"""Every kind of page in a real browser: no serious fault of accessibility, no sideways scrolling, no odd name run."""
 
 from pathlib import Path
 from typing import Any
