@@ -179,7 +179,11 @@ def _draw(
         )
     free_bytes = _PAGE_BYTES - (len(viewer.html) if viewer else 0)
     errors = show_errors(
-        findings, stills, scan, min(max(free_bytes, _LEAST_STILLS_BYTES), _MOST_STILLS_BYTES)
+        findings,
+        stills,
+        scan,
+        min(max(free_bytes, _LEAST_STILLS_BYTES), _MOST_STILLS_BYTES),
+        has_viewer=viewer is not None,
     )
     others = []
     if findings and len(stills.channels) > 1:  # the worst error in the other channels
