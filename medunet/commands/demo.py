@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from medunet.base.package_data import package_data_path
 from medunet.commands.run import run_all
-from medunet.commands.terminal import console
+from medunet.commands.terminal import console, print_report
 from medunet.phantoms.phantom import write_cohort
 from medunet.records.scores import CaseScore
 from medunet.runs.run import Run
@@ -37,7 +37,9 @@ def run_demo(run: Run) -> list[str]:
     Returns the ids of failed cases and the names of targets below their minimum.
     """
     failed, scores = run_all(run)
-    return [*failed, *check_minimum_dice(scores)]
+    low = check_minimum_dice(scores)
+    print_report(run.folder.report / "index.html")
+    return [*failed, *low]
 
 
 def check_minimum_dice(scores: Sequence[CaseScore]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from medunet.base.errors import InputError
 from medunet.commands.alone import alone
-from medunet.commands.terminal import print_stage
+from medunet.commands.terminal import print_report
 from medunet.records.config import ReportConfig
 from medunet.records.data_root import resolve_data_root
 from medunet.records.description import Description
@@ -51,7 +51,7 @@ def run_report(
         lesions=read_lesions(lesions) if lesions.exists() else None,
         options=options,
     )
-    print_stage("Report", "open in a browser", index)
+    print_report(index)
     return index
 
 
@@ -113,7 +113,7 @@ def report_masks(
         no_scan=_NO_IMAGES if listed is None and images is None else "",
     )
     index = write_report(source, ReportOptions(settings, workers=workers))
-    print_stage("Report", "open in a browser", index)
+    print_report(index)
     return index
 
 

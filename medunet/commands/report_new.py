@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medunet.commands.terminal import print_stage
+from medunet.commands.terminal import print_report
 from medunet.records.config import Config, load_config
 from medunet.records.description import Description
 from medunet.records.run_folder import RunFolder
@@ -39,5 +39,5 @@ def report_scans(
         settings=own.report if own else None,
         lesion_rules=own.scoring.lesions if own else None,
     )
-    print_stage("Report", "open in a browser", index)
+    print_report(index)
     return index

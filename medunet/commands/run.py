@@ -24,8 +24,8 @@ def run_all(run: Run) -> tuple[list[str], list[CaseScore]]:
         stage(run)
     failed = run_predict(run)
     scores = run_score(run)
-    run_report(run)
     print_tensorboard(run)
+    run_report(run)
     return list_failed(failed, scores), scores
 
 

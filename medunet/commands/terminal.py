@@ -19,6 +19,11 @@ def print_stage(stage: str, text: str, path: Path) -> None:
     console.print(f"[bold]{stage}[/]: {text} [dim]({place})[/]", highlight=False, soft_wrap=True)
 
 
+def print_report(index: Path) -> None:
+    """Print the line that says how to open a report."""
+    print_stage("Report", "open in a browser", index)
+
+
 class LogOnTerminal(logging.Handler):
     """Logging handler that prints messages on stderr."""
 

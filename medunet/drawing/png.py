@@ -9,7 +9,7 @@ from PIL import Image
 from medunet.drawing.palette import to_rgb
 
 _NUM_GREYS = 96  # of the 256 entries of the palette
-_COMPRESSION = 4  # higher levels take three times as long for 5% less
+_COMPRESSION = 6  # 12% less than 4 for 40 ms more a still; 9 takes three times as long for 2% less
 
 
 def reduce_colours(picture: Image.Image, colours: Iterable[str]) -> Image.Image:

@@ -40,6 +40,7 @@ class StillView:
     prediction: NDArray | None = None
     unit: Unit = "mm"
     ignore_value: int | None = None  # voxels of the reference with it are neither right nor wrong
+    noun: str = "lesion"  # what a lesion is called
 
 
 class Scene:

@@ -62,7 +62,7 @@ def draw_still(
         mark_masks(scene, panel, plane, middle, marks, focus)
     heading = ""
     if focus:
-        heading = caption(focus, view.unit, name_targets(view.targets)[focus.target])
+        heading = caption(focus, view.unit, name_targets(view.targets)[focus.target], view.noun)
         heading += mark_finding(scene, panels, planes, middle, focus)
         for panel, plane in zip(panels, planes, strict=True):
             whole = scene.cut(scene.image, plane, middle)

@@ -175,10 +175,15 @@ def _draw(
             modalities={name: stills.modality_of(name) for name in stills.channels},
             shown_on={name: stills.channel_of(name) for name in stills.targets},
             ignore_value=ignore_value,
+            noun=stills.noun,
         )
     free_bytes = _PAGE_BYTES - (len(viewer.html) if viewer else 0)
     errors = show_errors(
-        findings, stills, scan, min(max(free_bytes, _LEAST_STILLS_BYTES), _MOST_STILLS_BYTES)
+        findings,
+        stills,
+        scan,
+        min(max(free_bytes, _LEAST_STILLS_BYTES), _MOST_STILLS_BYTES),
+        has_viewer=viewer is not None,
     )
     others = []
     if findings and len(stills.channels) > 1:  # the worst error in the other channels

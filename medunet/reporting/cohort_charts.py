@@ -1,4 +1,4 @@
-"""Charts of a cohort in which every dot is a case: distributions, volumes, and the detection of lesions by size."""
+"""Charts of a cohort in which every dot is a case: distributions, and the detection of lesions by size."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,27 @@ from numpy.typing import NDArray
 
 from medunet.records.scores import UNSCORED
 from medunet.reporting.page import number_text
-from medunet.reporting.scores import SIZE_UNITS, Measure, Unit, measures
-from medunet.reporting.svg import Axis, CaseLink, Chart, Dot, range_of
+from medunet.reporting.scores import Measure, Unit, measures
+from medunet.reporting.svg import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    CaseLink,
+    Chart,
+    Dot,
+    Figure,
+    said_status,
+)
+from medunet.reporting.volume_charts import draw_dice_by_volume, draw_volumes
 from medunet.scoring.lesions import SizeClassDetection
 
 MAX_PLOTTED = 12  # targets with charts; the tables have all
 MAX_LINKS = 24_000  # dots that are links on a page: more make it slow to open
-_WIDTH, _HEIGHT = 430, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 30, 44
 _ROW = 44  # height of a row of a distribution
-_LIMITS = 1.96  # standard deviations: 95% of normally distributed differences
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Charts that belong together, with a heading and what they show."""
-
-    heading: str
-    charts: tuple[Markup, ...]
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -39,27 +41,6 @@ class Charts:
     figures: tuple[Figure, ...]
     num_linked: int
     num_targets: int  # with charts
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bland and Altman's bias (mean of predicted less reference) and 95% limits of agreement; NaN if undefined."""
-
-    bias: float
-    low: float
-    high: float
-    num_cases: int
-
-
-def limits_of_agreement(differences: NDArray[np.float64]) -> Limits:
-    """Return bias and limits of agreement of differences `(cases,)`: the mean, and 1.96 standard deviations."""
-    if len(differences) == 0:
-        return Limits(math.nan, math.nan, math.nan, 0)
-    bias = float(differences.mean())
-    if len(differences) < 2:
-        return Limits(bias, math.nan, math.nan, 1)
-    spread = _LIMITS * float(differences.std(ddof=1))
-    return Limits(bias, bias - spread, bias + spread, len(differences))
 
 
 def choose_plotted(scores: pd.DataFrame) -> list[str]:
@@ -103,8 +84,8 @@ def draw_cohort(
     figures = [_distributions(scores, [each for each in overlaps if each], links, most)]
     if has_volumes:
         figures += [
-            _volumes(scores, plotted, links, unit, most),
-            _dice_by_volume(scores, plotted, links, unit, most),
+            draw_volumes(scores, plotted, links, unit, most),
+            draw_dice_by_volume(scores, plotted, links, unit, most),
         ]
     if lesions is not None and sizes:
         figures.append(_detection(lesions, plotted, links, sizes, most))
@@ -160,21 +141,19 @@ def _draw_rows(
     if not values:
         return ()
     left = 20 + 6.6 * min(max(len(name) for name in values), 24)
-    bottom = _TOP + _ROW * len(values)
-    chart = Chart(_WIDTH, bottom + _BOTTOM, label)
-    axis = Axis(-0.01, 1.01, left, _WIDTH - 58)
-    chart.x_axis(axis, _TOP - 4, bottom, title or measure.heading)
-    chart.text(_WIDTH - 6, _TOP - 12, "median", anchor="end")
+    bottom = TOP + _ROW * len(values)
+    chart = Chart(WIDTH, bottom + BOTTOM, label)
+    axis = Axis(-0.01, 1.01, left, WIDTH - 58)
+    chart.x_axis(axis, TOP - 4, bottom, title or measure.heading)
+    chart.text(WIDTH - 6, TOP - 12, "median", anchor="end")
     generator = np.random.default_rng(0)  # so that equal dots stay visible
     dots, boxes = [], []
     for row, (name, known) in enumerate(values.items()):
-        middle = _TOP + _ROW * (row + 0.5)
+        middle = TOP + _ROW * (row + 0.5)
         numbers = known[measure.column].to_numpy(np.float64)
         low, median, high = np.quantile(numbers, (0.25, 0.5, 0.75))
         chart.text(left - 8, middle + 4, name, "name", anchor="end")
-        chart.text(
-            _WIDTH - 6, middle + 4, number_text(float(median), measure.decimals), "value", anchor="end"
-        )
+        chart.text(WIDTH - 6, middle + 4, number_text(float(median), measure.decimals), "value", anchor="end")
         chart.rect(axis.at(low), middle - 15, axis.at(high) - axis.at(low), 30, "box")
         boxes.append((axis.at(low), axis.at(median), axis.at(high), middle))
         spread = generator.uniform(-1, 1, len(numbers)) * _thickness(numbers)
@@ -183,7 +162,7 @@ def _draw_rows(
                 case,
                 axis.at(value),
                 round(middle + 14 * shift, 1),
-                f"{case}: {name}, {measure.heading} {number_text(value, measure.decimals)}{_said(status)}",
+                f"{case}: {name}, {measure.heading} {number_text(value, measure.decimals)}{said_status(status)}",
                 "dot" if status == "ok" else "cross",
             )
             for case, value, status, shift in zip(
@@ -195,105 +174,6 @@ def _draw_rows(
         chart.rect(start, middle - 15, end - start, 30, "outline")
         chart.line(median_at, middle - 15, median_at, middle + 15, "median")
     return (chart.svg(),)
-
-
-def _volumes(
-    scores: pd.DataFrame, plotted: Sequence[str], links: Mapping[str, CaseLink], unit: Unit, most: int
-) -> Figure:
-    """Draw Bland and Altman's plot of each target: the difference of the volumes against their mean."""
-    charts = []
-    size, scale = SIZE_UNITS[unit]
-    for label in plotted:
-        known = _known_volumes(scores, label, scale)
-        if known.empty:
-            continue
-        differences = (known["predicted"] - known["reference"]).to_numpy(np.float64)
-        means = ((known["predicted"] + known["reference"]) / 2).to_numpy(np.float64)
-        limits = limits_of_agreement(differences)
-        lines = [value for value in (limits.bias, limits.low, limits.high) if not math.isnan(value)]
-        chart = Chart(_WIDTH, _HEIGHT, f"Bland–Altman plot of the volumes of {label}")
-        x = Axis(0, float(means.max()) * 1.05 or 1.0, _LEFT, _WIDTH - _RIGHT)
-        y = Axis(*range_of([*differences, *lines, 0.0]), _HEIGHT - _BOTTOM, _TOP)
-        chart.x_axis(x, _TOP, _HEIGHT - _BOTTOM, f"mean of both, {size}")
-        chart.y_axis(y, _LEFT, _WIDTH - _RIGHT, f"predicted − reference, {size}")
-        chart.text(_WIDTH - _RIGHT, _TOP - 8, label, "name", anchor="end")
-        chart.line(_LEFT, y.at(0), _WIDTH - _RIGHT, y.at(0), "zero")
-        decimals = 2 if unit == "mm" else 0
-        dots = [
-            Dot(
-                case,
-                x.at(mean),
-                y.at(difference),
-                f"{case}: {label}, predicted {number_text(predicted, decimals)}, "
-                f"reference {number_text(reference, decimals)} {size}{_said(status)}",
-                "dot" if status == "ok" else "cross",
-                is_outlying=not limits.low <= difference <= limits.high,
-            )
-            for case, mean, difference, predicted, reference, status in zip(
-                known["case"],
-                means,
-                differences,
-                known["predicted"],
-                known["reference"],
-                known["status"],
-                strict=True,
-            )
-        ]
-        chart.dots(dots, links, most)
-        for name, value in (("bias", limits.bias), ("−1.96 SD", limits.low), ("+1.96 SD", limits.high)):
-            if math.isnan(value):
-                continue
-            chart.line(
-                _LEFT, y.at(value), _WIDTH - _RIGHT, y.at(value), "bias" if name == "bias" else "limit"
-            )
-            text = f"{name} {number_text(value, decimals, signed=True)}"
-            chart.text(_WIDTH - _RIGHT - 3, y.at(value) - 4, text, "value", anchor="end")
-        charts.append(chart.svg())
-    caption = (
-        "Bland–Altman: the bias is the mean difference; 95% of differences lie within the limits, ± 1.96 standard "
-        "deviations, if they are normally distributed. Cases without a mask, and those empty in both, have no dot."
-    )
-    return Figure("Volumes" if unit == "mm" else "Areas", tuple(charts), caption)
-
-
-def _dice_by_volume(
-    scores: pd.DataFrame, plotted: Sequence[str], links: Mapping[str, CaseLink], unit: Unit, most: int
-) -> Figure:
-    charts = []
-    size, scale = SIZE_UNITS[unit]
-    decimals = 2 if unit == "mm" else 0
-    for label in plotted:
-        known = _known_volumes(scores, label, scale).dropna(subset=["dice"])
-        positive = known.loc[known["reference"] > 0, "reference"]
-        if positive.empty:
-            continue
-        smallest, largest = float(positive.min()), float(positive.max())
-        is_log = largest > 10 * smallest
-        low = smallest / 1.3 if is_log else 0.0
-        chart = Chart(_WIDTH, _HEIGHT, f"Dice of {label} against its reference volume")
-        x = Axis(low, largest * (1.3 if is_log else 1.05), _LEFT, _WIDTH - _RIGHT, is_log)
-        y = Axis(-0.02, 1.02, _HEIGHT - _BOTTOM, _TOP)
-        chart.x_axis(x, _TOP, _HEIGHT - _BOTTOM, f"reference, {size}{' (logarithmic)' if is_log else ''}")
-        chart.y_axis(y, _LEFT, _WIDTH - _RIGHT, "Dice")
-        chart.text(_WIDTH - _RIGHT, _TOP - 8, label, "name", anchor="end")
-        dots = [
-            Dot(
-                case,
-                x.at(reference),
-                y.at(dice),
-                f"{case}: {label}, Dice {number_text(dice, 3)}, "
-                f"reference {number_text(reference, decimals)} {size}{_said(status)}",
-                "dot" if status == "ok" else "cross",
-            )
-            for case, reference, dice, status in zip(
-                known["case"], known["reference"], known["dice"], known["status"], strict=True
-            )
-        ]
-        chart.dots(dots, links, most)
-        charts.append(chart.svg())
-    what = "volume" if unit == "mm" else "area"
-    caption = f"Dice against the reference's {what}; crosses at the left edge are invented: their reference is empty."
-    return Figure(f"Dice against {what}", tuple(charts), caption)
 
 
 def _detection(
@@ -313,15 +193,15 @@ def _detection(
         if own.empty or label not in sizes:
             continue
         diameters = np.cbrt(6000 * own["reference_ml"].to_numpy(np.float64) / math.pi)
-        chart = Chart(_WIDTH, _HEIGHT, f"Detection of lesions of {label} by size")
+        chart = Chart(WIDTH, HEIGHT, f"Detection of lesions of {label} by size")
         x = Axis(
-            max(float(diameters.min()) / 1.3, 0.1), float(diameters.max()) * 1.3, _LEFT, _WIDTH - _RIGHT, True
+            max(float(diameters.min()) / 1.3, 0.1), float(diameters.max()) * 1.3, LEFT, WIDTH - RIGHT, True
         )
-        y = Axis(-0.02, 1.02, _HEIGHT - _BOTTOM, _TOP + 30)
-        chart.x_axis(x, _TOP + 30, _HEIGHT - _BOTTOM, "diameter, mm (logarithmic)")
-        chart.y_axis(y, _LEFT, _WIDTH - _RIGHT, "")
-        chart.text(_LEFT - 6, 16, "Dice of the lesion; found of all", "title", anchor="start")
-        chart.text(_WIDTH - _RIGHT, 16, label, "name", anchor="end")
+        y = Axis(-0.02, 1.02, HEIGHT - BOTTOM, TOP + 30)
+        chart.x_axis(x, TOP + 30, HEIGHT - BOTTOM, "diameter, mm (logarithmic)")
+        chart.y_axis(y, LEFT, WIDTH - RIGHT, "")
+        chart.text(LEFT - 6, 16, "Dice of the lesion; found of all", "title", anchor="start")
+        chart.text(WIDTH - RIGHT, 16, label, "name", anchor="end")
         _write_rates(chart, x, sizes[label])
         dots = [
             Dot(
@@ -352,16 +232,9 @@ def _write_rates(chart: Chart, x: Axis, sizes: Sequence[SizeClassDetection]) -> 
         start, end = x.at(max(low, x.low)), x.at(min(high, x.high))
         if detection.num_lesions and end > start:
             text = f"{detection.num_detected}/{detection.num_lesions}"
-            chart.text((start + end) / 2, _TOP + 20, text, "value")
+            chart.text((start + end) / 2, TOP + 20, text, "value")
         if x.low < high < x.high:
-            chart.line(x.at(high), _TOP + 12, x.at(high), _HEIGHT - _BOTTOM, "bound")
-
-
-def _known_volumes(scores: pd.DataFrame, label: str, scale: float) -> pd.DataFrame:
-    """Return a target's rows with both volumes, as `reference` and `predicted`, without those empty in both."""
-    own = scores[(scores["label"] == label) & (scores["status"] != "both_empty")]
-    own = own.dropna(subset=["reference_ml", "predicted_ml"])
-    return own.assign(reference=own["reference_ml"] * scale, predicted=own["predicted_ml"] * scale)
+            chart.line(x.at(high), TOP + 12, x.at(high), HEIGHT - BOTTOM, "bound")
 
 
 def _with_failures(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -375,7 +248,3 @@ def _thickness(values: NDArray[np.float64]) -> NDArray[np.float64]:
     counts, edges = np.histogram(values, bins=40, range=(0.0, 1.0))
     of_each = counts[np.clip(np.digitize(values, edges) - 1, 0, 39)]
     return 0.1 + 0.9 * np.sqrt(of_each / max(counts.max(), 1)) * min(1.0, len(values) / 10)
-
-
-def _said(status: str) -> str:
-    return "" if status == "ok" else f", {status.replace('_', ' ')}"

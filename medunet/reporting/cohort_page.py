@@ -1,8 +1,10 @@
 """Index page of a report: failures, the worst error, a headline for each target, all cases, charts and summaries."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -78,6 +80,7 @@ def cohort_html(
         title=description.title or description.name,
         run_name=source.name,
         has_selection=source.has_selection,
+        tensorboard=_tensorboard(source.name) if source.has_events else "",
         num_cases=len(summaries),
         num_patients=summary.num_patients,
         num_unscored=len(unscored),
@@ -126,6 +129,11 @@ def cohort_html(
         conventions=" ".join(filter(None, (describe_conventions(scores, unit), weights))),
         provenance=flat_items(dict(source.provenance or {})),
     )
+
+
+def _tensorboard(run_name: str) -> str:
+    """Return the command that shows a run's training, to be given in the folder that holds the run's."""
+    return f"tensorboard --logdir {shlex.quote((Path(run_name) / 'folds').as_posix())}"
 
 
 def _headlines(

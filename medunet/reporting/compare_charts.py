@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medunet.reporting.cohort_charts import MAX_LINKS, MAX_PLOTTED, Figure
+from medunet.reporting.cohort_charts import MAX_LINKS, MAX_PLOTTED
 from medunet.reporting.page import number_text
-from medunet.reporting.svg import Axis, CaseLink, Chart, Dot, range_of
+from medunet.reporting.svg import Axis, CaseLink, Chart, Dot, Figure, range_of
 from medunet.scoring.columns import higher_is_better
 from medunet.scoring.compare import Comparison
 from medunet.scoring.paired import PairDifference

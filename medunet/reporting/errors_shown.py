@@ -22,7 +22,9 @@ from medunet.scoring.findings import find_errors
 from medunet.scoring.lesion_presets import PRESETS
 
 _MAX_CONTOURS = 6  # targets outlined in the overview
-_MAX_STILLS = 24
+_MAX_STILLS, _MAX_STILLS_BESIDE_VIEWER = 24, 12
+_FIRST_PX = 440  # of the planes of the first still
+_SMALLER_PX = 400  # of the planes of all stills but the first
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,13 @@ class Stills:
             return f"The whole picture with {which}"
         return f"Largest cross-sections of {which}"
 
-    def draw(self, focus: Finding | None = None, *, channel: str | None = None) -> str:
+    def draw(
+        self, focus: Finding | None = None, *, channel: str | None = None, plane_px: int = _SMALLER_PX
+    ) -> str:
         """Return a still as data URI: of an error, filled or as a distance between contours, or of all targets."""
         filled = focus is not None and focus.kind not in ("surface_distance", "lesion")
         marks: Marks = "errors" if filled else "contours"
-        return data_uri(draw_still(self._view(focus, channel), focus, marks=marks))
+        return data_uri(draw_still(self._view(focus, channel), focus, marks=marks, plane_px=plane_px))
 
     def draw_small(self, focus: Finding | None = None) -> str:
         """Return a small picture of an error, or of all targets, as data URI."""
@@ -136,6 +140,7 @@ class Stills:
             prediction=scan.prediction,
             unit=scan.unit,
             ignore_value=self._description.ignore_value,
+            noun=self.noun,
         )
 
 
@@ -151,15 +156,19 @@ def _choose_largest(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> dict[
 
 
 def show_errors(
-    findings: Sequence[Finding], stills: Stills, scan: Scan, most_bytes: float
+    findings: Sequence[Finding], stills: Stills, scan: Scan, most_bytes: float, *, has_viewer: bool = False
 ) -> list[ShownError]:
-    """Return all errors in their order, the first ones with stills, of about `most_bytes` together."""
+    """Return all errors in their order, the first ones with stills, of about `most_bytes` together.
+
+    Beside a viewer, in which all errors are found, there are fewer stills. The first one is the largest.
+    """
+    most_stills = _MAX_STILLS_BESIDE_VIEWER if has_viewer else _MAX_STILLS
     shown, num_bytes = [], 0
     for index, finding in enumerate(findings):
         text, place = describe_error(finding, scan.unit, stills.noun), describe_place(scan, finding.centre)
         still = None
-        if index < _MAX_STILLS and num_bytes < most_bytes:
-            still = stills.draw(finding)
+        if index < most_stills and num_bytes < most_bytes:
+            still = stills.draw(finding) if index else stills.draw(finding, plane_px=_FIRST_PX)
             num_bytes += len(still)
         channel = stills.channel_of(finding.target)
         caption = f"{finding.target}: {text}, {place}" + (
@@ -171,12 +180,13 @@ def show_errors(
 
 def describe_error(finding: Finding, unit: Unit, noun: str = "lesion") -> str:
     """Return what an error is, with its size, as its picture says it; `noun` is what a lesion is called."""
-    return caption(finding, unit, "").removeprefix(": ").replace("lesion", noun)
+    return caption(finding, unit, "", noun).removeprefix(": ")
 
 
 def describe_place(scan: Scan, voxel: tuple[int, int, int]) -> str:
     """Return the position of a voxel as pictures print it: in mm from the origin of the scan, or in pixels."""
     position = (scan.affine @ (*voxel, 1))[:3]
     if scan.unit == "px":  # the affine of pictures points against columns and rows
-        return f"at column {-position[0]:.0f}, row {-position[1]:.0f}"
+        column, row = (round(-float(along)) for along in position[:2])
+        return f"at column {column}, row {row}"
     return f"at {' '.join(position_name(axis, float(mm)) for axis, mm in enumerate(position))} mm"

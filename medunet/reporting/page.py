@@ -130,13 +130,18 @@ def page_names(case_ids: Iterable[str]) -> dict[str, str]:
 
 
 def flat_items(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested JSON as rows of dotted key and text; a list becomes one row."""
+    """Return nested JSON as rows of dotted key and text.
+
+    A list becomes one row, unless it holds objects or lists: these are numbered from 1, such as `members.1.run`.
+    """
     if isinstance(value, dict) and (value or not prefix):
         return [
             row
             for key, item in value.items()
             for row in flat_items(item, f"{prefix}.{key}" if prefix else str(key))
         ]
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return flat_items({str(number): item for number, item in enumerate(value, 1)}, prefix)
     if isinstance(value, list):
         return [(prefix, ", ".join(str(item) for item in value))]
     return [(prefix, "–" if value is None or value == {} else str(value))]

@@ -102,6 +102,7 @@ def report_run(
         provenance=read_json(run.provenance) if run.provenance.exists() else None,
         stale=find_stale(scores, manifest, data_root, run.predictions),
         has_selection=(run.root / "selection.html").exists(),
+        has_events=any((run.root / "folds").rglob("events.out.tfevents.*")),
         is_run=True,
     )
     return write_report(source, options)

@@ -39,6 +39,7 @@ class ReportSource:
     no_scan: str = ""  # why no case has pictures
     is_run: bool = False  # whose data can be checked
     has_selection: bool = False
+    has_events: bool = False  # of its training, for TensorBoard
 
 
 @dataclass(frozen=True)

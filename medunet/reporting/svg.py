@@ -12,6 +12,18 @@ _RADIUS = 3.2
 _CELL = 3  # edge of the squares in which there are cases without a link
 _LONGEST_NAME = 24  # characters of a label; the whole name is its title
 
+WIDTH, HEIGHT = 430, 290  # of a chart, with its margins
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 30, 44
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Charts that belong together, with a heading and what they show."""
+
+    heading: str
+    charts: tuple[Markup, ...]
+    caption: str
+
 
 @dataclass(frozen=True)
 class CaseLink:
@@ -157,3 +169,8 @@ class Chart:
         return Markup(  # its parts are numbers, our class names and escaped texts
             f'{head}aria-label="{escape(self._label)}">{"".join(self._parts)}</svg>'
         )
+
+
+def said_status(status: str) -> str:
+    """Return what a dot says of a status that is not "ok": ", missed"."""
+    return "" if status == "ok" else f", {status.replace('_', ' ')}"

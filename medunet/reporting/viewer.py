@@ -14,6 +14,7 @@ from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 from medunet.base.files import atomic_write, hash_file
+from medunet.drawing.captions import caption
 from medunet.drawing.palette import FALSE_NEGATIVE, FALSE_POSITIVE
 from medunet.drawing.presets import Preset
 from medunet.records.finding import Finding
@@ -37,14 +38,7 @@ VIEWER_SCRIPTS = (
 ASSETS = Path(__file__).parent / "assets"  # filled when medunet is installed, see hatch_build.py
 LIBRARY, LICENCES = "niivue.umd.js", "niivue.LICENCES.txt"
 
-_KINDS = {
-    "surface_distance": "Largest surface distance of {target}",
-    "missed_lesion": "Missed lesion {lesion} of {target}",
-    "false_positive_lesion": "False positive lesion {lesion} of {target}",
-    "lesion": "Part {lesion} of {target}",
-    "false_negative": "Largest missed part of {target}",
-    "false_positive": "Largest false positive part of {target}",
-}
+_SIDE_BY_SIDE = 8  # channels at most: MAX_SIDE_BY_SIDE of viewer.js
 
 
 @dataclass(frozen=True)
@@ -70,6 +64,7 @@ def make_viewer(
     modalities: Mapping[str, str] | None = None,
     shown_on: Mapping[str, str] | None = None,
     ignore_value: int | None = None,
+    noun: str = "lesion",
     assets: str = "../assets",
 ) -> Viewer | None:
     """Return the viewer of a scan, or None if medunet was installed without NiiVue.
@@ -86,6 +81,7 @@ def make_viewer(
         modalities: modality of each channel; one that is not named has the scan's.
         shown_on: the channel that shows a target best, if one does: jumps to its findings change to it.
         ignore_value: value in the reference whose voxels are no errors.
+        noun: what a lesion is called.
         assets: folder of NiiVue as the page sees it, see `copy_assets`.
     """
     if not (ASSETS / LIBRARY).exists():
@@ -132,17 +128,17 @@ def make_viewer(
         "reference": list(numbered).index("reference") if "reference" in numbered else None,
         "ignored": number_of[ignore_value] if ignore_value is not None else None,
         "errors": {"false negative": FALSE_NEGATIVE, "false positive": FALSE_POSITIVE},
-        "findings": [_finding(finding, list(targets), offset, scan.unit) for finding in findings],
+        "findings": [_finding(finding, list(targets), offset, scan.unit, noun) for finding in findings],
     }
     return Viewer(
         html=render_part(
             "viewer.html",
             data=json_script("viewer-data", data),
             library=f"{assets}/{LIBRARY}",
-            findings=[describe_finding(finding, scan.unit) for finding in findings],
+            findings=[describe_finding(finding, scan.unit, noun) for finding in findings],
             is_picture=scan.unit == "px",
         ),
-        notices=tuple(_notices(scan, layout)),
+        notices=tuple(_notices(scan, layout, list(images))),
     )
 
 
@@ -165,25 +161,19 @@ def copy_assets(report_folder: Path) -> bool:
     return True
 
 
-def describe_finding(finding: Finding, unit: Unit = "mm") -> str:
-    """Return a finding as a line of text, such as "Missed lesion 2 of tumour, 1.40 ml, 18.0 mm"."""
-    title = _KINDS[finding.kind].format(
-        target=finding.target, lesion="" if finding.lesion is None else finding.lesion
-    )
-    sizes = []
-    if not math.isnan(finding.volume_ml):
-        sizes.append(f"{finding.volume_ml:.{2 if finding.volume_ml >= 0.1 else 3}f} ml")
-    if not math.isnan(finding.length_mm):
-        sizes.append("infinite" if math.isinf(finding.length_mm) else f"{finding.length_mm:.1f} {unit}")
-    return ", ".join((" ".join(title.split()), *sizes))
+def describe_finding(finding: Finding, unit: Unit = "mm", noun: str = "lesion") -> str:
+    """Return a finding as pictures and lists name it: "tumour: missed lesion 2, 1.40 ml, long axis 18.0 mm"."""
+    return caption(finding, unit, finding.target, noun)
 
 
-def _finding(finding: Finding, targets: Sequence[str], offset: Sequence[int], unit: Unit) -> dict[str, Any]:
+def _finding(
+    finding: Finding, targets: Sequence[str], offset: Sequence[int], unit: Unit, noun: str
+) -> dict[str, Any]:
     def place(voxel: Sequence[int]) -> list[int]:
         return [int(index) - first for index, first in zip(voxel, offset, strict=True)]
 
     return {
-        "title": describe_finding(finding, unit),
+        "title": describe_finding(finding, unit, noun),
         "kind": finding.kind,
         "target": targets.index(finding.target) if finding.target in targets else None,
         "centre": place(finding.centre),
@@ -204,8 +194,13 @@ def _important(numbered: Mapping[str, NDArray], findings: Sequence[Finding]) -> 
     return shown
 
 
-def _notices(scan: Scan, layout: Layout) -> list[str]:
+def _notices(scan: Scan, layout: Layout, channels: Sequence[str]) -> list[str]:
     notices = []
+    if len(channels) > _SIDE_BY_SIDE:
+        notices.append(
+            f"Side by side are the first {_SIDE_BY_SIDE} of {len(channels)} images: "
+            f"{', '.join(channels[:_SIDE_BY_SIDE])}. The others are shown one at a time."
+        )
     if any(end - first < size for (first, end), size in zip(layout.box, scan.image.shape, strict=False)):
         notices.append("The viewer holds the part of the scan around the masks.")
     if layout.step != (1, 1, 1):

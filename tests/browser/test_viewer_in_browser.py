@@ -326,7 +326,9 @@ def test_pictures_in_colour_have_pixels_and_no_directions(
     picture[20:, :, 0] = (250, 120, 10)
     mask = np.zeros((30, 20, 1), np.uint8)
     mask[20:] = 1
-    scan = make_scan({"red, green, blue": picture}, np.eye(4), reference=mask, modality="photo", unit="px")
+    affine = np.eye(4)
+    affine[:2, 3] = (-29, -19)  # as pictures have it, against columns and rows
+    scan = make_scan({"red, green, blue": picture}, affine, reference=mask, modality="photo", unit="px")
     page = wait(open_page(write_page(tmp_path, scan, {"cell": (1,)}, {})[0]))
     set_state(page, shown=[False], crosshair=False, voxel=[25, 10, 0])
     image = read(page, ".viewer-image")
@@ -334,6 +336,7 @@ def test_pictures_in_colour_have_pixels_and_no_directions(
     assert [250, 120, 10] in colours[counts > 1000].tolist()
     text = page.inner_text("#viewer-place")
     assert "250, 120, 10" in text
+    assert "column 4, row 9" in text
     assert "mm" not in text
 
 

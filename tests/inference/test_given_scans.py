@@ -209,6 +209,10 @@ def test_endings_of_a_table_are_learnt_in_training(tmp_path, tiny_plan: Plan):
     assert learn_endings([case("a", CT="a_ct.nii"), case("b", CT="b_ct.nii")], one) == {"CT": ("_ct",)}
     assert learn_endings([case("a", CT="x17.nii"), case("b", CT="x18.nii")], one) == {}
     assert learn_endings([case("a", CT="a.nii"), case("b", CT="b.nii")], one) == {}
+    assert learn_endings([case("a", CT="1/mueller.nii")], one) == {}, "the model would tell a patient's name"
+    assert learn_endings([case("a", CT="1/ct.nii"), case("b", CT="2/ct.nii")], one) == {"CT": ("ct",)}
+    follow_ups = [Case(id=name, patient="p", images={"CT": f"{name}/mueller.nii"}) for name in ("1", "2")]
+    assert learn_endings(follow_ups, one) == {}
 
 
 def test_a_picture_has_all_channels_and_no_number(tmp_path, tiny_plan: Plan):

@@ -13,8 +13,9 @@ from cohort_scores import DESCRIPTION, make_index, write_cohort
 
 from medunet.records.manifest import Case, Manifest
 from medunet.records.scores import UNSCORED
-from medunet.reporting.cohort_charts import MAX_PLOTTED, choose_plotted, draw_cohort, limits_of_agreement
+from medunet.reporting.cohort_charts import MAX_PLOTTED, choose_plotted, draw_cohort
 from medunet.reporting.svg import Axis, CaseLink, Chart, Dot
+from medunet.reporting.volume_charts import limits_of_agreement
 from medunet.scoring.tables import read_lesions, read_scores
 
 ODD = """a<b>&"c"'$x$</script><script>alert(1)</script>"""

@@ -9,7 +9,7 @@ import pytest
 from markupsafe import Markup
 
 from medunet.reporting import page
-from medunet.reporting.page import content_policy, json_script
+from medunet.reporting.page import content_policy, flat_items, json_script
 from medunet.reporting.viewer import VIEWER_SCRIPTS, VIEWER_STYLES
 
 EMPTY = '{% extends "base.html" %}{% block body %}{{ text }}{% endblock %}'
@@ -52,3 +52,18 @@ def test_json_comes_back_and_ends_no_script(text: str) -> None:
 def test_numbers_that_json_has_not_are_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         json_script("a", float("nan"))
+
+
+def test_lists_of_objects_are_rows_of_their_own() -> None:
+    nested = {
+        "members": [{"run": "a", "folds": [0, 1]}, {"run": "b", "folds": []}],
+        "pairs": [[1, 2], [3, 4]],
+    }
+    assert flat_items(nested) == [
+        ("members.1.run", "a"),
+        ("members.1.folds", "0, 1"),
+        ("members.2.run", "b"),
+        ("members.2.folds", ""),
+        ("pairs.1", "1, 2"),
+        ("pairs.2", "3, 4"),
+    ]

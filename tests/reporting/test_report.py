@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -184,6 +185,20 @@ def test_a_case_that_cannot_be_shown_is_named_and_stops_nothing(tmp_path: Path) 
 def test_a_run_without_a_manifest_is_refused(tmp_path: Path, made: RunFolder) -> None:
     with pytest.raises(InputError, match=r"manifest.json is missing.*medunet manifest"):
         report_run(RunFolder(tmp_path), tmp_path, scores=read_scores(made.scores))
+
+
+def test_the_index_says_how_to_open_tensorboard(tmp_path: Path, made: RunFolder) -> None:
+    run = RunFolder(tmp_path / "liver of 2026")
+    shutil.copytree(made.root, run.root)
+    scores = read_scores(run.scores)
+    none = scores.iloc[:0]
+    assert "tensorboard --logdir" not in report_run(run, tmp_path, scores=none).read_text()
+    event = run.fold(0) / "tensorboard" / "events.out.tfevents.1"
+    event.parent.mkdir(parents=True)
+    event.touch()
+    page = report_run(run, tmp_path, scores=none).read_text()
+    assert "<code>tensorboard --logdir &#39;liver of 2026/folds&#39;</code>" in page
+    assert str(tmp_path) not in page
 
 
 def test_a_table_without_rows_still_makes_an_index(tmp_path: Path, made: RunFolder) -> None:

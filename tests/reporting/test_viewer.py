@@ -86,7 +86,7 @@ def test_data_of_the_page() -> None:
     assert data["channels"][0]["unit"] == "HU"
     assert data["channels"][0]["presets"] == [["soft tissue", -160, 240]]
     assert data["findings"][0] == {
-        "title": "Missed lesion 2 of lesion, 1.40 ml, 18.0 mm",
+        "title": "lesion: missed lesion 2, 1.40 ml, long axis 18.0 mm",
         "kind": "missed_lesion",
         "target": 1,
         "centre": [3, 4, 3],
@@ -176,12 +176,21 @@ def test_nothing_of_the_data_is_markup() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({}, "Missed lesion 2 of lesion, 1.40 ml, 18.0 mm"),
-        ({"lesion": None, "volume_ml": 0.004, "length_mm": math.nan}, "Missed lesion of lesion, 0.004 ml"),
-        ({"kind": "false_positive_lesion"}, "False positive lesion 2 of lesion, 1.40 ml, 18.0 mm"),
-        ({"kind": "surface_distance", "volume_ml": math.nan}, "Largest surface distance of lesion, 18.0 mm"),
-        ({"kind": "false_negative", "length_mm": math.nan}, "Largest missed part of lesion, 1.40 ml"),
-        ({"kind": "false_positive", "length_mm": math.nan}, "Largest false positive part of lesion, 1.40 ml"),
+        ({}, "lesion: missed lesion 2, 1.40 ml, long axis 18.0 mm"),
+        ({"lesion": None, "volume_ml": 0.004, "length_mm": math.nan}, "lesion: missed lesion, 0.004 ml"),
+        ({"kind": "false_positive_lesion"}, "lesion: false positive lesion 2, 1.40 ml, long axis 18.0 mm"),
+        (
+            {"kind": "surface_distance", "volume_ml": math.nan, "lesion": None},
+            "lesion: worst surface distance, 18.0 mm",
+        ),
+        (
+            {"kind": "false_negative", "length_mm": math.nan, "lesion": None},
+            "lesion: largest false negative region, 1.40 ml",
+        ),
+        (
+            {"kind": "false_positive", "length_mm": math.nan, "lesion": None},
+            "lesion: largest false positive region, 1.40 ml",
+        ),
     ],
 )
 def test_findings_as_text(changes: dict, text: str) -> None:
@@ -189,8 +198,26 @@ def test_findings_as_text(changes: dict, text: str) -> None:
 
 
 def test_lengths_in_pictures_are_in_pixels() -> None:
-    finding = make_finding(kind="surface_distance", volume_ml=math.nan, length_mm=4.0)
-    assert describe_finding(finding, "px") == "Largest surface distance of lesion, 4.0 px"
+    finding = make_finding(kind="surface_distance", volume_ml=math.nan, length_mm=4.0, lesion=None)
+    assert describe_finding(finding, "px") == "lesion: worst surface distance, 4.0 px"
+
+
+def test_objects_are_called_so_and_their_targets_keep_their_names() -> None:
+    assert describe_finding(make_finding(), noun="object") == (
+        "lesion: missed object 2, 1.40 ml, long axis 18.0 mm"
+    )
+
+
+def test_more_channels_than_stand_side_by_side_are_named() -> None:
+    image = make_scan().image
+    for count in (8, 9):
+        channels = {f"echo {number}": image for number in range(1, count + 1)}
+        viewer = make_viewer(make_scan(channels=channels), TARGETS, COLOURS, {})
+        assert viewer is not None
+        named = [notice for notice in viewer.notices if "Side by side" in notice]
+        assert len(named) == (count > 8)
+    assert "the first 8 of 9 images: echo 1, echo 2" in named[0]
+    assert "echo 9" not in named[0]
 
 
 def test_the_library_is_written_once_and_mended(tmp_path: Path, assets: Path) -> None:

@@ -20,12 +20,14 @@ def learn_endings(cases: Iterable[Case], description: Description) -> dict[str, 
     """Return the endings of each channel's file names in the training cases, such as `_ct` and `_pet`.
 
     They are needed where the description has none: it lists the files in a table, or their folders are named. Returns
-    {} where the names have no common endings, or the description has them.
+    {} where the names have no common endings, or the description has them. A file name without its case's id is
+    an ending only if several patients have it: that of one may be the patient's name, and the model would tell it.
     """
     if channel_endings(description):
         return {}
     found: dict[str, set[str]] = defaultdict(set)
     num_names: Counter[str] = Counter()
+    patients: dict[str, set[str]] = defaultdict(set)  # of the names that are taken as a whole
     for case in cases:
         names = {channel: stem(path) for channel, path in case.images.items()}
         if len(names) == 1 or len({*names.values()}) < len(names):  # one channel; or several in one 4D file
@@ -35,8 +37,12 @@ def learn_endings(cases: Iterable[Case], description: Description) -> dict[str, 
         for channel, name in names.items():
             found[channel].add(name.removeprefix(start))
             num_names[channel] += 1
+            if not start or not name.startswith(start):
+                patients[name].add(case.patient)
     if any(len(found[channel]) == number > 1 for channel, number in num_names.items()):
         return {}  # every case has another one
+    if any(len(own) == 1 for own in patients.values()):
+        return {}
     known = len(found) == len(description.channels) and all(
         len(endings) <= _MOST_ENDINGS and "" not in endings for endings in found.values()
     )

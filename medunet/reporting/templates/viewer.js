@@ -71,6 +71,12 @@
     return Math.hypot(...a.map((value, axis) => value - b[axis]));
   }
 
+  // Of a 2D picture, from its top left corner: its affine points against columns and rows.
+  function pixelText(voxel) {
+    const [column, row] = world(voxel).map((along) => Math.round(-along));
+    return `column ${column}, row ${row}`;
+  }
+
   function depthText(axis, voxel) {
     if (viewer.data.unit === "px") return "";
     const depth = Math.round(world(voxel)[axis] * 10) / 10;
@@ -212,7 +218,7 @@
   }
 
   Object.assign(viewer, {
-    LETTERS, element, clamp, state, open, onGrid, distance, depthText, valueAt, targetsAt,
+    LETTERS, element, clamp, state, open, onGrid, distance, pixelText, depthText, valueAt, targetsAt,
     toScreen, toVoxel, rectangleAt, fit, zoomBy, zoomTo, redraw, drawNow,
   });
 })();

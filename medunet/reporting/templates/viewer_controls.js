@@ -168,7 +168,7 @@
 
   function placeText() {
     const { data, channels, masks } = viewer;
-    const parts = [data.unit === "px" ? `pixel ${state.voxel.slice(0, 2).map((at, axis) => at + data.first[axis]).join(", ")}`
+    const parts = [data.unit === "px" ? viewer.pixelText(state.voxel)
       : [0, 1, 2].map((axis) => viewer.depthText(axis, state.voxel)).join("  ")];
     const shown = state.layout === "channels" ? channels : [channels[state.channel]];
     for (const channel of shown) {

@@ -1,0 +1,31 @@
+"""Every kind of page in a real browser: no serious fault of accessibility, no sideways scrolling, no odd name run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from every_page import write_every_page
+
+pytestmark = pytest.mark.slow
+
+OTHERS = ("check", "selection", "comparison", "compared case", "new scans", "failed scan", "cohort")
+ODD = "<evil onload=alert(1)></script>]]>$HOME \"q\" 'p' ابج e\u0301 肝臓"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_every_page(tmp_path_factory.mktemp("every"), ODD)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 420])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_pages_fit_and_have_no_serious_fault(
+    open_page: Any, pages: dict[str, Path], find_serious_faults: Any, kind: str, width: int, scheme: str
+) -> None:
+    page = open_page(pages[kind], width=width, color_scheme=scheme, reduced_motion="reduce")
+    for details in page.locator("details").all():
+        details.evaluate("element => { element.open = true; }")
+    assert page.locator("main").count() == 1
+    assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+    assert find_serious_faults(page) == []
