@@ -72,7 +72,7 @@ def test_the_table_is_as_it_was_after_a_look_at_a_case(index: Path, open_page) -
     assert names.all_inner_texts() == found
     assert page.input_value("#search") == "case_001"
     page.locator("button[type=reset]").click()
-    page.wait_for_function("document.querySelectorAll('#cases-table tbody tr').length === 30")
+    page.wait_for_selector("#cases-table tbody tr:nth-child(30)")  # a script of ours would break the policy
     assert names.all_inner_texts() == worst_first
 
 
