@@ -9,7 +9,7 @@ from medunet.base.words import list_some
 from medunet.dataset.layouts.patterns import channel_endings
 from medunet.imaging.formats import PICTURES, SCANS, endings_of, strip_ending
 from medunet.records.description import Description
-from medunet.records.manifest import Case, Split
+from medunet.records.manifest import Case
 from medunet.scoring.pairs import Pair
 
 _ENDINGS = endings_of((*SCANS, *PICTURES))
@@ -31,7 +31,6 @@ def cases_of_pairs(
     root = Path(os.path.commonpath([path.absolute().parent for path in files]))
     cases = {}
     for pair in pairs:
-        split: Split = "test"
         cases[pair.case] = Case(
             id=pair.case,
             patient=description.patient_of(pair.case),
@@ -41,7 +40,7 @@ def cases_of_pairs(
                 for name, path in found.get(pair.case, {}).items()
             },
             label=pair.reference.absolute().relative_to(root).as_posix(),
-            split=split,
+            split="test",
         )
     return root, cases
 

@@ -1,7 +1,7 @@
 """The scores that a package's card tells: of its own networks, or of others of the same recipe with fewer scans."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def _describe_difference(theirs: ModelSource, ours: ModelSource) -> str:
 
 def _recipe_of(source: ModelSource) -> dict[str, Any]:
     plan = source.card.plan
-    told: Mapping[str, Any] = {
+    return {
         "channels": list(source.card.description.channels),
         "targets": list(source.card.description.targets),
         "network": plan.network.name,
@@ -85,7 +85,6 @@ def _recipe_of(source: ModelSource) -> dict[str, Any]:
         "spacing": [round(mm, 3) for mm in plan.spacing_mm],
         "steps": source.read_length().get("steps"),
     }
-    return dict(told)
 
 
 def _read_scores(root: Path, networks: Sequence[tuple[ModelCard, str]]) -> "tuple[StoredScores, str, int]":

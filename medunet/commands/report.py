@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from medunet.base.errors import InputError
 from medunet.commands.alone import alone
 from medunet.commands.terminal import print_report
-from medunet.records.config import ReportConfig
+from medunet.records.config import WITH_VOLUMES, ReportConfig
 from medunet.records.data_root import resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Manifest
@@ -16,7 +16,7 @@ from medunet.runs.run import Run
 if TYPE_CHECKING:
     from medunet.scoring.pairs import Pair
 
-DEFAULT_VOLUMES = "100"
+DEFAULT_VOLUMES = str(WITH_VOLUMES)
 _NO_IMAGES = "no images are known: name their folder with --images, or score against a manifest.json"
 
 

@@ -246,6 +246,9 @@ class ScoringConfig(Section):
     tubes: tuple[str, ...] = ()  # tubular targets such as vessels, scored by clDice
 
 
+WITH_VOLUMES = 100  # the worst cases, whose pages in a report have volumes to scroll through
+
+
 class ReportConfig(Section):
     """Settings of the report: the thresholds that the page of a case is judged by; null: not judged."""
 

@@ -27,7 +27,7 @@ from medunet.reporting.svg import (
     said_status,
 )
 from medunet.reporting.volume_charts import draw_dice_by_volume, draw_volumes
-from medunet.scoring.lesions import SizeClassDetection
+from medunet.scoring.lesions import SIZE_CLASSES, SizeClassDetection
 
 MAX_PLOTTED = 12  # targets with charts; the tables have all
 MAX_LINKS = 24_000  # dots that are links on a page: more make it slow to open
@@ -227,7 +227,7 @@ def _detection(
 
 def _write_rates(chart: Chart, x: Axis, sizes: Sequence[SizeClassDetection]) -> None:
     """Write found of all above each size class that is in the chart, and draw the bounds between the classes."""
-    bounds_mm = (0.0, 5.0, 10.0, 20.0, math.inf)
+    bounds_mm = [0.0, *(limit_mm for limit_mm, _ in SIZE_CLASSES)]
     for detection, low, high in zip(sizes, bounds_mm, bounds_mm[1:], strict=False):
         start, end = x.at(max(low, x.low)), x.at(min(high, x.high))
         if detection.num_lesions and end > start:

@@ -7,12 +7,12 @@ import numpy as np
 
 from medunet.reporting.cohort_charts import MAX_LINKS, MAX_PLOTTED
 from medunet.reporting.page import number_text
-from medunet.reporting.svg import Axis, CaseLink, Chart, Dot, Figure, range_of
+from medunet.reporting.svg import BOTTOM, WIDTH, Axis, CaseLink, Chart, Dot, Figure, range_of
 from medunet.scoring.columns import higher_is_better
 from medunet.scoring.compare import Comparison
 from medunet.scoring.paired import PairDifference
 
-_WIDTH, _TOP, _ROW, _BOTTOM = 430, 34, 50, 44
+_TOP, _ROW = 34, 50
 
 
 def draw_differences(comparison: Comparison, links: Mapping[str, CaseLink]) -> list[Figure]:
@@ -61,12 +61,12 @@ def _draw_pairs(
 ) -> Chart:
     label, metric = pairs[0].label, pairs[0].metric
     bottom = _TOP + _ROW * len(pairs)
-    chart = Chart(_WIDTH, bottom + _BOTTOM, f"Differences in {metric_text(metric)} of {label} by case")
+    chart = Chart(WIDTH, bottom + BOTTOM, f"Differences in {metric_text(metric)} of {label} by case")
     finite = [value for pair in pairs for value in pair.differences.values() if math.isfinite(value)]
     low, high = range_of([*finite, 0.0], pad=0.1)
-    axis = Axis(low, high, 62, _WIDTH - 16)
+    axis = Axis(low, high, 62, WIDTH - 16)
     chart.x_axis(axis, _TOP - 4, bottom, f"difference in {metric_text(metric)}")
-    chart.text(_WIDTH - 16, 18, label, "name", anchor="end")
+    chart.text(WIDTH - 16, 18, label, "name", anchor="end")
     chart.line(axis.at(0), _TOP - 4, axis.at(0), bottom, "bias")
     generator = np.random.default_rng(0)  # so that equal dots stay visible
     decimals = decimals_of(metric)

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from medunet.base.errors import MedunetError
 from medunet.base.files import write_text
 from medunet.base.progress import CaseBar
 from medunet.drawing.palette import colour_targets
@@ -22,7 +21,7 @@ from medunet.reporting.case_page import case_page
 from medunet.reporting.case_parts import CaseParts
 from medunet.reporting.compare_charts import decimals_of, draw_differences, metric_text
 from medunet.reporting.page import interval_text, number_text, page_names, render
-from medunet.reporting.scans import Scan, load_scan
+from medunet.reporting.scans import Scan, load_scan, scan_or_reason
 from medunet.reporting.svg import CaseLink
 from medunet.reporting.viewer import VIEWER_SCRIPTS, VIEWER_STYLES, Viewer, copy_assets, make_viewer
 from medunet.scoring.compare import Comparison
@@ -199,12 +198,7 @@ def _load(case: Case | None, mask: Path | None, images: Images) -> Scan | str:
         return "no image of this case is known"
     if mask is None:
         return "its masks are not known: name their folder instead of scores.csv"
-    try:
-        return load_scan(case, images.description, images.data_root, mask)
-    except MedunetError as error:
-        return str(error)
-    except (OSError, MemoryError) as error:  # the message may contain a local path
-        return f"the scan cannot be read ({type(error).__name__})"
+    return scan_or_reason(lambda: load_scan(case, images.description, images.data_root, mask))
 
 
 def _own_pages(here: Path, folders: Mapping[str, Path], name: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Report of new scans without references: a page for each, and a list of them, as offline HTML."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from medunet.base.errors import MedunetError
 from medunet.base.files import read_json_object, write_text
 from medunet.base.progress import track
 from medunet.records.config import ReportConfig
@@ -17,10 +15,9 @@ from medunet.records.scores import LesionPreset
 from medunet.reporting.case_page import case_page
 from medunet.reporting.case_parts import CaseParts, CaseSummary, Links
 from medunet.reporting.page import page_names, render
-from medunet.reporting.scans import Scan, read_scan
+from medunet.reporting.scans import Scan, read_scan, scan_or_reason
 from medunet.reporting.viewer import copy_assets
 
-_log = logging.getLogger(__name__)
 _ORDER = {"failed": 0, "review": 1, "none": 2, "good": 2}
 
 
@@ -57,8 +54,7 @@ def report_new_scans(
     """
     index = read_json_object(folder / "index.json")
     report = folder / "report"
-    if not copy_assets(report):
-        _log.warning("The pages have stills only: medunet was installed without its viewer.")
+    copy_assets(report)
     names = page_names(scan.case for scan in scans)
     entries: list[tuple[str, CaseSummary]] = []
     for scan in track(scans, "Report"):
@@ -90,8 +86,8 @@ def _entry(index: Mapping[str, Any], case: str) -> Mapping[str, Any]:
 def _load(scan: NewScan, description: Description, targets: Mapping[str, Sequence[int]] | None) -> Scan | str:
     """Return the volumes of a scan, or the reason why they cannot be shown."""
     images = dict(zip(description.channels, scan.images, strict=True))
-    try:
-        return read_scan(
+    return scan_or_reason(
+        lambda: read_scan(
             images,
             description,
             scan.mask,
@@ -99,7 +95,4 @@ def _load(scan: NewScan, description: Description, targets: Mapping[str, Sequenc
             resample_channels=scan.resample,
             where=f"case {scan.case}",
         )
-    except MedunetError as error:
-        return str(error)
-    except (OSError, MemoryError) as error:  # the message may contain a local path
-        return f"the scan cannot be read ({type(error).__name__})"
+    )

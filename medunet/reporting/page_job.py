@@ -15,7 +15,7 @@ from medunet.records.data_root import file_path
 from medunet.records.manifest import Case
 from medunet.reporting.case_page import case_page
 from medunet.reporting.case_parts import CaseParts, CaseSummary
-from medunet.reporting.scans import Scan, load_scan
+from medunet.reporting.scans import Scan, load_scan, scan_or_reason
 from medunet.reporting.scores import is_resampled
 from medunet.scoring.mask_hashes import hash_mask
 
@@ -157,19 +157,17 @@ def _load(job: PageJob, options: PageOptions) -> Scan | str:
         return "the case is not in manifest.json, so its scan is unknown"
     if not job.case.images:
         return "no image is named like this case in the folder of images"
-    try:
-        return load_scan(
-            job.case,
+    case = job.case
+    return scan_or_reason(
+        lambda: load_scan(
+            case,
             job.parts.description,
             options.data_root,
             job.prediction,
             options.predicted_targets,
             resample=is_resampled(job.parts.rows),
         )
-    except MedunetError as error:
-        return str(error)
-    except (OSError, MemoryError) as error:  # the message may contain a local path
-        return f"the scan cannot be read ({type(error).__name__})"
+    )
 
 
 def _spacing_mm(job: PageJob, options: PageOptions) -> tuple[float, ...] | None:

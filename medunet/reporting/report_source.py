@@ -7,13 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from medunet.records.config import ReportConfig
+from medunet.records.config import WITH_VOLUMES, ReportConfig
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Case, Manifest
 from medunet.reporting.stale import StaleScores
-
-WITH_VOLUMES = 100  # the worst cases, whose pages have volumes to scroll through
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Load a case's image and label maps for reports, in RAS+ axis order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 from nibabel.affines import obliquity
 from numpy.typing import NDArray
 
-from medunet.base.errors import DataError
+from medunet.base.errors import DataError, MedunetError
 from medunet.imaging.geometry import Affine, axis_codes
 from medunet.imaging.orientation import to_ras
 from medunet.imaging.volume import Header, Volume
@@ -203,6 +203,16 @@ def _read_scan(
         numbers_reference=numbers[0],
         numbers_prediction=numbers[1],
     )
+
+
+def scan_or_reason(read: Callable[[], Scan]) -> Scan | str:
+    """Return what `read` returns, or the reason why the scan cannot be shown, which names no path."""
+    try:
+        return read()
+    except MedunetError as error:
+        return str(error)
+    except (OSError, MemoryError) as error:  # the message may contain a local path
+        return f"the scan cannot be read ({type(error).__name__})"
 
 
 def read_channel_file(

@@ -30,7 +30,7 @@ from medunet.scoring.masks import Crop, MaskScore, check_masks, check_options, s
 
 Box = tuple[slice, ...]
 
-_SIZE_CLASSES = (
+SIZE_CLASSES = (  # diameter in mm below which a lesion is in the class, and its name
     (5.0, "under 5 mm"),
     (10.0, "5 to 10 mm"),
     (20.0, "10 to 20 mm"),
@@ -186,7 +186,7 @@ def measure_axes(mask: Mask, spacing_mm: tuple[float, ...], slice_axis: int = 2)
 def size_class(volume_ml: float) -> str | None:
     """Return the size class of a lesion by the diameter of a sphere of its volume; None for NaN, the volume in 2D."""
     diameter_mm = math.cbrt(6 * volume_ml * 1000 / math.pi)
-    return next((name for limit_mm, name in _SIZE_CLASSES if diameter_mm < limit_mm), None)
+    return next((name for limit_mm, name in SIZE_CLASSES if diameter_mm < limit_mm), None)
 
 
 def detection_by_size(lesions: Sequence[Lesion]) -> list[SizeClassDetection]:
@@ -196,7 +196,7 @@ def detection_by_size(lesions: Sequence[Lesion]) -> list[SizeClassDetection]:
     """
     counted = [lesion for lesion in lesions if lesion.counted and lesion.status != "false_positive"]
     rows = []
-    for _, name in _SIZE_CLASSES:
+    for _, name in SIZE_CLASSES:
         own = [lesion.status == "matched" for lesion in counted if size_class(lesion.reference_ml) == name]
         rows.append(SizeClassDetection(name, len(own), sum(own), _ratio(sum(own), len(own))))
     return rows
