@@ -1,32 +1,83 @@
-"""Process pool for many cases: if a worker process dies, only the case that it worked on is lost.
+"""Work on many cases in parallel: one interface, and the engines that do the work behind it.
 
-Processes are spawned, not forked, so that they do not inherit the state of the parent's threads.
+The default engine is processes of this computer (`local_engine.py`), the other one workers of a Ray cluster
+(`ray_engine.py`). With either, a worker that dies loses the case alone that it worked on.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
 
 from medunet.base.errors import InputError
-from medunet.base.free_memory import free_bytes
-from medunet.base.packages import keep_imports_lean
-from medunet.base.processor import usable_cores
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+# Works on items as they come and yields each one's index and result, perhaps some items later. The second argument is
+# the number of the worker, from 0.
+Serve = Callable[[Iterator[tuple[int, Any]], int], Iterable[tuple[int, Any]]]
 
-_FEW_CASES = 4  # fewer cases take less time than starting processes
+_FEW_CASES = 4  # fewer cases take less time than starting workers
 _FEW_VOXELS = 20_000_000  # and so do cases with at most this many voxels in total
 _BYTES_PER_VOXEL = 16  # peak while a label map is read
 _BYTES_PER_PROCESS = 300_000_000
-_READY = "ready"
-_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when NumPy is imported
+_MOST_NODES = 3  # that may die with a case before it is given up
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers there are, and what each of them needs."""
+
+    count: int
+    memory_bytes: int = _BYTES_PER_PROCESS
+    cpus: float = 1
+    gpus: float = 0  # may be a fraction: several workers then share a card
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The result of an item whose worker was killed as often as the engine allows."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a worker tells: that it can work, a result, an error that ends the job, or that it is no more."""
+
+    kind: Literal["ready", "done", "error", "worker died", "node died"]
+    index: int = -1
+    value: Any = None  # the result, the exception, or where the worker was
+
+
+class Worker(Protocol):
+    """One worker, which receives items and tells of them by messages."""
+
+    def give(self, index: int, item: object) -> None:
+        """Send an item."""
+
+    def finish(self) -> None:
+        """Tell it that no item follows; it then returns the results that it still holds back."""
+
+    def end(self) -> None:
+        """Stop it at once: all files are written whole."""
+
+
+class Engine(Protocol):
+    """What starts workers and hears of them."""
+
+    name: str
+    retries: int  # of a case whose worker died, and of workers that die before they can work
+
+    def count(self, num_items: int, workers: Workers) -> int:
+        """Return how many workers of these needs are worth starting, and fit."""
+
+    def start(self, serve: Serve, workers: Workers, number: int) -> Worker:
+        """Start the worker of a number from 0."""
+
+    def hear(self, active: Sequence[Worker]) -> list[tuple[Worker, Message]]:
+        """Wait for messages of workers."""
 
 
 def choose_workers(
@@ -35,137 +86,218 @@ def choose_workers(
     *,
     bytes_per_voxel: int = _BYTES_PER_VOXEL,
     bytes_per_process: int = _BYTES_PER_PROCESS,
-) -> int:
-    """Choose the number of worker processes for cases of up to `num_voxels` voxels, by cores and free memory.
+) -> Workers:
+    """Choose the number of workers for cases of up to `num_voxels` voxels, by the engine's cores and free memory.
 
     Little work gets one worker.
     """
+    each = Workers(1, bytes_per_process + bytes_per_voxel * num_voxels)
     if num_cases < _FEW_CASES or num_cases * num_voxels <= _FEW_VOXELS:
-        return 1
-    num_fitting = free_bytes() // (bytes_per_process + bytes_per_voxel * num_voxels)
-    return max(1, min(num_cases, usable_cores(), int(num_fitting)))
+        return each
+    return Workers(max(1, min(num_cases, current_engine().count(num_cases, each))), each.memory_bytes)
 
 
 def run_parallel(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], num_workers: int, *, isolated: bool = False
-) -> Generator[tuple[int, _Result | None], None, None]:
+    work: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    workers: Workers | int,
+    *,
+    isolated: bool = False,
+    sizes: Sequence[float] | None = None,
+) -> Generator[tuple[int, _Result | Lost], None, None]:
     """Apply `work` to all items in parallel and yield each item's index and result as it is finished.
 
-    The result is None if the item's process was killed. With one worker the items are processed in this process,
-    unless `isolated` is set: then out of memory kills only the worker. `work` must not raise. For worker processes,
-    `work`, the items and the results are pickled. Close the iterator to stop the processes.
+    The result is `Lost` if the item's worker was killed. With one local worker the items are processed in this
+    process, unless `isolated` is set: then out of memory kills only the worker. `work` must not raise. For workers,
+    `work`, the items and the results are pickled. Close the iterator to stop the workers.
+
+    Args:
+        sizes: of the items; the largest are begun first, so that none is alone at the end.
 
     Raises:
-        InputError: Processes cannot be started.
+        InputError: workers cannot be started.
     """
-    if num_workers == 1 and not isolated:
+    workers = Workers(workers) if isinstance(workers, int) else workers
+    if workers.count == 1 and not isolated and current_engine().name == "local":
         for index, item in enumerate(items):
             yield index, work(item)
         return
-    waiting = deque(enumerate(items))
-    workers: dict[Any, _Worker] = {}
-    try:
-        for _ in range(min(num_workers, len(items))):
-            _start(work, workers)
-        while workers:
-            for connection in wait(list(workers)):
-                worker = workers[connection]
-                try:
-                    message = worker.connection.recv()
-                except (EOFError, OSError):
-                    del workers[connection]
-                    worker.end()
-                    if worker.held is not None:
-                        yield worker.held, None
-                        if waiting:
-                            _start(work, workers)
-                    elif waiting and not workers:  # it died at its start, and no other worker is left
-                        raise InputError(
-                            "processes cannot be started",
-                            hint="Put the calls of a script under `if __name__ == '__main__':`, "
-                            "or use one worker if the command has --workers.",
-                        ) from None
-                    continue
-                if worker.held is not None:
-                    yield worker.held, message
-                if waiting:
-                    worker.give(*waiting.popleft())
-                else:
-                    del workers[connection]
-                    worker.end()
-    finally:
-        for worker in workers.values():
-            worker.end()
+    yield from serve_parallel(_Each(work), items, workers, sizes=sizes)
 
 
-class _Worker:
-    """A worker process that receives an item, sends back its result and waits for the next one.
+def serve_parallel(
+    serve: Serve,
+    items: Sequence[Any],
+    workers: Workers,
+    *,
+    ahead: int = 0,
+    sizes: Sequence[float] | None = None,
+) -> Generator[tuple[int, Any], None, None]:
+    """Let workers serve all items and yield each item's index and result as it is finished, or `Lost`.
 
-    `held` is the index of the item in progress, None before the worker is ready.
+    Args:
+        serve: is called once in each worker, with the items as they come.
+        ahead: items that a worker has beside the one that it works on, so that it can read one and write another
+            meanwhile.
+        sizes: of the items; the largest are begun first.
+
+    Raises:
+        InputError: workers cannot be started, or `serve` raised an error, which ends the job.
     """
+    order = range(len(items)) if sizes is None else sorted(range(len(items)), key=lambda index: -sizes[index])
+    job = _Job(current_engine(), serve, items, workers, deque(order), ahead)
+    try:
+        yield from job.run()
+    finally:
+        for state in job.active:
+            state.worker.end()
+
+
+class _Each:
+    """Serves items one by one with a function."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.held: int | None = None
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with _one_thread_each():
-            self._process.start()
-        theirs.close()  # so that the end of the process closes the pipe
-        self._send(work)
+        self._work = work
 
-    def give(self, index: int, item: object) -> None:
-        self.held = index
-        self._send(item)
+    def __call__(self, items: Iterator[tuple[int, Any]], number: int) -> Iterator[tuple[int, Any]]:
+        for index, item in items:
+            yield index, self._work(item)
 
-    def _send(self, item: object) -> None:
-        try:
-            self.connection.send(item)
-        except OSError:  # the process has died: the next `recv` raises
+
+@dataclass(eq=False)
+class _State:
+    """A worker with the items that it holds, oldest first."""
+
+    worker: Worker
+    number: int
+    is_alone: bool = False  # with one item, whose worker has died before
+    is_ready: bool = False
+    is_finishing: bool = False
+    held: list[int] = field(default_factory=list)
+
+
+class _Job:
+    """Gives items to workers and takes up those of the dead."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        serve: Serve,
+        items: Sequence[Any],
+        workers: Workers,
+        waiting: deque[int],
+        ahead: int,
+    ) -> None:
+        self.active: list[_State] = []
+        self._engine, self._serve, self._items, self._workers = engine, serve, items, workers
+        self._waiting, self._ahead = waiting, ahead
+        self._suspects: deque[int] = deque()  # held by a worker that died; each gets a worker of its own
+        self._worker_deaths: Counter[int] = Counter()
+        self._node_deaths: Counter[int] = Counter()
+        self._failed_starts = 0
+
+    def run(self) -> Iterator[tuple[int, Any]]:
+        for number in range(min(self._workers.count, len(self._items))):
+            self._start(number)
+        while self.active:
+            by_worker = {id(state.worker): state for state in self.active}
+            for worker, message in self._engine.hear([state.worker for state in self.active]):
+                state = by_worker[id(worker)]
+                if state in self.active:  # a dead one may have owed several answers
+                    yield from self._take(state, message)
+
+    def _start(self, number: int) -> None:
+        """Start a worker in the place of that number, if there is work for it."""
+        unclaimed = len(self._waiting) - sum(not each.is_ready and not each.is_alone for each in self.active)
+        if self._suspects:
+            state = _State(self._engine.start(self._serve, self._workers, number), number, is_alone=True)
+        elif unclaimed > 0:
+            state = _State(self._engine.start(self._serve, self._workers, number), number)
+        else:
             return
+        self.active.append(state)
 
-    def end(self) -> None:
-        self.connection.close()
-        self._process.kill()  # safe: workers write files atomically
-        self._process.join()
+    def _take(self, state: _State, message: Message) -> Iterator[tuple[int, Any]]:
+        if message.kind == "error":
+            raise message.value
+        if message.kind == "ready":
+            state.is_ready, self._failed_starts = True, 0
+            self._give(state)
+        elif message.kind == "done":
+            state.held.remove(message.index)
+            yield message.index, message.value
+            self._give(state)
+        else:
+            self._remove(state)
+            state.worker.end()
+            if state.is_ready:
+                yield from self._mourn(state.held, message)
+            else:
+                self._failed_starts += 1
+            if self._failed_starts <= self._engine.retries:
+                self._start(state.number)
+            if not self.active and (self._waiting or self._suspects):
+                raise InputError(
+                    f"processes cannot be started{f': {message.value}' if message.value else ''}",
+                    hint="Put the calls of a script under `if __name__ == '__main__':`, "
+                    "or use one worker if the command has --workers.",
+                )
+
+    def _give(self, state: _State) -> None:
+        """Give a worker as many items as it may hold, or end it if it has nothing to do."""
+        source = self._suspects if state.is_alone else self._waiting
+        most = 1 if state.is_alone else 1 + self._ahead
+        while source and len(state.held) < most and not state.is_finishing:
+            index = source.popleft()
+            state.held.append(index)
+            state.worker.give(index, self._items[index])
+            if state.is_alone:
+                break
+        if not state.is_finishing and (state.is_alone or not source):
+            state.is_finishing = True
+            state.worker.finish()
+        if state.is_finishing and not state.held:
+            self._remove(state)
+            state.worker.end()
+            self._start(state.number)
+
+    def _remove(self, state: _State) -> None:
+        self.active = [each for each in self.active if each is not state]
+
+    def _mourn(self, held: Sequence[int], message: Message) -> Iterator[tuple[int, Lost]]:
+        """Take up the items of a dead worker: again, alone if one of them may have killed it, or never."""
+        where = f" on {message.value}" if message.value else ""
+        deaths = self._node_deaths if message.kind == "node died" else self._worker_deaths
+        deaths.update(held if message.kind == "node died" or len(held) == 1 else ())
+        for index in held:
+            if message.kind == "node died" and deaths[index] < _MOST_NODES:
+                self._waiting.appendleft(index)
+            elif message.kind == "node died":
+                yield index, Lost(f"{_MOST_NODES} nodes died while they worked on it, the last{where}")
+            elif len(held) > 1 or deaths[index] <= self._engine.retries:
+                self._suspects.append(index)
+            else:
+                times = f" {deaths[index]} times" if deaths[index] > 1 else ""
+                yield index, Lost(f"its process was killed{times}{where}, perhaps because memory ran out")
+
+
+_engines: list[Engine] = []
+
+
+def current_engine() -> Engine:
+    """Return the engine that is used now: this computer's processes, if no other is set."""
+    if _engines:
+        return _engines[-1]
+    from medunet.base.local_engine import LOCAL
+
+    return LOCAL
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Limit processes started in this context to one thread for linear algebra, since they share the cores."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+def use_engine(engine: Engine) -> Iterator[None]:
+    """Use an engine for all parallel work within this context."""
+    _engines.append(engine)
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _start(work: Callable[[Any], Any], workers: dict[Any, _Worker]) -> None:
-    worker = _Worker(work)
-    workers[worker.connection] = worker
-
-
-def _serve(connection: Connection) -> None:
-    """Receive a function and then items for it until the parent closes the connection or exits."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    keep_imports_lean()
-    try:
-        work = connection.recv()  # imports what the function needs
-        connection.send(_READY)
-        while True:
-            connection.send(work(connection.recv()))
-    except (EOFError, OSError):
-        return
-
-
-def _end_with_parent() -> None:
-    """End a worker as soon as its parent is killed: its lock is free by then, and another process may write."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
+        _engines.pop()

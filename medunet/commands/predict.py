@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_json_object
 from medunet.base.words import list_some
 from medunet.commands.load_models import AS_USUAL, PredictOptions, in_roi, load_models
 from medunet.commands.report_new import report_scans
@@ -21,6 +20,7 @@ from medunet.records.costs import FasterWay
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
+from medunet.records.mask_journal import read_mask_index
 from medunet.records.selection import Selection
 from medunet.runs.computing import (
     precision_for,
@@ -306,7 +306,7 @@ def print_left_out(left_out: Mapping[str, Sequence[str]], notes: Sequence[str]) 
 
 def print_warnings(cases: Sequence[str], accepted: Sequence[Accepted], folder: Path) -> None:
     """Print the warnings and accepted faults of predicted cases, by code, from the index beside the masks."""
-    entries = read_json_object(folder / "index.json")["cases"]
+    entries = read_mask_index(folder)["cases"]
     rows = [(case, row) for case in cases for row in entries.get(case, {}).get("faults", ())]
     for code in dict.fromkeys(row["code"] for _, row in rows):
         ours = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medunet.base.errors import DataError, InputError
-from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.pool import Lost, choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.imaging.volumes import read_header, read_label
 from medunet.records.description import Description
@@ -52,9 +52,7 @@ def measure_labels(
         if isinstance(result, dict):
             volumes[ids[index]] = result
         elif ids[index] not in may_fail:
-            faults.append(
-                f"case {ids[index]}: {result or 'its process was killed, possibly for lack of memory'}"
-            )
+            faults.append(f"case {ids[index]}: {result.why if isinstance(result, Lost) else result}")
     if faults:
         raise InputError(
             f"{len(faults)} label(s) cannot be read: {'; '.join(sorted(faults))}",

@@ -13,7 +13,7 @@ import yaml
 
 from medunet.base.errors import DataError, InputError
 from medunet.base.files import atomic_write, write_text
-from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.pool import Lost, choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.base.words import list_some
 from medunet.dataset.layouts.dataset_json import has_sides, modality_of, plain_name
@@ -146,7 +146,7 @@ def merge_structures(
         if isinstance(result, Counter):
             overlaps += result
         else:
-            failed[cases[index].id] = result or "its process was killed, possibly for lack of memory"
+            failed[cases[index].id] = result.why if isinstance(result, Lost) else result
     if len(failed) < len(cases):
         plain = description.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         text = yaml.safe_dump({"schema": description.schema_, **plain}, sort_keys=False, allow_unicode=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from medunet import __version__
 from medunet.base.packages import versions_of
 from medunet.base.processor import read_processor
-from medunet.inference.mask_index import MaskIndex
+from medunet.inference.mask_index import read_entries
 from medunet.inference.model import Model
 from medunet.inference.predict import predict_scans
 from medunet.inference.scan import Scan
@@ -69,7 +69,7 @@ def measure(way: Way, cases: Sequence[LabelledScan]) -> tuple[Measured | None, d
     )
     if failed := {score.case: score.reason for score in scores if score.status in ("missing", "failed")}:
         return None, failed
-    entries = MaskIndex(way.folder, description).read_cases()
+    entries = read_entries(way.folder, description)
     seconds = [entries[case.scan.case]["seconds"] for case in cases]
     dice = {(score.case, score.label): score.dice for score in scores}
     return Measured(way, dice, sum(seconds) / len(seconds)), {}

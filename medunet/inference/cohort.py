@@ -3,12 +3,12 @@
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,13 @@ from medunet.dataset.checks.scan_checks import CheckedScan
 from medunet.imaging.volume import Volume
 from medunet.imaging.volumes import write_mask
 from medunet.inference.maps import CaseMaps, map_paths
-from medunet.inference.mask_index import MaskIndex, describe_making, hash_images
+from medunet.inference.mask_index import describe_making, hash_images, head_of
 from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
 from medunet.inference.window_count import WindowCounts
 from medunet.records.config import InferenceConfig, MapName
 from medunet.records.fault import Fault
+from medunet.records.mask_journal import MaskJournal
 
 _log = logging.getLogger(__name__)
 _BEGUN = {"begun": True}  # marks an unfinished mask as written by medunet
@@ -38,11 +39,29 @@ class _StoppedError(Exception):
     """The job has ended while a scan was read ahead."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """A scan to predict, with the entry in the index of its earlier mask."""
+
+    scan: Scan
+    before: Mapping[str, Any] = field(default_factory=dict)
+    only_checks: bool = False  # the earlier mask is kept, and lacks the checks of its scan alone
+
+
+@dataclass(frozen=True)
+class Done:
+    """A case that is finished: why it failed, or the time and the windows that it took."""
+
+    case: str
+    failed: str = ""
+    took: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass
 class _Case:
     """A scan on its way; `prepared` is taken out when it is computed."""
 
-    scan: Scan
+    task: Task
     checked: CheckedScan
     maps: CaseMaps
     image_sha256: str = ""
@@ -87,70 +106,71 @@ class Cohort:
         model: Predictor,
         folder: Path,
         config: InferenceConfig,
-        entries: Mapping[str, Any],
-        unchecked: Collection[str] = (),
         *,
         ahead: bool,
         maps: Collection[MapName] = (),
+        bar: CaseBar | None = None,
     ) -> None:
         """Prepare for scans of which none is being predicted into the folder by another process.
 
         Args:
-            entries: what the index says of earlier masks, by case.
-            unchecked: cases whose masks are kept: their scans are only checked.
             ahead: whether the next scan is prepared while one computes.
             maps: that are written beside the masks.
+            bar: shows how far the cases are.
         """
-        self._maps = maps
-        self.failed: dict[str, str] = {}
+        self._maps, self._bar = maps, bar
         self._model, self._folder, self._config = model, folder, config
-        self._index = MaskIndex(folder, model.card.description)
-        self._entries, self._unchecked, self._ahead = entries, unchecked, ahead
+        self._journal = MaskJournal(folder, head_of(model.card.description))
+        self._ahead = ahead
         self._found: set[str] = set()  # cases whose files could be read: their earlier masks are out of date
-        self._begun: set[str] = set()
         self._making: dict[bool, dict[str, Any]] = {}
-        self._reading: Call[_Case] | None = None
-        self._writing: Call[None] | None = None
-        self._written: _Case | None = None
+        self._reading: tuple[int, Task, Call[_Case]] | None = None
+        self._writing: tuple[int, _Case, Call[None]] | None = None
         self._stop = threading.Event()
-        self._totals: dict[str, float] = {}
-        self._num_computed = 0
 
-    def predict(self, scans: Sequence[Scan]) -> Self:
-        """Predict scans; `failed` then has the reasons of those that failed.
+    def predict(self, tasks: Iterable[tuple[int, Task]]) -> Generator[tuple[int, Done], None, None]:
+        """Predict scans as they come, and yield the number and outcome of each once its mask is written.
+
+        An outcome may have to wait for the next scan, or for the end of the scans.
 
         Raises:
             InputError: the folder cannot be written, or options cannot be used.
             ThreadEndedError: a step ended by anything else than an `Exception`.
         """
-        start = time.monotonic()
-        with CaseBar("Predict", len(scans)) as self._bar:
+        following = iter(tasks)
+        with self._journal:
             try:
-                for number, scan in enumerate(scans):
-                    self._predict(scan, scans[number + 1 :][:1])
-                self._end_writing()
+                while (begun := self._next(following)) is not None:
+                    yield from self._predict(*begun, following)
+                yield from self._end_writing()
             finally:
                 self._stop.set()
-                for call in (self._writing, self._reading):
-                    if call is not None:
-                        call.wait(_PATIENCE_S)
-        self._index.change()  # also where nothing was left to predict
-        if self._num_computed:
-            self._log_times(time.monotonic() - start)
-        return self
+                for waiting in (self._writing, self._reading):
+                    if waiting is not None:
+                        waiting[2].wait(_PATIENCE_S)
 
-    def _predict(self, scan: Scan, following: Sequence[Scan]) -> None:
-        self._bar.begin(scan.case)
-        reading, self._reading = self._reading, None
+    def _next(self, following: Iterator[tuple[int, Task]]) -> tuple[int, Task, Call[_Case] | None] | None:
+        """Return the scan that is being read ahead, or else the next one; None after the last one."""
+        if (reading := self._reading) is not None:
+            self._reading = None
+            return reading
+        upcoming = next(following, None)
+        return None if upcoming is None else (*upcoming, None)
+
+    def _predict(
+        self, number: int, task: Task, call: Call[_Case] | None, following: Iterator[tuple[int, Task]]
+    ) -> Iterator[tuple[int, Done]]:
+        scan = task.scan
+        if self._bar is not None:
+            self._bar.begin(scan.case)
         case: _Case | None = None
         try:
-            case = reading.result() if reading else self._read(scan)
-            if self._ahead and following:
-                self._reading = Call("reading scans", partial(self._read, following[0]))
+            case = call.result() if call else self._read(task)
+            if self._ahead and (upcoming := next(following, None)) is not None:
+                self._reading = (*upcoming, Call("reading scans", partial(self._read, upcoming[1])))
             if not case.prepared:  # only its checks were missing
-                entry = {**self._entries[scan.case], "faults": fault_rows(case.checked.faults)}
-                self._index.change({scan.case: entry})
-                self._bar.advance()
+                self._journal.change({scan.case: {**task.before, "faults": fault_rows(case.checked.faults)}})
+                yield number, Done(scan.case)
                 return
             with case.part("compute"):
                 prepared = case.prepared.pop()
@@ -163,23 +183,22 @@ class Cohort:
         except (InputError, ThreadEndedError):  # not specific to the case: a full disk, or unusable options
             raise
         except Exception as error:  # continue with the other cases
-            self._end_writing()
-            self._fail(scan, error)
+            yield from self._end_writing()
+            yield number, self._fail(task, error)
             if case is not None:
                 case.maps.discard()
             return
-        self._end_writing()
-        follower = next((each.case for each in following if each.case not in self._unchecked), None)
-        write = partial(self._write, case, [mask], header, follower)
-        self._written, self._writing = case, Call("writing masks", write)
+        yield from self._end_writing()
+        self._writing = number, case, Call("writing masks", partial(self._write, case, [mask], header))
 
-    def _read(self, scan: Scan) -> _Case:
+    def _read(self, task: Task) -> _Case:
         """Read, check and prepare a scan."""
+        scan = task.scan
         if scan.trouble:
             raise DataError(scan.trouble)
         checked = self._model.check(scan.case, scan.images, accepted=scan.accepted, resample=scan.resample)
         maps = CaseMaps(self._maps, self._paths_of_maps(scan), self._model.card.description)
-        case = _Case(scan, checked, maps)
+        case = _Case(task, checked, maps)
 
         def read() -> Volume:
             with case.part("read"):
@@ -187,7 +206,7 @@ class Cohort:
             self._stop_if_ended()
             return volume
 
-        if scan.case in self._unchecked:
+        if task.only_checks:
             read()
             return case
         with case.part("read"):
@@ -205,27 +224,25 @@ class Cohort:
     def _watch(self, case: _Case, stream: WindowCounts) -> None:
         """Show how far a case is, and end it if the job cannot go on."""
         case.count(stream)
-        self._bar.update(stream.num_done / stream.num_windows)
-        for call in (self._reading, self._writing):
-            if call is not None:
-                call.raise_if_broken()
+        if self._bar is not None:
+            self._bar.update(stream.num_done / stream.num_windows)
+        for waiting in (self._reading, self._writing):
+            if waiting is not None:
+                waiting[2].raise_if_broken()
 
-    def _write(self, case: _Case, mask: list[NDArray[np.uint8]], header: Any, follower: str | None) -> None:
-        """Tidy and write a mask; its entry in the index also marks the case that follows as begun."""
-        name = case.scan.case
+    def _write(self, case: _Case, mask: list[NDArray[np.uint8]], header: Any) -> None:
+        """Tidy and write a mask, between two lines in the journal: that it is begun, and its entry."""
+        scan = case.task.scan
         with case.part("tidy"):
             tidied = self._model.finish(mask.pop(), header, self._config)
         with case.part("write"):
-            if name not in self._begun:
-                self._index.change({name: _BEGUN}, drop=[name])
-            write_mask(self._folder / case.scan.mask_name, tidied, header)
+            self._journal.change({scan.case: _BEGUN}, drop=[scan.case])
+            write_mask(self._folder / scan.mask_name, tidied, header)
             case.maps.write(header)
-        entry = {"image_sha256": case.image_sha256, **self._describe_making(case.scan), **case.describe()}
+        entry = {"image_sha256": case.image_sha256, **self._describe_making(scan), **case.describe()}
         if self._maps:
             entry["maps"] = sorted(self._maps)
-        begun = {follower: _BEGUN} if follower else {}
-        self._index.change({name: entry, **begun}, drop=begun)
-        self._begun.update(begun)
+        self._journal.change({scan.case: entry})
 
     def _paths_of_maps(self, scan: Scan) -> dict[MapName, Path]:
         return map_paths(self._folder, scan.case, scan.mask_name)
@@ -236,49 +253,45 @@ class Cohort:
             self._making[resample] = describe_making(self._model, self._config, resample=resample)
         return self._making[resample]
 
-    def _end_writing(self) -> None:
-        """Wait until the last mask is written."""
-        case, writing = self._written, self._writing
-        if case is None or writing is None:
+    def _end_writing(self) -> Iterator[tuple[int, Done]]:
+        """Wait until the last mask is written, and yield the outcome of its case."""
+        if self._writing is None:
             return
+        number, case, writing = self._writing
         writing.wait()  # interrupted here, `predict` still gives it time
-        self._written = self._writing = None
+        self._writing = None
         try:
             writing.result()
         except (InputError, ThreadEndedError):
             raise
         except Exception as error:
-            self._fail(case.scan, error)
             case.maps.discard()
+            yield number, self._fail(case.task, error)
             return
-        self._bar.advance()
-        self._num_computed += 1
-        for name, value in (case.seconds | case.windows).items():
-            self._totals[name] = self._totals.get(name, 0) + value
+        yield number, Done(case.task.scan.case, took=case.seconds | case.windows)
 
-    def _fail(self, scan: Scan, error: Exception) -> None:
+    def _fail(self, task: Task, error: Exception) -> Done:
         """Keep the reason of a failed case, while no mask is being written."""
-        self.failed[scan.case] = reason = _reason(error, self._model)
+        scan, reason = task.scan, _reason(error, self._model)
         mask = self._folder / scan.mask_name
-        self._bar.advance()
         if scan.case in self._found:  # an old mask must not be mistaken for this scan's
             for path in (mask, *self._paths_of_maps(scan).values()):
                 path.unlink(missing_ok=True)
-        elif "image_sha256" in self._entries.get(scan.case, {}) and mask.exists():
-            self.failed[scan.case] = f"{reason} (its earlier mask is kept)"
-            return
-        self._index.change(failed={scan.case: reason}, drop=[scan.case])
-        self._begun.discard(scan.case)
+        elif "image_sha256" in task.before and mask.exists():
+            return Done(scan.case, failed=f"{reason} (its earlier mask is kept)")
+        self._journal.change(failed={scan.case: reason}, drop=[scan.case])
+        return Done(scan.case, failed=reason)
 
-    def _log_times(self, seconds: float) -> None:
-        count, totals = self._num_computed, self._totals
-        parts = ", ".join(f"{name} {two_digits(totals.get(name, 0) / count)}" for name in _PARTS)
-        text = f"{count} cases in {seconds:.1f} s, {two_digits(seconds / count)} s a case ({parts})"
-        if windows := int(totals.get("windows", 0)):
-            text += f"; {windows} windows"
-            if reused := int(totals["windows_reused"]):
-                text += f", {reused} of them reused because they hold one value"
-        _log.info(f"{text}.")
+
+def describe_times(took: Mapping[str, float], num_cases: int, seconds: float) -> str:
+    """Return a line on the time of predicted cases, from the sums of what they took."""
+    parts = ", ".join(f"{name} {two_digits(took.get(name, 0) / num_cases)}" for name in _PARTS)
+    text = f"{num_cases} cases in {seconds:.1f} s, {two_digits(seconds / num_cases)} s a case ({parts})"
+    if windows := int(took.get("windows", 0)):
+        text += f"; {windows} windows"
+        if reused := int(took["windows_reused"]):
+            text += f", {reused} of them reused because they hold one value"
+    return f"{text}."
 
 
 def fault_rows(faults: Sequence[Fault]) -> list[dict[str, str]]:

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_json
 from medunet.dataset.layouts.patterns import IMPORT_FIRST, walk_files
 from medunet.imaging.formats import PICTURES, SCANS, endings_of, files_of, format_of, header_of_pair
+from medunet.records.mask_journal import SCHEMA, read_mask_index
 
 LeftOut = dict[str, list[str]]  # names of files by the reason why they are left out
 
-_MASKS = "medunet.predictions/1"
 _FREESURFER = "FreeSurfer's format, which is not read: convert it to .nii.gz, as with mri_convert"
 _NO_SCAN = {
     ".img": "the voxels of a volume whose header, .hdr, is missing",
@@ -80,10 +79,10 @@ def _walk(given: Sequence[Path], left_out: LeftOut, faults: list[str]) -> Iterat
 def _own_masks(folder: Path) -> set[str]:
     """Return the names of the masks that medunet wrote into a folder, by its index."""
     try:
-        index = read_json(folder / "index.json")
+        index = read_mask_index(folder)
     except InputError:
         return set()
-    if not isinstance(index, dict) or index.get("schema") != _MASKS:
+    if index.get("schema") != SCHEMA:
         return set()
     return {f"{case}{ending}" for case in index.get("cases", {}) for ending in (".nii.gz", ".png")}
 

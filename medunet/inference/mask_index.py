@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medunet.base.errors import InputError
-from medunet.base.files import hash_file, hash_value, read_json_object, remove_unfinished, write_json
-from medunet.base.lock import wait_for
+from medunet.base.files import hash_file, hash_value
 from medunet.imaging.formats import files_of
 from medunet.inference.backend import Backend
 from medunet.inference.model_folder import Member
@@ -15,6 +14,7 @@ from medunet.inference.predictor import Predictor
 from medunet.inference.roi_model import RoiModel
 from medunet.records.config import InferenceConfig
 from medunet.records.description import Description
+from medunet.records.mask_journal import read_mask_index
 from medunet.records.model_card import ModelCard
 
 # Of prediction: increment it when masks change, so that all are predicted again. Since 0.8 mirror images and
@@ -42,57 +42,27 @@ _WORDS = {  # for what an entry holds
 }
 
 
-class MaskIndex:
-    """The index of one folder; each change reads the file again, so that no entry of another process is lost."""
+def head_of(description: Description) -> dict[str, Any]:
+    """Return what the index says of all masks."""
+    targets = {name: list(values) for name, values in description.targets.items()}
+    return {"dataset": description.name, "labels": description.labels, "targets": targets}
 
-    def __init__(self, folder: Path, description: Description) -> None:
-        self._folder, self._path = folder, folder / "index.json"
-        self._description = description
-        self._targets = {name: list(values) for name, values in description.targets.items()}
 
-    def read_cases(self) -> dict[str, Any]:
-        """Return the entries by case.
+def read_entries(folder: Path, description: Description) -> dict[str, Any]:
+    """Return the entries of a folder of masks by case.
 
-        Raises:
-            InputError: the file cannot be read, or the masks have other targets.
-        """
-        cases: dict[str, Any] = self._read().get("cases", {})
-        return cases
-
-    def change(
-        self,
-        cases: Mapping[str, Any] | None = None,
-        *,
-        failed: Mapping[str, str] | None = None,
-        drop: Iterable[str] = (),
-    ) -> None:
-        """Set entries and reasons of failed cases; what is known of the cases in `drop` is forgotten first."""
-        with wait_for(self._folder, "index"):
-            remove_unfinished([self._path])
-            before = self._read()
-            old = {key: dict(before.get(key, {})) for key in ("cases", "failed")}
-            for case in drop:
-                old["cases"].pop(case, None)
-                old["failed"].pop(case, None)
-            plain = {
-                "schema": "medunet.predictions/1",
-                "dataset": self._description.name,
-                "labels": self._description.labels,
-                "targets": self._targets,
-                "cases": dict(sorted((old["cases"] | dict(cases or {})).items())),
-                "failed": old["failed"] | dict(failed or {}),
-            }
-            write_json(self._path, plain)
-
-    def _read(self) -> dict[str, Any]:
-        index = read_json_object(self._path) if self._path.exists() else {}
-        if index.get("cases") and index.get("targets") != self._targets:
-            raise InputError(
-                f"holds masks of {list(index.get('targets', {}))}, but this model segments {list(self._targets)}",
-                where=str(self._folder),
-                hint="Choose another --out.",
-            )
-        return index
+    Raises:
+        InputError: the index cannot be read, or the masks have other targets.
+    """
+    index = read_mask_index(folder)
+    cases: dict[str, Any] = index.get("cases", {})
+    if cases and index.get("targets") != head_of(description)["targets"]:
+        raise InputError(
+            f"holds masks of {list(index.get('targets', {}))}, but this model segments {list(description.targets)}",
+            where=str(folder),
+            hint="Choose another --out.",
+        )
+    return cases
 
 
 def hash_making_options(config: InferenceConfig, *, resample: bool) -> str:
@@ -162,8 +132,7 @@ def backend_of_masks(folder: Path, card: ModelCard, device: str) -> tuple[str, s
 
     A coarse model only found their region of interest. None if there is no such mask, or if they differ.
     """
-    path = folder / "index.json"
-    cases = read_json_object(path).get("cases", {}) if path.exists() else {}
+    cases = read_mask_index(folder).get("cases", {})
     weights = {card.weights_sha256, card.final_weights_sha256} - {""}
     entries = [*cases.values(), *(entry["roi"] for entry in cases.values() if "roi" in entry)]
     found = {

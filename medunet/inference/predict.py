@@ -2,21 +2,25 @@
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from medunet.base.errors import InputError
 from medunet.base.files import remove_unfinished
 from medunet.base.lock import LockedError, hold
-from medunet.base.progress import track
-from medunet.inference.cohort import Cohort
+from medunet.base.progress import CaseBar, track
+from medunet.inference.cohort import Cohort, Done, Task, describe_times
 from medunet.inference.maps import map_paths
-from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, why_again
+from medunet.inference.mask_index import describe_again, describe_making, read_entries, why_again
 from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
 from medunet.postprocessing.steps import check_steps
 from medunet.records.config import InferenceConfig, MapName
+from medunet.records.description import Description
+from medunet.records.mask_journal import join_journals
 
 _log = logging.getLogger(__name__)
 _WAIT_S = 1.0  # for another process, before its cases are tried again
@@ -37,8 +41,8 @@ def predict_scans(
     The mask of a 2D image is `<case>.png`. A case is skipped if its mask exists and all that shaped it is the same:
     the scan's content, weights, plan, options, backend, precision, kind of device and version of prediction. A logged
     line says how many masks are predicted again and why. Each scan is read through the checks of an image: errors
-    that are not accepted fail its case, and the faults are kept in the index. The index is written after each case,
-    when it also marks the next one as begun, so that an interrupted command can be resumed. Several processes may
+    that are not accepted fail its case, and the faults are kept in the index. Each case is written to a journal,
+    which readers see as part of the index, so that an interrupted command can be resumed. Several processes may
     predict different cases into one folder at once.
 
     Args:
@@ -53,18 +57,38 @@ def predict_scans(
         LockedError: other processes predict all of the cases into the folder. If they predict some, such as the test
             cases that several folds hold out, these wait until the others are done.
     """
-    failed: dict[str, str] = {}
     check_steps(config.postprocess, model.card.description.targets)
     if ahead is None:
         ahead = model.backend.device.type != "cpu"  # where a busy core slows the network
+
+    def predict(mine: Sequence[Scan]) -> dict[str, str]:
+        making = {each: describe_making(model, config, resample=each) for each in (False, True)}
+        described = model.card.description
+        tasks = find_tasks(mine, folder, described, making, overwrite=overwrite, maps=maps)
+        with CaseBar("Predict", len(tasks)) as bar:
+            cohort = Cohort(model, folder, config, ahead=ahead, maps=maps, bar=bar)
+            with closing(cohort.predict(enumerate(tasks))) as outcomes:
+                return collect(outcomes, bar)
+
+    return predict_free(scans, folder, predict)
+
+
+def predict_free(
+    scans: Sequence[Scan], folder: Path, predict: Callable[[Sequence[Scan]], dict[str, str]]
+) -> dict[str, str]:
+    """Let `predict` predict scans that no other process predicts into the folder, and the others once it has ended.
+
+    Returns the failed cases with their reasons, as `predict` does.
+
+    Raises:
+        LockedError: other processes predict all of the cases.
+    """
+    failed: dict[str, str] = {}
     waiting, is_told = list(scans), False
     while True:
         try:
             with hold(folder, "predict", [scan.case for scan in waiting], partly=True) as held:
-                mine = [scan for scan in waiting if scan.case in held]
-                failed |= _predict_alone(
-                    model, mine, folder, config, overwrite=overwrite, ahead=ahead, maps=maps
-                )
+                failed |= predict([scan for scan in waiting if scan.case in held])
         except LockedError as error:
             if len(waiting) == len(scans):
                 raise
@@ -78,72 +102,92 @@ def predict_scans(
             return failed
 
 
-def _predict_alone(
-    model: Predictor,
+def find_tasks(
     scans: Sequence[Scan],
     folder: Path,
-    config: InferenceConfig,
+    description: Description,
+    making: Mapping[bool, Mapping[str, Any]],
     *,
     overwrite: bool,
-    ahead: bool,
     maps: Collection[MapName],
-) -> dict[str, str]:
-    """Predict scans that no other process predicts into the folder; return the failed cases with their reasons."""
-    done = MaskIndex(folder, model.card.description).read_cases()
-    _refuse_other_files(scans, folder, done, overwrite=overwrite)
+) -> list[Task]:
+    """Return the scans without a mask that was made in the same way, and log why masks are predicted again.
+
+    No other process predicts them into the folder. Scans whose mask was predicted before 0.7, without the checks
+    of an image, only need these.
+
+    Args:
+        making: what shapes a mask, by whether the scan is resampled, see `describe_making`.
+
+    Raises:
+        InputError: a mask would replace a file that medunet did not write, or the folder holds masks of other labels.
+    """
+    join_journals(folder)
+    entries = read_entries(folder, description)
+    _refuse_other_files(scans, folder, entries, overwrite=overwrite)
     files = [map_paths(folder, scan.case, scan.mask_name) for scan in scans]
     remove_unfinished([folder / scan.mask_name for scan in scans])
     remove_unfinished(path for each in files for path in each.values() if path.parent.exists())
-    remaining, unchecked = (
-        (scans, set()) if overwrite else _remaining(model, scans, folder, config, done, maps)
-    )
-    return Cohort(model, folder, config, done, unchecked, ahead=ahead, maps=maps).predict(remaining).failed
-
-
-def _remaining(
-    model: Predictor,
-    scans: Sequence[Scan],
-    folder: Path,
-    config: InferenceConfig,
-    done: dict[str, Any],
-    maps: Collection[MapName],
-) -> tuple[list[Scan], set[str]]:
-    """Return the scans without a mask that was made in the same way, and log why masks are predicted again.
-
-    Scans whose mask was predicted before 0.7, without the checks of an image, are among them; the second value names
-    their cases, which only need these checks.
-    """
-    remaining: list[Scan] = []
-    unchecked: set[str] = set()
+    tasks: list[Task] = []
     reasons = []
-    for scan in track(scans, "Verify"):
-        before = done.get(scan.case, {})
-        if scan.trouble or "image_sha256" not in before or not (folder / scan.mask_name).exists():
-            remaining.append(scan)
+    for scan in scans if overwrite else track(scans, "Verify"):
+        before = entries.get(scan.case, {})
+        if (
+            overwrite
+            or scan.trouble
+            or "image_sha256" not in before
+            or not (folder / scan.mask_name).exists()
+        ):
+            tasks.append(Task(scan, before))
             continue
-        try:
-            why = why_again(before, describe_making(model, config, resample=scan.is_resampled), scan.images)
-        except OSError:  # the scan cannot be read, which is reported when it is predicted
-            why = "the scan cannot be read"
-        if not why:
-            paths = map_paths(folder, scan.case, scan.mask_name)
-            missing = [
-                name for name in maps if name not in before.get("maps", ()) or not paths[name].exists()
-            ]
-            why = f"no map of {', '.join(missing)}" if missing else ""
-        if why:
-            remaining.append(scan)
+        if why := _why_again(scan, before, making, folder, maps):
+            tasks.append(Task(scan, before))
             reasons.append(why)
         elif "faults" not in before:
-            remaining.append(scan)
-            unchecked.add(scan.case)
+            tasks.append(Task(scan, before, only_checks=True))
     if line := describe_again(reasons, len(scans)):
         _log.info(line)
-    return remaining, unchecked
+    return tasks
+
+
+def _why_again(
+    scan: Scan,
+    before: Mapping[str, Any],
+    making: Mapping[bool, Mapping[str, Any]],
+    folder: Path,
+    maps: Collection[MapName],
+) -> str:
+    try:
+        why = why_again(before, making[scan.is_resampled], scan.images)
+    except OSError:  # the scan cannot be read, which is reported when it is predicted
+        return "the scan cannot be read"
+    if why:
+        return why
+    paths = map_paths(folder, scan.case, scan.mask_name)
+    missing = [name for name in maps if name not in before.get("maps", ()) or not paths[name].exists()]
+    return f"no map of {', '.join(missing)}" if missing else ""
+
+
+def collect(outcomes: Iterable[tuple[int, Done]], bar: CaseBar) -> dict[str, str]:
+    """Count cases as they are finished, log what they took, and return the failed ones with their reasons."""
+    start = time.monotonic()
+    failed: dict[str, str] = {}
+    took: Counter[str] = Counter()
+    num_computed = 0
+    for _, done in outcomes:
+        bar.advance()
+        if done.failed:
+            failed[done.case] = done.failed
+        if done.took:
+            num_computed += 1
+            took.update(done.took)
+    if num_computed:
+        _log.info(describe_times(took, num_computed, time.monotonic() - start))
+    return failed
 
 
 def _refuse_other_files(
-    scans: Sequence[Scan], folder: Path, done: dict[str, Any], *, overwrite: bool
+    scans: Sequence[Scan], folder: Path, done: Mapping[str, Any], *, overwrite: bool
 ) -> None:
     images = {image.resolve() for scan in scans for image in scan.images}
     targets = {scan.case: folder / scan.mask_name for scan in scans}

@@ -11,7 +11,7 @@ from typing import Any
 
 from medunet.base.errors import DataError, MedunetError
 from medunet.base.files import write_text
-from medunet.base.pool import run_parallel
+from medunet.base.pool import Lost, run_parallel
 from medunet.base.progress import track
 from medunet.dataset.checks.duplicates import part_of
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
@@ -83,9 +83,10 @@ def draw_cases(
     num_workers = workers or choose_workers_for(cases, data_root)
     with closing(run_parallel(draw, items, num_workers)) as results:
         for _, (index, picture) in zip(track(items, "Pictures"), results, strict=True):
-            killed = Picture(None, "Not pictured: the process that drew it was killed.")
+            if isinstance(picture, Lost):
+                picture = Picture(None, f"Not pictured: {picture.why}.")
             name = cases[index].id
-            pictures[name] = _drop_repeated_reason(picture or killed, cards[name])
+            pictures[name] = _drop_repeated_reason(picture, cards[name])
     return pictures
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from medunet.base.files import read_json_object, write_text
+from medunet.base.files import write_text
 from medunet.base.progress import track
 from medunet.records.config import ReportConfig
 from medunet.records.description import Description
+from medunet.records.mask_journal import read_mask_index
 from medunet.records.scores import LesionPreset
 from medunet.reporting.case_page import case_page
 from medunet.reporting.case_parts import CaseParts, CaseSummary, Links
@@ -52,7 +53,7 @@ def report_new_scans(
         settings: thresholds of the verdicts; None: the defaults.
         lesion_rules: targets whose lesions are listed; without any, the parts of up to 6 targets.
     """
-    index = read_json_object(folder / "index.json")
+    index = read_mask_index(folder)
     report = folder / "report"
     copy_assets(report)
     names = page_names(scan.case for scan in scans)

@@ -12,13 +12,14 @@ import pandas as pd
 
 from medunet.base.errors import MedunetError
 from medunet.base.files import read_json, write_text
-from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.pool import Lost, Workers, choose_workers, run_parallel
 from medunet.base.progress import CaseBar
 from medunet.dataset.checks.manifest_checks import read_faults
 from medunet.imaging.volumes import mask_ending, read_header
 from medunet.records.data_root import file_path
 from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
+from medunet.records.mask_journal import read_mask_index
 from medunet.records.run_folder import RunFolder
 from medunet.reporting.case_parts import CaseParts, Links
 from medunet.reporting.cohort_page import cohort_html
@@ -45,7 +46,7 @@ _KEPT_PICTURES = 20  # of worst errors: the first case that has one is shown
 _BYTES_PER_VOXEL = 38  # peak while a page with volumes is made: image, masks, their surfaces, compressed text
 _BYTES_PER_PROCESS = 400_000_000
 _LEAST_VOXELS = 2_000_000  # drawing takes as long as reading so many
-_KILLED = "the process that drew it was killed, likely for want of memory: try again with fewer --workers"
+_TRY_AGAIN = "try again with fewer --workers"
 
 
 def report_run(
@@ -75,8 +76,7 @@ def report_run(
     """
     manifest = Manifest.read(run.need(run.manifest, "manifest"))
     cases = {case.id: case for case in manifest.cases}
-    index_file = run.predictions / "index.json"
-    index = read_json(index_file) if index_file.exists() else {}
+    index = read_mask_index(run.predictions)
     scores = with_failures(scores, index.get("failed", {}))
     predictions = {}
     for case_id in scores["case"].drop_duplicates():
@@ -188,23 +188,27 @@ def _jobs(source: ReportSource, ranked: Sequence[str], options: ReportOptions) -
     return jobs
 
 
-def _make_pages(jobs: Sequence[PageJob], common: PageOptions, num_workers: int) -> dict[str, PageResult]:
+def _make_pages(
+    jobs: Sequence[PageJob], common: PageOptions, workers: Workers | int
+) -> dict[str, PageResult]:
     """Make the pages and return their results by case; a case whose process was killed has a page that says so."""
     results: dict[str, PageResult] = {}
     make = partial(make_page, options=common)
     with (
         CaseBar("Report", len(jobs)) as bar,
-        closing(run_parallel(make, jobs, min(num_workers, max(len(jobs), 1)))) as done,
+        closing(run_parallel(make, jobs, workers)) as done,
     ):
         for index, result in done:
             job = jobs[index]
-            results[job.parts.case_id] = result or write_failed_page(job, common, _KILLED)
+            if isinstance(result, Lost):
+                result = write_failed_page(job, common, f"{result.why}: {_TRY_AGAIN}")
+            results[job.parts.case_id] = result
             bar.advance()
             bar.begin(job.parts.case_id)
     return results
 
 
-def _choose_workers(source: ReportSource, ranked: Sequence[str]) -> int:
+def _choose_workers(source: ReportSource, ranked: Sequence[str]) -> Workers:
     """Choose the number of processes by cores, memory and the largest reference by its file's size."""
     sizes: dict[Path, int] = {}
     num_voxels = _LEAST_VOXELS

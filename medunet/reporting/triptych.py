@@ -13,7 +13,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from medunet.base.errors import InputError, MedunetError
-from medunet.base.files import atomic_write, read_json
+from medunet.base.files import atomic_write
 from medunet.base.progress import track
 from medunet.drawing.legend import Entry, Swatch, Text
 from medunet.drawing.letters import name_targets
@@ -29,6 +29,7 @@ from medunet.imaging.orientation import to_ras
 from medunet.imaging.volumes import mask_ending
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Manifest
+from medunet.records.mask_journal import read_mask_index
 from medunet.records.run_folder import RunFolder
 from medunet.reporting.page import number_text
 from medunet.reporting.scans import Scan, default_channel, load_scan, read_channel_file
@@ -61,8 +62,7 @@ def save_triptychs(
     known = list(manifest.description.channels)
     if unknown := [name for name in channels if name not in known]:
         raise InputError(f"there is no channel {unknown}", where="pictures", hint=f"Choose from {known}.")
-    index_file = run.predictions / "index.json"
-    predicted_targets = read_json(index_file).get("targets") if index_file.exists() else None
+    predicted_targets = read_mask_index(run.predictions).get("targets")
     scored = {} if scores is None else dict(list(scores.groupby("case")))
     failed = {}
     for case in track(manifest.used, "Pictures"):

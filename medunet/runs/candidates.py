@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_json_object
 from medunet.base.words import list_some
 from medunet.imaging.volumes import mask_ending
 from medunet.records.data_root import case_paths
 from medunet.records.manifest import Case, Manifest
+from medunet.records.mask_journal import read_mask_index
 from medunet.records.model_card import ModelCard
 from medunet.records.selection import Member
 from medunet.runs.run import (
@@ -188,8 +188,7 @@ def _untrained(run: Run) -> list[str]:
 
 def _unusable_masks(run: Run) -> list[str]:
     """Return which masks of held-out cases are missing, of an earlier model, or postprocessed."""
-    path = run.folder.predictions / "index.json"
-    index: dict[str, Any] = read_json_object(path) if path.exists() else {}
+    index = read_mask_index(run.folder.predictions)
     entries, failed = index.get("cases", {}), index.get("failed", {})
     faults = []
     weights: dict[str, set[str]] = {}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medunet import __version__
 from medunet.base.errors import DataError, MedunetError
 from medunet.base.files import hash_value
-from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.pool import Lost, choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.base.words import list_some
 from medunet.imaging.formats import files_of
@@ -81,7 +81,7 @@ def try_steps(
                 done[waiting[number]] = result
                 finished.add(items[number], result)
             else:
-                reason = result or "its process was killed, most likely because memory ran out"
+                reason = result.why if isinstance(result, Lost) else result
                 faults.append(f"case {items[number].case}: {reason}")
     if faults:
         raise DataError(

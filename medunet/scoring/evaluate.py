@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medunet.base.errors import MedunetError
-from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.pool import Lost, choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.imaging.volumes import read_header
 from medunet.records.label_rules import LabelRules
@@ -132,9 +132,8 @@ def score_pairs(
     with closing(run_parallel(score_one, waiting, num_workers)) as results:
         for _, (index, scores) in zip(track(waiting, "Score"), results, strict=True):
             pair = waiting[index]
-            if scores is None:
-                why = "the process that scored it was killed, perhaps because it ran out of memory"
-                scores = _unscored(pair, names, options, "failed", why)
+            if isinstance(scores, Lost):
+                scores = _unscored(pair, names, options, "failed", scores.why)
             elif finished is not None:
                 finished.add(pair, scores)
             done[remaining[index]] = scores

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_json_object
 from medunet.records.description import Description
 from medunet.records.label_rules import LabelRules, Others
+from medunet.records.mask_journal import read_mask_index
 from medunet.records.model_card import ModelCard
 
 
@@ -28,7 +28,7 @@ class Predicted:
 
 def read_predicted(folder: Path) -> Predicted | None:
     """Return what the masks in a folder hold according to their index.json; None if it does not say so."""
-    plain = _read_index(folder)
+    plain = read_mask_index(folder)
     if "targets" not in plain:
         return None
     targets = {name: tuple(values) for name, values in plain["targets"].items()}
@@ -38,7 +38,7 @@ def read_predicted(folder: Path) -> Predicted | None:
 
 def read_failures(folder: Path) -> dict[str, str]:
     """Return the reasons of the failed cases in the index.json of a folder of masks."""
-    failures: dict[str, str] = _read_index(folder).get("failed", {})
+    failures: dict[str, str] = read_mask_index(folder).get("failed", {})
     return failures
 
 
@@ -97,10 +97,5 @@ def count_weights(
 
 def read_index_cases(folder: Path) -> dict[str, Any]:
     """Return the entries of the cases in the index.json of a folder of masks; empty if there is no index.json."""
-    entries: dict[str, Any] = _read_index(folder).get("cases", {})
+    entries: dict[str, Any] = read_mask_index(folder).get("cases", {})
     return entries
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    index = folder / "index.json"
-    return read_json_object(index) if index.exists() else {}

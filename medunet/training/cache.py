@@ -22,7 +22,7 @@ from medunet import __version__
 from medunet.base.errors import DataError, MedunetError
 from medunet.base.files import hash_value
 from medunet.base.lock import wait_for
-from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.pool import Lost, Workers, choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.compute.device_memory import free_memory_gb
 from medunet.imaging.formats import files_of
@@ -110,26 +110,26 @@ def _write_entries(
     """
     sizes = [_count_voxels(job, plan) for job in jobs]
     is_parallel, largest = sum(sizes) > _LITTLE_WORK, max(sizes, default=0)
-    num_workers = 1
+    workers = Workers(1)
     if is_parallel:
-        num_workers = choose_workers(
+        workers = choose_workers(
             math.ceil(sum(sizes) / largest), largest,
             bytes_per_voxel=_BYTES_PER_VOXEL, bytes_per_process=_BYTES_PER_PROCESS,
         )  # fmt: skip
-    num_threads = max(1, torch.get_num_threads() // num_workers) if is_parallel else None
+    num_threads = max(1, torch.get_num_threads() // workers.count) if is_parallel else None
     write = partial(
         _write_case, description=description, plan=plan, cache=cache, seed=seed, num_threads=num_threads
     )
     faults: dict[int, DataError] = {}
-    with closing(run_parallel(write, jobs, num_workers, isolated=is_parallel)) as results:
+    with closing(run_parallel(write, jobs, workers, isolated=is_parallel)) as results:
         for _, (index, result) in zip(track(jobs, "Preprocess"), results, strict=True):
             if isinstance(result, DataError):
                 faults[index] = result
             elif isinstance(result, MedunetError):
                 raise result
-            elif result is None:
+            elif isinstance(result, Lost):
                 faults[index] = DataError(
-                    "its process was killed, most likely because memory ran out",
+                    result.why,
                     where=f"case {jobs[index].case.id}",
                     hint=f"It takes about {_BYTES_PER_VOXEL * sizes[index] / 1e9:.1f} GB: free memory and run the "
                     "command again; finished cases are kept.",

@@ -13,9 +13,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from medunet.base import pool
+from medunet.base import local_engine
 from medunet.base.errors import InputError
-from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.pool import Lost, choose_workers, run_parallel
+
+KILLED = Lost("its process was killed, perhaps because memory ran out")
 
 
 def number_and_process(number: int) -> tuple[int, int]:
@@ -83,16 +85,16 @@ def test_several_workers_share_the_items() -> None:
 
 def test_a_process_that_dies_loses_its_own_case_alone() -> None:
     assert sorted(run_parallel(die_on_three, range(6), 2), key=lambda result: result[0]) == [
-        (0, 0), (1, 1), (2, 4), (3, None), (4, 16), (5, 25)
+        (0, 0), (1, 1), (2, 4), (3, KILLED), (4, 16), (5, 25)
     ]  # fmt: skip
-    assert list(run_parallel(die_on_three, [3], 2)) == [(0, None)]
+    assert list(run_parallel(die_on_three, [3], 2)) == [(0, KILLED)]
 
 
 def test_one_worker_can_run_in_its_own_process() -> None:
     results = list(run_parallel(number_and_process, [3, 1], 1, isolated=True))
-    assert [(index, result[0]) for index, result in results if result] == [(0, 9), (1, 1)]
+    assert [(index, result[0]) for index, result in results] == [(0, 9), (1, 1)]
     assert os.getpid() not in {result[1] for _, result in results if result}
-    assert list(run_parallel(die_on_three, [2, 3, 4], 1, isolated=True)) == [(0, 4), (1, None), (2, 16)]
+    assert list(run_parallel(die_on_three, [2, 3, 4], 1, isolated=True)) == [(0, 4), (1, KILLED), (2, 16)]
 
 
 def test_closing_stops_the_processes() -> None:
@@ -116,18 +118,18 @@ def test_a_process_that_dies_at_its_start_leaves_the_work_to_the_others(tmp_path
 
 
 def test_workers_by_cases_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "usable_cores", lambda: 6)
+    monkeypatch.setattr(local_engine, "usable_cores", lambda: 6)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64e9))
     million = 10**6
-    assert choose_workers(3, 100 * million) == 1  # fewer than four cases
-    assert choose_workers(200, million // 20) == 1  # hippocampi: 10 million voxels in all
-    assert choose_workers(5, 100 * million) == 5  # no more than cases
-    assert choose_workers(50, 100 * million) == 6  # nor than cores that this process may use
+    assert choose_workers(3, 100 * million).count == 1  # fewer than four cases
+    assert choose_workers(200, million // 20).count == 1  # hippocampi: 10 million voxels in all
+    assert choose_workers(5, 100 * million).count == 5  # no more than cases
+    assert choose_workers(50, 100 * million).count == 6  # nor than cores that this process may use
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=6e9))
-    assert choose_workers(50, 100 * million) == 3  # 0.3 + 1.6 GB each
-    assert choose_workers(50, 100 * million, bytes_per_voxel=24, bytes_per_process=500 * million) == 2
+    assert choose_workers(50, 100 * million).count == 3  # 0.3 + 1.6 GB each
+    assert choose_workers(50, 100 * million, bytes_per_voxel=24, bytes_per_process=500 * million).count == 2
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1e9))
-    assert choose_workers(50, 100 * million) == 1
+    assert choose_workers(50, 100 * million).count == 1
 
 
 SLOW = """

@@ -9,6 +9,7 @@ from tiny_run import ODD_ID, make_run
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json, write_json
+from medunet.base.pool import Lost
 from medunet.imaging.nifti import read_header, write_mask
 from medunet.records.config import ReportConfig
 from medunet.records.run_folder import RunFolder
@@ -139,13 +140,13 @@ def test_a_case_whose_process_was_killed_is_named(
 
     def kill_one(make: Callable[[PageJob], PageResult], jobs: list[PageJob], num_workers: int):
         for index, job in enumerate(jobs):
-            yield index, None if job.parts.case_id == "lps_poor" else make(job)
+            yield index, Lost("its process was killed") if job.parts.case_id == "lps_poor" else make(job)
 
     monkeypatch.setattr(report, "run_parallel", kill_one)
     index = report_run(run, data_root, scores=read_scores(run.scores)).read_text()
-    assert "lps_poor</a>: the process that drew it was killed" in index
+    assert "lps_poor</a>: its process was killed" in index
     page = (run.report / "cases" / page_names(CASES)["lps_poor"]).read_text()
-    assert "the process that drew it was killed" in page
+    assert "its process was killed" in page
 
 
 def test_only_the_first_pictures_are_kept_for_the_index(made: tuple[RunFolder, Path], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from medunet.base.errors import DataError, InputError
+from medunet.base.pool import Workers
 from medunet.runs.run import Run
 from medunet.training import cache
 from medunet.training.cache import load_into_memory, prepare_cases, ram_needed_gb
@@ -45,7 +46,7 @@ def contents(cases) -> list[tuple]:
 def in_processes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Let any work be shared by so many processes."""
     monkeypatch.setattr(cache, "_LITTLE_WORK", 0)
-    monkeypatch.setattr(cache, "choose_workers", lambda *_, **__: number)
+    monkeypatch.setattr(cache, "choose_workers", lambda *_, **__: Workers(number))
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from medunet.base.errors import InputError
 from medunet.base.files import read_json, write_json, write_text
-from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.pool import Lost, Workers, choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.dataset.checks.acceptance import mark_accepted
 from medunet.dataset.checks.case_checks import check_case
@@ -35,7 +35,6 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _COLUMNS = ("code", "severity", "case", "subject", "measured", "expected", "mend", "accepted")
 _SCHEMA = "medunet.checks/1"
 _FAULTS = TypeAdapter(list[Fault])
-_KILLED = "the process was killed, possibly for lack of memory"
 
 _Examined = tuple[list[Fault], CaseFacts] | UnmatchedFacts
 
@@ -59,15 +58,15 @@ def check_manifest(
     items: list[Case | Unmatched] = [*manifest.cases, *manifest.unmatched]
     examine = partial(_examine, description=manifest.description, data_root=data_root)
     num_workers = workers or choose_workers_for(items, data_root)
-    examined: dict[int, _Examined | None] = {}
+    examined: dict[int, _Examined] = {}
     with closing(run_parallel(examine, items, num_workers)) as results:
         for _, (index, result) in zip(track(items, "Check"), results, strict=True):
-            examined[index] = result
+            examined[index] = _killed(items[index], result.why) if isinstance(result, Lost) else result
     used = {case.id for case in manifest.used}
     faults: list[Fault] = []
     facts, strays = [], []
-    for index, item in enumerate(items):
-        result = examined[index] or _killed(item)
+    for index in range(len(items)):
+        result = examined[index]
         if isinstance(result, UnmatchedFacts):
             strays.append(result)
             continue
@@ -78,7 +77,7 @@ def check_manifest(
     return sorted(mark_accepted(faults, manifest.accepted), key=_rank)
 
 
-def choose_workers_for(items: Sequence[Case | Unmatched], data_root: Path) -> int:
+def choose_workers_for(items: Sequence[Case | Unmatched], data_root: Path) -> Workers:
     """Return the number of processes for the files, with the work measured in cases of the largest size."""
     sizes = [_count_voxels(item, data_root) for item in items]
     largest = max(sizes, default=0)
@@ -162,11 +161,11 @@ def _examine(item: Case | Unmatched, *, description: Description, data_root: Pat
     return check_case(item, description, data_root)
 
 
-def _killed(item: Case | Unmatched) -> _Examined:
+def _killed(item: Case | Unmatched, why: str) -> _Examined:
     """Return the result for an item whose process was killed."""
     if isinstance(item, Unmatched):
-        return UnmatchedFacts(item, None, _KILLED)
-    return [make_fault("N099", item.id, "", _KILLED)], CaseFacts(item)
+        return UnmatchedFacts(item, None, why)
+    return [make_fault("N099", item.id, "", why)], CaseFacts(item)
 
 
 def _count_voxels(item: Case | Unmatched, data_root: Path) -> int:

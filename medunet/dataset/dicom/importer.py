@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medunet.base.errors import InputError
-from medunet.base.pool import choose_workers, run_parallel
+from medunet.base.pool import Lost, choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.dataset.checks.fault_codes import make_fault
 from medunet.dataset.checks.manifest_checks import read_faults, write_faults
@@ -209,9 +209,8 @@ def _run_jobs(
     num_workers = workers or choose_workers(len(waiting), largest)
     with closing(run_parallel(_convert_safely, waiting, num_workers)) as results:
         for _, (place, outcome) in zip(track(waiting, "Import"), results, strict=True):
-            if outcome is None:
-                why = "the process was killed, perhaps for lack of memory"
-                outcome = fail_unexpectedly(waiting[place], why)
+            if isinstance(outcome, Lost):
+                outcome = fail_unexpectedly(waiting[place], outcome.why)
             if outcome.unwritable:
                 raise InputError(
                     outcome.unwritable,

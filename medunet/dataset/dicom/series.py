@@ -6,13 +6,12 @@ study, frame of reference, series number and folder. Files that are linked sever
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medunet.base.errors import DataError
 from medunet.base.files import hash_value
-from medunet.base.pool import choose_workers, run_parallel
-from medunet.base.processor import usable_cores
+from medunet.base.pool import Lost, choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.dataset.dicom.tree_files import UnreadableFile, find_files, why_not_dicom
 from medunet.imaging.dicom import DicomFile, is_dicom, read_file
@@ -52,14 +51,14 @@ def read_tree(root: Path, *, leave_out: Path | None = None, workers: int | None 
     tree = find_files(root, leave_out)
     paths, unreadable = tree.paths, list(tree.unreadable)
     chunks = [paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
-    num_workers = min(workers or usable_cores(), choose_workers(len(chunks), _LIKE_VOXELS))
+    worth = choose_workers(len(chunks), _LIKE_VOXELS)
+    worth = replace(worth, count=min(workers or worth.count, worth.count))
     files: list[DicomFile] = []
     num_others = len(paths)
-    with closing(run_parallel(read_headers, chunks, num_workers)) as results:
+    with closing(run_parallel(read_headers, chunks, worth)) as results:
         for _, (place, found) in zip(track(chunks, "Read headers"), results, strict=True):
-            if found is None:
-                why = "the process that read it was killed"
-                found = [UnreadableFile(path, why) for path in chunks[place]]
+            if isinstance(found, Lost):
+                found = [UnreadableFile(path, found.why) for path in chunks[place]]
             num_others -= len(found)
             files += [entry for entry in found if isinstance(entry, DicomFile)]
             unreadable += [entry for entry in found if isinstance(entry, UnreadableFile)]

@@ -1,0 +1,277 @@
+"""Workers that are actors of a Ray cluster: a local one, or one that runs already.
+
+Items and results travel, never volumes: workers read and write files on a folder that all nodes share. Workers print
+and log nothing on their nodes, since Ray keeps it in its session folder; their warnings travel with the results.
+"""
+
+import logging
+import os
+import platform
+import queue
+import secrets
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from medunet import __version__
+from medunet.base.errors import InputError
+from medunet.base.free_memory import free_bytes
+from medunet.base.pool import Message, Serve, Worker, Workers, use_engine
+from medunet.base.processor import usable_cores
+
+_log = logging.getLogger(__name__)
+_OLDEST = (2, 52)  # the first with authentication by token
+_STORE_BYTES = 100_000_000  # of a local cluster: rows travel, no volumes
+_AT_ONCE = 8  # calls of one worker: the items that it holds, and that none follows
+_POLL_S = 1.0  # so that Ctrl-C is heard
+_END = None
+_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@contextmanager
+def ray_engine(address: str | None) -> Iterator[None]:
+    """Do all parallel work within this context on a Ray cluster; without an address, on a new one on this computer.
+
+    The new cluster listens on the loopback interface alone, with a token of its own, and ends with the context.
+    Neither has a dashboard, nor are statistics of use sent.
+
+    Raises:
+        InputError: Ray is not installed or too old, or the cluster does not answer or has no token.
+    """
+    _set_up_environment(address)
+    ray = _import_ray()
+    try:
+        if address is None:
+            ray.init(
+                num_cpus=usable_cores(), include_dashboard=False, object_store_memory=_STORE_BYTES,
+                _memory=free_bytes(), _node_ip_address="127.0.0.1", log_to_driver=False, configure_logging=False,
+            )  # fmt: skip
+        else:
+            ray.init(address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"the cluster does not answer: {(str(error).splitlines() or ['no reason is given'])[0]}",
+            where=f"--address {address}" if address else "--engine ray",
+            hint="Give the address of the head node as HOST:PORT, with its token in RAY_AUTH_TOKEN.",
+        ) from error
+    try:
+        with use_engine(RayEngine()):
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _set_up_environment(address: str | None) -> None:
+    """Set what Ray reads when it is imported."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if address is None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
+            "0"  # listen on the loopback interface on Linux, too
+        )
+    elif os.environ["RAY_AUTH_MODE"] != "token":
+        _log.warning("RAY_AUTH_MODE switches off tokens: anyone who reaches the cluster can run code on it.")
+    elif (
+        not any(os.environ.get(name) for name in _TOKEN)
+        and not Path("~/.ray/auth_token").expanduser().exists()
+    ):
+        raise InputError(
+            "no token is given",
+            where=f"--address {address}",
+            hint="Set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the token that the cluster was started with.",
+        )
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(
+            "Ray is not installed", where="--engine ray", hint="Run `pip install 'medunet[ray]'`."
+        ) from error
+    if tuple(map(int, ray.__version__.split(".")[:2])) < _OLDEST:
+        raise InputError(
+            f"Ray {ray.__version__} has no authentication",
+            where="--engine ray",
+            hint=f"Install Ray {'.'.join(map(str, _OLDEST))} or later: `pip install -U 'medunet[ray]'`.",
+        )
+    return ray
+
+
+class RayEngine:
+    """Starts actors; see `Engine`."""
+
+    name = "ray"
+    retries = 2
+
+    def count(self, num_items: int, workers: Workers) -> int:
+        return min(num_items, sum(_fitting(node["Resources"], workers) for node in self._nodes()))
+
+    def start(self, serve: Serve, workers: Workers, number: int) -> "_Actor":
+        nodes = self._nodes()
+        if not any(_fitting(node["Resources"], workers) for node in nodes):
+            needs = f"{workers.cpus:g} cores and {workers.memory_bytes / 1e9:.1f} GB of memory"
+            needs += f" and {workers.gpus:g} cards" if workers.gpus else ""
+            raise InputError(
+                f"a worker needs {needs}, and no node of the cluster has them",
+                where="--engine ray",
+                hint="Start nodes with more, or ask for less.",
+            )
+        return _Actor(serve, workers, number)
+
+    def hear(self, active: Sequence[Worker]) -> list[tuple[Worker, Message]]:
+        import ray
+
+        owners: dict[Any, _Actor] = {}
+        for actor in active:
+            assert isinstance(actor, _Actor)
+            owners |= dict.fromkeys(actor.expected, actor)
+        done: list[Any] = []
+        while not done:
+            done, _ = ray.wait(list(owners), timeout=_POLL_S)
+        done, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
+        return [(owners[reference], owners[reference].receive(reference)) for reference in done]
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        import ray
+
+        return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _fitting(resources: dict[str, float], workers: Workers) -> int:
+    """Return how many workers fit a node with these resources."""
+    needs = {"CPU": workers.cpus, "GPU": workers.gpus, "memory": workers.memory_bytes}
+    return int(min(resources.get(name, 0.0) / need for name, need in needs.items() if need))
+
+
+class _Actor:
+    """A handle of a worker on some node; see `Worker`. `expected` are the answers that it owes."""
+
+    def __init__(self, serve: Serve, workers: Workers, number: int) -> None:
+        import ray
+
+        options = {"num_cpus": workers.cpus, "num_gpus": workers.gpus, "memory": workers.memory_bytes}
+        remote: Any = ray.remote(_Body).options(**options, max_concurrency=_AT_ONCE, max_restarts=0)
+        self._actor = remote.remote(serve, number)
+        self._node_id = self._host = ""
+        self.expected: dict[Any, int] = {self._actor.about.remote(): -1}
+
+    def give(self, index: int, item: object) -> None:
+        self.expected[self._actor.process.remote(index, item)] = index
+
+    def finish(self) -> None:
+        self._actor.finish.remote()
+
+    def end(self) -> None:
+        import ray
+
+        with suppress(ray.exceptions.RayError):
+            ray.kill(self._actor)
+
+    def receive(self, reference: Any) -> Message:
+        """Return what an answer says."""
+        import ray
+
+        index = self.expected.pop(reference)
+        try:
+            answer = ray.get(reference)
+        except ray.exceptions.RayActorError as error:
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            if not self._node_id:
+                return Message("worker died", value=str(error).strip().splitlines()[-1])
+            where = f"{self._host} (node {self._node_id[:8]})"
+            return Message("worker died" if self._node_id in alive else "node died", value=where)
+        if index < 0:
+            return self._greet(*answer)
+        kind, value, warnings = answer
+        for text in warnings:
+            _log.warning(text)
+        return Message(kind, index, value)
+
+    def _greet(self, version: str, python: str, host: str, node_id: str) -> Message:
+        self._host, self._node_id = host, node_id
+        ours = (__version__, _python())
+        if (version, python) != ours:
+            error = InputError(
+                f"{host} has medunet {version} on Python {python}, this computer {ours[0]} on {ours[1]}",
+                where="--engine ray",
+                hint="Install the same versions on all nodes.",
+            )
+            return Message("error", value=error)
+        return Message("ready")
+
+
+class _Body:
+    """The worker itself, in a process on some node. It serves in a thread, so that items can arrive meanwhile."""
+
+    def __init__(self, serve: Serve, number: int) -> None:
+        _be_silent()
+        self._warnings = _Warnings()
+        logging.getLogger("medunet").addHandler(self._warnings)
+        self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._results: dict[int, Future[tuple[str, Any, list[str]]]] = {}
+        self._error: Exception | None = None
+        threading.Thread(target=self._serve, args=(serve, number), daemon=True).start()
+
+    def about(self) -> tuple[str, str, str, str]:
+        import ray
+
+        return __version__, _python(), platform.node(), ray.get_runtime_context().get_node_id()
+
+    def process(self, index: int, item: object) -> tuple[str, Any, list[str]]:
+        future: Future[tuple[str, Any, list[str]]] = Future()
+        self._results[index] = future
+        if self._error is not None:
+            return "error", self._error, []
+        self._items.put((index, item))
+        return future.result()
+
+    def finish(self) -> None:
+        self._items.put(_END)
+
+    def _serve(self, serve: Serve, number: int) -> None:
+        try:
+            for index, result in serve(iter(self._items.get, _END), number):
+                self._results.pop(index).set_result(("done", result, self._warnings.take()))
+        except Exception as error:
+            self._error = error
+            for future in self._results.values():
+                future.set_result(("error", error, []))
+        except BaseException:
+            os._exit(1)
+
+
+class _Warnings(logging.Handler):
+    """Keeps warnings until they travel with a result."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._texts.append(record.getMessage())
+
+    def take(self) -> list[str]:
+        texts, self._texts = self._texts, []
+        return texts
+
+
+def _be_silent() -> None:
+    """Write nothing to the files that Ray keeps of a worker's output: it may name cases and paths."""
+    logging.getLogger("medunet").propagate = False
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def _python() -> str:
+    return ".".join(map(str, sys.version_info[:2]))

@@ -1,0 +1,213 @@
+"""The index of a folder of predicted masks, index.json, and the journals that are not joined into it yet.
+
+Each process that predicts appends to a journal of its own, so that thousands of cases do not rewrite the index
+thousands of times. Once its process has ended, however it ended, a journal is joined into the index; readers see both
+as one.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from medunet.base.errors import InputError
+from medunet.base.files import read_json_object, remove_unfinished, unwritable, write_json
+from medunet.base.lock import wait_for
+
+SCHEMA = "medunet.predictions/1"
+_JOURNALS = ".medunet.index.*.jsonl"
+_SILENT_S = (
+    3600.0  # where the file system has no locks: a journal without a new line for so long has no writer
+)
+
+
+class MaskJournal:
+    """The journal of one process; a context manager that closes it and joins it into the index."""
+
+    def __init__(self, folder: Path, head: Mapping[str, Any]) -> None:
+        """Prepare a journal, whose file is written with the first change.
+
+        Args:
+            head: what the index says of all masks: dataset, labels and targets.
+        """
+        self._folder, self._head = folder, {"schema": SCHEMA, **head}
+        name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._path = folder / _JOURNALS.replace("*", name)
+        self._handle: int | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def change(
+        self,
+        cases: Mapping[str, Any] | None = None,
+        *,
+        failed: Mapping[str, str] | None = None,
+        drop: Iterable[str] = (),
+    ) -> None:
+        """Set entries and reasons of failed cases; what is known of the cases in `drop` is forgotten first.
+
+        Raises:
+            InputError: the folder is not writable, or the disk is full.
+        """
+        change = {"drop": list(drop), "cases": dict(cases or {}), "failed": dict(failed or {})}
+        try:
+            with self._lock:
+                if self._handle is None:
+                    self._open()
+                self._append(change)
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        _try_lock(self._handle)
+        self._append(self._head)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        assert self._handle is not None
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False).encode()
+        written = os.write(self._handle, b"\n" + text + b"\n")  # the first line break ends an incomplete line
+        if written < len(text) + 2:
+            raise OSError(28, "No space left on device")
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        """Join this journal, and those of processes that have ended, into index.json."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+        join_journals(self._folder, self._head)
+
+
+def read_mask_index(folder: Path) -> dict[str, Any]:
+    """Return the index of a folder of masks with the changes of all journals; empty if there is none.
+
+    Raises:
+        InputError: a file cannot be read, or is not valid.
+    """
+    changes = [
+        list(_changes(path)) for path in _find_journals(folder)
+    ]  # before the index, into which they may go
+    path = folder / "index.json"
+    index = read_json_object(path) if path.exists() else {}
+    for each in changes:
+        index = _apply(index, each)
+    return index
+
+
+def join_journals(folder: Path, head: Mapping[str, Any] | None = None) -> None:
+    """Write the changes of processes that have ended into index.json, and remove their journals.
+
+    Args:
+        head: of the index, which is written even if there is no change; None: only with changes.
+
+    Raises:
+        InputError: the folder cannot be written, or a file is not valid.
+    """
+    if not folder.is_dir():
+        return
+    with wait_for(folder, "index"):
+        path = folder / "index.json"
+        remove_unfinished([path])
+        with _ended_journals(folder) as ended:
+            if not ended and (head is None or path.exists()):
+                return
+            index: dict[str, Any] = read_json_object(path) if path.exists() else {}
+            for journal in ended:
+                index = _apply(index, _changes(journal))
+            index = {**index, **(head or {})}
+            order = ("schema", "dataset", "labels", "targets")
+            plain = {key: index[key] for key in order if key in index}
+            plain |= {
+                "cases": dict(sorted(index.get("cases", {}).items())),
+                "failed": index.get("failed", {}),
+            }
+            write_json(path, plain)
+            for journal in ended:
+                journal.unlink(missing_ok=True)
+
+
+def _find_journals(folder: Path) -> list[Path]:
+    """Return the journals, the one last changed last."""
+    found = []
+    for path in folder.glob(_JOURNALS):
+        with suppress(FileNotFoundError):  # it has just been joined
+            found.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(found)]
+
+
+def _changes(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a journal; an incomplete one is left out, as are all of a journal that is gone by now."""
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(error.strerror or "cannot be read", where=str(path)) from error
+    with stream:
+        for line in stream:
+            try:
+                content = json.loads(line) if line.strip() else None
+            except ValueError:  # its process was killed while it wrote
+                continue
+            if isinstance(content, dict):
+                yield content
+
+
+def _apply(index: dict[str, Any], changes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return an index with changes in their order."""
+    cases, failed = dict(index.get("cases", {})), dict(index.get("failed", {}))
+    for change in changes:
+        if "schema" in change:
+            index = {**index, **change}
+            continue
+        for case in change["drop"]:
+            cases.pop(case, None)
+            failed.pop(case, None)
+        cases |= change["cases"]
+        failed |= change["failed"]
+    return {**index, "cases": cases, "failed": failed}
+
+
+@contextmanager
+def _ended_journals(folder: Path) -> Iterator[list[Path]]:
+    """Yield the journals whose process has ended, locked so that no other process joins them."""
+    handles, ended = [], []
+    try:
+        for path in _find_journals(folder):
+            try:
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            handles.append(handle)
+            state = _try_lock(handle)
+            if state or (state is None and time.time() - path.stat().st_mtime > _SILENT_S):
+                ended.append(path)
+        yield ended
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _try_lock(handle: int) -> bool | None:
+    """Lock a journal; False if its process is at work, None if the file system has no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return None
+    return True
