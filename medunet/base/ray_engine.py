@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,15 +115,8 @@ class RayEngine:
         return min(num_items, sum(_fitting(node["Resources"], workers) for node in self._nodes()))
 
     def start(self, serve: Serve, workers: Workers, number: int) -> "_Actor":
-        nodes = self._nodes()
-        if not any(_fitting(node["Resources"], workers) for node in nodes):
-            needs = f"{workers.cpus:g} cores and {workers.memory_bytes / 1e9:.1f} GB of memory"
-            needs += f" and {workers.gpus:g} cards" if workers.gpus else ""
-            raise InputError(
-                f"a worker needs {needs}, and no node of the cluster has them",
-                where="--engine ray",
-                hint="Start nodes with more, or ask for less.",
-            )
+        if not any(_fitting(node["Resources"], workers) for node in self._nodes()):
+            raise self._too_small(workers)
         return _Actor(serve, workers, number)
 
     def hear(self, active: Sequence[Worker]) -> list[tuple[Worker, Message]]:
@@ -137,6 +131,33 @@ class RayEngine:
             done, _ = ray.wait(list(owners), timeout=_POLL_S)
         done, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
         return [(owners[reference], owners[reference].receive(reference)) for reference in done]
+
+    def has_cards(self) -> bool:
+        """Return whether a node of the cluster has a card."""
+        return any(node["Resources"].get("GPU") for node in self._nodes())
+
+    def share(self, num_items: int, memory_bytes: int, gpus: float) -> Workers:
+        """Return as many workers as memory and cards allow, among which the cores of the smallest node are divided.
+
+        Raises:
+            InputError: no node has the memory, or a card, for one worker.
+        """
+        one = Workers(1, memory_bytes, gpus=gpus)
+        fitting = [node["Resources"] for node in self._nodes() if _fitting(node["Resources"], one)]
+        if not fitting:
+            raise self._too_small(one)
+        cpus = min(max(1, resources["CPU"] // _fitting(resources, one)) for resources in fitting)
+        workers = Workers(1, memory_bytes, cpus, gpus)
+        return replace(workers, count=max(1, self.count(num_items, workers)))
+
+    def _too_small(self, workers: Workers) -> InputError:
+        needs = f"{workers.cpus:g} cores and {workers.memory_bytes / 1e9:.1f} GB of memory"
+        needs += f" and {workers.gpus:g} cards" if workers.gpus else ""
+        return InputError(
+            f"a worker needs {needs}, and no node of the cluster has them",
+            where="--engine ray",
+            hint="Start nodes with more, or ask for less.",
+        )
 
     def _nodes(self) -> list[dict[str, Any]]:
         import ray

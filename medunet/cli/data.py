@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from medunet.base.errors import InputError
-from medunet.cli.options import Changes, DataRoot, Excluded, RunArgument, Workers, exit_if_any, open_run
+from medunet.cli.options import (
+    Address,
+    Changes,
+    DataRoot,
+    Engine,
+    Excluded,
+    RunArgument,
+    Workers,
+    exit_if_any,
+    open_run,
+    working,
+)
 from medunet.commands.check import run_check
 from medunet.commands.manifest import (
     find_dataset_path,
@@ -37,12 +48,16 @@ def import_dicom(
         typer.Option("--repair", help="Resample series with missing slices or gantry tilt, and report them."),
     ] = False,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
 ) -> None:
     """Convert DICOM series to NIfTI volumes under pseudonyms, and write a manifest and all faults."""
     from medunet.commands import import_dicom as importing
 
     description = None if dataset is None else load_description(dataset)
-    exit_if_any(importing.import_and_show(tree, out, description, repair=repair, workers=workers))
+    with working(engine, address):
+        failures = importing.import_and_show(tree, out, description, repair=repair, workers=workers)
+    exit_if_any(failures)
 
 
 def fetch(
@@ -187,9 +202,13 @@ def check(
         ),
     ] = False,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
 ) -> None:
     """Check every file of the manifest and list all faults."""
     opened = open_run(run, data_root, exclude=exclude)
     if exclude:
         run_manifest(opened)
-    exit_if_any(run_check(opened, accept=accept or (), allow_resample=allow_resample, workers=workers))
+    with working(engine, address):
+        faults = run_check(opened, accept=accept or (), allow_resample=allow_resample, workers=workers)
+    exit_if_any(faults)

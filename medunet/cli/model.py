@@ -9,9 +9,11 @@ import typer
 
 from medunet.base.errors import InputError
 from medunet.cli.options import (
+    Address,
     Changes,
     DataRoot,
     Device,
+    Engine,
     Fold,
     Overwrite,
     RunArgument,
@@ -19,6 +21,7 @@ from medunet.cli.options import (
     exit_if_any,
     open_run,
     refuse_options,
+    working,
 )
 from medunet.commands.calibrate import run_calibrate
 from medunet.commands.export import run_export
@@ -26,6 +29,7 @@ from medunet.commands.import_model import run_import_model
 from medunet.commands.load_models import PredictOptions, RoiOptions
 from medunet.commands.plan import run_plan, show_network
 from medunet.commands.predict import predict_images, run_predict
+from medunet.commands.predict_job import parse_devices
 from medunet.commands.terminal import console
 from medunet.commands.train import run_train
 from medunet.commands.tune import run_tune
@@ -118,6 +122,12 @@ def predict(
     data_root: DataRoot = None,
     fold: Fold = None,
     device: Device = None,
+    devices: Annotated[
+        str | None,
+        typer.Option("--devices", help="One worker for each: 0,1,2,3 are cards, cpu:2 is the CPU twice."),
+    ] = None,
+    engine: Engine = "local",
+    address: Address = None,
     overwrite: Overwrite = False,
     weights: Weights = None,
     accept: Annotated[
@@ -183,6 +193,11 @@ def predict(
     ] = False,
 ) -> None:
     """Segment scans with a trained model, or several as one; without images, the held-out cases of the run."""
+    if devices is not None:
+        refuse_options("--devices names the devices", {"--device": device})
+    if engine == "ray":
+        refuse_options("Ray shares out the devices of its nodes", {"--devices": devices})
+    each = parse_devices(devices) if devices is not None else ()
     if roi is None:
         refuse_options(
             "there is no region of interest", {"--roi-targets": roi_targets, "--roi-margin-mm": roi_margin_mm}
@@ -209,7 +224,9 @@ def predict(
         refuse_options("name other runs in the key inference.members", {"--with": others})
         opened = open_run(model, data_root, changes, fold=fold, device=device)
         only = opened.config.training.fold if fold is not None else None
-        exit_if_any(run_predict(opened, fold=only, overwrite=overwrite, options=options))
+        with working(engine, address):
+            failed = run_predict(opened, fold=only, overwrite=overwrite, options=options, devices=each)
+        exit_if_any(failed)
         return
     if out is None:
         raise InputError("no output folder is given", where="--out", hint="Add --out FOLDER.")
@@ -222,13 +239,14 @@ def predict(
         folders = _find_members(model, fold, others or ())
     else:
         folders = [model_of(RunFolder(model), member) for member in selection.configuration.members]
-    exit_if_any(
-        predict_images(
+    with working(engine, address):
+        failed = predict_images(
             folders,
             images,
             out,
             data_root,
             device_name=device or "auto",
+            devices=each,
             overwrite=overwrite,
             weights=weights,
             accept=accept or (),
@@ -237,7 +255,7 @@ def predict(
             selection=selection,
             report_of=model if report else None,
         )
-    )
+    exit_if_any(failed)
 
 
 def calibrate(

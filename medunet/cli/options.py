@@ -1,9 +1,10 @@
 """Options shared by several commands, and the functions that apply them."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -44,6 +45,33 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Number of processes; default: as many as cores and memory allow."),
 ]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="Where the work is done: processes of this computer, or workers of Ray."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Ray's head node; default: a new cluster on this computer."
+    ),
+]
+
+
+@contextmanager
+def working(engine: str, address: str | None) -> Iterator[None]:
+    """Do the parallel work within this context on the engine of the options.
+
+    Raises:
+        InputError: an address is given without Ray, or the cluster cannot be used.
+    """
+    if engine == "local":
+        refuse_options("only Ray has an address: add --engine ray", {"--address": address})
+        yield
+        return
+    from medunet.base.ray_engine import ray_engine
+
+    with ray_engine(address):
+        yield
 
 
 def open_run(

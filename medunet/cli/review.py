@@ -7,13 +7,16 @@ import typer
 
 from medunet.base.errors import InputError
 from medunet.cli.options import (
+    Address,
     Changes,
     DataRoot,
+    Engine,
     RunArgument,
     Workers,
     exit_if_any,
     open_run,
     refuse_options,
+    working,
 )
 from medunet.commands.report import DEFAULT_VOLUMES, run_report
 from medunet.commands.score import reference_dataset, run_score, score_mask_files
@@ -66,6 +69,8 @@ def score(
         typer.Option("--images", help="Folder of the scans, for the pictures of the report's pages."),
     ] = None,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     data_root: DataRoot = None,
     changes: Changes = None,
 ) -> None:
@@ -81,9 +86,10 @@ def score(
         }
         refuse_options("a run is scored with its own description, into its own folder", given)
         opened = open_run(reference, data_root, changes)
-        scores = run_score(
-            opened, targets=target or (), resample=resample, workers=workers, by=by or (), join=join
-        )
+        with working(engine, address):
+            scores = run_score(
+                opened, targets=target or (), resample=resample, workers=workers, by=by or (), join=join
+            )
     else:
         dataset = reference_dataset(reference, dataset, data_root, pairs)
         if dataset is None or out is None:
@@ -97,22 +103,23 @@ def score(
         other: Description | None = None
         if prediction_dataset is not None:
             other = load_description(prediction_dataset)
-        scores = score_mask_files(
-            reference,
-            prediction,
-            out,
-            change_config({"dataset": dataset}, changes or [], "--set"),
-            prediction_description=other,
-            targets=target or (),
-            pairs_csv=pairs,
-            data_root=data_root,
-            resample=resample,
-            workers=workers,
-            by=by or (),
-            join=join,
-            report=with_report,
-            images=images,
-        )
+        with working(engine, address):
+            scores = score_mask_files(
+                reference,
+                prediction,
+                out,
+                change_config({"dataset": dataset}, changes or [], "--set"),
+                prediction_description=other,
+                targets=target or (),
+                pairs_csv=pairs,
+                data_root=data_root,
+                resample=resample,
+                workers=workers,
+                by=by or (),
+                join=join,
+                report=with_report,
+                images=images,
+            )
     exit_if_any([row for row in scores if row.status in UNSCORED])
 
 
@@ -198,7 +205,10 @@ def report(
     by: By = None,
     join: Join = None,
     workers: Workers = None,
+    engine: Engine = "local",
+    address: Address = None,
     data_root: DataRoot = None,
 ) -> None:
     """Write an HTML page for each case and an index with the worst cases first."""
-    run_report(open_run(run, data_root), volumes=volumes, workers=workers, by=by or (), join=join)
+    with working(engine, address):
+        run_report(open_run(run, data_root), volumes=volumes, workers=workers, by=by or (), join=join)

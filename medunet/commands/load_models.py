@@ -11,6 +11,7 @@ from rich.markup import escape
 from medunet.base.errors import InputError
 from medunet.commands.terminal import console
 from medunet.records.config import InferenceConfig, MapName
+from medunet.records.costs import FasterWay
 from medunet.records.model_card import ModelCard
 from medunet.runs.members import find_members
 
@@ -44,6 +45,7 @@ class PredictOptions:
 
 
 AS_USUAL = PredictOptions()
+_UNKNOWN = "not measured for these weights and options; `medunet calibrate RUN` measures it"
 
 
 def load_models(
@@ -202,3 +204,39 @@ def _go_on_in(
         except InputError:
             return precision, backend
     return earlier[1], earlier[0]
+
+
+def choose_options(model: "Predictor", options: InferenceConfig, *, fast: bool) -> InferenceConfig:
+    """Return the options, or those of `--fast`; print what int8 and `--fast` cost in Dice, by the model cards.
+
+    Raises:
+        InputError: the cost of a network's int8 form is not measured.
+    """
+    from medunet.inference.quantised import require_measured
+
+    used: dict[FasterWay, bool] = {"int8": False, "fast": fast}
+    first, *_ = (each for each, _ in model.models(options))
+    for each, _ in model.models(options):
+        require_measured(each)
+        used["int8"] |= each.backend.precision == "int8"
+        for way in (way for way in used if (way == "fast" and fast) or each.backend.precision == way):
+            name = way if way == "int8" else f"--{way}"
+            measured = options if each is first else each.card.inference  # the others' are fast already
+            for member in each.members:
+                cost = member.card.cost_of(way, member.weights, measured)
+                text = cost.describe() if cost else f"its cost in Dice is {_UNKNOWN}"
+                if len(model.members) > 1:
+                    text = f"fold {member.card.fold} alone: {text}"
+                console.print(f"  [yellow]{name}[/]: {escape(text)}", highlight=False, soft_wrap=True)
+    if all(used.values()):
+        text = "int8 and --fast were measured one by one: together they may cost more"
+        console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
+    return options.fast() if fast else options
+
+
+def print_members(model: "Predictor") -> None:
+    """Print which networks are averaged."""
+    if len(model.members) > 1:
+        folds = [str(member.card.fold) for member in model.members]
+        text = f"{len(folds)} networks averaged: of folds {', '.join(folds)}"
+        console.print(f"  [yellow]ensemble[/] {escape(text)}", highlight=False, soft_wrap=True)

@@ -9,35 +9,30 @@ from rich.markup import escape
 
 from medunet.base.errors import InputError
 from medunet.base.words import list_some
-from medunet.commands.load_models import AS_USUAL, PredictOptions, in_roi, load_models
+from medunet.commands.load_models import AS_USUAL, PredictOptions
+from medunet.commands.predict_job import PredictJob, predict
 from medunet.commands.report_new import report_scans
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import EVERY_CASE, GRID_CODES, parse_accepted
 from medunet.dataset.checks.fault_catalogue import FAULT_KINDS
 from medunet.dataset.checks.scope_checks import SCOPE_CODES
-from medunet.records.config import InferenceConfig, WeightsName
-from medunet.records.costs import FasterWay
+from medunet.records.config import WeightsName
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
 from medunet.records.mask_journal import read_mask_index
 from medunet.records.selection import Selection
 from medunet.runs.computing import (
-    precision_for,
     require_one_process,
-    set_up_cpu,
 )
 from medunet.runs.members import fold_members
 from medunet.runs.run import Run, describe_untrained, held_out_cases, member_folders, trained_cards
-from medunet.runs.selection import apply_steps
 
 if TYPE_CHECKING:
-    from medunet.inference.predictor import Predictor
     from medunet.inference.scan import Scan
 
 _MOST_NAMES = 20
 _OWN_CASE = "one of the run's own cases, whose scores are measured"
-_UNKNOWN = "not measured for these weights and options; `medunet calibrate RUN` measures it"
 
 
 def run_predict(
@@ -47,6 +42,7 @@ def run_predict(
     fold: int | str | None = None,
     overwrite: bool = False,
     options: PredictOptions = AS_USUAL,
+    devices: Sequence[str] = (),
 ) -> dict[str, str]:
     """Predict the held-out cases of a run and return the failed ones with their reasons.
 
@@ -58,14 +54,16 @@ def run_predict(
         InputError: No fold is trained, or a model was trained on some of these held-out cases, or on other channels.
     """
     if model is not None or fold not in (None, "each"):
-        return _predict_cases(run, options, model=model, fold=fold, overwrite=overwrite)
+        return _predict_cases(run, options, model=model, fold=fold, overwrite=overwrite, devices=devices)
     folds = list(trained_cards(run))
     if not folds:
         raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
     failed: dict[str, str] = {}
     for one in folds:
         is_last = one == folds[-1]
-        failed |= _predict_cases(run, options, fold=one, with_tests=is_last, overwrite=overwrite)
+        failed |= _predict_cases(
+            run, options, fold=one, with_tests=is_last, overwrite=overwrite, devices=devices
+        )
     if text := describe_untrained(run, folds, "predicted"):
         console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     return failed
@@ -96,6 +94,7 @@ def _predict_cases(
     overwrite: bool = False,
     members: Sequence[Path] = (),
     out: Path | None = None,
+    devices: Sequence[str] = (),
 ) -> dict[str, str]:
     """Predict the cases that a fold holds out, test cases only if `with_tests`; with `model`, all cases.
 
@@ -104,8 +103,7 @@ def _predict_cases(
         out: folder of the masks; None: the run's predictions.
     """
     require_one_process()
-    from medunet.compute.devices import choose_device
-    from medunet.inference.predict import predict_scans
+    from medunet.inference.model_folder import read_card
 
     manifest = run.read_manifest()
     if model is not None:
@@ -115,19 +113,22 @@ def _predict_cases(
         cases, folders = held_out_cases(run, fold), [*members] or fold_members(run.folder, fold)
         cases = [case for case in cases if with_tests or case.split != "test"]
     out = out or run.folder.predictions
-    device = choose_device(run.config.device)
-    set_up_cpu(device)
     scans = scans_of(cases, manifest, run.data_root, own=True)
-    if options.precision == "auto":
-        options = replace(options, precision=precision_for(run.config, device))
-    loaded = load_models(folders, device, scans, out, run.config.inference, options)
     if model is None:
         _refuse_known(folders, cases, fold)
-    require_same_channels(loaded.card.description, manifest.description)
-    inference = choose_options(loaded, run.config.inference, fast=options.fast)
-    _print_members(loaded)
-    predictor = in_roi(loaded, scans, out, options, fold=fold, held_out=model is None)
-    failed = predict_scans(predictor, scans, out, inference, overwrite=overwrite, maps=options.maps)
+    require_same_channels(read_card(folders[0]).description, manifest.description)
+    job = PredictJob(
+        folders=tuple(folders),
+        out=out,
+        inference=run.config.inference,
+        device=run.config.device,
+        options=options,
+        config=run.config,
+        fold=fold,
+        held_out=model is None,
+        overwrite=overwrite,
+    )
+    failed = predict(job, scans, devices)
     print_predicted(len(scans), failed, out)
     return failed
 
@@ -162,6 +163,7 @@ def predict_images(
     *,
     device_name: str,
     overwrite: bool,
+    devices: Sequence[str] = (),
     weights: WeightsName | None = None,
     accept: Sequence[str] = (),
     allow_resample: bool = False,
@@ -175,15 +177,14 @@ def predict_images(
 
     Args:
         folders: of the models, whose probabilities are averaged.
+        devices: one worker for each, see `predict_job.predict`; none: this process, on `device_name`.
         accept: faults with which scans are predicted, as 'CODE' or 'CODE:CASE', beside those of a manifest.
         allow_resample: resample the channels of a case that are on different grids to the grid of the first one.
         selection: what `medunet select` chose for this model's run; its postprocessing is applied.
         report_of: run or model whose thresholds and lesion rules the scans' pages follow; None: no pages.
     """
-    from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
     from medunet.inference.model_folder import read_card
-    from medunet.inference.predict import predict_scans
 
     card = read_card(folders[0])
     if len(images) == 1 and images[0].suffix == ".json":
@@ -196,50 +197,21 @@ def predict_images(
         print_left_out(given.left_out, given.notes)
     accepted = parse_accepted(accept, [scan.case for scan in scans], new_scans=True)
     scans = [_with_accepted(scan, accepted, allow_resample=allow_resample) for scan in scans]
-    device = choose_device(device_name)
-    set_up_cpu(device)
-    inference = card.inference.model_copy(update={"weights": weights or card.inference.weights})
-    model = load_models(folders, device, scans, out, inference, options)
-    inference = choose_options(model, card.inference, fast=options.fast)
-    if selection is not None:
-        inference, text = apply_steps(inference, selection)
-        console.print(f"  [yellow]selection[/]: {escape(text)}", highlight=False, soft_wrap=True)
-    _print_members(model)
-    predictor = in_roi(model, scans, out, options)
-    failed = predict_scans(predictor, scans, out, inference, overwrite=overwrite, maps=options.maps)
+    job = PredictJob(
+        folders=tuple(folders),
+        out=out,
+        inference=card.inference.model_copy(update={"weights": weights or card.inference.weights}),
+        device=device_name,
+        options=options,
+        selection=selection,
+        overwrite=overwrite,
+    )
+    failed = predict(job, scans, devices)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
     if report_of is not None:
-        report_scans(scans, model.card.description, out, failed, report_of)
+        report_scans(scans, card.description, out, failed, report_of)
     return failed
-
-
-def choose_options(model: "Predictor", options: InferenceConfig, *, fast: bool) -> InferenceConfig:
-    """Return the options, or those of `--fast`; print what int8 and `--fast` cost in Dice, by the model cards.
-
-    Raises:
-        InputError: the cost of a network's int8 form is not measured.
-    """
-    from medunet.inference.quantised import require_measured
-
-    used: dict[FasterWay, bool] = {"int8": False, "fast": fast}
-    first, *_ = (each for each, _ in model.models(options))
-    for each, _ in model.models(options):
-        require_measured(each)
-        used["int8"] |= each.backend.precision == "int8"
-        for way in (way for way in used if (way == "fast" and fast) or each.backend.precision == way):
-            name = way if way == "int8" else f"--{way}"
-            measured = options if each is first else each.card.inference  # the others' are fast already
-            for member in each.members:
-                cost = member.card.cost_of(way, member.weights, measured)
-                text = cost.describe() if cost else f"its cost in Dice is {_UNKNOWN}"
-                if len(model.members) > 1:
-                    text = f"fold {member.card.fold} alone: {text}"
-                console.print(f"  [yellow]{name}[/]: {escape(text)}", highlight=False, soft_wrap=True)
-    if all(used.values()):
-        text = "int8 and --fast were measured one by one: together they may cost more"
-        console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
-    return options.fast() if fast else options
 
 
 def scans_of(
@@ -285,14 +257,6 @@ def require_same_channels(trained: Description, given: Description) -> None:
             where="channels",
             hint="Choose a model that was trained on scans with these channels.",
         )
-
-
-def _print_members(model: "Predictor") -> None:
-    """Print which networks are averaged."""
-    if len(model.members) > 1:
-        folds = [str(member.card.fold) for member in model.members]
-        text = f"{len(folds)} networks averaged: of folds {', '.join(folds)}"
-        console.print(f"  [yellow]ensemble[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def print_left_out(left_out: Mapping[str, Sequence[str]], notes: Sequence[str]) -> None:

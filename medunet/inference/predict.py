@@ -14,7 +14,7 @@ from medunet.base.lock import LockedError, hold
 from medunet.base.progress import CaseBar, track
 from medunet.inference.cohort import Cohort, Done, Task, describe_times
 from medunet.inference.maps import map_paths
-from medunet.inference.mask_index import describe_again, describe_making, read_entries, why_again
+from medunet.inference.mask_index import describe_again, describe_making, head_of, read_entries, why_again
 from medunet.inference.predictor import Predictor
 from medunet.inference.scan import Scan
 from medunet.postprocessing.steps import check_steps
@@ -65,10 +65,13 @@ def predict_scans(
         making = {each: describe_making(model, config, resample=each) for each in (False, True)}
         described = model.card.description
         tasks = find_tasks(mine, folder, described, making, overwrite=overwrite, maps=maps)
-        with CaseBar("Predict", len(tasks)) as bar:
-            cohort = Cohort(model, folder, config, ahead=ahead, maps=maps, bar=bar)
-            with closing(cohort.predict(enumerate(tasks))) as outcomes:
-                return collect(outcomes, bar)
+        try:
+            with CaseBar("Predict", len(tasks)) as bar:
+                cohort = Cohort(model, folder, config, ahead=ahead, maps=maps, bar=bar)
+                with closing(cohort.predict(enumerate(tasks))) as outcomes:
+                    return collect(outcomes, bar)
+        finally:
+            join_journals(folder, head_of(described))
 
     return predict_free(scans, folder, predict)
 

@@ -29,7 +29,7 @@ _SILENT_S = (
 
 
 class MaskJournal:
-    """The journal of one process; a context manager that closes it and joins it into the index."""
+    """The journal of one process; a context manager that closes it, after which it can be joined into the index."""
 
     def __init__(self, folder: Path, head: Mapping[str, Any]) -> None:
         """Prepare a journal, whose file is written with the first change.
@@ -85,11 +85,10 @@ class MaskJournal:
         os.fsync(self._handle)
 
     def close(self) -> None:
-        """Join this journal, and those of processes that have ended, into index.json."""
+        """Close the file; `join_journals` then joins it into the index."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
-        join_journals(self._folder, self._head)
 
 
 def read_mask_index(folder: Path) -> dict[str, Any]:
