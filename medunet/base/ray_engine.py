@@ -73,9 +73,8 @@ def _set_up_environment(address: str | None) -> None:
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
-            "0"  # listen on the loopback interface on Linux, too
-        )
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux, too: loopback alone
+        os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers yield to all programs
     elif os.environ["RAY_AUTH_MODE"] != "token":
         _log.warning("RAY_AUTH_MODE switches off tokens: anyone who reaches the cluster can run code on it.")
     elif (

@@ -139,9 +139,8 @@ def _predict_shared(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[
 
     engine = current_engine()
     if isinstance(engine, RayEngine):
-        devices = [
-            "cpu" if job.device == "cpu" or not (job.device != "auto" or engine.has_cards()) else "cuda"
-        ]
+        on_cards = engine.has_cards() if job.device == "auto" else job.device != "cpu"
+        devices = ["cuda" if on_cards else "cpu"]
     on_card = devices[0] != "cpu"
     asked = Workers(1, gpus=float(on_card and isinstance(engine, RayEngine)))
     ((_, prepared),) = serve_parallel(_Prepare(replace(job, device=devices[0]), scans), [None], asked)
