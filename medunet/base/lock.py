@@ -3,6 +3,9 @@
 A lock is a hidden file `.medunet.<stage>...lock` in the folder, which its process holds with `flock` and whose text
 names host, process, start and command. The system releases it however the process ends, `kill -9` included; the file
 that a killed process leaves locks nothing and is removed by the next command.
+
+Some network folders know of locks on the same host alone. So the holder touches the file now and then, and a file of
+another host that nothing seems to lock is taken for held until it has been silent for a while.
 """
 
 import errno
@@ -12,6 +15,7 @@ import logging
 import os
 import platform
 import secrets
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -27,8 +31,11 @@ _log = logging.getLogger(__name__)
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # by the file system
 _TELL_AFTER_S = 2.0
 _NUM_NAMED = 3
+_BEAT_S, _SILENT_S = 20.0, 90.0  # between touches of a lock, and without one until its host is taken for dead
 _warned: set[int] = set()  # file systems
 _handles: set[int] = set()  # of the locks that this process holds
+_beating: set[int] = set()  # those of them that are touched
+_beaters: list[threading.Thread] = []  # the thread that does, once it is needed
 
 
 class LockedError(InputError):
@@ -62,6 +69,7 @@ def hold(
                 handle = _open(path)
                 _try_lock(handle)
                 _write_holder(handle, command or f"medunet {stage}", parts)
+                _keep_beating(handle)
         yield frozenset(parts or ())
     finally:
         if handle is not None:
@@ -159,13 +167,59 @@ def _read_holders(folder: Path, stage: str) -> list[dict[str, Any]]:
         except FileNotFoundError:  # released in the meantime
             continue
         try:
-            if _try_lock(handle):
-                path.unlink(missing_ok=True)
+            holder = _read_holder(handle)
+            if not _try_lock(handle) or _is_alive_elsewhere(handle, holder, folder):
+                holders.append(holder)
             else:
-                holders.append(_read_holder(handle))
+                path.unlink(missing_ok=True)
         finally:
             _close(handle)
     return holders
+
+
+def _is_alive_elsewhere(handle: int, holder: dict[str, Any], folder: Path) -> bool:
+    """Return whether another host still touches a lock that nothing here seems to hold; wait until it is clear.
+
+    Times are those of the folder's server, so that clocks of hosts need not agree.
+    """
+    if holder.get("host", platform.node()) == platform.node():
+        return False
+    first, is_told = os.fstat(handle).st_mtime, False
+    while True:
+        _beat(clock := _open(folder / ".medunet.locks.lock"))
+        silent_s = os.fstat(clock).st_mtime - os.fstat(handle).st_mtime
+        _close(clock)
+        if os.fstat(handle).st_mtime != first:
+            return True
+        if silent_s > _SILENT_S:
+            _log.warning(
+                f"{_describe(holder)}, has been silent for {silent_s:.0f} s: its lock is taken over."
+            )
+            return False
+        if not is_told:
+            _log.info(f"Waiting for a sign of life of {_describe(holder)}: {_SILENT_S:.0f} s at most.")
+            is_told = True
+        time.sleep(min(1.0, _SILENT_S / 10))
+
+
+def _keep_beating(handle: int) -> None:
+    """Touch a lock now and then until it is closed."""
+    _beating.add(handle)
+    if not _beaters:
+        _beaters.append(threading.Thread(target=_beat_all, name="locks", daemon=True))
+        _beaters[0].start()
+
+
+def _beat_all() -> None:
+    while True:
+        time.sleep(_BEAT_S)
+        for handle in list(_beating):
+            _beat(handle)
+
+
+def _beat(handle: int) -> None:
+    with suppress(OSError):  # it has just been closed, or is another user's
+        os.utime(handle)
 
 
 def _locked(folder: Path, holder: dict[str, Any], shared: list[str]) -> LockedError:
@@ -228,6 +282,7 @@ def _open(path: Path, *, create: bool = True) -> int:
 
 def _close(handle: int) -> None:
     _handles.discard(handle)
+    _beating.discard(handle)
     os.close(handle)
 
 
@@ -266,6 +321,8 @@ def _forget_in_child() -> None:
     for handle in _handles:
         os.close(handle)
     _handles.clear()
+    _beating.clear()
+    _beaters.clear()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

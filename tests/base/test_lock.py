@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from medunet.base import lock
 from medunet.base.errors import InputError
 from medunet.base.lock import LockedError, hold, wait_for
 
@@ -163,3 +165,49 @@ def test_a_file_system_without_locks_gets_one_warning(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "no locks" in caplog.text
     assert names(tmp_path) == []
+
+
+def leave_lock(folder: Path, host: str, age_s: float) -> Path:
+    """Write the lock of a process on another host, in a folder that does not show locks of other hosts."""
+    path = folder / ".medunet.predict.1.abc.lock"
+    path.write_text(
+        json.dumps({"host": host, "pid": 1, "started": "2026-11-29", "command": "medunet predict"})
+    )
+    os.utime(path, (time.time() - age_s,) * 2)
+    return path
+
+
+def test_a_lock_of_a_dead_host_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    leave_lock(tmp_path, "node7", 3600)
+    with hold(tmp_path, "predict", ["a"]) as held:
+        assert held == {"a"}
+    assert re.search(r"process 1 on node7, since 2026-11-29, has been silent for 36\d\d s", caplog.text)
+
+
+def test_a_host_that_just_died_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_SILENT_S", 0.5)
+    path = leave_lock(tmp_path, "node7", 0)
+    begun = time.monotonic()
+    with hold(tmp_path, "predict"):
+        assert time.monotonic() - begun > 0.4
+    assert not path.exists()
+
+
+def test_a_lock_that_another_host_touches_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_SILENT_S", 20.0)
+    path = leave_lock(tmp_path, "node7", 5)
+    threading.Timer(0.2, os.utime, [path]).start()
+    with pytest.raises(LockedError, match="process 1 on node7"), hold(tmp_path, "predict"):
+        pass
+
+
+def test_the_holder_touches_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_BEAT_S", 0.05)
+    monkeypatch.setattr(lock, "_beaters", [])
+    with hold(tmp_path, "predict"):
+        (path,) = tmp_path.iterdir()
+        os.utime(path, (0, 0))
+        until = time.monotonic() + 10
+        while path.stat().st_mtime < 1 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert path.stat().st_mtime > 1

@@ -180,7 +180,11 @@ def test_a_case_whose_process_dies_is_a_failed_case(
 ) -> None:
     pairs = save_cases(tmp_path, labels, 2)
     rows = score_pairs(pairs[:1], TARGETS, TARGETS)
-    monkeypatch.setattr(evaluate, "run_parallel", lambda work, items, workers: iter([(1, Lost("its process was killed")), (0, rows)]))
+    monkeypatch.setattr(
+        evaluate,
+        "run_parallel",
+        lambda work, items, workers: iter([(1, Lost("its process was killed")), (0, rows)]),
+    )
     monkeypatch.setattr(evaluate, "closing", nullcontext)
     scores = score_pairs(pairs, TARGETS, TARGETS)
     assert [(score.case, score.status) for score in scores] == [
