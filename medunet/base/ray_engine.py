@@ -136,7 +136,7 @@ class RayEngine:
         return any(node["Resources"].get("GPU") for node in self._nodes())
 
     def share(self, num_items: int, memory_bytes: int, gpus: float) -> Workers:
-        """Return as many workers as memory and cards allow, among which the cores of the smallest node are divided.
+        """Return as many workers as memory and cards allow, with equal shares of the smallest node's cores and memory.
 
         Raises:
             InputError: no node has the memory, or a card, for one worker.
@@ -145,8 +145,10 @@ class RayEngine:
         fitting = [node["Resources"] for node in self._nodes() if _fitting(node["Resources"], one)]
         if not fitting:
             raise self._too_small(one)
-        cpus = min(max(1, resources["CPU"] // _fitting(resources, one)) for resources in fitting)
-        workers = Workers(1, memory_bytes, cpus, gpus)
+        counts = [_fitting(resources, one) for resources in fitting]
+        cpus = min(max(1, each["CPU"] // count) for each, count in zip(fitting, counts, strict=True))
+        share = min(each["memory"] // count for each, count in zip(fitting, counts, strict=True))
+        workers = Workers(1, int(share), cpus, gpus)
         return replace(workers, count=max(1, self.count(num_items, workers)))
 
     def _too_small(self, workers: Workers) -> InputError:

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from medunet.inference.scan import Scan
 
 _MOST_ON_CARD = 4  # workers that share one
+_SCANS_HELD, _SPARE_BYTES = (
+    2,
+    300_000_000,
+)  # one is computed while another is read or written; freed, not returned
 _CARD_BYTES = 1_500_000_000  # of a worker's libraries on a card
 
 
@@ -244,10 +248,11 @@ class _Prepare:
         check_steps(inference.postprocess, predictor.card.description.targets)
         backend = predictor.backend
         making = {each: describe_making(predictor, inference, resample=each) for each in (False, True)}
-        main, on_card = psutil.Process().memory_info().rss, 0
+        main, on_card = psutil.Process().memory_info().rss + _SPARE_BYTES, 0
         for model, options in predictor.models(inference):
             estimate = model.memory.estimate(self._largest(), options, model.memory.ways[-1])
-            main, on_card = main + estimate.main_bytes, on_card + estimate.card_bytes
+            main += _SCANS_HELD * estimate.main_bytes
+            on_card += estimate.card_bytes
         return _Prepared(
             backend.precision, backend.name, making, main, _card_share(backend, on_card), printed
         )
