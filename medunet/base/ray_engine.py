@@ -136,7 +136,7 @@ class RayEngine:
         return any(node["Resources"].get("GPU") for node in self._nodes())
 
     def share(self, num_items: int, memory_bytes: int, gpus: float) -> Workers:
-        """Return as many workers as memory and cards allow, with equal shares of the smallest node's cores and memory.
+        """Return as many workers as memory and cards allow, with equal shares of a node's cores and memory.
 
         Raises:
             InputError: no node has the memory, or a card, for one worker.

@@ -12,13 +12,13 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_json_object, remove_unfinished, unwritable, write_json
+from medunet.base.files import atomic_write, read_json_object, remove_unfinished, unwritable
 from medunet.base.lock import wait_for
 
 SCHEMA = "medunet.predictions/1"
@@ -102,8 +102,10 @@ def read_mask_index(folder: Path) -> dict[str, Any]:
     ]  # before the index, into which they may go
     path = folder / "index.json"
     index = read_json_object(path) if path.exists() else {}
-    for each in changes:
-        index = _apply(index, each)
+    for change in (change for each in changes for change in each):
+        index |= _change(
+            change, index.setdefault("cases", {}), index.setdefault("failed", {}), lambda entry: entry
+        )
     return index
 
 
@@ -124,17 +126,13 @@ def join_journals(folder: Path, head: Mapping[str, Any] | None = None) -> None:
         with _ended_journals(folder) as ended:
             if not ended and (head is None or path.exists()):
                 return
-            index: dict[str, Any] = read_json_object(path) if path.exists() else {}
+            old = read_json_object(path) if path.exists() else {}
+            cases = {name: _dump(entry) for name, entry in old.pop("cases", {}).items()}
+            failed = old.pop("failed", {})
             for journal in ended:
-                index = _apply(index, _changes(journal))
-            index = {**index, **(head or {})}
-            order = ("schema", "dataset", "labels", "targets")
-            plain = {key: index[key] for key in order if key in index}
-            plain |= {
-                "cases": dict(sorted(index.get("cases", {}).items())),
-                "failed": index.get("failed", {}),
-            }
-            write_json(path, plain)
+                for change in _changes(journal):
+                    old |= _change(change, cases, failed, _dump)
+            _write_index(path, {**old, **(head or {})}, cases, failed)
             for journal in ended:
                 journal.unlink(missing_ok=True)
 
@@ -166,19 +164,36 @@ def _changes(path: Path) -> Iterator[dict[str, Any]]:
                 yield content
 
 
-def _apply(index: dict[str, Any], changes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return an index with changes in their order."""
-    cases, failed = dict(index.get("cases", {})), dict(index.get("failed", {}))
-    for change in changes:
-        if "schema" in change:
-            index = {**index, **change}
-            continue
-        for case in change["drop"]:
-            cases.pop(case, None)
-            failed.pop(case, None)
-        cases |= change["cases"]
-        failed |= change["failed"]
-    return {**index, "cases": cases, "failed": failed}
+def _change(
+    change: Mapping[str, Any], cases: dict[str, Any], failed: dict[str, str], keep: Callable[[Any], Any]
+) -> Mapping[str, Any]:
+    """Apply a line of a journal to entries, each kept as `keep` returns it, and to reasons; return a head, if it is one."""
+    if "schema" in change:
+        return change
+    for case in change["drop"]:
+        cases.pop(case, None)
+        failed.pop(case, None)
+    cases |= {case: keep(entry) for case, entry in change["cases"].items()}
+    failed |= change["failed"]
+    return {}
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _write_index(
+    path: Path, head: Mapping[str, Any], cases: Mapping[str, str], failed: Mapping[str, str]
+) -> None:
+    """Write the index with a line for each case, whose entries are JSON already: thousands need no more memory."""
+    names = [name for name in ("schema", "dataset", "labels", "targets") if name in head]
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write("{\n")
+        stream.writelines(f"  {_dump(name)}: {_dump(head[name])},\n" for name in names)
+        stream.write('  "cases": {')
+        for number, case in enumerate(sorted(cases)):
+            stream.write(f"{',' if number else ''}\n    {_dump(case)}: {cases[case]}")
+        stream.write(f'\n  }},\n  "failed": {_dump(failed)}\n}}\n')
 
 
 @contextmanager
