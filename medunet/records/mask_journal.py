@@ -167,7 +167,7 @@ def _changes(path: Path) -> Iterator[dict[str, Any]]:
 def _change(
     change: Mapping[str, Any], cases: dict[str, Any], failed: dict[str, str], keep: Callable[[Any], Any]
 ) -> Mapping[str, Any]:
-    """Apply a line of a journal to entries, each kept as `keep` returns it, and to reasons; return a head, if it is one."""
+    """Apply a line of a journal to reasons and to entries, each as `keep` returns it; return it if it is a head."""
     if "schema" in change:
         return change
     for case in change["drop"]:
