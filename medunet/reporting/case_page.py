@@ -122,7 +122,9 @@ def case_page(
         has_scores=has_scores,
         verdict=verdict,
         caveats=_caveats(parts, has_scores=has_scores),
-        thresholds=describe_thresholds(settings, unit, has_reference=has_scores),
+        thresholds=describe_thresholds(
+            settings, unit, has_reference=has_scores, noun=noun_of(description)
+        ),
         notices=collect_notices(parts, scan, cut or {}),
         pictures=pictures,
         viewer_notices=pictures.viewer.notices if pictures.viewer else (),

@@ -17,7 +17,7 @@ from medunet.records.scores import LesionPreset, Surface
 from medunet.reporting.case_parts import CaseParts
 from medunet.reporting.page import data_uri
 from medunet.reporting.scans import Scan, position_name
-from medunet.reporting.scores import Unit
+from medunet.reporting.scores import Unit, name_lesions
 from medunet.scoring.findings import find_errors
 from medunet.scoring.lesion_presets import PRESETS
 
@@ -68,7 +68,7 @@ def find_case_errors(scan: Scan, parts: CaseParts) -> list[Finding]:
 
 def noun_of(description: Description) -> str:
     """Return what the lesions of a dataset are called."""
-    return "object" if description.instances else "lesion"
+    return name_lesions(instances=description.instances)
 
 
 class Stills:

@@ -117,6 +117,7 @@ def test_the_thresholds_are_printed() -> None:
     assert "mm" not in describe_thresholds(own, "px")
     assert "Dice" not in describe_thresholds(own, has_reference=False)
     assert "cut" not in describe_thresholds(ReportConfig(may_be_cut="all"))
+    assert "a target or object missed" in describe_thresholds(own, noun="object")
 
 
 def test_a_cut_organ_is_a_review_unless_it_may_be() -> None:
