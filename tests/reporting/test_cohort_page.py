@@ -123,7 +123,13 @@ def test_lesions_are_called_objects_where_label_files_number_them(folder: Path, 
     )
     page = make_index(tmp_path / "nuclei", description=nuclei).read_text()
     shown = re.sub(r"<style>.*?</style>|<script.*?</script>", "", page, flags=re.DOTALL)
-    for text in ("Dice of the object", ": object 1 of tumour, ", "objects together", "Reference objects", "; objects: "):
+    for text in (
+        "Dice of the object",
+        ": object 1 of tumour, ",
+        "objects together",
+        "Reference objects",
+        "; objects: ",
+    ):
         assert text in shown
     assert not re.search("lesion", shown, re.IGNORECASE)
 
