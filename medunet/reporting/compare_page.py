@@ -62,7 +62,7 @@ def write_compare_pages(
             has_viewer = pictures.viewer is not None
             html = render(
                 "compare_case.html",
-                styles=("cohort.css", *(VIEWER_STYLES if has_viewer else ())),
+                styles=("cohort.css", "case.css", *(VIEWER_STYLES if has_viewer else ())),
                 scripts=VIEWER_SCRIPTS if has_viewer else (),
                 title=case,
                 methods=comparison.letters,

@@ -83,7 +83,7 @@ def judge_case(
     which = f" ({label})" if len(defined) > 1 else ""
     text = f"{'lowest ' if which else ''}Dice {lowest:.3f}{which}"
     counted = 0 if lesions is None else int(lesions["counted"].sum())
-    text += f", {counted} of {counted} {noun}s found" if counted else ""
+    text += f", {counted} of {counted} {noun}{'' if counted == 1 else 's'} found" if counted else ""
     return Verdict("good", f"Within the thresholds: {text}")
 
 
