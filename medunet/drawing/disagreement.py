@@ -16,7 +16,7 @@ from medunet.drawing.sheet import Footer, Place, draw_sheet
 from medunet.drawing.still import encode, scale_planes, window_text
 
 _MAX_LEVELS = 3
-_FAINTEST, _DEEPEST = 80, 225  # of 255
+_FAINTEST, _DEEPEST = 75, 235  # of 255
 
 
 def draw_disagreement(
@@ -76,7 +76,7 @@ def _levels(most: int, num_networks: int) -> list[tuple[tuple[int, int], int, st
     levels = []
     for low in range(1, most + 1, step):
         high = min(low + step - 1, num_networks)
-        opacity = round(_FAINTEST + (_DEEPEST - _FAINTEST) * (high - 1) / max(num_networks - 1, 1))
+        opacity = round(_FAINTEST + (_DEEPEST - _FAINTEST) * (low - 1) / max(num_networks - 1, 1))
         numbers = f"{low}" if low == high else f"{low} to {high}"
         levels.append(((low, high), opacity, f"{numbers} of {num_networks} differ"))
     return levels

@@ -33,14 +33,14 @@ def show_disagreement(scan: Scan, stills: Stills, num_networks: int) -> Disagree
     num_voxels, centre = int(np.count_nonzero(where)), largest_cross_sections(where)
     num_shown = int(np.count_nonzero(where[:, :, centre[2]]))
     if scan.unit == "px":
-        text = f"The {num_networks} networks disagree on {num_voxels:,} pixels"
+        text = f"The {num_networks} networks disagree on {num_voxels:,} pixels, before postprocessing"
     else:
         voxel_ml = math.prod(spacing_of(scan.affine)) / 1000
         depth = depth_text(PLANES[0], (scan.affine @ (*centre, 1))[:3].tolist())
         text = (
             f"The {num_networks} networks disagree on {number_text(voxel_ml * num_voxels, 2)} ml "
-            f"({num_voxels:,} voxels), most in the planes shown: {number_text(voxel_ml * num_shown, 2)} ml in the "
-            f"axial slice {depth}"
+            f"({num_voxels:,} voxels), before postprocessing. These are the planes with the most such voxels: "
+            f"{number_text(voxel_ml * num_shown, 2)} ml in the axial slice {depth}"
         )
     still = draw_disagreement(stills.view(), differing, num_networks)
-    return Disagreement(data_uri(still), f"{text}; before postprocessing")
+    return Disagreement(data_uri(still), text)

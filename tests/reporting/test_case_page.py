@@ -232,13 +232,9 @@ def test_agreement_of_the_networks_is_shown_by_target(tmp_path: Path) -> None:
         < page.index("<h2>Agreement of the networks</h2>")
         < page.index("<h2>Overview")
     )
-    assert (
-        f"The 3 networks disagree on {27 * voxel_ml:.2f} ml (27 voxels), most in the planes shown: " in depth
-    )
-    assert (
-        f"{9 * voxel_ml:.2f} ml in the axial slice S {scan.affine[2, 3] + 3 * 13:.1f} mm; before postprocessing"
-        in depth
-    )
+    assert f"The 3 networks disagree on {27 * voxel_ml:.2f} ml (27 voxels), before postprocessing. " in depth
+    where = f"S {scan.affine[2, 3] + 3 * 13:.1f} mm"
+    assert f"{9 * voxel_ml:.2f} ml in the axial slice {where}</figcaption>" in depth
     alone, _ = page_of(scan, NO_ROWS, entry={"members": [{"fold": 0}]})
     assert "Agreement of the networks" not in alone
     alike = replace(scan, agreement=np.full(SHAPE, 3, np.uint8))
