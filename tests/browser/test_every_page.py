@@ -39,3 +39,18 @@ def test_pages_fit_and_have_no_serious_fault(
     assert page.locator("main").count() == 1
     assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
     assert find_serious_faults(page) == []
+
+
+def test_prints_have_no_cut_column_and_what_is_wrong(open_page: Any, pages: dict[str, Path]) -> None:
+    for kind in (*NAMED, *OF_A_RUN):
+        page = open_page(pages[kind], width=680)  # less than A4 and Letter with the page's margins
+        page.emulate_media(media="print")
+        cut = page.evaluate(
+            "[document.documentElement, ...document.querySelectorAll('.scroll')]"
+            ".filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.ariaLabel)"
+        )
+        assert cut == [], kind
+        for row in page.locator("details.kind dl").all():
+            box = row.bounding_box()
+            assert box
+            assert box["height"] > 5, kind
