@@ -55,6 +55,7 @@ def make_index(
     about: dict[str, Any] | None = None,
     verdict: str = "",
     thumbnail: str | None = None,
+    description: Description = DESCRIPTION,
 ) -> Path:
     """Write `report/index.html` of the tables in a folder, as if each case had a page, and return its path."""
     scores = read_scores(folder / "scores.csv")
@@ -85,7 +86,7 @@ def make_index(
         scores=table,
         lesions=read_lesions(folder / "lesions.csv"),
         scores_json=folder / "scores.json",
-        description=DESCRIPTION,
+        description=description,
         cases={},
         predictions={},
         data_root=folder,

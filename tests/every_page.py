@@ -1,21 +1,26 @@
 """Every kind of page, made with one name as case, target, site and reason, as the data may hold it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from cohort_scores import make_index, write_cohort
 from scored_case import draw_masks, make_case, page_of
-from tiny_run import DESCRIPTION
+from tiny_run import DESCRIPTION, make_run
 
+from medunet.base.files import write_json
 from medunet.commands.compare import compare_scores
 from medunet.dataset.checks.fault_codes import make_fault
+from medunet.imaging.nifti import write_mask
+from medunet.imaging.volumes import read_label
 from medunet.records.description import Description
 from medunet.records.manifest import Case, Excluded, Manifest
 from medunet.records.selection import Configuration, MeanScores, Round, Selection, Trial
 from medunet.reporting.case_parts import Links
 from medunet.reporting.check_page import check_html, draw_cases
 from medunet.reporting.new_scans import NewScan, report_new_scans
+from medunet.reporting.report import report_run
 from medunet.reporting.selection_page import selection_html
 from medunet.reporting.viewer import copy_assets
 from medunet.scoring.tables import read_scores
@@ -60,6 +65,36 @@ def write_every_page(folder: Path, name: str) -> dict[str, Path]:
         write_cohort(folder / "cohort", num_cases=25, site=name, first_case=name), verdict=name
     )
     return written | _comparison(folder, name) | _new_scans(folder, data, name, description)
+
+
+def write_run_pages(folder: Path) -> dict[str, Path]:
+    """Write the pages of a run below a folder, those of a comparison and of new scans with pictures, by kind."""
+    run, data_root = make_run(folder / "small")
+    index = report_run(run, data_root, scores=read_scores(run.scores))
+    for name in ("one", "two"):
+        shutil.copytree(run.predictions, folder / name)
+        (folder / name / "index.json").unlink()
+    other = read_label(folder / "two/ras_good.nii.gz")
+    write_mask(folder / "two/ras_good.nii.gz", other.array * (other.array != 2), other.header)
+    compared = folder / "pictured"
+    compare_scores([folder / "one", folder / "two"], compared, run.manifest, data_root=data_root)
+    scan = data_root / "images/ras_good.nii.gz"
+    out = folder / "ensemble"
+    write_mask(out / "ras_good.nii.gz", other.array, other.header)
+    agreement = np.where(np.arange(other.array.shape[0])[:, None, None] % 5, 3, 1) + 0 * other.array
+    write_mask(out / "agreement/ras_good.nii.gz", agreement.astype(np.uint8), other.header)
+    write_json(
+        out / "index.json", {"cases": {"ras_good": {"members": [{"fold": fold} for fold in range(3)]}}}
+    )
+    listed = report_new_scans(
+        [NewScan("ras_good", [scan], out / "ras_good.nii.gz")], DESCRIPTION, out, failed={}
+    )
+    return {
+        "run": index,
+        "case of a run": index.parent / "cases/ras_good.html",
+        "pictured case": compared / "cases/ras_good.html",
+        "scan of an ensemble": listed.parent / "cases/ras_good.html",
+    }
 
 
 def _check_page(data: Path, name: str) -> str:

@@ -27,7 +27,7 @@ from medunet.scoring.strata import choose_strata, columns_of_tables
 from medunet.scoring.tables import json_value, read_scores, write_table
 
 if TYPE_CHECKING:
-    from medunet.reporting.compare_page import Images
+    from medunet.reporting.compare_pictures import Images
 
 _NUM_NAMED = 5
 
@@ -219,7 +219,7 @@ def _find_images(
         InputError: The references need a description, or no scan is named like a case.
     """
     from medunet.commands.mask_cases import cases_of_pairs
-    from medunet.reporting.compare_page import Images
+    from medunet.reporting.compare_pictures import Images
     from medunet.scoring.pairs import Pair, list_volumes
 
     masks = {}

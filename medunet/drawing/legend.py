@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from medunet.drawing.contours import Pen, draw_contour
 from medunet.drawing.letters import line_height, load_font
 from medunet.drawing.palette import INK, LineStyle, to_rgb
-from medunet.drawing.panel import OVER, STRIPE_PX, tint
+from medunet.drawing.panel import OPAQUE, OVER, STRIPE_PX, tint
 
 _GAP_PX = 8
 _SAMPLE = 46, 26  # pixels of a sample beside a text of 16
@@ -33,6 +33,7 @@ class Swatch:
     text: str
     colour: str
     is_striped: bool
+    opacity: int = OPAQUE
 
 
 @dataclass(frozen=True)
@@ -96,5 +97,5 @@ def _sample(entry: Line | Swatch, scale: float) -> Image.Image:
     inside = np.zeros((sample.height, sample.width), dtype=bool)
     inside[5 * OVER : -5 * OVER, 2 * OVER : -2 * OVER] = True
     sample.paste("#707070", (0, 0, *sample.size), Image.fromarray(inside))
-    tint(sample, (0, 0), inside, entry.colour, STRIPE_PX * OVER if entry.is_striped else 0)
+    tint(sample, (0, 0), inside, entry.colour, STRIPE_PX * OVER if entry.is_striped else 0, entry.opacity)
     return sample.reduce(OVER)

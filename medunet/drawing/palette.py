@@ -11,6 +11,7 @@ from typing import Literal
 
 TARGET_COLOURS = ("#EEFF33", "#FFBBEE", "#88EEBB", "#BB4499", "#BBBB55", "#558855")
 FALSE_POSITIVE, FALSE_NEGATIVE = "#EE2211", "#3388FF"
+DISAGREEMENT = "#AA66FF"  # of networks, where there is no reference and so no error
 INK = "#F2F2F2"  # texts, and outlines in pictures of errors
 
 Rgb = tuple[int, int, int]

@@ -19,7 +19,7 @@ from medunet.drawing.presets import Preset
 
 OVER = 2  # enlargement while drawing
 STRIPE_PX = 4
-_OPAQUE, _PALE = 165, 40  # of 255
+OPAQUE, _PALE = 165, 40  # of 255
 _BLACK = (0, 0, 0)
 LETTER_PX = 17
 _LOCATOR_PX, _MAX_LOCATED, _FREE_PX = 110, 0.5, 24
@@ -89,7 +89,7 @@ class Panel:
         for line in find_contours(mask[part]):
             draw_contour(self._pen, self.to_px(line + start), to_rgb(colour), style, is_broken=is_broken)
 
-    def fill(self, mask: NDArray[np.bool_], colour: str, *, is_striped: bool) -> None:
+    def fill(self, mask: NDArray[np.bool_], colour: str, *, is_striped: bool, opacity: int = OPAQUE) -> None:
         """Tint the voxels of a mask `(across, up)`, evenly or in stripes."""
         inside = self._upright(mask)
         if not inside.any():
@@ -104,7 +104,7 @@ class Panel:
         size = max(1, right - left), max(1, bottom - top)
         enlarged = np.asarray(part.resize(size, Image.Resampling.NEAREST)).astype(bool)
         stripe_px = STRIPE_PX * self._over if is_striped else 0
-        tint(self.picture, (left, top), enlarged, colour, stripe_px)
+        tint(self.picture, (left, top), enlarged, colour, stripe_px, opacity)
 
     def bracket(self, spans: tuple[Span, Span]) -> None:
         """Draw the four corners of a frame around a box of voxels, across and up."""
@@ -222,14 +222,19 @@ def to_bytes(pixels: NDArray, preset: Preset) -> NDArray[np.uint8]:
 
 
 def tint(
-    picture: Image.Image, corner: tuple[int, int], inside: NDArray[np.bool_], colour: str, stripe_px: int = 0
+    picture: Image.Image,
+    corner: tuple[int, int],
+    inside: NDArray[np.bool_],
+    colour: str,
+    stripe_px: int = 0,
+    opacity: int = OPAQUE,
 ) -> None:
     """Tint the pixels of a mask (rows, columns) whose upper left corner lies at x and y, evenly or in stripes."""
     left, top = corner
     height, width = inside.shape
-    strength: NDArray[np.uint8] | int = _OPAQUE
+    strength: NDArray[np.uint8] | int = opacity
     if stripe_px:
         diagonal = np.arange(left, left + width) + np.arange(top, top + height)[:, None]
-        strength = np.where(diagonal // stripe_px % 2, np.uint8(_OPAQUE), np.uint8(_PALE))
+        strength = np.where(diagonal // stripe_px % 2, np.uint8(opacity), np.uint8(_PALE))
     alpha = Image.fromarray(np.where(inside, strength, 0).astype(np.uint8))
     picture.paste(to_rgb(colour), (left, top), alpha)

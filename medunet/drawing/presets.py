@@ -53,20 +53,23 @@ _ANYWHERE = (
 )
 
 
-def display_presets(image: NDArray, modality: str, targets: Iterable[str]) -> list[Preset]:
-    """Return the windows to choose from; the first is the one for these targets.
+def display_presets(
+    image: NDArray, modality: str, targets: Iterable[str], pictured: str | None = None
+) -> list[Preset]:
+    """Return the windows to choose from; the first is the one for these targets, or for the one that is pictured.
 
     Args:
         image: the scan `(I, J, K)`, or `(I, J, K, 3)` in colour.
         modality: "CT", "MR", "PET" or "other".
         targets: names of the targets, such as "left_lung". A CT whose targets are all of one body part is shown in
             its window, any other in that of soft tissue.
+        pictured: the target that a picture is of. If its own name tells a body part, that decides; "tumour" does not.
 
     Without fixed units (all but CT) the windows are percentiles of the finite nonzero voxels, of every n-th voxel in
     large volumes. PET starts at 0.
     """
     if modality == "CT":
-        first = _ct_window(targets)
+        first = _ct_window(targets, pictured)
         return sorted(_CT, key=lambda preset: preset.name != first)  # stable
     low, dark, bright, high = (float(value) for value in _percentiles(image, (0.5, 10, 98, 99.5)))
     finite = image if image.dtype.kind in "biu" or np.isfinite(image.sum()) else image[np.isfinite(image)]
@@ -81,8 +84,15 @@ def display_presets(image: NDArray, modality: str, targets: Iterable[str]) -> li
     ]
 
 
-def _ct_window(targets: Iterable[str]) -> str:
+def _ct_window(targets: Iterable[str], pictured: str | None) -> str:
     """Return the name of the CT preset of the body part that all targets are of; soft tissue if there is none."""
+    own = _body_parts([pictured]) if pictured else set()
+    parts = own or _body_parts(targets)
+    return parts.pop() if len(parts) == 1 else "soft tissue"
+
+
+def _body_parts(targets: Iterable[str]) -> set[str]:
+    """Return the CT presets that the names of targets tell; none for words that are used for any body part."""
     parts = set()
     for target in targets:
         words = [word for word in re.split(r"[^a-z]+", target.casefold()) if word]
@@ -91,7 +101,7 @@ def _ct_window(targets: Iterable[str]) -> str:
             parts |= found
         elif not all(re.fullmatch(_ANYWHERE, word) for word in words):
             parts.add("soft tissue")
-    return parts.pop() if len(parts) == 1 else "soft tissue"
+    return parts
 
 
 def _percentiles(image: NDArray, percents: tuple[float, ...]) -> NDArray[np.float64]:

@@ -82,16 +82,21 @@ class Scene:
         low, high = turned.min(axis=0).tolist(), turned.max(axis=0).tolist()
         return tuple((first, last + 1) for first, last in zip(low, high, strict=True))
 
+    def turn(self, volume: NDArray) -> NDArray:
+        """Return another volume on the grid of the view in RAS+ orientation."""
+        return _reorient(volume, self.view.affine)[0]
+
     def crop(self, finding: Finding) -> Box:
-        """Return the box to show around a finding: with a margin, not much longer than wide, within the grid."""
-        return self._widen(self.box_of(finding))
+        """Return the box to show around a finding."""
+        return self.crop_to(self.box_of(finding))
 
     def crop_to_masks(self) -> Box:
         """Return the box to show around all targets; the whole grid if there are none."""
         mask = self._all_targets(self.reference) | self._all_targets(self.prediction)
-        return self._widen(box_around(mask, (0, 0, 0))) if mask.any() else tuple((0, n) for n in self.shape)
+        return self.crop_to(box_around(mask, (0, 0, 0))) if mask.any() else tuple((0, n) for n in self.shape)
 
-    def _widen(self, box: Box) -> Box:
+    def crop_to(self, box: Box) -> Box:
+        """Return the box to show around another one: with a margin, not much longer than wide, within the grid."""
         finest = min(self.spacing_mm)
         margin, least = (
             min(max(length, low * finest), high * finest)

@@ -32,6 +32,7 @@ def draw_still(
     marks: Marks = "contours",
     centre: Voxel | None = None,
     plane_px: int = 440,
+    heading: str = "",
 ) -> bytes:
     """Return a PNG of the planes through a finding, cropped to it with a margin.
 
@@ -48,22 +49,22 @@ def draw_still(
         centre: voxel index that the planes pass through, without a finding.
         plane_px: the longer side of every plane has at least this many pixels (of a single plane 1.7 times as many),
             unless another would have more than 1200.
+        heading: what stands above instead of what the finding is: its place is shown without its marks, for a mask
+            that does not have it.
     """
     scene = Scene(view)
     middle = scene.to_ras(focus.centre if focus else centre) or scene.default_centre()
     box = scene.crop(focus) if focus else tuple((0, size) for size in scene.shape)
     planes = scene.seen_planes()
-    if len(planes) == 1:
-        plane_px = round(plane_px * _ALONE)
-    px_per_mm = _scale(planes, box, scene.spacing_mm, plane_px)
+    px_per_mm = scale_planes(planes, box, scene.spacing_mm, plane_px)
     panels = [scene.panel(plane, middle, box, px_per_mm) for plane in planes]
     position_mm = apply_affine(scene.affine, middle)
     for plane, panel in zip(planes, panels, strict=True):
         mark_masks(scene, panel, plane, middle, marks, focus)
-    heading = ""
     if focus:
-        heading = caption(focus, view.unit, name_targets(view.targets)[focus.target], view.noun)
-        heading += mark_finding(scene, panels, planes, middle, focus)
+        if not heading:
+            heading = caption(focus, view.unit, name_targets(view.targets)[focus.target], view.noun)
+            heading += mark_finding(scene, panels, planes, middle, focus)
         for panel, plane in zip(panels, planes, strict=True):
             whole = scene.cut(scene.image, plane, middle)
             panel.add_locator(whole, view.preset, of_plane(plane, scene.box_of(focus)))
@@ -80,7 +81,7 @@ def draw_still(
         heading=heading,
         footer=Footer(window_text(view), px_per_mm, view.unit),
     )
-    return _encode(sheet, view, _colours(legend))
+    return encode(sheet, view, _colours(legend))
 
 
 def draw_thumbnail(view: StillView, focus: Finding | None = None, *, side_px: int = 144) -> bytes:
@@ -94,7 +95,7 @@ def draw_thumbnail(view: StillView, focus: Finding | None = None, *, side_px: in
     mark_masks(scene, panel, plane, middle, "contours", focus)
     square = Image.new("RGB", (side_px, side_px), "black")
     square.paste(panel.finish(), ((side_px - panel.size[0]) // 2, (side_px - panel.size[1]) // 2))
-    return _encode(square, view, colour_targets(view.targets).values())
+    return encode(square, view, colour_targets(view.targets).values())
 
 
 def window_text(view: StillView) -> str:
@@ -107,14 +108,19 @@ def window_text(view: StillView) -> str:
     )
 
 
-def _scale(planes: Sequence[Plane], box: Box, spacing_mm: Sequence[float], plane_px: int) -> float:
-    """Return the pixels per mm with which the longer side of every plane has at least `plane_px`."""
+def scale_planes(planes: Sequence[Plane], box: Box, spacing_mm: Sequence[float], plane_px: int) -> float:
+    """Return the pixels per mm with which the longer side of every plane has at least `plane_px`.
+
+    A single plane has 1.7 times as many; no plane has more than 1200.
+    """
+    if len(planes) == 1:
+        plane_px = round(plane_px * _ALONE)
     sides_mm = [(end - first) * step for (first, end), step in zip(box, spacing_mm, strict=True)]
     longer_mm = [max(sides_mm[plane.across], sides_mm[plane.up]) for plane in planes]
     return min(plane_px / min(longer_mm), _MAX_SIDE_PX / max(longer_mm))
 
 
-def _encode(picture: Image.Image, view: StillView, colours: Iterable[str]) -> bytes:
+def encode(picture: Image.Image, view: StillView, colours: Iterable[str]) -> bytes:
     """Return a picture as PNG, with a palette unless the scan is in colour."""
     return to_png(picture if view.image.ndim == 4 else reduce_colours(picture, colours))
 

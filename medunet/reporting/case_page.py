@@ -16,6 +16,7 @@ from medunet.reporting.classes import (
     measure_agreement,
     measure_volumes,
 )
+from medunet.reporting.disagreement_shown import show_disagreement
 from medunet.reporting.errors_shown import ShownError, Stills, find_case_errors, noun_of, show_errors
 from medunet.reporting.explanations import describe_conventions
 from medunet.reporting.found_lesions import FoundTable, choose_rules, find_lesions
@@ -71,6 +72,7 @@ def case_page(
     named = set(parts.rows["label"]) if has_scores else set(description.targets)
     targets = {name: values for name, values in description.targets.items() if name in named}
     shown_scan = scan if isinstance(scan, Scan) else None
+    num_networks = len(parts.entry.get("members", ()))
     cut = find_cut(shown_scan, targets) if shown_scan else None
     volumes_ml: dict[str, float] = {}
     agreement: dict[str, float] = {}
@@ -93,7 +95,7 @@ def case_page(
         )
     else:
         volumes_ml = measure_volumes(shown_scan, targets)
-        agreement = measure_agreement(shown_scan, targets, len(parts.entry.get("members", ())))
+        agreement = measure_agreement(shown_scan, targets, num_networks)
         verdict = judge_new(volumes_ml, settings, unit, cut=cut or {}, agreement=agreement)
         found, findings = find_lesions(shown_scan, targets, choose_rules(targets, parts.lesion_rules))
     stills = Stills(shown_scan, description, targets) if shown_scan else None
@@ -122,7 +124,7 @@ def case_page(
         has_scores=has_scores,
         verdict=verdict,
         caveats=_caveats(parts, has_scores=has_scores),
-        thresholds=describe_thresholds(settings, unit, has_reference=has_scores),
+        thresholds=describe_thresholds(settings, unit, has_reference=has_scores, noun=noun_of(description)),
         notices=collect_notices(parts, scan, cut or {}),
         pictures=pictures,
         viewer_notices=pictures.viewer.notices if pictures.viewer else (),
@@ -132,7 +134,12 @@ def case_page(
         num_targets=len(targets),
         is_searched=len(targets) > MANY,
         volumes=group_volumes(volumes_ml, agreement, unit) if volumes_ml else [],
-        num_networks=len(parts.entry.get("members", ())),
+        num_networks=num_networks,
+        disagreement=(
+            show_disagreement(shown_scan, stills, num_networks)
+            if volumes_ml and shown_scan and stills
+            else None
+        ),
         has_agreement=bool(agreement),
         noun=noun_of(description),
         size_unit=SIZE_UNITS[unit][0],
@@ -170,7 +177,7 @@ def _draw(
             scan,
             stills.targets,
             colour_targets(stills.targets),
-            {name: stills.presets_of(name) for name in stills.channels},
+            stills.viewer_presets(findings),
             findings,
             modalities={name: stills.modality_of(name) for name in stills.channels},
             shown_on={name: stills.channel_of(name) for name in stills.targets},

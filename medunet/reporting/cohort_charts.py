@@ -61,6 +61,7 @@ def draw_cohort(
     *,
     by: Sequence[str] = (),
     sizes: Mapping[str, Sequence[SizeClassDetection]] | None = None,
+    noun: str = "lesion",
 ) -> Charts:
     """Draw the charts of a cohort; those without any value are left out.
 
@@ -71,6 +72,7 @@ def draw_cohort(
         unit: mm, or px for 2D pictures.
         by: text columns of `scores`, such as the site, whose values each get a row.
         sizes: the detection by size of the targets with lesions.
+        noun: what a lesion is called, such as "object".
     """
     plotted = choose_plotted(scores)
     scores = scores[scores["label"].isin(plotted)]
@@ -88,7 +90,7 @@ def draw_cohort(
             draw_dice_by_volume(scores, plotted, links, unit, most),
         ]
     if lesions is not None and sizes:
-        figures.append(_detection(lesions, plotted, links, sizes, most))
+        figures.append(_detection(lesions, plotted, links, sizes, most, noun))
     figures += [_by_column(scores, name, links, most) for name in by]
     return Charts(tuple(figure for figure in figures if figure.charts), most, len(plotted))
 
@@ -182,6 +184,7 @@ def _detection(
     links: Mapping[str, CaseLink],
     sizes: Mapping[str, Sequence[SizeClassDetection]],
     most: int,
+    noun: str,
 ) -> Figure:
     """Draw the Dice of each reference lesion against its diameter, with the share found in each size class."""
     charts = []
@@ -193,14 +196,14 @@ def _detection(
         if own.empty or label not in sizes:
             continue
         diameters = np.cbrt(6000 * own["reference_ml"].to_numpy(np.float64) / math.pi)
-        chart = Chart(WIDTH, HEIGHT, f"Detection of lesions of {label} by size")
+        chart = Chart(WIDTH, HEIGHT, f"Detection of {noun}s of {label} by size")
         x = Axis(
             max(float(diameters.min()) / 1.3, 0.1), float(diameters.max()) * 1.3, LEFT, WIDTH - RIGHT, True
         )
         y = Axis(-0.02, 1.02, HEIGHT - BOTTOM, TOP + 30)
         chart.x_axis(x, TOP + 30, HEIGHT - BOTTOM, "diameter, mm (logarithmic)")
         chart.y_axis(y, LEFT, WIDTH - RIGHT, "")
-        chart.text(LEFT - 6, 16, "Dice of the lesion; found of all", "title", anchor="start")
+        chart.text(LEFT - 6, 16, f"Dice of the {noun}; found of all", "title", anchor="start")
         chart.text(WIDTH - RIGHT, 16, label, "name", anchor="end")
         _write_rates(chart, x, sizes[label])
         dots = [
@@ -208,7 +211,7 @@ def _detection(
                 case,
                 x.at(diameter),
                 y.at(0.0 if math.isnan(dice) else dice),
-                f"{case}: lesion {number} of {label}, {number_text(diameter, 1)} mm, "
+                f"{case}: {noun} {number} of {label}, {number_text(diameter, 1)} mm, "
                 + ("missed" if status == "missed" else f"Dice {number_text(dice, 3)}"),
                 "cross" if status == "missed" else "dot",
             )
@@ -219,8 +222,8 @@ def _detection(
         chart.dots(dots, links, most)
         charts.append(chart.svg())
     caption = (
-        "Every reference lesion that counts: found ones as dots at their Dice, missed ones as crosses. The numbers "
-        "are found of all in the size class. The diameter is that of a sphere of the lesion's volume."
+        f"Every reference {noun} that counts: found ones as dots at their Dice, missed ones as crosses. The numbers "
+        f"are found of all in the size class. The diameter is that of a sphere of the {noun}'s volume."
     )
     return Figure("Detection by size", tuple(charts), caption)
 

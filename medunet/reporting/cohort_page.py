@@ -16,6 +16,7 @@ from medunet.records.scores import UNSCORED
 from medunet.reporting.case_parts import CaseSummary
 from medunet.reporting.cohort_charts import draw_cohort
 from medunet.reporting.cohort_table import PAGE_ROWS, make_case_table, short_verdict
+from medunet.reporting.errors_shown import noun_of
 from medunet.reporting.explanations import describe_conventions, describe_weights, training_warning
 from medunet.reporting.lesions import CohortLesions, cohort_measures, describe_rules, summarise_lesions
 from medunet.reporting.page import flat_items, interval_text, json_script, number_text, render
@@ -59,7 +60,7 @@ def cohort_html(
         by: text columns of the scores that get charts; `summary.strata` has their tables.
     """
     scores, description = source.scores, source.description
-    unit = description.unit
+    unit, noun = description.unit, noun_of(description)
     unscored = list(dict.fromkeys(scores.loc[scores["status"].isin(UNSCORED), "case"]))
     ranked = [case for case in summaries if case not in set(unscored)]
     table = make_case_table(scores, summaries, filters_of(scores, by), unit)
@@ -68,7 +69,7 @@ def cohort_html(
     }
     lesions = _lesion_values(source.lesions, summary.targets, description)
     sizes = {row.label: row.sizes for row in lesions["sized"]}
-    charts = draw_cohort(scores, source.lesions, links, unit, by=by, sizes=sizes)
+    charts = draw_cohort(scores, source.lesions, links, unit, by=by, sizes=sizes, noun=noun)
     weights, is_optimistic = describe_weights(summary.about), summary.about.get("num_chosen_on", 0) != 0
     rows = {label: summary_rows(own, scores, unit) for label, own in summary.targets.items()}
     worst = next((case for case in ranked if summaries[case].worst_picture), None)
@@ -85,7 +86,7 @@ def cohort_html(
         num_patients=summary.num_patients,
         num_unscored=len(unscored),
         num_review=sum(each.severity == "review" for each in summaries.values()),
-        headlines=_headlines(scores, summary.targets, lesions["lesions"], summaries, unit),
+        headlines=_headlines(scores, summary.targets, lesions["lesions"], summaries, unit, noun),
         num_targets=len(summary.targets),
         worst=worst,
         worst_summary=summaries[worst] if worst else None,
@@ -120,6 +121,7 @@ def cohort_html(
         ),
         has_penalised=any(row.is_penalised for own in rows.values() for row in own),
         **lesions,
+        noun=noun,
         faults=None if source.faults is None else _count_faults(source.faults),
         is_run=source.is_run,
         unmatched=manifest.unmatched if manifest else (),
@@ -142,6 +144,7 @@ def _headlines(
     lesions: Sequence[CohortLesions],
     summaries: Mapping[str, CaseSummary],
     unit: Unit,
+    noun: str,
 ) -> list[Headline]:
     """Return the headlines of the targets, lowest mean Dice first; of many targets only those of the lowest."""
 
@@ -167,7 +170,7 @@ def _headlines(
                 facts.append(f"{count} {what}")
         for row in lesions:
             if row.label == label:
-                facts.append(f"lesions: {row.counts.text}")
+                facts.append(f"{noun}s: {row.counts.text}")
         case = str(known.iloc[0]["case"]) if len(known) else ""
         interval = "" if math.isnan(dice.mean_low) else interval_text(dice.mean_low, dice.mean_high, 3)
         found.append(

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,50 +11,17 @@ import pandas as pd
 
 from medunet.base.files import write_text
 from medunet.base.progress import CaseBar
-from medunet.drawing.palette import colour_targets
-from medunet.drawing.presets import display_presets
-from medunet.records.config import ReportConfig
-from medunet.records.description import Description
-from medunet.records.manifest import Case
-from medunet.reporting.case_page import case_page
-from medunet.reporting.case_parts import CaseParts
 from medunet.reporting.compare_charts import decimals_of, draw_differences, metric_text
+from medunet.reporting.compare_pictures import Images, Pictures, draw_compared
 from medunet.reporting.page import interval_text, number_text, page_names, render
-from medunet.reporting.scans import Scan, load_scan, scan_or_reason
 from medunet.reporting.svg import CaseLink
-from medunet.reporting.viewer import VIEWER_SCRIPTS, VIEWER_STYLES, Viewer, copy_assets, make_viewer
+from medunet.reporting.viewer import VIEWER_SCRIPTS, VIEWER_STYLES, copy_assets
 from medunet.scoring.compare import Comparison
 from medunet.scoring.paired import PairDifference
 
 NUM_PICTURED = 20  # cases of the largest differences, if their images are known
 _MAX_WORST = 30  # rows of the table of the largest differences
 _MOST_LEVELS_UP = 2  # to a method's own report, so that links name no folders further away
-
-
-@dataclass(frozen=True)
-class Images:
-    """The scans of the compared cases, and the folders with each method's masks."""
-
-    description: Description
-    data_root: Path
-    cases: Mapping[str, Case]
-    masks: Mapping[str, Mapping[str, Path]]  # by method, then by case
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The worst error of one method in a case, or why there is none."""
-
-    letter: str
-    picture: str | None  # data URI
-    text: str
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    of_methods: tuple[Picture, ...] = ()
-    viewer: Viewer | None = None
-    notices: tuple[str, ...] = ()
 
 
 def write_compare_pages(
@@ -90,13 +56,13 @@ def write_compare_pages(
         for number, case in enumerate(ranked):
             bar.begin(case)
             own = {method: known.get(case) for method, known in rows.items()}
-            pictures = _Pictures()
+            pictures = Pictures()
             if images is not None and number < NUM_PICTURED:
-                pictures = _draw(case, names[case], own, comparison, images)
+                pictures = draw_compared(case, own, comparison, images)
             has_viewer = pictures.viewer is not None
             html = render(
                 "compare_case.html",
-                styles=("cohort.css", *(VIEWER_STYLES if has_viewer else ())),
+                styles=("cohort.css", "case.css", *(VIEWER_STYLES if has_viewer else ())),
                 scripts=VIEWER_SCRIPTS if has_viewer else (),
                 title=case,
                 methods=comparison.letters,
@@ -150,55 +116,6 @@ def rank_by_difference(comparison: Comparison) -> list[str]:
             is_main = pair.metric == comparison.main_metrics[0]
             largest[case] = max(largest.get(case, 0.0), abs(value) if is_main else 0.0)
     return sorted(largest, key=lambda case: (-largest[case], case))
-
-
-def _draw(
-    case_id: str,
-    page: str,
-    rows: Mapping[str, pd.DataFrame | None],
-    comparison: Comparison,
-    images: Images,
-) -> _Pictures:
-    """Draw each method's worst error, and make the viewer with the masks of all methods."""
-    case, found = images.cases.get(case_id), []
-    masks, scans, notices = {}, [], []
-    for method, letter in comparison.letters.items():
-        mask, own = images.masks.get(method, {}).get(case_id), rows[method]
-        scan = _load(case, mask, images)
-        if isinstance(scan, str) or own is None:
-            found.append(
-                Picture(letter, None, scan if isinstance(scan, str) else "it has no scores of this case")
-            )
-            continue
-        parts = CaseParts(case_id=case_id, page=page, description=images.description, rows=own, lesions=None)
-        _, summary = case_page(parts, scan, ReportConfig(), with_viewer=False)
-        found.append(Picture(letter, summary.worst_picture, summary.worst_text or summary.verdict))
-        if scan.prediction is not None:
-            masks[f"{letter}: {method}"] = scan.prediction
-        notices += [warning for warning in scan.warnings if warning not in notices]
-        scans.append(scan)
-    if not scans:
-        return _Pictures(tuple(found))
-    first = scans[0]
-    reference = {} if first.reference is None else {"reference": first.reference}
-    targets = {name: images.description.targets[name] for name in comparison.labels}
-    channels = first.channels or {first.channel: first.image}
-    viewer = make_viewer(
-        first,
-        targets,
-        colour_targets(targets),
-        {name: display_presets(array, first.modality, list(targets)) for name, array in channels.items()},
-        masks={**reference, **masks},
-    )
-    return _Pictures(tuple(found), viewer, (*notices, *(viewer.notices if viewer else ())))
-
-
-def _load(case: Case | None, mask: Path | None, images: Images) -> Scan | str:
-    if case is None or not case.images:
-        return "no image of this case is known"
-    if mask is None:
-        return "its masks are not known: name their folder instead of scores.csv"
-    return scan_or_reason(lambda: load_scan(case, images.description, images.data_root, mask))
 
 
 def _own_pages(here: Path, folders: Mapping[str, Path], name: str) -> dict[str, str]:

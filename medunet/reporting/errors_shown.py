@@ -17,7 +17,7 @@ from medunet.records.scores import LesionPreset, Surface
 from medunet.reporting.case_parts import CaseParts
 from medunet.reporting.page import data_uri
 from medunet.reporting.scans import Scan, position_name
-from medunet.reporting.scores import Unit
+from medunet.reporting.scores import Unit, name_lesions
 from medunet.scoring.findings import find_errors
 from medunet.scoring.lesion_presets import PRESETS
 
@@ -68,7 +68,7 @@ def find_case_errors(scan: Scan, parts: CaseParts) -> list[Finding]:
 
 def noun_of(description: Description) -> str:
     """Return what the lesions of a dataset are called."""
-    return "object" if description.instances else "lesion"
+    return name_lesions(instances=description.instances)
 
 
 class Stills:
@@ -99,13 +99,20 @@ class Stills:
 
     def presets_of(self, channel: str, target: str | None = None) -> list[Preset]:
         """Return the windows of a channel to choose from, the one for a target, or for all targets, first."""
-        names = [target] if target else list(self.targets)
         image, modality = self._scan.channels.get(channel, self._scan.image), self.modality_of(channel)
         if modality == "CT":
-            return display_presets(image, modality, names)
+            return display_presets(image, modality, self.targets, target)
         if channel not in self._windows:  # percentiles do not depend on the target
-            self._windows[channel] = display_presets(image, modality, names)
+            self._windows[channel] = display_presets(image, modality, self.targets)
         return self._windows[channel]
+
+    def viewer_presets(self, findings: Sequence[Finding]) -> dict[str, list[Preset]]:
+        """Return the windows of each channel; a viewer begins in that of the picture that leads the page.
+
+        That picture is of the worst error, and without a reference of all targets.
+        """
+        leads = findings[0].target if findings and findings[0].kind != "lesion" else None
+        return {channel: self.presets_of(channel, leads) for channel in self.channels}
 
     def describe_overview(self) -> str:
         """Return the caption of the picture of all targets."""
@@ -119,15 +126,21 @@ class Stills:
         self, focus: Finding | None = None, *, channel: str | None = None, plane_px: int = _SMALLER_PX
     ) -> str:
         """Return a still as data URI: of an error, filled or as a distance between contours, or of all targets."""
-        filled = focus is not None and focus.kind not in ("surface_distance", "lesion")
-        marks: Marks = "errors" if filled else "contours"
-        return data_uri(draw_still(self._view(focus, channel), focus, marks=marks, plane_px=plane_px))
+        view = self.view(focus, channel)
+        return data_uri(draw_still(view, focus, marks=_marks_of(focus), plane_px=plane_px))
+
+    def draw_place(self, error: Finding, heading: str) -> str:
+        """Return a still of the place of another mask's error as data URI, in which this one may be right."""
+        return data_uri(
+            draw_still(self.view(error), error, marks=_marks_of(error), plane_px=_FIRST_PX, heading=heading)
+        )
 
     def draw_small(self, focus: Finding | None = None) -> str:
         """Return a small picture of an error, or of all targets, as data URI."""
-        return data_uri(draw_thumbnail(self._view(focus), focus))
+        return data_uri(draw_thumbnail(self.view(focus), focus))
 
-    def _view(self, focus: Finding | None, channel: str | None = None) -> StillView:
+    def view(self, focus: Finding | None = None, channel: str | None = None) -> StillView:
+        """Return how the scan is drawn: in the window of an error's target, or with all targets."""
         scan, target = self._scan, focus.target if focus else None
         channel = channel or self.channel_of(target)
         return StillView(
@@ -142,6 +155,10 @@ class Stills:
             ignore_value=self._description.ignore_value,
             noun=self.noun,
         )
+
+
+def _marks_of(focus: Finding | None) -> Marks:
+    return "errors" if focus is not None and focus.kind not in ("surface_distance", "lesion") else "contours"
 
 
 def _choose_largest(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

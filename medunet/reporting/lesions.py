@@ -16,6 +16,7 @@ from medunet.reporting.scores import (
     Measure,
     Unit,
     measures,
+    name_lesions,
 )
 from medunet.scoring.lesion_presets import PRESETS
 from medunet.scoring.lesions import SizeClassDetection, detection_by_size
@@ -23,7 +24,7 @@ from medunet.scoring.summary import LabelSummary, MetricSummary
 
 _MAX_SHOWN = 100  # lesions of a target listed on a case's page
 _MATCHING = {
-    "touch": "a lesion is found if any prediction touches it",
+    "touch": "{subject} found if any prediction touches it",
     "iou": "found at an IoU above {min_iou:g}",
     "one_to_one": "matched one to one at an IoU above {min_iou:g}",
 }
@@ -207,16 +208,18 @@ def describe_rules(name: str, unit: Unit, *, instances: bool = False) -> str:
     own = f"{connectivity}-connected"
     if instances:
         own = f"objects by their numbers (in a prediction without numbers, {own} components)"
-    parts = [own, _MATCHING[rules.matching].format(min_iou=rules.min_iou)]
+    noun = name_lesions(instances=instances)
+    subject = f"{'an' if instances else 'a'} {noun} is"
+    parts = [own, _MATCHING[rules.matching].format(min_iou=rules.min_iou, subject=subject)]
     if rules.num_dilations and instances:
         parts.append("each object is dilated on its own")
     elif rules.num_dilations:
         plural = "" if rules.num_dilations == 1 else "s"
         parts.append(f"components joined by {rules.num_dilations} dilation{plural} are one lesion")
     if rules.ignored_mm3:
-        parts.append(f"lesions up to {rules.ignored_mm3:g} {unit}³ do not count")
+        parts.append(f"{noun}s up to {rules.ignored_mm3:g} {unit}³ do not count")
     if rules.penalty_mm is None:
-        parts.append("Dice and distance are means over the lesions found")
+        parts.append(f"Dice and distance are means over the {noun}s found")
     else:
         parts.append(
             f"each miss and false positive counts as Dice 0 and {rules.penalty_mm:g} {unit} in the means"

@@ -27,6 +27,11 @@ class Measure:
     decimals: int
 
 
+def name_lesions(*, instances: bool) -> str:
+    """Return what pages call the lesions of a dataset: objects, where label files number them."""
+    return "object" if instances else "lesion"
+
+
 def measures(scores: pd.DataFrame, unit: Unit = "mm") -> tuple[Measure, ...]:
     """Return the measures of a table that pages show, in order: Dice, HD, its percentiles, ASSD, NSD."""
     shown = []

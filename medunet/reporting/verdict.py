@@ -83,7 +83,7 @@ def judge_case(
     which = f" ({label})" if len(defined) > 1 else ""
     text = f"{'lowest ' if which else ''}Dice {lowest:.3f}{which}"
     counted = 0 if lesions is None else int(lesions["counted"].sum())
-    text += f", {counted} of {counted} {noun}s found" if counted else ""
+    text += f", {counted} of {counted} {noun}{'' if counted == 1 else 's'} found" if counted else ""
     return Verdict("good", f"Within the thresholds: {text}")
 
 
@@ -122,7 +122,9 @@ def judge_new(
     return Verdict("none", f"Found: {list_some(present, _MAX_NAMED)}")
 
 
-def describe_thresholds(settings: ReportConfig, unit: Unit = "mm", *, has_reference: bool = True) -> str:
+def describe_thresholds(
+    settings: ReportConfig, unit: Unit = "mm", *, has_reference: bool = True, noun: str = "lesion"
+) -> str:
     """Return the thresholds of the verdict as a sentence."""
     parts = []
     if has_reference:
@@ -134,7 +136,7 @@ def describe_thresholds(settings: ReportConfig, unit: Unit = "mm", *, has_refere
         if settings.max_volume_error is not None:
             size = "volume" if unit == "mm" else "area"
             parts.append(f"{size} off by more than {100 * settings.max_volume_error:g}%")
-        parts.append("a target or lesion missed or invented")
+        parts.append(f"a target or {noun} missed or invented")
     else:
         parts.append("nothing found")
         if settings.min_agreement is not None:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from medunet.drawing.contours import Pen, draw_contour
 from medunet.drawing.palette import (
+    DISAGREEMENT,
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
     LINE_STYLES,
@@ -59,12 +60,13 @@ def closest(colours: tuple[str, ...], vision: str) -> float:
 @pytest.mark.parametrize("vision", VISIONS)
 def test_every_kind_of_colour_vision_tells_the_colours_apart(vision: str):
     assert closest((*TARGET_COLOURS, FALSE_POSITIVE, FALSE_NEGATIVE), vision) > 14
+    assert closest((*TARGET_COLOURS, DISAGREEMENT), vision) > 14
     assert closest((*TARGET_COLOURS[:3], FALSE_POSITIVE, FALSE_NEGATIVE), vision) > 20
 
 
 @pytest.mark.parametrize("vision", VISIONS)
 def test_colours_differ_from_the_grey_of_a_scan(vision: str):
-    lab = seen((*TARGET_COLOURS, FALSE_POSITIVE, FALSE_NEGATIVE), vision)
+    lab = seen((*TARGET_COLOURS, FALSE_POSITIVE, FALSE_NEGATIVE, DISAGREEMENT), vision)
     grey = lab * [1, 0, 0]
     assert colour.deltaE_ciede2000(lab, grey).min() > 9
 

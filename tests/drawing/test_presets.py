@@ -36,6 +36,22 @@ def test_the_window_of_a_ct_follows_the_targets(targets: list[str], window: str)
     assert sorted(preset.name for preset in presets) == ["bone", "brain", "liver", "lung", "soft tissue"]
 
 
+@pytest.mark.parametrize(
+    ("pictured", "targets", "window"),
+    [
+        ("tumour", ["liver", "tumour"], "liver"),  # its name does not tell a body part: that of all
+        ("tumour", ["lung", "liver", "tumour"], "soft tissue"),
+        ("lung", ["lung", "liver", "tumour"], "lung"),
+        ("pancreas", ["liver", "pancreas"], "soft tissue"),
+        (None, ["liver", "tumour"], "liver"),
+    ],
+)
+def test_the_window_of_a_picture_is_that_of_its_target(
+    pictured: str | None, targets: list[str], window: str
+) -> None:
+    assert display_presets(CT, "CT", targets, pictured)[0].name == window
+
+
 def test_ct_windows_are_those_of_the_field() -> None:
     windows = {
         preset.name: ((preset.low + preset.high) / 2, preset.high - preset.low)

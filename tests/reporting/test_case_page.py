@@ -3,6 +3,7 @@
 import html as html_module
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,10 +14,12 @@ from scored_case import INVENTED, MISSED, NO_ROWS, SHAPE, draw_masks, make_case,
 from tiny_run import DESCRIPTION, affine_of
 
 from medunet.base.errors import DataError
+from medunet.drawing.scene import StillView
 from medunet.imaging.nifti import read_header, write_mask, write_volume
 from medunet.records.config import ReportConfig
 from medunet.records.description import Description
 from medunet.records.manifest import Case
+from medunet.reporting import case_page, errors_shown
 from medunet.reporting.borders import find_cut
 from medunet.reporting.case_parts import CaseSummary
 from medunet.reporting.classes import measure_agreement
@@ -222,6 +225,21 @@ def test_agreement_of_the_networks_is_shown_by_target(tmp_path: Path) -> None:
     assert 'data-heading="All agree">25%<' in page
     assert summary.reasons == ("the networks agree on less than 70% of the voxels of tumour 25%",)
     assert measure_agreement(scan, DESCRIPTION.targets, 1) == {}
+    voxel_ml = 2 * 2.5 * 3 / 1000
+    depth = page[page.index("<h2>Agreement of the networks</h2>") :]
+    assert (
+        page.index("</section>")
+        < page.index("<h2>Agreement of the networks</h2>")
+        < page.index("<h2>Overview")
+    )
+    assert f"The 3 networks disagree on {27 * voxel_ml:.2f} ml (27 voxels), before postprocessing. " in depth
+    where = f"S {scan.affine[2, 3] + 3 * 13:.1f} mm"
+    assert f"{9 * voxel_ml:.2f} ml in the axial slice {where}</figcaption>" in depth
+    alone, _ = page_of(scan, NO_ROWS, entry={"members": [{"fold": 0}]})
+    assert "Agreement of the networks" not in alone
+    alike = replace(scan, agreement=np.full(SHAPE, 3, np.uint8))
+    page, _ = page_of(alike, NO_ROWS, entry={"members": [{"fold": 0}, {"fold": 1}, {"fold": 2}]})
+    assert "All 3 networks agree on every voxel." in page
 
 
 def test_a_case_without_volumes_still_has_its_verdict(tmp_path: Path) -> None:
@@ -265,3 +283,36 @@ def test_what_headers_files_and_folders_say_is_on_no_page(tmp_path: Path) -> Non
         text = re.sub(r"base64,[^\"]+|<script.*?</script>", "", page, flags=re.DOTALL)
         for canary in ("MUELLER", "ANNA", "4711", "1970", tmp_path.name):
             assert canary not in text
+
+
+@pytest.mark.parametrize(
+    ("organ", "has_reference", "windows"),
+    [
+        ("liver", True, {"liver"}),
+        ("lung", True, {"lung"}),
+        ("spleen", True, {"soft tissue"}),
+        ("liver", False, {"liver"}),
+    ],
+)
+def test_the_viewer_begins_in_the_window_of_the_stills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, organ: str, has_reference: bool, windows: set[str]
+) -> None:
+    scan, rows, lesions = make_case(tmp_path, *draw_masks())
+    regions = {organ: ("liver", "tumour"), "tumour": ("tumour",)}
+    description = DESCRIPTION.model_copy(update={"regions": regions, "region_order": (organ, "tumour")})
+    rows = rows.replace({"label": {"liver": organ}}) if has_reference else NO_ROWS
+    of_stills, of_viewer = [], []
+
+    def still(view: StillView, *_: object, **__: object) -> bytes:
+        of_stills.append(view.preset.name)
+        return b""
+
+    def viewer(
+        _scan: object, _targets: object, _colours: object, presets: dict, *_: object, **__: object
+    ) -> None:
+        of_viewer.append(presets["CT"][0].name)
+
+    monkeypatch.setattr(errors_shown, "draw_still", still)
+    monkeypatch.setattr(case_page, "make_viewer", viewer)
+    page_of(scan, rows, lesions if has_reference else None, description=description)
+    assert set(of_stills) == set(of_viewer) == windows

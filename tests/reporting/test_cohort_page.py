@@ -4,6 +4,7 @@ import html
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from cohort_scores import DESCRIPTION, make_index, write_cohort
 
+from medunet.records.description import Description
 from medunet.records.manifest import Case, Manifest
 from medunet.records.scores import UNSCORED
 from medunet.reporting.cohort_charts import MAX_PLOTTED, choose_plotted, draw_cohort
@@ -108,6 +110,28 @@ def test_lesions_are_dots_by_their_size(folder: Path, index: str) -> None:
     )
     found = own[own["status"] == "matched"]
     assert sum(int(text.partition("/")[0]) for text in re.findall(r">(\d+/\d+)<", chart)) == len(found)
+
+
+def test_lesions_are_called_objects_where_label_files_number_them(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "nuclei")
+    nuclei = Description(
+        name="nuclei",
+        layout="pairs",
+        channels={"EM": {"modality": "other"}},
+        labels={"background": 0, "nucleus": 1},
+        instances=True,
+    )
+    page = make_index(tmp_path / "nuclei", description=nuclei).read_text()
+    shown = re.sub(r"<style>.*?</style>|<script.*?</script>", "", page, flags=re.DOTALL)
+    for text in (
+        "Dice of the object",
+        ": object 1 of tumour, ",
+        "objects together",
+        "Reference objects",
+        "; objects: ",
+    ):
+        assert text in shown
+    assert not re.search("lesion", shown, re.IGNORECASE)
 
 
 def test_headlines_are_by_target_and_not_over_targets(index: str, scores: pd.DataFrame) -> None:

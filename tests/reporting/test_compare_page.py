@@ -1,22 +1,31 @@
 """Pages of a comparison: every difference is a dot that leads to its case, with all methods' scores and masks."""
 
+import base64
 import html
+import io
 import math
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from tiny_run import ODD_ID, make_run
+from PIL import Image
+from scored_case import draw_masks, make_case
+from tiny_run import DESCRIPTION, ODD_ID, make_run
 
 from medunet.base.files import write_text
 from medunet.commands.compare import compare_scores
+from medunet.drawing.still import draw_still
 from medunet.imaging.nifti import write_mask
 from medunet.imaging.volumes import read_header, read_label
+from medunet.records.manifest import Case
 from medunet.records.scores import CaseScore
-from medunet.reporting import compare_page
+from medunet.reporting import compare_page, compare_pictures, errors_shown
 from medunet.reporting.page import page_names
-from medunet.scoring.tables import write_scores
+from medunet.scoring.compare import compare
+from medunet.scoring.tables import read_scores, write_scores
 
 TARGETS = {"liver": (1,), "tumour": (2,)}
 ODD = """<img src=x onerror=alert(1)>"&'$"""
@@ -132,7 +141,7 @@ def test_pictures_show_both_methods_masks_where_scans_are_known(
     def remember(scan, targets, colours, presets, findings=(), *, masks, **_):
         shown[len(shown)] = (set(masks), set(targets), {name: len(each) for name, each in presets.items()})
 
-    monkeypatch.setattr(compare_page, "make_viewer", remember)
+    monkeypatch.setattr(compare_pictures, "make_viewer", remember)
     monkeypatch.setattr(compare_page, "NUM_PICTURED", 2)
     mine = tmp_path / "mine"
     run.predictions.rename(mine)
@@ -147,5 +156,45 @@ def test_pictures_show_both_methods_masks_where_scans_are_known(
     # The tumours that only one method found, or invented.
     assert sorted(with_pictures) == [page_names([ODD_ID])[ODD_ID].removesuffix(".html"), "ras_good"]
     page = (tmp_path / "out" / "cases" / "ras_good.html").read_text()
-    assert page.count("<img") == 1
-    assert re.search(r"<b>A</b>: Within the thresholds", page)  # without an error, nothing is pictured
+    assert page.count("<img") == 2
+    assert "<b>B</b>: tumour: largest false negative region" in page
+    place = re.search(r"<b>B</b>: .*?, (at .*? mm)", page)
+    assert place
+    assert f"<b>A</b>: no error here, in the slices of the worst error of B, {place[1]}</figcaption>" in page
+
+
+def test_a_method_without_errors_is_drawn_in_the_slices_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, rows, _ = make_case(tmp_path, *draw_masks())
+    (tmp_path / "right").mkdir()
+    shutil.copy(tmp_path / "label.nii.gz", tmp_path / "right/one.nii.gz")
+    case = Case(id="one", patient="one", images={"CT": "image.nii.gz"}, label="label.nii.gz")
+    folder = write_method(tmp_path / "scores", {"one": 1.0})
+    tables = {"wrong": rows, "right": read_scores(folder / "scores.csv")}
+    masks = {
+        "wrong": {"one": tmp_path / "predicted.nii.gz"},
+        "right": {"one": tmp_path / "right/one.nii.gz"},
+    }
+    drawn = []
+
+    def remember(view, focus, **options):
+        drawn.append((view, focus, options))
+        return draw_still(view, focus, **options)
+
+    monkeypatch.setattr(errors_shown, "draw_still", remember)
+    comparison = compare(tables)
+    images = compare_pictures.Images(DESCRIPTION, tmp_path, {"one": case}, masks)
+    made = compare_pictures.draw_compared("one", tables, comparison, images)
+    wrong, right = made.of_methods
+    assert right.text.startswith("no error here, in the slices of the worst error of A, at ")
+    assert right.picture
+    (first, focus, _), (second, same, options) = drawn
+    assert same is focus
+    assert options["heading"] == "no error here"
+    assert np.array_equal(second.prediction, second.reference)
+    assert np.array_equal(first.reference, second.reference)
+    sizes = [
+        Image.open(io.BytesIO(base64.b64decode(each.picture.split(",")[1]))).size for each in (wrong, right)
+    ]
+    assert sizes[0] == sizes[1]

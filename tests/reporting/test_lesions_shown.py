@@ -183,6 +183,7 @@ def test_rules_say_what_counts() -> None:
         "“panoptic”: objects by their numbers (in a prediction without numbers, 8-connected components); matched"
     )
     assert "; each object is dilated on its own; " in describe_rules("brats2023", "mm", instances=True)
+    assert all("lesion" not in describe_rules(name, "mm", instances=True) for name in PRESETS)
     assert describe_rules("of_a_later_version", "mm") == "“of_a_later_version”"
 
 

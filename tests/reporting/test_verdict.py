@@ -53,7 +53,7 @@ def test_a_whole_case_within_the_thresholds_is_good() -> None:
     )
     found = lesions_of(("tumour", "matched", True, 1.0, 1.0), ("tumour", "missed", False, 0.01, 0.0))
     verdict = judge_case(rows_of(dice=[0.95, 0.81]), found, DEFAULTS)
-    assert verdict.headline.endswith("(tumour), 1 of 1 lesions found")
+    assert verdict.headline.endswith("(tumour), 1 of 1 lesion found")
 
 
 def test_every_lesion_missed_is_a_review_whatever_the_mean() -> None:
@@ -117,6 +117,7 @@ def test_the_thresholds_are_printed() -> None:
     assert "mm" not in describe_thresholds(own, "px")
     assert "Dice" not in describe_thresholds(own, has_reference=False)
     assert "cut" not in describe_thresholds(ReportConfig(may_be_cut="all"))
+    assert "a target or object missed" in describe_thresholds(own, noun="object")
 
 
 def test_a_cut_organ_is_a_review_unless_it_may_be() -> None:
