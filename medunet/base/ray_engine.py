@@ -72,7 +72,7 @@ def _set_up_environment(address: str | None) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray keeps the first one of a process
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux, too: loopback alone
         os.environ.setdefault("RAY_worker_niceness", "0")  # by default workers yield to all programs
     elif os.environ["RAY_AUTH_MODE"] != "token":
