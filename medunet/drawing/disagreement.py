@@ -11,12 +11,13 @@ from medunet.drawing.letters import name_targets
 from medunet.drawing.marks import MAX_OUTLINED, mark_masks
 from medunet.drawing.orthogonal import box_around, direction_marks, position_text
 from medunet.drawing.palette import DISAGREEMENT, colour_targets, style_targets
+from medunet.drawing.png import to_png
 from medunet.drawing.scene import Scene, StillView, largest_cross_sections, of_plane
 from medunet.drawing.sheet import Footer, Place, draw_sheet
-from medunet.drawing.still import encode, scale_planes, window_text
+from medunet.drawing.still import scale_planes, window_text
 
 _MAX_LEVELS = 3
-_FAINTEST, _DEEPEST = 75, 235  # of 255
+_FAINTEST, _DEEPEST = 100, 235  # of 255
 
 
 def draw_disagreement(
@@ -67,7 +68,7 @@ def draw_disagreement(
         heading="where the networks differ from the mask",
         footer=Footer(window_text(view), px_per_mm, view.unit),
     )
-    return encode(sheet, view, [DISAGREEMENT, *colour_targets(view.targets).values()])
+    return to_png(sheet)  # a palette would have too few of the tints that tell the levels apart
 
 
 def _levels(most: int, num_networks: int) -> list[tuple[tuple[int, int], int, str]]:

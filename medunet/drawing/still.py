@@ -81,7 +81,7 @@ def draw_still(
         heading=heading,
         footer=Footer(window_text(view), px_per_mm, view.unit),
     )
-    return encode(sheet, view, _colours(legend))
+    return _encode(sheet, view, _colours(legend))
 
 
 def draw_thumbnail(view: StillView, focus: Finding | None = None, *, side_px: int = 144) -> bytes:
@@ -95,7 +95,7 @@ def draw_thumbnail(view: StillView, focus: Finding | None = None, *, side_px: in
     mark_masks(scene, panel, plane, middle, "contours", focus)
     square = Image.new("RGB", (side_px, side_px), "black")
     square.paste(panel.finish(), ((side_px - panel.size[0]) // 2, (side_px - panel.size[1]) // 2))
-    return encode(square, view, colour_targets(view.targets).values())
+    return _encode(square, view, colour_targets(view.targets).values())
 
 
 def window_text(view: StillView) -> str:
@@ -120,7 +120,7 @@ def scale_planes(planes: Sequence[Plane], box: Box, spacing_mm: Sequence[float],
     return min(plane_px / min(longer_mm), _MAX_SIDE_PX / max(longer_mm))
 
 
-def encode(picture: Image.Image, view: StillView, colours: Iterable[str]) -> bytes:
+def _encode(picture: Image.Image, view: StillView, colours: Iterable[str]) -> bytes:
     """Return a picture as PNG, with a palette unless the scan is in colour."""
     return to_png(picture if view.image.ndim == 4 else reduce_colours(picture, colours))
 
