@@ -1,8 +1,8 @@
 """Two workers against two independent processes, for the stages that work case by case.
 
-The peer is what users do by hand: two processes of one thread each, on the halves of the cohort, at once. Each way is a
-fresh process that runs the stage itself; a stage's own work is timed from the fourth result (the second of each peer)
-to the last, so that loading Python and the network is left out, and as a whole with it.
+The peer is what users do by hand: two processes of one thread each, on the halves of the cohort, at once. Each way is
+a fresh process that runs the stage itself; a stage's own work is timed from the fourth result (the second of each
+peer) to the last, so that loading Python and the network is left out, and as a whole with it.
 
     python benchmarks/cohort.py --hippocampus DATA_ROOT/hippocampus --cases 200
     python benchmarks/cohort.py --phantoms 2000 --stages check score

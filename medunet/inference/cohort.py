@@ -39,12 +39,12 @@ class _StoppedError(Exception):
     """The job has ended while a scan was read ahead."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """A scan to predict, with the entry in the index of its earlier mask."""
 
     scan: Scan
-    before: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, Any] | None = None
     only_checks: bool = False  # the earlier mask is kept, and lacks the checks of its scan alone
 
 
@@ -169,7 +169,7 @@ class Cohort:
             if self._ahead and (upcoming := next(following, None)) is not None:
                 self._reading = (*upcoming, Call("reading scans", partial(self._read, upcoming[1])))
             if not case.prepared:  # only its checks were missing
-                self._journal.change({scan.case: {**task.before, "faults": fault_rows(case.checked.faults)}})
+                self._journal.change({scan.case: {**(task.before or {}), "faults": fault_rows(case.checked.faults)}})
                 yield number, Done(scan.case)
                 return
             with case.part("compute"):
@@ -277,7 +277,7 @@ class Cohort:
         if scan.case in self._found:  # an old mask must not be mistaken for this scan's
             for path in (mask, *self._paths_of_maps(scan).values()):
                 path.unlink(missing_ok=True)
-        elif "image_sha256" in task.before and mask.exists():
+        elif "image_sha256" in (task.before or {}) and mask.exists():
             return Done(scan.case, failed=f"{reason} (its earlier mask is kept)")
         self._journal.change(failed={scan.case: reason}, drop=[scan.case])
         return Done(scan.case, failed=reason)

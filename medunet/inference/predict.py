@@ -134,10 +134,11 @@ def find_tasks(
     tasks: list[Task] = []
     reasons = []
     for scan in scans if overwrite else track(scans, "Verify"):
-        before = entries.get(scan.case, {})
+        before = entries.get(scan.case)
         if (
             overwrite
             or scan.trouble
+            or before is None
             or "image_sha256" not in before
             or not (folder / scan.mask_name).exists()
         ):

@@ -8,7 +8,7 @@ from medunet.imaging.volumes import mask_ending, share_grid
 from medunet.records.manifest import Accepted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # thousands are held
 class Scan:
     """One case to predict: an id, and an image per channel in the model's order."""
 
