@@ -21,6 +21,7 @@ from medunet.records.costs import FasterWay
 from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
+from medunet.records.model_card import ModelCard
 from medunet.records.selection import Selection
 from medunet.runs.computing import (
     precision_for,
@@ -58,14 +59,17 @@ def run_predict(
         InputError: No fold is trained, or a model was trained on some of these held-out cases, or on other channels.
     """
     if model is not None or fold not in (None, "each"):
-        return _predict_cases(run, options, model=model, fold=fold, overwrite=overwrite)
+        failed = _predict_cases(run, options, model=model, fold=fold, overwrite=overwrite)
+        options.cases.print_parts(failed)
+        return failed
     folds = list(trained_cards(run))
     if not folds:
         raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
-    failed: dict[str, str] = {}
+    failed = {}
     for one in folds:
         is_last = one == folds[-1]
         failed |= _predict_cases(run, options, fold=one, with_tests=is_last, overwrite=overwrite)
+    options.cases.print_parts(failed)
     if text := describe_untrained(run, folds, "predicted"):
         console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     return failed
@@ -104,9 +108,6 @@ def _predict_cases(
         out: folder of the masks; None: the run's predictions.
     """
     require_one_process()
-    from medunet.compute.devices import choose_device
-    from medunet.inference.predict import predict_scans
-
     manifest = run.read_manifest()
     if model is not None:
         cases, folders = list(manifest.used), [model]
@@ -115,9 +116,15 @@ def _predict_cases(
         cases, folders = held_out_cases(run, fold), [*members] or fold_members(run.folder, fold)
         cases = [case for case in cases if with_tests or case.split != "test"]
     out = out or run.folder.predictions
+    scans = scans_of(cases, manifest, run.data_root, own=True)
+    scans, missing = options.cases.choose(scans, out, folders, options.maps, fold=fold)
+    if options.cases.dry_run or not (scans or options.cases.is_all):
+        return missing
+    from medunet.compute.devices import choose_device
+    from medunet.inference.predict import predict_scans
+
     device = choose_device(run.config.device)
     set_up_cpu(device)
-    scans = scans_of(cases, manifest, run.data_root, own=True)
     if options.precision == "auto":
         options = replace(options, precision=precision_for(run.config, device))
     loaded = load_models(folders, device, scans, out, run.config.inference, options)
@@ -180,12 +187,9 @@ def predict_images(
         selection: what `medunet select` chose for this model's run; its postprocessing is applied.
         report_of: run or model whose thresholds and lesion rules the scans' pages follow; None: no pages.
     """
-    from medunet.compute.devices import choose_device
     from medunet.inference.given_scans import find_scans
-    from medunet.inference.model_folder import read_card
-    from medunet.inference.predict import predict_scans
 
-    card = read_card(folders[0])
+    card = ModelCard.read(folders[0] / "model.json")
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
         require_same_channels(card.description, listed.description)
@@ -195,6 +199,14 @@ def predict_images(
         scans = given.scans
         print_left_out(given.left_out, given.notes)
     accepted = parse_accepted(accept, [scan.case for scan in scans], new_scans=True)
+    scans, missing = options.cases.choose(scans, out, folders, options.maps)
+    if options.cases.dry_run or not (scans or options.cases.is_all):
+        options.cases.print_parts(missing)
+        return missing
+    from medunet.compute.devices import choose_device
+    from medunet.inference.predict import predict_scans
+
+    accepted = [entry for entry in accepted if entry.case in {EVERY_CASE, *(scan.case for scan in scans)}]
     scans = [_with_accepted(scan, accepted, allow_resample=allow_resample) for scan in scans]
     device = choose_device(device_name)
     set_up_cpu(device)
@@ -209,6 +221,7 @@ def predict_images(
     failed = predict_scans(predictor, scans, out, inference, overwrite=overwrite, maps=options.maps)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
+    options.cases.print_parts(failed)
     if report_of is not None:
         report_scans(scans, model.card.description, out, failed, report_of)
     return failed
