@@ -129,24 +129,26 @@ def test_time_limits_of_a_prediction_and_of_a_training(
     parts = write_scans(finished_run, tmp_path / "scans")
     out = tmp_path / "masks"
     given = [finished_run.folder.model(0), tmp_path / "scans", "--out", out, *EXACT]
-    stalled = slurm.submit(
-        SCRIPTS / "predict_array.sbatch",
-        ["--array=2", "--time=1", *ONE_CORE],
-        given,
-        PARTS="3",
-        STALLED_PART="2/3",
-    )
+    options: list[object] = ["--array=2", *ONE_CORE]
+    stalled = slurm.submit(SCRIPTS / "predict_array.sbatch", options, given, PARTS="3", STALLED_PART="2/3")
     fold = own_run.folder.fold(0)
     shutil.rmtree(fold)
     trained = slurm.submit(
         SCRIPTS / "train.sbatch",
-        ["--time=1", "--signal=TERM@5", *ONE_CORE],
+        ["--time=60", "--signal=TERM@600", *ONE_CORE],
         [own_run.folder.root, "--data-root", own_run.data_root, "--fold", "0", "--device", "cpu"],
     )
+    first, left = parts[2]
+    slurm.until(lambda: (out / f"{first}.nii.gz").exists(), f"{first} is predicted")
+    slurm.limit(stalled, minutes=0)  # Slurm looks every half minute
+    log = slurm.work / f"medunet-train-{trained}.log"
+    slurm.until(lambda: log.exists() and "about" in log.read_text(), "training is at its steps")
+    slurm.limit(trained, minutes=9)
+    slurm.until(lambda: slurm.states(trained)[""][0] == "PENDING", "the training is put back")
+    slurm.limit(trained, minutes=60)
 
     ((state, _),) = slurm.wait(stalled).values()
     assert state == "TIMEOUT"
-    first, left = parts[2]
     assert [path.name for path in out.glob("*.nii.gz")] == [f"{first}.nii.gz"]
     code, text = call("predict", *given, "--missing", "--dry-run")
     assert (code, "missing 5 of 6 cases" in text, f"missing {left}: begun" in text) == (1, True, True), text
@@ -155,10 +157,10 @@ def test_time_limits_of_a_prediction_and_of_a_training(
     assert call("predict", *given, "--missing", "--dry-run")[0] == 0
 
     assert slurm.wait(trained) == {"": ("COMPLETED", "0:0")}
-    log = (slurm.work / f"medunet-train-{trained}.log").read_text()
-    assert f"Putting job {trained} back into the queue." in log
-    assert "Resuming" in log
-    assert "already running" not in log
+    text = log.read_text()
+    assert f"Putting job {trained} back into the queue." in text
+    assert "Resuming fold 0 at step" in text
+    assert "already running" not in text
     card = ModelCard.read(fold / "model" / "model.json")
     assert card.fold == 0
     epochs = (fold / "training.csv").read_text().splitlines()
@@ -179,18 +181,22 @@ def test_a_cancelled_training_is_not_put_back(own_run: Run, slurm: SlurmCluster)
 
 # Instead of the command, which is tested elsewhere: says what it was given and which nodes Ray has.
 ASKS_RAY = """#!{python}
-import json, os, pathlib, sys, time
+import json, os, pathlib, subprocess, sys, time
 import ray
 address = sys.argv[sys.argv.index("--address") + 1]
 ray.init(address, log_to_driver=False)
 while len(ray.nodes()) < int(os.environ["SLURM_JOB_NUM_NODES"]):
     time.sleep(0.5)
 token = pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+asks = ["ray", "health-check", "--address", address]
+stranger = subprocess.run(asks, env=os.environ | {{"RAY_AUTH_TOKEN": "0" * 64}}, capture_output=True)
 print(json.dumps({{
     "arguments": sys.argv[1:],
     "cores": [node["Resources"]["CPU"] for node in ray.nodes()],
     "mode": oct(token.stat().st_mode & 0o777),
     "token": token.read_text(),
+    "stranger": stranger.returncode,
+    "friend": subprocess.run(asks, capture_output=True).returncode,
     "folder": os.environ["RAY_TMPDIR"],
     "dashboard": ray.worker.global_worker.node.webui_url or None,
 }}), flush=True)
@@ -213,6 +219,7 @@ def test_ray_is_started_on_one_node_with_a_token_and_leaves_nothing(
     assert found["arguments"][:-1] == [*given, "--engine", "ray", "--address"]
     assert found["cores"] == [1.0]
     assert (found["mode"], len(found["token"])) == ("0o600", 64)
+    assert (found["friend"], found["stranger"]) == (0, 1)
     assert not found["dashboard"]
     assert not Path(found["folder"]).exists()
     assert not list(slurm.work.glob(".medunet-ray*"))
