@@ -198,7 +198,7 @@ print(json.dumps({{
     "stranger": stranger.returncode,
     "friend": subprocess.run(asks, capture_output=True).returncode,
     "folder": os.environ["RAY_TMPDIR"],
-    "dashboard": ray.worker.global_worker.node.webui_url or None,
+    "dashboard": ray._private.worker.global_worker.node.webui_url or None,
 }}), flush=True)
 """
 
@@ -216,7 +216,7 @@ def test_ray_is_started_on_one_node_with_a_token_and_leaves_nothing(
         line for line in (slurm.work / f"medunet-ray-{job}.log").read_text().splitlines() if line[:1] == "{"
     ]
     found = json.loads(line)
-    assert found["arguments"][:-1] == [*given, "--engine", "ray", "--address"]
+    assert found["arguments"][:-1] == ["predict", *given, "--engine", "ray", "--address"]
     assert found["cores"] == [1.0]
     assert (found["mode"], len(found["token"])) == ("0o600", 64)
     assert (found["friend"], found["stranger"]) == (0, 1)
