@@ -14,7 +14,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
 _SYSTEM_PATH = "/usr/sbin:/sbin"  # where Debian puts daemons, which a user's PATH may lack
-_LONGEST_S = 300.0
+_LONGEST_S = 900.0  # on a busy computer
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 
 # No cgroups, no accounting; more cores than there may be; a requeued job waits as long as a credential lives.
@@ -95,7 +95,7 @@ class SlurmCluster:
         self.until(lambda: all(state in _ENDED for state, _ in self.states(job).values()), f"job {job} ends")
         return self.states(job)
 
-    def until(self, is_so: Callable[[], bool], what: str) -> None:
+    def until(self, is_so: Callable[[], object], what: str) -> None:
         """Wait until something is so; else fail with the logs of the jobs and daemons."""
         start = time.monotonic()
         while not is_so():

@@ -1,6 +1,7 @@
 """The scripts in deploy/slurm in a Slurm on this computer: parts, scancel, time limits, and a training put back."""
 
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -142,7 +143,7 @@ def test_time_limits_of_a_prediction_and_of_a_training(
     slurm.until(lambda: (out / f"{first}.nii.gz").exists(), f"{first} is predicted")
     slurm.limit(stalled, minutes=0)  # Slurm looks every half minute
     log = slurm.work / f"medunet-train-{trained}.log"
-    slurm.until(lambda: log.exists() and "about" in log.read_text(), "training is at its steps")
+    slurm.until(lambda: log.exists() and re.search(r"Train \d+%", log.read_text()), "steps are trained")
     slurm.limit(trained, minutes=9)
     slurm.until(lambda: slurm.states(trained)[""][0] == "PENDING", "the training is put back")
     slurm.limit(trained, minutes=60)
