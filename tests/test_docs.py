@@ -84,8 +84,14 @@ def shell_lines() -> Iterator[tuple[str, list[str]]]:
 
 
 def medunet_calls() -> Iterator[tuple[str, str, list[str]]]:
-    """Yield page, command and arguments of every call of medunet in a code block, torchrun's and srun's too."""
+    """Yield page, command and arguments of every call of medunet in a code block, torchrun's and srun's too.
+
+    A job script of Slurm hands its arguments to the command in its name.
+    """
     for page, words in shell_lines():
+        for script in (word for word in words if word.endswith(".sbatch")):
+            assert (REPOSITORY / script).is_file(), script
+            yield page, re.split(r"[_.]", Path(script).name)[0], words[words.index(script) + 1 :]
         starts = [
             index
             for index, (before, word) in enumerate(pairwise(["", *words]))
@@ -181,7 +187,7 @@ def test_fault_codes_exist(page):
 
 @each(LINES, "page", "words")
 def test_lines_are_of_programs_that_are_checked(page, words):
-    known = ("medunet", "python", "make", "torchrun", "srun", "pip", "source", "export")
+    known = ("medunet", "python", "make", "torchrun", "srun", "sbatch", "pip", "source", "export")
     assert words[0] in known, f"{page}: {words[0]}"
     if words[0] == "make":
         targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)

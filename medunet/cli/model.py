@@ -27,6 +27,7 @@ from medunet.commands.calibrate import run_calibrate
 from medunet.commands.export import run_export
 from medunet.commands.import_model import run_import_model
 from medunet.commands.load_models import PredictOptions, RoiOptions
+from medunet.commands.parts import CaseChoice
 from medunet.commands.plan import run_plan, show_network
 from medunet.commands.predict import predict_images, run_predict
 from medunet.commands.predict_job import parse_devices
@@ -191,6 +192,14 @@ def predict(
     no_selection: Annotated[
         bool, typer.Option("--no-selection", help="Do not follow what `medunet select` chose for the run.")
     ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", metavar="I/N", help="Predict part I of N of the cases, divided by their ids."),
+    ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Name the cases without a mask, and predict these alone.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --missing: only name them.")] = False,
 ) -> None:
     """Segment scans with a trained model, or several as one; without images, the held-out cases of the run."""
     if devices is not None:
@@ -207,7 +216,17 @@ def predict(
     maps: tuple[MapName, ...] = ()
     maps += ("agreement",) if agreement else ()
     maps += ("probabilities",) if probabilities else ()
-    options = PredictOptions(precision, backend, fast, ram_gb, maps, region)
+    cases = CaseChoice.parse(part, missing=missing, dry_run=dry_run)
+    options = PredictOptions(precision, backend, fast, ram_gb, maps, region, cases)
+    if not cases.is_all:
+        refuse_options(
+            "the list of pages is of all scans: add it after all parts", {"--report": report or None}
+        )
+    if missing:
+        refuse_options("it repeats what is not missing", {"--overwrite": overwrite or None})
+    if cases.part and "auto" in (backend, precision):
+        text = "each part chooses by itself how to compute; --backend and --precision make all masks alike"
+        console.print(f"  [yellow]note[/] {text}", highlight=False, soft_wrap=True)
     if not images and ((model / "model.json").exists() or find_package(model)):
         raise InputError("no scans are given", where="medunet predict", hint="Add scans and --out FOLDER.")
     if not images:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from medunet.base.errors import InputError
+from medunet.commands.parts import ALL_CASES, CaseChoice
 from medunet.commands.terminal import console
 from medunet.records.config import InferenceConfig, MapName
 from medunet.records.costs import FasterWay
@@ -42,6 +43,7 @@ class PredictOptions:
     ram_gb: float | None = None  # the most memory of this process
     maps: tuple[MapName, ...] = ()  # that are written beside the masks, see `CaseMaps`
     roi: RoiOptions | None = None
+    cases: CaseChoice = ALL_CASES
 
 
 AS_USUAL = PredictOptions()

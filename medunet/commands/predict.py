@@ -21,6 +21,7 @@ from medunet.records.data_root import case_paths, resolve_data_root
 from medunet.records.description import Description
 from medunet.records.manifest import Accepted, Case, Manifest
 from medunet.records.mask_journal import read_mask_index
+from medunet.records.model_card import ModelCard
 from medunet.records.selection import Selection
 from medunet.runs.computing import (
     require_one_process,
@@ -54,16 +55,19 @@ def run_predict(
         InputError: No fold is trained, or a model was trained on some of these held-out cases, or on other channels.
     """
     if model is not None or fold not in (None, "each"):
-        return _predict_cases(run, options, model=model, fold=fold, overwrite=overwrite, devices=devices)
+        failed = _predict_cases(run, options, model=model, fold=fold, overwrite=overwrite, devices=devices)
+        options.cases.print_parts(failed)
+        return failed
     folds = list(trained_cards(run))
     if not folds:
         raise InputError("no fold is trained", where=str(run.folder.root), hint="Run `medunet train` first.")
-    failed: dict[str, str] = {}
+    failed = {}
     for one in folds:
         is_last = one == folds[-1]
         failed |= _predict_cases(
             run, options, fold=one, with_tests=is_last, overwrite=overwrite, devices=devices
         )
+    options.cases.print_parts(failed)
     if text := describe_untrained(run, folds, "predicted"):
         console.print(f"  [yellow]{text}[/]", highlight=False, soft_wrap=True)
     return failed
@@ -103,8 +107,6 @@ def _predict_cases(
         out: folder of the masks; None: the run's predictions.
     """
     require_one_process()
-    from medunet.inference.model_folder import read_card
-
     manifest = run.read_manifest()
     if model is not None:
         cases, folders = list(manifest.used), [model]
@@ -114,9 +116,12 @@ def _predict_cases(
         cases = [case for case in cases if with_tests or case.split != "test"]
     out = out or run.folder.predictions
     scans = scans_of(cases, manifest, run.data_root, own=True)
+    scans, missing = options.cases.choose(scans, out, folders, options.maps, fold=fold)
+    if options.cases.dry_run or not (scans or options.cases.is_all):
+        return missing
     if model is None:
         _refuse_known(folders, cases, fold)
-    require_same_channels(read_card(folders[0]).description, manifest.description)
+    require_same_channels(ModelCard.read(folders[0] / "model.json").description, manifest.description)
     job = PredictJob(
         folders=tuple(folders),
         out=out,
@@ -184,9 +189,8 @@ def predict_images(
         report_of: run or model whose thresholds and lesion rules the scans' pages follow; None: no pages.
     """
     from medunet.inference.given_scans import find_scans
-    from medunet.inference.model_folder import read_card
 
-    card = read_card(folders[0])
+    card = ModelCard.read(folders[0] / "model.json")
     if len(images) == 1 and images[0].suffix == ".json":
         listed, root = Manifest.read(images[0]), resolve_data_root(data_root)
         require_same_channels(card.description, listed.description)
@@ -196,6 +200,11 @@ def predict_images(
         scans = given.scans
         print_left_out(given.left_out, given.notes)
     accepted = parse_accepted(accept, [scan.case for scan in scans], new_scans=True)
+    scans, missing = options.cases.choose(scans, out, folders, options.maps)
+    if options.cases.dry_run or not (scans or options.cases.is_all):
+        options.cases.print_parts(missing)
+        return missing
+    accepted = [entry for entry in accepted if entry.case in {EVERY_CASE, *(scan.case for scan in scans)}]
     scans = [_with_accepted(scan, accepted, allow_resample=allow_resample) for scan in scans]
     job = PredictJob(
         folders=tuple(folders),
@@ -209,6 +218,7 @@ def predict_images(
     failed = predict(job, scans, devices)
     print_warnings([scan.case for scan in scans], accepted, out)
     print_predicted(len(scans), failed, out)
+    options.cases.print_parts(failed)
     if report_of is not None:
         report_scans(scans, card.description, out, failed, report_of)
     return failed

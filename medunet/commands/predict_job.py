@@ -86,7 +86,7 @@ def predict(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[str] = (
     Raises:
         InputError: options or devices cannot be used.
     """
-    if len(devices) > 1 or current_engine().name != "local":
+    if scans and (len(devices) > 1 or current_engine().name != "local"):
         return _predict_shared(job, scans, devices)
     from medunet.compute.devices import choose_device
     from medunet.inference.predict import predict_scans

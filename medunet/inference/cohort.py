@@ -169,7 +169,9 @@ class Cohort:
             if self._ahead and (upcoming := next(following, None)) is not None:
                 self._reading = (*upcoming, Call("reading scans", partial(self._read, upcoming[1])))
             if not case.prepared:  # only its checks were missing
-                self._journal.change({scan.case: {**(task.before or {}), "faults": fault_rows(case.checked.faults)}})
+                self._journal.change(
+                    {scan.case: {**(task.before or {}), "faults": fault_rows(case.checked.faults)}}
+                )
                 yield number, Done(scan.case)
                 return
             with case.part("compute"):

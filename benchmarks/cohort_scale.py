@@ -1,0 +1,177 @@
+"""What a cohort costs the process that shares it out: memory and time, from 100 to 10,000 simulated cases.
+
+Workers do nothing but write the true records: a manifest, scans, entries of the index as of a real prediction, and
+scores of three targets. Each size is a fresh process.
+
+    python benchmarks/cohort_scale.py --plot scale.png
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+SIZES = (100, 1000, 3000, 10_000)
+ENTRY = {
+    "image_sha256": "0" * 64, "algorithm": 1, "model_sha256": "1" * 64, "weights": "final", "fold": 0,
+    "plan_sha256": "2" * 64, "options_sha256": "3" * 64,
+    "window_options": {"overlap": 0.5, "mirror": False, "shifts": 1}, "backend": "openvino", "precision": "bf16",
+    "device": "cpu", "seconds": 12.34,
+    "seconds_by_part": {"read": 1.234, "prepare": 1.234, "compute": 9.876, "tidy": 0.123, "write": 0.456},
+    "windows": 123, "windows_reused": 4, "faults": [],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A worker that writes what a real one writes, but no masks."""
+
+    out: Path
+    head: dict[str, Any]
+
+    def __call__(self, items: Iterator[tuple[int, Any]], number: int) -> Iterator[tuple[int, Any]]:
+        from medunet.inference.cohort import Done
+        from medunet.records.mask_journal import MaskJournal
+
+        took = {**ENTRY["seconds_by_part"], "windows": 123, "windows_reused": 4}
+        with MaskJournal(self.out, self.head) as journal:
+            for index, task in items:
+                journal.change({task.scan.case: {"begun": True}}, drop=[task.scan.case])
+                journal.change({task.scan.case: ENTRY})
+                yield index, Done(task.scan.case, took=took)
+
+
+def main() -> None:
+    """Measure each size in a process of its own, print a table and draw it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measure(Path(folder), options.one)))
+        return
+    found = []
+    for size in options.sizes:
+        text = subprocess.run(
+            [sys.executable, HERE, "--one", str(size)], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        found.append(json.loads(text.splitlines()[-1]))
+        print(" ".join(f"{key} {value:.4g}" for key, value in found[-1].items()), flush=True)
+    first, last = found[0], found[-1]
+    grown = (last["driver_mb"] - first["driver_mb"]) * 1000 / (last["cases"] - first["cases"])
+    print(f"driver's memory: {grown:.2f} kB a case")
+    if options.plot:
+        draw(found, options.plot)
+
+
+def measure(folder: Path, size: int) -> dict[str, float]:
+    """Return the memory of the driver and the seconds of each step, for so many cases."""
+    from medunet.records.description import load_description
+
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        seconds[name] = time.perf_counter() - start
+        return result
+
+    description = load_description("phantoms")
+    manifest = timed("manifest_s", lambda: make_manifest(description, folder, size))
+    timed("share_s", lambda: share(folder, description, manifest))
+    driver_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    timed("tables_s", lambda: write_tables(folder, description, size))
+    return {"cases": size, "driver_mb": driver_mb, **seconds}
+
+
+def make_manifest(description: Any, folder: Path, size: int) -> Any:
+    """Write a manifest and read it again."""
+    from medunet.records.manifest import Case, Manifest
+
+    cases = [
+        Case(id=f"case_{n:05}", patient=f"p{n:05}", images={"CT": f"imagesTr/case_{n:05}.nii.gz"}, fold=n % 5)
+        for n in range(size)
+    ]
+    manifest = Manifest(description=description, cases=cases)
+    manifest.write(folder / "manifest.json")
+    del manifest, cases
+    return Manifest.read(folder / "manifest.json")
+
+
+def share(folder: Path, description: Any, manifest: Any) -> None:
+    """Share the cases out to two workers, as `medunet predict` does."""
+    from contextlib import closing
+
+    from medunet.base.pool import Workers, serve_parallel
+    from medunet.base.progress import CaseBar
+    from medunet.commands.predict import scans_of
+    from medunet.commands.predict_job import PredictJob, _named
+    from medunet.inference.mask_index import head_of
+    from medunet.inference.predict import collect, find_tasks, predict_free
+    from medunet.records.mask_journal import join_journals
+
+    out, head = folder / "masks", head_of(description)
+    scans = scans_of(manifest.used, manifest, folder)
+    job = PredictJob((), out, None)  # type: ignore[arg-type]
+
+    def work(mine: Any) -> dict[str, str]:
+        tasks = find_tasks(mine, out, description, {}, overwrite=False, maps=())
+        outcomes = serve_parallel(Simulated(out, head), tasks, Workers(2), ahead=1)
+        try:
+            with CaseBar("Predict", len(tasks)) as bar, closing(_named(outcomes, tasks, job, head)) as done:
+                return collect(done, bar)
+        finally:
+            join_journals(out, head)
+
+    assert not predict_free(scans, out, work)
+    assert len(json.loads((out / "index.json").read_text())["cases"]) == len(scans)
+
+
+def write_tables(folder: Path, description: Any, size: int) -> None:
+    """Write the tables of scores of three targets."""
+    import numpy as np
+
+    from medunet.records.scores import CaseScore
+    from medunet.scoring.tables import write_scores
+
+    values = np.random.default_rng(0).random((size, 3))
+    rows = [
+        CaseScore(
+            f"case_{n:05}", f"target_{t}", "ok", "voxels", dice=float(values[n, t]), nsd={1.0: 0.9, 2.0: 0.95}
+        )
+        for n in range(size)
+        for t in range(3)
+    ]
+    write_scores(rows, folder, about={}, targets={f"target_{t}": (t + 1,) for t in range(3)})
+
+
+def draw(found: list[dict[str, float]], path: Path) -> None:
+    """Draw seconds and memory against the number of cases."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
+    sizes = [each["cases"] for each in found]
+    for name in (key for key in found[0] if key.endswith("_s")):
+        left.plot(sizes, [each[name] for each in found], "o-", label=name.removesuffix("_s"))
+    left.set(xlabel="cases", ylabel="seconds")
+    left.legend()
+    right.plot(sizes, [each["driver_mb"] for each in found], "o-")
+    right.set(xlabel="cases", ylabel="MB of the driver", ylim=(0, None))
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

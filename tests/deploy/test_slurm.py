@@ -1,0 +1,226 @@
+"""The scripts in deploy/slurm in a Slurm on this computer: parts, scancel, time limits, and a training put back."""
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from slurm_cluster import SlurmCluster, absent_programs, slurm_cluster
+
+from medunet.commands.parts import part_of
+from medunet.imaging.nifti import read_header
+from medunet.records.model_card import ModelCard
+from medunet.runs.run import Run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(absent_programs()),
+        reason=f"no {', '.join(absent_programs())}: install Debian's packages slurm-wlm and munge",
+    ),
+]
+SCRIPTS = REPOSITORY / "deploy" / "slurm"
+ONE_CORE = ["--cpus-per-task=1"]
+EXACT = ["--device", "cpu", "--backend", "torch", "--precision", "fp32"]
+
+# `medunet`, but of one part only the first case is computed, and the first life of a training takes its time.
+STAND_IN = """#!{python}
+import os, sys, time
+sys.path.insert(0, {repository!r})
+from medunet.cli.app import main
+
+def slow(owner, name, seconds):
+    function, calls = getattr(owner, name), []
+    def wait_then_call(*given, **options):
+        calls.append(1)
+        time.sleep(seconds(len(calls)))
+        return function(*given, **options)
+    setattr(owner, name, wait_then_call)
+
+if os.environ.get("STALLED_PART") in sys.argv:
+    from medunet.inference.model import Model
+    slow(Model, "compute", lambda calls: 0 if calls == 1 else 600)
+if "train" in sys.argv and "SLURM_RESTART_COUNT" not in os.environ:
+    from medunet.training.module import SegmentationModule
+    slow(SegmentationModule, "training_step", lambda calls: 2)
+main()
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[SlurmCluster]:
+    program = tmp_path / "bin" / "medunet"
+    program.parent.mkdir()
+    program.write_text(STAND_IN.format(python=sys.executable, repository=str(REPOSITORY)))
+    program.chmod(0o755)
+    path = ":".join([str(program.parent), str(Path(sys.executable).parent), "/usr/bin", "/bin"])
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm") as folder,  # short: sockets are in it
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PATH", path)
+        with slurm_cluster(Path(folder)) as cluster:
+            yield cluster
+
+
+def write_scans(run: Run, folder: Path) -> dict[int, list[str]]:
+    """Write two scans for each of three parts; return the cases by part."""
+    parts: dict[int, list[str]] = {1: [], 2: [], 3: []}
+    images = sorted((run.data_root / "imagesTr").iterdir())
+    folder.mkdir()
+    for number in range(100):
+        part = parts[part_of(name := f"scan_{number:02d}", 3)]
+        if len(part) < 2:
+            shutil.copy(images[number % len(images)], folder / f"{name}.nii.gz")
+            part.append(name)
+    return parts
+
+
+def test_array_job_of_which_one_task_is_cancelled(
+    finished_run: Run, slurm: SlurmCluster, tmp_path: Path, call
+) -> None:
+    parts = write_scans(finished_run, tmp_path / "scans")
+    out = tmp_path / "masks"
+    given = [finished_run.folder.model(0), tmp_path / "scans", "--out", out, *EXACT]
+    script = SCRIPTS / "predict_array.sbatch"
+    job = slurm.submit(script, ["--array=1-3", *ONE_CORE], given, STALLED_PART="2/3")
+    first, left = parts[2]
+    slurm.until(lambda: (out / f"{first}.nii.gz").exists(), f"{first} is predicted")
+    slurm.until(lambda: [state for state, _ in slurm.states(job).values()].count("COMPLETED") == 2, "two end")
+    slurm.call("scancel", f"{job}_2")
+    states = slurm.wait(job)
+    assert (states["1"], states["2"][0], states["3"]) == (
+        ("COMPLETED", "0:0"),
+        "CANCELLED",
+        ("COMPLETED", "0:0"),
+    )
+    log = (slurm.work / f"medunet-predict-{job}_1.log").read_text()
+    assert "part 1 of 3 2 of 6 cases" in log
+
+    done = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    assert {path.name.removesuffix(".nii.gz") for path in done} == {*parts[1], first, *parts[3]}
+    assert all(read_header(path).shape for path in done)
+    code, text = call("predict", *given, "--missing", "--dry-run", "--part", "all/3")
+    assert (code, f"missing {left} (part 2): begun, but not finished" in text) == (1, True), text
+    assert "missing 1 of 6 cases part 2 of 3 have missing cases" in text
+
+    again = slurm.submit(script, ["--array=2", *ONE_CORE], given, PARTS="3")
+    assert slurm.wait(again) == {"2": ("COMPLETED", "0:0")}
+    assert call("predict", *given, "--missing", "--dry-run", "--part", "all/3")[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done  # nothing twice
+    assert not list(out.glob(".*"))
+
+
+def test_an_array_that_does_not_count_the_parts_is_refused(slurm: SlurmCluster) -> None:
+    script = SCRIPTS / "predict_array.sbatch"
+    jobs = [slurm.submit(script, [f"--array={array}", *ONE_CORE], []) for array in ("0-1", "2,3")]
+    for job in jobs:
+        assert set(slurm.wait(job).values()) == {("FAILED", "2:0")}
+    assert "set PARTS" in (slurm.work / f"medunet-predict-{jobs[0]}_0.log").read_text()
+
+
+def test_time_limits_of_a_prediction_and_of_a_training(
+    finished_run: Run, own_run: Run, slurm: SlurmCluster, tmp_path: Path, call
+) -> None:
+    parts = write_scans(finished_run, tmp_path / "scans")
+    out = tmp_path / "masks"
+    given = [finished_run.folder.model(0), tmp_path / "scans", "--out", out, *EXACT]
+    options: list[object] = ["--array=2", *ONE_CORE]
+    stalled = slurm.submit(SCRIPTS / "predict_array.sbatch", options, given, PARTS="3", STALLED_PART="2/3")
+    fold = own_run.folder.fold(0)
+    shutil.rmtree(fold)
+    trained = slurm.submit(
+        SCRIPTS / "train.sbatch",
+        ["--time=60", "--signal=TERM@600", *ONE_CORE],
+        [own_run.folder.root, "--data-root", own_run.data_root, "--fold", "0", "--device", "cpu"],
+    )
+    first, left = parts[2]
+    slurm.until(lambda: (out / f"{first}.nii.gz").exists(), f"{first} is predicted")
+    slurm.limit(stalled, minutes=0)  # Slurm looks every half minute
+    log = slurm.work / f"medunet-train-{trained}.log"
+    slurm.until(lambda: log.exists() and re.search(r"Train \d+%", log.read_text()), "steps are trained")
+    slurm.limit(trained, minutes=9)
+    slurm.until(lambda: slurm.states(trained)[""][0] == "PENDING", "the training is put back")
+    slurm.limit(trained, minutes=60)
+
+    ((state, _),) = slurm.wait(stalled).values()
+    assert state == "TIMEOUT"
+    assert [path.name for path in out.glob("*.nii.gz")] == [f"{first}.nii.gz"]
+    code, text = call("predict", *given, "--missing", "--dry-run")
+    assert (code, "missing 5 of 6 cases" in text, f"missing {left}: begun" in text) == (1, True, True), text
+    code, text = call("predict", *given)
+    assert (code, "Predict: 6 of 6 cases" in text) == (0, True), text
+    assert call("predict", *given, "--missing", "--dry-run")[0] == 0
+
+    assert slurm.wait(trained) == {"": ("COMPLETED", "0:0")}
+    text = log.read_text()
+    assert f"Putting job {trained} back into the queue." in text
+    assert "Resuming fold 0 at step" in text
+    assert "already running" not in text
+    card = ModelCard.read(fold / "model" / "model.json")
+    assert card.fold == 0
+    epochs = (fold / "training.csv").read_text().splitlines()
+    assert len(epochs) == 1 + own_run.config.training.epochs  # none is lost or twice
+
+
+def test_a_cancelled_training_is_not_put_back(own_run: Run, slurm: SlurmCluster) -> None:
+    shutil.rmtree(own_run.folder.fold(0))
+    given = [own_run.folder.root, "--data-root", own_run.data_root, "--fold", "0", "--device", "cpu"]
+    job = slurm.submit(SCRIPTS / "train.sbatch", ONE_CORE, given)
+    log = slurm.work / f"medunet-train-{job}.log"
+    slurm.until(lambda: log.exists() and "Training fold 0" in log.read_text(), "training begins")
+    slurm.call("scancel", job)
+    ((state, _),) = slurm.wait(job).values()
+    assert state == "CANCELLED"
+    assert "back into the queue" not in log.read_text()
+
+
+# Instead of the command, which is tested elsewhere: says what it was given and which nodes Ray has.
+ASKS_RAY = """#!{python}
+import json, os, pathlib, subprocess, sys, time
+import ray
+address = sys.argv[sys.argv.index("--address") + 1]
+ray.init(address, log_to_driver=False)
+while len(ray.nodes()) < int(os.environ["SLURM_JOB_NUM_NODES"]):
+    time.sleep(0.5)
+token = pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+asks = ["ray", "health-check", "--address", address]
+stranger = subprocess.run(asks, env=os.environ | {{"RAY_AUTH_TOKEN": "0" * 64}}, capture_output=True)
+print(json.dumps({{
+    "arguments": sys.argv[1:],
+    "cores": [node["Resources"]["CPU"] for node in ray.nodes()],
+    "mode": oct(token.stat().st_mode & 0o777),
+    "token": token.read_text(),
+    "stranger": stranger.returncode,
+    "friend": subprocess.run(asks, capture_output=True).returncode,
+    "folder": os.environ["RAY_TMPDIR"],
+    "dashboard": ray._private.worker.global_worker.node.webui_url or None,
+}}), flush=True)
+"""
+
+
+def test_ray_is_started_on_one_node_with_a_token_and_leaves_nothing(
+    slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    program = tmp_path / "bin" / "medunet"
+    program.write_text(ASKS_RAY.format(python=sys.executable))
+    given = ["runs/liver", "my scans", "--out", "masks"]
+    job = slurm.submit(SCRIPTS / "predict_ray.sbatch", ["--nodes=1", *ONE_CORE], given)
+    assert slurm.wait(job) == {"": ("COMPLETED", "0:0")}
+    *_, line = [
+        line for line in (slurm.work / f"medunet-ray-{job}.log").read_text().splitlines() if line[:1] == "{"
+    ]
+    found = json.loads(line)
+    assert found["arguments"][:-1] == ["predict", *given, "--engine", "ray", "--address"]
+    assert found["cores"] == [1.0]
+    assert (found["mode"], len(found["token"])) == ("0o600", 64)
+    assert (found["friend"], found["stranger"]) == (0, 1)
+    assert not found["dashboard"]
+    assert not Path(found["folder"]).exists()
+    assert not list(slurm.work.glob(".medunet-ray*"))
