@@ -11,6 +11,7 @@ from medunet.base.files import remove_unfinished
 from medunet.base.lock import LockedError, hold
 from medunet.base.progress import track
 from medunet.inference.cohort import Cohort
+from medunet.inference.cost_file import count_cost
 from medunet.inference.maps import map_paths
 from medunet.inference.mask_index import MaskIndex, describe_again, describe_making, why_again
 from medunet.inference.predictor import Predictor
@@ -97,7 +98,9 @@ def _predict_alone(
     remaining, unchecked = (
         (scans, set()) if overwrite else _remaining(model, scans, folder, config, done, maps)
     )
-    return Cohort(model, folder, config, done, unchecked, ahead=ahead, maps=maps).predict(remaining).failed
+    cohort = Cohort(model, folder, config, done, unchecked, ahead=ahead, maps=maps)
+    with count_cost(folder, remaining, done, model.backend.device):
+        return cohort.predict(remaining).failed
 
 
 def _remaining(
