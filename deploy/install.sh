@@ -19,7 +19,7 @@ install() { /opt/medunet/bin/python -m pip install --quiet --no-cache-dir --disa
 if [ "$device" = cpu ]; then # PyPI's torch for Linux is that for CUDA
     install --no-deps --index-url "$torch_cpu_index" "$(grep '^torch==' "$checkout/constraints.txt")"
 fi
-install -c "$checkout/constraints.txt" "$checkout[$extras]"
+install -c "$checkout/constraints.txt" "${checkout}[$extras]"
 
 # Without a package index the package is built without the viewer of report pages; an image is not.
 find /opt/medunet -path '*/medunet/reporting/assets/niivue.umd.js' | grep -q . || {
