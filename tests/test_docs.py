@@ -85,7 +85,7 @@ def shell_lines() -> Iterator[tuple[str, list[str]]]:
 
 
 def medunet_calls() -> Iterator[tuple[str, str, list[str]]]:
-    """Yield page, command and arguments of every call of medunet in code blocks, torchrun's, srun's and images' too."""
+    """Yield page, command and arguments of every call of medunet in code blocks, by torchrun, srun or images too."""
     for page, words in shell_lines():
         starts = [
             index

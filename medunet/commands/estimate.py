@@ -18,8 +18,7 @@ from medunet.base.files import read_json_object
 from medunet.base.processor import read_processor, usable_cores
 from medunet.base.words import list_some, two_digits
 from medunet.commands.load_models import PredictOptions, load_models
-from medunet.commands.other_stages import time_stages
-from medunet.commands.predict import require_same_channels, scans_of
+from medunet.commands.predict import print_left_out, require_same_channels, scans_of
 from medunet.commands.terminal import console, print_stage
 from medunet.records.cohort_cost import CohortEstimate
 from medunet.records.config import Config, InferenceConfig, WeightsName, load_config
@@ -29,6 +28,7 @@ from medunet.records.model_card import ModelCard
 from medunet.records.run_folder import RunFolder
 from medunet.runs.computing import require_one_process, set_up_cpu
 from medunet.runs.members import find_members
+from medunet.runs.selection import apply_steps, chosen, model_of
 
 if TYPE_CHECKING:
     from medunet.inference.extrapolate import CaseSize, CohortTime, MeasuredCase
@@ -97,7 +97,12 @@ def run_estimate(
     from medunet.inference.measured_cases import memory_of, sizes_of
     from medunet.inference.model_folder import read_card
 
-    folders = find_members(source, fold)
+    selection = chosen(RunFolder(source)) if images and fold is None else None
+    folders = (
+        find_members(source, fold)
+        if selection is None
+        else [model_of(RunFolder(source), member) for member in selection.configuration.members]
+    )
     card = read_card(folders[0])
     cohort = _find_cohort(source, images, data_root, card)
     inference = cohort.config.inference if cohort.config else card.inference
@@ -109,6 +114,9 @@ def run_estimate(
     model = load_models(folders, device, cohort.scans, earlier, inference, options)
     load_s = time.monotonic() - start
     config = inference.fast() if options.fast else inference
+    if selection is not None:
+        config, text = apply_steps(config, selection)
+        _print(f"[yellow]selection[/]: {escape(text)}")
     sizes, unreadable = sizes_of(model, cohort.scans, config)
     main_bytes, card_bytes = memory_of(model, cohort.scans, sizes, config)
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as folder:
@@ -140,7 +148,6 @@ def run_estimate(
 
 def _find_cohort(source: Path, images: Sequence[Path], data_root: Path | None, card: ModelCard) -> _Cohort:
     """Return the given scans, or those of the run's own manifest."""
-    from medunet.commands.predict import print_left_out
     from medunet.inference.given_scans import find_scans
 
     run = RunFolder(source)
@@ -201,6 +208,8 @@ def _time_stages(
     cohort: _Cohort, found: _Measured, sizes: "Mapping[str, CaseSize]"
 ) -> "dict[str, list[MeasuredCase]]":
     """Time check and score on measured cases of a manifest; other scans have no labels."""
+    from medunet.commands.other_stages import time_stages  # loads pandas
+
     if cohort.manifest is None or cohort.data_root is None:
         return {}
     names = list(found.cases)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from medunet.base.errors import InputError
-from medunet.base.files import read_json_object
+from medunet.base.files import read_json_object, remove_unfinished
 from medunet.base.free_memory import peak_bytes
 from medunet.base.lock import wait_for
 from medunet.base.processor import read_processor
@@ -88,7 +88,7 @@ def add_command(
         processor=read_processor().name,
         threads=torch.get_num_threads(),
     )
-    with wait_for(folder, "cost"):
+    with _changing(folder):
         kept = read_cost(folder)
         kept = kept.model_copy(update={"commands": (*kept.commands, cost)})
         kept.write(folder / COST_FILE)
@@ -99,8 +99,16 @@ def add_command(
 def keep_estimate(folder: Path, estimate: CohortEstimate) -> None:
     """Keep an estimate in cost.json, in place of an earlier one."""
     folder.mkdir(parents=True, exist_ok=True)
-    with wait_for(folder, "cost"):
+    with _changing(folder):
         read_cost(folder).model_copy(update={"estimate": estimate}).write(folder / COST_FILE)
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[None]:
+    """Hold cost.json alone, without what a killed command left of it."""
+    with wait_for(folder, "cost"):
+        remove_unfinished([folder / COST_FILE])
+        yield
 
 
 def read_cost(folder: Path) -> CohortCost:
