@@ -185,7 +185,7 @@ def predict(
     options = PredictOptions(precision="fp32", backend="torch")
     job = predict_job.PredictJob((model,), out, read_card(model).inference, "cpu", options)
     collect = inference.collect
-    inference.collect = lambda outcomes, bar: collect(stamped(lambda: outcomes, stamps)(), bar)
+    inference.collect = lambda outcomes, *others: collect(stamped(lambda: outcomes, stamps)(), *others)
     failed = predict_job.predict(job, scans, () if is_ray or workers == 1 else ("cpu", "cpu"))
     assert not failed, failed
 

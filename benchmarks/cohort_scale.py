@@ -118,6 +118,7 @@ def share(folder: Path, description: Any, manifest: Any) -> None:
     from medunet.base.progress import CaseBar
     from medunet.commands.predict import scans_of
     from medunet.commands.predict_job import PredictJob, _named
+    from medunet.inference.cost_file import CostCount
     from medunet.inference.mask_index import head_of
     from medunet.inference.predict import collect, find_tasks, predict_free
     from medunet.records.mask_journal import join_journals
@@ -131,7 +132,7 @@ def share(folder: Path, description: Any, manifest: Any) -> None:
         outcomes = serve_parallel(Simulated(out, head), tasks, Workers(2), ahead=1)
         try:
             with CaseBar("Predict", len(tasks)) as bar, closing(_named(outcomes, tasks, job, head)) as done:
-                return collect(done, bar)
+                return collect(done, bar, CostCount())
         finally:
             join_journals(out, head)
 

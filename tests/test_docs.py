@@ -48,6 +48,7 @@ README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 MOST_README_LINES = 200
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands
+CONTAINERS = ("docker", "apptainer")
 SECTIONS = "planning|training|inference|scoring|report|tuning"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -84,7 +85,7 @@ def shell_lines() -> Iterator[tuple[str, list[str]]]:
 
 
 def medunet_calls() -> Iterator[tuple[str, str, list[str]]]:
-    """Yield page, command and arguments of every call of medunet in a code block, torchrun's and srun's too.
+    """Yield page, command and arguments of calls of medunet in code blocks, by torchrun, srun or images too.
 
     A job script of Slurm hands its arguments to the command in its name.
     """
@@ -97,6 +98,11 @@ def medunet_calls() -> Iterator[tuple[str, str, list[str]]]:
             for index, (before, word) in enumerate(pairwise(["", *words]))
             if (index == 0 and word == "medunet") or (before == "-m" and word in ("medunet", "medunet.cli"))
         ]
+        if words[0] in CONTAINERS and words[1] == "run":
+            starts = [
+                n for n, word in enumerate(words) if re.fullmatch(r"medunet(:cuda)?|medunet.*\.sif", word)
+            ]
+            assert starts, (page, words)
         if starts:
             yield page, words[starts[0] + 1], words[starts[0] + 2 :]
 
@@ -187,7 +193,18 @@ def test_fault_codes_exist(page):
 
 @each(LINES, "page", "words")
 def test_lines_are_of_programs_that_are_checked(page, words):
-    known = ("medunet", "python", "make", "torchrun", "srun", "sbatch", "pip", "source", "export")
+    known = (
+        "medunet",
+        "python",
+        "make",
+        "torchrun",
+        "srun",
+        "sbatch",
+        "pip",
+        "source",
+        "export",
+        *CONTAINERS,
+    )
     assert words[0] in known, f"{page}: {words[0]}"
     if words[0] == "make":
         targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Free main memory, within the limits of the process's control groups (cgroups)."""
+"""Free main memory, within the limits of the process's control groups (cgroups), and the most that it held."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import psutil
 
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
+_OWN_STATUS = Path("/proc/self/status")
 
 
 def free_bytes() -> int:
@@ -49,3 +50,12 @@ def _left_in_groups(groups: Path, own_groups: Path) -> list[int]:
                 continue
             left.append(int(bound) - taken)
     return left
+
+
+def peak_bytes() -> int | None:
+    """Return the most main memory that this process has held so far; None where the system does not tell."""
+    try:
+        rows = _OWN_STATUS.read_text().splitlines()
+        return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("VmHWM:"))
+    except (OSError, StopIteration):  # not Linux
+        return None

@@ -12,6 +12,7 @@ keep_imports_lean()  # before NiBabel and MONAI are imported
 from medunet import __version__  # noqa: E402
 from medunet.cli import all_stages, data, model, packages, review  # noqa: E402
 from medunet.cli.devices import devices  # noqa: E402
+from medunet.cli.estimate import estimate  # noqa: E402
 from medunet.cli.exit_codes import run_and_exit  # noqa: E402
 
 app = typer.Typer(
@@ -23,7 +24,7 @@ app = typer.Typer(
 
 for command in (
     *(data.import_dicom, data.fetch, data.merge_masks, data.manifest, data.check),
-    *(model.plan, model.train, model.tune, model.predict, model.calibrate, model.export),
+    *(model.plan, model.train, model.tune, model.predict, estimate, model.calibrate, model.export),
     *(packages.package, packages.models, model.import_model),
     *(review.score, review.select, review.compare, review.report),
     *(all_stages.run, all_stages.demo, devices),

@@ -133,11 +133,13 @@ class _Prepared:
     making: Mapping[bool, Mapping[str, Any]]  # see `describe_making`
     memory_bytes: int  # that a worker takes with the largest scan
     card_share: float  # of a card that a worker takes; 0 on a CPU
+    device: str  # its name
     printed: str
 
 
 def _predict_shared(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[str]) -> dict[str, str]:
     """Predict by workers: one loads the networks first and finds out what all of them need."""
+    from medunet.inference.cost_file import count_cost
     from medunet.inference.mask_index import head_of
     from medunet.inference.predict import collect, find_tasks, predict_free
 
@@ -174,11 +176,15 @@ def _predict_shared(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[
         )  # see `Cohort`: one is written, one computed, and on a card one read ahead
         sizes = [_num_bytes(task.scan) for task in tasks]
         outcomes = serve_parallel(serve, tasks, workers, ahead=ahead, sizes=sizes)
-        try:
-            with CaseBar("Predict", len(tasks)) as bar, closing(_named(outcomes, tasks, job, head)) as done:
-                return collect(done, bar)
-        finally:
-            join_journals(job.out, head)
+        with count_cost(job.out, prepared.device, workers=workers.count, threads=threads) as cost:
+            try:
+                with (
+                    CaseBar("Predict", len(tasks)) as bar,
+                    closing(_named(outcomes, tasks, job, head)) as done,
+                ):
+                    return collect(done, bar, cost)
+            finally:
+                join_journals(job.out, head)
 
     return predict_free(scans, job.out, work)
 
@@ -242,6 +248,7 @@ class _Prepare:
     def _find_out(self, predictor: "Predictor", inference: InferenceConfig, printed: str) -> _Prepared:
         import psutil
 
+        from medunet.inference.cost_file import device_name
         from medunet.inference.mask_index import describe_making
         from medunet.postprocessing.steps import check_steps
 
@@ -254,7 +261,13 @@ class _Prepare:
             main += _SCANS_HELD * estimate.main_bytes
             on_card += estimate.card_bytes
         return _Prepared(
-            backend.precision, backend.name, making, main, _card_share(backend, on_card), printed
+            backend.precision,
+            backend.name,
+            making,
+            main,
+            _card_share(backend, on_card),
+            device_name(backend.device),
+            printed,
         )
 
     def _largest(self) -> list[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medunet.base.errors import DataError, InputError, MedunetError, is_out_of_memory
+from medunet.base.free_memory import peak_bytes
 from medunet.base.progress import CaseBar
 from medunet.base.threads import Call, ThreadEndedError
 from medunet.base.words import two_digits
@@ -32,7 +33,7 @@ from medunet.records.mask_journal import MaskJournal
 _log = logging.getLogger(__name__)
 _BEGUN = {"begun": True}  # marks an unfinished mask as written by medunet
 _PATIENCE_S = 10.0  # for a mask that is being written when the job ends early
-_PARTS = ("read", "prepare", "compute", "tidy", "write")
+PARTS = ("read", "prepare", "compute", "tidy", "write")
 
 
 class _StoppedError(Exception):
@@ -55,6 +56,8 @@ class Done:
     case: str
     failed: str = ""
     took: Mapping[str, float] = field(default_factory=dict)
+    written_bytes: int = 0  # its mask and maps
+    peak_bytes: int = 0  # the most memory of its process until then
 
 
 @dataclass
@@ -85,7 +88,7 @@ class _Case:
         """Return what its entry in the index says of it, beside what shaped its mask."""
         return {
             "seconds": round(sum(self.seconds.values()), 2),
-            "seconds_by_part": {name: round(self.seconds.get(name, 0.0), 3) for name in _PARTS},
+            "seconds_by_part": {name: round(self.seconds.get(name, 0.0), 3) for name in PARTS},
             **self.windows,
             **self.found,
             "faults": fault_rows(self.checked.faults),
@@ -270,7 +273,10 @@ class Cohort:
             case.maps.discard()
             yield number, self._fail(case.task, error)
             return
-        yield number, Done(case.task.scan.case, took=case.seconds | case.windows)
+        scan = case.task.scan
+        paths = [self._folder / scan.mask_name, *(self._paths_of_maps(scan).values() if self._maps else ())]
+        written = sum(path.stat().st_size for path in paths if path.exists())
+        yield number, Done(scan.case, "", case.seconds | case.windows, written, peak_bytes() or 0)
 
     def _fail(self, task: Task, error: Exception) -> Done:
         """Keep the reason of a failed case, while no mask is being written."""
@@ -287,7 +293,7 @@ class Cohort:
 
 def describe_times(took: Mapping[str, float], num_cases: int, seconds: float) -> str:
     """Return a line on the time of predicted cases, from the sums of what they took."""
-    parts = ", ".join(f"{name} {two_digits(took.get(name, 0) / num_cases)}" for name in _PARTS)
+    parts = ", ".join(f"{name} {two_digits(took.get(name, 0) / num_cases)}" for name in PARTS)
     text = f"{num_cases} cases in {seconds:.1f} s, {two_digits(seconds / num_cases)} s a case ({parts})"
     if windows := int(took.get("windows", 0)):
         text += f"; {windows} windows"

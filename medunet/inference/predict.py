@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from medunet.base.files import remove_unfinished
 from medunet.base.lock import LockedError, hold
 from medunet.base.progress import CaseBar, track
 from medunet.inference.cohort import Cohort, Done, Task, describe_times
+from medunet.inference.cost_file import CostCount, count_cost, device_name
 from medunet.inference.maps import map_paths
 from medunet.inference.mask_index import describe_again, describe_making, head_of, read_entries, why_again
 from medunet.inference.predictor import Predictor
@@ -65,13 +65,14 @@ def predict_scans(
         making = {each: describe_making(model, config, resample=each) for each in (False, True)}
         described = model.card.description
         tasks = find_tasks(mine, folder, described, making, overwrite=overwrite, maps=maps)
-        try:
-            with CaseBar("Predict", len(tasks)) as bar:
-                cohort = Cohort(model, folder, config, ahead=ahead, maps=maps, bar=bar)
-                with closing(cohort.predict(enumerate(tasks))) as outcomes:
-                    return collect(outcomes, bar)
-        finally:
-            join_journals(folder, head_of(described))
+        with count_cost(folder, device_name(model.backend.device)) as cost:
+            try:
+                with CaseBar("Predict", len(tasks)) as bar:
+                    cohort = Cohort(model, folder, config, ahead=ahead, maps=maps, bar=bar)
+                    with closing(cohort.predict(enumerate(tasks))) as outcomes:
+                        return collect(outcomes, bar, cost)
+            finally:
+                join_journals(folder, head_of(described))
 
     return predict_free(scans, folder, predict)
 
@@ -172,21 +173,17 @@ def _why_again(
     return f"no map of {', '.join(missing)}" if missing else ""
 
 
-def collect(outcomes: Iterable[tuple[int, Done]], bar: CaseBar) -> dict[str, str]:
+def collect(outcomes: Iterable[tuple[int, Done]], bar: CaseBar, cost: CostCount) -> dict[str, str]:
     """Count cases as they are finished, log what they took, and return the failed ones with their reasons."""
     start = time.monotonic()
     failed: dict[str, str] = {}
-    took: Counter[str] = Counter()
-    num_computed = 0
     for _, done in outcomes:
         bar.advance()
+        cost.add(done)
         if done.failed:
             failed[done.case] = done.failed
-        if done.took:
-            num_computed += 1
-            took.update(done.took)
-    if num_computed:
-        _log.info(describe_times(took, num_computed, time.monotonic() - start))
+    if cost.num_computed:
+        _log.info(describe_times(cost.took, cost.num_computed, time.monotonic() - start))
     return failed
 
 
