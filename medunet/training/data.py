@@ -4,6 +4,7 @@ A patch depends only on (seed, epoch, index). A run that is resumed, or distribu
 sees the same patches as an uninterrupted run in one process.
 """
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from medunet.base.processor import usable_cores
 from medunet.compute.processes import Processes
 from medunet.records.config import TrainingConfig
 from medunet.records.plan import Plan
+from medunet.training.stop_request import SIGNALS
 from medunet.transforms.augment import margin_size
 from medunet.transforms.patches import PreparedCase, sample_patch
 
@@ -139,11 +141,18 @@ class FoldData(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
             prefetch_factor=4 if self.num_workers else None,
+            worker_init_fn=_leave_signals,
         )
 
     def val_dataloader(self) -> DataLoader:
         """Return the loader of case numbers, one at a time."""
         return DataLoader([{"number": number} for number in self.numbers], batch_size=None)  # type: ignore[arg-type]
+
+
+def _leave_signals(worker: int) -> None:
+    """Leave the signals that a whole process group gets to the training process, which still needs its loaders."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def choose_workers(config: TrainingConfig, device: torch.device, processes: Processes) -> int:

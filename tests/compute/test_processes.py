@@ -138,7 +138,7 @@ dist.init_process_group("gloo", store, timeout=timedelta(seconds=1), rank=rank, 
 patient = Processes(2, rank, 2, dist.new_group(timeout=timedelta(minutes=1)))
 one = SimpleNamespace(
     processes=patient, _results={rank: SimpleNamespace(name=f"case {rank}", loss=0.5 + rank, is_judged=True)},
-    step_losses=[torch.tensor(1.0 + rank)],
+    step_losses=[torch.tensor(1.0 + rank)], _is_cut=False,
     history=[], description=None, plan=SimpleNamespace(batch_size=2), trainer=SimpleNamespace(world_size=2),
     current_epoch=0, global_step=0, elapsed_s=0.0, _train_s=1.0, _update_clock=lambda: None, current_rate=lambda: 0.1,
     progress=lambda: 0.0, device=torch.device("cpu"),
