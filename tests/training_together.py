@@ -4,9 +4,10 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -16,20 +17,39 @@ from medunet.runs.run import open_run
 from medunet.training.module import SegmentationModule
 
 _PATIENCE_S = 300.0
+MIDDLE = 2  # batch of an epoch at which processes wait
+Moment = Literal["epoch", "validation"]
 
 
-def start(root: Path, data_root: Path, *, count: int = 2, mark: Path | None = None) -> list[BaseProcess]:
-    """Start `count` processes that train a run; with a `mark` they write this file in every validation, and wait."""
+def start(
+    root: Path,
+    data_root: Path,
+    *,
+    count: int = 2,
+    changes: Sequence[str] = (),
+    mark: Path | None = None,
+    at: Moment = "validation",
+) -> list[BaseProcess]:
+    """Start `count` processes that train a run.
+
+    With a `mark` each of them writes a file, see `marks`, within an epoch or at the start of a validation, and waits
+    until it is removed.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["medunet.commands.train", "medunet.training.train"])
     port = _free_port()
     processes: list[BaseProcess] = [
-        context.Process(target=_train, args=(root, data_root, rank, count, port, mark))
+        context.Process(target=_train, args=(root, data_root, rank, count, port, changes, mark, at))
         for rank in range(count)
     ]
     for process in processes:
         process.start()
     return processes
+
+
+def marks(mark: Path, count: int) -> list[Path]:
+    """Return the files that `count` processes write."""
+    return [mark.with_name(f"{mark.name}.{rank}") for rank in range(count)]
 
 
 def end_all(processes: list[BaseProcess], *, within_s: float = _PATIENCE_S) -> list[int | None]:
@@ -65,7 +85,16 @@ def _free_port() -> int:
         return port
 
 
-def _train(root: Path, data_root: Path, rank: int, count: int, port: int, mark: Path | None) -> None:
+def _train(
+    root: Path,
+    data_root: Path,
+    rank: int,
+    count: int,
+    port: int,
+    changes: Sequence[str],
+    mark: Path | None,
+    at: Moment,
+) -> None:
     if count > 1:
         os.environ |= {
             "TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
@@ -75,16 +104,22 @@ def _train(root: Path, data_root: Path, rank: int, count: int, port: int, mark: 
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     if mark is not None:
-        _mark_validation(mark)
-    run_and_exit(lambda: run_train(open_run(root, data_root)) and None)
+        _pause(marks(mark, count)[rank], at)
+    run_and_exit(lambda: run_train(open_run(root, data_root, changes=changes)) and None)
 
 
-def _mark_validation(mark: Path) -> None:
-    validate = SegmentationModule.validation_step
+def _pause(mark: Path, at: Moment) -> None:
+    method = "training_step" if at == "epoch" else "validation_step"
+    original = getattr(SegmentationModule, method)
+    is_due = True
 
-    def marked(module: SegmentationModule, batch: dict[str, int], batch_idx: int) -> None:
-        mark.touch()
-        time.sleep(1.0)
-        validate(module, batch, batch_idx)
+    def paused(module: SegmentationModule, batch: dict[str, Any], batch_idx: int) -> Any:
+        nonlocal is_due
+        if is_due and batch_idx == (MIDDLE if at == "epoch" else 0):
+            is_due = False
+            mark.touch()
+            while mark.exists():
+                time.sleep(0.01)
+        return original(module, batch, batch_idx)
 
-    SegmentationModule.validation_step = marked  # type: ignore[method-assign]
+    setattr(SegmentationModule, method, paused)

@@ -300,11 +300,14 @@ class SegmentationModule(L.LightningModule):
             InputError: the weights are not finite; the previous checkpoint is kept.
         """
         self._require_finite()
+        losses = torch.stack(self.step_losses).cpu() if self.step_losses else torch.empty(0)
+        if self.processes.count > 1:
+            losses = torch.stack(self.processes.gather(losses))
         checkpoint["medunet"] = {
             "history": self.history,
             "elapsed_s": self.elapsed_s,
             "epoch_start_s": self._epoch_start_s,
-            "step_losses": torch.stack(self.step_losses).cpu() if self.step_losses else torch.empty(0),
+            "step_losses": losses,  # of one process, or a row for each
             "identity": self.identity,
         }
 
@@ -313,4 +316,8 @@ class SegmentationModule(L.LightningModule):
         own = checkpoint["medunet"]
         self.history = list(own["history"])
         self.elapsed_s, self._epoch_start_s = own["elapsed_s"], own["epoch_start_s"]
-        self.step_losses = list(own["step_losses"])
+        losses = own["step_losses"]
+        if losses.ndim == 2:
+            same = len(losses) == self.processes.count
+            losses = losses[self.processes.rank] if same else losses.mean(0)
+        self.step_losses = list(losses)

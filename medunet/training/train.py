@@ -131,7 +131,11 @@ def train_fold(
             lost = explain_lost_process() if processes.count > 1 else nullcontext()
             with lost, explain_out_of_memory(where), stop.deferred():
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if saved else None)
-        except SystemExit:  # raised by Lightning on Ctrl-C
+        except (
+            SystemExit
+        ):  # raised by Lightning on Ctrl-C, or on SIGTERM before `SaveCheckpoints` takes it over
+            if stop.is_asked:
+                raise stop.error("before the first step") from None
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise

@@ -100,16 +100,12 @@ def search(
     study = storage.open_study(study_name)
     _check_identity(folder, {"study": study_name, "storage": storage.kind, **(made_from or {})})
 
-    def objective(trial: optuna.Trial, turn: ExitStack) -> float:
-        with storage.claim(trial):
-            # The draw depends only on (seed, trial): a resumed search, or another machine, does not repeat draws.
-            study.sampler = _sampler(tuning, [config.seed, trial.number])
-            changes = suggest(trial, tuning.space)
-            turn.close()  # the next process sees that this trial is taken
-            return run_trial(trial, changes)
-
-    def run_trial(trial: optuna.Trial, changes: list[str]) -> float:
-        pruning = Pruning(trial, prune=tuning.prune)
+    def objective(trial: optuna.Trial, turn: ExitStack, claim: ExitStack) -> float:
+        claim.enter_context(storage.claim(trial))
+        # The draw depends only on (seed, trial): a resumed search, or another machine, does not repeat draws.
+        study.sampler = _sampler(tuning, [config.seed, trial.number])
+        changes, pruning = suggest(trial, tuning.space), Pruning(trial, prune=tuning.prune)
+        turn.close()  # the next process sees that this trial is taken
         name = folder_of(trial)
         try:
             dice = train(name, changes, [pruning])
@@ -127,17 +123,17 @@ def search(
             raise optuna.TrialPruned
         return dice
 
-    study.sampler = _sampler(tuning, [config.seed])
     num_wanted = tuning.trials
     if tuning.sampler == "grid":
         num_wanted = min(num_wanted, math.prod(len(values) for values in make_grid(tuning.space).values()))
     while True:
-        with ExitStack() as turn:
+        with ExitStack() as claim, ExitStack() as turn:  # the claim ends when the result is stored
             turn.enter_context(storage.turn())
             requeue(study, storage.lost_trials(study))
             if num_assigned(study, is_shared=storage.kind != "sqlite") >= num_wanted:
                 break
-            study.optimize(partial(objective, turn=turn), n_trials=1, catch=(_TrialFailedError,))
+            study.sampler = _sampler(tuning, [config.seed])
+            study.optimize(partial(objective, turn=turn, claim=claim), n_trials=1, catch=(_TrialFailedError,))
         _write_results(study, config, folder)
     return _write_results(study, config, folder)
 

@@ -84,12 +84,15 @@ class TrialStorage:
         With SQLite, which one process uses alone, these are all. With a server its heartbeats tell. Where locks do
         not reach other hosts, only trials of this host are judged.
         """
-        running = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.RUNNING]
-        if self.kind != "journal":
-            return running if self.kind == "sqlite" else []
-        held = held_parts(self._journal.parent, "trial")
+        if self.kind == "server":
+            return []
+        # Before the trials are read: those that end in between are no longer running.
+        held = held_parts(self._journal.parent, "trial") if self.kind == "journal" else frozenset()
         if held is None:  # no locks: nobody can tell
             return []
+        running = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.RUNNING]
+        if self.kind == "sqlite":
+            return running
         lost = [trial for trial in running if _claim_of(trial, study) not in held]
         if has_local_locks(self._journal.parent):
             lost = [trial for trial in lost if trial.user_attrs.get("host") == platform.node()]

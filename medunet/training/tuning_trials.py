@@ -26,8 +26,9 @@ def queue(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
 
 
 def requeue(study: optuna.Study, lost: Sequence[optuna.trial.FrozenTrial]) -> None:
-    """Enqueue the trials whose process has ended without finishing or enqueuing them."""
+    """Enqueue the trials whose process has ended without finishing or enqueuing them; replaces the sampler."""
     newest = {trial.number for trial in newest_trials(study)}
+    study.sampler = optuna.samplers.RandomSampler()  # a grid's would stop the study at its last point
     for trial in lost:
         if settings_of(trial):
             if trial.number in newest:
