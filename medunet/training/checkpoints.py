@@ -171,6 +171,10 @@ class CheckpointState:
         own = checkpoint["medunet"]
         return cls(own["identity"], checkpoint["global_step"], own["elapsed_s"], own["history"])
 
+    def epoch(self, config: Config) -> int:
+        """Return the epoch of the next batch; between two epochs the next one."""
+        return self._num_ended + (self.step - self._last_end) // config.training.steps_per_epoch
+
     def batch_in_epoch(self, config: Config) -> int:
         """Return the index of the next batch in its epoch; 0 between two epochs."""
         return (self.step - self._last_end) % config.training.steps_per_epoch * config.training.accumulate
@@ -179,10 +183,7 @@ class CheckpointState:
         """Return the number of epochs for the configured steps; a time limit may have ended some epochs early."""
         training = config.training
         steps_left = training.epochs * training.steps_per_epoch - self._last_end
-        num_ended = (
-            int(self.history[-1]["epoch"]) + 1 if self.history else 0
-        )  # including epochs that ended early
-        return num_ended + math.ceil(steps_left / training.steps_per_epoch)
+        return self._num_ended + math.ceil(steps_left / training.steps_per_epoch)
 
     def ends_best_epoch(self) -> bool:
         """Return whether it was saved at the end of the best epoch so far."""
@@ -198,6 +199,11 @@ class CheckpointState:
         if training.max_minutes is not None and self.elapsed_s >= 60 * training.max_minutes:
             return True
         return out_of_patience(self.history, training.patience)
+
+    @property
+    def _num_ended(self) -> int:
+        """Number of epochs up to the last validated one, including those that ended early."""
+        return int(self.history[-1]["epoch"]) + 1 if self.history else 0
 
     @property
     def _last_end(self) -> int:

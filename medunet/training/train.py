@@ -115,9 +115,8 @@ def train_fold(
             nn.SyncBatchNorm.convert_sync_batchnorm(module.network)
         if saved is None:
             init_weights(module, folder, manifest, config, is_first=processes.is_first)
-        first_batch = saved.batch_in_epoch(config) if saved else 0
         data = _prepare_data(
-            manifest, validation, plan, config, data_root, cache or run.cache, device, processes, first_batch
+            manifest, validation, plan, config, data_root, cache or run.cache, device, processes, saved
         )
         every_epochs = validation.every_epochs
         save = SaveCheckpoints(checkpoints, config.training.checkpoint_minutes, processes, stop)
@@ -190,7 +189,7 @@ def _prepare_data(
     cache: Path,
     device: torch.device,
     processes: Processes,
-    first_batch: int,
+    saved: CheckpointState | None,
 ) -> FoldData:
     """Preprocess the fold's cases in the first process, and load them into memory if they fit."""
     training, validation = manifest.split_fold(config.training.fold)
@@ -221,7 +220,8 @@ def _prepare_data(
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
         processes=processes,
-        first_batch=first_batch,
+        first_epoch=saved.epoch(config) if saved else 0,
+        first_batch=saved.batch_in_epoch(config) if saved else 0,
     )
 
 

@@ -197,7 +197,8 @@ def test_the_processes_of_a_batch_see_every_patch_once(count: int):
 
 
 def test_only_the_first_epoch_begins_where_a_run_goes_on():
-    sampler = EpochSampler(3, 2, ALONE, first_batch=2)
+    sampler = EpochSampler(3, 2, ALONE, first_epoch=7, first_batch=2)
+    assert list(sampler) == [(7, 4), (7, 5)]  # as loading workers begin, before the epoch is set
     sampler.set_epoch(7)
     assert list(sampler) == [(7, 4), (7, 5)]
     sampler.set_epoch(8)
