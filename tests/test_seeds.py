@@ -1,11 +1,13 @@
 """Several networks of a fold: each in its own folder with its own seed, resumed by itself, and listed in order."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import TINY
 from planned_run import begin_run
+from training_together import end_all, start
 from typer.testing import CliRunner
 
 from medunet.base.errors import InputError, StoppedError
@@ -178,3 +180,34 @@ def test_a_card_before_seeds_keeps_its_text(finished_run: Run):
     plain = {key: value for key, value in read_json(path).items() if key != "seed"}
     assert "seed" not in ModelCard.parse(plain, "test").to_dict()
     assert ModelCard.read(path).seed == finished_run.config.seed
+
+
+@pytest.mark.slow
+def test_jobs_for_one_seed_each_run_side_by_side(begun: Run, tmp_path: Path):
+    other = RunFolder(shutil.copytree(begun.folder.root, tmp_path / "other"))
+    jobs = [
+        start(
+            other.root,
+            begun.data_root,
+            count=1,
+            changes=["device=cpu", "training.seeds=2", f"training.member={member}"],
+        )
+        for member in (0, 1)
+    ]
+    assert [end_all(job) for job in jobs] == [[0], [0]]
+    in_turn = run_train(opened(begun, "training.seeds=2"))
+    for member, card in enumerate(in_turn):
+        beside = ModelCard.read(other.model(0, member) / "model.json")
+        assert beside.final_weights_sha256 == card.final_weights_sha256
+    assert {*read_json(other.provenance)["folds"]} == {"0", "0/seeds/1"}
+    assert open_run(other.root, begun.data_root).config == open_run(begun.folder.root, begun.data_root).config
+
+
+def test_member_names_one_of_the_seeds(begun: Run, call):
+    arguments = ("train", begun.folder.root, "--data-root", begun.data_root, "--device", "cpu", "--seeds", 2)
+    code, text = call(*arguments, "--member", 2)
+    assert code == 2
+    assert "training.member 2 is not one of the training.seeds 0..1" in text
+    code, text = call(*arguments, "--member", 1)
+    assert code == 0, text
+    assert member_folders(begun.folder) == [begun.folder.model(0, 1)]

@@ -43,6 +43,12 @@ class StoppedError(MedunetError):
     exit_code = 130
 
 
+class PreemptedError(MedunetError):
+    """The system asked a command to end; its work is stored, and the same command goes on."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
 _NO_MEMORY = (
     "out of memory",
     "can't allocate memory",

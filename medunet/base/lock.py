@@ -106,6 +106,16 @@ def wait_for(folder: Path, name: str) -> Iterator[bool]:
             _close(handle)
 
 
+def held_parts(folder: Path, stage: str) -> frozenset[str] | None:
+    """Return the parts of a stage of a folder that processes hold now; None if the file system has no locks."""
+    with wait_for(folder, "locks") as is_locked:
+        if not is_locked:
+            return None
+        return frozenset(
+            part for holder in _read_holders(folder, stage) for part in holder.get("parts") or ()
+        )
+
+
 def _make(folder: Path) -> list[Path]:
     """Create a folder; return those that were absent, the innermost first."""
     if folder.exists() and not folder.is_dir():

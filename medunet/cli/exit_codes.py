@@ -1,7 +1,7 @@
 """Error messages and exit codes of every command.
 
-0: success; 1: faults found or some cases failed; 2: an error that the user can fix; 3: an internal error; 130:
-stopped by the user.
+0: success; 1: faults found or some cases failed; 2: an error that the user can fix; 3: an internal error; 75:
+asked to end by the system (SIGTERM, SIGUSR1), to be started again; 130: stopped by the user.
 """
 
 import atexit

@@ -67,6 +67,10 @@ def train(
         int | None,
         typer.Option("--seeds", min=1, help="Networks of each fold, which differ in their seed; default: 1."),
     ] = None,
+    member: Annotated[
+        int | None,
+        typer.Option("--member", min=0, help="Train this one of the --seeds alone, counted from 0."),
+    ] = None,
     device: Device = None,
     ram_gb: Annotated[
         float | None,
@@ -83,6 +87,7 @@ def train(
     """Train or resume a fold; `torchrun -m medunet.cli train` trains data-parallel in several processes."""
     given = {
         "training.seeds": seeds,
+        "training.member": member,
         "training.ram_gb": ram_gb,
         "training.init_from": json.dumps(str(init_from)) if init_from else None,
     }
@@ -98,7 +103,8 @@ def tune(
     storage: Annotated[
         str | None,
         typer.Option(
-            help="URL of a database server that several machines share; default: SQLite in the run's folder."
+            help="FILE.journal or the URL of a database server, which several commands share; default: SQLite in "
+            "the run's folder."
         ),
     ] = None,
     changes: Changes = None,

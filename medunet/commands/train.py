@@ -22,7 +22,17 @@ def run_train(run: Run) -> list[ModelCard]:
     With `training.seeds` above 1, each fold trains as many networks, one after the other.
 
     Under torchrun or Slurm the processes train data-parallel, and only the first one writes files and prints.
+
+    Raises:
+        PreemptedError: the system asked to end (SIGTERM or SIGUSR1); the same command goes on.
     """
+    from medunet.training.stop_request import StopRequest
+
+    with StopRequest().listening() as stop:
+        return _train(run, stop)
+
+
+def _train(run: Run, stop: Any) -> list[ModelCard]:
     from medunet.compute.devices import choose_device
     from medunet.compute.processes import init_processes
     from medunet.training.checkpoints import find_resume_checkpoint
@@ -59,11 +69,12 @@ def run_train(run: Run) -> list[ModelCard]:
                     device=device,
                     compute=compute,
                     processes=processes,
+                    stop=stop,
                 )
-            except KeyboardInterrupt as stop:
+            except KeyboardInterrupt as interrupt:
                 raise StoppedError(
                     "stopped", hint="Run the same command to resume from the last checkpoint."
-                ) from stop
+                ) from interrupt
             if card.train_is_validation:
                 has_tests = any(case.split == "test" for case in manifest.used)
                 console.print(f"[yellow]{_TESTED_APART if has_tests else TRAIN_IS_VALIDATION}[/]")

@@ -28,13 +28,20 @@ def run_tune(run: Run, *, storage_url: str | None = None) -> Any:
 
     Raises:
         InputError: Optuna is not installed, the search space is not valid, no trial was completed, or another
-            search is running in the folder without a `storage_url`, which machines that search together share.
+            search is running in the folder without a `storage_url`, the URL of a server or the path of a journal
+            that processes share which search together.
+        PreemptedError: the system asked to end (SIGTERM or SIGUSR1); the same command goes on.
     """
-    with hold(run.folder.root, "tune", None if storage_url is None else ()):
-        return _search(run, storage_url)
+    from medunet.training.stop_request import StopRequest
+
+    with (
+        hold(run.folder.root, "tune", None if storage_url is None else ()),
+        StopRequest().listening() as stop,
+    ):
+        return _search(run, storage_url, stop)
 
 
-def _search(run: Run, storage_url: str | None) -> Any:
+def _search(run: Run, storage_url: str | None, stop: Any) -> Any:
     from medunet.compute.devices import choose_device
     from medunet.inference.model_folder import read_card
     from medunet.training.train import train_fold
@@ -86,6 +93,7 @@ def _search(run: Run, storage_url: str | None) -> Any:
                 cache=run.folder.cache,
                 callbacks=callbacks,
                 validation=validation,
+                stop=stop,
             )
         if (dice := card.validation_dice["dice"]) is None:
             raise InputError(

@@ -1,7 +1,7 @@
 """Data-parallel training processes, started by torchrun or Slurm and detected by Lightning's environments."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -9,12 +9,20 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from medunet.base.errors import InputError
 
 _TIMEOUT = timedelta(days=1)  # the others wait while the first process preprocesses
+_STEP_TIMEOUT = timedelta(minutes=30)  # within a step all processes are at the same place
+_LOST = ("gloo", "NCCL", "connection")  # parts of the messages of torch's distributed backends
+
+
+class LostProcessError(InputError):
+    """Another process that trains together with this one has ended, or cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Processes:
     rank: int = 0
     per_node: int = 1
     group: dist.ProcessGroup | None = None  # with a long timeout
+    step_group: dist.ProcessGroup | None = None  # between the CPUs, whatever computes the gradients
 
     @property
     def is_first(self) -> bool:
@@ -35,12 +44,12 @@ class Processes:
         """Return the first process's value, a plain object, in every process.
 
         Raises:
-            InputError: another process has ended.
+            LostProcessError: another process has ended.
         """
         if self.count == 1:
             return value
         holder = [value]
-        with _explain_lost_process():
+        with explain_lost_process():
             dist.broadcast_object_list(holder, src=0, group=self.group)
         return holder[0]
 
@@ -51,22 +60,35 @@ class Processes:
         differ much between processes.
 
         Raises:
-            InputError: another process has ended.
+            LostProcessError: another process has ended.
         """
         values = [value] * self.count
         if self.count > 1:
-            with _explain_lost_process():
+            with explain_lost_process():
                 dist.all_gather_object(values, value, group=self.group)
         return values
+
+    def any_of(self, flags: Sequence[bool]) -> list[bool]:
+        """Return, in every process, which of the flags is set in at least one; cheap enough for every step.
+
+        Raises:
+            LostProcessError: another process has ended.
+        """
+        if self.count == 1:
+            return list(flags)
+        shared = torch.tensor(flags, dtype=torch.uint8)
+        with explain_lost_process():
+            dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.step_group)
+        return [bool(flag) for flag in shared.tolist()]
 
     def wait(self) -> None:
         """Wait until all processes have reached this point.
 
         Raises:
-            InputError: another process has ended.
+            LostProcessError: another process has ended.
         """
         if self.count > 1:
-            with _explain_lost_process():
+            with explain_lost_process():
                 dist.barrier(group=self.group)
 
 
@@ -74,25 +96,45 @@ ALONE = Processes()
 
 
 @contextmanager
-def _explain_lost_process() -> Iterator[None]:
-    """Turn a broken connection into a readable error."""
+def explain_lost_process() -> Iterator[None]:
+    """Turn a broken connection to another process into a readable error.
+
+    Raises:
+        LostProcessError: another process has ended, or did not answer within the time limit.
+    """
     try:
         yield
     except RuntimeError as error:
-        raise InputError(
-            "another process has ended", where="training together", hint="See the message of that process."
+        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in _LOST):
+            raise
+        raise LostProcessError(
+            "another process has ended, or its host cannot be reached",
+            where="training together",
+            hint="See the message of that process, and run the same command to resume from the last checkpoint.",
         ) from error
 
 
 def detect_processes() -> Processes:
-    """Return the processes that torchrun or `srun` has started; a single one without either."""
+    """Return the processes that torchrun or `srun` has started; a single one without either.
+
+    Raises:
+        InputError: Slurm has several tasks, but `srun` did not start them or not on each node as many.
+    """
     environment = _environment()
     if environment is None or environment.world_size() == 1:
         return ALONE
     slurm = isinstance(environment, SLURMEnvironment)
-    per_node = os.environ.get("SLURM_NTASKS_PER_NODE" if slurm else "LOCAL_WORLD_SIZE")
     count = environment.world_size()
-    return Processes(count, environment.global_rank(), int(per_node or count))
+    per_node = int(os.environ.get("SLURM_NTASKS_PER_NODE" if slurm else "LOCAL_WORLD_SIZE", count))
+    num_nodes = int(os.environ.get("SLURM_NNODES" if slurm else "GROUP_WORLD_SIZE", count // per_node))
+    if per_node * num_nodes != count:
+        option = "`srun --ntasks-per-node`" if slurm else "`torchrun --nproc-per-node`"
+        raise InputError(
+            f"{count} processes on {num_nodes} hosts, {per_node} of them on this one",
+            where="training together",
+            hint=f"Start as many on each host: {option}.",
+        )
+    return Processes(count, environment.global_rank(), per_node)
 
 
 def init_processes(device: torch.device) -> Processes:
@@ -106,11 +148,35 @@ def init_processes(device: torch.device) -> Processes:
         if device.type == "cuda":
             torch.cuda.set_device(environment.local_rank())
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, rank=processes.rank, world_size=processes.count)
-    return replace(processes, group=dist.new_group(backend="gloo", timeout=_TIMEOUT))
+        with explain_lost_process():
+            dist.init_process_group(backend, rank=processes.rank, world_size=processes.count)
+    return replace(
+        processes,
+        group=dist.new_group(backend="gloo", timeout=_TIMEOUT),
+        step_group=dist.new_group(backend="gloo", timeout=_STEP_TIMEOUT),
+    )
+
+
+def cluster_environment() -> ClusterEnvironment:
+    """Return the environment for Lightning, which on its own would detect others and requeue jobs of Slurm."""
+    return _environment() or LightningEnvironment()
 
 
 def _environment() -> SLURMEnvironment | TorchElasticEnvironment | None:
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
-    return SLURMEnvironment() if SLURMEnvironment.detect() else None
+    if int(os.environ.get("SLURM_NTASKS", 1)) == 1 or not SLURMEnvironment.detect():
+        return None
+    if "SLURM_STEP_NUM_TASKS" not in os.environ:
+        raise InputError(
+            f"Slurm gave {os.environ['SLURM_NTASKS']} tasks, but the command was started once",
+            where="training together",
+            hint="Start it with `srun`, or ask for one task: `--ntasks=1 --cpus-per-task=N`.",
+        )
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise InputError(
+            f"Slurm started {os.environ['SLURM_NTASKS']} processes, and does not say how many on each node",
+            where="training together",
+            hint="Give `--ntasks-per-node` instead of `--ntasks`.",
+        )
+    return SLURMEnvironment(auto_requeue=False)  # the job's script requeues, see docs/training.md

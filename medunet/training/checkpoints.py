@@ -18,13 +18,13 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from medunet.base.errors import InputError
 from medunet.base.files import atomic_write, hash_value
+from medunet.compute.processes import ALONE, Processes
 from medunet.records.config import Config
 from medunet.records.manifest import Manifest
 from medunet.records.plan import Plan
 from medunet.records.run_folder import RunFolder
 from medunet.training.module import SegmentationModule
-
-_SYNC_EVERY = 10  # steps between synchronisations of several processes on whether to save
+from medunet.training.stop_request import StopRequest
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -43,26 +43,42 @@ class SaveCheckpoints(Checkpoint):
     """Save last.ckpt, the one before it as previous.ckpt, and the best by validation Dice as best.ckpt.
 
     Checkpoints are saved after every epoch, and within an epoch whenever `minutes` have passed since the last one.
+    If the system asks one of the processes to `stop`, all of them save after the same step and end.
     """
 
-    def __init__(self, folder: Path, minutes: float) -> None:
+    def __init__(
+        self, folder: Path, minutes: float, processes: Processes = ALONE, stop: StopRequest | None = None
+    ) -> None:
         self.folder, self.interval_s = folder, 60 * minutes
+        self.processes, self.stop = processes, stop or StopRequest()
         self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen to the system again, because Lightning has just installed its own handlers."""
+        self.stop.install()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End before a new epoch if the system asked for it during the last one's validation, which is saved."""
+        if self.processes.any_of([self.stop.is_asked])[0]:
+            raise self.stop.error("between two epochs; the checkpoint is whole")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save within an epoch if it is time; the last step of an epoch is saved at the end of the epoch."""
+        """Save within an epoch if it is time; the last step of an epoch is saved at the end of the epoch.
+
+        Raises:
+            PreemptedError: the system asked one of the processes to end.
+        """
         is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not is_step or trainer.is_last_batch or trainer.should_stop:
             return
-        is_due = time.monotonic() - self._saved_at >= self.interval_s
-        if trainer.world_size > 1:
-            if trainer.global_step % _SYNC_EVERY:
-                return
-            is_due = trainer.strategy.broadcast(is_due)
-        if is_due:
+        is_due = trainer.is_global_zero and time.monotonic() - self._saved_at >= self.interval_s
+        is_due, is_asked = self.processes.any_of([is_due, self.stop.is_asked])
+        if is_due or is_asked:
             self._save(trainer)
+        if is_asked:
+            raise self.stop.error(f"after step {trainer.global_step}; the checkpoint is whole")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save at the end of the epoch; the previous file is kept until the new one is complete."""
@@ -155,6 +171,10 @@ class CheckpointState:
         own = checkpoint["medunet"]
         return cls(own["identity"], checkpoint["global_step"], own["elapsed_s"], own["history"])
 
+    def epoch(self, config: Config) -> int:
+        """Return the epoch of the next batch; between two epochs the next one."""
+        return self._num_ended + (self.step - self._last_end) // config.training.steps_per_epoch
+
     def batch_in_epoch(self, config: Config) -> int:
         """Return the index of the next batch in its epoch; 0 between two epochs."""
         return (self.step - self._last_end) % config.training.steps_per_epoch * config.training.accumulate
@@ -163,10 +183,7 @@ class CheckpointState:
         """Return the number of epochs for the configured steps; a time limit may have ended some epochs early."""
         training = config.training
         steps_left = training.epochs * training.steps_per_epoch - self._last_end
-        num_ended = (
-            int(self.history[-1]["epoch"]) + 1 if self.history else 0
-        )  # including epochs that ended early
-        return num_ended + math.ceil(steps_left / training.steps_per_epoch)
+        return self._num_ended + math.ceil(steps_left / training.steps_per_epoch)
 
     def ends_best_epoch(self) -> bool:
         """Return whether it was saved at the end of the best epoch so far."""
@@ -182,6 +199,11 @@ class CheckpointState:
         if training.max_minutes is not None and self.elapsed_s >= 60 * training.max_minutes:
             return True
         return out_of_patience(self.history, training.patience)
+
+    @property
+    def _num_ended(self) -> int:
+        """Number of epochs up to the last validated one, including those that ended early."""
+        return int(self.history[-1]["epoch"]) + 1 if self.history else 0
 
     @property
     def _last_end(self) -> int:

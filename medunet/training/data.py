@@ -4,6 +4,7 @@ A patch depends only on (seed, epoch, index). A run that is resumed, or distribu
 sees the same patches as an uninterrupted run in one process.
 """
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from medunet.base.processor import usable_cores
 from medunet.compute.processes import Processes
 from medunet.records.config import TrainingConfig
 from medunet.records.plan import Plan
+from medunet.training.stop_request import SIGNALS
 from medunet.transforms.augment import margin_size
 from medunet.transforms.patches import PreparedCase, sample_patch
 
@@ -60,28 +62,33 @@ class PatchDataset(Dataset):
 class EpochSampler(Sampler):
     """Sampler of the patches' (epoch, index); Lightning sets the epoch by `set_epoch`.
 
-    Batch b of an epoch has the indices b·B .. b·B + B - 1, which are divided among the processes in order. The first
-    epoch may start at a later batch when a run is resumed.
+    Batch b of an epoch has the indices b·B .. b·B + B - 1, which are divided among the processes in order. When a run
+    is resumed, its first epoch may start at a later batch. Loading workers fetch it before Lightning sets the epoch.
     """
 
     def __init__(
-        self, num_batches: int, batch_size: int, processes: Processes, *, first_batch: int = 0
+        self,
+        num_batches: int,
+        batch_size: int,
+        processes: Processes,
+        *,
+        first_epoch: int = 0,
+        first_batch: int = 0,
     ) -> None:
         self.num_batches, self.batch_size, self.processes = num_batches, batch_size, processes
-        self.epoch, self._first_batch = 0, first_batch
-        self._first_epoch: int | None = None
+        self.epoch = self._first_epoch = first_epoch
+        self._first_batch = first_batch
 
     def set_epoch(self, epoch: int) -> None:
         """Start a given epoch."""
         self.epoch = epoch
-        self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
 
     def __len__(self) -> int:
         return self.num_batches * (self.batch_size // self.processes.count)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         share = self.batch_size // self.processes.count
-        resumed = self._first_epoch is None or self.epoch == self._first_epoch
+        resumed = self.epoch == self._first_epoch
         for batch in range(self._first_batch if resumed else 0, self.num_batches):
             start = batch * self.batch_size + self.processes.rank * share
             yield from ((self.epoch, index) for index in range(start, start + share))
@@ -105,9 +112,10 @@ class FoldData(L.LightningDataModule):
         num_workers: int,
         processes: Processes,
         pin_memory: bool = False,
+        first_epoch: int = 0,
         first_batch: int = 0,
     ) -> None:
-        """`first_batch` is the batch at which the first epoch starts.
+        """`first_epoch` is the epoch that training starts or resumes with, `first_batch` its first batch.
 
         Raises:
             InputError: the batch cannot be divided among the processes.
@@ -124,7 +132,11 @@ class FoldData(L.LightningDataModule):
         # A process without cases repeats the first one, which is counted only once.
         self.validation, self.numbers = validation, numbers or [0]
         self.sampler = EpochSampler(
-            config.steps_per_epoch * config.accumulate, plan.batch_size, processes, first_batch=first_batch
+            config.steps_per_epoch * config.accumulate,
+            plan.batch_size,
+            processes,
+            first_epoch=first_epoch,
+            first_batch=first_batch,
         )
         self.batch_size = plan.batch_size // processes.count
         self.num_workers, self.pin_memory = num_workers, pin_memory
@@ -139,11 +151,18 @@ class FoldData(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
             prefetch_factor=4 if self.num_workers else None,
+            worker_init_fn=_leave_signals,
         )
 
     def val_dataloader(self) -> DataLoader:
         """Return the loader of case numbers, one at a time."""
         return DataLoader([{"number": number} for number in self.numbers], batch_size=None)  # type: ignore[arg-type]
+
+
+def _leave_signals(worker: int) -> None:
+    """Leave the signals that a whole process group gets to the training process, which still needs its loaders."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def choose_workers(config: TrainingConfig, device: torch.device, processes: Processes) -> int:

@@ -27,6 +27,7 @@ from medunet.training.data import FoldData
 from medunet.training.losses import SegmentationLoss
 from medunet.training.optimisation import learning_rate, make_ema, make_optimizer
 from medunet.training.probe import ComputeChoice
+from medunet.training.stop_request import StopRequest
 from medunet.training.validation import CaseResult, summarise, validate_case, validation_loss
 from medunet.training.windows import choose_windows
 from medunet.transforms.augment import allowed_mirror_axes, apply_parameters, sample_parameters
@@ -51,14 +52,16 @@ class SegmentationModule(L.LightningModule):
         processes: Processes = ALONE,
         *,
         num_windows: int | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         """`identity` is a hash that a checkpoint must have to be resumed.
 
-        `num_windows` is the maximum number of windows validated per case; None: all.
+        `num_windows` is the maximum number of windows validated per case; None: all. A request to `stop` ends a
+        validation, which is done again after the resume.
         """
         super().__init__()
         self.identity, self.compute, self.processes = identity, compute, processes
-        self.num_windows = num_windows
+        self.num_windows, self._stop, self._is_cut = num_windows, stop or StopRequest(), False
         self.plan, self.description, self.run_config = plan, description, config
         training = config.training
         self.network = build_network(plan, description)
@@ -228,10 +231,20 @@ class SegmentationModule(L.LightningModule):
         self._require_finite()
         self._update_clock()
         self._train_s = max(1e-9, self.elapsed_s - self._epoch_start_s)
-        self._results = {}
+        self._results, self._is_cut = {}, False
+        self.share_statistics()
+
+    def share_statistics(self) -> None:
+        """Give all processes the running statistics of the first one's batch norms, which are those it saves."""
+        if self.processes.count > 1:
+            for buffer in self.predictor.buffers():
+                dist.broadcast(buffer, src=0)
 
     def validation_step(self, batch: dict[str, int], batch_idx: int) -> None:
         """Validate the windows of one case, given by its number."""
+        if self._stop.is_asked:
+            self._is_cut = True
+            return
         data: FoldData = self.trainer.datamodule  # type: ignore[attr-defined]
         case = data.validation[batch["number"]]
         self._results[batch["number"]] = validate_case(
@@ -250,10 +263,16 @@ class SegmentationModule(L.LightningModule):
             return self.predictor(self._to_layout(image.to(self.device))).float()
 
     def on_validation_epoch_end(self) -> None:
-        """Add a row to the history with means over the cases of all processes; stop if training is finished."""
+        """Add a row to the history with means over the cases of all processes; stop if training is finished.
+
+        Raises:
+            PreemptedError: the system asked one of the processes to end, and it left out cases.
+        """
         mean_loss = float(torch.stack(self.step_losses).double().mean())
-        gathered = self.processes.gather((self._results, mean_loss))
-        results = {number: result for own_results, _ in gathered for number, result in own_results.items()}
+        gathered = self.processes.gather((self._results, mean_loss, self._is_cut))
+        if any(is_cut for _, _, is_cut in gathered):
+            raise self._stop.error("during validation; the last checkpoint is the one to go on from")
+        results = {number: result for own_results, *_ in gathered for number, result in own_results.items()}
         self.cases = [results[number] for number in sorted(results)]
         row = summarise(self.cases, self.description)
         self._update_clock()
@@ -263,7 +282,7 @@ class SegmentationModule(L.LightningModule):
                 "step": self.global_step,
                 "minutes": round(self.elapsed_s / 60, 3),
                 "learning_rate": self.current_rate(),
-                "loss": float(np.mean([loss for _, loss in gathered])),
+                "loss": float(np.mean([loss for _, loss, _ in gathered])),
                 "validation_loss": validation_loss(self.cases),
                 "patches_per_s": round(len(self.step_losses) * self.plan.batch_size / self._train_s, 3),
                 **row,
@@ -281,11 +300,14 @@ class SegmentationModule(L.LightningModule):
             InputError: the weights are not finite; the previous checkpoint is kept.
         """
         self._require_finite()
+        losses = torch.stack(self.step_losses).cpu() if self.step_losses else torch.empty(0)
+        if self.processes.count > 1:
+            losses = torch.stack(self.processes.gather(losses))
         checkpoint["medunet"] = {
             "history": self.history,
             "elapsed_s": self.elapsed_s,
             "epoch_start_s": self._epoch_start_s,
-            "step_losses": torch.stack(self.step_losses).cpu() if self.step_losses else torch.empty(0),
+            "step_losses": losses,  # of one process, or a row for each
             "identity": self.identity,
         }
 
@@ -294,4 +316,8 @@ class SegmentationModule(L.LightningModule):
         own = checkpoint["medunet"]
         self.history = list(own["history"])
         self.elapsed_s, self._epoch_start_s = own["elapsed_s"], own["epoch_start_s"]
-        self.step_losses = list(own["step_losses"])
+        losses = own["step_losses"]
+        if losses.ndim == 2:
+            same = len(losses) == self.processes.count
+            losses = losses[self.processes.rank] if same else losses.mean(0)
+        self.step_losses = list(losses)

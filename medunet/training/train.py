@@ -3,15 +3,18 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
+from medunet.base.errors import InputError
 from medunet.compute.devices import keep_freed_memory
-from medunet.compute.processes import ALONE, Processes
+from medunet.compute.processes import ALONE, Processes, cluster_environment, explain_lost_process
 from medunet.records.config import Config
 from medunet.records.manifest import Manifest
 from medunet.records.model_card import ModelCard
@@ -36,6 +39,7 @@ from medunet.training.memory import explain_out_of_memory, require_memory
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
 from medunet.training.progress_line import ProgressLine
+from medunet.training.stop_request import StopRequest
 from medunet.training.tensorboard import TensorBoardLog
 from medunet.training.validation_plan import ValidationPlan, resolve_validation_plan
 from medunet.transforms.patches import PreparedCase
@@ -57,6 +61,7 @@ def train_fold(
     cache: Path | None = None,
     callbacks: Sequence[L.Callback] = (),
     validation: ValidationPlan | None = None,
+    stop: StopRequest | None = None,
 ) -> ModelCard:
     """Train or resume `config.training.fold` of a run, and export its best and final weights.
 
@@ -66,17 +71,22 @@ def train_fold(
     Writes checkpoints, TensorBoard log, training.csv and curves.png in the fold's folder, and at the end the folder
     `model` with weights.safetensors, weights_final.safetensors and model.json. With several processes only the first
     one writes. `validation` sets the validation plan of a new training; None: it is planned by the available time.
+    `stop` listens for the system's request to end; None: nothing listens.
 
     Raises:
         InputError: the checkpoints belong to another plan, the fold does not exist, the batch cannot be divided
             among the processes, or there is not enough memory.
+        LostProcessError: another process has ended.
+        PreemptedError: the system asked to end; the same call goes on.
     """
+    stop = stop or StopRequest()
     if device.type == "cpu":
         keep_freed_memory()
     description = manifest.description
     folder = run.fold(config.training.fold, config.training.member)
     checkpoints = folder / "checkpoints"
     identity, resume, saved = find_resume_checkpoint(run, manifest, plan, config)
+    _require_same_folder(folder, saved, processes)
     if processes.is_first:
         clean_up(checkpoints, resume)
         if (
@@ -99,22 +109,32 @@ def train_fold(
         num_windows = validation.windows
         _require_memory(manifest, validation, plan, config, compute, device, processes)
         module = SegmentationModule(
-            plan, description, config, compute, identity, processes, num_windows=num_windows
+            plan, description, config, compute, identity, processes, num_windows=num_windows, stop=stop
         )
+        if processes.count > 1 and device.type == "cuda":  # torch has it for GPUs only
+            nn.SyncBatchNorm.convert_sync_batchnorm(module.network)
         if saved is None:
             init_weights(module, folder, manifest, config, is_first=processes.is_first)
-        first_batch = saved.batch_in_epoch(config) if saved else 0
         data = _prepare_data(
-            manifest, validation, plan, config, data_root, cache or run.cache, device, processes, first_batch
+            manifest, validation, plan, config, data_root, cache or run.cache, device, processes, saved
         )
         every_epochs = validation.every_epochs
-        trainer = _make_trainer(folder, config, compute, device, processes, saved, callbacks, every_epochs)
+        save = SaveCheckpoints(checkpoints, config.training.checkpoint_minutes, processes, stop)
+        trainer = _make_trainer(
+            folder, config, compute, device, processes, saved, [*callbacks, save], every_epochs
+        )
         if saved is not None and processes.is_first:
             _log.info("Resuming %s at step %d.", config.training.describe(), saved.step)
         try:
-            with explain_out_of_memory(f"training {config.training.describe()} on {device}"):
+            where = f"training {config.training.describe()} on {device}"
+            lost = explain_lost_process() if processes.count > 1 else nullcontext()
+            with lost, explain_out_of_memory(where), stop.deferred():
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if saved else None)
-        except SystemExit:  # raised by Lightning on Ctrl-C
+        except (
+            SystemExit
+        ):  # raised by Lightning on Ctrl-C, or on SIGTERM before `SaveCheckpoints` takes it over
+            if stop.is_asked:
+                raise stop.error("before the first step") from None
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise
@@ -122,6 +142,21 @@ def train_fold(
         export_weights(run, manifest, plan, config)
     processes.wait()
     return ModelCard.read(folder / "model" / "model.json")
+
+
+def _require_same_folder(folder: Path, saved: CheckpointState | None, processes: Processes) -> None:
+    """Check that the processes of all hosts see the same checkpoints.
+
+    Raises:
+        InputError: they do not, most likely because the run's folder is not shared.
+    """
+    steps = processes.gather(None if saved is None else saved.step)
+    if len({*steps}) > 1:
+        raise InputError(
+            f"the processes see different checkpoints (steps {', '.join(map(str, steps))})",
+            where=str(folder),
+            hint="Put the run on a folder that all hosts share.",
+        )
 
 
 def _require_memory(
@@ -154,7 +189,7 @@ def _prepare_data(
     cache: Path,
     device: torch.device,
     processes: Processes,
-    first_batch: int,
+    saved: CheckpointState | None,
 ) -> FoldData:
     """Preprocess the fold's cases in the first process, and load them into memory if they fit."""
     training, validation = manifest.split_fold(config.training.fold)
@@ -185,7 +220,8 @@ def _prepare_data(
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
         processes=processes,
-        first_batch=first_batch,
+        first_epoch=saved.epoch(config) if saved else 0,
+        first_batch=saved.batch_in_epoch(config) if saved else 0,
     )
 
 
@@ -200,7 +236,7 @@ def _make_trainer(
     every_epochs: int,
 ) -> L.Trainer:
     training = config.training
-    own_callbacks: list[L.Callback] = [SaveCheckpoints(folder / "checkpoints", training.checkpoint_minutes)]
+    own_callbacks: list[L.Callback] = []
     if processes.is_first:
         own_callbacks += [ProgressLine(), Curves(folder), TensorBoardLog()]
     if training.patience is not None:
@@ -223,7 +259,7 @@ def _make_trainer(
         num_sanity_val_steps=0,
         logger=log if processes.is_first else False,
         callbacks=[*callbacks, *own_callbacks],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), cluster_environment()],
         enable_progress_bar=False,
         enable_model_summary=False,
         benchmark=on_gpu,

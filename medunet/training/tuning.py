@@ -1,14 +1,15 @@
 """Hyperparameter search with Optuna: each trial trains a fold, bad trials are pruned, and a search can be resumed.
 
-Trials are stored in a database (SQLite in the run's folder, or a server that several machines share) and each in its
+Trials are stored in SQLite in the run's folder, or for several processes on a server or in a journal, and each in its
 own folder `tuning/trial_0007/`, which is an ordinary run. A resumed search continues interrupted trials: such a trial
 is in the database twice, as failed and, with the same folder, as the trial that continued it.
 """
 
 import logging
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,30 +19,36 @@ import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from medunet.base.errors import InputError, MedunetError, NoMemoryError
+from medunet.base.errors import InputError, MedunetError, NoMemoryError, PreemptedError
 from medunet.base.files import read_json_object, write_json, write_text
 from medunet.records.config import Config, TuningConfig, change_config
 from medunet.training.module import SegmentationModule
 
 try:
     import optuna
-    from sqlalchemy.exc import SQLAlchemyError
+    from optuna.trial import TrialState
 
     from medunet.training.tuning_space import as_changes, make_grid, suggest, to_table_values
+    from medunet.training.tuning_storage import TrialStorage
+    from medunet.training.tuning_trials import (
+        folder_of,
+        newest_trials,
+        num_assigned,
+        queue,
+        requeue,
+        settings_of,
+    )
 except ImportError as error:
     raise InputError(
         "Optuna is not installed", where="medunet tune", hint="Run `pip install 'medunet[tune]'`."
     ) from error
 
 _log = logging.getLogger(__name__)
-_STATE = optuna.trial.TrialState
 _STATES = {  # in the table's order
-    _STATE.COMPLETE: "complete", _STATE.PRUNED: "pruned", _STATE.FAIL: "failed", _STATE.RUNNING: "running",
-    _STATE.WAITING: "waiting",
+    TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
 }  # fmt: skip
 _METRIC = "best validation Dice"
-_HEARTBEAT_S = 60  # a trial on a server without a heartbeat for twice as long is started again
-_TRIALS_BEFORE_PRUNING = 3
 
 TrainTrial = Callable[[str, list[str], Sequence[L.Callback]], float]
 
@@ -82,29 +89,30 @@ def search(
     """Run trials until `tuning.trials` of them, or the whole grid, have finished; return their table, best first.
 
     The space must have passed `check_space`. `train(name, changes, callbacks)` trains one trial in the folder `name`
-    with changes to the configuration, and returns its best validation Dice. Machines that use the same server and
-    study name work on the same search. `made_from` holds hashes of what else its trials have in common. Writes
-    `trials.csv`, `best.yaml` (the best configuration) and TensorBoard's HParams in `folder`.
+    with changes to the configuration, and returns its best validation Dice. Processes that use the same server or
+    journal (`storage_url`) and study name work on the same search. `made_from` holds hashes of what else its trials
+    have in common. Writes `trials.csv`, `best.yaml` (the best configuration) and TensorBoard's HParams in `folder`.
 
     Raises:
-        InputError: the folder holds another search, or the server cannot be reached.
+        InputError: the folder holds another search, or the storage cannot be used.
     """
-    tuning, is_shared = config.tuning, storage_url is not None
-    study = _open_study(folder, study_name, storage_url)
-    storage = "server" if is_shared else "sqlite"
-    _check_identity(folder, {"study": study_name, "storage": storage, **(made_from or {})})
+    tuning, storage = config.tuning, TrialStorage(folder, storage_url)
+    study = storage.open_study(study_name)
+    _check_identity(folder, {"study": study_name, "storage": storage.kind, **(made_from or {})})
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial: optuna.Trial, turn: ExitStack, claim: ExitStack) -> float:
+        claim.enter_context(storage.claim(trial))
         # The draw depends only on (seed, trial): a resumed search, or another machine, does not repeat draws.
         study.sampler = _sampler(tuning, [config.seed, trial.number])
         changes, pruning = suggest(trial, tuning.space), Pruning(trial, prune=tuning.prune)
-        name = _folder_of(trial)
+        turn.close()  # the next process sees that this trial is taken
+        name = folder_of(trial)
         try:
             dice = train(name, changes, [pruning])
         except BaseException as error:
             if not _is_caused_by_settings(error, changes):
                 # Ctrl-C or a full disk: the trial is continued when the search is resumed.
-                _queue(study, study.trials[trial.number])
+                queue(study, study.trials[trial.number])
                 raise
             trial.set_user_attr("reason", _reason(error))
             _log.info(f"{name} failed: {_reason(error)}")
@@ -115,14 +123,17 @@ def search(
             raise optuna.TrialPruned
         return dice
 
-    if not is_shared:
-        _requeue_interrupted(study)
-    study.sampler = _sampler(tuning, [config.seed])
     num_wanted = tuning.trials
     if tuning.sampler == "grid":
         num_wanted = min(num_wanted, math.prod(len(values) for values in make_grid(tuning.space).values()))
-    while _num_assigned(study, is_shared=is_shared) < num_wanted:
-        study.optimize(objective, n_trials=1, catch=(_TrialFailedError,))
+    while True:
+        with ExitStack() as claim, ExitStack() as turn:  # the claim ends when the result is stored
+            turn.enter_context(storage.turn())
+            requeue(study, storage.lost_trials(study))
+            if num_assigned(study, is_shared=storage.kind != "sqlite") >= num_wanted:
+                break
+            study.sampler = _sampler(tuning, [config.seed])
+            study.optimize(partial(objective, turn=turn, claim=claim), n_trials=1, catch=(_TrialFailedError,))
         _write_results(study, config, folder)
     return _write_results(study, config, folder)
 
@@ -146,34 +157,6 @@ def _check_identity(folder: Path, identity: dict[str, str]) -> None:
     write_json(path, identity)
 
 
-def _open_study(folder: Path, name: str, url: str | None) -> optuna.Study:
-    optuna.logging.set_verbosity(logging.ERROR)  # pruned and failed trials are logged by `search`
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    folder.mkdir(parents=True, exist_ok=True)
-    hint = "Remove the tuning folder to start a new search."
-    if url:
-        hint = "Give a reachable server, such as postgresql://USER:PASSWORD@HOST/DATABASE, and install its driver."
-    try:
-        storage = optuna.storages.RDBStorage(
-            url or f"sqlite:///{(folder / 'study.db').resolve()}",
-            heartbeat_interval=_HEARTBEAT_S if url else None,
-            heartbeat_stale_trial_callback=_queue if url else None,
-        )
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        raise InputError(
-            f"cannot be used ({type(error).__name__})",
-            where="--storage" if url else str(folder / "study.db"),
-            hint=hint,
-        ) from error
-    return optuna.create_study(
-        study_name=name,
-        storage=storage,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=_TRIALS_BEFORE_PRUNING, n_warmup_steps=1),
-        direction="maximize",
-        load_if_exists=True,
-    )
-
-
 def _sampler(tuning: TuningConfig, seeds: Sequence[int]) -> optuna.samplers.BaseSampler:
     seed = int(np.random.SeedSequence(seeds).generate_state(1)[0])
     if tuning.sampler == "random":
@@ -185,58 +168,13 @@ def _sampler(tuning: TuningConfig, seeds: Sequence[int]) -> optuna.samplers.Base
     return optuna.samplers.TPESampler(seed=seed)
 
 
-# ---- interrupted trials -----------------------------------------------------------------------------------------
-
-
-def _folder_of(trial: optuna.Trial | optuna.trial.FrozenTrial) -> str:
-    """Return the name of a trial's folder: its own, or that of the interrupted trial that it continues."""
-    return trial.user_attrs.get("folder", f"trial_{trial.number:04d}")
-
-
-def _settings_of(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """Return a trial's settings; empty if it was interrupted before all settings of a grid point were set."""
-    settings = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    return settings if len(settings) == len(trial.system_attrs.get("search_space", settings)) else {}
-
-
-def _queue(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-    """Enqueue an interrupted trial's settings, to be continued in its folder."""
-    if settings := _settings_of(trial):
-        study.enqueue_trial(settings, user_attrs={"folder": _folder_of(trial)})
-
-
-def _requeue_interrupted(study: optuna.Study) -> None:
-    """Enqueue the trials of a local study that were started but neither finished nor enqueued."""
-    newest = {trial.number for trial in _newest_trials(study)}
-    for trial in study.trials:
-        if trial.state == _STATE.RUNNING and _settings_of(trial):
-            if trial.number in newest:
-                _queue(study, trial)
-            study.tell(trial.number, state=_STATE.FAIL)
-
-
-def _newest_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return the newest trial of each folder."""
-    return list({_folder_of(trial): trial for trial in study.trials if _settings_of(trial)}.values())
-
-
-def _num_assigned(study: optuna.Study, *, is_shared: bool) -> int:
-    """Return the number of trials that have finished or are running on another machine."""
-    if is_shared:
-        optuna.storages.fail_stale_trials(study)
-    return sum(
-        trial.state in (_STATE.COMPLETE, _STATE.PRUNED)
-        or "reason" in trial.user_attrs
-        or (is_shared and trial.state == _STATE.RUNNING)
-        for trial in _newest_trials(study)
-    )
-
-
 def _is_caused_by_settings(error: BaseException, changes: Sequence[str]) -> TypeGuard[MedunetError]:
     """Return whether a trial failed because of its settings rather than the machine or the user.
 
     Insufficient memory is attributed to the settings if they change the plan, otherwise to the machine.
     """
+    if isinstance(error, PreemptedError):
+        return False
     if isinstance(error, NoMemoryError):
         return any(change.startswith("planning.") for change in changes)
     return isinstance(error, MedunetError) and not isinstance(error.__cause__, OSError)
@@ -262,17 +200,17 @@ def _write_hparams(folder: Path, parameters: Mapping[str, Any], dice: float) -> 
 
 def _write_results(study: optuna.Study, config: Config, folder: Path) -> pd.DataFrame:
     """Write the table of all trials and the best trial's configuration; return the table."""
-    newest = _newest_trials(study)
+    newest = newest_trials(study)
     rows = [
         {
-            "trial": _folder_of(trial),
+            "trial": folder_of(trial),
             "state": _STATES[trial.state],
             "dice": trial.value
-            if trial.state == _STATE.COMPLETE
+            if trial.state == TrialState.COMPLETE
             else max(trial.intermediate_values.values(), default=math.nan),
             "epochs": max(trial.intermediate_values, default=-1) + 1,
             "minutes": trial.user_attrs.get("minutes"),
-            **to_table_values(_settings_of(trial)),
+            **to_table_values(settings_of(trial)),
             "reason": trial.user_attrs.get("reason", ""),
         }
         for trial in newest
@@ -285,7 +223,7 @@ def _write_results(study: optuna.Study, config: Config, folder: Path) -> pd.Data
         ignore_index=True,
     )
     write_text(folder / "trials.csv", table.to_csv(index=False))
-    complete = [trial for trial in newest if trial.state == _STATE.COMPLETE]
+    complete = [trial for trial in newest if trial.state == TrialState.COMPLETE]
     if complete:
         best = max(complete, key=lambda trial: trial.value or 0.0)
         best_config = change_config(config.to_dict(), as_changes(best.params), "tuning.space")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from conftest import TINY
 from planned_run import begin_run
 
-from medunet.base.errors import InputError
+from medunet.base.errors import InputError, PreemptedError
 from medunet.commands.train import run_train
 from medunet.compute.processes import ALONE, Processes
 from medunet.records.config import TrainingConfig, change_config
@@ -85,18 +86,34 @@ def test_two_processes_train_as_one(finished_run: Run, tmp_path: Path):
     assert two.folder.model(0).is_dir()
 
 
+class Both(Processes):
+    """Two processes, of which the other one has this flag set at some steps."""
+
+    others: list[bool]
+
+    def any_of(self, flags: Sequence[bool]) -> list[bool]:
+        return [flags[0], flags[1] or self.others.pop(0)]
+
+
+def run_batches(trainer: Any, keep: SaveCheckpoints, count: int) -> None:
+    for batch in range(count):
+        trainer.global_step += (batch + 1) % trainer.accumulate_grad_batches == 0
+        keep.on_train_batch_end(trainer, None, None, None, batch)
+
+
 @pytest.mark.parametrize("accumulate", [1, 2, 3])
-def test_several_processes_save_within_an_epoch(tmp_path: Path, accumulate: int):
+def test_processes_save_within_an_epoch_after_whole_steps(tmp_path: Path, accumulate: int):
     trainer: Any = SimpleNamespace(
         accumulate_grad_batches=accumulate, is_last_batch=False, should_stop=False, world_size=2, global_step=0,
-        is_global_zero=True, strategy=SimpleNamespace(broadcast=lambda value: value), saved=[],
+        is_global_zero=True, saved=[],
     )  # fmt: skip
     trainer.save_checkpoint = lambda path: trainer.saved.append(trainer.global_step)
-    keep = SaveCheckpoints(tmp_path, minutes=0)
-    for batch in range(30 * accumulate):
-        trainer.global_step += (batch + 1) % accumulate == 0
-        keep.on_train_batch_end(trainer, None, None, None, batch)
-    assert trainer.saved == [10, 20, 30]
+    both = Both(2, 0, 2)
+    object.__setattr__(both, "others", [False] * 3 + [True])
+    keep = SaveCheckpoints(tmp_path, minutes=0, processes=both)
+    with pytest.raises(PreemptedError, match="asked to end by another process's signal, after step 4"):
+        run_batches(trainer, keep, 30 * accumulate)
+    assert trainer.saved == [1, 2, 3, 4]
 
 
 def test_processes_go_by_one_clock(tiny_plan, finished_run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -114,13 +131,19 @@ def test_processes_go_by_one_clock(tiny_plan, finished_run: Run, monkeypatch: py
 
 def test_a_process_that_waits_for_one_that_ended_says_so(monkeypatch: pytest.MonkeyPatch):
     def broken(*_, **__):
-        raise RuntimeError("Connection closed by peer")
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
 
     monkeypatch.setattr(dist, "barrier", broken)
     monkeypatch.setattr(dist, "broadcast_object_list", broken)
     monkeypatch.setattr(dist, "all_gather_object", broken)
+    monkeypatch.setattr(dist, "all_reduce", broken)
     alone = Processes(2, 1, 2)
-    for act in (alone.wait, lambda: alone.broadcast(None), lambda: alone.gather(None)):
+    for act in (
+        alone.wait,
+        lambda: alone.broadcast(None),
+        lambda: alone.gather(None),
+        lambda: alone.any_of([True]),
+    ):
         with pytest.raises(InputError, match="another process has ended"):
             act()
 
@@ -138,7 +161,7 @@ dist.init_process_group("gloo", store, timeout=timedelta(seconds=1), rank=rank, 
 patient = Processes(2, rank, 2, dist.new_group(timeout=timedelta(minutes=1)))
 one = SimpleNamespace(
     processes=patient, _results={rank: SimpleNamespace(name=f"case {rank}", loss=0.5 + rank, is_judged=True)},
-    step_losses=[torch.tensor(1.0 + rank)],
+    step_losses=[torch.tensor(1.0 + rank)], _is_cut=False,
     history=[], description=None, plan=SimpleNamespace(batch_size=2), trainer=SimpleNamespace(world_size=2),
     current_epoch=0, global_step=0, elapsed_s=0.0, _train_s=1.0, _update_clock=lambda: None, current_rate=lambda: 0.1,
     progress=lambda: 0.0, device=torch.device("cpu"),
@@ -174,7 +197,8 @@ def test_the_processes_of_a_batch_see_every_patch_once(count: int):
 
 
 def test_only_the_first_epoch_begins_where_a_run_goes_on():
-    sampler = EpochSampler(3, 2, ALONE, first_batch=2)
+    sampler = EpochSampler(3, 2, ALONE, first_epoch=7, first_batch=2)
+    assert list(sampler) == [(7, 4), (7, 5)]  # as loading workers begin, before the epoch is set
     sampler.set_epoch(7)
     assert list(sampler) == [(7, 4), (7, 5)]
     sampler.set_epoch(8)

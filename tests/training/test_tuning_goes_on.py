@@ -165,7 +165,7 @@ def test_a_machine_that_went_silent_is_relieved_by_another(tmp_path: Path, monke
             raise SystemExit  # Optuna leaves such a trial as a kill does
         return 0.5
 
-    monkeypatch.setattr(tuning, "_queue", lambda *_: None)  # killed: nothing is said
+    monkeypatch.setattr(tuning, "queue", lambda *_: None)  # killed: nothing is said
     with pytest.raises(SystemExit):
         go(config, tmp_path / "first", relieve, storage_url=url)
     monkeypatch.undo()

@@ -248,6 +248,8 @@ def test_checkpoints_between_two_validations_say_where_they_stand(finished_run: 
     mid, between = CheckpointState("id", 430, 1.0, history), CheckpointState("id", 400, 1.0, history)
     assert mid.batch_in_epoch(config) == 60
     assert between.batch_in_epoch(config) == 0
+    assert (mid.epoch(config), between.epoch(config)) == (4, 4)
+    assert CheckpointState("id", 30, 1.0, []).epoch(config) == 0
     assert mid.total_epochs(config) == between.total_epochs(config) == 10
     assert not between.ends_best_epoch()
     assert not CheckpointState("id", 1000, 1.0, history).is_over(config)

@@ -1,0 +1,82 @@
+"""The system's request to end: what the signals do at which time, and that they are given back."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from medunet.base.errors import InputError, PreemptedError
+from medunet.compute.processes import LostProcessError
+from medunet.training.stop_request import SIGNALS, StopRequest
+
+
+@pytest.fixture(autouse=True)
+def keep_handlers():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_before_the_first_step_the_command_ends_at_once(number: signal.Signals):
+    message = f"asked to end by {number.name}.*Run the same command"
+    with pytest.raises(PreemptedError, match=message) as caught, StopRequest().listening():
+        os.kill(os.getpid(), number)
+    assert caught.value.exit_code == 75
+
+
+def test_while_a_network_is_trained_the_signal_waits():
+    with StopRequest().listening() as stop, stop.deferred():
+        assert not stop.is_asked
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop.is_asked
+
+
+def test_handlers_that_a_library_replaced_are_installed_again():
+    with StopRequest().listening() as stop, stop.deferred():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stop.install()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_asked
+    StopRequest().install()  # nobody listens: nothing is installed
+
+
+def test_a_process_that_was_lost_meanwhile_is_no_error_of_this_one():
+    lost = LostProcessError("another process has ended", where="training together")
+
+    def lose_one() -> None:
+        with StopRequest().listening() as stop, stop.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise lost
+
+    with pytest.raises(PreemptedError, match="another process has ended already"):
+        lose_one()
+    with pytest.raises(InputError, match="training together: another process"), StopRequest().listening():
+        raise lost
+
+
+def test_other_threads_get_no_signals():
+    errors = []
+
+    def listen() -> None:
+        try:
+            with StopRequest().listening() as stop:
+                assert not stop.is_asked
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert errors == []
+
+
+def test_a_forked_child_leaves_the_signal_to_its_parent():
+    with StopRequest().listening() as stop:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os._exit(0 if not stop.is_asked else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
