@@ -1,13 +1,16 @@
 """NiiVue is fetched when medunet is built: once, whole, and the very file that is pinned."""
 
+import base64
 import hashlib
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from conftest import REPOSITORY
 
+ASSETS = REPOSITORY / "medunet/reporting/assets"
 CONTENT = b"niivue"
 
 
@@ -63,3 +66,21 @@ def test_another_file_is_refused(build: ModuleType, tmp_path: Path, monkeypatch:
 def test_it_is_not_committed() -> None:
     ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
     assert "/medunet/reporting/assets/niivue.umd.js" in ignored
+
+
+@pytest.mark.skipif(not (ASSETS / "niivue.umd.js").exists(), reason="medunet was installed without NiiVue")
+def test_every_library_that_niivue_bundles_has_its_licence() -> None:
+    bundle = (ASSETS / "niivue.umd.js").read_text()
+    # Compiled to WebAssembly, in which class names and messages remain.
+    compiled = b"".join(
+        base64.b64decode(text[: len(text) // 4 * 4])
+        for text in re.findall(r"AGFzbQEAAAA[A-Za-z0-9+/]+", bundle)
+    )
+    assert b"N6snappy6SourceE" in compiled
+    assert b"blosclz" in compiled
+    assert b"zstd codec error" in compiled
+    assert '.set("lz4",' in bundle
+    headings = re.findall(r"(?m)^=+\n(.+) \(.+\).*\n=+$", (ASSETS / "niivue.LICENCES.txt").read_text())
+    names = {heading.split(", in ")[0] for heading in headings}
+    assert {"C-Blosc", "FastLZ", "Bitshuffle", "Snappy", "LZ4", "Zstandard", "zlib"} <= names
+    assert "LZ4, in numcodecs and in its C-Blosc" in headings

@@ -19,6 +19,7 @@ from medunet.cli.options import (
     working,
 )
 from medunet.commands.report import DEFAULT_VOLUMES, run_report
+from medunet.commands.report_new import is_mask_folder, report_mask_folder
 from medunet.commands.score import reference_dataset, run_score, score_mask_files
 from medunet.commands.select import run_select
 from medunet.records.config import change_config
@@ -208,7 +209,32 @@ def report(
     engine: Engine = "local",
     address: Address = None,
     data_root: DataRoot = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Of a folder of masks: the run or model that predicted them."),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--images",
+            help="Of a folder of masks: the scans, folders of scans, or one manifest.json; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
-    """Write an HTML page for each case and an index with the worst cases first."""
+    """Write an HTML page for each case and an index with the worst cases first.
+
+    RUN may also be a folder of masks that `medunet predict` wrote: the pages are those of `predict --report`.
+    """
+    if is_mask_folder(run):
+        given = {
+            "--volumes": None if volumes == DEFAULT_VOLUMES else volumes,
+            "--by": by or None,
+            "--join": join,
+            "--workers": workers,
+        }
+        refuse_options("scans without a reference have no scores to sort them by", given)
+        report_mask_folder(run, model, images or (), data_root)
+        return
+    refuse_options("a run knows its scans and models", {"--model": model, "--images": images or None})
     with working(engine, address):
         run_report(open_run(run, data_root), volumes=volumes, workers=workers, by=by or (), join=join)

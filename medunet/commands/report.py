@@ -41,7 +41,14 @@ def run_report(
     from medunet.reporting.report_source import ReportOptions
     from medunet.scoring.tables import read_lesions, read_scores
 
-    options = ReportOptions(run.config.report, parse_volumes(volumes), workers, tuple(by), join)
+    options = ReportOptions(
+        run.config.report,
+        parse_volumes(volumes),
+        workers,
+        tuple(by),
+        join,
+        lesion_rules=run.config.scoring.lesions,
+    )
     scores = read_scores(run.folder.need(run.folder.scores, "score"))
     lesions = run.folder.root / "lesions.csv"
     index = report_run(

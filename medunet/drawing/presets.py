@@ -106,6 +106,6 @@ def _body_parts(targets: Iterable[str]) -> set[str]:
 
 def _percentiles(image: NDArray, percents: tuple[float, ...]) -> NDArray[np.float64]:
     step = max(1, math.ceil((image.size / _MAX_SAMPLES) ** (1 / 3)))
-    values = image[::step, ::step, ::step]
+    values = image[::step, ::step, ::step].astype(np.float32, copy=False)
     values = values[np.isfinite(values) & (values != 0)]
     return np.percentile(values, percents) if values.size else np.linspace(0, 1, len(percents))

@@ -41,14 +41,21 @@ def read_stored(header: Header, *, label: bool = False) -> StoredVoxels:
     return format_of(header.path).reader.read_stored(header, label=label)
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path, *, keep_integers: bool = False) -> Volume:
     """Read a whole volume as float32 `(I, J, K)` or `(I, J, K, frames)`.
+
+    With `keep_integers`, voxels that are stored as integers of up to 16 bits and not rescaled keep their type, which
+    takes half of the memory and holds the same values.
 
     Raises:
         DataError: the file is missing, is not a volume or picture, or is truncated or corrupt.
     """
     header = read_header(path)
-    return Volume(read_stored(header).values(), header)
+    stored = read_stored(header)
+    is_short = stored.array.dtype.kind in "iu" and stored.array.dtype.itemsize <= 2
+    if keep_integers and is_short and not stored.is_scaled:
+        return Volume(stored.array, header)
+    return Volume(stored.values(), header)
 
 
 def read_label(path: Path, rules: LabelRules | None = None) -> Volume:
@@ -99,8 +106,10 @@ def read_label(path: Path, rules: LabelRules | None = None) -> Volume:
     return Volume(labels, header)
 
 
-def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
+def read_channels(paths: list[Path], *, resample: bool = False, keep_integers: bool = False) -> Volume:
     """Read the channels of one scan as float32 `(C, I, J, K)`, with the header of the first file.
+
+    With `keep_integers`, those of a single file may have another type, see `read_volume`.
 
     A path given n times is a 4D file whose n frames are those channels in order, or a colour picture; a grey picture
     is repeated n times. With `resample`, files on another grid are resampled to the grid of the first.
@@ -109,7 +118,11 @@ def read_channels(paths: list[Path], *, resample: bool = False) -> Volume:
         DataError: as `read_volume`; or the files are on different grids, or have more or fewer frames than channels.
     """
     return join_channels(
-        ((read_volume(path), paths.count(path)) for path in dict.fromkeys(paths)), resample=resample
+        (
+            (read_volume(path, keep_integers=keep_integers), paths.count(path))
+            for path in dict.fromkeys(paths)
+        ),
+        resample=resample,
     )
 
 

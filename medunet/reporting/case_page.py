@@ -1,7 +1,7 @@
 """Report page of one case: verdict, worst error, viewer, errors, lesions, targets, volumes and provenance."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from medunet.drawing.palette import colour_targets
@@ -31,6 +31,17 @@ from medunet.reporting.viewer import VIEWER_SCRIPTS, VIEWER_STYLES, Viewer, make
 _MAX_KEY_ROWS = 6  # targets up to which the verdict has their scores
 _PAGE_BYTES = 7_200_000  # of the volumes and stills of a page
 _LEAST_STILLS_BYTES, _MOST_STILLS_BYTES = 1_000_000, 3_000_000
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The verdict on a case, its errors or lesions, worst first, and what is measured without a reference."""
+
+    verdict: Verdict
+    findings: list[Finding] = field(default_factory=list)
+    found: list[FoundTable] = field(default_factory=list)
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,61 +79,112 @@ def case_page(
         with_viewer: whether the page has volumes to scroll through; otherwise it has stills only.
     """
     settings = settings or ReportConfig()
-    description, unit, has_scores = parts.description, parts.description.unit, len(parts.rows) > 0
-    named = set(parts.rows["label"]) if has_scores else set(description.targets)
-    targets = {name: values for name, values in description.targets.items() if name in named}
-    shown_scan = scan if isinstance(scan, Scan) else None
-    num_networks = len(parts.entry.get("members", ()))
-    cut = find_cut(shown_scan, targets) if shown_scan else None
-    volumes_ml: dict[str, float] = {}
-    agreement: dict[str, float] = {}
-    findings: list[Finding] = []
-    found: list[FoundTable] = []
-    if has_scores:
-        verdict = judge_case(
-            parts.rows,
-            parts.lesions,
-            settings,
-            unit,
-            cut=cut,
-            stale=parts.stale,
-            noun=noun_of(description),
-        )
-        findings = find_case_errors(shown_scan, parts) if shown_scan else []
-    elif shown_scan is None or shown_scan.prediction is None:
-        verdict = Verdict(
-            "failed", f"Failed: {scan if isinstance(scan, str) else 'there is no predicted mask'}"
-        )
+    targets = _targets_of(parts)
+    known = scan if isinstance(scan, Scan) else None
+    cut = find_cut(known, targets) if known else None
+    if len(parts.rows):
+        judged = _judge_scored(parts, known, settings, cut)
+    elif known is None or known.prediction is None:
+        reason = scan if isinstance(scan, str) else "there is no predicted mask"
+        judged = _Judged(Verdict("failed", f"Failed: {reason}"))
     else:
-        volumes_ml = measure_volumes(shown_scan, targets)
-        agreement = measure_agreement(shown_scan, targets, num_networks)
-        verdict = judge_new(volumes_ml, settings, unit, cut=cut or {}, agreement=agreement)
-        found, findings = find_lesions(shown_scan, targets, choose_rules(targets, parts.lesion_rules))
-    stills = Stills(shown_scan, description, targets) if shown_scan else None
+        judged = _judge_new(parts, known, targets, settings, cut or {})
+    stills = Stills(known, parts.description, targets) if known else None
     pictures = (
-        _draw(shown_scan, stills, findings, with_viewer=with_viewer, ignore_value=description.ignore_value)
-        if shown_scan and stills
+        _draw(
+            known,
+            stills,
+            judged.findings,
+            with_viewer=with_viewer,
+            ignore_value=parts.description.ignore_value,
+        )
+        if known and stills
         else _Pictures([], [], None)
     )
+    html = _render(parts, scan, settings, targets, cut, judged, pictures, stills)
+    worst = pictures.errors[0] if pictures.errors and len(parts.rows) else None
+    return html, CaseSummary(
+        page=parts.page,
+        severity=judged.verdict.severity,
+        verdict=judged.verdict.sentence,
+        reasons=judged.verdict.reasons,
+        thumbnail=stills.draw_small(judged.findings[0] if judged.findings else None) if stills else None,
+        worst_picture=worst.still if worst else None,
+        worst_text=worst.caption if worst else "",
+        trouble=scan if isinstance(scan, str) else "",
+    )
+
+
+def _targets_of(parts: CaseParts) -> dict[str, tuple[int, ...]]:
+    """Return the label values of the targets that were scored, or of all."""
+    named = set(parts.rows["label"]) if len(parts.rows) else set(parts.description.targets)
+    return {name: values for name, values in parts.description.targets.items() if name in named}
+
+
+def _judge_scored(
+    parts: CaseParts, scan: Scan | None, settings: ReportConfig, cut: Mapping[str, str] | None
+) -> _Judged:
+    """Judge a case by its scores, and find its errors."""
+    verdict = judge_case(
+        parts.rows,
+        parts.lesions,
+        settings,
+        parts.description.unit,
+        cut=cut,
+        stale=parts.stale,
+        noun=noun_of(parts.description),
+    )
+    return _Judged(verdict, find_case_errors(scan, parts) if scan else [])
+
+
+def _judge_new(
+    parts: CaseParts,
+    scan: Scan,
+    targets: Mapping[str, tuple[int, ...]],
+    settings: ReportConfig,
+    cut: Mapping[str, str],
+) -> _Judged:
+    """Judge a mask without a reference by itself, and find its lesions."""
+    volumes_ml = measure_volumes(scan, targets)
+    agreement = measure_agreement(scan, targets, len(parts.entry.get("members", ())))
+    verdict = judge_new(volumes_ml, settings, parts.description.unit, cut=cut, agreement=agreement)
+    found, findings = find_lesions(scan, targets, choose_rules(targets, parts.lesion_rules))
+    return _Judged(verdict, findings, found, volumes_ml, agreement)
+
+
+def _render(
+    parts: CaseParts,
+    scan: Scan | str,
+    settings: ReportConfig,
+    targets: Mapping[str, tuple[int, ...]],
+    cut: Mapping[str, str] | None,
+    judged: _Judged,
+    pictures: _Pictures,
+    stills: Stills | None,
+) -> str:
+    """Return the HTML of the page."""
+    num_networks = len(parts.entry.get("members", ()))
+    description, unit, has_scores = parts.description, parts.description.unit, len(parts.rows) > 0
+    known = scan if isinstance(scan, Scan) else None
     tables = (
-        tabulate_case(parts.lesions, parts.rows, unit, scan=shown_scan, targets=targets, findings=findings)
+        tabulate_case(parts.lesions, parts.rows, unit, scan=known, targets=targets, findings=judged.findings)
         if parts.lesions is not None and has_scores
         else []
     )
     asking = find_asking(parts.rows, settings, unit) if has_scores else set()
     groups = group_classes(parts.rows, unit, asking, with_border=cut is None) if has_scores else []
     scripts = (*(VIEWER_SCRIPTS if pictures.viewer else ()), *(("case.js",) if len(targets) > MANY else ()))
-    html = render(
+    return render(
         "case.html",
         styles=(*(VIEWER_STYLES if pictures.viewer else ()), "case.css"),
         scripts=scripts,
         title=parts.case_id,
         dataset=description.title or description.name,
         links=parts.links,
-        scan=shown_scan,
+        scan=known,
         no_scan=scan if isinstance(scan, str) else "",
         has_scores=has_scores,
-        verdict=verdict,
+        verdict=judged.verdict,
         caveats=_caveats(parts, has_scores=has_scores),
         thresholds=describe_thresholds(settings, unit, has_reference=has_scores, noun=noun_of(description)),
         notices=collect_notices(parts, scan, cut or {}),
@@ -133,14 +195,12 @@ def case_page(
         columns=[measure.heading for measure in measures(parts.rows, unit)] if has_scores else [],
         num_targets=len(targets),
         is_searched=len(targets) > MANY,
-        volumes=group_volumes(volumes_ml, agreement, unit) if volumes_ml else [],
+        volumes=group_volumes(judged.volumes_ml, judged.agreement, unit) if judged.volumes_ml else [],
         num_networks=num_networks,
         disagreement=(
-            show_disagreement(shown_scan, stills, num_networks)
-            if volumes_ml and shown_scan and stills
-            else None
+            show_disagreement(known, stills, num_networks) if judged.volumes_ml and known and stills else None
         ),
-        has_agreement=bool(agreement),
+        has_agreement=bool(judged.agreement),
         noun=noun_of(description),
         size_unit=SIZE_UNITS[unit][0],
         unit=unit,
@@ -149,21 +209,10 @@ def case_page(
             describe_rules(rules, unit, instances=description.instances)
             for rules in dict.fromkeys(table.rules for table in tables)
         ],
-        found=found,
+        found=judged.found,
         conventions=describe_conventions(parts.rows, unit) if has_scores else _describe_new(unit),
         origin=_origin(parts),
         provenance=flat_items(dict(parts.provenance)),
-    )
-    worst = pictures.errors[0] if pictures.errors and has_scores else None
-    return html, CaseSummary(
-        page=parts.page,
-        severity=verdict.severity,
-        verdict=verdict.sentence,
-        reasons=verdict.reasons,
-        thumbnail=stills.draw_small(findings[0] if findings else None) if stills else None,
-        worst_picture=worst.still if worst else None,
-        worst_text=worst.caption if worst else "",
-        trouble=scan if isinstance(scan, str) else "",
     )
 
 

@@ -5,11 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from medunet.imaging.geometry import spacing_of
+from medunet.imaging.whole_numbers import count_values
 from medunet.records.scores import UNSCORED
 from medunet.reporting.explanations import row_reason
 from medunet.reporting.page import number_text
@@ -66,7 +65,7 @@ def group_classes(
 def measure_volumes(scan: Scan, targets: Mapping[str, tuple[int, ...]]) -> dict[str, float]:
     """Return the volume in ml of each target of the predicted mask, in a picture its area in 1000 pixels."""
     assert scan.prediction is not None
-    counts = _count(scan.prediction)
+    counts = count_values(scan.prediction)
     voxel_ml = 0.001 if scan.unit == "px" else math.prod(spacing_of(scan.affine)) / 1000
     return {
         name: voxel_ml * sum(counts.get(value, 0) for value in values) for name, values in targets.items()
@@ -82,7 +81,8 @@ def measure_agreement(
     """
     if scan.agreement is None or scan.prediction is None or num_networks < 2:
         return {}
-    everywhere, agreed = _count(scan.prediction), _count(scan.prediction[scan.agreement >= num_networks])
+    everywhere = count_values(scan.prediction)
+    agreed = count_values(scan.prediction[scan.agreement >= num_networks])
     shares = {}
     for name, values in targets.items():
         if size := sum(everywhere.get(value, 0) for value in values):
@@ -108,16 +108,6 @@ def group_volumes(
         return [ClassGroup("", tuple(rows))]
     groups = [ClassGroup("", tuple(rows[:num_found])), ClassGroup("Not found", tuple(rows[num_found:]))]
     return [group for group in groups if group.rows]
-
-
-def _count(labels: NDArray) -> dict[int, int]:
-    """Return how often each value above 0 occurs."""
-    values, counts = (
-        (np.arange(256), np.bincount(labels.ravel(order="K"), minlength=256))
-        if labels.dtype == np.uint8
-        else np.unique(labels, return_counts=True)
-    )
-    return {int(value): int(count) for value, count in zip(values, counts, strict=True) if value and count}
 
 
 def _cells(

@@ -21,7 +21,7 @@ from medunet.reporting.explanations import describe_conventions, describe_weight
 from medunet.reporting.lesions import CohortLesions, cohort_measures, describe_rules, summarise_lesions
 from medunet.reporting.page import flat_items, interval_text, json_script, number_text, render
 from medunet.reporting.report_source import ReportSource
-from medunet.reporting.scores import Measure, Unit, measures
+from medunet.reporting.scores import SEVERITY_ORDER, Measure, Unit, measures
 from medunet.reporting.strata_shown import filters_of
 from medunet.reporting.summaries import CohortSummary, summary_rows
 from medunet.reporting.svg import CaseLink
@@ -50,6 +50,7 @@ def cohort_html(
     summaries: Mapping[str, CaseSummary],
     *,
     by: Sequence[str] = (),
+    new: Mapping[str, CaseSummary] | None = None,
 ) -> str:
     """Return the HTML index page.
 
@@ -58,7 +59,9 @@ def cohort_html(
         summary: the means of the cohort.
         summaries: what the page of each case says, worst case first.
         by: text columns of the scores that get charts; `summary.strata` has their tables.
+        new: what the pages of predicted cases without a reference say.
     """
+    new = new or {}
     scores, description = source.scores, source.description
     unit, noun = description.unit, noun_of(description)
     unscored = list(dict.fromkeys(scores.loc[scores["status"].isin(UNSCORED), "case"]))
@@ -106,7 +109,8 @@ def cohort_html(
         ],
         unscored=[(case, summaries[case]) for case in summaries if case in set(unscored)],
         num_ranked=len(ranked),
-        troubles=_troubles(summaries),
+        new=sorted(new.items(), key=lambda entry: (SEVERITY_ORDER[entry[1].severity], entry[0])),
+        troubles=_troubles({**summaries, **new}),
         table=table,
         table_rows=table.rows[:PAGE_ROWS],
         table_data=json_script("cases-data", table.data),
@@ -127,7 +131,7 @@ def cohort_html(
         unmatched=manifest.unmatched if manifest else (),
         excluded=manifest.excluded if manifest else (),
         accepted=manifest.accepted if manifest else (),
-        others=_group_others(manifest.used, set(summaries), summary.about) if manifest else {},
+        others=_group_others(manifest.used, {*summaries, *new}, summary.about) if manifest else {},
         conventions=" ".join(filter(None, (describe_conventions(scores, unit), weights))),
         provenance=flat_items(dict(source.provenance or {})),
     )
@@ -205,7 +209,7 @@ def _group_others(used: Sequence[Case], scored: set[str], about: Mapping[str, An
         if case.id in scored:
             continue
         if case.label is None:
-            what = "without a reference"
+            what = "without a reference, and not predicted"
         elif case.split == "train" and folds:
             what = f"training cases of {named}: a model is not scored on what it was trained on"
         elif case.split == "train":

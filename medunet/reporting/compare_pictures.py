@@ -136,4 +136,6 @@ def _load(case: Case | None, mask: Path | None, images: Images) -> Scan | str:
         return "no image of this case is known"
     if mask is None:
         return "its masks are not known: name their folder instead of scores.csv"
-    return scan_or_reason(lambda: load_scan(case, images.description, images.data_root, mask))
+    return scan_or_reason(
+        lambda: load_scan(case, images.description, images.data_root, mask, keep_integers=True)
+    )

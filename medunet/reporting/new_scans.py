@@ -17,9 +17,8 @@ from medunet.reporting.case_page import case_page
 from medunet.reporting.case_parts import CaseParts, CaseSummary, Links
 from medunet.reporting.page import page_names, render
 from medunet.reporting.scans import Scan, read_scan, scan_or_reason
+from medunet.reporting.scores import SEVERITY_ORDER
 from medunet.reporting.viewer import copy_assets
-
-_ORDER = {"failed": 0, "review": 1, "none": 2, "good": 2}
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def report_new_scans(
         html, summary = case_page(parts, volumes, settings)
         write_text(report / "cases" / names[scan.case], html)
         entries.append((scan.case, summary))
-    entries.sort(key=lambda entry: _ORDER[entry[1].severity])  # stable
+    entries.sort(key=lambda entry: SEVERITY_ORDER[entry[1].severity])  # stable
     page = report / "index.html"
     title = description.title or description.name
     write_text(page, render("scans.html", styles=("case.css",), title=f"New scans: {title}", entries=entries))
@@ -94,6 +93,7 @@ def _load(scan: NewScan, description: Description, targets: Mapping[str, Sequenc
             scan.mask,
             predicted_targets=targets,
             resample_channels=scan.resample,
+            keep_integers=True,
             where=f"case {scan.case}",
         )
     )

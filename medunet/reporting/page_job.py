@@ -104,6 +104,7 @@ def _key(job: PageJob, options: PageOptions) -> str:
     records = [repr(record) for record in (*parts.faults, *parts.accepted)]
     case = None if job.case is None else job.case.model_dump_json()
     plain = [parts.case_id, parts.page, asdict(parts.links), parts.fold, parts.entry, parts.provenance]
+    plain.append(dict(parts.lesion_rules))
     return hash_value(
         [
             *(__version__, _hash_code(), files, tables, records, case, parts.description.model_dump_json()),
@@ -166,6 +167,7 @@ def _load(job: PageJob, options: PageOptions) -> Scan | str:
             job.prediction,
             options.predicted_targets,
             resample=is_resampled(job.parts.rows),
+            keep_integers=True,
         )
     )
 

@@ -17,14 +17,12 @@ from medunet.base.progress import CaseBar
 from medunet.dataset.checks.manifest_checks import read_faults
 from medunet.imaging.volumes import mask_ending, read_header
 from medunet.records.data_root import file_path
-from medunet.records.fault import Fault
 from medunet.records.manifest import Manifest
 from medunet.records.mask_journal import read_mask_index
 from medunet.records.run_folder import RunFolder
-from medunet.reporting.case_parts import CaseParts, Links
 from medunet.reporting.cohort_page import cohort_html
 from medunet.reporting.explanations import describe_use, read_cards
-from medunet.reporting.page import page_names
+from medunet.reporting.job_list import judge_all, list_jobs, list_new_jobs
 from medunet.reporting.page_job import (
     PageJob,
     PageOptions,
@@ -42,7 +40,6 @@ from medunet.reporting.viewer import copy_assets
 
 _log = logging.getLogger(__name__)
 
-_KEPT_PICTURES = 20  # of worst errors: the first case that has one is shown
 _BYTES_PER_VOXEL = 38  # peak while a page with volumes is made: image, masks, their surfaces, compressed text
 _BYTES_PER_PROCESS = 400_000_000
 _LEAST_VOXELS = 2_000_000  # drawing takes as long as reading so many
@@ -83,6 +80,11 @@ def report_run(
         case = cases.get(case_id)
         ending = mask_ending(next(iter(case.images.values()))) if case else ""
         predictions[case_id] = run.predictions / f"{case_id}{ending}"
+    unreferenced = {}
+    for case in manifest.used:
+        mask = run.predictions / f"{case.id}{mask_ending(next(iter(case.images.values())))}"
+        if case.label is None and case.id not in predictions and mask.exists():
+            unreferenced[case.id] = mask
     cards = read_cards(run)
     source = ReportSource(
         name=run.root.name,
@@ -93,6 +95,7 @@ def report_run(
         description=manifest.description,
         cases=cases,
         predictions=predictions,
+        unreferenced=unreferenced,
         data_root=data_root,
         manifest=manifest,
         predicted_targets=index.get("targets"),
@@ -119,20 +122,23 @@ def write_report(source: ReportSource, options: ReportOptions | None = None) -> 
     wanted = dict.fromkeys([*summary.about.get("by", ()), *options.by])
     by = [name for name in wanted if name in source.scores or name in options.by]
     table = add_columns(source.scores, source.manifest, by, options.join)
-    ranked = rank_cases(source.scores)
-    jobs = _jobs(source, ranked, options)
+    ranked = rank_cases(source.scores, judge_all(source, options.settings))
+    jobs = [*list_jobs(source, ranked, options), *list_new_jobs(source, ranked, options)]
     common = PageOptions(
         source.report, source.data_root, source.predicted_targets, options.settings, source.no_scan
     )
     if any(job.with_viewer for job in jobs):
         copy_assets(source.report)
     results = _make_pages(jobs, common, options.workers or _choose_workers(source, ranked))
-    table = add_spacing(table, {case: result.spacing_mm for case, result in results.items()})
+    table = add_spacing(table, {case: results[case].spacing_mm for case in ranked})
     groups = groups_of(table, by)
     summary = replace(summary, strata=summarise_groups(table, groups))
     page = source.report / "index.html"
     summaries = {case: results[case].summary for case in ranked}
-    write_text(page, cohort_html(replace(source, scores=table), summary, summaries, by=groups))
+    unreferenced = {case: result.summary for case, result in results.items() if case not in summaries}
+    write_text(
+        page, cohort_html(replace(source, scores=table), summary, summaries, by=groups, new=unreferenced)
+    )
     remove_others(source.report, [job.parts.page for job in jobs])
     return page
 
@@ -146,46 +152,6 @@ def with_failures(scores: pd.DataFrame, unpredicted: Mapping[str, str]) -> pd.Da
         for case, status, reason in zip(scores["case"], scores["status"], scores["reason"], strict=True)
     ]
     return scores.assign(reason=reasons)
-
-
-def _jobs(source: ReportSource, ranked: Sequence[str], options: ReportOptions) -> list[PageJob]:
-    """Return the page of each case, worst first."""
-    names = page_names(ranked)
-    rows = dict(tuple(source.scores.groupby("case", sort=False)))
-    lesions = {} if source.lesions is None else dict(tuple(source.lesions.groupby("case", sort=False)))
-    none = None if source.lesions is None else source.lesions.iloc[:0]
-    faults: dict[str, list[Fault]] = {}
-    for fault in source.faults or ():
-        faults.setdefault(fault.case, []).append(fault)
-    accepted = () if source.manifest is None else source.manifest.accepted
-    jobs = []
-    for rank, case_id in enumerate(ranked):
-        case = source.cases.get(case_id)
-        parts = CaseParts(
-            case_id=case_id,
-            page=names[case_id],
-            description=source.description,
-            rows=rows[case_id],
-            lesions=lesions.get(case_id, none),
-            links=Links(
-                worse=names[ranked[rank - 1]] if rank else None,
-                better=names[ranked[rank + 1]] if rank + 1 < len(ranked) else None,
-            ),
-            fold=case.fold if case else None,
-            faults=tuple(faults.get(case_id, ())),
-            accepted=tuple(entry for entry in accepted if entry.case == case_id),
-            entry=source.entries.get(case_id, {}),
-            provenance=source.provenance or {},
-            stale=tuple(source.stale.of(case_id)),
-            use=source.uses.get(case_id, ""),
-        )
-        has_volumes = options.num_volumes is None or rank < options.num_volumes
-        jobs.append(
-            PageJob(
-                parts, case, source.predictions[case_id], has_volumes, keeps_picture=rank < _KEPT_PICTURES
-            )
-        )
-    return jobs
 
 
 def _make_pages(

@@ -11,6 +11,7 @@ from medunet.records.config import WITH_VOLUMES, ReportConfig
 from medunet.records.description import Description
 from medunet.records.fault import Fault
 from medunet.records.manifest import Case, Manifest
+from medunet.records.scores import LesionPreset
 from medunet.reporting.stale import StaleScores
 
 
@@ -27,6 +28,7 @@ class ReportSource:
     cases: Mapping[str, Case]
     predictions: Mapping[str, Path | None]  # by case; the file may be absent
     data_root: Path
+    unreferenced: Mapping[str, Path] = field(default_factory=dict)  # masks of cases without a reference
     manifest: Manifest | None = None  # of the scored dataset, if there is one
     predicted_targets: Mapping[str, Sequence[int]] | None = None
     entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of predictions/index.json
@@ -42,10 +44,11 @@ class ReportSource:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Thresholds, volumes, processes, and the columns whose values are groups of cases."""
+    """Thresholds, lesion rules, volumes, processes, and the columns whose values are groups of cases."""
 
     settings: ReportConfig = field(default_factory=ReportConfig)
     num_volumes: int | None = WITH_VOLUMES  # worst cases with volumes on their pages; None: all
     workers: int | None = None
     by: Sequence[str] = ()
     join: Path | None = None
+    lesion_rules: Mapping[str, LesionPreset] = field(default_factory=dict)  # of cases without a reference

@@ -92,8 +92,8 @@ def join_by_name(
     labels: NDArray, predicted_targets: Mapping[str, Sequence[int]], description: Description
 ) -> NDArray:
     """Return a label map with the description's values for all targets that both have."""
-    joined = np.zeros_like(labels)
+    table = np.zeros(int(labels.max(initial=0)) + 1, labels.dtype)
     for name, value in description.written_values.items():
-        if name in predicted_targets:
-            joined[np.isin(labels, predicted_targets[name])] = value
-    return joined
+        given = [each for each in predicted_targets.get(name, ()) if each < table.size]
+        table[given] = value
+    return labels if np.array_equal(table, np.arange(table.size)) else table[labels]

@@ -32,7 +32,7 @@ _DIRECTIONS = (("L", "R"), ("P", "A"), ("I", "S"))  # at the low and the high en
 class Scan:
     """Image and label maps of a case in RAS+ axis order; a label map that does not exist is None."""
 
-    image: NDArray[np.float32]  # (I, J, K), or (I, J, K, 3) in colour
+    image: NDArray  # (I, J, K), or (I, J, K, 3) in colour; float32, or with `keep_integers` as stored
     affine: Affine
     channel: str
     modality: str
@@ -43,7 +43,7 @@ class Scan:
     unit: Unit  # px: a 2D picture
     is_resampled: bool = False  # whether the prediction was resampled to the reference's grid
     # Every channel on this grid `(I, J, K)` by name, the shown one first; pictures in colour have none.
-    channels: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    channels: Mapping[str, NDArray] = field(default_factory=dict)
     stored_codes: str = "RAS"  # directions of the axes as stored, in which slices and lesions are numbered
     # How many networks give each voxel the label of the mask, if that map was written with the prediction.
     agreement: NDArray | None = None
@@ -86,12 +86,14 @@ def load_scan(
     *,
     channel: str | None = None,
     resample: bool = False,
+    keep_integers: bool = False,
 ) -> Scan:
     """Read a case: one channel, or all (None: the first shown is that of `default_channel`), and its label maps.
 
     A label map that does not exist is None. A channel that cannot be shown with the first one is named in a warning.
     `predicted_targets` are the label values of the prediction by target name, if they differ from the description.
-    With `resample`, a prediction on another grid is resampled to the reference's grid exactly as for scoring.
+    With `resample`, a prediction on another grid is resampled to the reference's grid exactly as for scoring. With
+    `keep_integers`, images keep a stored type of up to 16 bits, for which a large CT needs half of the memory.
 
     Raises: DataError: a file cannot be read, an affine is singular, a label map and the scan have different shapes,
         or the prediction cannot be resampled. InputError: a file is outside the data root.
@@ -106,6 +108,7 @@ def load_scan(
         channel=channel,
         resample=resample,
         resample_channels=case.resample,
+        keep_integers=keep_integers,
         where=where,
     )
 
@@ -120,6 +123,7 @@ def read_scan(
     channel: str | None = None,
     resample: bool = False,
     resample_channels: bool = False,
+    keep_integers: bool = False,
     where: str = "",
 ) -> Scan:
     """Read images by channel and label maps as `load_scan` does; `where` names the case in errors.
@@ -138,6 +142,7 @@ def read_scan(
             channel=channel,
             resample=resample,
             resample_channels=resample_channels,
+            keep_integers=keep_integers,
             where=where,
         )
     except DataError as error:
@@ -158,13 +163,16 @@ def _read_scan(
     channel: str | None,
     resample: bool,
     resample_channels: bool,
+    keep_integers: bool,
     where: str,
 ) -> Scan:
     is_only = channel is not None
     channel = channel or default_channel(description)
     if channel not in images:
         raise DataError(f"has no channel '{channel}'", where=where)
-    volume, frames = _read_file(images, channel, description, resample=resample_channels)
+    volume, frames = _read_file(
+        images, channel, description, resample=resample_channels, keep_integers=keep_integers
+    )
     header = volume.header
     if "?" in axis_codes(header.affine):
         raise DataError("its affine is singular", where=where, hint="Export the scan again.")
@@ -183,7 +191,9 @@ def _read_scan(
         predicted = join_by_name(predicted, predicted_targets, description)
     channels = {} if coloured else {channel: image[0]}
     if not coloured and not is_only:
-        channels |= _read_others(images, channel, volume, frames, description, warnings)
+        channels |= _read_others(
+            images, channel, volume, frames, description, warnings, keep_integers=keep_integers
+        )
     numbers = read_numbers(label, None if is_resampled or is_indexed else prediction, description, header)
     agreement = read_agreement(prediction, header, warnings)
     return Scan(
@@ -230,13 +240,18 @@ def read_channel_file(
 
 
 def _read_file(
-    images: Mapping[str, Path], channel: str, description: Description, *, resample: bool
+    images: Mapping[str, Path],
+    channel: str,
+    description: Description,
+    *,
+    resample: bool,
+    keep_integers: bool = False,
 ) -> tuple[Volume, list[str]]:
     if resample:
         names = list(description.channels)
         return read_channels([images[name] for name in names], resample=True), names
     names = [name for name in description.channels if images.get(name) == images[channel]]
-    return read_channels([images[channel]] * len(names)), names
+    return read_channels([images[channel]] * len(names), keep_integers=keep_integers), names
 
 
 def _read_others(
@@ -246,19 +261,23 @@ def _read_others(
     frames: Sequence[str],
     description: Description,
     warnings: list[str],
-) -> dict[str, NDArray[np.float32]]:
+    *,
+    keep_integers: bool,
+) -> dict[str, NDArray]:
     """Return the channels other than the shown one, in RAS+ axis order, and add a warning for each that is left out.
 
     `volume` is the file of the shown channel, with the channels `frames`.
     """
-    arrays: dict[str, NDArray[np.float32]] = {}
+    arrays: dict[str, NDArray] = {}
     for name in description.channels:
         if name == shown:
             continue
         other, names = volume, list(frames)
         try:
             if name not in frames:
-                other, names = _read_file(images, name, description, resample=False)
+                other, names = _read_file(
+                    images, name, description, resample=False, keep_integers=keep_integers
+                )
             difference = describe_other_grid(other.header, volume.header)
         except DataError as error:
             difference = error.what

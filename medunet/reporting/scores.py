@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
 from medunet.records.scores import UNSCORED, Note, NoteKind
+from medunet.reporting.case_parts import Severity
 from medunet.scoring.columns import percentile_of
 
 Unit = Literal["mm", "px"]
@@ -16,6 +17,8 @@ SIZE_UNITS = {
     "mm": ("ml", 1.0),
     "px": ("px", 1000.0),
 }  # unit of the ml columns as pages show them, and their factor
+
+SEVERITY_ORDER: dict[Severity, int] = {"failed": 0, "review": 1, "good": 2, "none": 2}
 
 
 @dataclass(frozen=True)
@@ -61,21 +64,22 @@ def dice_by_case(scores: pd.DataFrame) -> dict[str, float]:
     return {str(case): float(mean) for case, mean in means.items()}
 
 
-def rank_cases(scores: pd.DataFrame) -> list[str]:
+def rank_cases(scores: pd.DataFrame, severities: Mapping[str, Severity] | None = None) -> list[str]:
     """Return the case ids from worst to best.
 
-    Failed cases come first, then missing ones. All others are sorted by the lowest Dice of any target, then by the
-    largest distance, then by name. Cases without a defined Dice (empty in both masks) come last.
+    Failed cases come first, then missing ones, then those whose verdict asks for a review, if verdicts are given.
+    Equal ones are sorted by the lowest Dice of any target, then by the largest distance, then by name. Cases without
+    a defined Dice (empty in both masks) come last among them.
     """
-
     by_case = scores.groupby("case", sort=False)
     statuses, dice = by_case["status"].agg(set), by_case["dice"].min()
     distances = by_case["hd_mm"].max() if "hd_mm" in scores else dice * math.nan
 
-    def sort_key(case: str) -> tuple[float, float, float, str]:
+    def sort_key(case: str) -> tuple[float, float, float, float, str]:
         state = 0 if "failed" in statuses[case] else 1 if "missing" in statuses[case] else 2
         return (
             state,
+            0 if severities is None else SEVERITY_ORDER[severities[case]],
             math.inf if math.isnan(dice[case]) else dice[case],
             0.0 if math.isnan(distances[case]) else -distances[case],
             case,

@@ -21,7 +21,8 @@ from medunet.records.finding import Finding
 from medunet.reporting.page import json_script, render_part
 from medunet.reporting.scans import Scan
 from medunet.reporting.scores import Unit
-from medunet.reporting.viewer_volumes import Layout, encode_images, encode_mask, number_labels
+from medunet.reporting.viewer_volumes import Box, Layout, encode_images, encode_mask, number_labels
+from medunet.scoring.bits import find_box
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def make_viewer(
     ignored = [] if ignore_value is None else [ignore_value]
     numbered = number_labels(label_maps, [*values, *ignored])
     number_of = {value: place + 1 for place, value in enumerate(sorted({*values, *ignored}))}
-    layout, encoded = encode_images(list(images.values()), spacing, _important(numbered, findings))
+    layout, encoded = encode_images(list(images.values()), spacing, _find_important(numbered, findings))
     channel_of = {name: place for place, name in enumerate(images)}
     offset = [first for first, _ in layout.box]
     affine = np.array(scan.affine, np.float64)
@@ -184,14 +185,19 @@ def _finding(
     }
 
 
-def _important(numbered: Mapping[str, NDArray], findings: Sequence[Finding]) -> NDArray[np.bool_] | None:
-    """Return the voxels that must be shown: all targets in all masks, and all that can be jumped to."""
+def _find_important(numbered: Mapping[str, NDArray], findings: Sequence[Finding]) -> Box | None:
+    """Return the box that must be shown: all targets in all masks, and all that can be jumped to; None: all."""
     if not numbered:
         return None
-    shown = np.logical_or.reduce([labels > 0 for labels in numbered.values()])
-    for finding in findings:
-        shown[tuple(slice(first, end) for first, end in finding.box)] = True
-    return shown
+    boxes = [finding.box for finding in findings]
+    labelled = find_box(*numbered.values())
+    if labelled[0].stop > labelled[0].start:
+        boxes.append(tuple((side.start, side.stop) for side in labelled))
+    if not boxes:
+        return None
+    return tuple(
+        (min(low for low, _ in side), max(end for _, end in side)) for side in zip(*boxes, strict=True)
+    )
 
 
 def _notices(scan: Scan, layout: Layout, channels: Sequence[str]) -> list[str]:

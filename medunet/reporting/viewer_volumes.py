@@ -31,7 +31,7 @@ class Layout:
 
 
 def encode_images(
-    images: Sequence[NDArray], spacing: Sequence[float], important: NDArray[np.bool_] | None
+    images: Sequence[NDArray], spacing: Sequence[float], important: Box | None
 ) -> tuple[Layout, list[dict[str, Any]]]:
     """Return what of a scan is stored, and its images, which stay within `MAX_TEXT_BYTES` as far as possible.
 
@@ -41,10 +41,10 @@ def encode_images(
     Args:
         images: the channels `(I, J, K)`, or one in colour `(I, J, K, 3)`.
         spacing: of the grid along each axis.
-        important: the voxels that must be shown `(I, J, K)`; None or empty: all.
+        important: the box that must be shown; None: the whole grid.
     """
     shape = images[0].shape[:3]
-    bounds = tuple((0, size) for size in shape) if important is None else _bounds(important)
+    bounds = important or tuple((0, size) for size in shape)
     boxes = [_widen(bounds, [margin / mm for mm in spacing], shape) for margin in _MARGINS]
     layout = Layout(boxes[0], (1, 1, 1))
     text = _estimate_text_bytes(images, layout)
@@ -140,6 +140,8 @@ def _number(labels: NDArray, kept: NDArray[np.int64], kind: type[np.uint8 | np.u
         table = np.zeros(high + 1, kind)
         within = kept[(kept >= 0) & (kept <= high)]
         table[within] = np.searchsorted(kept, within) + 1
+        if labels.dtype == kind and np.array_equal(table, np.arange(high + 1)):
+            return labels  # numbered so already
         return table[labels.astype(np.int64, copy=False) if labels.dtype.kind == "f" else labels]
     place = np.searchsorted(kept, labels).clip(0, max(len(kept) - 1, 0))
     found = kept[place] == labels if len(kept) else np.zeros(labels.shape, bool)
@@ -164,13 +166,6 @@ def _predict(stored: NDArray[np.int16]) -> bytes:
 
 def _text(data: bytes) -> str:
     return base64.b64encode(zlib.compress(data, 6)).decode()
-
-
-def _bounds(mask: NDArray[np.bool_]) -> Box:
-    """Return the bounding box of a mask, of an empty one the whole grid."""
-    along = [np.any(mask, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-    present = [np.flatnonzero(line) if line.any() else np.arange(line.size) for line in along]
-    return tuple((int(places[0]), int(places[-1]) + 1) for places in present)
 
 
 def _widen(box: Box, margin: Sequence[float], shape: Sequence[int]) -> Box:

@@ -40,7 +40,7 @@ def find_boxes(
         if labels.min(initial=0) < 0 or labels.max(initial=0) > _MAX_VALUE:
             return None
         order = memory_order(labels)
-        boxes = ndimage.find_objects(labels.transpose(order).astype(np.int32, copy=False))
+        boxes = ndimage.find_objects(labels.transpose(order))
         back = np.argsort(order)
         boxes_by_value.append([box and tuple(box[axis] for axis in back) for box in boxes])
 

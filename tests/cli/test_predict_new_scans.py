@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medunet.base.files import read_json
+from medunet.base.files import read_json, write_json
 from medunet.compute.choice_cache import Choice
 from medunet.dataset.checks.acceptance import accept_faults
 from medunet.imaging.nifti import write_volume
@@ -215,3 +215,51 @@ def test_held_out_cases_have_their_own_report(call, finished_run: Run):
     code, text = call("predict", finished_run.folder.root, "--report")
     assert code == 2
     assert "the pages of held-out cases are written by `medunet report`" in text
+
+
+def test_pages_of_a_folder_of_masks_can_be_made_later(call, finished_run: Run, scans: Path, tmp_path: Path):
+    model, out = finished_run.folder.root, tmp_path / "out"
+    call("predict", model, scans, "--out", out, "--report")
+    pages = {path: path.read_bytes() for path in (out / "report").rglob("*.html")}
+    assert len(pages) == 4
+    shutil.rmtree(out / "report")
+    code, text = call("report", out, "--model", model, "--images", scans)
+    assert code == 0, text
+    assert "open in a browser" in text
+    assert {path: path.read_bytes() for path in (out / "report").rglob("*.html")} == pages
+
+    shutil.copyfile(scans / "offset_0000.nii.gz", scans / "other_0000.nii.gz")
+    shutil.copyfile(scans / "offset_0000.nii.gz", scans / "good_0000.nii.gz")
+    code, text = call("report", out, "--model", model, "--images", scans)
+    assert code == 0
+    assert "other: not predicted into this folder" in text
+    page = (out / "report/cases/good.html").read_text()
+    assert "Failed: the scan is not the one that was predicted" in page
+    (scans / "good_0000.nii.gz").unlink()
+    call("report", out, "--model", model, "--images", scans)
+    assert "Failed: the scan is not among those given" in (out / "report/cases/good.html").read_text()
+
+
+def test_what_a_folder_of_masks_lacks_is_asked_for(call, finished_run: Run, scans: Path, tmp_path: Path):
+    model, out = finished_run.folder.root, tmp_path / "out"
+    call("predict", model, scans, "--out", out)
+    for options in ((), ("--model", model), ("--images", scans)):
+        code, text = call("report", out, *options)
+        assert code == 2
+        assert "Add --model RUN and --images SCANS" in text
+    code, text = call("report", out, "--model", model, "--images", scans, "--volumes", "all")
+    assert code == 2
+    assert "--volumes" in text
+    (tmp_path / "others").mkdir()
+    shutil.copyfile(scans / "good_0000.nii.gz", tmp_path / "others" / "new_0000.nii.gz")
+    code, text = call("report", out, "--model", model, "--images", tmp_path / "others")
+    assert code == 2
+    assert "none of the predicted cases is among the scans" in text
+    index = read_json(out / "index.json")
+    write_json(out / "index.json", {**index, "targets": {"kidney": [1]}})
+    code, text = call("report", out, "--model", model, "--images", scans)
+    assert code == 2
+    assert "holds masks of ['kidney']" in text
+    code, text = call("report", finished_run.folder.root, "--model", model)
+    assert code == 2
+    assert "a run knows its scans and models" in text

@@ -316,3 +316,41 @@ def test_the_viewer_begins_in_the_window_of_the_stills(
     monkeypatch.setattr(case_page, "make_viewer", viewer)
     page_of(scan, rows, lesions if has_reference else None, description=description)
     assert set(of_stills) == set(of_viewer) == windows
+
+
+@pytest.mark.parametrize(("codes", "tilt"), [("RAS", 0), ("LPI", 0), ("SAL", 0), ("RAI", 12)])
+def test_lesions_without_a_reference_are_named_where_they_are(
+    tmp_path: Path, codes: str, tilt: float
+) -> None:
+    axis = next(place for place, code in enumerate(codes) if code in "SI")
+    _, prediction = (np.moveaxis(mask, 2, axis).copy() for mask in draw_masks())
+    scan, _, _ = make_case(tmp_path, prediction, prediction, codes, tilt)
+    page, _ = page_of(replace(scan, reference=None), NO_ROWS, lesion_rules={"tumour": "lits"})
+    named = re.search(r">([SI]) ([\d.]+) mm<", page[page.index("connected part") :])
+    assert named
+    height = float(named[2]) * (1 if named[1] == "S" else -1)
+    heights = apply_affine(affine_of(codes, (2, 2.5, 3), tilt), np.argwhere(prediction == 2))[:, 2]
+    assert heights.min() - 0.1 <= height <= heights.max() + 0.1
+
+
+def test_a_scan_of_integers_gives_the_page_of_its_floats(tmp_path: Path) -> None:
+    reference, prediction = draw_masks()
+    values = np.random.default_rng(0).normal(50, 20, SHAPE).astype(np.int16)
+    case = Case(id="one", patient="one", images={"CT": "image.nii.gz"}, label="label.nii.gz")
+    write_volume(tmp_path / "image.nii.gz", values, affine_of("LPS", (2, 2.5, 3)))
+    header = read_header(tmp_path / "image.nii.gz")
+    write_mask(tmp_path / "label.nii.gz", reference, header)
+    write_mask(tmp_path / "predicted.nii.gz", prediction, header)
+    for modality in ("CT", "MR"):
+        description = DESCRIPTION.model_copy(
+            update={"channels": {"CT": DESCRIPTION.channels["CT"].model_copy(update={"modality": modality})}}
+        )
+        scans = [
+            load_scan(case, description, tmp_path, tmp_path / "predicted.nii.gz", keep_integers=keep)
+            for keep in (False, True)
+        ]
+        assert [scan.image.dtype for scan in scans] == [np.float32, np.int16]
+        floats, integers = (
+            page_of(replace(scan, reference=None), NO_ROWS, description=description)[0] for scan in scans
+        )
+        assert integers == floats

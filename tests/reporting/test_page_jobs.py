@@ -1,5 +1,7 @@
 """Pages of cases are made in processes, kept while they are up to date, and made again when anything has changed."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from medunet.base.files import read_json, write_json
 from medunet.base.pool import Lost
 from medunet.imaging.nifti import read_header, write_mask
 from medunet.records.config import ReportConfig
+from medunet.records.manifest import Manifest
 from medunet.records.run_folder import RunFolder
 from medunet.reporting import page_job, report
 from medunet.reporting.page import page_names
@@ -166,3 +169,41 @@ def test_processes_make_the_same_pages(tmp_path: Path) -> None:
         pages.append({path.name: path.read_text() for path in run.report.rglob("*.html")})
     assert pages[0] == pages[1]
     assert len(pages[0]) == 6
+
+
+def test_what_asks_for_a_review_stands_before_what_is_fine(made: tuple[RunFolder, Path]) -> None:
+    run, data_root = made
+    scores = read_scores(run.scores)
+    scores.loc[scores["case"] == "ras_good", "dice"] = 0.75  # fine
+    scores.loc[scores["case"] == "lps_poor", ["dice", "status"]] = [0.9, "ok"]
+    scores.loc[scores["case"] == "lps_poor", "predicted_ml"] = 99.0  # and so to review
+    page = report_run(run, data_root, scores=scores).read_text()
+    rows = re.findall(r'<th scope="row"><a href="cases/([^"]+)"', page)
+    severities = [
+        read_json(run.report / ".pages" / f"{Path(row).stem}.json")["summary"]["severity"] for row in rows
+    ]
+    assert severities == sorted(severities, key=["failed", "review", "good"].index)
+    assert rows.index("lps_poor.html") < rows.index("ras_good.html")
+    second = (run.report / "cases" / rows[1]).read_text()
+    assert f'href="{rows[0]}"' in second  # the page of the next worse case
+
+
+def test_cases_without_a_reference_have_their_own_pages(tmp_path: Path) -> None:
+    run, data_root = make_run(tmp_path)
+    manifest = Manifest.read(run.manifest)
+    good = next(case for case in manifest.cases if case.id == "ras_good")
+    new = [
+        good.model_copy(update={"id": name, "label": None, "fold": None, "split": "unlabelled"})
+        for name in ("new_one", "new_two")
+    ]
+    manifest.model_copy(update={"cases": (*manifest.cases, *new)}).write(run.manifest)
+    shutil.copyfile(run.predictions / "ras_good.nii.gz", run.predictions / "new_one.nii.gz")
+    index = report_run(run, data_root, scores=read_scores(run.scores)).read_text()
+    listed = index[index.index("<h3>Cases without a reference</h3>") :]
+    assert '<a href="cases/new_one.html" dir="auto">new_one</a>' in listed
+    assert "1 without a reference, and not predicted" in listed
+    assert "new_two" in listed
+    page = (run.report / "cases" / "new_one.html").read_text()
+    assert "There is no reference, and so no score." in page
+    assert "<h2>Volumes</h2>" in page
+    assert "<b>4 of 5</b> cases scored" in index

@@ -19,6 +19,12 @@ def test_ranking_puts_failures_then_the_worst_first() -> None:
     assert rank_cases(SCORES) == ["broken", "gone", "missed", "apart", "good", "empty"]
 
 
+def test_cases_to_review_come_before_those_that_are_fine() -> None:
+    severities = {"broken": "failed", "gone": "failed", "good": "review", "empty": "none"}
+    verdicts = {**severities, "missed": "review", "apart": "good"}
+    assert rank_cases(SCORES, verdicts) == ["broken", "gone", "missed", "good", "apart", "empty"]
+
+
 def test_dice_of_a_case_is_the_mean_over_its_targets() -> None:
     # apart, broken, gone, good, missed; `empty` has no defined Dice.
     wanted = {"apart": 0.25, "broken": 0.0, "gone": 0.0, "good": 0.9, "missed": 0.475}

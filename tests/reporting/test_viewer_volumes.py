@@ -110,8 +110,7 @@ def test_more_than_255_numbers_have_16_bits() -> None:
 
 def test_a_small_scan_is_whole() -> None:
     image = np.random.default_rng(0).normal(size=(60, 50, 40)).astype(np.float32)
-    important = np.zeros(image.shape, bool)
-    important[30, 20, 20] = True
+    important = ((30, 31), (20, 21), (20, 21))
     layout, encoded = encode_images([image], (1.0, 1.0, 2.0), important)
     assert layout == Layout(((0, 60), (0, 50), (0, 40)), (1, 1, 1))
     assert encoded == [encode_image(image, layout)]
@@ -119,8 +118,7 @@ def test_a_small_scan_is_whole() -> None:
 
 def test_a_large_scan_is_cut_around_what_matters_with_a_margin_in_mm() -> None:
     image = np.random.default_rng(0).integers(-1000, 1000, (200, 200, 100)).astype(np.float32)
-    important = np.zeros(image.shape, bool)
-    important[100:104, 100:110, 50] = True
+    important = ((100, 104), (100, 110), (50, 51))
     layout, _ = encode_images([image], (1.0, 2.0, 5.0), important)
     assert layout.step == (1, 1, 1)
     (i_low, i_end), (j_low, j_end), (k_low, k_end) = layout.box
