@@ -139,7 +139,7 @@ def _why_missing(
         elif scan.case in failed:
             reason = f"failed: {failed[scan.case]}"
         else:
-            reason = "begun, but not finished" if entry else "not begun"
+            reason = "begun, but not finished" if entry else "not done"
         if reason:
             reasons[scan.case] = reason
     return reasons

@@ -60,7 +60,10 @@ class SaveCheckpoints(Checkpoint):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End before a new epoch if the system asked for it during the last one's validation, which is saved."""
         if self.processes.any_of([self.stop.is_asked])[0]:
-            raise self.stop.error("between two epochs; the checkpoint is whole")
+            has_begun = trainer.global_step > 0
+            raise self.stop.error(
+                "between two epochs; the checkpoint is whole" if has_begun else "before the first step"
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

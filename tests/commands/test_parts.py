@@ -114,7 +114,7 @@ def test_held_out_cases_have_parts_and_missing_ones_too(own_run: Run, call) -> N
     absent = [case for case in held_out if case not in done]
     code, text = call(*given, "--missing", "--dry-run", "--part", "all/2")
     assert code == (1 if absent else 0)
-    assert all(f"missing {case} (part {3 - part_of_first}): not begun" in text for case in absent)
+    assert all(f"missing {case} (part {3 - part_of_first}): not done" in text for case in absent)
     assert call(*given)[0] == 0
     assert call(*given, "--missing", "--dry-run")[0] == 0
 
@@ -141,7 +141,7 @@ def test_every_missing_case_is_named_with_its_reason_and_taken(
         "case_00": "its mask was removed",
         "case_01": "begun, but not finished",
         "case_02": "its mask is of other weights",
-        "case_03": "not begun",
+        "case_03": "not done",
         "case_04": "failed: ",
     }
     code, text = call(*given, "--missing", "--dry-run", "--part", "all/32")
