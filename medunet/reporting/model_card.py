@@ -32,9 +32,9 @@ def write_model_card(
         _data(package, card),
         _inputs(card.description, card.plan),
         _members(package, cards),
-        *_scores(package, cards, scores),
+        *_scores(package, card.description.unit, scores),
         _costs(cards),
-        _training(package, card.plan),
+        _training(package, card.plan, card.description.unit),
         _limits(package, scores),
         _example(package, example),
     ]
@@ -175,10 +175,10 @@ def _members(package: Package, cards: Mapping[str, ModelCard]) -> str:
     return "\n".join([*head, *rows])
 
 
-def _scores(package: Package, cards: Mapping[str, ModelCard], scores: Sequence[RunScores]) -> list[str]:
+def _scores(package: Package, unit: str, scores: Sequence[RunScores]) -> list[str]:
     if not scores:
         return ["## Scores\n\nNot scored."]
-    return [write_scores(package, each, many=len(scores) > 1) for each in scores]
+    return [write_scores(package, each, unit, many=len(scores) > 1) for each in scores]
 
 
 def _costs(cards: Mapping[str, ModelCard]) -> str:
@@ -205,7 +205,7 @@ def _costs(cards: Mapping[str, ModelCard]) -> str:
     return "\n".join(["## Time", "", told, "", *table(head, rows)])
 
 
-def _training(package: Package, plan: Plan) -> str:
+def _training(package: Package, plan: Plan, unit: str) -> str:
     versions = join(dict.fromkeys(member.medunet_version for member in package.members))
     return "\n".join(
         [
@@ -213,7 +213,7 @@ def _training(package: Package, plan: Plan) -> str:
             "",
             f"- With medunet {versions}; packaged with medunet {package.medunet_version}.",
             f"- Network: {plain(plan.network.name)}, {plan.dimensions}D, features {join(map(str, plan.features))}.",
-            f"- Patches of {_times(plan.patch_size)} voxels at {_times(plan.spacing_mm)} mm, "
+            f"- Patches of {_times(plan.patch_size)} voxels at {_times(plan.spacing_mm)} {unit}, "
             f"{plan.batch_size} a batch.",
         ]
     )

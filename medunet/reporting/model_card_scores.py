@@ -10,7 +10,7 @@ from medunet.reporting.markdown import join, or_unknown, plain, table
 from medunet.scoring.scores_json import StoredScores
 from medunet.scoring.summary import LabelSummary, MetricSummary
 
-_METRICS = {"dice": ("Dice", 3), "hd95_mm": ("HD95 in mm", 2), "assd_mm": ("ASSD in mm", 2)}
+_METRICS = {"dice": ("Dice", 3), "hd95_mm": ("HD95 in {}", 2), "assd_mm": ("ASSD in {}", 2)}
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class RunScores:
     recipe: Recipe | None = None
 
 
-def write_scores(package: Package, each: RunScores, *, many: bool) -> str:
-    """Return the section of the scores of one run; with `many`, its heading names the run's seed."""
+def write_scores(package: Package, each: RunScores, unit: str, *, many: bool) -> str:
+    """Return the section of the scores of one run, in mm or px; with `many`, its heading names the run's seed."""
     stored = each.scores
     heading = "## Scores" + (f" of the run with seed {or_unknown(each.seed)}" if many else "")
     told = TRAIN_IS_VALIDATION if stored.about.get("train_is_validation") else _describe_scored(package, each)
@@ -41,7 +41,10 @@ def write_scores(package: Package, each: RunScores, *, many: bool) -> str:
     names += sorted(
         {name for label in stored.summaries for name in label.metrics if re.fullmatch(r"nsd_\w+mm", name)}
     )
-    titles = [_METRICS[name][0] if name in _METRICS else f"NSD at {name[4:-2]} mm" for name in names]
+    titles = [
+        _METRICS[name][0].format(unit) if name in _METRICS else f"NSD at {name[4:-2]} {unit}"
+        for name in names
+    ]
     head = ["structure", *titles, "scans", "patients", "missed", "false positive", "failed"]
     rows = []
     for label in stored.summaries:
