@@ -47,6 +47,17 @@ def start(
     return processes
 
 
+def told(root: Path) -> str:
+    """Return what the processes that trained a run wrote to stderr, on one line, and forget it."""
+    text = " ".join(_log_of(root).read_text().split())
+    _log_of(root).unlink()
+    return text
+
+
+def _log_of(root: Path) -> Path:
+    return root.with_name(f"{root.name}.log")
+
+
 def marks(mark: Path, count: int) -> list[Path]:
     """Return the files that `count` processes write."""
     return [mark.with_name(f"{mark.name}.{rank}") for rank in range(count)]
@@ -101,6 +112,7 @@ def _train(
             "LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }  # fmt: skip
+    os.dup2(os.open(_log_of(root), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     if mark is not None:

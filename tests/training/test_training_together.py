@@ -12,7 +12,7 @@ import pytest
 from conftest import TINY
 from planned_run import begin_run
 from safetensors.numpy import load_file
-from training_together import Moment, end_all, marks, stamp, start, wait_until
+from training_together import Moment, end_all, marks, stamp, start, told, wait_until
 
 from medunet.commands.train import run_train
 from medunet.runs.run import Run, open_run
@@ -121,7 +121,7 @@ def kill(processes: list[BaseProcess]) -> None:
     end_all(processes)
 
 
-def test_one_dies_the_other_ends_at_once_and_both_go_on(begun: Run, calm: Run, tmp_path: Path, capfd):
+def test_one_dies_the_other_ends_at_once_and_both_go_on(begun: Run, calm: Run, tmp_path: Path):
     left = copy(begun, tmp_path / "left")
     for dead in (1, 0):
         both, files = pause(left, tmp_path, "epoch")
@@ -131,20 +131,20 @@ def test_one_dies_the_other_ends_at_once_and_both_go_on(begun: Run, calm: Run, t
         codes = end_all(both, within_s=60)
         assert codes[dead] == -signal.SIGKILL
         assert codes[1 - dead] == 2
-        assert "another process has ended" in " ".join(capfd.readouterr().err.split())
+        assert "another process has ended" in told(left.folder.root)
     assert end_all(start(left.folder.root, left.data_root)) == [0, 0]
     assert_same(calm, left)
 
 
 @pytest.mark.parametrize(("asked", "number"), [([0, 1], signal.SIGTERM), ([1], signal.SIGUSR1)])
 def test_asked_to_end_both_save_after_the_same_step_and_go_on(
-    asked: list[int], number: signal.Signals, begun: Run, calm: Run, tmp_path: Path, capfd
+    asked: list[int], number: signal.Signals, begun: Run, calm: Run, tmp_path: Path
 ):
     stopped = copy(begun, tmp_path / "stopped", ONLY_WHEN_ASKED)
     assert stop(stopped, tmp_path, asked, number, count=2) == [PREEMPTED] * 2
-    told = " ".join(capfd.readouterr().err.split())
-    assert f"asked to end by {number.name}, after step 10; the checkpoint is whole" in told
-    assert told.count("after step 10") == 2
+    text = told(stopped.folder.root)
+    assert f"asked to end by {number.name}, after step 10; the checkpoint is whole" in text
+    assert text.count("after step 10") == 2
     assert is_readable(last_of(stopped))
     assert CheckpointState.read(last_of(stopped)).step == 10
     assert not list(stopped.folder.root.glob(".medunet.*.lock"))
@@ -164,25 +164,25 @@ def stop(run: Run, folder: Path, asked: list[int], number: signal.Signals, *, co
     return end_all(processes)
 
 
-def test_one_process_asked_to_end_with_its_loaders_goes_on(begun: Run, tmp_path: Path, capfd):
+def test_one_process_asked_to_end_with_its_loaders_goes_on(begun: Run, tmp_path: Path):
     loaders = "training.workers=1"  # they get the signal too, as from Slurm
     calm = copy(begun, tmp_path / "calm")
     stopped = copy(begun, tmp_path / "stopped", ONLY_WHEN_ASKED, loaders)
     assert end_all(start(calm.folder.root, calm.data_root, count=1)) == [0]
     assert stop(stopped, tmp_path, [0], signal.SIGTERM, count=1) == [PREEMPTED]
-    assert "asked to end by SIGTERM, after step 10" in " ".join(capfd.readouterr().err.split())
+    assert "asked to end by SIGTERM, after step 10" in told(stopped.folder.root)
     assert end_all(start(stopped.folder.root, stopped.data_root, count=1)) == [0]
     assert_same(calm, stopped)
 
 
-def test_asked_to_end_during_validation_it_is_done_again(begun: Run, calm: Run, tmp_path: Path, capfd):
+def test_asked_to_end_during_validation_it_is_done_again(begun: Run, calm: Run, tmp_path: Path):
     stopped = copy(begun, tmp_path / "stopped")
     both, files = pause(stopped, tmp_path, "validation")
     both[1].terminate()  # the other one has not heard of it
     for file in files:
         file.unlink()
     assert end_all(both) == [PREEMPTED] * 2
-    assert "during validation" in capfd.readouterr().err
+    assert "during validation" in told(stopped.folder.root)
     assert CheckpointState.read(last_of(stopped)).step < 16
     assert end_all(start(stopped.folder.root, stopped.data_root)) == [0, 0]
     assert_same(calm, stopped)
