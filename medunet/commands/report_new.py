@@ -116,7 +116,8 @@ def report_mask_folder(
     cases = sorted({*predicted, *failed})
     if not any(case in by_case for case in cases):
         raise InputError(
-            f"none of the predicted cases is among the scans: {list_some(cases or ['none'], _MOST_NAMES)}",
+            f"none of the predicted cases ({list_some(cases or ['none'], _MOST_NAMES)}) is among the scans "
+            f"({list_some(list(by_case), _MOST_NAMES)})",
             where="--images",
             hint="Give the scans that were predicted into this folder.",
         )

@@ -198,10 +198,14 @@ def label_components(
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Label the connected components of a mask `(I, J, K)`, numbered from 1 in array order.
 
-    Returns the map of component numbers, 0 outside, and the components' sizes in voxels: `sizes[n - 1]` is the size
-    of component n.
+    Returns the map of component numbers, 0 outside, as uint16 where they fit, otherwise int32; and the components'
+    sizes in voxels: `sizes[n - 1]` is the size of component n.
     """
-    labels, count = ndimage.label(mask, structure=ndimage.generate_binary_structure(3, _RANKS[connectivity]))
+    structure = ndimage.generate_binary_structure(3, _RANKS[connectivity])
+    try:
+        labels, count = ndimage.label(mask, structure=structure, output=np.uint16)
+    except RuntimeError:  # SciPy has found more than 65,535
+        labels, count = ndimage.label(mask, structure=structure)
     sizes = np.zeros(count + 1, np.int64)
     for part in slices(labels.shape[0], _depth(labels.shape)):
         found = np.bincount(labels[part].ravel())

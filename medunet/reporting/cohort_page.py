@@ -11,7 +11,6 @@ import pandas as pd
 
 from medunet.records.description import Description
 from medunet.records.fault import Fault
-from medunet.records.manifest import Case
 from medunet.records.scores import UNSCORED
 from medunet.reporting.case_parts import CaseSummary
 from medunet.reporting.cohort_charts import draw_cohort
@@ -131,7 +130,7 @@ def cohort_html(
         unmatched=manifest.unmatched if manifest else (),
         excluded=manifest.excluded if manifest else (),
         accepted=manifest.accepted if manifest else (),
-        others=_group_others(manifest.used, {*summaries, *new}, summary.about) if manifest else {},
+        others=_group_others(source, {*summaries, *new}, summary.about) if manifest else {},
         conventions=" ".join(filter(None, (describe_conventions(scores, unit), weights))),
         provenance=flat_items(dict(source.provenance or {})),
     )
@@ -200,16 +199,16 @@ def _troubles(summaries: Mapping[str, CaseSummary]) -> list[tuple[str, list[tupl
     return list(found.items())
 
 
-def _group_others(used: Sequence[Case], scored: set[str], about: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the manifest's cases that are not scored, by what they are."""
+def _group_others(source: ReportSource, shown: set[str], about: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the manifest's cases without a page, by what they are."""
     folds = [str(fold) for fold in about.get("folds", ())]
     named = f"fold {folds[0]}" if len(folds) == 1 else f"folds {', '.join(folds)}"
     groups: dict[str, list[str]] = {}
-    for case in used:
-        if case.id in scored:
+    for case in source.manifest.used if source.manifest else ():
+        if case.id in shown:
             continue
         if case.label is None:
-            what = "without a reference, and not predicted"
+            what = "without a reference, and not predicted" if source.is_run else "without a reference"
         elif case.split == "train" and folds:
             what = f"training cases of {named}: a model is not scored on what it was trained on"
         elif case.split == "train":

@@ -203,7 +203,7 @@ def _dilate(mask: Mask, components: Labels, num_dilations: int) -> Mask:
 
 def _count_overlaps(first: Labels, second: Labels) -> list[tuple[int, int, int]]:
     """Return each pair of numbers that overlap, ascending, and the number of voxels in common."""
-    both = (first > 0) & (second > 0)
+    both = np.logical_and(first, second)
     width = int(second.max()) + 1
     codes, shared = np.unique(first[both].astype(np.int64) * width + second[both], return_counts=True)
     return [

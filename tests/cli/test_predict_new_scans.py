@@ -235,8 +235,10 @@ def test_pages_of_a_folder_of_masks_can_be_made_later(call, finished_run: Run, s
     assert "other: not predicted into this folder" in text
     page = (out / "report/cases/good.html").read_text()
     assert "Failed: the scan is not the one that was predicted" in page
-    (scans / "good_0000.nii.gz").unlink()
-    call("report", out, "--model", model, "--images", scans)
+    for scan in scans.glob("good_*"):
+        scan.unlink()
+    code, text = call("report", out, "--model", model, "--images", scans)
+    assert code == 0, text
     assert "Failed: the scan is not among those given" in (out / "report/cases/good.html").read_text()
 
 
@@ -254,7 +256,7 @@ def test_what_a_folder_of_masks_lacks_is_asked_for(call, finished_run: Run, scan
     shutil.copyfile(scans / "good_0000.nii.gz", tmp_path / "others" / "new_0000.nii.gz")
     code, text = call("report", out, "--model", model, "--images", tmp_path / "others")
     assert code == 2
-    assert "none of the predicted cases is among the scans" in text
+    assert "none of the predicted cases (good, moved, offset) is among the scans" in text
     index = read_json(out / "index.json")
     write_json(out / "index.json", {**index, "targets": {"kidney": [1]}})
     code, text = call("report", out, "--model", model, "--images", scans)

@@ -107,3 +107,15 @@ def test_a_long_body_takes_little_more_memory_than_its_masks() -> None:
     labels, sizes = number_components(mask, 26)
     assert np.array_equal(kept, labels == 1 + np.argmax(sizes))
     assert peak < 4 * mask.nbytes  # a map of numbers and its counting take 12 times as much
+
+
+def test_maps_of_components_are_as_narrow_as_their_number_allows() -> None:
+    apart = np.zeros((82, 82, 82), bool)
+    apart[::2, ::2, ::2] = True  # 68,921 components
+    labels, sizes = label_components(apart)
+    assert labels.dtype == np.int32
+    assert sizes.size == int(labels.max()) == 41**3
+    few, sizes = label_components(apart[:40])
+    assert few.dtype == np.uint16
+    assert sizes.size == int(few.max()) == 20 * 41**2
+    assert (few == ndimage.label(apart[:40], np.ones((3, 3, 3)))[0]).all()

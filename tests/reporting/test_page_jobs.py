@@ -71,7 +71,8 @@ def test_pages_are_kept_until_their_case_changes(
 
     header = read_header(data_root / "images" / "ras_good.nii.gz")
     write_mask(run.predictions / "ras_good.nii.gz", np.zeros((30, 34, 20), np.uint8), header)
-    assert again() == {"ras_good"}
+    # It asks for a review now and so stands elsewhere: the pages beside it have other links.
+    assert again() == {"ras_good", "lps_poor", "oblique_healthy"}
 
     scores.loc[(scores["case"] == "lps_poor") & (scores["label"] == "liver"), "assd_mm"] = 9.0
     assert again() == {"lps_poor"}
