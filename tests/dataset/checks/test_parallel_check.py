@@ -78,7 +78,7 @@ def test_a_process_that_is_killed_is_a_fault_of_its_case(
     assert [(fault.code, fault.case) for fault in faults] == [
         ("N003", "b"), ("N099", "a"), ("S001", "d"), ("S004", "")
     ]  # fmt: skip
-    why = "the process was killed, possibly for lack of memory"
+    why = "its process was killed, perhaps because memory ran out"
     assert faults[1].measured == why
     assert faults[3].measured == f"belongs to no case; {why}"
 
