@@ -15,13 +15,11 @@ from medunet.base.ray_engine import ray_engine
 has_ray = importlib.util.find_spec("ray") is not None  # imported later: it reads its settings at import
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_ray, reason="Ray is not installed")]
 CANARY = "Quisling_Jubilee"
-TOKEN = "t" * 40  # Ray keeps the first one of a process
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_worker_niceness", "0")
@@ -75,7 +73,6 @@ def test_a_wrong_token_and_no_token_are_refused(
 def test_names_are_in_no_file_of_ray(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     with ray_engine(None):
         import ray

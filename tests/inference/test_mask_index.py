@@ -195,7 +195,8 @@ def test_cases_that_two_folds_hold_out_wait_until_the_other_is_done(
         f"Waiting for cases that two commands were given: `medunet predict` for {scans[1].case}"
         in caplog.text
     )
-    assert {path.name for path in tmp_path.glob("*.*")} == {*(scan.mask_name for scan in scans), "index.json", "cost.json"}
+    names = {*(scan.mask_name for scan in scans), "index.json", "cost.json"}
+    assert {path.name for path in tmp_path.glob("*.*")} == names
 
 
 KILLED = """
