@@ -40,7 +40,8 @@ from medunet.reporting.viewer import copy_assets
 
 _log = logging.getLogger(__name__)
 
-_BYTES_PER_VOXEL = 38  # peak while a page with volumes is made: image, masks, their surfaces, compressed text
+_BYTES_PER_VOXEL = 16  # peak while a page is made, for targets that fill the scan: label maps, masks, lesions
+_BYTES_PER_CHANNEL = 4  # of a voxel
 _BYTES_PER_PROCESS = 400_000_000
 _LEAST_VOXELS = 2_000_000  # drawing takes as long as reading so many
 _TRY_AGAIN = "try again with fewer --workers"
@@ -189,5 +190,8 @@ def _choose_workers(source: ReportSource, ranked: Sequence[str]) -> Workers:
     except (MedunetError, OSError, ValueError):
         num_voxels = _LEAST_VOXELS  # what is wrong is on the page of the case
     return choose_workers(
-        len(ranked), num_voxels, bytes_per_voxel=_BYTES_PER_VOXEL, bytes_per_process=_BYTES_PER_PROCESS
+        len(ranked),
+        num_voxels,
+        bytes_per_voxel=_BYTES_PER_VOXEL + _BYTES_PER_CHANNEL * len(source.description.channels),
+        bytes_per_process=_BYTES_PER_PROCESS,
     )

@@ -153,15 +153,16 @@ class _TargetErrors:
         is_whole = has_truth != has_found
         if has_truth and has_found and (distance := self._find_distance(surface)):
             yield _Ranked(2, distance.length_mm, distance)
+        # A list, so that the maps of lesions are gone before other masks of this size are made.
+        lesions = list(self._find_lesions(preset, numbers_reference, numbers_prediction)) if preset else []
         left: dict[FindingKind, Mask] = {  # wrong voxels that are not those of a listed lesion
             "false_negative": self.reference & ~self.prediction,
             "false_positive": self.prediction & ~self.reference,
         }
-        if preset:
-            for lesion in self._find_lesions(preset, numbers_reference, numbers_prediction):
-                yield _Ranked(0 if is_whole else 1, lesion.size, self._describe(lesion))
-                wrong = left["false_negative" if lesion.kind == "missed_lesion" else "false_positive"]
-                wrong[lesion.place] &= ~lesion.mask
+        for lesion in lesions:
+            yield _Ranked(0 if is_whole else 1, lesion.size, self._describe(lesion))
+            wrong = left["false_negative" if lesion.kind == "missed_lesion" else "false_positive"]
+            wrong[lesion.place] &= ~lesion.mask
         for kind, wrong in left.items():
             if wrong.any():
                 component = self._find_component(kind, wrong)
