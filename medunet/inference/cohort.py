@@ -177,6 +177,7 @@ class Cohort:
                 )
                 yield number, Done(scan.case)
                 return
+            self._journal.change({scan.case: _BEGUN}, drop=[scan.case])
             with case.part("compute"):
                 prepared = case.prepared.pop()
                 watch, maps = partial(self._watch, case), case.maps if self._maps else None
@@ -236,12 +237,11 @@ class Cohort:
                 waiting[2].raise_if_broken()
 
     def _write(self, case: _Case, mask: list[NDArray[np.uint8]], header: Any) -> None:
-        """Tidy and write a mask, between two lines in the journal: that it is begun, and its entry."""
+        """Tidy and write a mask, and enter it into the journal."""
         scan = case.task.scan
         with case.part("tidy"):
             tidied = self._model.finish(mask.pop(), header, self._config)
         with case.part("write"):
-            self._journal.change({scan.case: _BEGUN}, drop=[scan.case])
             write_mask(self._folder / scan.mask_name, tidied, header)
             case.maps.write(header)
         entry = {"image_sha256": case.image_sha256, **self._describe_making(scan), **case.describe()}

@@ -252,7 +252,7 @@ def test_stopped_by_the_user_the_mask_that_is_being_written_is_kept(
     assert masks_in(tmp_path / "out").keys() == {"p0.nii.gz"}
     index = read_json(tmp_path / "out/index.json")
     assert index["cases"]["p0"]["windows"]
-    assert "p1" not in index["cases"]
+    assert index["cases"]["p1"] == {"begun": True}
     monkeypatch.undo()
     assert predict_scans(model, scans, tmp_path / "out", OPTIONS) == {}
 

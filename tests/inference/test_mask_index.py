@@ -22,6 +22,7 @@ from medunet.inference.model import Model
 from medunet.inference.predict import predict_scans
 from medunet.inference.scan import Scan
 from medunet.records.config import InferenceConfig
+from medunet.records.mask_journal import read_mask_index
 from medunet.runs.run import Run
 
 CPU = torch.device("cpu")
@@ -237,7 +238,7 @@ def test_killed_while_a_mask_is_written_nothing_half_is_left(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / scan.mask_name).exists()
-    assert read_json(out / "index.json")["cases"][scan.case] == {"begun": True}
+    assert read_mask_index(out)["cases"][scan.case] == {"begun": True}
     assert predict_scans(model, scans, out, OPTIONS) == {}
     assert {path.name for path in out.iterdir()} == {scan.mask_name, other.mask_name, "index.json"}
     assert np.asarray(nib.load(out / scan.mask_name).dataobj).any()
