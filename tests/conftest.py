@@ -10,6 +10,7 @@ import pytest
 from corruptions import describe, write_good_set
 from tiny_cohort import write_tiny_cohort
 
+from medunet.base.lock import wait_for
 from medunet.base.processor import read_processor
 from medunet.cli import app as cli
 from medunet.commands.run import run_all
@@ -28,6 +29,13 @@ from medunet.training.curves import Curves
 pytest_plugins = ("browser_rig",)
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let one process of the tests use Ray at a time: clusters that start at once may take one another's ports."""
+    with wait_for(tmp_path_factory.getbasetemp().parent, "ray"):
+        yield
 
 
 class QuietCores:

@@ -13,7 +13,11 @@ from medunet.base.pool import Workers, run_parallel
 from medunet.base.ray_engine import ray_engine
 
 has_ray = importlib.util.find_spec("ray") is not None  # imported later: it reads its settings at import
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_ray, reason="Ray is not installed")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_ray"),
+    pytest.mark.skipif(not has_ray, reason="Ray is not installed"),
+]
 CANARY = "Quisling_Jubilee"
 
 

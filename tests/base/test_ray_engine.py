@@ -13,11 +13,15 @@ from medunet.base.pool import Lost, Workers, run_parallel, serve_parallel
 from medunet.base.ray_engine import ray_engine
 
 has_ray = importlib.util.find_spec("ray") is not None  # imported later: it reads its settings at import
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_ray, reason="Ray is not installed")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_ray"),
+    pytest.mark.skipif(not has_ray, reason="Ray is not installed"),
+]
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[None]:
+def ray(one_ray: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the functions below
         with ray_engine(None):

@@ -20,7 +20,7 @@ from medunet.commands.predict_job import parse_devices
 from medunet.inference.cohort import Done
 from medunet.runs.run import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
 
 class DiesOnOne(predict_job._Serve):
