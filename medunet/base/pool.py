@@ -4,6 +4,7 @@ The default engine is processes of this computer (`local_engine.py`), the other 
 (`ray_engine.py`). With either, a worker that dies loses the case alone that it worked on.
 """
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ _FEW_CASES = 4  # fewer cases take less time than starting workers
 _FEW_VOXELS = 20_000_000  # and so do cases with at most this many voxels in total
 _BYTES_PER_VOXEL = 16  # peak while a label map is read
 _BYTES_PER_PROCESS = 300_000_000
+_MOMENT_S, _MOST_AHEAD = 0.1, 5  # of work that a worker has ahead, and items
 _MOST_NODES = 3  # that may die with a case before it is given up
 
 
@@ -122,7 +124,7 @@ def run_parallel(
         for index, item in enumerate(items):
             yield index, work(item)
         return
-    yield from serve_parallel(_Each(work), items, workers, sizes=sizes)
+    yield from serve_parallel(_Each(work), items, workers, ahead=None, sizes=sizes)
 
 
 def serve_parallel(
@@ -130,7 +132,7 @@ def serve_parallel(
     items: Sequence[Any],
     workers: Workers,
     *,
-    ahead: int = 0,
+    ahead: int | None = 0,
     sizes: Sequence[float] | None = None,
 ) -> Generator[tuple[int, Any], None, None]:
     """Let workers serve all items and yield each item's index and result as it is finished, or `Lost`.
@@ -138,7 +140,7 @@ def serve_parallel(
     Args:
         serve: is called once in each worker, with the items as they come.
         ahead: items that a worker has beside the one that it works on, so that it can read one and write another
-            meanwhile.
+            meanwhile; None: as many as take it a moment, so that it does not wait for the next one.
         sizes: of the items; the largest are begun first.
 
     Raises:
@@ -186,7 +188,7 @@ class _Job:
         items: Sequence[Any],
         workers: Workers,
         waiting: deque[int],
-        ahead: int,
+        ahead: int | None,
     ) -> None:
         self.active: list[_State] = []
         self._engine, self._serve, self._items, self._workers = engine, serve, items, workers
@@ -195,6 +197,7 @@ class _Job:
         self._worker_deaths: Counter[int] = Counter()
         self._node_deaths: Counter[int] = Counter()
         self._failed_starts = 0
+        self._num_done, self._begun = 0, 0.0  # since the first worker was ready
 
     def run(self) -> Iterator[tuple[int, Any]]:
         for number in range(min(self._workers.count, len(self._items))):
@@ -222,9 +225,11 @@ class _Job:
             raise message.value
         if message.kind == "ready":
             state.is_ready, self._failed_starts = True, 0
+            self._begun = self._begun or time.monotonic()
             self._give(state)
         elif message.kind == "done":
             state.held.remove(message.index)
+            self._num_done += 1
             yield message.index, message.value
             self._give(state)
         else:
@@ -246,7 +251,7 @@ class _Job:
     def _give(self, state: _State) -> None:
         """Give a worker as many items as it may hold, or end it if it has nothing to do."""
         source = self._suspects if state.is_alone else self._waiting
-        most = 1 if state.is_alone else 1 + self._ahead
+        most = 1 if state.is_alone else 1 + self._num_ahead()
         while source and len(state.held) < most and not state.is_finishing:
             index = source.popleft()
             state.held.append(index)
@@ -260,6 +265,13 @@ class _Job:
             self._remove(state)
             state.worker.end()
             self._start(state.number)
+
+    def _num_ahead(self) -> int:
+        """Return how many items a worker holds beside the one in work."""
+        if self._ahead is not None:
+            return self._ahead
+        seconds = (time.monotonic() - self._begun) * len(self.active)
+        return min(_MOST_AHEAD, int(_MOMENT_S * self._num_done / seconds)) if seconds else 0
 
     def _remove(self, state: _State) -> None:
         self.active = [each for each in self.active if each is not state]

@@ -182,13 +182,15 @@ class _Actor:
         remote: Any = ray.remote(_Body).options(**options, max_concurrency=_AT_ONCE, max_restarts=0)
         self._actor = remote.remote(serve, number)
         self._node_id = self._host = ""
+        self._num_given = 0
         self.expected: dict[Any, int] = {self._actor.about.remote(): -1}
 
     def give(self, index: int, item: object) -> None:
         self.expected[self._actor.process.remote(index, item)] = index
+        self._num_given += 1
 
     def finish(self) -> None:
-        self._actor.finish.remote()
+        self._actor.finish.remote(self._num_given)
 
     def end(self) -> None:
         import ray
@@ -239,6 +241,7 @@ class _Body:
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._results: dict[int, Future[tuple[str, Any, list[str]]]] = {}
         self._error: Exception | None = None
+        self._num_items, self._changed = 0, threading.Condition()
         threading.Thread(target=self._serve, args=(serve, number), daemon=True).start()
 
     def about(self) -> tuple[str, str, str, str]:
@@ -251,11 +254,17 @@ class _Body:
         self._results[index] = future
         if self._error is not None:
             return "error", self._error, []
-        self._items.put((index, item))
+        with self._changed:
+            self._items.put((index, item))
+            self._num_items += 1
+            self._changed.notify_all()
         return future.result()
 
-    def finish(self) -> None:
-        self._items.put(_END)
+    def finish(self, num_items: int) -> None:
+        """End after so many items: Ray may run this call before those that bring them."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._num_items == num_items)
+            self._items.put(_END)
 
     def _serve(self, serve: Serve, number: int) -> None:
         try:

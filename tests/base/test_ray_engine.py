@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def ray(one_ray: None) -> Iterator[None]:
 
 
 def square(number: int) -> tuple[int, int]:
+    time.sleep(0.2)
     return number * number, os.getpid()
 
 
@@ -74,7 +76,8 @@ def test_a_worker_that_dies_takes_its_case_alone_after_two_more_tries(tmp_path: 
     assert "killed 3 times on " in lost.why
     assert "node " in lost.why
     tries = {path.stem: len(path.read_text().splitlines()) for path in tmp_path.iterdir()}
-    assert tries == {"0": 1, "1": 1, "2": 1, "3": 3, "4": 1, "5": 1}
+    assert tries.pop("3") in (3, 4)  # once more if it was held beside others first
+    assert tries == {"0": 1, "1": 1, "2": 1, "4": 1, "5": 1}
 
 
 @pytest.mark.usefixtures("ray")
