@@ -77,7 +77,8 @@ def test_a_worker_that_dies_takes_its_case_alone_after_two_more_tries(tmp_path: 
     assert "node " in lost.why
     tries = {path.stem: len(path.read_text().splitlines()) for path in tmp_path.iterdir()}
     assert tries.pop("3") in (3, 4)  # once more if it was held beside others first
-    assert tries == {"0": 1, "1": 1, "2": 1, "4": 1, "5": 1}
+    assert tries.keys() == {"0", "1", "2", "4", "5"}
+    assert set(tries.values()) <= {1, 2}  # twice if the result was lost with the worker
 
 
 @pytest.mark.usefixtures("ray")
