@@ -101,7 +101,7 @@ def _table(models: list[NamedModel]) -> Table:
         size = two_digits(model.num_bytes / 1e6)
         if package is not None:
             channels = ", ".join(
-                name if name == modality else f"{name} ({modality})"
+                name if modality in (name, "other") else f"{name} ({modality})"
                 for name, modality in package.channels.items()
             )
             targets = list_some(package.targets, _MOST_NAMES)

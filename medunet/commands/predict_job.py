@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from medunet.inference.predictor import Predictor
     from medunet.inference.scan import Scan
 
+_ENDING_S = 5.0  # for workers on other nodes, which end a moment after they are told to
 _MOST_ON_CARD = 4  # workers that share one
 _SCANS_HELD, _SPARE_BYTES = (
     2,
@@ -184,7 +185,7 @@ def _predict_shared(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[
                 ):
                     return collect(done, bar, cost)
             finally:
-                join_journals(job.out, head)
+                join_journals(job.out, head, patience_s=_ENDING_S)
 
     return predict_free(scans, job.out, work)
 

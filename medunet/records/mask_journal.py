@@ -109,17 +109,26 @@ def read_mask_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def join_journals(folder: Path, head: Mapping[str, Any] | None = None) -> None:
+def join_journals(folder: Path, head: Mapping[str, Any] | None = None, *, patience_s: float = 0.0) -> None:
     """Write the changes of processes that have ended into index.json, and remove their journals.
 
     Args:
         head: of the index, which is written even if there is no change; None: only with changes.
+        patience_s: how long to wait for journals of processes that are just ending.
 
     Raises:
         InputError: the folder cannot be written, or a file is not valid.
     """
     if not folder.is_dir():
         return
+    until = time.monotonic() + patience_s
+    _join(folder, head)
+    while _find_journals(folder) and time.monotonic() < until:
+        time.sleep(0.1)
+        _join(folder, head)
+
+
+def _join(folder: Path, head: Mapping[str, Any] | None) -> None:
     with wait_for(folder, "index"):
         path = folder / "index.json"
         remove_unfinished([path])

@@ -59,7 +59,7 @@ def _head(package: Package, card: ModelCard) -> str:
 
 def _channels(description: Description) -> str:
     return join(
-        f"{plain(name)} ({channel.modality})" if name != channel.modality else name
+        plain(name) if channel.modality in (name, "other") else f"{plain(name)} ({channel.modality})"
         for name, channel in description.channels.items()
     )
 

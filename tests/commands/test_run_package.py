@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from medunet.base.files import hash_file, read_json
 from medunet.commands.package import run_package
+from medunet.commands.terminal import console
 from medunet.inference import half_weights
 from medunet.records.model_card import ModelCard
 from medunet.records.package import Package
@@ -354,7 +355,10 @@ def test_a_run_s_own_cases_are_not_refused(own_run: Run, call):
     }
 
 
-def test_models_are_listed_shown_and_added(packaged: Path, own_run: Run, tmp_path: Path, call):
+def test_models_are_listed_shown_and_added(
+    packaged: Path, own_run: Run, tmp_path: Path, call, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(console, "_width", 200)
     assert "hippocampus" in call("models")[1], "the one that medunet ships"
     code, text = call("models", "--add", packaged)
     assert (code, "tiny can be named" in text) == (0, True)
@@ -412,7 +416,10 @@ def test_a_name_is_not_taken_from_another_model(packaged: Path, own_run: Run, tm
     assert "A. B." in call("models", "tiny")[1]
 
 
-def test_a_broken_model_is_listed_with_its_trouble(packaged: Path, tmp_path: Path, call):
+def test_a_broken_model_is_listed_with_its_trouble(
+    packaged: Path, tmp_path: Path, call, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(console, "_width", 200)
     call("models", "--add", packaged)
     (tmp_path / "user_data" / "medunet" / "models" / "odd.zip").write_bytes(packaged.read_bytes()[:500])
     code, text = call("models")

@@ -240,7 +240,12 @@ def test_killed_while_a_mask_is_written_nothing_half_is_left(
     assert not (out / scan.mask_name).exists()
     assert read_mask_index(out)["cases"][scan.case] == {"begun": True}
     assert predict_scans(model, scans, out, OPTIONS) == {}
-    assert {path.name for path in out.iterdir()} == {scan.mask_name, other.mask_name, "index.json"}
+    assert {path.name for path in out.iterdir()} == {
+        scan.mask_name,
+        other.mask_name,
+        "index.json",
+        "cost.json",
+    }
     assert np.asarray(nib.load(out / scan.mask_name).dataobj).any()
 
 
