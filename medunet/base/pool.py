@@ -105,16 +105,12 @@ def run_parallel(
     workers: Workers | int,
     *,
     isolated: bool = False,
-    sizes: Sequence[float] | None = None,
 ) -> Generator[tuple[int, _Result | Lost], None, None]:
     """Apply `work` to all items in parallel and yield each item's index and result as it is finished.
 
     The result is `Lost` if the item's worker was killed. With one local worker the items are processed in this
     process, unless `isolated` is set: then out of memory kills only the worker. `work` must not raise. For workers,
     `work`, the items and the results are pickled. Close the iterator to stop the workers.
-
-    Args:
-        sizes: of the items; the largest are begun first, so that none is alone at the end.
 
     Raises:
         InputError: workers cannot be started.
@@ -124,7 +120,7 @@ def run_parallel(
         for index, item in enumerate(items):
             yield index, work(item)
         return
-    yield from serve_parallel(_Each(work), items, workers, ahead=None, sizes=sizes)
+    yield from serve_parallel(_Each(work), items, workers, ahead=None)
 
 
 def serve_parallel(
@@ -141,7 +137,7 @@ def serve_parallel(
         serve: is called once in each worker, with the items as they come.
         ahead: items that a worker has beside the one that it works on, so that it can read one and write another
             meanwhile; None: as many as take it a moment, so that it does not wait for the next one.
-        sizes: of the items; the largest are begun first.
+        sizes: of the items; the largest are begun first, so that none is alone at the end.
 
     Raises:
         InputError: workers cannot be started, or `serve` raised an error, which ends the job.

@@ -272,7 +272,7 @@ class _Body:
                 self._results.pop(index).set_result(("done", result, self._warnings.take()))
         except Exception as error:
             self._error = error
-            for future in self._results.values():
+            for future in list(self._results.values()):  # items still arrive
                 future.set_result(("error", error, []))
         except BaseException:
             os._exit(1)

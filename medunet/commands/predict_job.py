@@ -39,10 +39,8 @@ if TYPE_CHECKING:
 
 _ENDING_S = 5.0  # for workers on other nodes, which end a moment after they are told to
 _MOST_ON_CARD = 4  # workers that share one
-_SCANS_HELD, _SPARE_BYTES = (
-    2,
-    300_000_000,
-)  # one is computed while another is read or written; freed, not returned
+_SCANS_HELD = 2  # by a worker: one is computed while another is read or written
+_SPARE_BYTES = 300_000_000  # that a worker has freed and not returned
 _CARD_BYTES = 1_500_000_000  # of a worker's libraries on a card
 
 
@@ -172,9 +170,7 @@ def _predict_shared(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[
             mine, job.out, card.description, prepared.making, overwrite=job.overwrite, maps=job.options.maps
         )
         serve = _Serve(job, tuple(devices), threads)
-        ahead = (
-            2 if on_card else 1
-        )  # see `Cohort`: one is written, one computed, and on a card one read ahead
+        ahead = 2 if on_card else 1  # beside the scan that computes: one is written, on a card one read ahead
         sizes = [_num_bytes(task.scan) for task in tasks]
         outcomes = serve_parallel(serve, tasks, workers, ahead=ahead, sizes=sizes)
         with count_cost(job.out, prepared.device, workers=workers.count, threads=threads) as cost:

@@ -22,10 +22,8 @@ from medunet.base.files import atomic_write, read_json_object, remove_unfinished
 from medunet.base.lock import wait_for
 
 SCHEMA = "medunet.predictions/1"
-_JOURNALS = ".medunet.index.*.jsonl"
-_SILENT_S = (
-    3600.0  # where the file system has no locks: a journal without a new line for so long has no writer
-)
+_JOURNALS, _CLOSED = ".medunet.index.*.jsonl", ".closed.jsonl"
+_SILENT_S = 3600.0  # without locks: a journal that is not closed and as long without a new line has no writer
 
 
 class MaskJournal:
@@ -72,8 +70,11 @@ class MaskJournal:
 
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        _try_lock(self._handle)
+        with wait_for(
+            self._folder, "index"
+        ):  # or another process would join the new file before it is locked
+            self._handle = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            _try_lock(self._handle)
         self._append(self._head)
 
     def _append(self, line: Mapping[str, Any]) -> None:
@@ -85,10 +86,12 @@ class MaskJournal:
         os.fsync(self._handle)
 
     def close(self) -> None:
-        """Close the file; `join_journals` then joins it into the index."""
+        """Close the file, under a name that says so where there are no locks; `join_journals` then joins it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+            with suppress(FileNotFoundError):  # it has been joined as soon as it was closed
+                self._path.rename(self._path.with_suffix(_CLOSED))
 
 
 def read_mask_index(folder: Path) -> dict[str, Any]:
@@ -97,9 +100,8 @@ def read_mask_index(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: a file cannot be read, or is not valid.
     """
-    changes = [
-        list(_changes(path)) for path in _find_journals(folder)
-    ]  # before the index, into which they may go
+    # Before the index, into which they may be joined meanwhile.
+    changes = [list(_changes(path)) for path in _find_journals(folder)]
     path = folder / "index.json"
     index = read_json_object(path) if path.exists() else {}
     for change in (change for each in changes for change in each):
@@ -216,8 +218,11 @@ def _ended_journals(folder: Path) -> Iterator[list[Path]]:
             except FileNotFoundError:
                 continue
             handles.append(handle)
-            state = _try_lock(handle)
-            if state or (state is None and time.time() - path.stat().st_mtime > _SILENT_S):
+            is_free = _try_lock(handle)
+            if is_free is None:
+                silent_s = time.time() - os.fstat(handle).st_mtime
+                is_free = path.name.endswith(_CLOSED) or silent_s > _SILENT_S
+            if is_free:
                 ended.append(path)
         yield ended
     finally:

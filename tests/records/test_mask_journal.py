@@ -5,15 +5,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import pytest
+
 from medunet.base.files import read_json
+from medunet.records import mask_journal
 from medunet.records.mask_journal import MaskJournal, join_journals, read_mask_index
 
 HEAD = {"dataset": "phantoms", "labels": {"liver": 1}, "targets": {"liver": [1]}}
 WRITER = """
 import sys
+import threading
 from pathlib import Path
+from medunet.records import mask_journal
 from medunet.records.mask_journal import MaskJournal
 journal = MaskJournal(Path(sys.argv[1]), {head})
 for case in sys.argv[2:]:
@@ -104,3 +110,36 @@ def test_many_cases_write_little(tmp_path: Path) -> None:
             journal.change({f"case_{number}": entry})
     (path,) = journals(tmp_path)
     assert path.stat().st_size < 200 * (len(json.dumps(entry)) + 80)
+
+
+def test_without_locks_a_closed_journal_is_joined_and_an_open_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mask_journal, "_try_lock", lambda handle: None)
+    with MaskJournal(tmp_path, HEAD) as first, MaskJournal(tmp_path, HEAD) as second:
+        first.change({"a": {"seconds": 1}})
+        second.change({"b": {"seconds": 2}})
+        first.close()
+        join_journals(tmp_path, HEAD)
+        assert read_json(tmp_path / "index.json")["cases"].keys() == {"a"}
+        assert len(journals(tmp_path)) == 1
+        assert read_mask_index(tmp_path)["cases"].keys() == {"a", "b"}
+
+
+def test_a_journal_is_not_joined_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its creation and its lock it looks like that of a dead process; what is written later would be lost."""
+    lock = mask_journal._try_lock
+    others: list[threading.Thread] = []
+
+    def lock_late(handle: int) -> bool | None:
+        if not others:
+            others.append(threading.Thread(target=join_journals, args=(tmp_path, HEAD)))
+            others[0].start()
+            others[0].join(0.5)
+        return lock(handle)
+
+    monkeypatch.setattr(mask_journal, "_try_lock", lock_late)
+    with MaskJournal(tmp_path, HEAD) as journal:
+        journal.change({"a": {"seconds": 1}})
+        others[0].join()
+        assert read_mask_index(tmp_path)["cases"].keys() == {"a"}
