@@ -70,9 +70,8 @@ class MaskJournal:
 
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with wait_for(
-            self._folder, "index"
-        ):  # or another process would join the new file before it is locked
+        # Alone, or another process would join the new file before it is locked.
+        with wait_for(self._folder, "index"):
             self._handle = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
             _try_lock(self._handle)
         self._append(self._head)
