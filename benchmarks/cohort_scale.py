@@ -57,10 +57,14 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(measure(Path(folder), options.one)))
+        return
+    if options.make:
+        make_manifest(Path(options.make[0]), int(options.make[1]))
         return
     found = []
     for size in options.sizes:
@@ -88,35 +92,42 @@ def measure(folder: Path, size: int) -> dict[str, float]:
         seconds[name] = time.perf_counter() - start
         return result
 
+    subprocess.run([sys.executable, HERE, "--make", folder, str(size)], check=True)
     description = load_description("phantoms")
-    manifest = timed("manifest_s", lambda: make_manifest(description, folder, size))
-    timed("share_s", lambda: share(folder, description, manifest))
+    scans = timed("manifest_s", lambda: read_scans(folder))
+    timed("share_s", lambda: share(folder, description, scans))
     driver_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     timed("tables_s", lambda: write_tables(folder, description, size))
     return {"cases": size, "driver_mb": driver_mb, **seconds}
 
 
-def make_manifest(description: Any, folder: Path, size: int) -> Any:
-    """Write a manifest and read it again."""
+def make_manifest(folder: Path, size: int) -> None:
+    """Write a manifest, in a process of its own."""
+    from medunet.records.description import load_description
     from medunet.records.manifest import Case, Manifest
 
-    cases = [
+    cases = tuple(
         Case(id=f"case_{n:05}", patient=f"p{n:05}", images={"CT": f"imagesTr/case_{n:05}.nii.gz"}, fold=n % 5)
         for n in range(size)
-    ]
-    manifest = Manifest(description=description, cases=cases)
-    manifest.write(folder / "manifest.json")
-    del manifest, cases
-    return Manifest.read(folder / "manifest.json")
+    )
+    Manifest(description=load_description("phantoms"), cases=cases).write(folder / "manifest.json")
 
 
-def share(folder: Path, description: Any, manifest: Any) -> None:
+def read_scans(folder: Path) -> Any:
+    """Read the manifest and return its scans."""
+    from medunet.commands.predict import scans_of
+    from medunet.records.manifest import Manifest
+
+    manifest = Manifest.read(folder / "manifest.json")
+    return scans_of(manifest.used, manifest, folder)
+
+
+def share(folder: Path, description: Any, scans: Any) -> None:
     """Share the cases out to two workers, as `medunet predict` does."""
     from contextlib import closing
 
     from medunet.base.pool import Workers, serve_parallel
     from medunet.base.progress import CaseBar
-    from medunet.commands.predict import scans_of
     from medunet.commands.predict_job import PredictJob, _named
     from medunet.inference.cost_file import CostCount
     from medunet.inference.mask_index import head_of
@@ -124,7 +135,6 @@ def share(folder: Path, description: Any, manifest: Any) -> None:
     from medunet.records.mask_journal import join_journals
 
     out, head = folder / "masks", head_of(description)
-    scans = scans_of(manifest.used, manifest, folder)
     job = PredictJob((), out, None)  # type: ignore[arg-type]
 
     def work(mine: Any) -> dict[str, str]:
@@ -134,10 +144,14 @@ def share(folder: Path, description: Any, manifest: Any) -> None:
             with CaseBar("Predict", len(tasks)) as bar, closing(_named(outcomes, tasks, job, head)) as done:
                 return collect(done, bar, CostCount())
         finally:
+            del tasks
             join_journals(out, head)
 
     assert not predict_free(scans, out, work)
-    assert len(json.loads((out / "index.json").read_text())["cases"]) == len(scans)
+    with (
+        out / "index.json"
+    ).open() as index:  # not read as a whole, which would count as the driver's memory
+        assert sum('"image_sha256"' in line for line in index) == len(scans)
 
 
 def write_tables(folder: Path, description: Any, size: int) -> None:

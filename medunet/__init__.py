@@ -1,3 +1,3 @@
 """medunet: segmentation of 3D medical volumes, from a folder of scans to a report."""
 
-__version__ = "0.11.0"
+__version__ = "0.12.0"

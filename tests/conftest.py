@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from corruptions import describe, write_good_set
+from hypothesis import settings
 from tiny_cohort import write_tiny_cohort
 
 from medunet.base.lock import wait_for
@@ -27,6 +28,8 @@ from medunet.runs.run import Run, open_run
 from medunet.training.curves import Curves
 
 pytest_plugins = ("browser_rig",)
+settings.register_profile("medunet", deadline=None)  # a machine that does other things may be slow
+settings.load_profile("medunet")
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from medunet.base.free_memory import free_bytes
 from medunet.base.packages import keep_imports_lean
-from medunet.base.pool import Message, Serve, Worker, Workers
+from medunet.base.pool import Message, Serve, Worker, Workers, serve_batches
 from medunet.base.processor import usable_cores
 
 _THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read when NumPy is imported
@@ -34,8 +34,8 @@ class _Process:
         theirs.close()  # so that the end of the process closes the pipe
         self._send((serve, number))
 
-    def give(self, index: int, item: object) -> None:
-        self._send((index, item))
+    def give(self, batch: list[tuple[int, Any]]) -> None:
+        self._send(batch)
 
     def finish(self) -> None:
         self._send(_END)
@@ -106,8 +106,8 @@ def _serve(connection: Connection) -> None:
         serve, number = connection.recv()  # imports what the function needs
         connection.send(_READY)
         try:
-            for index, result in serve(iter(connection.recv, _END), number):
-                connection.send(Message("done", index, result))
+            for results in serve_batches(serve, iter(connection.recv, _END), number):
+                connection.send(Message("done", results))
         except (EOFError, OSError):
             raise
         except Exception as error:

@@ -4,6 +4,7 @@ The default engine is processes of this computer (`local_engine.py`), the other 
 (`ray_engine.py`). With either, a worker that dies loses the case alone that it worked on.
 """
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -23,7 +24,8 @@ _FEW_CASES = 4  # fewer cases take less time than starting workers
 _FEW_VOXELS = 20_000_000  # and so do cases with at most this many voxels in total
 _BYTES_PER_VOXEL = 16  # peak while a label map is read
 _BYTES_PER_PROCESS = 300_000_000
-_MOMENT_S, _MOST_AHEAD = 0.1, 5  # of work that a worker has ahead, and items
+_BATCH_S, _MOST_OF_BATCH = 0.25, 100  # of work in a batch of short cases, and cases
+_OPEN = object()  # the result of an item that is not done
 _MOST_NODES = 3  # that may die with a case before it is given up
 
 
@@ -46,18 +48,20 @@ class Lost:
 
 @dataclass(frozen=True)
 class Message:
-    """What a worker tells: that it can work, a result, an error that ends the job, or that it is no more."""
+    """What a worker tells: that it can work, results, an error that ends the job, or that it is no more."""
 
     kind: Literal["ready", "done", "error", "worker died", "node died"]
-    index: int = -1
-    value: Any = None  # the result, the exception, or where the worker was
+    value: Any = None  # each item's index with its result, the exception, or where the worker was
 
 
 class Worker(Protocol):
-    """One worker, which receives items and tells of them by messages."""
+    """One worker, which receives batches of items with their indices and tells of them by messages.
 
-    def give(self, index: int, item: object) -> None:
-        """Send an item."""
+    It answers a batch when all of it is done: a message takes longer than a short case.
+    """
+
+    def give(self, batch: list[tuple[int, Any]]) -> None:
+        """Send a batch."""
 
     def finish(self) -> None:
         """Tell it that no item follows; it then returns the results that it still holds back."""
@@ -136,7 +140,7 @@ def serve_parallel(
     Args:
         serve: is called once in each worker, with the items as they come.
         ahead: items that a worker has beside the one that it works on, so that it can read one and write another
-            meanwhile; None: as many as take it a moment, so that it does not wait for the next one.
+            meanwhile; None: none of them but where they are short, then batches.
         sizes: of the items; the largest are begun first, so that none is alone at the end.
 
     Raises:
@@ -149,6 +153,28 @@ def serve_parallel(
     finally:
         for state in job.active:
             state.worker.end()
+
+
+def serve_batches(
+    serve: Serve, batches: Iterable[list[tuple[int, Any]]], number: int
+) -> Iterator[list[tuple[int, Any]]]:
+    """Let `serve` work on batches of items in the worker of a number, and yield the results of each when it is done.
+
+    The results of a batch are in its order.
+    """
+    open_batches: dict[int, dict[int, Any]] = {}  # by the index of each item that is not done
+
+    def items() -> Iterator[tuple[int, Any]]:
+        for batch in batches:
+            results = dict.fromkeys((index for index, _ in batch), _OPEN)
+            open_batches.update(dict.fromkeys(results, results))
+            yield from batch
+
+    for index, result in serve(items(), number):
+        results = open_batches.pop(index)
+        results[index] = result
+        if not any(value is _OPEN for value in results.values()):
+            yield list(results.items())
 
 
 class _Each:
@@ -168,10 +194,11 @@ class _State:
 
     worker: Worker
     number: int
-    is_alone: bool = False  # with one item, whose worker has died before
+    suspects: list[int] = field(default_factory=list)  # all that it gets, if their worker has died before
     is_ready: bool = False
     is_finishing: bool = False
     held: list[int] = field(default_factory=list)
+    num_batches: int = 0  # that it holds
 
 
 class _Job:
@@ -189,7 +216,7 @@ class _Job:
         self.active: list[_State] = []
         self._engine, self._serve, self._items, self._workers = engine, serve, items, workers
         self._waiting, self._ahead = waiting, ahead
-        self._suspects: deque[int] = deque()  # held by a worker that died; each gets a worker of its own
+        self._suspects: deque[list[int]] = deque()  # groups, one of which a worker held that died
         self._worker_deaths: Counter[int] = Counter()
         self._node_deaths: Counter[int] = Counter()
         self._failed_starts = 0
@@ -207,14 +234,11 @@ class _Job:
 
     def _start(self, number: int) -> None:
         """Start a worker in the place of that number, if there is work for it."""
-        unclaimed = len(self._waiting) - sum(not each.is_ready and not each.is_alone for each in self.active)
-        if self._suspects:
-            state = _State(self._engine.start(self._serve, self._workers, number), number, is_alone=True)
-        elif unclaimed > 0:
+        unclaimed = len(self._waiting) - sum(not each.is_ready and not each.suspects for each in self.active)
+        if self._suspects or unclaimed > 0:
             state = _State(self._engine.start(self._serve, self._workers, number), number)
-        else:
-            return
-        self.active.append(state)
+            state.suspects = self._suspects.popleft() if self._suspects else []
+            self.active.append(state)
 
     def _take(self, state: _State, message: Message) -> Iterator[tuple[int, Any]]:
         if message.kind == "error":
@@ -224,16 +248,19 @@ class _Job:
             self._begun = self._begun or time.monotonic()
             self._give(state)
         elif message.kind == "done":
-            state.held.remove(message.index)
-            self._num_done += 1
-            yield message.index, message.value
-            self._give(state)
+            done = {index for index, _ in message.value}
+            state.held = [index for index in state.held if index not in done]
+            state.num_batches -= 1
+            self._num_done += len(done)
+            self._give(state)  # before the results are worked on
+            yield from message.value
         else:
             self._remove(state)
             state.worker.end()
             if state.is_ready:
                 yield from self._mourn(state.held, message)
             else:
+                self._suspects += [state.suspects] if state.suspects else []
                 self._failed_starts += 1
             if self._failed_starts <= self._engine.retries:
                 self._start(state.number)
@@ -246,15 +273,14 @@ class _Job:
 
     def _give(self, state: _State) -> None:
         """Give a worker as many items as it may hold, or end it if it has nothing to do."""
-        source = self._suspects if state.is_alone else self._waiting
-        most = 1 if state.is_alone else 1 + self._num_ahead()
-        while source and len(state.held) < most and not state.is_finishing:
-            index = source.popleft()
-            state.held.append(index)
-            state.worker.give(index, self._items[index])
-            if state.is_alone:
+        if state.suspects and not state.is_finishing:
+            self._send(state, state.suspects)
+        while self._waiting and not state.suspects:
+            size, most_batches = self._batch()
+            if state.num_batches >= most_batches:
                 break
-        if not state.is_finishing and (state.is_alone or not source):
+            self._send(state, [self._waiting.popleft() for _ in range(size)])
+        if not state.is_finishing and (state.suspects or not self._waiting):
             state.is_finishing = True
             state.worker.finish()
         if state.is_finishing and not state.held:
@@ -262,30 +288,47 @@ class _Job:
             state.worker.end()
             self._start(state.number)
 
-    def _num_ahead(self) -> int:
-        """Return how many items a worker holds beside the one in work."""
+    def _send(self, state: _State, indices: list[int]) -> None:
+        state.held += indices
+        state.num_batches += 1
+        state.worker.give([(index, self._items[index]) for index in indices])
+
+    def _batch(self) -> tuple[int, int]:
+        """Return the number of items in the next batch, and how many batches a worker may hold.
+
+        The last batches become smaller and smaller, so that all workers end together.
+        """
         if self._ahead is not None:
-            return self._ahead
+            return 1, 1 + self._ahead
         seconds = (time.monotonic() - self._begun) * len(self.active)
-        return min(_MOST_AHEAD, int(_MOMENT_S * self._num_done / seconds)) if seconds else 0
+        quick = int(_BATCH_S * self._num_done / seconds) if seconds else 0
+        most = min(_MOST_OF_BATCH, math.ceil(len(self._waiting) / (2 * len(self.active))))
+        return max(1, min(quick, most)), 1 + (quick > 0)
 
     def _remove(self, state: _State) -> None:
         self.active = [each for each in self.active if each is not state]
 
-    def _mourn(self, held: Sequence[int], message: Message) -> Iterator[tuple[int, Lost]]:
-        """Take up the items of a dead worker: again, alone if one of them may have killed it, or never."""
+    def _mourn(self, held: list[int], message: Message) -> Iterator[tuple[int, Lost]]:
+        """Take up the items of a dead worker: again, by halves until the one that kills it is alone, or never."""
         where = f" on {message.value}" if message.value else ""
-        deaths = self._node_deaths if message.kind == "node died" else self._worker_deaths
-        deaths.update(held if message.kind == "node died" or len(held) == 1 else ())
-        for index in held:
-            if message.kind == "node died" and deaths[index] < _MOST_NODES:
-                self._waiting.appendleft(index)
-            elif message.kind == "node died":
-                yield index, Lost(f"{_MOST_NODES} nodes died while they worked on it, the last{where}")
-            elif len(held) > 1 or deaths[index] <= self._engine.retries:
-                self._suspects.append(index)
+        if message.kind == "node died":
+            self._node_deaths.update(held)
+            for index in reversed(held):
+                if self._node_deaths[index] < _MOST_NODES:
+                    self._waiting.appendleft(index)
+                else:
+                    yield index, Lost(f"{_MOST_NODES} nodes died while they worked on it, the last{where}")
+        elif len(held) > 1:
+            middle = len(held) // 2
+            self._suspects += [held[:middle], held[middle:]]
+        elif held:
+            (index,) = held
+            self._worker_deaths[index] += 1
+            if self._worker_deaths[index] <= self._engine.retries:
+                self._suspects.append(held)
             else:
-                times = f" {deaths[index]} times" if deaths[index] > 1 else ""
+                num = self._worker_deaths[index]
+                times = f" {num} times" if num > 1 else ""
                 yield index, Lost(f"its process was killed{times}{where}, perhaps because memory ran out")
 
 

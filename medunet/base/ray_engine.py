@@ -21,13 +21,13 @@ from typing import Any
 from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.free_memory import free_bytes
-from medunet.base.pool import Message, Serve, Worker, Workers, use_engine
+from medunet.base.pool import Message, Serve, Worker, Workers, serve_batches, use_engine
 from medunet.base.processor import usable_cores
 
 _log = logging.getLogger(__name__)
 _OLDEST = (2, 52)  # the first with authentication by token
 _STORE_BYTES = 100_000_000  # of a local cluster: rows travel, no volumes
-_AT_ONCE = 8  # calls of one worker: the items that it holds, and that none follows
+_AT_ONCE = 8  # calls of one worker: the batches that it holds, and that none follows
 _POLL_S = 1.0  # so that Ctrl-C is heard
 _END = None
 _TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -48,7 +48,7 @@ def ray_engine(address: str | None) -> Iterator[None]:
     try:
         if address is None:
             ray.init(
-                num_cpus=usable_cores(), include_dashboard=False, object_store_memory=_STORE_BYTES,
+                "local", num_cpus=usable_cores(), include_dashboard=False, object_store_memory=_STORE_BYTES,
                 _memory=free_bytes(), _node_ip_address="127.0.0.1", log_to_driver=False, configure_logging=False,
             )  # fmt: skip
         else:
@@ -183,10 +183,11 @@ class _Actor:
         self._actor = remote.remote(serve, number)
         self._node_id = self._host = ""
         self._num_given = 0
-        self.expected: dict[Any, int] = {self._actor.about.remote(): -1}
+        self._greeting = self._actor.about.remote()
+        self.expected: set[Any] = {self._greeting}
 
-    def give(self, index: int, item: object) -> None:
-        self.expected[self._actor.process.remote(index, item)] = index
+    def give(self, batch: list[tuple[int, Any]]) -> None:
+        self.expected.add(self._actor.process.remote(batch))
         self._num_given += 1
 
     def finish(self) -> None:
@@ -202,7 +203,7 @@ class _Actor:
         """Return what an answer says."""
         import ray
 
-        index = self.expected.pop(reference)
+        self.expected.remove(reference)
         try:
             answer = ray.get(reference)
         except ray.exceptions.RayActorError as error:
@@ -211,12 +212,12 @@ class _Actor:
                 return Message("worker died", value=str(error).strip().splitlines()[-1])
             where = f"{self._host} (node {self._node_id[:8]})"
             return Message("worker died" if self._node_id in alive else "node died", value=where)
-        if index < 0:
+        if reference == self._greeting:
             return self._greet(*answer)
         kind, value, warnings = answer
         for text in warnings:
             _log.warning(text)
-        return Message(kind, index, value)
+        return Message(kind, value)
 
     def _greet(self, version: str, python: str, host: str, node_id: str) -> Message:
         self._host, self._node_id = host, node_id
@@ -232,16 +233,16 @@ class _Actor:
 
 
 class _Body:
-    """The worker itself, in a process on some node. It serves in a thread, so that items can arrive meanwhile."""
+    """The worker itself, in a process on some node. It serves in a thread, so that batches can arrive meanwhile."""
 
     def __init__(self, serve: Serve, number: int) -> None:
         _be_silent()
         self._warnings = _Warnings()
         logging.getLogger("medunet").addHandler(self._warnings)
-        self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._results: dict[int, Future[tuple[str, Any, list[str]]]] = {}
+        self._batches: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._answers: dict[int, Future[tuple[str, Any, list[str]]]] = {}  # by the first index of a batch
         self._error: Exception | None = None
-        self._num_items, self._changed = 0, threading.Condition()
+        self._num_batches, self._changed = 0, threading.Condition()
         threading.Thread(target=self._serve, args=(serve, number), daemon=True).start()
 
     def about(self) -> tuple[str, str, str, str]:
@@ -249,31 +250,31 @@ class _Body:
 
         return __version__, _python(), platform.node(), ray.get_runtime_context().get_node_id()
 
-    def process(self, index: int, item: object) -> tuple[str, Any, list[str]]:
-        future: Future[tuple[str, Any, list[str]]] = Future()
-        self._results[index] = future
+    def process(self, batch: list[tuple[int, Any]]) -> tuple[str, Any, list[str]]:
+        answer: Future[tuple[str, Any, list[str]]] = Future()
+        self._answers[batch[0][0]] = answer
         if self._error is not None:
             return "error", self._error, []
         with self._changed:
-            self._items.put((index, item))
-            self._num_items += 1
+            self._batches.put(batch)
+            self._num_batches += 1
             self._changed.notify_all()
-        return future.result()
+        return answer.result()
 
-    def finish(self, num_items: int) -> None:
-        """End after so many items: Ray may run this call before those that bring them."""
+    def finish(self, num_batches: int) -> None:
+        """End after so many batches: Ray may run this call before those that bring them."""
         with self._changed:
-            self._changed.wait_for(lambda: self._num_items == num_items)
-            self._items.put(_END)
+            self._changed.wait_for(lambda: self._num_batches == num_batches)
+            self._batches.put(_END)
 
     def _serve(self, serve: Serve, number: int) -> None:
         try:
-            for index, result in serve(iter(self._items.get, _END), number):
-                self._results.pop(index).set_result(("done", result, self._warnings.take()))
+            for results in serve_batches(serve, iter(self._batches.get, _END), number):
+                self._answers.pop(results[0][0]).set_result(("done", results, self._warnings.take()))
         except Exception as error:
             self._error = error
-            for future in list(self._results.values()):  # items still arrive
-                future.set_result(("error", error, []))
+            for answer in list(self._answers.values()):  # batches still arrive
+                answer.set_result(("error", error, []))
         except BaseException:
             os._exit(1)
 

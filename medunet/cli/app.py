@@ -24,7 +24,16 @@ app = typer.Typer(
 
 for command in (
     *(data.import_dicom, data.fetch, data.merge_masks, data.manifest, data.check),
-    *(model.plan, model.train, model.tune, model.predict, estimate, model.calibrate, model.export),
+    *(
+        model.plan,
+        model.preprocess,
+        model.train,
+        model.tune,
+        model.predict,
+        estimate,
+        model.calibrate,
+        model.export,
+    ),
     *(packages.package, packages.models, model.import_model),
     *(review.score, review.select, review.compare, review.report),
     *(all_stages.run, all_stages.demo, devices),

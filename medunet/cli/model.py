@@ -1,4 +1,4 @@
-"""The commands on models: `plan`, `train`, `tune`, `predict`, `calibrate`, `export` and `import-model`."""
+"""The commands on models, from `plan` and `train` to `calibrate` and `export`."""
 
 import json
 from collections.abc import Sequence
@@ -31,6 +31,7 @@ from medunet.commands.parts import CaseChoice
 from medunet.commands.plan import run_plan, show_network
 from medunet.commands.predict import predict_images, run_predict
 from medunet.commands.predict_job import parse_devices
+from medunet.commands.preprocess import run_preprocess
 from medunet.commands.terminal import console
 from medunet.commands.train import run_train
 from medunet.commands.tune import run_tune
@@ -57,6 +58,19 @@ def plan(
     run_plan(opened)
     if summary:
         show_network(opened)
+
+
+def preprocess(
+    run: RunArgument,
+    data_root: DataRoot = None,
+    engine: Engine = "local",
+    address: Address = None,
+    changes: Changes = None,
+) -> None:
+    """Preprocess the training cases of all folds before `train`, which otherwise does it itself."""
+    opened = open_run(run, data_root, changes)
+    with working(engine, address):
+        run_preprocess(opened)
 
 
 def train(

@@ -122,6 +122,7 @@ def _predict_cases(
     if model is None:
         _refuse_known(folders, cases, fold)
     require_same_channels(ModelCard.read(folders[0] / "model.json").description, manifest.description)
+    del manifest, cases  # of thousands, the scans are enough to hold
     job = PredictJob(
         folders=tuple(folders),
         out=out,

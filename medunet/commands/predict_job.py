@@ -181,6 +181,7 @@ def _predict_shared(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[
                 ):
                     return collect(done, bar, cost)
             finally:
+                del tasks, sizes  # joining takes as much memory
                 join_journals(job.out, head, patience_s=_ENDING_S)
 
     return predict_free(scans, job.out, work)

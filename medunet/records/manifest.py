@@ -16,6 +16,7 @@ from medunet.base.record import Record
 from medunet.records.description import Description
 
 Split = Literal["train", "test", "unlabelled"]
+_given: dict[frozenset[str], set[str]] = {}  # shared sets of the fields that cases were made with
 
 
 class Case(Record):
@@ -33,6 +34,11 @@ class Case(Record):
     split: Split = "train"
     # Whether images on another grid are resampled to the first image's when read: P004 or P005 are accepted.
     resample: bool = Field(False, exclude_if=lambda allowed: not allowed)
+
+    def model_post_init(self, context: object) -> None:
+        """Share the set of given fields with cases that have the same: it takes more memory than their values."""
+        given = self.model_fields_set
+        object.__setattr__(self, "__pydantic_fields_set__", _given.setdefault(frozenset(given), given))
 
     @field_validator("id")
     @classmethod

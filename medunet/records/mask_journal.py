@@ -12,7 +12,7 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -103,10 +103,8 @@ def read_mask_index(folder: Path) -> dict[str, Any]:
     changes = [list(_changes(path)) for path in _find_journals(folder)]
     path = folder / "index.json"
     index = read_json_object(path) if path.exists() else {}
-    for change in (change for each in changes for change in each):
-        index |= _change(
-            change, index.setdefault("cases", {}), index.setdefault("failed", {}), lambda entry: entry
-        )
+    for _, change in (each for journal in changes for each in journal):
+        index |= _change(change, index.setdefault("cases", {}), index.setdefault("failed", {}))
     return index
 
 
@@ -137,11 +135,12 @@ def _join(folder: Path, head: Mapping[str, Any] | None) -> None:
             if not ended and (head is None or path.exists()):
                 return
             old = read_json_object(path) if path.exists() else {}
-            cases = {name: _dump(entry) for name, entry in old.pop("cases", {}).items()}
+            # Entries as JSON, or where to read them: those of thousands of cases are not held.
+            cases: dict[str, Any] = {name: _dump(entry) for name, entry in old.pop("cases", {}).items()}
             failed = old.pop("failed", {})
             for journal in ended:
-                for change in _changes(journal):
-                    old |= _change(change, cases, failed, _dump)
+                for offset, change in _changes(journal):
+                    old |= _change(change, cases, failed, (journal, offset))
             _write_index(path, {**old, **(head or {})}, cases, failed)
             for journal in ended:
                 journal.unlink(missing_ok=True)
@@ -156,8 +155,11 @@ def _find_journals(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def _changes(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a journal; an incomplete one is left out, as are all of a journal that is gone by now."""
+def _changes(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the lines of a journal, each with the offset at which it begins, from an offset on.
+
+    An incomplete one is left out, as are all of a journal that is gone by now.
+    """
     try:
         stream = path.open("rb")
     except FileNotFoundError:
@@ -165,25 +167,27 @@ def _changes(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", where=str(path)) from error
     with stream:
+        stream.seek(offset)
         for line in stream:
+            start, offset = offset, offset + len(line)
             try:
                 content = json.loads(line) if line.strip() else None
             except ValueError:  # its process was killed while it wrote
                 continue
             if isinstance(content, dict):
-                yield content
+                yield start, content
 
 
 def _change(
-    change: Mapping[str, Any], cases: dict[str, Any], failed: dict[str, str], keep: Callable[[Any], Any]
+    change: Mapping[str, Any], cases: dict[str, Any], failed: dict[str, str], place: object = None
 ) -> Mapping[str, Any]:
-    """Apply a line of a journal to reasons and to entries, each as `keep` returns it; return it if it is a head."""
+    """Apply a line of a journal to reasons and to entries, or to their places; return it if it is a head."""
     if "schema" in change:
         return change
     for case in change["drop"]:
         cases.pop(case, None)
         failed.pop(case, None)
-    cases |= {case: keep(entry) for case, entry in change["cases"].items()}
+    cases |= dict.fromkeys(change["cases"], place) if place else change["cases"]
     failed |= change["failed"]
     return {}
 
@@ -193,16 +197,20 @@ def _dump(value: Any) -> str:
 
 
 def _write_index(
-    path: Path, head: Mapping[str, Any], cases: Mapping[str, str], failed: Mapping[str, str]
+    path: Path, head: Mapping[str, Any], cases: Mapping[str, Any], failed: Mapping[str, str]
 ) -> None:
-    """Write the index with a line for each case, whose entries are JSON already: thousands need no more memory."""
+    """Write the index with a line for each case, whose entry is JSON already or the place of its line."""
     names = [name for name in ("schema", "dataset", "labels", "targets") if name in head]
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write("{\n")
         stream.writelines(f"  {_dump(name)}: {_dump(head[name])},\n" for name in names)
         stream.write('  "cases": {')
         for number, case in enumerate(sorted(cases)):
-            stream.write(f"{',' if number else ''}\n    {_dump(case)}: {cases[case]}")
+            entry = cases[case]
+            if not isinstance(entry, str):
+                _, change = next(_changes(*entry))
+                entry = _dump(change["cases"][case])
+            stream.write(f"{',' if number else ''}\n    {_dump(case)}: {entry}")
         stream.write(f'\n  }},\n  "failed": {_dump(failed)}\n}}\n')
 
 

@@ -22,7 +22,7 @@ from medunet import __version__
 from medunet.base.errors import DataError, MedunetError
 from medunet.base.files import hash_value
 from medunet.base.lock import wait_for
-from medunet.base.pool import Lost, Workers, choose_workers, run_parallel
+from medunet.base.pool import Lost, Workers, choose_workers, current_engine, run_parallel
 from medunet.base.progress import track
 from medunet.compute.device_memory import free_memory_gb
 from medunet.imaging.formats import files_of
@@ -116,7 +116,10 @@ def _write_entries(
             math.ceil(sum(sizes) / largest), largest,
             bytes_per_voxel=_BYTES_PER_VOXEL, bytes_per_process=_BYTES_PER_PROCESS,
         )  # fmt: skip
-    num_threads = max(1, torch.get_num_threads() // workers.count) if is_parallel else None
+    num_threads = None
+    if is_parallel:
+        here = torch.get_num_threads() // workers.count
+        num_threads = max(1, here if current_engine().name == "local" else int(workers.cpus))
     write = partial(
         _write_case, description=description, plan=plan, cache=cache, seed=seed, num_threads=num_threads
     )

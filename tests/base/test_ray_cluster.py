@@ -65,6 +65,16 @@ def test_the_cases_of_a_node_that_dies_are_put_back(cluster: Any, tmp_path: Path
     assert {path.stem for path in tmp_path.iterdir()} == {str(number) for number in range(40)}
 
 
+def test_without_an_address_no_running_cluster_is_joined(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    with ray_engine(None):
+        import ray
+
+        assert ray.get_runtime_context().gcs_address != cluster.address
+
+
 def test_a_wrong_token_and_no_token_are_refused(
     cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -76,9 +76,9 @@ def test_a_worker_that_dies_takes_its_case_alone_after_two_more_tries(tmp_path: 
     assert "killed 3 times on " in lost.why
     assert "node " in lost.why
     tries = {path.stem: len(path.read_text().splitlines()) for path in tmp_path.iterdir()}
-    assert tries.pop("3") in (3, 4)  # once more if it was held beside others first
+    assert tries.pop("3") in (3, 4, 5, 6)  # alone three times, and before among up to five, by halves
     assert tries.keys() == {"0", "1", "2", "4", "5"}
-    assert set(tries.values()) <= {1, 2}  # twice if the result was lost with the worker
+    assert set(tries.values()) <= {1, 2, 3}  # more than once if results were lost with the worker
 
 
 @pytest.mark.usefixtures("ray")
