@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 
 from medunet.base import local_engine
 from medunet.base.errors import InputError
-from medunet.base.pool import Lost, choose_workers, run_parallel
+from medunet.base.pool import Lost, choose_workers, run_parallel, serve_batches
 
 KILLED = Lost("its process was killed, perhaps because memory ran out")
 
@@ -28,6 +29,12 @@ def die_on_three(number: int) -> int:
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory runs out
     return number * number
+
+
+def process_unless_150(number: int) -> int:
+    if number == 150:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
 
 
 def sleep_long_after_one(number: int) -> int:
@@ -88,6 +95,28 @@ def test_a_process_that_dies_loses_its_own_case_alone() -> None:
         (0, 0), (1, 1), (2, 4), (3, KILLED), (4, 16), (5, 25)
     ]  # fmt: skip
     assert list(run_parallel(die_on_three, [3], 2)) == [(0, KILLED)]
+
+
+def test_the_one_of_many_short_cases_that_kills_its_process_is_found_by_halves() -> None:
+    results = dict(run_parallel(process_unless_150, range(400), 2))
+    assert results.pop(150) == KILLED
+    assert sorted(results) == [number for number in range(400) if number != 150]
+    assert len(set(results.values())) <= 2 + 2 * 8  # at most 200 were held, in two batches of 100
+
+
+def test_results_come_batch_by_batch_as_they_are_done() -> None:
+    def two_late(items: Iterator[tuple[int, str]], number: int) -> Iterator[tuple[int, str]]:
+        held: list[tuple[int, str]] = []
+        for item in items:
+            held.insert(0, item)
+            if len(held) > 2:
+                yield held.pop()
+        yield from held
+
+    batches = iter([[(4, "a"), (2, "b")], [(0, "c")], [(3, "d"), (1, "e")]])
+    found = list(serve_batches(two_late, batches, 0))
+    assert found[0] == [(4, "a"), (2, "b")]
+    assert sorted(found[1:]) == [[(0, "c")], [(3, "d"), (1, "e")]]
 
 
 def test_one_worker_can_run_in_its_own_process() -> None:
