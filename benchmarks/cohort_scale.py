@@ -98,6 +98,7 @@ def measure(folder: Path, size: int) -> dict[str, float]:
     timed("share_s", lambda: share(folder, description, scans))
     driver_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     timed("tables_s", lambda: write_tables(folder, description, size))
+    timed("report_index_s", lambda: write_report_index(folder, description))
     return {"cases": size, "driver_mb": driver_mb, **seconds}
 
 
@@ -164,12 +165,41 @@ def write_tables(folder: Path, description: Any, size: int) -> None:
     values = np.random.default_rng(0).random((size, 3))
     rows = [
         CaseScore(
-            f"case_{n:05}", f"target_{t}", "ok", "voxels", dice=float(values[n, t]), nsd={1.0: 0.9, 2.0: 0.95}
+            f"case_{n:05}", f"target_{t}", "ok", "voxel", dice=float(values[n, t]), nsd={1.0: 0.9, 2.0: 0.95}
         )
         for n in range(size)
         for t in range(3)
     ]
     write_scores(rows, folder, about={}, targets={f"target_{t}": (t + 1,) for t in range(3)})
+
+
+def write_report_index(folder: Path, description: Any) -> None:
+    """Write the report's index with a row for each case, as if the pages of all cases were there."""
+    from medunet.reporting import report
+    from medunet.reporting.case_parts import CaseSummary
+    from medunet.reporting.page_job import PageResult
+    from medunet.reporting.report_source import ReportSource
+    from medunet.scoring.tables import read_scores
+
+    picture = "data:image/webp;base64," + 4000 * "A"
+    verdict = "Review: Dice of target_1 is 0.61, below 0.7."
+
+    def pages(jobs: Any, *_: Any) -> dict[str, PageResult]:
+        summaries = {
+            job.parts.case_id: CaseSummary(
+                f"{job.parts.case_id}.html", "review", verdict, (verdict,), picture, picture, "12 mm", ""
+            )
+            for job in jobs
+        }
+        return {name: PageResult(each, (1.0, 1.0, 1.0), is_new=False) for name, each in summaries.items()}
+
+    report._make_pages = pages  # type: ignore[assignment]
+    scores = read_scores(folder / "scores.csv")
+    source = ReportSource(
+        name="scale", report=folder / "report", scores=scores, lesions=None, scores_json=folder / "scores.json",
+        description=description, cases={}, predictions=dict.fromkeys(scores["case"]), data_root=folder,
+    )  # fmt: skip
+    report.write_report(source)
 
 
 def draw(found: list[dict[str, float]], path: Path) -> None:
