@@ -14,6 +14,7 @@ from medunet.cli import all_stages, data, model, packages, review  # noqa: E402
 from medunet.cli.devices import devices  # noqa: E402
 from medunet.cli.estimate import estimate  # noqa: E402
 from medunet.cli.exit_codes import run_and_exit  # noqa: E402
+from medunet.cli.predict import predict  # noqa: E402
 
 app = typer.Typer(
     help="Segment 3D medical images with U-Nets. Stages: manifest, check, plan, train, predict, score, report.",
@@ -24,16 +25,8 @@ app = typer.Typer(
 
 for command in (
     *(data.import_dicom, data.fetch, data.merge_masks, data.manifest, data.check),
-    *(
-        model.plan,
-        model.preprocess,
-        model.train,
-        model.tune,
-        model.predict,
-        estimate,
-        model.calibrate,
-        model.export,
-    ),
+    *(model.plan, model.preprocess, model.train, model.tune),
+    *(predict, estimate, model.calibrate, model.export),
     *(packages.package, packages.models, model.import_model),
     *(review.score, review.select, review.compare, review.report),
     *(all_stages.run, all_stages.demo, devices),

@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from medunet.base.errors import InputError
+from medunet.commands.terminal import console
 from medunet.records.config import WeightsName
 from medunet.records.description import Description
+from medunet.records.run_folder import RunFolder
 from medunet.runs import run as runs
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run, such as runs/liver.")]
@@ -115,3 +117,11 @@ def refuse_options(why: str, given: Mapping[str, object]) -> None:
     """Raise an InputError if any of the options is given, since it would be ignored."""
     if used := [name for name, value in given.items() if value is not None]:
         raise InputError(why, where=", ".join(used), hint="Leave the option out.")
+
+
+def first_fold(run: RunFolder) -> str:
+    """Return the first trained fold of a run; print it if it is not fold 0."""
+    chosen = runs.first_trained_fold(run)
+    if chosen != "0":
+        console.print(f"Fold 0 is not trained: the model of fold {chosen} is used.", highlight=False)
+    return chosen
