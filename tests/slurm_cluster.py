@@ -120,7 +120,7 @@ class SlurmCluster:
 def slurm_cluster(folder: Path, **environment: str) -> Iterator[SlurmCluster]:
     """Start Slurm in a folder with a short path, and end it with all of its jobs."""
     user = os.environ.get("USER", "root") if os.getuid() else "root"
-    ports = _free_ports(3)
+    ports = free_ports(3)
     folder.chmod(0o755)  # munged demands that all may reach its socket
     for name in ("munge", "state", "spool_node1", "spool_node2", "work"):
         (folder / name).mkdir(parents=True)
@@ -173,7 +173,8 @@ def _path() -> str:
     return f"{os.environ['PATH']}:{_SYSTEM_PATH}"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback interface that nothing uses."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

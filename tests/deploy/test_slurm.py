@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from slurm_cluster import SlurmCluster, absent_programs, slurm_cluster
+from slurm_cluster import SlurmCluster, absent_programs, free_ports, slurm_cluster
 
 from medunet.commands.parts import part_of
 from medunet.imaging.nifti import read_header
@@ -233,10 +233,13 @@ def test_two_tasks_train_together_and_are_put_back(own_run: Run, slurm: SlurmClu
     shutil.rmtree(own_run.folder.root / "folds")
     given = [own_run.folder.root, "--data-root", own_run.data_root, "--device", "cpu", *SHORT]
     options: list[object] = ["--nodes=2", "--ntasks-per-node=1", *ONE_CORE]
-    # The names of the two nodes are in no DNS.
-    job = slurm.submit(SCRIPTS / "train.sbatch", options, given, MASTER_ADDR="127.0.0.1")
+    (port,) = free_ports(1)
+    main = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # the names of the two nodes are in no DNS
+    job = slurm.submit(SCRIPTS / "train.sbatch", options, given, **main)
     log = slurm.work / f"medunet-train-{job}.log"
-    slurm.until(lambda: log.exists() and "Training fold 0 on 2 processes" in log.read_text(), "both train")
+    slurm.until(
+        lambda: log.exists() and "Training fold 0 on CPU in 2 processes" in log.read_text(), "both train"
+    )
     slurm.call("scancel", "--signal=TERM", f"{job}.0")
     slurm.until(lambda: slurm.states(job)[""][0] == "PENDING", "the training is put back")
     assert slurm.wait(job) == {"": ("COMPLETED", "0:0")}
@@ -325,13 +328,15 @@ def test_ray_predicts_behind_a_token_and_leaves_nothing(
     assert found["cores"] == [2.0] * num_nodes
     assert found["memory"] == [4000 * 2**20 * 9 // 10] * num_nodes
     assert len(set(found["nodes"])) == num_nodes
-    assert (f"Ray has 2 of 2 nodes." in log) == (num_nodes == 2)
+    assert ("Ray has 2 of 2 nodes." in log) == (num_nodes == 2)
     assert (found["mode"], len(found["token"])) == ("0o600", 64)
     assert (found["friend"], found["stranger"]) == (0, 1)
     assert not found["dashboard"]
     files = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
     assert len(files) > 5
     texts = [path.read_bytes() + path.name.encode() for path in files]
-    assert not [path for path, text in zip(files, texts, strict=True) if b"Jubilee" in text or b"Quisling" in text]
+    assert not [
+        path for path, text in zip(files, texts, strict=True) if b"Jubilee" in text or b"Quisling" in text
+    ]
     assert not Path(found["folder"]).exists()
     assert not list(slurm.work.glob(".medunet-ray*"))
