@@ -44,8 +44,8 @@ MpiDefault=none
 KillWait=5
 ReturnToService=2
 SlurmdParameters=config_overrides
-NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={node1} CPUs=4
-NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={node2} CPUs=4
+NodeName=node1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={node1} CPUs=4 RealMemory=12000
+NodeName=node2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={node2} CPUs=4 RealMemory=12000
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
 
@@ -71,9 +71,18 @@ class SlurmCluster:
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
-    def submit(self, script: Path, options: list[object], arguments: list[object], **more: str) -> str:
-        """Submit a script with options of sbatch, and return the id of the job."""
-        return self.call("sbatch", "--parsable", "--mem=0", *options, script, *arguments, **more).strip()
+    def submit(
+        self,
+        script: Path,
+        options: list[object],
+        arguments: list[object],
+        *,
+        memory: str | None = "--mem=0",
+        **more: str,
+    ) -> str:
+        """Submit a script with options of sbatch, and return the id of the job; without `memory`, with its own."""
+        options = [memory, *options] if memory else options
+        return self.call("sbatch", "--parsable", *options, script, *arguments, **more).strip()
 
     def states(self, job: str) -> dict[str, tuple[str, str]]:
         """Return state and exit code, such as 0:0, of a job's tasks by their number in the array; "" without one."""
@@ -111,7 +120,7 @@ class SlurmCluster:
 def slurm_cluster(folder: Path, **environment: str) -> Iterator[SlurmCluster]:
     """Start Slurm in a folder with a short path, and end it with all of its jobs."""
     user = os.environ.get("USER", "root") if os.getuid() else "root"
-    ports = _free_ports(3)
+    ports = free_ports(3)
     folder.chmod(0o755)  # munged demands that all may reach its socket
     for name in ("munge", "state", "spool_node1", "spool_node2", "work"):
         (folder / name).mkdir(parents=True)
@@ -164,7 +173,8 @@ def _path() -> str:
     return f"{os.environ['PATH']}:{_SYSTEM_PATH}"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback interface that nothing uses."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from slurm_cluster import SlurmCluster, absent_programs, slurm_cluster
+from slurm_cluster import SlurmCluster, absent_programs, free_ports, slurm_cluster
 
 from medunet.commands.parts import part_of
 from medunet.imaging.nifti import read_header
@@ -26,6 +26,7 @@ pytestmark = [
 ]
 SCRIPTS = REPOSITORY / "deploy" / "slurm"
 ONE_CORE = ["--cpus-per-task=1"]
+SHORT = ["--set", "training.epochs=2", "--set", "training.steps_per_epoch=4"]
 EXACT = ["--device", "cpu", "--backend", "torch", "--precision", "fp32"]
 
 # `medunet`, but of one part only the first case is computed, and the first life of a training takes its time.
@@ -180,47 +181,162 @@ def test_a_cancelled_training_is_not_put_back(own_run: Run, slurm: SlurmCluster)
     assert "back into the queue" not in log.read_text()
 
 
-# Instead of the command, which is tested elsewhere: says what it was given and which nodes Ray has.
-ASKS_RAY = """#!{python}
-import json, os, pathlib, subprocess, sys, time
-import ray
-address = sys.argv[sys.argv.index("--address") + 1]
-ray.init(address, log_to_driver=False)
-while len(ray.nodes()) < int(os.environ["SLURM_JOB_NUM_NODES"]):
-    time.sleep(0.5)
+def log_of(slurm: SlurmCluster, job: str, task: str) -> Path:
+    """Return the log of one task of an array of trainings."""
+    (row,) = slurm.call("scontrol", "show", "job", f"{job}_{task}", "-o").splitlines()
+    return slurm.work / f"medunet-train-{re.match(r'JobId=([0-9]+)', row)[1]}.log"
+
+
+def test_an_array_of_folds_and_seeds_of_which_one_task_is_put_back(own_run: Run, slurm: SlurmCluster) -> None:
+    shutil.rmtree(own_run.folder.root / "folds")
+    given = [own_run.folder.root, "--data-root", own_run.data_root, "--device", "cpu", *SHORT]
+    job = slurm.submit(SCRIPTS / "train.sbatch", ["--array=0,3", *ONE_CORE], given, SEEDS="2")
+    slurm.until(lambda: set(slurm.states(job)) == {"0", "3"}, "both tasks are there")
+    slurm.until(lambda: {state for state, _ in slurm.states(job).values()} == {"RUNNING"}, "both run")
+    logs = {task: log_of(slurm, job, task) for task in ("0", "3")}
+    for log in logs.values():
+        slurm.until(lambda log=log: log.exists() and "Training fold" in log.read_text(), "training begins")
+    slurm.call("scancel", "--signal=TERM", f"{job}_3.0")  # as Slurm does before a time limit
+    slurm.until(lambda: slurm.states(job)["3"][0] == "PENDING", "one is put back")
+    assert slurm.wait(job) == dict.fromkeys(("0", "3"), ("COMPLETED", "0:0"))
+
+    texts = {task: log.read_text() for task, log in logs.items()}
+    assert "Training fold 0 on" in texts["0"]
+    assert "Resuming" not in texts["0"]
+    assert "Resuming fold 1, seed 1 at step" in texts["3"]
+    assert f"Putting job {job}_3 back into the queue." in texts["3"]
+    folder = own_run.folder
+    models = sorted(folder.root.glob("folds/**/model.json"))
+    assert models == [folder.fold(0) / "model/model.json", folder.fold(1) / "seeds/1/model/model.json"]
+    assert [ModelCard.read(path).fold for path in models] == [0, 1]
+    rows = [path.parent.with_name("training.csv").read_text().splitlines() for path in models]
+    assert [len(lines) for lines in rows] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("array", "arguments", "seeds", "says"),
+    [
+        (["--array=0"], ["--fold", "1"], {}, "leave out --fold, or set SEEDS"),
+        (["--array=0"], ["--member=1"], {"SEEDS": "2"}, "leave out --member"),
+        ([], [], {"SEEDS": "2"}, "give --seeds 2"),
+    ],
+)
+def test_an_array_whose_numbers_would_be_overruled_is_refused(
+    slurm: SlurmCluster, array: list[object], arguments: list[object], seeds: dict[str, str], says: str
+) -> None:
+    job = slurm.submit(SCRIPTS / "train.sbatch", [*array, *ONE_CORE], ["runs/liver", *arguments], **seeds)
+    assert set(slurm.wait(job).values()) == {("FAILED", "2:0")}
+    assert says in (slurm.work / f"medunet-train-{job}.log").read_text()
+
+
+def test_two_tasks_train_together_and_are_put_back(own_run: Run, slurm: SlurmCluster) -> None:
+    shutil.rmtree(own_run.folder.root / "folds")
+    given = [own_run.folder.root, "--data-root", own_run.data_root, "--device", "cpu", *SHORT]
+    options: list[object] = ["--nodes=2", "--ntasks-per-node=1", *ONE_CORE]
+    (port,) = free_ports(1)
+    main = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # the names of the two nodes are in no DNS
+    job = slurm.submit(SCRIPTS / "train.sbatch", options, given, **main)
+    log = slurm.work / f"medunet-train-{job}.log"
+    slurm.until(
+        lambda: log.exists() and "Training fold 0 on CPU in 2 processes" in log.read_text(), "both train"
+    )
+    slurm.call("scancel", "--signal=TERM", f"{job}.0")
+    slurm.until(lambda: slurm.states(job)[""][0] == "PENDING", "the training is put back")
+    assert slurm.wait(job) == {"": ("COMPLETED", "0:0")}
+    assert "Resuming fold 0 at step" in log.read_text()
+    assert len((own_run.folder.fold(0) / "training.csv").read_text().splitlines()) == 3
+
+
+# `medunet`, which asks Ray for its nodes, with and without the token, and keeps Ray's files before they are removed.
+LOOKS_AT_RAY = """#!{python}
+import json, os, pathlib, shutil, stat, subprocess, sys
+sys.path.insert(0, {repository!r})
+from medunet.base import ray_engine
+from medunet.cli.app import main
+
+found = {{}}
+share = ray_engine.RayEngine.share
+def look_then_share(self, *given):
+    import ray
+    found["cores"] = [node["Resources"]["CPU"] for node in ray.nodes()]
+    found["memory"] = [node["Resources"]["memory"] for node in ray.nodes()]
+    found["dashboard"] = ray._private.worker.global_worker.node.webui_url or None
+    return share(self, *given)
+ray_engine.RayEngine.share = look_then_share
+greet = ray_engine._Actor._greet
+def greet_and_note(self, *about):
+    found.setdefault("nodes", []).append(about[-1])
+    return greet(self, *about)
+ray_engine._Actor._greet = greet_and_note
+code = 0
+try:
+    main()
+except SystemExit as end:
+    code = end.code
 token = pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"])
-asks = ["ray", "health-check", "--address", address]
-stranger = subprocess.run(asks, env=os.environ | {{"RAY_AUTH_TOKEN": "0" * 64}}, capture_output=True)
-print(json.dumps({{
-    "arguments": sys.argv[1:],
-    "cores": [node["Resources"]["CPU"] for node in ray.nodes()],
-    "mode": oct(token.stat().st_mode & 0o777),
-    "token": token.read_text(),
-    "stranger": stranger.returncode,
-    "friend": subprocess.run(asks, capture_output=True).returncode,
-    "folder": os.environ["RAY_TMPDIR"],
-    "dashboard": ray._private.worker.global_worker.node.webui_url or None,
-}}), flush=True)
+asks = ["ray", "health-check", "--address", sys.argv[sys.argv.index("--address") + 1]]
+for name, more in {{"friend": {{}}, "stranger": {{"RAY_AUTH_TOKEN": "0" * 64}}}}.items():
+    found[name] = subprocess.run(asks, env=os.environ | more, capture_output=True).returncode
+found |= {{"mode": oct(token.stat().st_mode & 0o777), "token": token.read_text(), "folder": os.environ["RAY_TMPDIR"]}}
+def sockets(folder, names):
+    return [name for name in names if stat.S_ISSOCK(os.lstat(os.path.join(folder, name)).st_mode)]
+shutil.copytree(found["folder"], os.environ["KEPT"], ignore=sockets, symlinks=True)
+pathlib.Path(os.environ["FOUND"]).write_text(json.dumps(found))
+sys.exit(code)
+"""
+
+LATE_RAY = """#!/bin/sh
+case "$*" in "start --address"*) sleep 25 ;; esac
+exec {ray} "$@"
 """
 
 
-def test_ray_is_started_on_one_node_with_a_token_and_leaves_nothing(
-    slurm: SlurmCluster, tmp_path: Path
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize(("num_nodes", "memory"), [(1, "--mem=4000"), (2, "--mem-per-cpu=2000")])
+def test_ray_predicts_behind_a_token_and_leaves_nothing(
+    finished_run: Run, slurm: SlurmCluster, tmp_path: Path, num_nodes: int, memory: str
 ) -> None:
     pytest.importorskip("ray")
+    slurm.environment.pop("RAY_AUTH_TOKEN", None)
     program = tmp_path / "bin" / "medunet"
-    program.write_text(ASKS_RAY.format(python=sys.executable))
-    given = ["runs/liver", "my scans", "--out", "masks"]
-    job = slurm.submit(SCRIPTS / "predict_ray.sbatch", ["--nodes=1", *ONE_CORE], given)
-    assert slurm.wait(job) == {"": ("COMPLETED", "0:0")}
-    *_, line = [
-        line for line in (slurm.work / f"medunet-ray-{job}.log").read_text().splitlines() if line[:1] == "{"
-    ]
-    found = json.loads(line)
-    assert found["arguments"][:-1] == ["predict", *given, "--engine", "ray", "--address"]
-    assert found["cores"] == [1.0]
+    program.write_text(LOOKS_AT_RAY.format(python=sys.executable, repository=str(REPOSITORY)))
+    ray = tmp_path / "bin" / "ray"  # whose second node is late
+    ray.write_text(LATE_RAY.format(ray=Path(sys.executable).with_name("ray")))
+    ray.chmod(0o755)
+    scans, out = tmp_path / "scans of Quisling", tmp_path / "masks"
+    parts = write_scans(finished_run, scans)
+    for path in list(scans.iterdir()):
+        path.rename(path.with_name(f"Jubilee_{path.name}"))
+    names = {f"Jubilee_{name}.nii.gz" for part in parts.values() for name in part}
+    script = tmp_path / "predict_ray.sbatch"  # adapted, as users do
+    script.write_text((SCRIPTS / script.name).read_text().replace("--mem=64G", memory))
+    job = slurm.submit(
+        script,
+        [f"--nodes={num_nodes}", "--cpus-per-task=2"],
+        [finished_run.folder.model(0), scans, "--out", out, *EXACT],
+        memory=None,
+        PYTHONPATH=str(REPOSITORY),  # of the workers, which Ray starts
+        KEPT=str(tmp_path / "kept"),
+        FOUND=str(tmp_path / "found.json"),
+    )
+    states = slurm.wait(job)
+    log = (slurm.work / f"medunet-ray-{job}.log").read_text()
+    assert states == {"": ("COMPLETED", "0:0")}, log
+    assert {path.name for path in out.glob("*.nii.gz")} == names
+    assert all(read_header(out / name).shape for name in names)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["cores"] == [2.0] * num_nodes
+    assert found["memory"] == [4000 * 2**20 * 9 // 10] * num_nodes
+    assert len(set(found["nodes"])) == num_nodes
+    assert ("Ray has 2 of 2 nodes." in log) == (num_nodes == 2)
     assert (found["mode"], len(found["token"])) == ("0o600", 64)
     assert (found["friend"], found["stranger"]) == (0, 1)
     assert not found["dashboard"]
+    files = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    texts = [path.read_bytes() + path.name.encode() for path in files]
+    assert not [
+        path for path, text in zip(files, texts, strict=True) if b"Jubilee" in text or b"Quisling" in text
+    ]
     assert not Path(found["folder"]).exists()
     assert not list(slurm.work.glob(".medunet-ray*"))
