@@ -128,7 +128,7 @@ def disturb(
 ) -> None:
     """Run the command with one kill, and again if it was killed itself or names failed cases."""
     command = begin()
-    command.wait_for(moments.uniform(0, 95))
+    command.wait_for(moments.uniform(0, 90))
     time.sleep(moments.uniform(0, 0.2))
     if kind == "node":
         assert cluster is not None

@@ -123,8 +123,9 @@ class Nodes:
         return found
 
     def kill_node(self, moments: random.Random) -> bool:
-        """Kill a node with all its processes; return whether it had a worker."""
-        node = self._nodes.pop(moments.randrange(len(self._nodes)))
+        """Kill a node with a worker, if there is one, and all its processes; return whether there was one."""
+        node = moments.choice([each for each in self._nodes if self.workers(each)] or self._nodes)
+        self._nodes.remove(node)
         workers = self.workers(node)
         self._cluster.remove_node(node, allow_graceful=False)
         for process in workers:

@@ -15,7 +15,7 @@ def prepare(stage: str, folder: Path, cases: int) -> list[str]:
         from dicom_import import write_ct
 
         for number in range(cases):
-            write_ct(data / f"{number}", 4, number)
+            write_ct(data / f"{number}", 8, number)
         return [stage, str(data), str(out / "imported")]
     if stage == "predict":
         from prediction_models import make_model

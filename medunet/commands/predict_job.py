@@ -181,8 +181,8 @@ def _predict_shared(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[
                 ):
                     return collect(done, bar, cost)
             finally:
-                remove_leftovers(mine, job.out)  # of workers that were killed
                 join_journals(job.out, head, patience_s=_ENDING_S)
+                remove_leftovers(mine, job.out)  # of workers that were killed
 
     return predict_free(scans, job.out, work)
 
