@@ -38,7 +38,7 @@ STAGES = {  # the label of the progress bar, and how many cases take some second
 }
 KINDS = {"ray": ("worker", "node", "driver"), "local": ("worker", "driver")}
 VOLATILE = {"seconds", "seconds_by_part"}
-UNLIKE = {"cost.json"}  # tells of each command what it took
+UNLIKE = {"cost.json"}  # tells what each command took; one that is killed writes none
 NAMED = re.compile(r"(phantom_|noise_|p\d+_s)\d+.*its process was killed")
 
 
@@ -164,7 +164,7 @@ def units_in(folder: Path) -> Counter[tuple[str, str]]:
     units: Counter[tuple[str, str]] = Counter()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_file():
+        if not path.is_file() or path.name in UNLIKE:
             continue
         if path.suffix == ".csv":
             units.update((name, line) for line in path.read_text().splitlines())
@@ -182,9 +182,7 @@ def plain_units(path: Path) -> Iterator[str]:
     except ValueError:
         content = {"half": path.name}
     for key, value in content.items():
-        if path.name in UNLIKE:
-            yield key
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             yield from (f"{key}: {name}: {json.dumps(each)}" for name, each in value.items())
         elif isinstance(value, list):
             yield from (f"{key}: {json.dumps(each)}" for each in value)
