@@ -92,6 +92,8 @@ class CaseBar:
     def advance(self) -> None:
         """Count a case as done."""
         self._num_done, self._part = self._num_done + 1, 0.0
+        if not self._case:  # workers do not tell which they begin
+            self._show()
 
     def _show(self) -> None:
         done = min(self._num_done + self._part, self._num_cases)
@@ -107,7 +109,7 @@ class CaseBar:
         if done:
             left_s = seconds / done * (self._num_cases - done)
             text += f", {seconds / done:.3g} s a case, {describe_seconds(left_s)} left"
-        return f"{text}; now {self._case}"
+        return f"{text}; now {self._case}" if self._case else text
 
 
 def describe_seconds(seconds: float) -> str:

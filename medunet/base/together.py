@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from medunet.base.files import read_json, write_json, write_text
+from medunet.base.files import read_json, remove_unfinished, write_json, write_text
 from medunet.base.lock import wait_for
 
 _LIST = ".medunet.together.json"  # the files of which a whole new version is written
@@ -19,12 +19,15 @@ def write_together(folder: Path, texts: Mapping[str, str]) -> None:
     Raises:
         InputError: The folder is not writable, or the disk is full.
     """
-    if len(texts) == 1:
-        (name,) = texts
-        write_text(folder / name, texts[name])
-        return
     with wait_for(folder, "together"):
         _replace_listed(folder)
+        remove_unfinished(
+            [folder / _LIST, *(_new(folder, name) for name in texts), *map(folder.joinpath, texts)]
+        )
+        if len(texts) == 1:
+            (name,) = texts
+            write_text(folder / name, texts[name])
+            return
         for name, text in texts.items():
             write_text(_new(folder, name), text)
         write_json(folder / _LIST, list(texts))

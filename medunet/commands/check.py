@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from medunet.base.files import remove_unfinished
 from medunet.commands.alone import alone
 from medunet.commands.terminal import console, print_stage
 from medunet.dataset.checks.acceptance import (
@@ -37,6 +38,9 @@ def run_check(
     entries = parse_accepted(
         accept, (case.id for case in manifest.cases)
     )  # refused before the files are read
+    remove_unfinished(
+        [run.folder.manifest, *(run.folder.checks.with_suffix(each) for each in (".json", ".csv", ".html"))]
+    )
     faults = check_manifest(manifest, run.data_root, loss=run.config.training.loss, workers=workers)
     allowed = accept_faults(manifest, accept, faults)
     if allow_resample:

@@ -140,7 +140,7 @@ def _predict_shared(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[
     """Predict by workers: one loads the networks first and finds out what all of them need."""
     from medunet.inference.cost_file import count_cost
     from medunet.inference.mask_index import head_of
-    from medunet.inference.predict import collect, find_tasks, predict_free
+    from medunet.inference.predict import collect, find_tasks, predict_free, remove_leftovers
 
     engine = current_engine()
     if isinstance(engine, RayEngine):
@@ -183,6 +183,7 @@ def _predict_shared(job: PredictJob, scans: Sequence["Scan"], devices: Sequence[
             finally:
                 del tasks, sizes  # joining takes as much memory
                 join_journals(job.out, head, patience_s=_ENDING_S)
+                remove_leftovers(mine, job.out)  # of workers that were killed
 
     return predict_free(scans, job.out, work)
 

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from medunet import __version__
 from medunet.base.errors import InputError
+from medunet.base.files import remove_unfinished
 from medunet.commands.alone import alone
 from medunet.commands.report import report_masks
 from medunet.commands.terminal import console, print_stage
@@ -244,7 +245,7 @@ def score_and_show(
     from medunet.scoring.evaluate import score_pairs
     from medunet.scoring.labels import ScoreOptions
     from medunet.scoring.strata import choose_strata, name_columns, summarise_strata
-    from medunet.scoring.tables import write_scores
+    from medunet.scoring.tables import TABLES, write_scores
 
     options = config.scoring.model_dump()
     for key in ("lesions", "tubes"):
@@ -264,6 +265,8 @@ def score_and_show(
     strata, remarks = choose_strata(by, columns, [pair.case for pair in pairs], join)
     for remark in remarks:
         console.print(f"  [yellow]strata[/] {escape(remark)}", highlight=False, soft_wrap=True)
+    if out.exists():
+        remove_unfinished(out / name for name in TABLES)
     journal = out / "scores.partial.jsonl"
     scores = score_pairs(
         pairs,

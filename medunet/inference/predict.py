@@ -129,9 +129,7 @@ def find_tasks(
     join_journals(folder)
     entries = read_entries(folder, description)
     _refuse_other_files(scans, folder, entries, overwrite=overwrite)
-    files = [map_paths(folder, scan.case, scan.mask_name) for scan in scans]
-    remove_unfinished([folder / scan.mask_name for scan in scans])
-    remove_unfinished(path for each in files for path in each.values() if path.parent.exists())
+    remove_leftovers(scans, folder)
     tasks: list[Task] = []
     reasons = []
     for scan in scans if overwrite else track(scans, "Verify"):
@@ -153,6 +151,13 @@ def find_tasks(
     if line := describe_again(reasons, len(scans)):
         _log.info(line)
     return tasks
+
+
+def remove_leftovers(scans: Sequence[Scan], folder: Path) -> None:
+    """Remove unfinished masks and maps that killed processes left, while none predicts these scans."""
+    files = [map_paths(folder, scan.case, scan.mask_name) for scan in scans]
+    remove_unfinished([folder / scan.mask_name for scan in scans])
+    remove_unfinished(path for each in files for path in each.values() if path.parent.exists())
 
 
 def _why_again(

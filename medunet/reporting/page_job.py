@@ -8,7 +8,14 @@ from typing import Any
 
 from medunet import __version__
 from medunet.base.errors import MedunetError
-from medunet.base.files import hash_file, hash_value, read_json, write_json, write_text
+from medunet.base.files import (
+    hash_file,
+    hash_value,
+    read_json,
+    remove_unfinished,
+    write_json,
+    write_text,
+)
 from medunet.imaging.volumes import read_header
 from medunet.records.config import ReportConfig
 from medunet.records.data_root import file_path
@@ -84,8 +91,11 @@ def write_failed_page(job: PageJob, options: PageOptions, reason: str) -> PageRe
 
 
 def remove_others(report: Path, pages: Sequence[str]) -> None:
-    """Remove the pages of cases that are no longer in the report."""
+    """Remove the pages of cases that are no longer in the report, and what killed processes left."""
     kept = {Path(page).stem for page in pages}
+    written = [report / "index.html", *(report / "cases" / page for page in pages)]
+    written += [report / _STATES / f"{stem}.json" for stem in kept]
+    remove_unfinished(path for path in written if path.parent.exists())
     for folder, ending in ((report / "cases", "html"), (report / _STATES, "json")):
         for old in folder.glob(f"*.{ending}"):
             if old.stem not in kept:

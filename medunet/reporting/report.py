@@ -168,7 +168,9 @@ def _make_pages(
         for index, result in done:
             job = jobs[index]
             if isinstance(result, Lost):
-                result = write_failed_page(job, common, f"{result.why}: {_TRY_AGAIN}")
+                reason = f"{result.why}: {_TRY_AGAIN}"
+                _log.warning(f"{job.parts.case_id}: {reason}.")
+                result = write_failed_page(job, common, reason)
             results[job.parts.case_id] = result
             bar.advance()
             bar.begin(job.parts.case_id)

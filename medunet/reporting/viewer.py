@@ -13,7 +13,7 @@ from markupsafe import Markup
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
-from medunet.base.files import atomic_write, hash_file
+from medunet.base.files import atomic_write, hash_file, remove_unfinished
 from medunet.drawing.captions import caption
 from medunet.drawing.palette import FALSE_NEGATIVE, FALSE_POSITIVE
 from medunet.drawing.presets import Preset
@@ -157,6 +157,8 @@ def copy_assets(report_folder: Path) -> bool:
     for name in (LIBRARY, LICENCES):
         source, target = ASSETS / name, report_folder / "assets" / name
         if not target.exists() or hash_file(target) != hash_file(source):
+            if target.parent.exists():
+                remove_unfinished([target])
             with atomic_write(target) as temporary:
                 shutil.copyfile(source, temporary)
     return True

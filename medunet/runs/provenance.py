@@ -5,7 +5,7 @@ from importlib import metadata
 from typing import Any
 
 from medunet import __version__
-from medunet.base.files import hash_value, read_json_object, write_json
+from medunet.base.files import hash_value, read_json_object, remove_unfinished, write_json
 from medunet.base.lock import wait_for
 from medunet.base.processor import num_threads, read_processor
 from medunet.runs.run import Run
@@ -28,6 +28,7 @@ def add_provenance(run: Run, section: str, values: dict[str, Any]) -> None:
 
 
 def _merge(run: Run, section: str, values: dict[str, Any]) -> None:
+    remove_unfinished([run.folder.provenance])
     plain = read_provenance(run)
     versions = {name: metadata.version(name) for name in _PACKAGES}
     plain |= {

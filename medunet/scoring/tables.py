@@ -25,6 +25,8 @@ from medunet.scoring.notes import read_reason, reason_cell
 from medunet.scoring.strata import summarise_strata
 from medunet.scoring.summary import LabelSummary, average_dice, dice_by_case, summarise
 
+TABLES = ("scores.csv", "lesions.csv", "scores.json", "summary.json")
+
 _HEAD = ("case", "label", "status", "surface")
 _HASHES = ("reference_sha256", "prediction_sha256")
 _LESION_HEAD = ("case", "label", "rules", "lesion", "status", "counted")

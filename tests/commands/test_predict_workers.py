@@ -32,6 +32,7 @@ class DiesOnOne(predict_job._Serve):
     def _until(self, items: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         for index, task in items:
             if task.scan.case == "case_01":
+                (self.job.out / ".case_01.nii.gz.abcd1234.nii.gz").touch()  # as if it were being written
                 os.kill(os.getpid(), signal.SIGKILL)
             yield index, task
 
@@ -73,6 +74,7 @@ def test_a_worker_that_is_killed_takes_its_case_alone(
     assert "case_01: its process was killed, perhaps because memory ran out" in " ".join(text.split())
     index = read_json(tmp_path / "out/index.json")
     assert list(index["failed"]) == ["case_01"]
+    assert not list((tmp_path / "out").glob(".*"))
     assert "case_01" not in index["cases"]
     assert masks_in(tmp_path / "out").keys() == {f"{case}.nii.gz" for case in index["cases"]}
     assert len(index["cases"]) == len(list((own_run.data_root / "imagesTr").iterdir())) - 1

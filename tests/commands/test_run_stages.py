@@ -332,3 +332,22 @@ def test_only_training_is_shared_among_processes(own_run: Run, monkeypatch: pyte
     for stage in (run_manifest, run_predict, run_all):
         with pytest.raises(InputError, match="only training can be distributed"):
             stage(own_run)
+
+
+def test_what_killed_stages_left_goes(own_run: Run):
+    root = own_run.folder.root
+    names = (
+        "manifest.json",
+        "checks.json",
+        "checks.html",
+        "provenance.json",
+        "config.yaml",
+        "scores.csv",
+        "summary.json",
+    )
+    left = [root / f".{name}.abcd1234.tmp" for name in names]
+    for path in left:
+        path.touch()
+    run_check(own_run)
+    run_score(own_run)
+    assert not [path.name for path in left if path.exists()]

@@ -347,6 +347,20 @@ def test_a_log_gets_a_line_every_half_minute(clock: list[float], caplog: pytest.
     ]
 
 
+def test_workers_that_tell_of_ends_alone_move_the_bar(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with progress.CaseBar("Predict", 5) as bar:
+        for _ in range(5):
+            clock[0] += 16
+            bar.advance()
+    assert [record.message for record in caplog.records] == [
+        "Predict: 2 of 5 cases, 16 s a case, 48 s left",
+        "Predict: 4 of 5 cases, 16 s a case, 16 s left",
+    ]
+
+
 def test_at_the_end_a_line_says_where_the_time_went(
     model: Model, scans: list[Scan], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -138,9 +138,16 @@ def test_a_stopped_report_goes_on(made: tuple[RunFolder, Path], monkeypatch: pyt
 
 
 def test_a_case_whose_process_was_killed_is_named(
-    made: tuple[RunFolder, Path], monkeypatch: pytest.MonkeyPatch
+    made: tuple[RunFolder, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, data_root = made
+    left = (
+        ".index.html.abcd1234.tmp",
+        "cases/.ras_good.html.abcd1234.tmp",
+        ".pages/.ras_good.json.abcd1234.tmp",
+    )
+    for name in left:
+        (run.report / name).touch()
 
     def kill_one(make: Callable[[PageJob], PageResult], jobs: list[PageJob], num_workers: int):
         for index, job in enumerate(jobs):
@@ -149,6 +156,8 @@ def test_a_case_whose_process_was_killed_is_named(
     monkeypatch.setattr(report, "run_parallel", kill_one)
     index = report_run(run, data_root, scores=read_scores(run.scores)).read_text()
     assert "lps_poor</a>: its process was killed" in index
+    assert "lps_poor: its process was killed" in caplog.text
+    assert not [name for name in left if (run.report / name).exists()]
     page = (run.report / "cases" / page_names(CASES)["lps_poor"]).read_text()
     assert "its process was killed" in page
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medunet.base.errors import InputError
+from medunet.base.files import remove_unfinished
 from medunet.base.pool import Lost, choose_workers, run_parallel
 from medunet.base.progress import track
 from medunet.dataset.checks.fault_codes import make_fault
@@ -24,6 +25,7 @@ from medunet.dataset.dicom.pseudonyms import ORIGINALS, Pseudonyms
 from medunet.dataset.dicom.series import Tree, fingerprint_files, read_tree, sort_series
 from medunet.dataset.dicom.series_checks import check_series
 from medunet.dataset.dicom.tables import (
+    TABLES,
     Journal,
     SeriesRow,
     find_written,
@@ -119,6 +121,7 @@ def import_tree(
     write_faults(imported.faults, out)
     write_rows(imported.rows, out)
     journal.remove()
+    _remove_leftovers(out)  # of workers that were killed
     return imported
 
 
@@ -235,9 +238,11 @@ def _image(out: Path, case: str) -> Path:
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Remove temporary files that a killed import left."""
+    """Remove temporary files that a killed import, or a killed worker of it, left."""
     for path in (*(out / "images").glob(".*.nii.gz"), *out.glob(".originals.csv.*")):
         path.unlink(missing_ok=True)
+    if out.exists():
+        remove_unfinished(out / name for name in TABLES)
 
 
 def _sort_key(fault: Fault) -> tuple[int, str, str]:

@@ -26,6 +26,7 @@ _TABLE, _CSV, _JOURNAL = "series.json", "series.csv", "series.partial.jsonl"
 _DROPPED = b"dropped "  # begins a line of the journal
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 _MANIFESTS = ("manifest.json", *(f"manifest_{modality}.json" for modality in _MODALITIES))
+TABLES = (*_MANIFESTS, _TABLE, _CSV, "checks.json", "checks.csv")  # that an import writes, but originals.csv
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,8 @@ def write_manifests(manifests: dict[str, Manifest], folder: Path) -> None:
 
 def find_written(folder: Path) -> list[str]:
     """Return the names of existing files in a folder that an import would write, except originals.csv."""
-    names = (*_MANIFESTS, _TABLE, _CSV, "checks.json", "checks.csv")
     images = ["images"] if any(folder.glob("images/*.nii.gz")) else []
-    return [name for name in names if (folder / name).exists()] + images
+    return [name for name in TABLES if (folder / name).exists()] + images
 
 
 def _modality(description: Description) -> str:

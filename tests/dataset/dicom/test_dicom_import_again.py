@@ -154,3 +154,23 @@ def test_a_file_changed_without_another_size_is_read_again(tmp_path: Path) -> No
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
     import_tree(tree, out)
     assert load_volume(out, "p0001_s01")[0].min() == -1000
+
+
+def test_what_killed_processes_left_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(tmp_path / "tree")
+    out = tmp_path / "out"
+    import_tree(tmp_path / "tree", out)
+    names = {path.name for path in out.rglob("*")}
+    shutil.rmtree(out)
+    work = importer.run_parallel
+
+    def die(*given: Any) -> Any:
+        (out / "images").mkdir()
+        (out / "images" / ".p0001_s01.nii.gz.abcd1234.nii.gz").touch()  # by a worker; others go on
+        yield from work(*given)
+
+    monkeypatch.setattr(importer, "run_parallel", die)
+    out.mkdir()
+    (out / ".series.csv.abcd1234.tmp").touch()
+    import_tree(tmp_path / "tree", out)
+    assert {path.name for path in out.rglob("*")} == names
