@@ -155,9 +155,9 @@ def find_tasks(
 
 def remove_leftovers(scans: Sequence[Scan], folder: Path) -> None:
     """Remove unfinished masks and maps that killed processes left, while none predicts these scans."""
-    files = [map_paths(folder, scan.case, scan.mask_name) for scan in scans]
-    remove_unfinished([folder / scan.mask_name for scan in scans])
-    remove_unfinished(path for each in files for path in each.values() if path.parent.exists())
+    remove_unfinished(folder / scan.mask_name for scan in scans)
+    maps = (path for scan in scans for path in map_paths(folder, scan.case, scan.mask_name).values())
+    remove_unfinished(path for path in maps if path.parent.exists())
 
 
 def _why_again(
