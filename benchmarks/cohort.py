@@ -4,13 +4,15 @@ The peer is what users do by hand: two processes of one thread each, on the halv
 a fresh process that runs the stage itself; a stage's own work is timed from the fourth result (the second of each
 peer) to the last, so that loading Python and the network is left out, and as a whole with it.
 
-    python benchmarks/cohort.py --hippocampus DATA_ROOT/hippocampus --cases 200
+    python benchmarks/cohort.py --hippocampus DATA_ROOT/hippocampus --cases 190 --stages predict
+    python benchmarks/cohort.py --hippocampus DATA_ROOT/hippocampus --cases 190 --repeat 10 --stages check score
     python benchmarks/cohort.py --phantoms 2000 --stages check score
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,9 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--stages", nargs="+", default=STAGES)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="take all cases so many times, under further ids"
+    )
     parser.add_argument("--one", nargs=4, metavar=("STAGE", "WAY", "FIRST", "END"), help=argparse.SUPPRESS)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -44,7 +49,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         run = begin(Path(folder), options)
-        cases = options.phantoms or options.cases
+        cases = (options.phantoms or options.cases) * options.repeat
         print(
             f"{cases} cases, 2 workers of 1 thread on {os.cpu_count()} cores; efficiency: of the peers' rate"
         )
@@ -97,7 +102,12 @@ def begin(folder: Path, options: argparse.Namespace) -> Path:
     else:
         data, dataset = options.hippocampus, "msd_task04_hippocampus"
     run = open_run(folder / "run", data, dataset=dataset)
-    run_manifest(run)
+    manifest = run_manifest(run)
+    cases = manifest.used[: options.phantoms or options.cases]
+    again = [
+        case.model_copy(update={"id": f"{case.id}_{n}"}) for n in range(options.repeat) for case in cases
+    ]
+    manifest.model_copy(update={"cases": tuple(again)}).write(folder / "run" / "manifest.json")
     (folder / "run" / "data_root.txt").write_text(str(data))
     return folder / "run"
 
@@ -112,6 +122,7 @@ def run_stage(folder: Path, stage: str, way: str, first: int, end: int) -> dict[
     manifest = Manifest.read(folder / "manifest.json")
     manifest = manifest.model_copy(update={"cases": manifest.cases[first:end], "unmatched": []})
     data_root = Path((folder / "data_root.txt").read_text())
+    shutil.rmtree(folder / way, ignore_errors=True)  # of an earlier round
     stamps: list[float] = []
     workers = 1 if way.startswith("peers") else 2
     work = {"check": check, "score": score, "predict": predict}[stage]
