@@ -69,7 +69,7 @@ class CaseBar:
     def __init__(self, what: str, num_cases: int) -> None:
         """Prepare a bar with the label `what`."""
         self._what, self._num_cases = what, num_cases
-        self._num_done, self._case, self._part = 0, "", 0.0
+        self._num_done, self._num_failed, self._case, self._part = 0, 0, "", 0.0
 
     def __enter__(self) -> Self:
         self._start = self._told = time.monotonic()
@@ -89,9 +89,10 @@ class CaseBar:
         self._part = part
         self._show()
 
-    def advance(self) -> None:
-        """Count a case as done."""
+    def advance(self, *, failed: bool = False) -> None:
+        """Count a case as done, or as failed."""
         self._num_done, self._part = self._num_done + 1, 0.0
+        self._num_failed += failed
         if not self._case:  # workers do not tell which they begin
             self._show()
 
@@ -105,6 +106,7 @@ class CaseBar:
 
     def _describe(self, done: float) -> str:
         text = f"{self._num_done} of {self._num_cases} cases"
+        text += f", {self._num_failed} failed" if self._num_failed else ""
         seconds = time.monotonic() - self._start
         if done:
             left_s = seconds / done * (self._num_cases - done)

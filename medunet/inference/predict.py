@@ -183,7 +183,7 @@ def collect(outcomes: Iterable[tuple[int, Done]], bar: CaseBar, cost: CostCount)
     start = time.monotonic()
     failed: dict[str, str] = {}
     for _, done in outcomes:
-        bar.advance()
+        bar.advance(failed=bool(done.failed))
         cost.add(done)
         if done.failed:
             failed[done.case] = done.failed

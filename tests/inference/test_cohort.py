@@ -352,12 +352,12 @@ def test_workers_that_tell_of_ends_alone_move_the_bar(
 ) -> None:
     caplog.set_level(logging.INFO)
     with progress.CaseBar("Predict", 5) as bar:
-        for _ in range(5):
+        for number in range(5):
             clock[0] += 16
-            bar.advance()
+            bar.advance(failed=number == 2)
     assert [record.message for record in caplog.records] == [
         "Predict: 2 of 5 cases, 16 s a case, 48 s left",
-        "Predict: 4 of 5 cases, 16 s a case, 16 s left",
+        "Predict: 4 of 5 cases, 1 failed, 16 s a case, 16 s left",
     ]
 
 
