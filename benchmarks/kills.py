@@ -3,14 +3,16 @@
 Each stage runs as its real command, by two workers: on the two nodes of Ray's own test cluster, or local processes.
 An undisturbed run is the yardstick. In each disturbed one SIGKILL hits a worker, a node, or the command itself, which
 is then started again, at a random moment after the first result. All files must be equal in the end, byte for byte
-but for seconds: `lost` counts what the yardstick has and the run lacks, `twice` the reverse, and `half` what else is
-left, such as temporary files, journals and locks. A kill that comes too late is not counted, and repeated.
+but for seconds, and volumes when uncompressed: `lost` counts what the yardstick has and the run lacks, `twice` the
+reverse, and `half` what else is left, such as temporary files, journals and locks. A kill that comes too late is not
+counted, and repeated.
 
     python benchmarks/kills.py
     python benchmarks/kills.py --engine local --runs 5 --stages predict score
 """
 
 import argparse
+import gzip
 import hashlib
 import json
 import random
@@ -19,6 +21,7 @@ import shutil
 import signal
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -171,8 +174,17 @@ def units_in(folder: Path) -> Counter[tuple[str, str]]:
         elif path.suffix == ".json":
             units.update((name, unit) for unit in plain_units(path))
         else:
-            units[name, hashlib.sha256(path.read_bytes()).hexdigest()] += 1
+            units[name, hashlib.sha256(content_of(path)).hexdigest()] += 1
     return units
+
+
+def content_of(path: Path) -> bytes:
+    """Return the bytes of a file; of a volume the uncompressed ones, which ISA-L may compress in two ways."""
+    content = path.read_bytes()
+    try:
+        return gzip.decompress(content) if path.name.endswith(".nii.gz") else content
+    except (EOFError, OSError, zlib.error):
+        return content  # half a file
 
 
 def plain_units(path: Path) -> Iterator[str]:

@@ -235,7 +235,8 @@ def _write(path: Path, image: nib.Nifti1Image) -> None:
     """Write an image as NiBabel does, with its voxels in the array's own type, compressed on all cores.
 
     The same image gives the same bytes: the gzip header has no time and no name, and the parts that are compressed
-    at once do not depend on the number of threads.
+    at once do not depend on the number of threads. But ISA-L was seen to compress the first part in another way,
+    once or twice in some thousand volumes, to the same voxels.
     """
     array, header = np.asanyarray(image.dataobj), image.header
     header.set_slope_inter(1.0, 0.0)
