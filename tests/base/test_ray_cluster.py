@@ -65,6 +65,28 @@ def test_the_cases_of_a_node_that_dies_are_put_back(cluster: Any, tmp_path: Path
     assert {path.stem for path in tmp_path.iterdir()} == {str(number) for number in range(40)}
 
 
+def test_an_answer_that_is_lost_with_its_node_is_a_death_of_the_node(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.add_node(num_cpus=2)
+    with ray_engine(cluster.address):
+        import ray
+
+        real, lost = ray.get, []
+
+        def get_unless_first_batch(reference: Any) -> Any:
+            answer = real(reference)
+            if not lost and answer[0] == "done":
+                lost.append(reference)
+                raise ray.exceptions.ObjectReconstructionFailedError(reference.hex(), "", "")
+            return answer
+
+        monkeypatch.setattr(ray, "get", get_unless_first_batch)
+        results = dict(run_parallel(abs, [-1, -2, -3], Workers(1)))
+    assert len(lost) == 1
+    assert results == {0: 1, 1: 2, 2: 3}
+
+
 def test_without_an_address_no_running_cluster_is_joined(
     cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
