@@ -206,9 +206,8 @@ class _Actor:
         self.expected.remove(reference)
         try:
             answer = ray.get(reference)
-        except (
-            ray.exceptions.ObjectLostError
-        ):  # a large answer stays on its node, which died before it was fetched
+        except ray.exceptions.ObjectLostError:
+            # A large answer stays on its node, which died before it was fetched.
             return Message("node died", value=f"{self._host} (node {self._node_id[:8]})")
         except ray.exceptions.RayActorError as error:
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
