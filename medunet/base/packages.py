@@ -1,16 +1,40 @@
-"""Optional packages: their versions, how to install those that are missing, and imports without them."""
+"""Packages: their versions, how to install optional ones that are missing, and imports without them."""
 
 import gc
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 
+import medunet
 from medunet.base.errors import InputError
+from medunet.base.files import hash_file, hash_value
+
+_SHAPING = (  # which results depend on, beside Python and medunet itself
+    *("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "isal", "Pillow", "matplotlib"),
+    *("pydicom", "highdicom", "openvino", "scikit-image", "onnxruntime"),
+)
+
+
+@cache
+def describe_software() -> dict[str, str]:
+    """Return the versions of Python, medunet and the packages that results depend on, and a hash of medunet's code.
+
+    A package that is not installed is left out. A build for a card, such as torch 2.9.0+cu126, counts as the version.
+    """
+    root = Path(medunet.__file__).parent
+    code = sorted((file.relative_to(root).as_posix(), hash_file(file)) for file in root.rglob("*.py"))
+    return {
+        "Python": ".".join(map(str, sys.version_info[:2])),
+        "medunet": medunet.__version__,
+        "medunet's code": hash_value(code)[:8],
+        **{name: number.partition("+")[0] for name, number in versions_of(_SHAPING).items()},
+    }
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str]:

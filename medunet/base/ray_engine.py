@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medunet import __version__
 from medunet.base.errors import InputError
 from medunet.base.free_memory import free_bytes
+from medunet.base.packages import describe_software
 from medunet.base.pool import Message, Serve, Worker, Workers, serve_batches, use_engine
 from medunet.base.processor import usable_cores
 
@@ -222,12 +222,13 @@ class _Actor:
             _log.warning(text)
         return Message(kind, value)
 
-    def _greet(self, version: str, python: str, host: str, node_id: str) -> Message:
+    def _greet(self, theirs: dict[str, str], host: str, node_id: str) -> Message:
         self._host, self._node_id = host, node_id
-        ours = (__version__, _python())
-        if (version, python) != ours:
+        ours = describe_software()
+        if names := [name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]]:
+            there, here = (", ".join(f"{name} {has[name]}" for name in sorted(names)) for has in (theirs, ours))
             error = InputError(
-                f"{host} has medunet {version} on Python {python}, this computer {ours[0]} on {ours[1]}",
+                f"{host} has {there}, and this computer {here}",
                 where="--engine ray",
                 hint="Install the same versions on all nodes.",
             )
@@ -248,10 +249,10 @@ class _Body:
         self._num_batches, self._changed = 0, threading.Condition()
         threading.Thread(target=self._serve, args=(serve, number), daemon=True).start()
 
-    def about(self) -> tuple[str, str, str, str]:
+    def about(self) -> tuple[dict[str, str], str, str]:
         import ray
 
-        return __version__, _python(), platform.node(), ray.get_runtime_context().get_node_id()
+        return describe_software(), platform.node(), ray.get_runtime_context().get_node_id()
 
     def process(self, batch: list[tuple[int, Any]]) -> tuple[str, Any, list[str]]:
         answer: Future[tuple[str, Any, list[str]]] = Future()
@@ -306,7 +307,3 @@ def _be_silent() -> None:
     os.dup2(null, 1)
     os.dup2(null, 2)
     os.close(null)
-
-
-def _python() -> str:
-    return ".".join(map(str, sys.version_info[:2]))

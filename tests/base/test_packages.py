@@ -1,9 +1,17 @@
-"""Optional packages: MONAI and NiBabel are imported without those that medunet does not use through them."""
+"""Packages: MONAI and NiBabel are imported without those that are not used through them; versions are told apart."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+import medunet
+from medunet.base.packages import describe_software
+from medunet.base.ray_engine import _Actor
 
 PROGRAM = """
 import sys
@@ -50,3 +58,31 @@ def test_another_thread_imports_what_it_likes_meanwhile() -> None:
     pytest.importorskip("pandas")
     result = subprocess.run([sys.executable, "-c", BESIDE], capture_output=True, text=True, check=True)
     assert result.stdout == "1\n", result.stderr
+
+
+def test_the_software_of_a_computer_is_told_by_version_and_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = describe_software.__wrapped__
+    ours = describe()
+    assert ours["numpy"] == np.__version__
+    assert ours["torch"] == torch.__version__.partition("+")[0]
+    assert ours["medunet"] == medunet.__version__
+    shutil.copytree(
+        Path(medunet.__file__).parent, tmp_path / "medunet", ignore=shutil.ignore_patterns("*.js")
+    )
+    monkeypatch.setattr(medunet, "__file__", str(tmp_path / "medunet" / "__init__.py"))
+    assert describe() == ours
+    (tmp_path / "medunet" / "base" / "files.py").write_text("other code\n")
+    assert {name for name, value in describe().items() if value != ours[name]} == {"medunet's code"}
+
+
+def test_a_node_with_other_software_is_refused() -> None:
+    ours = describe_software()
+    actor = object.__new__(_Actor)
+    assert actor._greet(ours, "node7", "abc").kind == "ready"
+    without = {name: value for name, value in ours.items() if name != "openvino"}  # it has no use for it
+    assert actor._greet(without, "node7", "abc").kind == "ready"
+    message = actor._greet(ours | {"torch": "2.0.0", "medunet's code": "00000000"}, "node7", "abc")
+    assert message.kind == "error"
+    assert "node7 has medunet's code 00000000, torch 2.0.0, and this computer medunet's" in str(message.value)

@@ -330,7 +330,7 @@ def test_ray_predicts_behind_a_token_and_leaves_nothing(
     assert {path.name for path in out.glob("*.nii.gz")} == names
     assert all(read_header(out / name).shape for name in names)
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found["cores"] == [2.0] * num_nodes
+    assert found["cores"] == [2.0] * num_nodes, (slurm.work / f"medunet-ray-{job}-ray.log").read_text()
     assert found["memory"] == [4000 * 2**20 * 9 // 10] * num_nodes
     assert len(set(found["nodes"])) == num_nodes
     assert ("Ray has 2 of 2 nodes." in log) == (num_nodes == 2)
