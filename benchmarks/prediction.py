@@ -1,7 +1,7 @@
 """Prediction compared with nnU-Net and with a script of MONAI: whole commands, memory, cohorts, long CTs, labels.
 
 python benchmarks/prediction.py --peer-python PEER/bin/python --work DIR --data-root HIPPOCAMPUS [--model FOLDER] \
-    [--run RUN --run-data DIR] [--only windows,mirror,length,cohort,long,labels,start,ensemble,gpu] \
+    [--run RUN --run-data DIR] [--only windows,mirror,length,cohort,long,labels,start,ensemble,chest,gpu] \
     [--rounds 3] [--quick]
 
 See benchmarks/nnunet_peer.py for how to create PEER, nnU-Net's environment; without it nnU-Net is left out. Models,
@@ -22,6 +22,7 @@ sections. Prints Markdown tables. `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=a
   classes. After two batches a stand-in answers instead of the network, see benchmarks/prediction_processes.py.
 - `labels`: a trained run's held-out cases: every way against float32, and stored masks against today's.
 - `ensemble`: five networks of one plan beside one of them, on the scan of `windows` and on 40 hippocampi.
+- `chest`: a CT of 512×512×170 voxels of 0.7×0.7×2 mm with the network of `long` and 15 classes, by part; for NLST.
 - `gpu`: a CT of 512×512×400 voxels with 15 classes on `--device cuda`, by part. It needs no data.
 """
 
@@ -33,7 +34,7 @@ from pathlib import Path
 from subprocess import run
 
 from prediction_bench import MONAI, NNUNET, WAYS, Bench, Contenders, link_files
-from prediction_ct import measure_gpu, measure_long
+from prediction_ct import measure_chest, measure_gpu, measure_long
 from prediction_ensemble import measure_ensemble
 from prediction_labels import measure_labels
 from prediction_tables import print_commands
@@ -41,7 +42,7 @@ from prediction_tables import print_commands
 from medunet.base.errors import InputError
 from medunet.base.processor import num_threads, read_processor
 
-SECTIONS = ("windows", "mirror", "length", "cohort", "long", "labels", "start", "ensemble", "gpu")
+SECTIONS = ("windows", "mirror", "length", "cohort", "long", "labels", "start", "ensemble", "chest", "gpu")
 DATASET = "Dataset001_hippocampus"  # nnU-Net's name for the model that is made from ours
 AXES = ("left_right", "posterior_anterior", "inferior_superior")
 
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="labels: folder of a trained run")
     parser.add_argument("--run-data", type=Path, help="labels: data root of that run")
     parser.add_argument("--older", type=Path, help="labels: stored masks; default: the run's predictions")
-    parser.add_argument("--only", default=",".join(SECTIONS[:-1]), help="sections to measure, by comma")
+    parser.add_argument("--only", default=",".join(SECTIONS[:-2]), help="sections to measure, by comma")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--long-options", default="", help="long: options of `medunet predict`")
@@ -150,6 +151,7 @@ def main() -> None:
         "labels": lambda: measure_labels(bench),
         "start": lambda: measure_start(bench),
         "ensemble": lambda: measure_ensemble(bench),
+        "chest": lambda: measure_chest(bench),
         "gpu": lambda: measure_gpu(bench),
     }
     versions = ", ".join(f"{name} {value}" for name, value in bench.conditions["versions"].items())

@@ -1,6 +1,7 @@
-"""Sections `long` and `gpu` of benchmarks/prediction.py: the seconds of a CT by part."""
+"""Sections `long`, `chest` and `gpu` of benchmarks/prediction.py: the seconds of a CT by part."""
 
 import statistics
+from collections.abc import Sequence
 from functools import partial
 
 from prediction_bench import MONAI, NNUNET, Bench, Contenders
@@ -73,12 +74,32 @@ def measure_gpu(bench: Bench) -> None:
         name = bench.nnunet(model, "Dataset002_ct")
         contenders[NNUNET] = partial(bench.theirs, name, folder, masks / NNUNET)
     bench.compete("gpu", contenders)
-    parts = ("read", "prepare", "windows", "network", "restore", "write")
     print(f"\n### CT of {'×'.join(map(str, shape))} voxels on {bench.given.device}\n")
+    _print_parts(bench, "gpu", list(contenders))
+
+
+def measure_chest(bench: Bench) -> None:
+    """Measure a CT of the chest as screening takes it, with every precision that OpenVINO has here."""
+    shape = (96, 80, 60) if bench.given.quick else (512, 512, 170)
+    model = bench.model("ct", 4 if bench.given.quick else 15)
+    scan, _ = bench.scan("chest", shape)
+    ways = bench.ways("medunet, OpenVINO fp32", "medunet, OpenVINO bf16")
+    bench.warm_up("chest", model, ways, "ct")
+    contenders: Contenders = {
+        name: partial(bench.ours, model, scan, bench.masks / "chest" / name, *options)
+        for name, options in ways.items()
+    }
+    bench.compete("chest", contenders)
+    print(f"\n### CT of {'×'.join(map(str, shape))} voxels of 0.7×0.7×2 mm\n")
+    _print_parts(bench, "chest", list(contenders))
+
+
+def _print_parts(bench: Bench, section: str, names: Sequence[str]) -> None:
+    parts = ("read", "prepare", "windows", "network", "restore", "write")
     print_row("", "whole command, best s", "median s", *map(_title, parts), "first window s", "windows", "GB")
     print_row(*["---"] * (6 + len(parts)))
-    for name in contenders:
-        if records := bench.find("gpu", name):
+    for name in names:
+        if records := bench.find(section, name):
             best = min(records, key=lambda record: record["seconds"])
             seconds = best.get("seconds_by_part", {})
             print_row(
@@ -91,7 +112,7 @@ def measure_gpu(bench: Bench) -> None:
                 f"{best['peak_gb']:.2f}",
             )
         else:
-            print_row(name, f"failed: {bench.failed['gpu', name]}", *[""] * (4 + len(parts)))
+            print_row(name, f"failed: {bench.failed[section, name]}", *[""] * (4 + len(parts)))
 
 
 def _title(part: str) -> str:

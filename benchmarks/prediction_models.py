@@ -85,7 +85,7 @@ def make_model(folder: Path, kind: str, num_classes: int, *, quick: bool) -> Non
 
 
 def make_scan(path: Path, kind: str, shape: Triple, source: Path | None) -> None:
-    """Write a NIfTI scan of int16: `source` and its mirror images, or a synthetic CT of 0.7×0.7×1 mm."""
+    """Write a NIfTI scan of int16: `source` and its mirror images, or a synthetic CT of slices of 1 or 2 mm."""
     import nibabel as nib
     import numpy as np
 
@@ -97,7 +97,7 @@ def make_scan(path: Path, kind: str, shape: Triple, source: Path | None) -> None
         tiled = np.pad(image, pads, mode="symmetric")[tuple(slice(n) for n in shape)]
         voxels, spacing = np.rint(tiled).astype(np.int16), (1.0, 1.0, 1.0)
     else:
-        voxels, spacing = _draw_body(shape), (0.7, 0.7, 1.0)
+        voxels, spacing = _draw_body(shape), (0.7, 0.7, 2.0 if kind == "chest" else 1.0)
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(voxels, np.diag([*spacing, 1.0])), path)
 

@@ -1,7 +1,7 @@
 """The processes that benchmarks/prediction.py starts, so that each has its own time and peak memory.
 
 python prediction_processes.py model FOLDER --kind hippocampus|ct [--classes N] [--quick]
-python prediction_processes.py scan FILE --kind hippocampus|ct --shape I J K [--source FILE]
+python prediction_processes.py scan FILE --kind hippocampus|ct|chest --shape I J K [--source FILE]
 python prediction_processes.py nnunet MODEL FOLDER --name DATASET
 PEER/bin/python prediction_processes.py checkpoint FOLDER
 python prediction_processes.py command [--stand-in smooth|noise] [--sync] REPORT predict MODEL SCAN --out FOLDER
@@ -43,7 +43,7 @@ def main() -> None:
     model.add_argument("--quick", action="store_true")
     scan = which.add_parser("scan")
     scan.add_argument("file", type=Path)
-    scan.add_argument("--kind", choices=("hippocampus", "ct"), required=True)
+    scan.add_argument("--kind", choices=("hippocampus", "ct", "chest"), required=True)
     scan.add_argument("--shape", type=int, nargs=3, required=True)
     scan.add_argument("--source", type=Path)
     nnunet = which.add_parser("nnunet")

@@ -226,7 +226,9 @@ class _Actor:
         self._host, self._node_id = host, node_id
         ours = describe_software()
         if names := [name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]]:
-            there, here = (", ".join(f"{name} {has[name]}" for name in sorted(names)) for has in (theirs, ours))
+            there, here = (
+                ", ".join(f"{name} {has[name]}" for name in sorted(names)) for has in (theirs, ours)
+            )
             error = InputError(
                 f"{host} has {there}, and this computer {here}",
                 where="--engine ray",
