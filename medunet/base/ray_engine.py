@@ -31,6 +31,10 @@ _AT_ONCE = 8  # calls of one worker: the batches that it holds, and that none fo
 _POLL_S = 1.0  # so that Ctrl-C is heard
 _END = None
 _TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_SETTINGS = (
+    *("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"),
+    "RAY_worker_niceness",
+)
 
 
 @contextmanager
@@ -43,7 +47,12 @@ def ray_engine(address: str | None) -> Iterator[None]:
     Raises:
         InputError: Ray is not installed or too old, or the cluster does not answer or has no token.
     """
-    _set_up_environment(address)
+    with _environment(address), _connected(address):
+        yield
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
     ray = _import_ray()
     try:
         if address is None:
@@ -66,8 +75,21 @@ def ray_engine(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def _environment(address: str | None) -> Iterator[None]:
+    """Set what Ray reads when it is imported; put all back but the token, for programs started later."""
+    before = {name: os.environ.get(name) for name in _SETTINGS}
+    try:
+        _set_up_environment(address)
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 def _set_up_environment(address: str | None) -> None:
-    """Set what Ray reads when it is imported."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if address is None:

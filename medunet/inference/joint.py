@@ -15,7 +15,13 @@ from medunet.compute.choice_cache import BackendName
 from medunet.compute.device_memory import release_mapped
 from medunet.compute.devices import Precision
 from medunet.inference.backend import TorchBackend, window_probabilities
-from medunet.inference.openvino_backend import ConversionError, OpenVinoBackend, cannot, import_openvino
+from medunet.inference.openvino_backend import (
+    ConversionError,
+    OpenVinoBackend,
+    cannot,
+    import_openvino,
+    openvino_core,
+)
 
 
 class JointTorchBackend:
@@ -105,7 +111,7 @@ def _join(networks: Sequence[Any], regions: bool, apart: bool, of_logits: bool) 
     openvino = import_openvino()
     from openvino import opset13 as ops
 
-    core = openvino.Core()
+    core = openvino_core()
     try:
         models = [core.read_model(each) if isinstance(each, Path) else each for each in networks]
     except RuntimeError as error:

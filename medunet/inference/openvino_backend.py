@@ -9,6 +9,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,  # two commands at once would be pinned to the same cores
         }
         try:
-            compiled = openvino.Core().compile_model(model, "CPU", options)
+            compiled = openvino_core().compile_model(model, "CPU", options)
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise cannot("load the converted network", error) from error
@@ -237,7 +238,21 @@ def has_bf16() -> bool:
     Raises:
         InputError: openvino is not installed.
     """
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def openvino_core() -> Any:
+    """Return OpenVINO's core, one for the whole process, which is never freed.
+
+    Each core gives its thread a stack for signal handlers of its own, and frees it. When several cores had been freed
+    in the order they were made, or one by another thread, the next signal that Python hears (Ctrl-C, the end of a
+    child process) ended the process with a segmentation fault.
+
+    Raises:
+        InputError: openvino is not installed.
+    """
+    return import_openvino().Core()
 
 
 def import_openvino() -> Any:

@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes: a node's death puts its cases back; nothing of the data is left in Ray's files."""
 
 import importlib.util
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,10 +92,13 @@ def test_without_an_address_no_running_cluster_is_joined(
     cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    before = dict(os.environ)
     with ray_engine(None):
         import ray
 
         assert ray.get_runtime_context().gcs_address != cluster.address
+        assert dict(os.environ) != before
+    assert dict(os.environ) == before  # a `ray start` from here may be of several nodes
 
 
 def test_a_wrong_token_and_no_token_are_refused(

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from medunet.inference.openvino_backend import (
     OpenVinoBackend,
     check_converted,
     convert_network,
+    save_network,
 )
 from medunet.networks.builder import build_network, to_probabilities
 from medunet.records.description import Description
@@ -291,3 +293,29 @@ def test_nothing_is_sent_and_no_folder_is_made(tmp_path: Path, first: str) -> No
     )
     assert done.stdout == "[]\n", done.stderr
     assert (tmp_path / "intel").exists() == bool(first)
+
+
+SIGNALLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from medunet.inference.openvino_backend import OpenVinoBackend
+
+signal.signal(signal.SIGUSR1, lambda *_: print("heard", flush=True))
+first, second, third = (OpenVinoBackend(Path(sys.argv[1]), "fp32") for _ in range(3))
+del first, second
+held = [third]
+del third
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there are no such signals on Windows")
+def test_signals_are_heard_when_networks_were_freed_in_any_order(converted: Any, tmp_path: Path) -> None:
+    """A core of OpenVINO for each network would leave the process a stack for signals that is freed."""
+    save_network(converted, tmp_path)
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "network.xml")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert (result.returncode, result.stdout) == (0, "heard\n"), result.stderr

@@ -12,7 +12,7 @@ from torch import nn
 
 from medunet.base import processor
 from medunet.inference import openvino_backend, winograd
-from medunet.inference.openvino_backend import OpenVinoBackend, convert_network
+from medunet.inference.openvino_backend import OpenVinoBackend, convert_network, openvino_core
 from medunet.inference.winograd import make_transforms, use_winograd
 from medunet.networks.builder import build_network
 
@@ -46,7 +46,7 @@ def executed(model: Any) -> list[str]:
     """Return the kinds of the operations that OpenVINO carries out."""
     import openvino
 
-    compiled = openvino.Core().compile_model(
+    compiled = openvino_core().compile_model(
         model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True}
     )
     request = compiled.create_infer_request()
