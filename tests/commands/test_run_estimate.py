@@ -57,8 +57,9 @@ def test_efficiency_and_number_of_cases_scale_the_time(call, finished_run: Run, 
         estimate = read_cost(out).estimate
         assert estimate is not None
         seconds.append(estimate.seconds)
-    assert seconds[1] == pytest.approx(10 * seconds[0], rel=1e-3)
-    assert seconds[3] == pytest.approx(2 * seconds[2], rel=1e-3)
+    # The file holds milliseconds, rounded.
+    assert seconds[1] == pytest.approx(10 * seconds[0], abs=0.006)
+    assert seconds[3] == pytest.approx(2 * seconds[2], abs=0.002)
     # Masks are written beside the next case only where a core is left: with eight workers on few cores none is.
     entries = read_json(out / "index.json")["cases"].values()
     busy = sum(entry["seconds"] for entry in entries)

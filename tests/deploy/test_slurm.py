@@ -290,10 +290,52 @@ pathlib.Path(os.environ["FOUND"]).write_text(json.dumps(found))
 sys.exit(code)
 """
 
-LATE_RAY = """#!/bin/sh
-case "$*" in "start --address"*) sleep 25 ;; esac
+OTHER_RAY = """#!/bin/sh
+case "$*" in "start --address"*) {first} ;; esac
 exec {ray} "$@"
 """
+
+
+def submit_with_ray(
+    run: Run, slurm: SlurmCluster, folder: Path, other: str, num_nodes: int, memory: str
+) -> str:
+    """Submit a prediction by Ray, before which the nodes but the head do something; return the job's id."""
+    slurm.environment.pop("RAY_AUTH_TOKEN", None)
+    program = folder / "bin" / "medunet"
+    program.write_text(LOOKS_AT_RAY.format(python=sys.executable, repository=str(REPOSITORY)))
+    ray = folder / "bin" / "ray"
+    ray.write_text(OTHER_RAY.format(first=other, ray=Path(sys.executable).with_name("ray")))
+    ray.chmod(0o755)
+    scans = folder / "scans of Quisling"
+    write_scans(run, scans)
+    for path in list(scans.iterdir()):
+        path.rename(path.with_name(f"Jubilee_{path.name}"))
+    script = folder / "predict_ray.sbatch"  # adapted, as users do
+    script.write_text((SCRIPTS / script.name).read_text().replace("--mem=64G", memory))
+    return slurm.submit(
+        script,
+        [f"--nodes={num_nodes}", "--cpus-per-task=2"],
+        [run.folder.model(0), scans, "--out", folder / "masks", *EXACT],
+        memory=None,
+        PYTHONPATH=str(REPOSITORY),  # of the workers, which Ray starts
+        KEPT=str(folder / "kept"),
+        FOUND=str(folder / "found.json"),
+        JOIN_WITHIN_S="3600",  # longer than the tests wait
+    )
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_ray_goes_on_without_a_node_that_does_not_start(
+    finished_run: Run, slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    job = submit_with_ray(finished_run, slurm, tmp_path, "echo no route; exit 1", 2, "--mem-per-cpu=2000")
+    states = slurm.wait(job)
+    log = (slurm.work / f"medunet-ray-{job}.log").read_text()
+    assert states == {"": ("COMPLETED", "0:0")}, log
+    assert f"Ray has 1 of 2 nodes. See medunet-ray-{job}-ray.log." in log
+    assert "no route" in (slurm.work / f"medunet-ray-{job}-ray.log").read_text()
+    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 6
 
 
 @pytest.mark.usefixtures("one_ray")
@@ -302,28 +344,9 @@ def test_ray_predicts_behind_a_token_and_leaves_nothing(
     finished_run: Run, slurm: SlurmCluster, tmp_path: Path, num_nodes: int, memory: str
 ) -> None:
     pytest.importorskip("ray")
-    slurm.environment.pop("RAY_AUTH_TOKEN", None)
-    program = tmp_path / "bin" / "medunet"
-    program.write_text(LOOKS_AT_RAY.format(python=sys.executable, repository=str(REPOSITORY)))
-    ray = tmp_path / "bin" / "ray"  # whose second node is late
-    ray.write_text(LATE_RAY.format(ray=Path(sys.executable).with_name("ray")))
-    ray.chmod(0o755)
-    scans, out = tmp_path / "scans of Quisling", tmp_path / "masks"
-    parts = write_scans(finished_run, scans)
-    for path in list(scans.iterdir()):
-        path.rename(path.with_name(f"Jubilee_{path.name}"))
-    names = {f"Jubilee_{name}.nii.gz" for part in parts.values() for name in part}
-    script = tmp_path / "predict_ray.sbatch"  # adapted, as users do
-    script.write_text((SCRIPTS / script.name).read_text().replace("--mem=64G", memory))
-    job = slurm.submit(
-        script,
-        [f"--nodes={num_nodes}", "--cpus-per-task=2"],
-        [finished_run.folder.model(0), scans, "--out", out, *EXACT],
-        memory=None,
-        PYTHONPATH=str(REPOSITORY),  # of the workers, which Ray starts
-        KEPT=str(tmp_path / "kept"),
-        FOUND=str(tmp_path / "found.json"),
-    )
+    job = submit_with_ray(finished_run, slurm, tmp_path, "sleep 25", num_nodes, memory)
+    out = tmp_path / "masks"
+    names = {path.name for path in (tmp_path / "scans of Quisling").iterdir()}
     states = slurm.wait(job)
     log = (slurm.work / f"medunet-ray-{job}.log").read_text()
     assert states == {"": ("COMPLETED", "0:0")}, log
