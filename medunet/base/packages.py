@@ -19,6 +19,7 @@ _SHAPING = (  # which results depend on, beside Python and medunet itself
     *("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "SimpleITK", "isal", "Pillow", "matplotlib"),
     *("pydicom", "highdicom", "openvino", "scikit-image", "onnxruntime"),
 )
+_CODE = (".py", ".html", ".css", ".js")
 
 
 @cache
@@ -27,14 +28,25 @@ def describe_software() -> dict[str, str]:
 
     A package that is not installed is left out. A build for a card, such as torch 2.9.0+cu126, counts as the version.
     """
-    root = Path(medunet.__file__).parent
-    code = sorted((file.relative_to(root).as_posix(), hash_file(file)) for file in root.rglob("*.py"))
     return {
         "Python": ".".join(map(str, sys.version_info[:2])),
         "medunet": medunet.__version__,
-        "medunet's code": hash_value(code)[:8],
+        "medunet's code": hash_code(Path(medunet.__file__).parent)[:8],
         **{name: number.partition("+")[0] for name, number in versions_of(_SHAPING).items()},
     }
+
+
+@cache
+def hash_code(*folders: Path) -> str:
+    """Return the SHA-256 of the code and page templates in folders: it changes where the version may not."""
+    return hash_value(
+        [
+            [file.relative_to(folder).as_posix(), hash_file(file)]
+            for folder in folders
+            for file in sorted(folder.rglob("*"))
+            if file.suffix in _CODE
+        ]
+    )
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str]:

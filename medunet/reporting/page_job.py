@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from medunet import __version__
 from medunet.base.errors import MedunetError
 from medunet.base.files import (
-    hash_file,
     hash_value,
     read_json,
     remove_unfinished,
     write_json,
     write_text,
 )
+from medunet.base.packages import hash_code
 from medunet.imaging.volumes import read_header
 from medunet.records.config import ReportConfig
 from medunet.records.data_root import file_path
@@ -26,6 +25,7 @@ from medunet.reporting.scans import Scan, load_scan, scan_or_reason
 from medunet.reporting.scores import is_resampled
 from medunet.scoring.mask_hashes import hash_mask
 
+_DRAWING = (Path(__file__).parent, Path(__file__).parents[1] / "drawing")  # what draws the pages
 _STATES = ".pages"  # folder of the report with what each page was made from
 
 
@@ -117,19 +117,18 @@ def _key(job: PageJob, options: PageOptions) -> str:
     plain.append(dict(parts.lesion_rules))
     return hash_value(
         [
-            *(__version__, _hash_code(), files, tables, records, case, parts.description.model_dump_json()),
-            *(plain, parts.stale, parts.use, job.with_viewer, options.no_scan),
+            *(__version__, hash_code(*_DRAWING), files, tables, records, case),
+            *(
+                parts.description.model_dump_json(),
+                plain,
+                parts.stale,
+                parts.use,
+                job.with_viewer,
+                options.no_scan,
+            ),
             *(options.predicted_targets, options.settings.model_dump()),
         ]
     )
-
-
-@cache
-def _hash_code() -> str:
-    """Return a hash of what draws the pages, so that a changed template or picture is seen without a new version."""
-    folders = [Path(__file__).parent, Path(__file__).parents[1] / "drawing"]
-    files = sorted(file for folder in folders for file in folder.rglob("*.*") if file.suffix != ".pyc")
-    return hash_value([[file.name, hash_file(file)] for file in files])
 
 
 def _finished(state: Path, key: str) -> PageResult | None:

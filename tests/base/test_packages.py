@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import medunet
-from medunet.base.packages import describe_software
+from medunet.base.packages import describe_software, hash_code
 from medunet.base.ray_engine import _Actor
 
 PROGRAM = """
@@ -68,13 +68,15 @@ def test_the_software_of_a_computer_is_told_by_version_and_code(
     assert ours["numpy"] == np.__version__
     assert ours["torch"] == torch.__version__.partition("+")[0]
     assert ours["medunet"] == medunet.__version__
-    shutil.copytree(
-        Path(medunet.__file__).parent, tmp_path / "medunet", ignore=shutil.ignore_patterns("*.js")
-    )
+    shutil.copytree(Path(medunet.__file__).parent, tmp_path / "medunet")
     monkeypatch.setattr(medunet, "__file__", str(tmp_path / "medunet" / "__init__.py"))
     assert describe() == ours
-    (tmp_path / "medunet" / "base" / "files.py").write_text("other code\n")
-    assert {name for name, value in describe().items() if value != ours[name]} == {"medunet's code"}
+    for file in ("base/files.py", "reporting/templates/case.css"):
+        (tmp_path / "medunet" / file).write_text("other code\n")
+        hash_code.cache_clear()
+        now = describe()
+        assert {name for name, value in now.items() if value != ours[name]} == {"medunet's code"}
+        ours = now
 
 
 def test_a_node_with_other_software_is_refused() -> None:
