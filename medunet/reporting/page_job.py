@@ -118,15 +118,8 @@ def _key(job: PageJob, options: PageOptions) -> str:
     return hash_value(
         [
             *(__version__, hash_code(*_DRAWING), files, tables, records, case),
-            *(
-                parts.description.model_dump_json(),
-                plain,
-                parts.stale,
-                parts.use,
-                job.with_viewer,
-                options.no_scan,
-            ),
-            *(options.predicted_targets, options.settings.model_dump()),
+            *(parts.description.model_dump_json(), plain, parts.stale, parts.use),
+            *(job.with_viewer, options.no_scan, options.predicted_targets, options.settings.model_dump()),
         ]
     )
 
