@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from itertools import count as count_up
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,12 @@ import torch
 from medunet.cli.exit_codes import run_and_exit
 from medunet.commands.train import run_train
 from medunet.runs.run import open_run
+from medunet.training.data import FoldData
 from medunet.training.module import SegmentationModule
 
 _PATIENCE_S = 300.0
 MIDDLE = 2  # batch of an epoch at which processes wait
-Moment = Literal["epoch", "validation"]
+Moment = Literal["start", "epoch", "validation"]
 
 
 def start(
@@ -32,8 +34,8 @@ def start(
 ) -> list[BaseProcess]:
     """Start `count` processes that train a run.
 
-    With a `mark` each of them writes a file, see `marks`, within an epoch or at the start of a validation, and waits
-    until it is removed.
+    With a `mark` each of them writes a file, see `marks`, and waits until it is removed: before the first step, in an
+    epoch or at the start of a validation.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["medunet.commands.train", "medunet.training.train"])
@@ -121,17 +123,18 @@ def _train(
 
 
 def _pause(mark: Path, at: Moment) -> None:
-    method = "training_step" if at == "epoch" else "validation_step"
-    original = getattr(SegmentationModule, method)
-    is_due = True
+    owner, method, number = {
+        "start": (FoldData, "train_dataloader", 0),  # Lightning has installed its handlers of signals
+        "epoch": (SegmentationModule, "training_step", MIDDLE),
+        "validation": (SegmentationModule, "validation_step", 0),
+    }[at]
+    original, calls = getattr(owner, method), count_up()
 
-    def paused(module: SegmentationModule, batch: dict[str, Any], batch_idx: int) -> Any:
-        nonlocal is_due
-        if is_due and batch_idx == (MIDDLE if at == "epoch" else 0):
-            is_due = False
+    def paused(*given: Any) -> Any:
+        if next(calls) == number:
             mark.touch()
             while mark.exists():
                 time.sleep(0.01)
-        return original(module, batch, batch_idx)
+        return original(*given)
 
-    setattr(SegmentationModule, method, paused)
+    setattr(owner, method, paused)

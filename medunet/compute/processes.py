@@ -1,7 +1,10 @@
 """Data-parallel training processes, started by torchrun or Slurm and detected by Lightning's environments."""
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,9 +18,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from medunet.base.errors import InputError
+from medunet.base.words import list_some
 
+_log = logging.getLogger(__name__)
+_AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"  # set by torchrun, whose agents have met already
 _TIMEOUT = timedelta(days=1)  # the others wait while the first process preprocesses
 _STEP_TIMEOUT = timedelta(minutes=30)  # within a step all processes are at the same place
+_MEETING_MINUTES = 10.0  # started together, they need the time of their imports
+_QUIET_S = 30.0  # before it is said who is missing
 _LOST = ("gloo", "NCCL", "connection")  # parts of the messages of torch's distributed backends
 
 
@@ -138,23 +146,82 @@ def detect_processes() -> Processes:
 
 
 def init_processes(device: torch.device) -> Processes:
-    """Set up communication between the processes (gloo on CPUs, NCCL on GPUs) and return them."""
+    """Set up communication between the processes (gloo on CPUs, NCCL on GPUs) and return them.
+
+    Raises:
+        InputError: the first process cannot listen on its port, or Slurm's tasks are uneven.
+        LostProcessError: some processes do not come, or end while the others wait.
+    """
     processes, environment = detect_processes(), _environment()
     if processes.count == 1 or environment is None:
         return processes
     if not dist.is_initialized():
-        os.environ.setdefault("MASTER_ADDR", environment.main_address)
-        os.environ.setdefault("MASTER_PORT", str(environment.main_port))
         if device.type == "cuda":
             torch.cuda.set_device(environment.local_rank())
         backend = "nccl" if device.type == "cuda" else "gloo"
         with explain_lost_process():
-            dist.init_process_group(backend, rank=processes.rank, world_size=processes.count)
+            store = None if os.environ.get(_AGENT_STORE) == "True" else _meet(processes, environment)
+            dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count)
     return replace(
         processes,
         group=dist.new_group(backend="gloo", timeout=_TIMEOUT),
         step_group=dist.new_group(backend="gloo", timeout=_STEP_TIMEOUT),
     )
+
+
+def _meet(processes: Processes, environment: ClusterEnvironment) -> Any:
+    """Return the store (`torch.distributed.Store`) by which processes find one another, once all have come to it.
+
+    In torch's own rendezvous a process is deaf to signals, and waits half an hour for one that has died already.
+    """
+    address, port = environment.main_address, environment.main_port
+    if not processes.is_first:
+        _wait_for(lambda: [] if _listens(address, port) else [f"the first one at {address}:{port}"])
+    at_once = timedelta(minutes=1)  # somebody listens
+    try:
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            address, port, processes.count, processes.is_first, timeout=at_once, wait_for_workers=False
+        )
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise InputError(
+            f"port {port} of {socket.gethostname()} is in use",
+            where="training together",
+            hint="Set the environment variable MASTER_PORT to a free port for all processes.",
+        ) from None
+    store.set_timeout(_STEP_TIMEOUT)
+    job = os.environ.get("SLURM_JOB_ID", "")  # another one may have chosen this port
+    store.set(f"{job} rank {processes.rank}", "is here")
+    ranks = range(processes.count)
+    _wait_for(lambda: [f"rank {rank}" for rank in ranks if not store.check([f"{job} rank {rank}"])])
+    return store
+
+
+def _listens(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wait_for(missing: Callable[[], list[str]]) -> None:
+    """Wait until no process is missing; meanwhile signals are answered."""
+    start = time.monotonic()
+    is_said = False
+    while names := missing():
+        waited_s = time.monotonic() - start
+        if waited_s > 60 * _MEETING_MINUTES:
+            raise LostProcessError(
+                f"waited {_MEETING_MINUTES:g} minutes in vain for {list_some(names)} of the processes",
+                where="training together",
+                hint="See the messages of those processes, and run the same command again.",
+            )
+        if waited_s > _QUIET_S and not is_said:
+            is_said = True
+            _log.info("Waiting up to %g minutes for %s.", _MEETING_MINUTES, list_some(names))
+        time.sleep(0.1)
 
 
 def cluster_environment() -> ClusterEnvironment:

@@ -53,10 +53,6 @@ class SaveCheckpoints(Checkpoint):
         self.processes, self.stop = processes, stop or StopRequest()
         self._saved_at = time.monotonic()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen to the system again, because Lightning has just installed its own handlers."""
-        self.stop.install()
-
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End before a new epoch if the system asked for it during the last one's validation, which is saved."""
         if self.processes.any_of([self.stop.is_asked])[0]:

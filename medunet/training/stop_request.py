@@ -10,6 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+import lightning as L
 
 from medunet.base.errors import PreemptedError
 from medunet.compute.processes import LostProcessError
@@ -22,7 +25,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._signal: signal.Signals | None = None
-        self._is_listening = self._is_deferred = False
+        self._is_deferred = False
         self._process = os.getpid()
 
     @property
@@ -41,8 +44,8 @@ class StopRequest:
             yield self
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._is_listening = True
-        self.install()
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
         try:
             yield self
         except LostProcessError as lost:
@@ -50,15 +53,8 @@ class StopRequest:
                 raise self.error("and another process has ended already") from lost
             raise
         finally:
-            self._is_listening = False
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def install(self) -> None:
-        """Install the handlers while listening, again if another library has replaced them."""
-        if self._is_listening:
-            for number in SIGNALS:
-                signal.signal(number, self._receive)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -80,3 +76,15 @@ class StopRequest:
         self._signal = signal.Signals(number)
         if not self._is_deferred:
             raise self.error("before the first step")
+
+
+def keep_from_signals(trainer: L.Trainer) -> None:
+    """Keep Lightning from installing its handlers, of which that of SIGTERM would end in a deadlock.
+
+    It talks to the other processes at once, from wherever it interrupts this one, while they are elsewhere.
+    """
+    handler: Any = signal.getsignal(signal.SIGINT)
+    connector = trainer._signal_connector  # which puts back Ctrl-C's handler, ignored once it has come
+    vars(connector)["register_signal_handlers"] = lambda: connector._original_handlers.update(
+        {signal.SIGINT: handler}
+    )

@@ -39,7 +39,7 @@ from medunet.training.memory import explain_out_of_memory, require_memory
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
 from medunet.training.progress_line import ProgressLine
-from medunet.training.stop_request import StopRequest
+from medunet.training.stop_request import StopRequest, keep_from_signals
 from medunet.training.tensorboard import TensorBoardLog
 from medunet.training.validation_plan import ValidationPlan, resolve_validation_plan
 from medunet.transforms.patches import PreparedCase
@@ -130,11 +130,7 @@ def train_fold(
             lost = explain_lost_process() if processes.count > 1 else nullcontext()
             with lost, explain_out_of_memory(where), stop.deferred():
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if saved else None)
-        except (
-            SystemExit
-        ):  # raised by Lightning on Ctrl-C, or on SIGTERM before `SaveCheckpoints` takes it over
-            if stop.is_asked:
-                raise stop.error("before the first step") from None
+        except SystemExit:  # raised by Lightning on Ctrl-C
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise
@@ -245,7 +241,7 @@ def _make_trainer(
     device_ids: Any = [device.index or 0] if on_gpu else 1
     first_step = saved.step + 1 if saved else 0  # log entries from this step on are written again
     log = TensorBoardLogger(folder, name="tensorboard", version="", purge_step=first_step)
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=device_ids if processes.count == 1 else processes.per_node,
         num_nodes=processes.count // processes.per_node,
@@ -265,3 +261,5 @@ def _make_trainer(
         benchmark=on_gpu,
         default_root_dir=folder,
     )
+    keep_from_signals(trainer)
+    return trainer

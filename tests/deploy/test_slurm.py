@@ -13,6 +13,7 @@ from conftest import REPOSITORY
 from slurm_cluster import SlurmCluster, absent_programs, free_ports, slurm_cluster
 
 from medunet.commands.parts import part_of
+from medunet.compute.processes import _listens
 from medunet.imaging.nifti import read_header
 from medunet.records.model_card import ModelCard
 from medunet.runs.run import Run
@@ -29,10 +30,13 @@ ONE_CORE = ["--cpus-per-task=1"]
 SHORT = ["--set", "training.epochs=2", "--set", "training.steps_per_epoch=4"]
 EXACT = ["--device", "cpu", "--backend", "torch", "--precision", "fp32"]
 
-# `medunet`, but of one part only the first case is computed, and the first life of a training takes its time.
+# `medunet`, but of one part only the first case is computed; in the first life a training takes its time, and one of
+# its tasks does not come.
 STAND_IN = """#!{python}
 import os, sys, time
 sys.path.insert(0, {repository!r})
+if os.environ.get("LATE_TASK", "none") == os.environ.get("SLURM_PROCID") and "SLURM_RESTART_COUNT" not in os.environ:
+    time.sleep(600)
 from medunet.cli.app import main
 
 def slow(owner, name, seconds):
@@ -234,22 +238,38 @@ def test_an_array_whose_numbers_would_be_overruled_is_refused(
     assert says in (slurm.work / f"medunet-train-{job}.log").read_text()
 
 
-def test_two_tasks_train_together_and_are_put_back(own_run: Run, slurm: SlurmCluster) -> None:
-    shutil.rmtree(own_run.folder.root / "folds")
-    given = [own_run.folder.root, "--data-root", own_run.data_root, "--device", "cpu", *SHORT]
+def train_together(run: Run, slurm: SlurmCluster, port: int, **environment: str) -> tuple[str, Path]:
+    """Submit a training by two tasks, one on each node; return the job and its log."""
+    shutil.rmtree(run.folder.root / "folds")
+    given = [run.folder.root, "--data-root", run.data_root, "--device", "cpu", *SHORT]
     options: list[object] = ["--nodes=2", "--ntasks-per-node=1", *ONE_CORE]
-    (port,) = free_ports(1)
     main = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # the names of the two nodes are in no DNS
-    job = slurm.submit(SCRIPTS / "train.sbatch", options, given, **main)
-    log = slurm.work / f"medunet-train-{job}.log"
-    slurm.until(
-        lambda: log.exists() and "Training fold 0 on CPU in 2 processes" in log.read_text(), "both train"
-    )
+    job = slurm.submit(SCRIPTS / "train.sbatch", options, given, **main, **environment)
+    return job, slurm.work / f"medunet-train-{job}.log"
+
+
+def is_put_back_and_ends(job: str, log: Path, run: Run, slurm: SlurmCluster) -> None:
     slurm.call("scancel", "--signal=TERM", f"{job}.0")
     slurm.until(lambda: slurm.states(job)[""][0] == "PENDING", "the training is put back")
     assert slurm.wait(job) == {"": ("COMPLETED", "0:0")}
     assert goes_on(log.read_text(), "fold 0")
-    assert len((own_run.folder.fold(0) / "training.csv").read_text().splitlines()) == 3
+    assert len((run.folder.fold(0) / "training.csv").read_text().splitlines()) == 3
+
+
+def test_two_tasks_train_together_and_are_put_back(own_run: Run, slurm: SlurmCluster) -> None:
+    job, log = train_together(own_run, slurm, *free_ports(1))
+    slurm.until(
+        lambda: log.exists() and "Training fold 0 on CPU in 2 processes" in log.read_text(), "both train"
+    )
+    is_put_back_and_ends(job, log, own_run, slurm)
+
+
+def test_a_task_that_waits_for_another_is_put_back(own_run: Run, slurm: SlurmCluster) -> None:
+    (port,) = free_ports(1)
+    job, log = train_together(own_run, slurm, port, LATE_TASK="1")
+    slurm.until(lambda: _listens("127.0.0.1", port), "the first task waits")
+    is_put_back_and_ends(job, log, own_run, slurm)
+    assert log.read_text().count("Training fold 0 on CPU in 2 processes") == 1
 
 
 # `medunet`, which asks Ray for its nodes, with and without the token, and keeps Ray's files before they are removed.

@@ -34,15 +34,6 @@ def test_while_a_network_is_trained_the_signal_waits():
         assert stop.is_asked
 
 
-def test_handlers_that_a_library_replaced_are_installed_again():
-    with StopRequest().listening() as stop, stop.deferred():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        stop.install()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.is_asked
-    StopRequest().install()  # nobody listens: nothing is installed
-
-
 def test_a_process_that_was_lost_meanwhile_is_no_error_of_this_one():
     lost = LostProcessError("another process has ended", where="training together")
 

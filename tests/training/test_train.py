@@ -2,7 +2,9 @@
 
 import csv
 import math
+import signal
 import time
+from contextlib import nullcontext
 
 import lightning as L
 import pytest
@@ -31,6 +33,8 @@ from medunet.training.checkpoints import (
 from medunet.training.export import export_weights
 from medunet.training.module import SegmentationModule
 from medunet.training.probe import ComputeChoice
+from medunet.training.stop_request import StopRequest
+from medunet.training.train import train_fold
 
 
 def weights_of(run: Run) -> bytes:
@@ -157,6 +161,27 @@ def test_diverged_weights_are_neither_validated_nor_saved(finished_run: Run, tmp
     for name in ("last.ckpt", "previous.ckpt"):
         state = torch.load(folder / name, weights_only=True)["state_dict"]
         assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.parametrize("has_listener", [False, True])
+def test_lightning_leaves_signals_alone(finished_run: Run, tmp_path, monkeypatch, has_listener: bool):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    run = begin(finished_run, tmp_path / "run")
+    seen = []
+
+    def interrupt(module: SegmentationModule, batch, batch_idx: int) -> None:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SegmentationModule, "training_step", interrupt)
+    stop = StopRequest()
+    with pytest.raises(KeyboardInterrupt), stop.listening() if has_listener else nullcontext():
+        train_fold(
+            run.folder, run.read_manifest(), run.read_plan(), run.config, run.data_root,
+            device=torch.device("cpu"), compute=ComputeChoice("fp32"), stop=stop,
+        )  # fmt: skip
+    assert seen == [stop._receive if has_listener else before[0]]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_two_dimensions_train_and_predict_volumes(finished_run: Run, tmp_path):

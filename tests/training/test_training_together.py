@@ -188,6 +188,18 @@ def test_asked_to_end_during_validation_it_is_done_again(begun: Run, calm: Run, 
     assert_same(calm, stopped)
 
 
+def test_asked_to_end_while_lightning_prepares_both_end(begun: Run, calm: Run, tmp_path: Path):
+    stopped = copy(begun, tmp_path / "stopped")
+    both, files = pause(stopped, tmp_path, "start")
+    both[1].terminate()  # Lightning's handler would talk to the other process, which is elsewhere
+    for file in files:
+        file.unlink()
+    assert end_all(both, within_s=60) == [PREEMPTED] * 2
+    assert "asked to end by SIGTERM" in told(stopped.folder.root)
+    assert end_all(start(stopped.folder.root, stopped.data_root)) == [0, 0]
+    assert_same(calm, stopped)
+
+
 def test_two_train_as_one_with_averaged_weights(begun: Run, calm: Run, tmp_path: Path):
     one = copy(begun, tmp_path / "one")
     assert end_all(start(one.folder.root, one.data_root, count=1)) == [0]
