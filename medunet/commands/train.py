@@ -40,7 +40,7 @@ def _train(run: Run, stop: Any) -> list[ModelCard]:
 
     require_passed_check(run)
     device = choose_device(run.config.device)
-    processes = init_processes(device)
+    processes = init_processes(device, stop.held())
     console.quiet = not processes.is_first
     require_plan_for(run, device)
     set_up_cpu(device)

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -115,11 +115,15 @@ def explain_lost_process() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(word in str(error) for word in _LOST):
             raise
-        raise LostProcessError(
-            "another process has ended, or its host cannot be reached",
-            where="training together",
-            hint="See the message of that process, and run the same command to resume from the last checkpoint.",
-        ) from error
+        raise _lost() from error
+
+
+def _lost() -> LostProcessError:
+    return LostProcessError(
+        "another process has ended, or its host cannot be reached",
+        where="training together",
+        hint="See the message of that process, and run the same command to resume from the last checkpoint.",
+    )
 
 
 def detect_processes() -> Processes:
@@ -145,8 +149,10 @@ def detect_processes() -> Processes:
     return Processes(count, environment.global_rank(), per_node)
 
 
-def init_processes(device: torch.device) -> Processes:
+def init_processes(device: torch.device, joining: AbstractContextManager[object] | None = None) -> Processes:
     """Set up communication between the processes (gloo on CPUs, NCCL on GPUs) and return them.
+
+    Those that have met connect to one another within `joining`. One that ends there leaves the others deaf.
 
     Raises:
         InputError: the first process cannot listen on its port, or Slurm's tasks are uneven.
@@ -155,18 +161,19 @@ def init_processes(device: torch.device) -> Processes:
     processes, environment = detect_processes(), _environment()
     if processes.count == 1 or environment is None:
         return processes
-    if not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(environment.local_rank())
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        with explain_lost_process():
-            store = None if os.environ.get(_AGENT_STORE) == "True" else _meet(processes, environment)
-            dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count)
-    return replace(
-        processes,
-        group=dist.new_group(backend="gloo", timeout=_TIMEOUT),
-        step_group=dist.new_group(backend="gloo", timeout=_STEP_TIMEOUT),
-    )
+    is_first_call = not dist.is_initialized()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(environment.local_rank())
+    with explain_lost_process():
+        meets = is_first_call and os.environ.get(_AGENT_STORE) != "True"
+        store = _meet(processes, environment) if meets else None
+        with joining or nullcontext():
+            if is_first_call:
+                dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count)
+            group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+            step_group = dist.new_group(backend="gloo", timeout=_STEP_TIMEOUT)
+    return replace(processes, group=group, step_group=step_group)
 
 
 def _meet(processes: Processes, environment: ClusterEnvironment) -> Any:
@@ -177,7 +184,7 @@ def _meet(processes: Processes, environment: ClusterEnvironment) -> Any:
     address, port = environment.main_address, environment.main_port
     if not processes.is_first:
         _wait_for(lambda: [] if _listens(address, port) else [f"the first one at {address}:{port}"])
-    at_once = timedelta(minutes=1)  # somebody listens
+    at_once = timedelta(seconds=10)  # somebody listens
     try:
         store = dist.TCPStore(  # type: ignore[attr-defined]
             address, port, processes.count, processes.is_first, timeout=at_once, wait_for_workers=False
@@ -190,11 +197,23 @@ def _meet(processes: Processes, environment: ClusterEnvironment) -> Any:
             where="training together",
             hint="Set the environment variable MASTER_PORT to a free port for all processes.",
         ) from None
-    store.set_timeout(_STEP_TIMEOUT)
+    store.set_timeout(_STEP_TIMEOUT)  # of what torch does with it
     job = os.environ.get("SLURM_JOB_ID", "")  # another one may have chosen this port
     store.set(f"{job} rank {processes.rank}", "is here")
-    ranks = range(processes.count)
-    _wait_for(lambda: [f"rank {rank}" for rank in ranks if not store.check([f"{job} rank {rank}"])])
+
+    def missing() -> list[str]:
+        ranks = range(processes.count)
+        absent = [f"rank {rank}" for rank in ranks if not store.check([f"{job} rank {rank}"])]
+        if store.check([f"{job} left"]):
+            raise _lost()
+        return absent
+
+    try:
+        _wait_for(missing)
+    except BaseException:
+        with suppress(RuntimeError):
+            store.set(f"{job} left", "")
+        raise
     return store
 
 

@@ -4,9 +4,11 @@ While a network is trained, the request waits for the end of a step, so that all
 whole checkpoint. At any other time the command ends at once.
 """
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,6 +20,11 @@ from medunet.base.errors import PreemptedError
 from medunet.compute.processes import LostProcessError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_END_S = 5.0  # within which another signal does not interrupt the end
+
+
+class _Asked(BaseException):
+    """Raised wherever a signal arrives; an `Exception` might be taken for a fault of the code that it interrupts."""
 
 
 class StopRequest:
@@ -26,6 +33,7 @@ class StopRequest:
     def __init__(self) -> None:
         self._signal: signal.Signals | None = None
         self._is_deferred = False
+        self._interrupted_at = -math.inf
         self._process = os.getpid()
 
     @property
@@ -48,9 +56,15 @@ class StopRequest:
             signal.signal(number, self._receive)
         try:
             yield self
-        except LostProcessError as lost:
-            if self.is_asked:  # the other process was asked as well, and was the first to end
-                raise self.error("and another process has ended already") from lost
+        except _Asked:
+            raise self.error("with no step in work") from None
+        except Exception as error:
+            if (
+                self._interrupted_at > -math.inf
+            ):  # what was interrupted, such as C++, may turn it into its own error
+                raise self.error("with no step in work") from error
+            if self.is_asked and isinstance(error, LostProcessError):  # it was asked as well, and ended first
+                raise self.error("and another process has ended already") from error
             raise
         finally:
             for number, handler in before.items():
@@ -65,6 +79,14 @@ class StopRequest:
         finally:
             self._is_deferred = False
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within this context a signal waits for its end."""
+        with self.deferred():
+            yield
+        if self.is_asked:
+            raise self.error("with no step in work")
+
     def error(self, when: str) -> PreemptedError:
         """Return the error to end with."""
         name = "another process's signal" if self._signal is None else self._signal.name
@@ -74,8 +96,10 @@ class StopRequest:
         if os.getpid() != self._process:  # a forked data loader, which gets the signals of its group
             return
         self._signal = signal.Signals(number)
-        if not self._is_deferred:
-            raise self.error("before the first step")
+        now = time.monotonic()
+        if not self._is_deferred and now - self._interrupted_at > _END_S:
+            self._interrupted_at = now
+            raise _Asked
 
 
 def keep_from_signals(trainer: L.Trainer) -> None:

@@ -52,6 +52,17 @@ def test_one_that_waits_is_asked_to_end(rank: int, place: Any):
     timer.join()
 
 
+def test_one_that_leaves_while_it_waits_is_not_waited_for(place: Any):
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(_meet, Processes(3, 0), place)
+        timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        with pytest.raises(PreemptedError), StopRequest().listening():
+            _meet(Processes(3, 1), place)
+        with pytest.raises(LostProcessError, match="another process has ended"):
+            first.result(60)
+
+
 def test_a_port_in_use_is_named(place: Any):
     taken = dist.TCPStore("127.0.0.1", place.main_port, 1, True, wait_for_workers=False)
     with pytest.raises(InputError, match=f"port {place.main_port} of .* is in use.*MASTER_PORT"):
