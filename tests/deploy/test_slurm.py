@@ -193,7 +193,8 @@ def log_of(slurm: SlurmCluster, job: str, task: str) -> Path:
 
 def goes_on(log: str, network: str) -> bool:
     """Return whether a stopped training went on, or began again because it was stopped before its first step."""
-    return f"Resuming {network} at step" in log or "with no step in work" in log
+    begun_again = "before the first step" in log or "with no step in work" in log
+    return begun_again or f"Resuming {network} at step" in log
 
 
 def test_an_array_of_folds_and_seeds_of_which_one_task_is_put_back(own_run: Run, slurm: SlurmCluster) -> None:
