@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from slurm_cluster import free_ports
 
 from medunet.base.errors import InputError, PreemptedError
 from medunet.compute import processes
-from medunet.compute.processes import LostProcessError, Processes, _meet
+from medunet.compute.processes import LostProcessError, Processes, _listens, _meet
 from medunet.training.stop_request import StopRequest
 
 
@@ -55,6 +56,8 @@ def test_one_that_waits_is_asked_to_end(rank: int, place: Any):
 def test_one_that_leaves_while_it_waits_is_not_waited_for(place: Any):
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(_meet, Processes(3, 0), place)
+        while not (first.done() or _listens(place.main_address, place.main_port)):
+            time.sleep(0.01)
         timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM))
         timer.start()
         with pytest.raises(PreemptedError), StopRequest().listening():
