@@ -124,7 +124,7 @@ def _train(
 
 def _pause(mark: Path, at: Moment) -> None:
     owner, method, number = {
-        "start": (FoldData, "train_dataloader", 0),  # Lightning has installed its handlers of signals
+        "start": (FoldData, "train_dataloader", 0),  # Lightning would have installed its handlers of signals
         "epoch": (SegmentationModule, "training_step", MIDDLE),
         "validation": (SegmentationModule, "validation_step", 0),
     }[at]

@@ -84,6 +84,14 @@ class StopRequest:
         """Within this context a signal waits for its end."""
         with self.deferred():
             yield
+        self.answer()
+
+    def answer(self) -> None:
+        """End if a signal that was deferred has not been answered yet.
+
+        Raises:
+            PreemptedError: the system has asked this process to end.
+        """
         if self.is_asked:
             raise self.error("with no step in work")
 

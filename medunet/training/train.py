@@ -80,6 +80,7 @@ def train_fold(
         PreemptedError: the system asked to end; the same call goes on.
     """
     stop = stop or StopRequest()
+    stop.answer()  # it may have come at the end of the training before this one
     if device.type == "cpu":
         keep_freed_memory()
     description = manifest.description

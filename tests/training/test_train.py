@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import signal
 import time
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from medunet.base.errors import InputError
+from medunet.base.errors import InputError, PreemptedError
 from medunet.base.files import read_json_object
 from medunet.commands.check import run_check
 from medunet.commands.manifest import run_manifest
@@ -182,6 +183,23 @@ def test_lightning_leaves_signals_alone(finished_run: Run, tmp_path, monkeypatch
         )  # fmt: skip
     assert seen == [stop._receive if has_listener else before[0]]
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_asked_to_end_at_the_end_of_one_training_the_next_does_not_prepare(finished_run: Run, tmp_path):
+    run = begin(finished_run, tmp_path / "run")
+
+    def train_asked() -> None:
+        with StopRequest().listening() as stop:
+            with stop.deferred():
+                os.kill(os.getpid(), signal.SIGTERM)
+            train_fold(
+                run.folder, run.read_manifest(), run.read_plan(), run.config, run.data_root,
+                device=torch.device("cpu"), compute=ComputeChoice("fp32"), stop=stop,
+            )  # fmt: skip
+
+    with pytest.raises(PreemptedError, match="with no step in work"):
+        train_asked()
+    assert not (run.folder.root / "folds").exists()
 
 
 def test_two_dimensions_train_and_predict_volumes(finished_run: Run, tmp_path):
